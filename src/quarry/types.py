@@ -14,6 +14,10 @@ import torch
 from torch import Tensor
 
 Role = Literal["query", "document"]
+ROLES: tuple[Role, ...] = ("query", "document")
+
+Content = Literal["text", "code"]
+"""What a corpus holds; BM25 cuts the two into words differently."""
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Judgements: query id -> document id -> grade (0 and below: not relevant)."""
@@ -33,7 +37,7 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """A unit of the corpus, and, in training, a passage. `title` may be empty, and so may `text`."""
+    """A unit of the corpus; in training, a passage. `title` may be empty, and so may `text`."""
 
     document_id: str
     text: str
@@ -61,6 +65,7 @@ class RetrievalSet:
     queries: Sequence[Query]
     corpus: Sequence[Document]
     qrels: Qrels
+    content: Content = "text"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

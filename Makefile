@@ -1,0 +1,50 @@
+# Everything is done in .venv of this checkout. `make demo` and `make test` set up by themselves.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+# An index with the build of torch that fits this machine, where the default one does not have it
+TORCH_INDEX_URL ?=
+# The first interpreter that runs and is 3.11 or 3.12; make PYTHON=... to choose
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+
+.PHONY: help install demo test check format clean
+
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+install: $(VENV)/.installed ## Set up .venv with the pinned versions (TORCH_INDEX_URL=... for another torch build)
+
+# torch first and by itself: resolved together with the rest, pip could take another build
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Setting up $(VENV) with $(PYTHON)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
+	@DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install ## Train and evaluate a small retriever on real code, about four minutes on two cores
+	@$(BIN)/python train.py
+
+test: install ## Run the tests
+	@$(BIN)/python -m pytest
+
+check: install ## Lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## Put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove caches and build leftovers; runs/ and .venv stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache build src/*.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

@@ -1,0 +1,233 @@
+"""Tables, the result line, and the directory that a report becomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quarry.errors import UserError
+from quarry.evaluation.report import (
+    markdown_report,
+    printable,
+    result_line,
+    terminal_table,
+    write_report,
+)
+from quarry.types import Report, SetResult
+
+
+def a_result(name: str, **metrics: float) -> SetResult:
+    """Measures are given as nDCG, Recall and MRR."""
+    names = {"nDCG": "nDCG@10", "Recall": "Recall@100", "MRR": "MRR@10"}
+    return SetResult(
+        name=name,
+        metrics={names[key]: value for key, value in metrics.items()},
+        per_query={names[key]: {"q": value} for key, value in metrics.items()},
+        run={"q": {"d": 1.0}},
+        num_queries=1,
+        num_documents=7,
+        convention={"tie_breaking": "trec_eval"},
+    )
+
+
+ONE_SET = [
+    Report(retriever="bm25", results=(a_result("scifact", nDCG=0.5, Recall=0.9, MRR=0.25),)),
+    Report(retriever="untrained", results=(a_result("scifact", nDCG=0.125, Recall=0.5, MRR=0.1),)),
+    Report(retriever="trained", results=(a_result("scifact", nDCG=0.75, Recall=0.9, MRR=1.0),)),
+]
+SEVERAL_SETS = [
+    Report(
+        retriever="bm25",
+        results=(a_result("a", nDCG=0.25, MRR=0.5), a_result("b", nDCG=0.5, MRR=0.5)),
+    ),
+    Report(
+        retriever="dense",
+        results=(a_result("a", nDCG=0.5, MRR=0.25), a_result("b", nDCG=0.0, MRR=1.0)),
+    ),
+]
+
+
+def test_result_line_of_several_retrievers_on_one_set() -> None:
+    assert result_line(ONE_SET) == "nDCG@10 bm25=0.5000 untrained=0.1250 trained=0.7500"
+
+
+def test_result_line_of_one_retriever_names_the_sets() -> None:
+    assert result_line(SEVERAL_SETS[:1]) == "nDCG@10 a=0.2500 b=0.5000"
+    assert result_line(ONE_SET[:1], "MRR@10") == "MRR@10 scifact=0.2500"
+
+
+def test_result_line_of_several_of_both_gives_means() -> None:
+    assert result_line(SEVERAL_SETS) == "nDCG@10 bm25=0.3750 dense=0.2500"
+
+
+def test_result_line_can_be_split_whatever_the_names() -> None:
+    names = ["a b", "a=b", "a\nb", "", "=", "plain"]
+    report = Report(retriever="r", results=tuple(a_result(name, nDCG=0.5) for name in names))
+    measure, *entries = result_line([report]).split(" ")
+    assert measure == "nDCG@10"
+    parsed = dict(entry.split("=") for entry in entries)
+    assert len(parsed) == len(names)
+    assert set(parsed.values()) == {"0.5000"}
+    assert "plain" in parsed
+
+
+def test_result_line_needs_every_value() -> None:
+    with pytest.raises(UserError, match="'bm25' has no MAP on set 'scifact'"):
+        result_line(ONE_SET, "MAP")
+    with pytest.raises(UserError, match=r"'dense' has no nDCG@10 on set 'b'"):
+        result_line([SEVERAL_SETS[0], Report(retriever="dense", results=(a_result("a", nDCG=1),))])
+
+
+def test_terminal_table_of_one_set() -> None:
+    assert terminal_table(ONE_SET) == (
+        "retriever  nDCG@10  Recall@100  MRR@10\n"
+        "---------  -------  ----------  ------\n"
+        "bm25        0.5000      0.9000  0.2500\n"
+        "untrained   0.1250      0.5000  0.1000\n"
+        "trained     0.7500      0.9000  1.0000"
+    )
+
+
+def test_terminal_table_of_several_sets() -> None:
+    assert terminal_table(SEVERAL_SETS) == (
+        "nDCG@10\n"
+        "set     bm25   dense\n"
+        "----  ------  ------\n"
+        "a     0.2500  0.5000\n"
+        "b     0.5000  0.0000\n"
+        "mean  0.3750  0.2500"
+    )
+
+
+def test_terminal_table_is_aligned_for_wide_and_steering_characters() -> None:
+    report = Report(retriever="日本", results=(a_result("x", nDCG=0.5),))
+    evil = Report(retriever="\x1b[31mred\n", results=(a_result("x", nDCG=0.25),))
+    assert terminal_table([report, evil]) == (
+        "retriever  nDCG@10\n---------  -------\n日本        0.5000\n[31mred     0.2500"
+    )
+
+
+def test_markdown_of_one_set_with_the_best_bold_ties_included() -> None:
+    assert markdown_report(ONE_SET) == (
+        "# Retrieval results: scifact\n"
+        "\n"
+        "| retriever |    nDCG@10 | Recall@100 |     MRR@10 |\n"
+        "| --------- | ---------: | ---------: | ---------: |\n"
+        "| bm25      |     0.5000 | **0.9000** |     0.2500 |\n"
+        "| untrained |     0.1250 |     0.5000 |     0.1000 |\n"
+        "| trained   | **0.7500** | **0.9000** | **1.0000** |\n"
+        "\n"
+        "## Sets\n"
+        "\n"
+        "| set     | queries | documents |\n"
+        "| ------- | ------: | --------: |\n"
+        "| scifact |       1 |         7 |\n"
+        "\n"
+        "Convention: tie_breaking = trec_eval\n"
+    )
+
+
+def test_markdown_of_several_sets_has_a_table_for_each_measure() -> None:
+    text = markdown_report(SEVERAL_SETS)
+    assert text.startswith(
+        "# Retrieval results\n"
+        "\n"
+        "## nDCG@10\n"
+        "\n"
+        "| set  |       bm25 |      dense |\n"
+        "| ---- | ---------: | ---------: |\n"
+        "| a    |     0.2500 | **0.5000** |\n"
+        "| b    | **0.5000** |     0.0000 |\n"
+        "| mean | **0.3750** |     0.2500 |\n"
+        "\n"
+        "## MRR@10\n"
+        "\n"
+        "| set  |       bm25 |      dense |\n"
+        "| ---- | ---------: | ---------: |\n"
+        "| a    | **0.5000** |     0.2500 |\n"
+        "| b    |     0.5000 | **1.0000** |\n"
+        "| mean |     0.5000 | **0.6250** |\n"
+        "\n"
+        "## Sets\n"
+    )
+    assert "Recall@100" not in text
+
+
+def test_values_that_look_alike_are_equally_good() -> None:
+    values = [0.30001, 0.30004, 0.29990]
+    reports = [
+        Report(retriever=str(i), results=(a_result("x", nDCG=value),))
+        for i, value in enumerate(values)
+    ]
+    assert markdown_report(reports).count("**0.3000**") == 2
+    assert "**0.2999**" not in markdown_report(reports)
+
+
+def test_nothing_is_bold_without_a_rival() -> None:
+    assert "**" not in markdown_report(SEVERAL_SETS[:1])
+
+
+def test_what_was_not_measured_has_no_value_and_no_mean() -> None:
+    partial = Report(retriever="dense", results=(a_result("a", nDCG=0.9),))
+    rows = terminal_table([SEVERAL_SETS[0], partial]).splitlines()
+    assert rows[-2:] == ["b     0.5000       -", "mean  0.3750       -"]
+
+
+def test_names_are_plain_text_in_markdown() -> None:
+    report = Report(
+        retriever="a|b *c* `d` <e> _f_ g_h [i](j)\nk $l$", results=(a_result("s", nDCG=0.5),)
+    )
+    row = next(line for line in markdown_report([report]).splitlines() if "0.5000" in line)
+    expected = r"a\|b \*c\* \`d\` \<e\> \_f\_ g_h \[i\](j) k \$l\$"
+    assert row == f"| {expected} |  0.5000 |"
+
+
+def test_differing_conventions_are_told_per_set() -> None:
+    other = SetResult(
+        name="b", metrics={"MAP": 1.0}, per_query={}, run={}, num_queries=1, num_documents=1
+    )
+    report = Report(retriever="r", results=(a_result("a", nDCG=0.5), other))
+    assert markdown_report([report]).endswith(
+        "- Convention of a: tie_breaking = trec_eval\n- Convention of b: not recorded\n"
+    )
+
+
+def test_a_table_needs_a_measure() -> None:
+    for table in (terminal_table, markdown_report):
+        with pytest.raises(UserError, match=r"None of the measures MAP was computed \(there are"):
+            table(ONE_SET, measures=["MAP"])
+
+
+def test_unprintable_names_have_a_form() -> None:
+    assert [printable(name) for name in ("", "\n", "a\tb", "\ud800x")] == [
+        "(unnamed)",
+        "(unnamed)",
+        "a b",
+        "x",
+    ]
+
+
+def test_write_report_writes_everything_and_merges(tmp_path: Path) -> None:
+    write_report(ONE_SET[:1], tmp_path)
+    merged = write_report(ONE_SET[1:], tmp_path, merge=True)
+    assert [report.retriever for report in merged] == ["bm25", "untrained", "trained"]
+    assert (tmp_path / "report.md").read_text() == markdown_report(ONE_SET)
+    for retriever in ("bm25", "untrained", "trained"):
+        assert (tmp_path / "runs" / f"scifact.{retriever}.trec").is_file()
+        assert (tmp_path / "per_query" / f"scifact.{retriever}.jsonl").is_file()
+
+
+def test_an_id_that_no_run_file_can_hold_does_not_cost_the_numbers(tmp_path: Path) -> None:
+    result = SetResult(
+        name="s",
+        metrics={"nDCG@10": 0.5},
+        per_query={"nDCG@10": {"q 1": 0.5}},
+        run={"q 1": {"d": 1.0}},
+        num_queries=1,
+        num_documents=1,
+    )
+    with pytest.raises(UserError, match="q 1"):
+        write_report([Report(retriever="r", results=(result,))], tmp_path)
+    assert (tmp_path / "metrics.json").is_file()
+    assert (tmp_path / "report.md").is_file()

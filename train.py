@@ -1,0 +1,21 @@
+"""Trains a dense retriever: `python train.py [GROUP=OPTION] [KEY=VALUE]`, see conf/train.yaml."""
+
+import hydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from quarry.config.schema import register_schemas
+from quarry.runtime.entry import shows_user_errors
+
+register_schemas()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> object:
+    """Runs the chosen task (conf/task) and returns its result, for sweepers."""
+    return instantiate(config.task)(config)
+
+
+if __name__ == "__main__":
+    with shows_user_errors():
+        main()
