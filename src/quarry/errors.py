@@ -1,4 +1,4 @@
-"""The two errors that are a user's to mend; entry points show their message alone, no traceback."""
+"""Ends of a run that are no fault of the program; entry points show their message alone."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,7 @@ class UserError(ValueError):
 
 class MissingPathError(UserError, FileNotFoundError):
     """A file or folder that was named and is not there."""
+
+
+class Interrupted(Exception):  # noqa: N818 (no error: what was asked for)
+    """The user stopped the run and everything is saved; the message says where. Exit code 130."""

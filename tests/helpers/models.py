@@ -1,9 +1,14 @@
-"""Tiny random models, built in milliseconds."""
+"""Tiny random models and a tokenizer whose ids can be told by hand, built in milliseconds."""
 
 from __future__ import annotations
 
+import string
+from pathlib import Path
+
 import torch
-from transformers import Qwen2Config, Qwen2Model
+from tokenizers import Regex, Tokenizer, pre_tokenizers, processors
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.base import Pooling
@@ -33,3 +38,41 @@ def tiny_bi_encoder(
     return BiEncoder(
         backbone=tiny_qwen(dtype=dtype), pooling=pooling or Mean(), is_causal=is_causal
     ).eval()
+
+
+EOS, BOS, UNKNOWN = 0, 1, 2
+
+
+def letter_ids(text: str) -> list[int]:
+    """What `letter_tokenizer` makes of a text: a is 3, z is 28; then A, ..., Z, the colon (55)."""
+    symbols = string.ascii_letters + ":"
+    return [3 + symbols.index(symbol) for symbol in text if symbol != " "]
+
+
+def letter_tokenizer(*, has_bos: bool = False, has_eos: bool = True) -> PreTrainedTokenizerFast:
+    """One token a letter, white space dropped; with `has_bos`, texts get a leading <bos>."""
+    symbols = ["<eos>", "<bos>", "<unk>", *string.ascii_letters, ":"]
+    tokenizer = Tokenizer(
+        WordLevel({symbol: i for i, symbol in enumerate(symbols)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\s+"), "removed"),
+            pre_tokenizers.Split(Regex("."), "isolated"),
+        ]
+    )
+    if has_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<bos> $A", special_tokens=[("<bos>", BOS)]
+        )
+    specials = {"bos_token": "<bos>", "unk_token": "<unk>"}
+    if has_eos:
+        specials |= {"eos_token": "<eos>", "pad_token": "<eos>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **specials)
+
+
+def tiny_folder(folder: Path) -> Path:
+    """`tiny_qwen` and `letter_tokenizer` as a Hugging Face folder."""
+    tiny_qwen().save_pretrained(folder)
+    letter_tokenizer().save_pretrained(folder)
+    return folder

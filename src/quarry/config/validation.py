@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from typing import Any
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -12,18 +14,34 @@ from omegaconf.errors import OmegaConfBaseException
 
 from quarry.errors import UserError
 
+EVALUATION_COMPONENTS = ("model", "prompt", "trainer", "benchmark", "retriever")
+TRAINING_COMPONENTS = ("data.examples", "loss", "optimizer", "scheduler", "baseline")
+
 
 def validate(config: DictConfig, *, primary: str) -> None:
     """Raises one UserError that lists every violation.
+
+    Values that are missing come first, then keys and arguments, then the rules between them: each
+    step can only judge what passed the one before.
 
     Args:
         config: the composed configuration.
         primary: "train" or "eval".
     """
-    violations = [*unresolved_values(config)] or [*signature_violations(config)]
+    is_training = primary == "train"
+    if is_training and OmegaConf.select(config, "data") is None:
+        raise UserError(
+            "This task trains, and conf/eval.yaml has no data, loss or optimizer: run it with "
+            "python train.py."
+        )
+    names = EVALUATION_COMPONENTS + (TRAINING_COMPONENTS if is_training else ())
+    violations = [*unresolved_values(config)]
+    if not violations:
+        violations += [*unknown_keys(config), *component_violations(config, names)]
+        violations += signature_violations(config)
     if not violations:
         violations += _rules(config)
-        violations += _training_rules(config) if primary == "train" else []
+        violations += _training_rules(config) if is_training else []
     if violations:
         raise UserError(
             "The configuration cannot work:\n" + "\n".join(f"- {line}" for line in violations)
@@ -48,6 +66,33 @@ def unresolved_values(node: Any, path: str = "") -> Iterator[str]:
         yield from unresolved_values(value, where)
 
 
+def unknown_keys(node: DictConfig, path: str = "") -> Iterator[str]:
+    """Keys that `+key=value` put where the schema has none: nothing would read them."""
+    schema = OmegaConf.get_type(node)
+    if not is_dataclass(schema):
+        return
+    known = [field.name for field in fields(schema)]
+    for key, value in node.items():
+        if key not in known:
+            where = f"{path}.{key}" if path else str(key)
+            yield f"{where}: there is no such key; {path or 'the top level'} has {', '.join(known)}"
+        elif isinstance(value, DictConfig):
+            yield from unknown_keys(value, str(key))
+
+
+def component_violations(config: DictConfig, names: Sequence[str]) -> Iterator[str]:
+    """Places that need a class and hold something else, such as null."""
+    for name in names:
+        node = OmegaConf.select(config, name)
+        if not isinstance(node, DictConfig) or node.get("_target_") is None:
+            shown = "null" if node is None else node
+            yield f"{name}={shown} names no class: choose an option of its group (see --help)"
+    for name in ("logger", "callbacks"):
+        group = OmegaConf.select(config, name)
+        if name in config and not isinstance(group, DictConfig):
+            yield f"{name}={'null' if group is None else group}: use {name}=none to have none"
+
+
 def signature_violations(node: Any, path: str = "") -> Iterator[str]:
     """Nodes whose keys do not fit the signature of their `_target_`."""
     if isinstance(node, ListConfig):
@@ -69,7 +114,14 @@ def _call_violations(node: DictConfig, target: str, path: str) -> Iterator[str]:
         yield f"{path}._target_={target} cannot be imported: {error}"
         return
     keys = {str(key) for key in node if not str(key).startswith("_")}
-    parameters = inspect.signature(function).parameters
+    parameters = _signature(function).parameters
+    for key in sorted(keys & set(parameters)):
+        if node[key] is None and OmegaConf.is_interpolation(node, key):
+            continue  # the key that it comes from has a rule of its own
+        hint = parameters[key].annotation
+        if not _fits(node[key], hint):
+            shown = "null" if node[key] is None else repr(node[key])
+            yield f"{path}.{key}={shown}: {target} takes {_type_name(hint)}"
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     for key in sorted(keys - set(parameters)):
@@ -78,6 +130,35 @@ def _call_violations(node: DictConfig, target: str, path: str) -> Iterator[str]:
         required = {n for n, p in parameters.items() if p.default is p.empty}
         for key in sorted(required - keys):
             yield f"{path}.{key} is needed by {target} and is not set"
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """With the annotations as types, where they can be evaluated, and as text elsewhere."""
+    try:
+        return inspect.signature(function, eval_str=True)
+    except Exception:  # noqa: BLE001 (libraries import some names for type checkers alone)
+        return inspect.signature(function)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value may be what the hint says; only null and plain hints are judged."""
+    if hint in (inspect.Parameter.empty, Any, object) or isinstance(hint, str):
+        return True
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, member) for member in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str, types.NoneType):
+        return isinstance(value, hint)
+    return value is not None
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def _rules(config: DictConfig) -> Iterator[str]:
@@ -108,6 +189,8 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
             "one query and no hard negatives make a contrast set of one passage, whose loss is "
             "always 0: raise data.num_queries_per_update or data.num_hard_negatives"
         )
+    if "path" in data.examples and data.path is None:
+        yield "data.path is not set: where is the training data? data.path=FILE_OR_DIR"
     if data.num_hard_negatives < 0 or data.num_workers < 0:
         yield "data.num_hard_negatives and data.num_workers must be 0 or more"
     if config.trainer.get("accumulate_grad_batches", 1) != 1:
@@ -115,5 +198,7 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
             "trainer.accumulate_grad_batches follows from data.num_queries_per_update and "
             "loss.num_contrast_queries: set these instead"
         )
-    if config.trainer.max_epochs is None and config.trainer.max_steps == -1:
+    if config.trainer.get("limit_train_batches") is not None:
+        yield "trainer.limit_train_batches is not supported: set trainer.max_steps (updates)"
+    if config.trainer.max_epochs in (None, -1) and config.trainer.max_steps == -1:
         yield "training would never end: set trainer.max_epochs or trainer.max_steps"

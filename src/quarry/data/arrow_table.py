@@ -144,6 +144,7 @@ def open_table(
             made or written to.
     """
     assert LINE in schema.names
+    cache_dir = cache_dir.expanduser()
     path = cache_dir / f"{kind}-{_key(sources, schema, id_column)}.arrow"
     table = _open_if_good(path, schema, id_column)
     if table is not None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from quarry.data.arrow_table import LINE, ArrowTable, open_table
 from quarry.data.jsonl import find_file, read_jsonl, read_lines, record_id, record_text
 from quarry.errors import MissingPathError, UserError
-from quarry.types import Document, Qrels, Query, RetrievalSet
+from quarry.types import Content, Document, Qrels, Query, RetrievalSet
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,12 @@ def read_corpus(*, path: Path | str, cache_dir: Path | str) -> Corpus:
 
 
 def read_beir(
-    *, path: Path | str, split: str, cache_dir: Path | str, name: str | None = None
+    *,
+    path: Path | str,
+    split: str,
+    cache_dir: Path | str,
+    name: str | None = None,
+    content: Content = "text",
 ) -> RetrievalSet:
     """One split of a BEIR folder, with the queries that it judges, in the order of their file.
 
@@ -107,20 +112,21 @@ def read_beir(
         split: its qrels, `qrels/<split>.tsv`.
         cache_dir: where the memory-mapped corpus goes.
         name: of the set in reports; the folder's name if left out.
+        content: what the corpus holds, for BM25.
 
     Raises:
         MissingPathError: the folder, a file or the split is not there.
         UserError: a malformed line; an id twice; a judged query that is empty or missing; no judged
             document in the corpus; no judgement above 0.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     qrels_path = find_split(path=path, split=split)
     qrels = read_qrels(qrels_path)
     queries = [query for _, query in read_judged_queries(path=path, qrels=qrels)]
     corpus = read_corpus(path=path / "corpus.jsonl", cache_dir=cache_dir)
     name = name or path.resolve().name
     _check_judged_documents(name=name, qrels=qrels, qrels_path=qrels_path, corpus=corpus)
-    return RetrievalSet(name=name, queries=queries, corpus=corpus, qrels=qrels)
+    return RetrievalSet(name=name, queries=queries, corpus=corpus, qrels=qrels, content=content)
 
 
 def list_splits(path: Path | str) -> list[str]:
@@ -135,7 +141,7 @@ def find_sets(path: Path | str) -> list[Path]:
     Raises:
         MissingPathError: there is none.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_dir():
         raise MissingPathError(f"{path}: no such folder; check the path or fetch the data")
     if _is_set(path):

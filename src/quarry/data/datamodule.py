@@ -52,6 +52,13 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.collator = RetrievalCollator(tokenizer)
         self.num_workers = num_workers
 
+    def num_training_steps(self, *, max_epochs: int | None, max_steps: int) -> int:
+        """Updates until one of the limits is reached (-1 or None: no such limit)."""
+        num_per_epoch = len(self.sampler) // self.num_batches_per_update
+        by_epochs = None if max_epochs in (None, -1) else max_epochs * num_per_epoch
+        limits = [limit for limit in (by_epochs, max_steps) if limit not in (None, -1)]
+        return min(limits)
+
     def train_dataloader(self) -> ResumableLoader:
         return ResumableLoader(
             dataset=self.dataset,

@@ -22,6 +22,7 @@ def find_file(path: Path) -> Path:
     Raises:
         MissingPathError: neither is there.
     """
+    path = path.expanduser()
     if path.is_file():
         return path
     zipped = path.with_name(f"{path.name}.gz")

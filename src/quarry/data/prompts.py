@@ -6,7 +6,7 @@ import string
 from dataclasses import dataclass
 
 from quarry.errors import UserError
-from quarry.types import Document, Query, Role
+from quarry.types import ROLES, Document, Query, Role
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,16 +27,8 @@ class Prompt:
     max_document_length: int = 512
 
     def __post_init__(self) -> None:
-        for key in ("query", "document"):
-            template = getattr(self, key)
-            fields = [
-                name for _, name, _, _ in string.Formatter().parse(template) if name is not None
-            ]
-            if fields != ["text"]:
-                raise UserError(
-                    f"prompt.{key}={template!r} must hold the field {{text}} once and no other "
-                    f"field; found {fields or 'none'}. Write literal braces as {{{{ and }}}}."
-                )
+        for role in ROLES:
+            self.split(role)
 
     def max_length(self, role: Role) -> int:
         """Tokens that a text of this role may take, template and end token included."""
@@ -44,12 +36,27 @@ class Prompt:
 
     def split(self, role: Role) -> tuple[str, str]:
         """The literal text before and after the text of this role."""
-        (before, *_), *rest = list(string.Formatter().parse(getattr(self, role)))
-        return before, rest[0][0] if rest else ""
+        template = getattr(self, role)
+        try:
+            # a doubled brace ends a piece, too, so there may be several on either side of the field
+            pieces = list(string.Formatter().parse(template))
+        except ValueError as error:
+            raise UserError(
+                f"prompt.{role}={template!r}: {error}. Write literal braces as {{{{ and }}}}."
+            ) from error
+        fields = [tuple(field) for _, *field in pieces if field[0] is not None]
+        if fields != [("text", "", None)]:
+            raise UserError(
+                f"prompt.{role}={template!r} must hold the field {{text}} once, as it stands here, "
+                "and no other field. Write literal braces as {{ and }}."
+            )
+        literals = [literal for literal, *_ in pieces]
+        border = 1 + next(i for i, (_, name, *_) in enumerate(pieces) if name is not None)
+        return "".join(literals[:border]), "".join(literals[border:])
 
 
 def joined_text(item: Query | Document) -> str:
     """The text that is encoded: a query's text; a document's title and text, one space between."""
     if isinstance(item, Document) and item.title:
-        return f"{item.title} {item.text}"
+        return f"{item.title} {item.text}" if item.text else item.title
     return item.text

@@ -64,21 +64,26 @@ class TrainBatchSampler(Sampler[list[ExampleKey]]):
 
 
 class _Remaining(Sampler[list[ExampleKey]]):
-    """What is left of an epoch; as long as the whole one, since Lightning counts from its start."""
+    """What is left of a resumed epoch; as long as a whole one, since Lightning counts from its
+    start. (Lightning makes iterators that it never uses, so making one changes nothing here.)"""
 
     def __init__(self, sampler: TrainBatchSampler) -> None:
         self.sampler = sampler
-        self.start = 0
+        self.resumed_at = (0, 0)  # epoch, batches of it that are done
 
     def set_epoch(self, epoch: int) -> None:
         self.sampler.set_epoch(epoch)
+
+    @property
+    def start(self) -> int:
+        epoch, num_done = self.resumed_at
+        return num_done if epoch == self.sampler.epoch else 0
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[list[ExampleKey]]:
-        start, self.start = self.start, 0
-        return self.sampler.batches_from(start)
+        return self.sampler.batches_from(self.start)
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -90,18 +95,22 @@ class ResumableLoader(DataLoader[Any]):
 
     def __init__(self, *, batch_sampler: TrainBatchSampler, **kwargs: Any) -> None:
         self._remaining = _Remaining(batch_sampler)
-        self._num_done = 0
+        self._position = (0, 0)
         super().__init__(batch_sampler=self._remaining, **kwargs)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        self._num_done = self._remaining.start
-        for batch in super().__iter__():
-            self._num_done += 1
+        epoch, start = self._remaining.sampler.epoch, self._remaining.start
+        for num_done, batch in enumerate(super().__iter__(), start=start + 1):
+            self._position = (epoch, num_done)
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        return {"num_batches_done": self._num_done}
+        epoch, num_done = self._position
+        return {"epoch": epoch, "num_batches_done": num_done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        done = state["num_batches_done"]
-        self._remaining.start = 0 if done >= len(self._remaining) else done
+        epoch, num_done = state["epoch"], state["num_batches_done"]
+        if num_done >= len(self._remaining):  # the epoch was over
+            epoch, num_done = epoch + 1, 0
+        self._remaining.resumed_at = self._position = (epoch, num_done)
+        self._remaining.set_epoch(epoch)

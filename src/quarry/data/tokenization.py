@@ -27,7 +27,9 @@ class TextTokenizer:
         prompt: templates, lengths and the end-token rule of both roles.
 
     Raises:
-        UserError: the tokenizer has no end token, or a template leaves no room for text.
+        UserError: the tokenizer has no end token, or a template leaves no room for text; when
+            called: an empty text gets no token at all, since neither template nor end token add
+            one.
     """
 
     def __init__(self, *, tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> None:
@@ -37,6 +39,8 @@ class TextTokenizer:
                 "prompt.has_eos=true needs one. Set eos_token in its tokenizer_config.json, or "
                 "prompt.has_eos=false."
             )
+        # the template's head stands before the text: a tokenizer that cuts there would cut it off
+        tokenizer.truncation_side = "right"
         self.tokenizer = tokenizer
         self.prompt = prompt
         self._frame = {role: self._build_frame(role) for role in ROLES}
@@ -58,7 +62,15 @@ class TextTokenizer:
             return_token_type_ids=False,
             verbose=False,
         )["input_ids"]
-        return [np.array([*before, *ids, *after], dtype=np.int64) for ids in encoded]
+        rows = [np.array([*before, *ids, *after], dtype=np.int64) for ids in encoded]
+        for item, ids in zip(items, rows, strict=True):
+            if not ids.size:
+                raise UserError(
+                    f"The {role} {_id_of(item)!r} has no tokens, its text is {item.text[:40]!r}: "
+                    "with prompt.has_eos=false and no template nothing is added to it. Set "
+                    f"prompt.has_eos=true, give prompt.{role} a template, or take the text out."
+                )
+        return rows
 
     def _build_frame(self, role: Role) -> tuple[list[int], list[int]]:
         """Special tokens before the text; the template's tail and the end token after it.
@@ -89,3 +101,7 @@ class TextTokenizer:
             if dressed[start : start + len(plain)] == plain:
                 return list(dressed[:start])
         return []
+
+
+def _id_of(item: Query | Document) -> str:
+    return item.query_id if isinstance(item, Query) else item.document_id

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Sequence
 
 from quarry.errors import UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
-from quarry.metrics.trec import evaluate_run, mean_scores
+from quarry.metrics.trec import evaluate_run, mean_scores, parse_measure
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.retriever import Retriever
 from quarry.types import Report, Run, SetResult
@@ -25,14 +24,17 @@ class Evaluator:
         measures: report names such as "nDCG@10"; the first is the main one.
         top_k: documents kept a query; at least the largest cut among the measures.
         relevance_level: grade from which recall, MAP, P and MRR count a document as relevant.
+
+    Raises:
+        UserError: there is no measure, an unknown one, or one that looks deeper than `top_k`.
     """
 
     def __init__(
         self, *, benchmark: Benchmark, measures: Sequence[str], top_k: int, relevance_level: int
     ) -> None:
-        deepest = max((int(cut) for m in measures for cut in re.findall(r"@(\d+)", m)), default=1)
         if not measures:
             raise UserError("evaluation.measures is empty: name at least one, such as nDCG@10.")
+        deepest = max(parse_measure(measure).k or 1 for measure in measures)
         if top_k < deepest:
             raise UserError(
                 f"evaluation.top_k={top_k} is less than the cut of {deepest} in "

@@ -39,7 +39,8 @@ def save_model(
         tokenizer.save_pretrained(scratch)
         write_json(scratch / CONTRACT_FILE, contract)
         for file in scratch.iterdir():
-            file.chmod(0o644)  # safetensors are written for their owner alone
+            if file.is_file():
+                file.chmod(0o644)  # safetensors are written for their owner alone
         old = folder.with_name(f".{folder.name}.old")
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -57,7 +58,7 @@ def read_contract(folder: str | Path) -> dict[str, Any] | None:
         return None
     try:
         contract = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no UTF-8
         raise UserError(
             f"{file}: not valid JSON ({error}). Restore the file, or delete it and state the "
             "prompt and pooling on the command line."

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from quarry.errors import UserError
+from quarry.errors import Interrupted, UserError
 
 
 @contextmanager
@@ -27,6 +27,9 @@ def shows_user_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        sys.exit(130)
+    except Interrupted as interruption:
+        sys.stderr.write(f"\nInterrupted: {interruption}\n")
         sys.exit(130)
     except InstantiationException:
         raise  # a class of ours failed to import or to take its arguments

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger
 from quarry.config.contract import contract_of
 from quarry.config.instantiate import build, build_named
 from quarry.config.validation import validate
-from quarry.data.datamodule import RetrievalDataModule
+from quarry.data.datamodule import RetrievalDataModule, one_empty_batch
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars, plot_learning_curve
 from quarry.evaluation.report import result_line, terminal_table, write_report
@@ -32,7 +32,6 @@ from quarry.tasks.parts import (
     built_loggers,
     record_start,
 )
-from quarry.training.callbacks.last_checkpoint import TrainingInterrupted
 from quarry.training.callbacks.loss_history import LossHistory
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation, metric_values
 from quarry.training.callbacks.rng_state import RNGState
@@ -63,6 +62,9 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         loss=build(config.loss),
         optimizer=build(config.optimizer),
         scheduler=build(config.scheduler),
+        num_training_steps=datamodule.num_training_steps(
+            max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
+        ),
     )
     reports = [evaluator.evaluate(build(config.baseline))]
     if checkpoint is not None:
@@ -75,6 +77,7 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         ),
         every_n_steps=config.evaluation.every_n_steps,
         on_report=lambda report: keep_report(report, reports, run),
+        name="trained",
     )
     losses = LossHistory()
     hyperparameters = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
@@ -85,18 +88,9 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
             loggers=loggers,
             accumulate_grad_batches=datamodule.num_batches_per_update,
         )
-        try:
-            trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
-        except TrainingInterrupted as interruption:
-            logger.warning(
-                "Interrupted (%s) after step %d. Saved: %s. Go on with: "
-                "python train.py task=resume run=%s",
-                interruption,
-                trainer.global_step,
-                run.checkpoint,
-                run.path,
-            )
-            raise
+        trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+        if reports[-1].retriever != "trained":  # the checkpoint was the last: nothing was left
+            trainer.test(module, one_empty_batch(), verbose=False)
         save_model(
             run.model,
             model=module.model,

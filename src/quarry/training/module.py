@@ -24,6 +24,9 @@ class RetrievalModule(pl.LightningModule):
         loss: (queries, passages, positive_index) -> LossOutput.
         optimizer: parameter groups -> optimiser.
         scheduler: (optimizer, num_training_steps=...) -> learning-rate schedule.
+        num_training_steps: updates of the whole run. (Lightning's own estimate, asked for here,
+            would set up the data before a checkpoint's position in it is known: a resumed epoch
+            would start again.)
     """
 
     def __init__(
@@ -33,12 +36,14 @@ class RetrievalModule(pl.LightningModule):
         loss: Callable[[Tensor, Tensor, Tensor], LossOutput] | None = None,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
+        num_training_steps: int = 0,
     ) -> None:
         super().__init__()
         self._build_model = build_model
         self._loss = loss
         self._optimizer = optimizer
         self._scheduler = scheduler
+        self._num_training_steps = num_training_steps
         self.model: BiEncoder
 
     def setup(self, stage: str) -> None:
@@ -64,8 +69,7 @@ class RetrievalModule(pl.LightningModule):
         assert self._optimizer is not None
         assert self._scheduler is not None
         optimizer = self._optimizer(parameter_groups(self.model))
-        num_training_steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = self._scheduler(optimizer, num_training_steps=num_training_steps)
+        scheduler = self._scheduler(optimizer, num_training_steps=self._num_training_steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

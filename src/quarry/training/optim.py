@@ -26,8 +26,7 @@ def linear_schedule(
     optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int
 ) -> LambdaLR:
     """Rises linearly over `num_warmup_steps` updates, then falls linearly to 0 at the last one."""
-    if num_warmup_steps < 0:
-        raise UserError(f"scheduler.num_warmup_steps={num_warmup_steps} must be 0 or more.")
+    _check_warmup(num_warmup_steps)
 
     def factor(step: int) -> float:
         if step < num_warmup_steps:
@@ -43,4 +42,10 @@ def constant_schedule(
 ) -> LambdaLR:
     """Rises linearly over `num_warmup_steps` updates, then stays, however long training lasts."""
     del num_training_steps
+    _check_warmup(num_warmup_steps)
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (num_warmup_steps + 1)))
+
+
+def _check_warmup(num_warmup_steps: int) -> None:
+    if num_warmup_steps < 0:
+        raise UserError(f"scheduler.num_warmup_steps={num_warmup_steps} must be 0 or more.")

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from quarry.errors import MissingPathError, UserError
+
+_LOADING_ERRORS = (
+    AttributeError,
+    KeyError,
+    RuntimeError,
+    SafetensorError,
+    UserWarning,
+    ValueError,
+)
 
 
 class LoRA:
@@ -20,11 +31,19 @@ class LoRA:
         alpha: the update is scaled by alpha / r.
         dropout: on the input of the update.
         target_modules: names of the linear layers, such as "q_proj".
+
+    Raises:
+        UserError: `r` or `dropout` is out of range; when called: no layer has such a name.
     """
 
     def __init__(
         self, *, r: int, alpha: int, dropout: float, target_modules: Sequence[str]
     ) -> None:
+        if r < 1 or not 0 <= dropout < 1:
+            raise UserError(
+                f"model.adapter.r={r} must be at least 1, and model.adapter.dropout={dropout} at "
+                "least 0 and below 1."
+            )
         self.config = LoraConfig(
             task_type=TaskType.FEATURE_EXTRACTION,
             r=r,
@@ -52,8 +71,11 @@ def load_adapter(backbone: PreTrainedModel, folder: str) -> PreTrainedModel:
             "read: it could run code)."
         )
     try:
-        adapted = PeftModel.from_pretrained(backbone, folder, is_trainable=True)
-    except (RuntimeError, ValueError, KeyError) as error:
+        with warnings.catch_warnings():
+            # weights that the file lacks are random, and peft does no more than warn of them
+            warnings.filterwarnings("error", message=".*missing adapter keys")
+            adapted = PeftModel.from_pretrained(backbone, folder, is_trainable=True)
+    except _LOADING_ERRORS as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"The adapter in {folder} does not fit {type(backbone).__name__} of its base model: "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 HEAD_PREFIXES = ("lm_head.", "score.", "classifier.")
 """Weights that a trunk has no use for; any other unexpected weight is an error."""
+
+_LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 
 
 def resolve_source(path: str) -> str:
@@ -45,12 +48,23 @@ def resolve_source(path: str) -> str:
 
 
 def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a folder or hub id."""
+    """The fast tokenizer of a folder or hub id.
+
+    Raises:
+        UserError: it is not there, is a slow one, or has no vocabulary.
+    """
     tokenizer: PreTrainedTokenizerBase = _from_pretrained(
         AutoTokenizer, source, revision=revision, what="tokenizer"
     )
     if not tokenizer.is_fast:
         raise UserError(f"{source} has only a slow tokenizer; a tokenizer.json is needed.")
+    # where the files are missing, transformers may hand out an empty tokenizer without a word
+    known = set(tokenizer.encode("what is love", add_special_tokens=False))
+    if known <= set(tokenizer.all_special_ids):
+        raise UserError(
+            f"The tokenizer of {source!r} has no vocabulary: is its tokenizer.json missing? Copy "
+            "the tokenizer files of the base model there."
+        )
     return tokenizer
 
 
@@ -100,7 +114,15 @@ def adapter_base(source: str) -> str | None:
     file = Path(source) / "adapter_config.json"
     if not file.exists():
         return None
-    base: str = json.loads(file.read_text())["base_model_name_or_path"]
+    try:
+        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str) or not base:
+        raise UserError(
+            f"{file}: no base_model_name_or_path, so the weights that the adapter belongs to are "
+            "unknown. Write the folder or hub id of the base model there."
+        )
     return base
 
 
@@ -108,7 +130,7 @@ def _from_pretrained(factory: Any, source: str, *, what: str, **kwargs: Any) -> 
     try:
         with _quiet_loading():
             return factory.from_pretrained(source, **kwargs)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except _LOADING_ERRORS as error:
         reason = " ".join(str(error).split())
         reason = reason if len(reason) <= 300 else reason[:300] + " ..."
         if Path(source).exists():

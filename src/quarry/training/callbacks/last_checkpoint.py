@@ -11,21 +11,17 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from quarry.errors import UserError
+from quarry.errors import Interrupted, UserError
 from quarry.runtime.files import replacing
 
 logger = logging.getLogger(__name__)
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Raised between two steps after Ctrl-C or SIGTERM, when the checkpoint is on disk."""
 
 
 class LastCheckpoint(Checkpoint):
     """Writes the whole training state every few updates, at the last one, and when interrupted.
 
     The file is replaced only by a complete one. The first Ctrl-C (or SIGTERM) lets the current step
-    end, saves, and raises `TrainingInterrupted`; a second one stops at once, without saving.
+    end, saves, and raises `Interrupted`; a second one stops at once, without saving.
 
     Args:
         path: where the checkpoint lies.
@@ -60,7 +56,10 @@ class LastCheckpoint(Checkpoint):
                 return
             if step > self.last_saved_step:
                 self._save(trainer)
-            raise TrainingInterrupted(self._interrupted_by)
+            raise Interrupted(
+                f"{self._interrupted_by} after step {step}. Saved: {self.path}. Go on with: "
+                f"python train.py task=resume run={self.path.parent.parent}"
+            )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         for number, handler in self._old_handlers.items():

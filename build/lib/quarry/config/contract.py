@@ -1,0 +1,118 @@
+"""The stored contract of a model wins over configuration defaults; explicit overrides win over it.
+
+A contract is data out of a checkpoint, so what it may name is checked: our own prompt and pooling
+classes, with plain values.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from quarry.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+NODES = {
+    "prompt": "prompt",
+    "model.pooling": "model/pooling",
+    "model.is_causal": None,
+    "model.is_normalized": None,
+}
+"""What a contract settles: key -> the group that chooses it, where there is one."""
+
+ALLOWED_MODULES = ("quarry.data.prompts", "quarry.models.pooling.")
+
+
+def contract_of(config: DictConfig, *, eos_token_id: int | None, source: str) -> dict[str, Any]:
+    """The contract of a model that is trained under `config`, as plain data."""
+    return {
+        "format": 1,
+        "base": {"source": source, "revision": config.model.revision},
+        "eos_token_id": eos_token_id,
+        "dtype": config.model.dtype,
+        "temperature": config.loss.get("temperature"),
+        "settings": {key: _plain(OmegaConf.select(config, key)) for key in NODES},
+    }
+
+
+def apply_contract(
+    config: DictConfig, contract: Mapping[str, Any], *, explicit: Sequence[str]
+) -> dict[str, Any]:
+    """Puts the contract's settings into `config`, but for what the command line named.
+
+    Args:
+        config: changed in place.
+        explicit: keys that stand on the command line, see `explicit_keys`.
+
+    Returns:
+        What differs from the contract: key -> {"contract": ..., "used": ...}. Logged, too.
+    """
+    settings = contract.get("settings")
+    if contract.get("format") != 1 or not isinstance(settings, dict) or set(settings) != set(NODES):
+        raise UserError(
+            f"The model's quarry_contract.json has format {contract.get('format')!r} and settings "
+            f"{sorted(settings) if isinstance(settings, dict) else settings!r}; this version reads "
+            f"format 1 with {sorted(NODES)}. Was it written by another version?"
+        )
+    differences: dict[str, Any] = {}
+    for key, group in NODES.items():
+        _check_stored(settings[key], key)
+        wanted = _plain(OmegaConf.select(config, key))
+        used = _merge(settings[key], wanted, key=key, group=group, explicit=explicit)
+        if used != settings[key]:
+            differences[key] = {"contract": settings[key], "used": used}
+            logger.warning("%s=%s differs from the model's contract: %s", key, used, settings[key])
+        OmegaConf.update(config, key, used, merge=False, force_add=True)
+    return differences
+
+
+def explicit_keys() -> list[str]:
+    """The keys and groups that the command line of this job overrides."""
+    if not HydraConfig.initialized():
+        return []
+    overrides = HydraConfig.get().overrides.task
+    return [entry.split("=", 1)[0].lstrip("+~").split("@")[0] for entry in overrides]
+
+
+def _merge(
+    stored: Any, wanted: Any, *, key: str, group: str | None, explicit: Sequence[str]
+) -> Any:
+    if key in explicit or group in explicit:
+        return wanted
+    if not isinstance(stored, dict):
+        return stored
+    named = {
+        leaf: wanted[leaf]
+        for leaf in wanted
+        if any(name == f"{key}.{leaf}" or name.startswith(f"{key}.{leaf}.") for name in explicit)
+    }
+    return stored | named
+
+
+def _check_stored(value: Any, key: str) -> None:
+    """Nothing but a class of ours and plain values: a checkpoint must not choose what runs."""
+    if not isinstance(value, dict):
+        return
+    target = str(value.get("_target_"))
+    try:
+        found = get_object(target) if target.startswith(ALLOWED_MODULES) else None
+    except Exception:  # noqa: BLE001 (importing a name that is not there)
+        found = None
+    is_ours = isinstance(found, type) and found.__module__.startswith(ALLOWED_MODULES)
+    is_plain = all(not isinstance(entry, dict | list) for entry in value.values())
+    if not is_ours or not is_plain:
+        raise UserError(
+            f"The model's quarry_contract.json names {target} for {key}, which is no prompt or "
+            "pooling of this installation. Add the module that defines it, or state the prompt and "
+            "pooling on the command line and remove the file."
+        )
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -1,0 +1,47 @@
+"""The few values that YAML cannot state: what this process and this machine are like."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import sys
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+
+def register_resolvers() -> None:
+    """Registers `${run_dir:}`, `${run_name:}`, `${is_terminal:}` and `${wandb_offline:}`."""
+    for resolver in (run_dir, run_name, is_terminal, wandb_offline):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def run_dir() -> str:
+    """The directory of this run; outside a run (`--cfg job`, tests) a placeholder."""
+    if HydraConfig.initialized():
+        runtime = HydraConfig.get().runtime
+        if not OmegaConf.is_missing(runtime, "output_dir"):
+            return str(runtime.output_dir)
+    return "RUN_DIR"
+
+
+def run_name() -> str:
+    """The last part of the run directory's path."""
+    return run_dir().replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+
+
+def is_terminal() -> bool:
+    """Whether a person is watching; progress bars are for them."""
+    return sys.stderr.isatty()
+
+
+def wandb_offline() -> bool:
+    """True unless W&B can log in without asking: a key in the environment or in ~/.netrc."""
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"] != "online"
+    if os.environ.get("WANDB_API_KEY"):
+        return False
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is None
+    except (OSError, netrc.NetrcParseError):
+        return True

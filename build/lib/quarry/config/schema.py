@@ -1,0 +1,92 @@
+"""The typed top level of both primaries: what may stand there, and of which type.
+
+With it a misspelt key in an experiment file is an error at composition; without it, it would pass
+silently. Groups that name a class are typed by that class's signature (see `validation`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from quarry.config.resolvers import register_resolvers
+
+
+@dataclass
+class PathsConfig:
+    cache_dir: str = MISSING
+    runs_dir: str = MISSING
+    run_dir: str = MISSING
+
+
+@dataclass
+class RecipeConfig:
+    """Training defaults that fit a model, brought by its file; other groups read them."""
+
+    learning_rate: float = MISSING
+    temperature: float = MISSING
+    num_epochs: int = MISSING
+    precision: str = MISSING
+
+
+@dataclass
+class DataConfig:
+    """A training set (`examples`) and how updates are made of it."""
+
+    examples: Any = MISSING
+    path: str | None = None
+    corpus_path: str | None = None
+    split: str | None = None
+    num_hard_negatives: int = 0
+    num_queries_per_update: int = MISSING
+    num_workers: int = 0  # processes that tokenise ahead
+
+
+@dataclass
+class EvaluationConfig:
+    measures: list[str] = field(default_factory=list)
+    top_k: int = MISSING
+    relevance_level: int = MISSING
+    max_tokens_per_batch: int = MISSING
+    every_n_steps: int = MISSING
+
+
+@dataclass
+class EvalSchema:
+    """Top level of conf/eval.yaml."""
+
+    task: Any = MISSING
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    model: Any = MISSING
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    prompt: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    benchmark: Any = MISSING
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    retriever: Any = MISSING
+    seed: int = MISSING
+    run: str | None = None
+
+
+@dataclass
+class TrainSchema(EvalSchema):
+    """Top level of conf/train.yaml."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+    callbacks: Any = MISSING
+    baseline: Any = MISSING
+
+
+def register_schemas() -> None:
+    """Makes `train_schema`, `eval_schema` and our resolvers known to Hydra."""
+    register_resolvers()
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainSchema)
+    store.store(name="eval_schema", node=EvalSchema)

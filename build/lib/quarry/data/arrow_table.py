@@ -1,0 +1,269 @@
+"""Records become one memory-mapped Arrow file in a cache folder, with random access by row and id.
+
+A corpus or training set of any size thus costs page cache that all processes share, and next to
+no memory of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from quarry.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+ROWS_PER_BATCH = 1024
+"""Every record batch but the last has this many rows, so that a row's batch is one division."""
+
+LINE = "line"
+"""Every table has this int64 column: the line of the first source that a row came from."""
+
+
+class ArrowTable:
+    """Read access to a file that `open_table` wrote. Pickles as its path: workers map it again."""
+
+    def __init__(self, path: Path) -> None:
+        """Map the file; raises OSError or ValueError (pyarrow's errors are those) if it is none."""
+        self.path = path
+        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._batches: list[Any] = [None] * self._reader.num_record_batches
+        whole = max(len(self._batches) - 1, 0)
+        tail = self._batch(whole).num_rows if self._batches else 0
+        self._num_rows = whole * ROWS_PER_BATCH + tail
+        self._hashes: NDArray[np.uint64] | None = None
+        self._hash_rows: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+    def __reduce__(self) -> tuple[type[ArrowTable], tuple[Path]]:
+        return ArrowTable, (self.path,)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._reader.schema
+
+    def row(self, index: int, columns: Sequence[str]) -> tuple[Any, ...]:
+        """The named cells of one row, as Python values; `index` may be negative."""
+        if not -self._num_rows <= index < self._num_rows:
+            raise IndexError(f"row {index} of {self._num_rows}")
+        number, offset = divmod(index % self._num_rows, ROWS_PER_BATCH)
+        batch = self._batch(number)
+        return tuple([batch.column(name)[offset].as_py() for name in columns])
+
+    def rows(self, start: int, stop: int, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """The named cells of the rows start..stop-1, read a record batch at a time."""
+        stop = min(stop, self._num_rows)
+        while start < stop:
+            number, offset = divmod(start, ROWS_PER_BATCH)
+            part = self._batch(number).slice(offset, stop - start)
+            yield from zip(*(part.column(name).to_pylist() for name in columns), strict=True)
+            start += part.num_rows
+
+    def column(self, name: str) -> NDArray[Any]:
+        """All of a column of numbers or booleans: [len(self)]."""
+        parts = (self._batch(number).column(name) for number in range(len(self._batches)))
+        return np.concatenate([part.to_numpy(zero_copy_only=False) for part in parts])
+
+    def rows_of(self, ids: Sequence[str], *, id_column: str) -> NDArray[np.int64]:
+        """The row of each id, -1 for an id that the table lacks: [len(ids)].
+
+        Needs a table that `open_table` made with this `id_column`.
+        """
+        hashes, hash_rows = self._id_index()
+        wanted = _hash_ids(ids)
+        found = np.full(len(ids), -1, dtype=np.int64)
+        for i, start in enumerate(np.searchsorted(hashes, wanted).tolist()):
+            for position in range(start, len(hashes)):
+                if hashes[position] != wanted[i]:
+                    break
+                # Different ids may share a hash; only the id itself decides.
+                if self.row(int(hash_rows[position]), (id_column,))[0] == ids[i]:
+                    found[i] = hash_rows[position]
+                    break
+        return found
+
+    def _batch(self, number: int) -> Any:
+        batch = self._batches[number]
+        if batch is None:
+            batch = self._batches[number] = self._reader.get_batch(number)
+        return batch
+
+    def _id_index(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        if self._hashes is None or self._hash_rows is None:
+            index = np.load(_index_path(self.path), mmap_mode="r")
+            if index.shape != (2, self._num_rows) or index.dtype != np.uint64:
+                raise ValueError(f"{_index_path(self.path)} does not belong to {self.path}")
+            # Plain views of the map: scalar access to np.memmap itself is many times slower.
+            self._hashes = np.asarray(index[0])
+            self._hash_rows = np.asarray(index[1]).view(np.int64)
+        return self._hashes, self._hash_rows
+
+
+def open_table(
+    *,
+    cache_dir: Path,
+    kind: str,
+    sources: Sequence[Path],
+    schema: pa.Schema,
+    rows: Iterable[tuple[Any, ...]],
+    id_column: str | None = None,
+) -> ArrowTable:
+    """The table of these sources, from the cache folder if a good one is there, else built.
+
+    A build streams to a temporary file that takes its final name when it is complete and on disk:
+    a killed build leaves nothing that could be mistaken for a table, and of several processes that
+    build at the same time each puts the same table in place. A file without a sound end or of
+    another schema is built anew; the bytes between are trusted to the file system.
+
+    Args:
+        cache_dir: made if missing.
+        kind: first part of the file's name, for people who look into the folder.
+        sources: the files that the rows are made from. Path, size and modification time of each
+            are the table's key. Errors and `LINE` refer to the first.
+        schema: columns, `LINE` among them.
+        rows: cells in the order of the schema; consumed only when the table is built.
+        id_column: a string column whose values must differ, for `ArrowTable.rows_of`.
+
+    Raises:
+        UserError: two rows share an id, there are no rows, or `cache_dir` cannot be
+            made or written to.
+    """
+    assert LINE in schema.names
+    cache_dir = cache_dir.expanduser()
+    path = cache_dir / f"{kind}-{_key(sources, schema, id_column)}.arrow"
+    table = _open_if_good(path, schema, id_column)
+    if table is not None:
+        return table
+    _make_folder(cache_dir)
+    logger.info("building %s from %s", path, ", ".join(map(str, sources)))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        id_hashes = _write_rows(temporary, schema, rows, id_column)
+        if len(ArrowTable(temporary)) == 0:
+            raise UserError(f"{sources[0]}: holds no records; check that it is the right file")
+        if id_column is not None:
+            _write_id_index(temporary, id_hashes, id_column, sources[0])
+            _index_path(temporary).replace(_index_path(path))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        _index_path(temporary).unlink(missing_ok=True)
+    return ArrowTable(path)
+
+
+def _key(sources: Sequence[Path], schema: pa.Schema, id_column: str | None) -> str:
+    files = [
+        (str(source.resolve()), source.stat().st_size, source.stat().st_mtime_ns)
+        for source in sources
+    ]
+    facts = [FORMAT_VERSION, ROWS_PER_BATCH, schema.to_string(), id_column, files]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
+
+
+def _index_path(table_path: Path) -> Path:
+    return table_path.with_suffix(".ids.npy")
+
+
+def _open_if_good(path: Path, schema: pa.Schema, id_column: str | None) -> ArrowTable | None:
+    if not path.exists():
+        return None
+    try:
+        table = ArrowTable(path)
+        if not table.schema.equals(schema) or len(table) == 0:
+            raise ValueError("not the table that its name says")
+        if id_column is not None:
+            table._id_index()
+    except (OSError, ValueError) as error:
+        logger.warning("%s is damaged (%s); building it anew", path, error)
+        return None
+    return table
+
+
+def _make_folder(cache_dir: Path) -> None:
+    remedy = "name a folder that can be written to"
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cache_dir={cache_dir}: cannot be made ({error.strerror}); {remedy}"
+        ) from error
+    if not os.access(cache_dir, os.W_OK | os.X_OK):
+        raise UserError(f"cache_dir={cache_dir}: no permission to write; {remedy}")
+
+
+def _write_rows(
+    path: Path, schema: pa.Schema, rows: Iterable[tuple[Any, ...]], id_column: str | None
+) -> NDArray[np.uint64]:
+    """Writes the rows a record batch at a time; returns the hash of each id (none: empty)."""
+    hashes = array("Q")
+    remaining = iter(rows)
+    with path.open("xb") as file:
+        with pa.ipc.new_file(file, schema) as writer:
+            while chunk := list(islice(remaining, ROWS_PER_BATCH)):
+                cells = zip(*chunk, strict=True)
+                columns = dict(zip(schema.names, map(list, cells), strict=True))
+                arrays = [pa.array(columns[field.name], field.type) for field in schema]
+                writer.write_batch(pa.record_batch(arrays, schema=schema))
+                if id_column is not None:
+                    hashes.frombytes(_hash_ids(columns[id_column]).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+    return np.frombuffer(hashes, dtype=np.uint64)
+
+
+def _write_id_index(
+    table_path: Path, id_hashes: NDArray[np.uint64], id_column: str, source: Path
+) -> None:
+    """Writes [2, num_rows]: the hashes in ascending order, and the row of each."""
+    order = np.argsort(id_hashes, kind="stable")
+    # Written through a map, for it need not be in memory twice.
+    index = np.lib.format.open_memmap(
+        _index_path(table_path), mode="w+", dtype=np.uint64, shape=(2, len(order))
+    )
+    np.take(id_hashes, order, out=index[0])
+    index[1] = order.view(np.uint64)
+    index.flush()
+    _refuse_duplicate(ArrowTable(table_path), index[0], order, id_column, source)
+
+
+def _refuse_duplicate(
+    table: ArrowTable,
+    hashes: NDArray[np.uint64],
+    order: NDArray[np.int64],
+    id_column: str,
+    source: Path,
+) -> None:
+    """Raises UserError for the first row whose id stood before; `hashes` is sorted, stably."""
+    later = np.flatnonzero(hashes[1:] == hashes[:-1]) + 1
+    for position in later[np.argsort(order[later])].tolist():
+        text, line = table.row(int(order[position]), (id_column, LINE))
+        earlier = position - 1
+        while earlier >= 0 and hashes[earlier] == hashes[position]:
+            earlier_text, earlier_line = table.row(int(order[earlier]), (id_column, LINE))
+            if earlier_text == text:
+                raise UserError(
+                    f"{source}:{line}: the id {text!r} stands on line {earlier_line} already; "
+                    "ids must differ: remove or rename one"
+                )
+            earlier -= 1
+
+
+def _hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
+    """8 bytes of BLAKE2b an id: [len(ids)]. Not Python's hash, which differs between processes."""
+    digests = b"".join([hashlib.blake2b(text.encode(), digest_size=8).digest() for text in ids])
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)

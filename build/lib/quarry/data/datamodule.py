@@ -1,0 +1,75 @@
+"""Wires training examples, tokeniser and sampler into the loaders that Lightning asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from quarry.data.collation import RetrievalCollator
+from quarry.data.sampler import ResumableLoader, TrainBatchSampler
+from quarry.data.tokenization import TextTokenizer
+from quarry.data.train_dataset import TrainDataset
+from quarry.types import TrainExample
+
+
+class RetrievalDataModule(pl.LightningDataModule):
+    """Training data in contrast sets.
+
+    Args:
+        examples: the training set.
+        tokenizer: dresses and tokenises queries and passages.
+        num_hard_negatives: hard negatives a query.
+        num_queries_per_update: queries that one optimiser step sees.
+        num_contrast_queries: queries in a batch, compared with one another; divides the former.
+        num_workers: processes that tokenise ahead; 0: in the training process.
+        seed: of the order and of the choice of passages.
+    """
+
+    def __init__(
+        self,
+        *,
+        examples: Sequence[TrainExample],
+        tokenizer: TextTokenizer,
+        num_hard_negatives: int,
+        num_queries_per_update: int,
+        num_contrast_queries: int,
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.dataset = TrainDataset(
+            examples=examples, num_hard_negatives=num_hard_negatives, seed=seed
+        )
+        self.num_batches_per_update = num_queries_per_update // num_contrast_queries
+        self.sampler = TrainBatchSampler(
+            num_examples=len(examples),
+            batch_size=num_contrast_queries,
+            num_batches_per_update=self.num_batches_per_update,
+            seed=seed,
+        )
+        self.collator = RetrievalCollator(tokenizer)
+        self.num_workers = num_workers
+
+    def num_training_steps(self, *, max_epochs: int | None, max_steps: int) -> int:
+        """Updates until one of the limits is reached (-1 or None: no such limit)."""
+        num_per_epoch = len(self.sampler) // self.num_batches_per_update
+        by_epochs = None if max_epochs in (None, -1) else max_epochs * num_per_epoch
+        limits = [limit for limit in (by_epochs, max_steps) if limit not in (None, -1)]
+        return min(limits)
+
+    def train_dataloader(self) -> ResumableLoader:
+        return ResumableLoader(
+            dataset=self.dataset,
+            batch_sampler=self.sampler,
+            collate_fn=self.collator,
+            num_workers=self.num_workers,
+            multiprocessing_context="spawn" if self.num_workers else None,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+def one_empty_batch() -> DataLoader[int]:
+    """A loader for `Trainer.test`, whose work is done by the evaluation callback."""
+    return DataLoader([0])  # type: ignore[arg-type]

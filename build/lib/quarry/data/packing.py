@@ -1,0 +1,57 @@
+"""From token ids to packed batches: texts end to end in one flat row, batches counted in tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from quarry.errors import UserError
+from quarry.types import TokenBatch
+
+
+def pack(texts: Sequence[ArrayLike]) -> TokenBatch:
+    """Lays the token ids of several texts end to end. Every text has at least one token."""
+    rows = [np.asarray(ids, dtype=np.int64) for ids in texts]
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    assert lengths.size, "nothing to pack"
+    assert lengths.min() > 0, "a text without tokens cannot be packed"
+    cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], lengths)
+    return TokenBatch(
+        input_ids=torch.from_numpy(np.concatenate(rows)),
+        position_ids=torch.from_numpy(positions),
+        cu_seqlens=torch.from_numpy(cu_seqlens.astype(np.int32)),
+        max_seqlen=int(lengths.max()),
+    )
+
+
+def plan_batches(lengths: ArrayLike, *, max_tokens_per_batch: int) -> list[NDArray[np.int64]]:
+    """Cuts texts into batches of similar length that hold at most `max_tokens_per_batch` tokens.
+
+    The plan depends on the lengths and the budget alone: longest first (memory peaks in the first
+    batch, not after an hour), equal lengths in the order given. A text longer than the budget goes
+    alone.
+
+    Returns:
+        For each batch the positions of its texts in `lengths`; together each position once.
+    """
+    if max_tokens_per_batch < 1:
+        raise UserError(
+            f"max_tokens_per_batch={max_tokens_per_batch} must be at least 1: it is the number of "
+            "tokens that one forward pass may hold."
+        )
+    lengths = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    batches: list[NDArray[np.int64]] = []
+    start, tokens = 0, 0
+    for position, length in enumerate(lengths[order]):
+        if position > start and tokens + length > max_tokens_per_batch:
+            batches.append(order[start:position])
+            start, tokens = position, 0
+        tokens += int(length)
+    if start < len(order):
+        batches.append(order[start:])
+    return batches

@@ -1,0 +1,116 @@
+"""The order of training: a function of (seed, epoch) alone, cut into contrast sets, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Sampler
+
+from quarry.errors import UserError
+
+ExampleKey = tuple[int, int]
+"""(epoch, index of the example): all that the choice of an example's passages depends on."""
+
+
+class TrainBatchSampler(Sampler[list[ExampleKey]]):
+    """Shuffled batches of example keys, whole updates only.
+
+    Args:
+        num_examples: size of the training set.
+        batch_size: queries in a batch (a contrast set).
+        num_batches_per_update: batches whose gradients one optimiser step accumulates; what is
+            left at the end of an epoch and fills no update is dropped.
+        seed: of the shuffle.
+
+    Raises:
+        UserError: there are fewer examples than one update needs.
+    """
+
+    def __init__(
+        self, *, num_examples: int, batch_size: int, num_batches_per_update: int, seed: int
+    ) -> None:
+        num_queries_per_update = batch_size * num_batches_per_update
+        if num_examples < num_queries_per_update:
+            raise UserError(
+                f"The training set has {num_examples} examples and one update needs "
+                f"{num_queries_per_update}. Lower data.num_queries_per_update to {num_examples} or "
+                "less, or give more data."
+            )
+        self.num_examples = num_examples
+        self.batch_size = batch_size
+        self.num_batches = num_examples // num_queries_per_update * num_batches_per_update
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[list[ExampleKey]]:
+        return self.batches_from(0)
+
+    def batches_from(self, start: int) -> Iterator[list[ExampleKey]]:
+        """The epoch's batches from number `start` on."""
+        random = np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch]))
+        order = random.permutation(self.num_examples)
+        for batch in range(start, self.num_batches):
+            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [(self.epoch, int(row)) for row in rows]
+
+
+class _Remaining(Sampler[list[ExampleKey]]):
+    """What is left of a resumed epoch; as long as a whole one, since Lightning counts from its
+    start. (Lightning makes iterators that it never uses, so making one changes nothing here.)"""
+
+    def __init__(self, sampler: TrainBatchSampler) -> None:
+        self.sampler = sampler
+        self.resumed_at = (0, 0)  # epoch, batches of it that are done
+
+    def set_epoch(self, epoch: int) -> None:
+        self.sampler.set_epoch(epoch)
+
+    @property
+    def start(self) -> int:
+        epoch, num_done = self.resumed_at
+        return num_done if epoch == self.sampler.epoch else 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[ExampleKey]]:
+        return self.sampler.batches_from(self.start)
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A DataLoader that goes on in the middle of an epoch: Lightning stores and restores its state.
+
+    Counted are the batches handed out, not those that workers have prepared ahead. Batches before
+    the resumed one are never read.
+    """
+
+    def __init__(self, *, batch_sampler: TrainBatchSampler, **kwargs: Any) -> None:
+        self._remaining = _Remaining(batch_sampler)
+        self._position = (0, 0)
+        super().__init__(batch_sampler=self._remaining, **kwargs)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        epoch, start = self._remaining.sampler.epoch, self._remaining.start
+        for num_done, batch in enumerate(super().__iter__(), start=start + 1):
+            self._position = (epoch, num_done)
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        epoch, num_done = self._position
+        return {"epoch": epoch, "num_batches_done": num_done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        epoch, num_done = state["epoch"], state["num_batches_done"]
+        if num_done >= len(self._remaining):  # the epoch was over
+            epoch, num_done = epoch + 1, 0
+        self._remaining.resumed_at = self._position = (epoch, num_done)
+        self._remaining.set_epoch(epoch)

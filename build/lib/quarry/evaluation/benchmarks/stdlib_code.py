@@ -1,0 +1,15 @@
+"""The embedded benchmark: documentation to code, from Python's own standard library."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from quarry.data.stdlib_code import stdlib_code_set
+from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
+
+
+def stdlib_code_benchmark(*, split: str, cache_dir: str | Path) -> Benchmark:
+    """One set. Ids of queries and documents agree because they are pairs: self matches stay."""
+    load = partial(stdlib_code_set, split=split, cache_dir=Path(cache_dir).expanduser())
+    return Benchmark(name="stdlib_code", sets=[BenchmarkSet(name="stdlib_code", load=load)])

@@ -1,0 +1,250 @@
+"""Where the numbers of an evaluation rest: `metrics.json`, per-query values and TREC runs.
+
+A run directory is the result; tables and plots are made from what this module writes. Only one
+process (rank 0) may write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+from quarry.errors import MissingPathError, UserError
+from quarry.metrics.run_files import write_run
+from quarry.runtime.files import write_json, write_text
+from quarry.types import Report, SetResult
+
+METRICS_FILE = "metrics.json"
+
+_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_DIGEST_SUFFIX = re.compile(r"--[0-9a-f]{8}$")
+_MAX_NAME_LENGTH = 80  # two names and a suffix stay well under the 255 bytes of a file name
+
+
+def safe_name(name: str) -> str:
+    """A form of `name` fit for a file name and a result line: only ``[A-Za-z0-9._-]``.
+
+    Harmless names come back as they are. Any other is cleaned and gets a digest of the original
+    as a suffix, so two names that clean up alike stay apart. The answer depends on the name
+    alone: a later run finds, or replaces, the same file. Never empty, never begins with a dot or
+    a hyphen (a hidden file, an option), at most 80 characters.
+    """
+    is_safe = _SAFE.fullmatch(name) and len(name) <= _MAX_NAME_LENGTH
+    # A given name that looks like one of ours is digested too: it could be another name's file.
+    if is_safe and not _DIGEST_SUFFIX.search(name):
+        return name
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".-")
+    suffix = f"--{_digest(name)}"
+    return (cleaned[: _MAX_NAME_LENGTH - len(suffix)] or "_") + suffix
+
+
+def per_query_path(directory: Path, *, set_name: str, retriever: str) -> Path:
+    """The JSONL file of one retriever's values per query on one set."""
+    return directory / "per_query" / f"{_stem(set_name, retriever)}.jsonl"
+
+
+def run_path(directory: Path, *, set_name: str, retriever: str) -> Path:
+    """The TREC run file of one retriever on one set."""
+    return directory / "runs" / f"{_stem(set_name, retriever)}.trec"
+
+
+def write_results(
+    reports: Sequence[Report], directory: Path, *, merge: bool = False
+) -> tuple[Report, ...]:
+    """Write `metrics.json` and `per_query/` below `directory`, which may be new.
+
+    A set and retriever measured again replace the older result. With `merge`, everything else in
+    an older `metrics.json` is kept.
+
+    Returns:
+        What `metrics.json` now holds, older retrievers first. Results kept from the older file
+        have empty `per_query` and `run`.
+
+    Raises:
+        UserError: a retriever or set is named twice; or, without `merge`, older results would be
+            lost; or two retrievers were measured on different states of a set (its size, its
+            convention). Nothing is written then.
+    """
+    _require_unique_names(reports)
+    metrics_path = directory / METRICS_FILE
+    older = read_reports(directory) if metrics_path.exists() else ()
+    if not merge:
+        _refuse_loss(older, reports, metrics_path)
+    merged = _merged(older, reports)
+    document = metrics_document(merged)  # checks the sets before the first file is written
+
+    for report in reports:
+        for result in report.results:
+            path = per_query_path(directory, set_name=result.name, retriever=report.retriever)
+            write_text(path, _per_query_lines(result))
+    write_json(metrics_path, document)
+    return merged
+
+
+def write_runs(reports: Sequence[Report], directory: Path) -> None:
+    """Write the rankings of `reports` below `directory` as TREC run files, tagged by retriever.
+
+    Raises:
+        UserError: an id cannot be written in that form (it holds white space).
+    """
+    for report in reports:
+        for result in report.results:
+            path = run_path(directory, set_name=result.name, retriever=report.retriever)
+            write_run(path, result.run, tag=safe_name(report.retriever))
+
+
+def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
+    """The content of `metrics.json` as plain data, numbers at full precision.
+
+    `sets` holds set -> retriever -> measure -> value; `means` the unweighted mean over a
+    retriever's sets of each measure that all of them have; `num_queries`, `num_documents` and
+    `convention` describe each set; `order` keeps the order in which to show names.
+
+    Raises:
+        UserError: two retrievers were measured on different states of a set.
+    """
+    facts: dict[str, dict[str, object]] = {}
+    sets: dict[str, dict[str, dict[str, float]]] = {}
+    for report in reports:
+        for result in report.results:
+            found = _facts(result)
+            known = facts.setdefault(result.name, found)
+            for key in known:
+                _require_same(key, known[key], found[key], result.name, report.retriever)
+            values = {measure: float(value) for measure, value in result.metrics.items()}
+            sets.setdefault(result.name, {})[report.retriever] = values
+    described = {
+        key: {name: known[key] for name, known in facts.items()}
+        for key in ("num_queries", "num_documents", "convention")
+    }
+    means = {
+        report.retriever: {m: float(report.mean(m)) for m in _shared_measures(report)}
+        for report in reports
+    }
+    order = {"retrievers": [report.retriever for report in reports], "sets": list(sets)}
+    return {"sets": sets, "means": means, "order": order, **described}
+
+
+def read_reports(directory: Path) -> tuple[Report, ...]:
+    """The reports that `metrics.json` holds; `per_query` and `run` are left empty.
+
+    Raises:
+        MissingPathError: there is no `metrics.json` in `directory`.
+        UserError: the file is not what `write_results` writes.
+    """
+    path = directory / METRICS_FILE
+    if not path.is_file():
+        raise MissingPathError(
+            f"{path}: no such file. A run directory holds {METRICS_FILE} once an evaluation has "
+            "finished: name such a directory."
+        )
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(_report_of(document, name) for name in document["order"]["retrievers"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not the metrics of an evaluation ({type(error).__name__}: {error}). "
+            "Move the file away, or name another run directory."
+        ) from error
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def _stem(set_name: str, retriever: str) -> str:
+    stem = f"{safe_name(set_name)}.{safe_name(retriever)}"
+    # Set "a.b" with retriever "c" must not write the file of set "a" with retriever "b.c".
+    return f"{stem}--{_digest(f'{set_name}/{retriever}')}" if "." in set_name else stem
+
+
+def _per_query_lines(result: SetResult) -> str:
+    query_ids = dict.fromkeys(chain.from_iterable(result.per_query.values()))
+    rows: Iterable[dict[str, object]] = (
+        {"query_id": query_id}
+        | {m: float(v[query_id]) for m, v in result.per_query.items() if query_id in v}
+        for query_id in query_ids
+    )
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
+def _shared_measures(report: Report) -> list[str]:
+    if not report.results:
+        return []
+    first, *others = (result.metrics for result in report.results)
+    return [measure for measure in first if all(measure in other for other in others)]
+
+
+def _facts(result: SetResult) -> dict[str, object]:
+    # Through JSON and back, because facts that were read from a file are compared with new ones.
+    convention = json.loads(json.dumps(dict(result.convention)))
+    return {
+        "num_queries": result.num_queries,
+        "num_documents": result.num_documents,
+        "convention": convention,
+    }
+
+
+def _report_of(document: Mapping[str, Mapping], retriever: str) -> Report:
+    results = tuple(
+        SetResult(
+            name=name,
+            metrics=document["sets"][name][retriever],
+            per_query={},
+            run={},
+            num_queries=document["num_queries"][name],
+            num_documents=document["num_documents"][name],
+            convention=document["convention"][name],
+        )
+        for name in document["order"]["sets"]
+        if retriever in document["sets"][name]
+    )
+    return Report(retriever=retriever, results=results)
+
+
+def _merged(older: Sequence[Report], newer: Sequence[Report]) -> tuple[Report, ...]:
+    results: dict[str, dict[str, SetResult]] = {}
+    for report in (*older, *newer):
+        by_set = results.setdefault(report.retriever, {})
+        by_set.update({result.name: result for result in report.results})
+    return tuple(
+        Report(retriever=retriever, results=tuple(by_set.values()))
+        for retriever, by_set in results.items()
+    )
+
+
+def _require_unique_names(reports: Sequence[Report]) -> None:
+    names = [("retriever", report.retriever) for report in reports]
+    for report in reports:
+        names += [(f"set of retriever {report.retriever!r}", r.name) for r in report.results]
+    for kind, name in names:
+        if names.count((kind, name)) > 1:
+            raise UserError(
+                f"The {kind} {name!r} is reported twice. Results are filed by name: give each "
+                "its own."
+            )
+
+
+def _refuse_loss(older: Sequence[Report], newer: Sequence[Report], path: Path) -> None:
+    pairs = {(report.retriever, result.name) for report in newer for result in report.results}
+    for report in older:
+        for result in report.results:
+            if (report.retriever, result.name) not in pairs:
+                raise UserError(
+                    f"{path}: holds results of {report.retriever!r} on {result.name!r} that "
+                    "writing would lose. Results are only replaced by newer ones of the same "
+                    "name: merge into the file, or name another run directory."
+                )
+
+
+def _require_same(key: str, known: object, found: object, set_name: str, retriever: str) -> None:
+    if known != found:
+        raise UserError(
+            f"Set {set_name!r}: {key} is {found} for retriever {retriever!r} but {known} for "
+            "those before it. One file compares results on the same texts under the same rules: "
+            "name another run directory, or evaluate all retrievers anew."
+        )

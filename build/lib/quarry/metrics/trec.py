@@ -1,0 +1,164 @@
+"""Scores a run against judgements with trec_eval's measures (by pytrec_eval), query by query.
+
+pytrec_eval counts; the conventions are ours: every judged query has a value, and the documents
+are in the order of `quarry.metrics.ranking.rank`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import pytrec_eval
+
+from quarry.errors import UserError
+from quarry.metrics.mrr import reciprocal_rank
+from quarry.metrics.ranking import rank
+from quarry.types import Qrels, Run
+
+logger = logging.getLogger(__name__)
+
+_RECIPROCAL_RANK = "recip_rank"
+_WHOLE_RANKING = {"nDCG": "ndcg", "MAP": "map", "MRR": _RECIPROCAL_RANK}
+_FIRST_K = {
+    "nDCG": "ndcg_cut",
+    "Recall": "recall",
+    "MRR": _RECIPROCAL_RANK,
+    "MAP": "map_cut",
+    "P": "P",
+    "Success": "success",
+}
+_FORMS = ", ".join([*(f"{family}@k" for family in _FIRST_K), *_WHOLE_RANKING])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """What a report name stands for.
+
+    Attributes:
+        trec_name: the measure in trec_eval, without a cutoff ("ndcg_cut").
+        k: how many documents of a ranking count; None for all of them.
+    """
+
+    trec_name: str
+    k: int | None = None
+
+    @property
+    def request(self) -> str:
+        """The measure as pytrec_eval is asked for it."""
+        return self.trec_name if self.k is None else f"{self.trec_name}.{self.k}"
+
+    @property
+    def key(self) -> str:
+        """The measure as pytrec_eval calls it in its answer."""
+        return self.trec_name if self.k is None else f"{self.trec_name}_{self.k}"
+
+
+def parse_measure(name: str) -> Measure:
+    """Read a report name, such as "nDCG@10" or "MAP".
+
+    Raises:
+        UserError: there is no such measure; the message lists the forms.
+    """
+    family, at, cutoff = name.partition("@")
+    if not at and family in _WHOLE_RANKING:
+        return Measure(trec_name=_WHOLE_RANKING[family])
+    if family in _FIRST_K and re.fullmatch("[1-9][0-9]*", cutoff):
+        return Measure(trec_name=_FIRST_K[family], k=int(cutoff))
+    raise UserError(
+        f"measure {name!r}: there is no such measure; write one of {_FORMS} in this spelling, "
+        "with a positive whole number for k, as in nDCG@10"
+    )
+
+
+def evaluate_run(
+    *, qrels: Qrels, run: Run, measures: Sequence[str], relevance_level: int = 1
+) -> dict[str, dict[str, float]]:
+    """Score every judged query of a run.
+
+    A query is judged if it is a key of `qrels`. Its value is 0 if the run holds nothing for it
+    (trec_eval's option -c; without that, queries that failed would not count) or if no document
+    is relevant to it. Queries of the run without judgements are ignored, with one warning in the
+    log. Unjudged documents are not relevant.
+
+    nDCG takes the positive grades as linear gains over log2(rank + 1), whatever the relevance
+    level (Järvelin and Kekäläinen, 2002). P@k divides by k, and Recall@k, MAP and MAP@k by the
+    number of relevant documents, however few are retrieved.
+
+    Args:
+        qrels: judgements: query id -> document id -> grade.
+        run: rankings: query id -> document id -> score; scores may be numpy or torch scalars.
+        measures: report names ("nDCG@10"); see `parse_measure`.
+        relevance_level: the lowest grade that is relevant, at least 1, for all but nDCG.
+
+    Returns:
+        Report name -> query id -> value in 0..1, queries in the order of `qrels`.
+
+    Raises:
+        UserError: an unknown measure, no judgements, a relevance level below 1, a NaN score.
+    """
+    parsed = {name: parse_measure(name) for name in measures}
+    if not qrels:
+        raise UserError("qrels: no query is judged, so there is nothing to score; check the file")
+    if relevance_level < 1:
+        raise UserError(
+            f"relevance_level={relevance_level}: grades of 0 and below mean not relevant; "
+            "give a level of at least 1"
+        )
+    if num_unjudged := len(run.keys() - qrels.keys()):
+        logger.warning("ignored %d of %d queries: they have no judgements", num_unjudged, len(run))
+    ordered = _replace_scores_by_order(run, query_ids=qrels)
+    counted = _count(
+        qrels=qrels, run=ordered, measures=parsed.values(), relevance_level=relevance_level
+    )
+    scores = {}
+    for name, measure in parsed.items():
+        if measure.trec_name == _RECIPROCAL_RANK:
+            scores[name] = reciprocal_rank(
+                qrels=qrels, run=ordered, k=measure.k, relevance_level=relevance_level
+            )
+        else:
+            scores[name] = {
+                query_id: counted[query_id][measure.key] if query_id in counted else 0.0
+                for query_id in qrels
+            }
+    return scores
+
+
+def mean_scores(per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Average what `evaluate_run` returns: measure -> unweighted mean over the queries."""
+    return {measure: fmean(values.values()) for measure, values in per_query.items()}
+
+
+def _replace_scores_by_order(run: Run, *, query_ids: Iterable[str]) -> Run:
+    """Rank the named queries, and score each document by minus its position.
+
+    pytrec_eval compares scores in single precision, where those that differ late become ties.
+    Whole numbers stay apart, so that its order is ours.
+    """
+    return {
+        query_id: {
+            document_id: -float(position)
+            for position, document_id in enumerate(rank(run.get(query_id, {})))
+        }
+        for query_id in query_ids
+    }
+
+
+def _count(
+    *, qrels: Qrels, run: Run, measures: Iterable[Measure], relevance_level: int
+) -> dict[str, dict[str, float]]:
+    """Let pytrec_eval score: query id -> its name of a measure -> value.
+
+    Queries without results stay out: pytrec_eval (0.5.11) can crash on empty results.
+    """
+    judged = {query_id: dict(grades) for query_id, grades in qrels.items() if run[query_id]}
+    requests = {measure.request for measure in measures if measure.trec_name != _RECIPROCAL_RANK}
+    evaluator = pytrec_eval.RelevanceEvaluator(judged, requests, relevance_level=relevance_level)
+    counted: dict[str, dict[str, float]] = evaluator.evaluate(
+        {query_id: run[query_id] for query_id in judged}
+    )
+    return counted

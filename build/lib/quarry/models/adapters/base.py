@@ -1,0 +1,13 @@
+"""What an adapter is: something that decides which weights of a trunk are trained."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from transformers import PreTrainedModel
+
+
+class Adapter(Protocol):
+    """Takes a trunk and hands back the module to train, its parameters' requires_grad set."""
+
+    def __call__(self, backbone: PreTrainedModel) -> PreTrainedModel: ...

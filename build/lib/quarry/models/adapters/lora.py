@@ -1,0 +1,74 @@
+"""LoRA through peft: small trainable matrices beside frozen projections (arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from transformers import PreTrainedModel
+
+from quarry.errors import MissingPathError, UserError
+
+
+class LoRA:
+    """Freezes the trunk and adds rank-r updates to the named projections.
+
+    Args:
+        r: rank.
+        alpha: the update is scaled by alpha / r.
+        dropout: on the input of the update.
+        target_modules: names of the linear layers, such as "q_proj".
+
+    Raises:
+        UserError: `r` or `dropout` is out of range; when called: no layer has such a name.
+    """
+
+    def __init__(
+        self, *, r: int, alpha: int, dropout: float, target_modules: Sequence[str]
+    ) -> None:
+        if r < 1 or not 0 <= dropout < 1:
+            raise UserError(
+                f"model.adapter.r={r} must be at least 1, and model.adapter.dropout={dropout} at "
+                "least 0 and below 1."
+            )
+        self.config = LoraConfig(
+            task_type=TaskType.FEATURE_EXTRACTION,
+            r=r,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            target_modules=list(target_modules),
+        )
+
+    def __call__(self, backbone: PreTrainedModel) -> PreTrainedModel:
+        try:
+            adapted = get_peft_model(backbone, self.config)
+        except ValueError as error:
+            raise UserError(
+                f"LoRA does not fit {type(backbone).__name__}: {error} Set "
+                "model.adapter.target_modules to names of its linear layers."
+            ) from error
+        return cast(PreTrainedModel, adapted)
+
+
+def load_adapter(backbone: PreTrainedModel, folder: str) -> PreTrainedModel:
+    """Puts a saved adapter (adapter_config.json, adapter_model.safetensors) onto its base."""
+    if not (Path(folder) / "adapter_model.safetensors").exists():
+        raise MissingPathError(
+            f"{folder} holds no adapter_model.safetensors (a pickled adapter_model.bin is not "
+            "read: it could run code)."
+        )
+    try:
+        with warnings.catch_warnings():
+            # weights that the file lacks are random, and peft does no more than warn of them
+            warnings.filterwarnings("error", message=".*missing adapter keys")
+            adapted = PeftModel.from_pretrained(backbone, folder, is_trainable=True)
+    except (AttributeError, RuntimeError, ValueError, KeyError, UserWarning) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"The adapter in {folder} does not fit {type(backbone).__name__} of its base model: "
+            f"{reason}"
+        ) from error
+    return cast(PreTrainedModel, adapted)

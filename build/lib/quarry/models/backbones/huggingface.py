@@ -1,0 +1,145 @@
+"""Loads the trunk and the tokenizer of a Hugging Face folder or hub id, never silently wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from quarry.errors import MissingPathError, UserError
+
+logger = logging.getLogger(__name__)
+
+HEAD_PREFIXES = ("lm_head.", "score.", "classifier.")
+"""Weights that a trunk has no use for; any other unexpected weight is an error."""
+
+
+def resolve_source(path: str) -> str:
+    """The folder or hub id that `path` means.
+
+    A run directory means the model it saved; what does not exist and cannot be a hub id is refused.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        for candidate in (folder, folder / "model"):
+            if (candidate / "config.json").exists() or (candidate / "adapter_config.json").exists():
+                return str(candidate)
+        raise MissingPathError(
+            f"model.path={path}: neither this folder nor its subfolder model/ holds a config.json "
+            "or adapter_config.json. Give a run directory, a Hugging Face folder or a hub id."
+        )
+    is_hub_id = path.count("/") <= 1 and not path.startswith((".", "/", "~"))
+    if not is_hub_id:
+        raise MissingPathError(f"model.path={path}: no such folder.")
+    return path
+
+
+def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a folder or hub id."""
+    tokenizer: PreTrainedTokenizerBase = _from_pretrained(
+        AutoTokenizer, source, revision=revision, what="tokenizer"
+    )
+    if not tokenizer.is_fast:
+        raise UserError(f"{source} has only a slow tokenizer; a tokenizer.json is needed.")
+    return tokenizer
+
+
+def load_backbone(
+    source: str,
+    *,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    has_trusted_code: bool = False,
+) -> PreTrainedModel:
+    """The trunk of a folder or hub id, without its language-model head.
+
+    Only safetensors are read: a pickled checkpoint could run code.
+
+    Raises:
+        UserError: the architecture is unknown, a weight is missing, or one is left over.
+    """
+    config = _from_pretrained(
+        AutoConfig, source, revision=revision, what="model", trust_remote_code=has_trusted_code
+    )
+    model, info = _from_pretrained(
+        AutoModel,
+        source,
+        revision=revision,
+        what="model",
+        config=config,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        trust_remote_code=has_trusted_code,
+    )
+    missing = sorted(info["missing_keys"])
+    unexpected = sorted(k for k in info["unexpected_keys"] if not k.startswith(HEAD_PREFIXES))
+    mismatched = sorted(str(entry[0]) for entry in info.get("mismatched_keys", ()))
+    if missing or unexpected or mismatched:
+        raise UserError(
+            f"The weights in {source} do not fit its config.json ({type(model).__name__}): "
+            f"missing {missing[:3] or 'none'}, left over {unexpected[:3] or 'none'}, of another "
+            f"shape {mismatched[:3] or 'none'}. Is this a checkpoint of another architecture?"
+        )
+    model_: PreTrainedModel = model
+    return model_
+
+
+def adapter_base(source: str) -> str | None:
+    """The base model that a peft adapter folder names; None where the folder is no adapter."""
+    file = Path(source) / "adapter_config.json"
+    if not file.exists():
+        return None
+    try:
+        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str) or not base:
+        raise UserError(
+            f"{file}: no base_model_name_or_path, so the weights that the adapter belongs to are "
+            "unknown. Write the folder or hub id of the base model there."
+        )
+    return base
+
+
+def _from_pretrained(factory: Any, source: str, *, what: str, **kwargs: Any) -> Any:
+    try:
+        with _quiet_loading():
+            return factory.from_pretrained(source, **kwargs)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        reason = reason if len(reason) <= 300 else reason[:300] + " ..."
+        if Path(source).exists():
+            remedy = "The folder must hold config.json, *.safetensors and tokenizer.json."
+        else:
+            remedy = (
+                "It is no local folder, and the hub could not give it: check the spelling and the "
+                "network, or download it elsewhere and give model.path=DIR."
+            )
+        raise UserError(
+            f"Cannot load the {what} of {source!r}. {remedy} Reason: {reason}"
+        ) from error
+
+
+class _quiet_loading:  # noqa: N801 (a context manager)
+    """Silences transformers' load report: what it would say, we check and raise."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging as hf_logging
+
+        self._logging = hf_logging
+        self._verbosity = hf_logging.get_verbosity()
+        hf_logging.set_verbosity_error()
+
+    def __exit__(self, *_: object) -> None:
+        self._logging.set_verbosity(self._verbosity)

@@ -1,0 +1,18 @@
+"""What a pooling is: token states of a packed batch in, one vector a text out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from quarry.types import TokenBatch
+
+
+class Pooling(Protocol):
+    """Reduces token states [num_tokens, dim] to [num_texts, dim], in the dtype of the states.
+
+    The caller hands over fp32 (or wider) states and normalises the result.
+    """
+
+    def __call__(self, token_states: Tensor, tokens: TokenBatch) -> Tensor: ...

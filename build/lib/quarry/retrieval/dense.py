@@ -1,0 +1,34 @@
+"""Dense retrieval: encode queries and corpus, then search exactly."""
+
+from __future__ import annotations
+
+from quarry.retrieval.encoder import Encoder
+from quarry.retrieval.index.exact import ExactIndex
+from quarry.types import RetrievalSet, Run
+
+
+class DenseRetriever:
+    """Ranks by the inner product of embeddings.
+
+    Args:
+        index: what searches the embeddings.
+    """
+
+    name = "dense"
+    uses_encoder = True
+
+    def __init__(self, *, index: ExactIndex) -> None:
+        self.index = index
+
+    def retrieve(self, dataset: RetrievalSet, *, top_k: int, encoder: Encoder | None = None) -> Run:
+        """The `top_k` documents of every query in `dataset`."""
+        assert encoder is not None, "dense retrieval needs an encoder"
+        queries = encoder.encode(dataset.queries, "query", label=f"{dataset.name} queries")
+        documents = encoder.encode(dataset.corpus, "document", label=f"{dataset.name} corpus")
+        return self.index.search(
+            query_ids=[query.query_id for query in dataset.queries],
+            queries=queries,
+            document_ids=[document.document_id for document in dataset.corpus],
+            documents=documents,
+            top_k=top_k,
+        )

@@ -1,0 +1,34 @@
+"""What evaluation asks of a search method: a test collection in, a run out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from quarry.retrieval.encoder import Encoder
+from quarry.types import RetrievalSet, Run
+
+
+class Retriever(Protocol):
+    """A search method: sparse, dense or a mixture."""
+
+    @property
+    def name(self) -> str:
+        """What reports and run files call it."""
+        ...
+
+    @property
+    def uses_encoder(self) -> bool:
+        """Whether a model is needed."""
+        ...
+
+    def retrieve(self, dataset: RetrievalSet, *, top_k: int, encoder: Encoder | None = None) -> Run:
+        """The best documents for each query.
+
+        Args:
+            encoder: the model, for those that use one.
+
+        Returns:
+            An entry for every query, best document first, at most `top_k` documents each, ties
+            by document id descending. A query that nothing matches has an empty entry.
+        """
+        ...

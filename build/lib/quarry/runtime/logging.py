@@ -1,0 +1,52 @@
+"""Log lines go to the console (Hydra's handler) and the run directory; libraries keep quiet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+
+@contextmanager
+def logs_to(path: Path) -> Iterator[None]:
+    """Adds a file to the root logger for the time of a run."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def quiet_libraries() -> None:
+    """Turns down messages that repeat in every run and that nobody can act on."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it found none
+    disable_progress_bar()
+    # a warning about a dependency is for its authors; ours are logged, not warned
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    for name in (
+        "pytorch_lightning",
+        "lightning",
+        "lightning_fabric",
+        "httpx",
+        "huggingface_hub",
+        "datasets",
+        "DeepSpeed",
+        "matplotlib",
+        "bm25s",
+    ):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,96 @@
+"""Where a result comes from: command, code, versions, hardware."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    "quarry-retrieval",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "pytorch-lightning",
+    "hydra-core",
+    "peft",
+    "deepspeed",
+    "bm25s",
+    "pytrec-eval-terrier",
+    "datasets",
+    "wandb",
+    "numpy",
+)
+
+_SECRET = re.compile(
+    r"(^|[._-])(api_?key|secret|password|passwd|credentials?|((access|auth|hf|hub|api)_?)?token)$",
+    re.IGNORECASE,
+)
+
+
+def collect_provenance() -> dict[str, Any]:
+    """Plain data about this process; no environment variables, no secrets."""
+    return {
+        "command": [
+            scrub_argument(argument) for argument in [Path(sys.argv[0]).name, *sys.argv[1:]]
+        ],
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git": _git(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "hardware": {
+            "platform": platform.platform(),
+            "processor": platform.machine(),
+            "num_threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+    }
+
+
+def is_secret(key: str) -> bool:
+    """Whether a value under this key must not be written down ("hf_token", "api_key", ...)."""
+    return _SECRET.search(key) is not None
+
+
+def scrub_argument(argument: str) -> str:
+    """`key=value`, the value hidden if the key says that it is a secret."""
+    key, separator, _ = argument.partition("=")
+    return f"{key}=***" if separator and is_secret(key) else argument
+
+
+def scrub(value: Any) -> Any:
+    """A copy of nested plain data with secrets hidden."""
+    if isinstance(value, dict):
+        return {k: "***" if is_secret(str(k)) and v else scrub(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [scrub(item) for item in value]
+    return value
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the checkout that this code runs from, and whether it was changed."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return result.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "is_dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

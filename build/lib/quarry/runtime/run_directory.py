@@ -1,0 +1,78 @@
+"""The run directory: everything that a run leaves behind, under names that are fixed here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from quarry.errors import MissingPathError, UserError
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths in the directory of one run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | Path) -> RunDirectory:
+        """A directory for a new run.
+
+        Raises:
+            UserError: another run has it already.
+        """
+        run = cls(Path(path).absolute())
+        if run.config.exists():
+            raise UserError(
+                f"{run.path} holds a run already. Choose another hydra.run.dir, or go on with it: "
+                f"python train.py task=resume run={run.path}"
+            )
+        run.path.mkdir(parents=True, exist_ok=True)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path | None) -> RunDirectory:
+        """The directory of an earlier run.
+
+        Raises:
+            MissingPathError: there is none at `path`.
+        """
+        if path is None:
+            raise MissingPathError("run is not set: which run directory? run=DIR")
+        run = cls(Path(path).expanduser().absolute())
+        if not run.resolved_config.exists():
+            raise MissingPathError(
+                f"run={path} is no run directory: it has no {run.resolved_config.name}."
+            )
+        return run
+
+    @property
+    def config(self) -> Path:
+        """As composed, interpolations unresolved."""
+        return self.path / "config.yaml"
+
+    @property
+    def resolved_config(self) -> Path:
+        return self.path / "config_resolved.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The whole training state, for resuming."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def model(self) -> Path:
+        """The trained model, as transformers or peft load it."""
+        return self.path / "model"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "run.log"

@@ -1,0 +1,130 @@
+"""What training and evaluation build alike from a configuration: tokeniser, encoder, evaluation."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from quarry.config.instantiate import build, build_named
+from quarry.data.tokenization import TextTokenizer
+from quarry.errors import UserError
+from quarry.evaluation.evaluator import Evaluator
+from quarry.models.factory import BiEncoderFactory
+from quarry.models.saved import read_contract
+from quarry.retrieval.encoder import Encoder
+from quarry.runtime.files import write_json
+from quarry.runtime.provenance import collect_provenance, scrub
+from quarry.runtime.run_directory import RunDirectory
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelParts:
+    """A model that can be built, and the tokeniser that feeds it."""
+
+    factory: BiEncoderFactory
+    tokenizer: TextTokenizer
+
+    def encoder_builder(self, *, max_tokens_per_batch: int) -> Callable[[torch.nn.Module], Encoder]:
+        return partial(
+            _encoder, tokenizer=self.tokenizer, max_tokens_per_batch=max_tokens_per_batch
+        )
+
+
+def build_model_parts(config: DictConfig) -> ModelParts:
+    """Loads the tokeniser (not the weights) and checks it against the model's contract.
+
+    Raises:
+        UserError: the end token is not the one that the model was trained with.
+    """
+    factory: BiEncoderFactory = build(config.model)
+    tokenizer = factory.load_tokenizer()
+    contract = read_contract(factory.source())
+    if contract is not None and contract.get("eos_token_id") != tokenizer.eos_token_id:
+        raise UserError(
+            f"The tokenizer in {factory.source()} ends texts with id {tokenizer.eos_token_id}, the "
+            f"model's contract says {contract.get('eos_token_id')}: the folder was changed after "
+            "it was saved. Restore its tokenizer files."
+        )
+    text_tokenizer = TextTokenizer(tokenizer=tokenizer, prompt=build(config.prompt))
+    return ModelParts(factory=factory, tokenizer=text_tokenizer)
+
+
+def build_evaluator(config: DictConfig) -> Evaluator:
+    return Evaluator(
+        benchmark=build(config.benchmark),
+        measures=list(config.evaluation.measures),
+        top_k=config.evaluation.top_k,
+        relevance_level=config.evaluation.relevance_level,
+    )
+
+
+def build_trainer(
+    config: DictConfig, *, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger], **more: Any
+) -> pl.Trainer:
+    """Lightning's Trainer with what is not a matter of taste filled in."""
+    return build(
+        config.trainer,
+        callbacks=list(callbacks),
+        logger=list(loggers),
+        default_root_dir=config.paths.run_dir,
+        use_distributed_sampler=False,  # our sampler shards by itself
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **more,
+    )
+
+
+@contextmanager
+def built_loggers(config: DictConfig, *, hyperparameters: dict[str, Any]) -> Iterator[list[Logger]]:
+    """The configured loggers, told the configuration; closed whatever happens.
+
+    A W&B run that is not finished would swallow the next job of a sweep.
+    """
+    loggers: list[Logger] = build_named(config.logger)
+    status = "failed"
+    try:
+        for pl_logger in loggers:
+            pl_logger.log_hyperparams(hyperparameters)
+        yield loggers
+        status = "success"
+    finally:
+        for pl_logger in loggers:
+            pl_logger.finalize(status)
+            if type(pl_logger).__name__ == "WandbLogger":
+                pl_logger.experiment.finish(exit_code=0 if status == "success" else 1)
+
+
+def record_start(config: DictConfig, run: RunDirectory, **more: Any) -> dict[str, Any]:
+    """Writes configuration and provenance; returns the resolved configuration, secrets hidden."""
+    composed = scrub(OmegaConf.to_container(config, resolve=False))
+    resolved = scrub(OmegaConf.to_container(config, resolve=True))
+    OmegaConf.save(OmegaConf.create(composed), run.config)
+    OmegaConf.save(OmegaConf.create(resolved), run.resolved_config)
+    write_json(run.provenance, {**collect_provenance(), **more})
+    logger.info("Run directory: %s", run.path)
+    return resolved
+
+
+def record_resume(run: RunDirectory) -> None:
+    """Adds this process to the provenance of a run that goes on."""
+    provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
+    provenance.setdefault("resumed", []).append(collect_provenance())
+    write_json(run.provenance, provenance)
+
+
+def _encoder(
+    model: torch.nn.Module, *, tokenizer: TextTokenizer, max_tokens_per_batch: int
+) -> Encoder:
+    return Encoder(model=model, tokenizer=tokenizer, max_tokens_per_batch=max_tokens_per_batch)  # type: ignore[arg-type]

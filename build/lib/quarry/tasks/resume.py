@@ -1,0 +1,44 @@
+"""Goes on with an interrupted training run, from its own configuration and last checkpoint."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+from quarry.config.contract import explicit_keys
+from quarry.errors import MissingPathError, UserError
+from quarry.runtime.logging import logs_to, quiet_libraries
+from quarry.runtime.run_directory import RunDirectory
+from quarry.tasks.parts import record_resume
+from quarry.tasks.train import fit
+
+HARMLESS = ("task", "run", "logger", "hydra", "paths.cache_dir", "trainer.enable_progress_bar")
+"""Overrides that cannot change the result."""
+
+
+def resume(config: DictConfig) -> dict[str, float]:
+    """Runs `run=DIR` to its end; the weights are those of a run that was never interrupted."""
+    quiet_libraries()
+    run = RunDirectory.open(config.run)
+    refused = [key for key in explicit_keys() if not _is_harmless(key)]
+    if refused:
+        raise UserError(
+            f"task=resume takes everything from {run.resolved_config}; {', '.join(refused)} would "
+            "change the result. Leave it out, or start a new run."
+        )
+    if not run.checkpoint.exists():
+        raise MissingPathError(
+            f"{run.path} has no {run.checkpoint.relative_to(run.path)}: it was stopped before the "
+            "first checkpoint. Start it again as a new run."
+        )
+    stored = OmegaConf.load(run.resolved_config)
+    assert isinstance(stored, DictConfig)
+    stored.trainer.enable_progress_bar = config.trainer.enable_progress_bar
+    if "logger" in explicit_keys():
+        stored.logger = config.logger
+    with logs_to(run.log):
+        record_resume(run)
+        return fit(stored, run, checkpoint=run.checkpoint)
+
+
+def _is_harmless(key: str) -> bool:
+    return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in HARMLESS)

@@ -1,0 +1,177 @@
+"""Trains a bi-encoder and reports on it: before, during, after, and beside its baselines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from quarry.config.contract import contract_of
+from quarry.config.instantiate import build, build_named
+from quarry.config.validation import validate
+from quarry.data.datamodule import RetrievalDataModule, one_empty_batch
+from quarry.evaluation.evaluator import Evaluator
+from quarry.evaluation.plots import plot_bars, plot_learning_curve
+from quarry.evaluation.report import result_line, terminal_table, write_report
+from quarry.evaluation.run_directory_files import run_path
+from quarry.metrics.run_files import read_run
+from quarry.models.saved import save_model
+from quarry.retrieval.fusion import reciprocal_rank_fusion
+from quarry.runtime.logging import logs_to, quiet_libraries
+from quarry.runtime.run_directory import RunDirectory
+from quarry.tasks.output import show
+from quarry.tasks.parts import (
+    ModelParts,
+    build_evaluator,
+    build_model_parts,
+    build_trainer,
+    built_loggers,
+    record_start,
+)
+from quarry.training.callbacks.loss_history import LossHistory
+from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation, metric_values
+from quarry.training.callbacks.rng_state import RNGState
+from quarry.training.module import RetrievalModule
+from quarry.types import Report
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: DictConfig) -> dict[str, float]:
+    """Runs a training job from the start; returns the final metrics by name."""
+    quiet_libraries()
+    validate(config, primary="train")
+    run = RunDirectory.create(config.paths.run_dir)
+    with logs_to(run.log):
+        record_start(config, run)
+        return fit(config, run, checkpoint=None)
+
+
+def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> dict[str, float]:
+    """Trains, from the start or from `checkpoint`, and writes what the run directory is to hold."""
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    parts = build_model_parts(config)
+    datamodule = build_datamodule(config, parts)
+    evaluator = build_evaluator(config)
+    module = RetrievalModule(
+        build_model=parts.factory.build,
+        loss=build(config.loss),
+        optimizer=build(config.optimizer),
+        scheduler=build(config.scheduler),
+        num_training_steps=datamodule.num_training_steps(
+            max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
+        ),
+    )
+    reports = [evaluator.evaluate(build(config.baseline))]
+    if checkpoint is not None:
+        reports.append(stored_report(evaluator, run, "untrained"))
+    evaluation = RetrievalEvaluation(
+        evaluator=evaluator,
+        retriever=build(config.retriever),
+        build_encoder=parts.encoder_builder(
+            max_tokens_per_batch=config.evaluation.max_tokens_per_batch
+        ),
+        every_n_steps=config.evaluation.every_n_steps,
+        on_report=lambda report: keep_report(report, reports, run),
+        name="trained",
+    )
+    losses = LossHistory()
+    hyperparameters = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
+    with built_loggers(config, hyperparameters=hyperparameters) as loggers:  # type: ignore[arg-type]
+        trainer = build_trainer(
+            config,
+            callbacks=[*build_named(config.callbacks), evaluation, losses, RNGState()],
+            loggers=loggers,
+            accumulate_grad_batches=datamodule.num_batches_per_update,
+        )
+        trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+        if reports[-1].retriever != "trained":  # the checkpoint was the last: nothing was left
+            trainer.test(module, one_empty_batch(), verbose=False)
+        save_model(
+            run.model,
+            model=module.model,
+            tokenizer=parts.tokenizer.tokenizer,
+            contract=contract_of(
+                config,
+                eos_token_id=parts.tokenizer.tokenizer.eos_token_id,
+                source=parts.factory.source(),
+            ),
+        )
+        reports.append(hybrid_report(evaluator, reports))
+        return finish(reports, evaluator, evaluation, losses, run=run, loggers=loggers)
+
+
+def build_datamodule(config: DictConfig, parts: ModelParts) -> RetrievalDataModule:
+    """The training data, cut into contrast sets."""
+    data = config.data
+    loss_contrast = config.loss.get("num_contrast_queries")
+    return RetrievalDataModule(
+        examples=build(data.examples),
+        tokenizer=parts.tokenizer,
+        num_hard_negatives=data.num_hard_negatives,
+        num_queries_per_update=data.num_queries_per_update,
+        num_contrast_queries=loss_contrast or data.num_queries_per_update,
+        num_workers=data.num_workers,
+        seed=config.seed,
+    )
+
+
+def keep_report(report: Report, reports: list[Report], run: RunDirectory) -> None:
+    """Notes a report, and writes it now: a run that is killed must find it again."""
+    reports.append(report)
+    write_report([report], run.path, merge=True)
+
+
+def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
+    """The report of that name, scored anew from the run files of an earlier process."""
+    paths = [run_path(run.path, set_name=s.name, retriever=name) for s in evaluator.benchmark.sets]
+    return evaluator.score_all([read_run(path) for path in paths], name=name)
+
+
+def hybrid_report(evaluator: Evaluator, reports: Sequence[Report]) -> Report:
+    """The first (the baseline) and the last (the trained model), fused by reciprocal rank."""
+    pairs = zip(reports[0].results, reports[-1].results, strict=True)
+    fused = [
+        reciprocal_rank_fusion([sparse.run, dense.run], top_k=evaluator.top_k)
+        for sparse, dense in pairs
+    ]
+    return evaluator.score_all(fused, name="hybrid")
+
+
+def finish(
+    reports: Sequence[Report],
+    evaluator: Evaluator,
+    evaluation: RetrievalEvaluation,
+    losses: LossHistory,
+    *,
+    run: RunDirectory,
+    loggers: Sequence[Logger],
+) -> dict[str, float]:
+    """Report, plots and the result line; returns `<retriever>/<set>/<measure>` -> value."""
+    main = evaluator.measures[0]
+    write_report(reports, run.path, measures=evaluator.measures, merge=True)
+    plot_bars(reports, run.path / "plots" / "results.png", measures=evaluator.measures)
+    plot_learning_curve(
+        evaluation.history,
+        run.path / "plots" / "learning_curve.png",
+        baselines={report.retriever: report.mean(main) for report in reports[:2]},
+        losses=losses.points,
+        measure=main,
+    )
+    summary = {
+        f"{report.retriever}/{key.removeprefix('val/')}": value
+        for report in reports
+        for key, value in metric_values(report).items()
+    }
+    for pl_logger in loggers:
+        pl_logger.log_metrics(summary)
+    show(
+        terminal_table(reports, measures=evaluator.measures),
+        f"Run directory: {run.path}",
+        result_line=result_line(reports, main),
+    )
+    return summary

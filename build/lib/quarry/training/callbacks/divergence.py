@@ -1,0 +1,58 @@
+"""Stops a run whose loss or gradient is no longer a number, before it can spoil the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from quarry.errors import UserError
+
+
+class TrainingDivergedError(UserError):
+    """The loss or the gradient became NaN or infinite."""
+
+
+class StopOnDivergence(pl.Callback):
+    """Checks the loss before the backward pass and the gradient norm before each update.
+
+    The weights, and so the last checkpoint, are still those of the last good step. The gradient
+    norm (before clipping) is logged as `train/gradient_norm`.
+
+    Args:
+        checkpoint: named in the message.
+    """
+
+    def __init__(self, *, checkpoint: str | Path) -> None:
+        self.checkpoint = Path(checkpoint)
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingDivergedError(self._message("loss", loss.item(), trainer.global_step))
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            message = self._message("gradient norm", norm.item(), trainer.global_step)
+            raise TrainingDivergedError(message)
+        pl_module.log("train/gradient_norm", norm)
+
+    def _message(self, what: str, value: Any, step: int) -> str:
+        if self.checkpoint.exists():
+            kept = f"The last good state is kept in {self.checkpoint}."
+        else:
+            kept = "No checkpoint had been written yet."
+        return (
+            f"The {what} is {value} at step {step + 1}: training stopped before this update. "
+            f"{kept} Lower optimizer.lr, raise loss.temperature or the warm-up, or set "
+            "trainer.gradient_clip_val=1.0."
+        )

@@ -1,0 +1,79 @@
+"""Keeps `last.ckpt`, from which `task=resume` goes on; stops cleanly on Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+from quarry.errors import Interrupted, UserError
+from quarry.runtime.files import replacing
+
+logger = logging.getLogger(__name__)
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes the whole training state every few updates, at the last one, and when interrupted.
+
+    The file is replaced only by a complete one. The first Ctrl-C (or SIGTERM) lets the current step
+    end, saves, and raises `Interrupted`; a second one stops at once, without saving.
+
+    Args:
+        path: where the checkpoint lies.
+        every_n_steps: updates between two saves.
+    """
+
+    def __init__(self, *, path: str | Path, every_n_steps: int) -> None:
+        if every_n_steps < 1:
+            raise UserError(f"checkpoint.every_n_steps={every_n_steps} must be at least 1.")
+        self.path = Path(path)
+        self.every_n_steps = every_n_steps
+        self.last_saved_step = 0
+        self._interrupted_by: str | None = None
+        self._old_handlers: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.last_saved_step = trainer.global_step
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._old_handlers[number] = signal.signal(number, self._note)
+            except ValueError:  # not in the main thread: nothing to catch here
+                return
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        step = trainer.global_step
+        is_last = step >= trainer.estimated_stepping_batches
+        if step > self.last_saved_step and (step % self.every_n_steps == 0 or is_last):
+            self._save(trainer)
+        if self._interrupted_by is not None:
+            # in the midst of an update the accumulated gradients would be lost: finish it first
+            if trainer.fit_loop.epoch_loop._should_accumulate():
+                return
+            if step > self.last_saved_step:
+                self._save(trainer)
+            raise Interrupted(
+                f"{self._interrupted_by} after step {step}. Saved: {self.path}. Go on with: "
+                f"python train.py task=resume run={self.path.parent.parent}"
+            )
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
+        self._old_handlers.clear()
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        with replacing(self.path) as partial:
+            trainer.save_checkpoint(partial, weights_only=False)
+        self.last_saved_step = trainer.global_step
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self._interrupted_by is not None:
+            raise KeyboardInterrupt(name)
+        self._interrupted_by = name
+        logger.warning("%s: saving after this step (once more stops at once, unsaved)", name)

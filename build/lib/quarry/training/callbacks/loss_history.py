@@ -1,0 +1,28 @@
+"""Remembers the training loss, for the learning curve that ends a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class LossHistory(pl.Callback):
+    """`points`: (step, loss) as often as the loggers are written; survives a resume."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[int, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self.points}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.points = [(int(step), float(loss)) for step, loss in state_dict["points"]]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any
+    ) -> None:
+        step = trainer.global_step
+        is_new = not self.points or self.points[-1][0] != step
+        if is_new and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.points.append((step, float(outputs["loss"]) * trainer.accumulate_grad_batches))

@@ -1,0 +1,51 @@
+"""Parameter groups and learning-rate schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from quarry.errors import UserError
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: matrices, which weight decay may shrink, and vectors
+    (norms and biases), which it must not."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim >= 2]},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def linear_schedule(
+    optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int
+) -> LambdaLR:
+    """Rises linearly over `num_warmup_steps` updates, then falls linearly to 0 at the last one."""
+    _check_warmup(num_warmup_steps)
+
+    def factor(step: int) -> float:
+        if step < num_warmup_steps:
+            return (step + 1) / (num_warmup_steps + 1)
+        left = num_training_steps - step
+        return max(0.0, left / max(1, num_training_steps - num_warmup_steps))
+
+    return LambdaLR(optimizer, factor)
+
+
+def constant_schedule(
+    optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int
+) -> LambdaLR:
+    """Rises linearly over `num_warmup_steps` updates, then stays, however long training lasts."""
+    del num_training_steps
+    _check_warmup(num_warmup_steps)
+    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (num_warmup_steps + 1)))
+
+
+def _check_warmup(num_warmup_steps: int) -> None:
+    if num_warmup_steps < 0:
+        raise UserError(f"scheduler.num_warmup_steps={num_warmup_steps} must be 0 or more.")

@@ -1,0 +1,170 @@
+"""The nouns of the road from text to report: one small frozen type for every arrow.
+
+Text and judgements (`Query`, `Document`, `TrainExample`, `Qrels`, `RetrievalSet`) become token
+batches (`TokenBatch`, `RetrievalBatch`), a loss (`LossOutput`), rankings (`Run`) and a `Report`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Role = Literal["query", "document"]
+ROLES: tuple[Role, ...] = ("query", "document")
+
+Content = Literal["text", "code"]
+"""What a corpus holds; BM25 cuts the two into words differently."""
+
+Qrels = Mapping[str, Mapping[str, int]]
+"""Judgements: query id -> document id -> grade (0 and below: not relevant)."""
+
+Run = dict[str, dict[str, float]]
+"""Rankings: query id -> document id -> score. The order is that of the scores, ties by document
+id descending, as trec_eval ranks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query:
+    """A search request."""
+
+    query_id: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """A unit of the corpus; in training, a passage. `title` may be empty, and so may `text`."""
+
+    document_id: str
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainExample:
+    """A query with the passages that answer it and passages that look like answers but are not."""
+
+    query: Query
+    positives: tuple[Document, ...]
+    hard_negatives: tuple[Document, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrievalSet:
+    """Everything needed to evaluate retrieval on one test collection.
+
+    `corpus` may be memory-mapped: iterate or index it, do not copy it. Every query is judged
+    (its id is a key of `qrels`); a judged document may be missing from the corpus.
+    """
+
+    name: str
+    queries: Sequence[Query]
+    corpus: Sequence[Document]
+    qrels: Qrels
+    content: Content = "text"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenBatch:
+    """Texts as one flat row of tokens, without padding (decision 1 of docs/architecture.md).
+
+    Attributes:
+        input_ids: [num_tokens] int64, the texts one after another.
+        position_ids: [num_tokens] int64, counting from 0 within each text.
+        cu_seqlens: [num_texts + 1] int32, where each text begins; the last entry is num_tokens.
+        max_seqlen: tokens in the longest text.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    cu_seqlens: Tensor
+    max_seqlen: int
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return self.cu_seqlens.numel() - 1
+
+    @property
+    def num_tokens(self) -> int:
+        return self.input_ids.numel()
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> TokenBatch:
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device, non_blocking=non_blocking),
+            position_ids=self.position_ids.to(device, non_blocking=non_blocking),
+            cu_seqlens=self.cu_seqlens.to(device, non_blocking=non_blocking),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrievalBatch:
+    """One contrast set for training: queries and passages in a single flat row of tokens.
+
+    Attributes:
+        tokens: the queries first, then the passages, grouped by query: positive, hard negatives.
+        num_queries: how many of the texts are queries.
+        positive_index: [num_queries] int64, the passage (counted from the first passage) that
+            answers each query.
+    """
+
+    tokens: TokenBatch
+    num_queries: int
+    positive_index: Tensor
+
+    @property
+    def num_passages(self) -> int:
+        return len(self.tokens) - self.num_queries
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> RetrievalBatch:
+        return replace(
+            self,
+            tokens=self.tokens.to(device, non_blocking=non_blocking),
+            positive_index=self.positive_index.to(device, non_blocking=non_blocking),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossOutput:
+    """A scalar fp32 (or fp64) loss that carries the gradient, and detached numbers to log."""
+
+    loss: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetResult:
+    """What one retriever reached on one test collection.
+
+    Attributes:
+        name: the collection.
+        metrics: report name of a measure ("nDCG@10") -> mean over all judged queries, 0..1.
+        per_query: report name of a measure -> query id -> value.
+        run: the ranking that was scored.
+        num_queries, num_documents: size of the collection.
+        convention: the rules that the numbers were made under, as plain data.
+    """
+
+    name: str
+    metrics: Mapping[str, float]
+    per_query: Mapping[str, Mapping[str, float]]
+    run: Run
+    num_queries: int
+    num_documents: int
+    convention: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """The results of one retriever over a benchmark, in the order of its sets."""
+
+    retriever: str
+    results: tuple[SetResult, ...]
+
+    def mean(self, measure: str) -> float:
+        """Unweighted mean over the sets."""
+        return sum(result.metrics[measure] for result in self.results) / len(self.results)

@@ -1,0 +1,185 @@
+"""`python train.py`: what a run leaves, and that a stopped run ends as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from helpers.commands import ROOT, SMALL, Result
+
+MEASURES = {"nDCG@10", "Recall@100", "MRR@10"}
+STEPS = (
+    *SMALL,
+    "trainer.max_steps=6",
+    "evaluation.every_n_steps=2",
+    "callbacks.last_checkpoint.every_n_steps=2",
+)
+
+
+def test_a_run_leaves_exactly_what_the_documentation_lists(trained: tuple[Path, Result]) -> None:
+    run, _ = trained
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "config.yaml", "config_resolved.yaml", "provenance.json", "run.log", "metrics.json",
+        "report.md", "per_query", "runs", "plots", "checkpoints", "model", "wandb",
+    }  # fmt: skip
+    assert {path.name for path in (run / "plots").iterdir()} == {
+        "learning_curve.png",
+        "results.png",
+    }
+    retrievers = {"bm25", "untrained", "trained", "hybrid"}
+    assert {p.name.split(".")[1] for p in (run / "runs").iterdir()} == retrievers
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt"}
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics["sets"]["stdlib_code"]) == retrievers
+    assert all(set(values) == MEASURES for values in metrics["sets"]["stdlib_code"].values())
+
+
+def test_the_last_line_is_for_programs_and_agrees_with_metrics(
+    trained: tuple[Path, Result],
+) -> None:
+    run, result = trained
+    number = r"0\.\d{4}"
+    pattern = rf"nDCG@10 bm25={number} untrained={number} trained={number} hybrid={number}"
+    assert re.fullmatch(pattern, result.last_line)
+    metrics = json.loads((run / "metrics.json").read_text())["sets"]["stdlib_code"]
+    for entry in result.last_line.split()[1:]:
+        name, value = entry.split("=")
+        assert float(value) == round(metrics[name]["nDCG@10"], 4)
+
+
+def test_without_a_terminal_there_are_no_progress_bars(trained: tuple[Path, Result]) -> None:
+    _, result = trained
+    assert "\r" not in result.err
+    assert "it/s" not in result.err
+
+
+def test_the_checkpoint_holds_nothing_that_could_run_code(trained: tuple[Path, Result]) -> None:
+    run, _ = trained
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 6
+
+
+def test_wandb_is_offline_and_holds_one_run(trained: tuple[Path, Result]) -> None:
+    run, _ = trained
+    assert len(list((run / "wandb").glob("offline-run-*/run-*.wandb"))) == 1
+
+
+def start(environment: dict[str, str], run: Path, *overrides: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={run}"],
+        cwd=environment["HOME"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the run did not get that far in time"
+        time.sleep(0.02)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def assert_same_bits(first: Path, second: Path) -> None:
+    expected, found = weights(first), weights(second)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
+    trained: tuple[Path, Result],
+    command: Callable[..., Result],
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    whole, _ = trained
+    run = tmp_path / "killed"
+    process = start(environment, run, *STEPS, "logger=none")
+    wait_until((run / "checkpoints" / "last.ckpt").exists)
+    process.kill()
+    process.wait()
+    assert not (run / "model").exists(), "killed too late to show anything"
+    result = command("train.py", "task=resume", f"run={run}")
+    assert result.code == 0, result.err
+    assert_same_bits(whole, run)
+    first = json.loads((whole / "metrics.json").read_text())["sets"]
+    assert json.loads((run / "metrics.json").read_text())["sets"] == first
+    assert result.last_line.startswith("nDCG@10 bm25=")
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert len(provenance["resumed"]) == 1
+
+
+def test_ctrl_c_saves_says_where_and_resumes_to_the_same_bits(
+    trained: tuple[Path, Result],
+    command: Callable[..., Result],
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    whole, _ = trained
+    run = tmp_path / "interrupted"
+    process = start(environment, run, *STEPS, "logger=none")
+    log = run / "run.log"
+    wait_until(lambda: log.exists() and "step 2 on" in log.read_text())
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert f"python train.py task=resume run={run}" in output
+    assert "Traceback" not in output
+    result = command("train.py", "task=resume", f"run={run}")
+    assert result.code == 0, result.err
+    assert_same_bits(whole, run)
+
+
+def test_resume_refuses_what_would_change_the_result(
+    trained: tuple[Path, Result], command: Callable[..., Result]
+) -> None:
+    run, _ = trained
+    result = command("train.py", "task=resume", f"run={run}", "loss.temperature=1.0")
+    assert result.code == 2
+    assert "loss.temperature would change the result" in result.err
+
+
+def test_a_run_directory_is_not_used_twice(
+    trained: tuple[Path, Result], command: Callable[..., Result]
+) -> None:
+    run, _ = trained
+    before = (run / "metrics.json").read_bytes()
+    result = command("train.py", *STEPS, f"hydra.run.dir={run}")
+    assert result.code == 2
+    assert "holds a run already" in result.err
+    assert (run / "metrics.json").read_bytes() == before
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(
+    command: Callable[..., Result], tmp_path: Path
+) -> None:
+    run = tmp_path / "diverged"
+    result = command(
+        "train.py", *SMALL, "logger=none", "trainer.max_steps=9", "evaluation.every_n_steps=0",
+        "callbacks.last_checkpoint.every_n_steps=1", "optimizer.lr=1e35",
+        "trainer.gradient_clip_val=null", "scheduler.num_warmup_steps=0", f"hydra.run.dir={run}",
+    )  # fmt: skip
+    assert result.code == 2
+    stopped = re.search(r"The (?:loss|gradient norm) is (?:nan|inf) at step (\d+)", result.err)
+    assert stopped, result.err
+    assert str(run / "checkpoints" / "last.ckpt") in result.err
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] < int(stopped[1])

@@ -1,0 +1,46 @@
+"""A contrast set by hand: queries first, then each query's positive and hard negatives."""
+
+from __future__ import annotations
+
+import pytest
+
+from helpers.models import EOS, letter_ids, letter_tokenizer
+from quarry.data.collation import RetrievalCollator
+from quarry.data.prompts import Prompt
+from quarry.data.tokenization import TextTokenizer
+from quarry.types import Document, Query, TrainExample
+
+
+def example(query: str, positive: str, *hard_negatives: str) -> TrainExample:
+    return TrainExample(
+        query=Query(query_id=query, text=query),
+        positives=(Document(document_id=positive, text=positive),),
+        hard_negatives=tuple(Document(document_id=text, text=text) for text in hard_negatives),
+    )
+
+
+@pytest.fixture
+def collator() -> RetrievalCollator:
+    prompt = Prompt(query="Q:{text}", max_query_length=5, max_document_length=3)
+    return RetrievalCollator(TextTokenizer(tokenizer=letter_tokenizer(), prompt=prompt))
+
+
+def test_queries_then_passages_grouped_by_query(collator: RetrievalCollator) -> None:
+    batch = collator([example("a", "b", "c", "d"), example("efg", "hij", "", "k")])
+    texts = ["Q:a", "Q:ef", "b", "c", "d", "hi", "", "k"]
+    rows = [[*letter_ids(text), EOS] for text in texts]
+    assert batch.tokens.input_ids.tolist() == [i for row in rows for i in row]
+    assert batch.tokens.cu_seqlens.diff().tolist() == [len(row) for row in rows]
+    assert (batch.num_queries, batch.num_passages) == (2, 6)
+    assert batch.positive_index.tolist() == [0, 3]
+
+
+def test_without_hard_negatives(collator: RetrievalCollator) -> None:
+    batch = collator([example("a", "b"), example("c", "d"), example("e", "f")])
+    assert (batch.num_queries, batch.num_passages) == (3, 3)
+    assert batch.positive_index.tolist() == [0, 1, 2]
+
+
+def test_examples_of_unequal_size_are_our_own_mistake(collator: RetrievalCollator) -> None:
+    with pytest.raises(AssertionError, match="group size"):
+        collator([example("a", "b"), example("c", "d", "e")])

@@ -1,0 +1,52 @@
+"""Templates are checked when they are made and split exactly at their one field."""
+
+from __future__ import annotations
+
+import pytest
+
+from quarry.data.prompts import Prompt, joined_text
+from quarry.errors import UserError
+from quarry.types import Document, Query
+
+
+@pytest.mark.parametrize(
+    ("template", "before", "after"),
+    [
+        ("{text}", "", ""),
+        ("Query:{text}", "Query:", ""),
+        ("{text} Summary:", "", " Summary:"),
+        ('This sentence: "{text}" means in one word:"', 'This sentence: "', '" means in one word:"'),
+        ("{{a}} {text} {{b}} c", "{a} ", " {b} c"),
+        ("{text}{{", "", "{"),
+        ("line\n{text}\n", "line\n", "\n"),
+    ],
+)
+def test_a_template_splits_at_its_field(template: str, before: str, after: str) -> None:
+    assert Prompt(query=template).split("query") == (before, after)
+    assert Prompt(document=template).split("document") == (before, after)
+    assert before + "x" + after == template.format(text="x")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "", "Query:", "{}", "{0}", "{txt}", "{text}{text}", "{text} {title}", "{text.x}",
+        "{text[0]}", "{text!r}", "{text:>9}", "{text", "text}", "{{text}}",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["query", "document"])
+def test_a_template_without_exactly_one_text_is_refused(template: str, key: str) -> None:
+    with pytest.raises(UserError, match=rf"prompt\.{key}=.*braces as {{{{ and }}}}"):
+        Prompt(**{key: template})
+
+
+def test_roles_have_their_own_lengths() -> None:
+    prompt = Prompt(max_query_length=7, max_document_length=9)
+    assert (prompt.max_length("query"), prompt.max_length("document")) == (7, 9)
+
+
+def test_a_title_stands_before_the_text_of_a_document() -> None:
+    assert joined_text(Query(query_id="q", text="a b")) == "a b"
+    assert joined_text(Document(document_id="d", text="text", title="Title")) == "Title text"
+    assert joined_text(Document(document_id="d", text="text")) == "text"
+    assert joined_text(Document(document_id="d", text="", title="Title")) == "Title"

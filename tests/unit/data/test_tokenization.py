@@ -1,0 +1,191 @@
+"""Token ids by hand: the template is never cut, the end token stands once and last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tokenizers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from helpers.models import BOS, EOS, letter_ids, letter_tokenizer
+from quarry.data.prompts import Prompt
+from quarry.data.tokenization import TextTokenizer
+from quarry.errors import UserError
+from quarry.models.backbones.huggingface import load_tokenizer
+from quarry.types import Document, Query
+
+SHARED = Path(__file__).resolve().parents[3].parent / "shared"
+ENDOFTEXT, IM_START, IM_END = 151643, 151644, 151645
+
+
+def ids_of(
+    texts: Sequence[str], *, tokenizer: PreTrainedTokenizerBase, prompt: Prompt
+) -> list[list[int]]:
+    """Ids of the texts as queries."""
+    queries = [Query(query_id=f"q{i}", text=text) for i, text in enumerate(texts)]
+    rows = TextTokenizer(tokenizer=tokenizer, prompt=prompt)(queries, "query")
+    assert all(row.dtype == np.int64 for row in rows)
+    return [row.tolist() for row in rows]
+
+
+def test_template_text_and_end_token() -> None:
+    prompt = Prompt(query="Query:{text}")
+    assert ids_of(["ab", "c"], tokenizer=letter_tokenizer(), prompt=prompt) == [
+        [*letter_ids("Query:ab"), EOS],
+        [*letter_ids("Query:c"), EOS],
+    ]
+
+
+@pytest.mark.parametrize("length", range(6, 12))
+@pytest.mark.parametrize("text", ["", "a", "abc", "abcdefghij"])
+def test_only_the_text_is_cut(length: int, text: str) -> None:
+    prompt = Prompt(query="Q:{text} is:", max_query_length=length + 1)
+    room = length + 1 - 6  # Q : i s : and the end token
+    (ids,) = ids_of([text], tokenizer=letter_tokenizer(), prompt=prompt)
+    assert ids == [*letter_ids("Q:" + text[:room] + "is:"), EOS]
+
+
+def test_roles_have_their_own_template_and_length() -> None:
+    prompt = Prompt(
+        query="Q:{text}", document="Passage:{text}", max_query_length=5, max_document_length=12
+    )
+    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=prompt)
+    (query,) = tokenizer([Query(query_id="q", text="abcdef")], "query")
+    (document,) = tokenizer([Document(document_id="d", title="xyz", text="abc")], "document")
+    assert query.tolist() == [*letter_ids("Q:ab"), EOS]
+    assert document.tolist() == [*letter_ids("Passage:xyz"), EOS]
+
+
+def test_a_leading_special_token_is_kept_and_counted() -> None:
+    prompt = Prompt(query="Q:{text}", max_query_length=6)
+    rows = ids_of(["abcdef", ""], tokenizer=letter_tokenizer(has_bos=True), prompt=prompt)
+    assert rows == [[BOS, *letter_ids("Q:ab"), EOS], [BOS, *letter_ids("Q:"), EOS]]
+
+
+def test_without_end_token() -> None:
+    prompt = Prompt(query="Q:{text}", has_eos=False, max_query_length=4)
+    tokenizer = letter_tokenizer(has_eos=False)
+    assert ids_of(["abc", ""], tokenizer=tokenizer, prompt=prompt) == [
+        letter_ids("Q:ab"),
+        letter_ids("Q:"),
+    ]
+
+
+def test_a_tokenizer_that_cuts_on_the_left_still_keeps_the_template() -> None:
+    tokenizer = letter_tokenizer()
+    tokenizer.truncation_side = "left"
+    prompt = Prompt(query="Q:{text}", max_query_length=5)
+    assert ids_of(["abcdef"], tokenizer=tokenizer, prompt=prompt) == [[*letter_ids("Q:ab"), EOS]]
+
+
+def test_a_call_does_not_change_the_next_one() -> None:
+    tokenizer = TextTokenizer(
+        tokenizer=letter_tokenizer(), prompt=Prompt(max_query_length=3, max_document_length=9)
+    )
+    document = Document(document_id="d", text="abcdef")
+    (before,) = tokenizer([document], "document")
+    tokenizer([Query(query_id="q", text="abcdef")], "query")
+    (after,) = tokenizer([document], "document")
+    assert before.tolist() == after.tolist() == [*letter_ids("abcdef"), EOS]
+
+
+def test_nothing_to_tokenise() -> None:
+    assert ids_of([], tokenizer=letter_tokenizer(), prompt=Prompt()) == []
+
+
+def test_a_text_without_any_token_is_refused_by_id() -> None:
+    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=Prompt(has_eos=False))
+    documents = [Document(document_id="d0", text="a"), Document(document_id="d1", text=" \n")]
+    with pytest.raises(UserError, match=r"document 'd1' has no tokens.*prompt\.has_eos=true"):
+        tokenizer(documents, "document")
+
+
+def test_a_tokenizer_without_end_token_is_refused() -> None:
+    with pytest.raises(UserError, match=r"no end token.*eos_token.*prompt\.has_eos=false"):
+        TextTokenizer(tokenizer=letter_tokenizer(has_eos=False), prompt=Prompt())
+
+
+@pytest.mark.parametrize("role", ["query", "document"])
+def test_a_template_longer_than_the_length_is_refused(role: str) -> None:
+    # <bos> Q u e r y : <eos> are 8 tokens; one more for the text
+    settings = {role: "Query:{text}", f"max_{role}_length": 8}
+    tokenizer = letter_tokenizer(has_bos=True)
+    with pytest.raises(UserError, match=rf"max_{role}_length=8 .*need 8 tokens. Raise it to 9"):
+        TextTokenizer(tokenizer=tokenizer, prompt=Prompt(**settings))
+    TextTokenizer(tokenizer=tokenizer, prompt=Prompt(**(settings | {f"max_{role}_length": 9})))
+
+
+@pytest.fixture(scope="module")
+def qwen_folder() -> Path:
+    folder = SHARED / "models" / "qwen2.5-tokenizer"
+    if not folder.is_dir():
+        pytest.skip("the Qwen2.5 tokenizer is not beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def qwen(qwen_folder: Path) -> PreTrainedTokenizerBase:
+    return load_tokenizer(str(qwen_folder))
+
+
+@pytest.fixture
+def ending(qwen: PreTrainedTokenizerBase, request: pytest.FixtureRequest) -> int:
+    """Gives the shared tokenizer the end token of a variant; its id."""
+    qwen.eos_token = request.param
+    end: int = qwen.eos_token_id
+    return end
+
+
+BOTH_ENDS = pytest.mark.parametrize("ending", ["<|endoftext|>", "<|im_end|>"], indirect=True)
+
+
+@BOTH_ENDS
+def test_golden_ids_of_qwen(qwen: PreTrainedTokenizerBase, ending: int) -> None:
+    assert ending == {"<|endoftext|>": ENDOFTEXT, "<|im_end|>": IM_END}[qwen.eos_token]
+    assert qwen.pad_token_id == ENDOFTEXT  # of the base variants both
+    prompt = Prompt(query="Query:{text}", document="Passage:{text}", max_document_length=6)
+    assert ids_of(["what is love", ""], tokenizer=qwen, prompt=prompt) == [
+        [2859, 25, 12555, 374, 2948, ending],
+        [2859, 25, ending],
+    ]
+    tokenizer = TextTokenizer(tokenizer=qwen, prompt=prompt)
+    (row,) = tokenizer([Document(document_id="d", text="Love is a feeling")], "document")
+    assert row.tolist() == [12187, 424, 25, 28251, 374, ending]  # " a feeling" is cut
+
+
+@BOTH_ENDS
+def test_qwen_appends_the_end_token_to_a_text_that_ends_with_it(
+    qwen: PreTrainedTokenizerBase, ending: int
+) -> None:
+    """A text of pad tokens is a text: nothing is told by comparing ids with the pad token."""
+    prompt = Prompt(query="{text}", max_query_length=4)
+    (row,) = ids_of([qwen.eos_token * 9], tokenizer=qwen, prompt=prompt)
+    assert row == [ending] * 4
+
+
+def test_chat_markers_of_a_template_become_their_tokens(qwen: PreTrainedTokenizerBase) -> None:
+    prompt = Prompt(query="<|im_start|>user\n{text}<|im_end|>\n", has_eos=False, max_query_length=6)
+    (row,) = ids_of(["hi there you"], tokenizer=qwen, prompt=prompt)
+    assert row == [IM_START, 872, 198, 6023, IM_END, 198]
+
+
+@pytest.mark.parametrize("text", ["def f(x): return x", "naïve 你好 \n\n\t end ", "it's 12345 o'clock"])
+def test_qwen_ids_are_those_of_the_tokenizer_file(
+    qwen: PreTrainedTokenizerBase, qwen_folder: Path, text: str
+) -> None:
+    plain = tokenizers.Tokenizer.from_file(str(qwen_folder / "tokenizer.json"))
+    (row,) = ids_of([text], tokenizer=qwen, prompt=Prompt(query="Query:{text}", has_eos=False))
+    assert row == plain.encode("Query:" + text, add_special_tokens=False).ids
+
+
+def test_a_fast_tokenizer_made_in_memory_works_as_one_from_a_folder(tmp_path: Path) -> None:
+    letter_tokenizer(has_bos=True).save_pretrained(tmp_path)
+    loaded = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    prompt = Prompt(query="Q:{text}")
+    texts = ["abc", "", "a c"]
+    assert ids_of(texts, tokenizer=loaded, prompt=prompt) == ids_of(
+        texts, tokenizer=letter_tokenizer(has_bos=True), prompt=prompt
+    )

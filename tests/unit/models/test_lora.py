@@ -1,0 +1,213 @@
+"""LoRA: what is trained, what is saved, and that it comes back the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, Qwen2ForCausalLM
+
+from helpers.models import letter_tokenizer, tiny_folder, tiny_qwen
+from quarry.data.packing import pack
+from quarry.errors import MissingPathError, UserError
+from quarry.models.adapters.full import FullFineTuning
+from quarry.models.adapters.lora import LoRA, load_adapter
+from quarry.models.bi_encoder import BiEncoder
+from quarry.models.factory import BiEncoderFactory
+from quarry.models.pooling.last_token import LastToken
+from quarry.models.saved import save_model
+
+TOKENS = pack([[5, 6, 7, 8], [9], [3, 4]])
+TARGETS = ("q_proj", "v_proj", "down_proj")
+
+
+def lora(**more: Any) -> LoRA:
+    return LoRA(**({"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": TARGETS} | more))
+
+
+def factory(path: Path, **more: Any) -> BiEncoderFactory:
+    settings: dict[str, Any] = {
+        "path": str(path),
+        "revision": None,
+        "replica": None,
+        "pooling": LastToken(),
+        "adapter": FullFineTuning(),
+        "is_causal": True,
+        "is_normalized": True,
+        "dtype": "float32",
+        "has_trusted_code": False,
+    }
+    return BiEncoderFactory(**(settings | more))
+
+
+def embeddings(model: BiEncoder) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.eval()(TOKENS)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tiny_folder(tmp_path / "base")
+
+
+@pytest.fixture
+def model(base: Path) -> BiEncoder:
+    """A bi-encoder with a LoRA that is not zero."""
+    built = factory(base, adapter=lora()).build()
+    torch.manual_seed(1)
+    for name, parameter in built.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return built
+
+
+@pytest.fixture
+def saved(model: BiEncoder, tmp_path: Path) -> Path:
+    folder = tmp_path / "run" / "model"
+    save_model(folder, model=model, tokenizer=letter_tokenizer(), contract={})
+    return folder
+
+
+def test_only_the_two_small_matrices_are_trained() -> None:
+    adapted = lora()(tiny_qwen())
+    trained = {n: p for n, p in adapted.named_parameters() if p.requires_grad}
+    assert len(trained) == 2 * 2 * len(TARGETS)  # A and B, two layers
+    assert all("lora_" in name for name in trained)
+    # q_proj 32 -> 32, v_proj 32 -> 16, down_proj 64 -> 32, rank 4
+    per_layer = 4 * (32 + 32) + 4 * (32 + 16) + 4 * (64 + 32)
+    assert sum(p.numel() for p in trained.values()) == 2 * per_layer
+
+
+def test_an_untrained_lora_changes_nothing(base: Path) -> None:
+    assert torch.equal(
+        embeddings(factory(base, adapter=lora()).build()), embeddings(factory(base).build())
+    )
+
+
+def test_a_lora_equals_weights_with_the_product_added(base: Path, model: BiEncoder) -> None:
+    plain = factory(base).build()
+    modules = dict(plain.backbone.named_modules())
+    with torch.no_grad():
+        for name, layer in model.backbone.base_model.model.named_modules():  # type: ignore[union-attr]
+            if hasattr(layer, "lora_A"):
+                product = layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+                modules[name].weight += 8 / 4 * product
+    adapted = embeddings(model)
+    torch.testing.assert_close(adapted, embeddings(plain), atol=1e-5, rtol=0)
+    assert not torch.allclose(adapted, embeddings(factory(base).build()), atol=1e-2)
+
+
+def test_a_saved_adapter_loads_through_the_factory(model: BiEncoder, saved: Path) -> None:
+    assert (saved / "adapter_model.safetensors").exists()
+    assert not (saved / "model.safetensors").exists()
+    for path in (saved, saved.parent):
+        again = factory(path).build()
+        assert torch.equal(embeddings(again), embeddings(model))
+        assert any(p.requires_grad for p in again.parameters())  # it can be trained further
+
+
+def test_a_saved_adapter_loads_through_peft_alone(
+    base: Path, model: BiEncoder, saved: Path
+) -> None:
+    alone = PeftModel.from_pretrained(AutoModel.from_pretrained(base), str(saved)).eval()
+    with torch.inference_mode():
+        states = alone(input_ids=torch.tensor([[5, 6, 7, 8]])).last_hidden_state
+    expected = torch.nn.functional.normalize(states[:, -1], dim=-1)
+    # fp32, another attention kernel
+    torch.testing.assert_close(embeddings(model)[:1], expected, atol=1e-5, rtol=0)
+
+
+def test_an_adapter_without_tokenizer_takes_that_of_its_base(saved: Path) -> None:
+    for file in saved.glob("tokenizer*"):
+        file.unlink()
+    assert factory(saved).load_tokenizer().encode("ab") == letter_tokenizer().encode("ab")
+
+
+def test_an_adapter_option_without_effect_warns(
+    saved: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    factory(saved).build()
+    assert not caplog.records
+    built = factory(saved, adapter=lora(r=2)).build()
+    assert "model/adapter has no effect" in caplog.text
+    ranks = {p.shape[0] for n, p in built.named_parameters() if "lora_A" in n}
+    assert ranks == {4}
+
+
+@pytest.mark.parametrize("target_modules", [["no_proj"], []])
+def test_wrong_target_modules_are_refused(target_modules: list[str]) -> None:
+    with pytest.raises(UserError, match=r"LoRA does not fit Qwen2Model.*target_modules"):
+        lora(target_modules=target_modules)(tiny_qwen())
+
+
+@pytest.mark.parametrize("setting", [{"r": 0}, {"dropout": 1.0}, {"dropout": -0.1}])
+def test_impossible_settings_are_refused_before_any_model_loads(setting: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"model\.adapter\.r=.*model\.adapter\.dropout="):
+        lora(**setting)
+
+
+def test_a_pickled_adapter_is_refused(saved: Path) -> None:
+    (saved / "adapter_model.safetensors").rename(saved / "adapter_model.bin")
+    with pytest.raises(MissingPathError, match=r"no adapter_model\.safetensors.*run code"):
+        factory(saved).build()
+
+
+def test_a_base_that_is_gone_is_named(base: Path, saved: Path) -> None:
+    shutil.rmtree(base)
+    with pytest.raises(UserError, match="no local folder") as info:
+        factory(saved).build()
+    assert str(base) in str(info.value)
+
+
+def change_weights(saved: Path, *, drop: str = "", rename: tuple[str, str] = ("", "")) -> None:
+    file = saved / "adapter_model.safetensors"
+    weights = {
+        name.replace(*rename): weight
+        for name, weight in load_file(file).items()
+        if not drop or drop not in name
+    }
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def test_an_adapter_that_lacks_weights_is_refused(saved: Path) -> None:
+    change_weights(saved, drop="layers.1.self_attn.q_proj.lora_B")
+    with pytest.raises(UserError, match=r"does not fit.*layers\.1\.self_attn\.q_proj\.lora_B"):
+        load_adapter(tiny_qwen(), str(saved))
+
+
+def test_an_adapter_of_another_model_is_refused(saved: Path) -> None:
+    change_weights(saved, rename=("base_model.model.layers", "base_model.model.blocks"))
+    with pytest.raises(UserError, match="does not fit Qwen2Model"):
+        load_adapter(tiny_qwen(), str(saved))
+
+
+def test_an_adapter_of_another_shape_is_refused(saved: Path) -> None:
+    with pytest.raises(UserError, match="does not fit Qwen2Model"):
+        load_adapter(tiny_qwen(intermediate_size=48), str(saved))
+
+
+@pytest.mark.parametrize("task_type", [None, "CAUSAL_LM"])
+def test_an_adapter_of_a_language_model_is_refused(tmp_path: Path, task_type: str | None) -> None:
+    """Its weights have other names than the trunk's: peft would leave the trunk's at random."""
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type=task_type)
+    get_peft_model(Qwen2ForCausalLM(tiny_qwen().config), config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="does not fit Qwen2Model"):
+        load_adapter(tiny_qwen(), str(tmp_path))
+
+
+def test_a_damaged_adapter_is_refused(saved: Path) -> None:
+    (saved / "adapter_model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(UserError, match="does not fit|Cannot"):
+        load_adapter(tiny_qwen(), str(saved))
+
+
+def test_the_adapter_config_names_its_base(base: Path, saved: Path) -> None:
+    config = json.loads((saved / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(base)
+    assert (config["r"], config["lora_alpha"]) == (4, 8)

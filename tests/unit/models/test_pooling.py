@@ -1,0 +1,65 @@
+"""Poolings against numbers made by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from quarry.data.packing import pack
+from quarry.models.pooling.base import Pooling
+from quarry.models.pooling.last_token import LastToken
+from quarry.models.pooling.mean import Mean
+from quarry.types import TokenBatch
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+@pytest.fixture
+def tokens() -> TokenBatch:
+    """Texts of three, one and two tokens."""
+    return pack([[1, 2, 3], [4], [5, 6]])
+
+
+def states(dtype: torch.dtype) -> torch.Tensor:
+    rows = [[1, 10], [2, 20], [6, 30], [7, -7], [0, 1], [1, 2]]
+    return torch.tensor(rows, dtype=dtype)
+
+
+@DTYPES
+def test_last_token(tokens: TokenBatch, dtype: torch.dtype) -> None:
+    pooled = LastToken()(states(dtype), tokens)
+    assert pooled.dtype == dtype
+    assert pooled.tolist() == [[6, 30], [7, -7], [1, 2]]
+
+
+@DTYPES
+def test_mean(tokens: TokenBatch, dtype: torch.dtype) -> None:
+    pooled = Mean()(states(dtype), tokens)
+    assert pooled.dtype == dtype
+    assert pooled.tolist() == [[3, 20], [7, -7], [0.5, 1.5]]
+
+
+@pytest.mark.parametrize("pooling", [LastToken(), Mean()])
+def test_a_text_of_one_token_is_its_state(pooling: Pooling) -> None:
+    assert torch.equal(pooling(states(torch.float32)[:2], pack([[1], [2]])), states(torch.float32)[:2])
+
+
+@pytest.mark.parametrize("pooling", [LastToken(), Mean()])
+def test_gradients(pooling: Pooling, tokens: TokenBatch) -> None:
+    inputs = states(torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: pooling(x, tokens), (inputs,))
+
+
+def test_gradient_of_the_mean_by_hand(tokens: TokenBatch) -> None:
+    inputs = states(torch.float64).requires_grad_()
+    (Mean()(inputs, tokens)[:, 0] * torch.tensor([3.0, 5.0, 4.0])).sum().backward()
+    assert inputs.grad is not None
+    assert inputs.grad.tolist() == [[1, 0], [1, 0], [1, 0], [5, 0], [2, 0], [2, 0]]
+
+
+def test_mean_of_a_long_text_keeps_fp32_precision() -> None:
+    torch.manual_seed(0)
+    long = torch.randn(50_000, 4) + 100
+    pooled = Mean()(long, pack([range(50_000)]))
+    # a running fp32 sum of 50,000 numbers near 100 would be off by 1e-2 or so
+    torch.testing.assert_close(pooled[0], long.double().mean(dim=0).float(), rtol=0, atol=1e-3)
