@@ -86,11 +86,11 @@ class TokenBatch:
 
     def __len__(self) -> int:
         """Number of texts."""
-        return self.cu_seqlens.numel() - 1
+        return int(self.cu_seqlens.numel()) - 1
 
     @property
     def num_tokens(self) -> int:
-        return self.input_ids.numel()
+        return int(self.input_ids.numel())
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> TokenBatch:
         return replace(

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from quarry.config.validation import signature_violations
 from quarry.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ NODES = {
 }
 """What a contract settles: key -> the group that chooses it, where there is one."""
 
-ALLOWED_MODULES = ("quarry.data.prompts", "quarry.models.pooling.")
+ALLOWED_MODULES = {"prompt": "quarry.data.prompts.", "model.pooling": "quarry.models.pooling."}
+"""Where a class that a contract names must be defined; the other settings are true or false."""
 
 
 def contract_of(config: DictConfig, *, eos_token_id: int | None, source: str) -> dict[str, Any]:
@@ -97,21 +99,47 @@ def _merge(
 
 def _check_stored(value: Any, key: str) -> None:
     """Nothing but a class of ours and plain values: a checkpoint must not choose what runs."""
-    if not isinstance(value, dict):
+    if key not in ALLOWED_MODULES:
+        if not isinstance(value, bool):
+            raise UserError(
+                f"The model's quarry_contract.json has {key}={value!r}: it must be true or false."
+            )
         return
-    target = str(value.get("_target_"))
-    try:
-        found = get_object(target) if target.startswith(ALLOWED_MODULES) else None
-    except Exception:  # noqa: BLE001 (importing a name that is not there)
-        found = None
-    is_ours = isinstance(found, type) and found.__module__.startswith(ALLOWED_MODULES)
-    is_plain = all(not isinstance(entry, dict | list) for entry in value.values())
-    if not is_ours or not is_plain:
+    target = value.get("_target_") if isinstance(value, dict) else value
+    if not isinstance(value, dict) or not _is_class_in(target, ALLOWED_MODULES[key]):
         raise UserError(
-            f"The model's quarry_contract.json names {target} for {key}, which is no prompt or "
+            f"The model's quarry_contract.json names {target!r} for {key}, which is no prompt or "
             "pooling of this installation. Add the module that defines it, or state the prompt and "
             "pooling on the command line and remove the file."
         )
+    problems = [
+        f"{key}.{name}={entry!r} is no plain value"
+        for name, entry in value.items()
+        if name != "_target_" and (name.startswith("_") or not _is_plain(entry))
+    ]
+    problems += signature_violations(OmegaConf.create(value), key) if not problems else []
+    if problems:
+        raise UserError(f"The model's quarry_contract.json cannot be used: {'; '.join(problems)}")
+
+
+def _is_class_in(target: Any, module: str) -> bool:
+    """Whether `target` is a class that is defined in (a module of) `module`."""
+    if not isinstance(target, str) or not target.startswith(module):
+        return False
+    try:
+        found = get_object(target)
+    except Exception:  # noqa: BLE001 (importing a name that is not there)
+        return False
+    return isinstance(found, type) and f"{found.__module__}.".startswith(module)
+
+
+def _is_plain(value: Any) -> bool:
+    """A scalar or a list of them, and no text that OmegaConf would evaluate."""
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, str):
+        return "${" not in value
+    return value is None or isinstance(value, bool | int | float)
 
 
 def _plain(value: Any) -> Any:

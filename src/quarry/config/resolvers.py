@@ -5,6 +5,8 @@ from __future__ import annotations
 import netrc
 import os
 import sys
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -36,12 +38,17 @@ def is_terminal() -> bool:
 
 
 def wandb_offline() -> bool:
-    """True unless W&B can log in without asking: a key in the environment or in ~/.netrc."""
+    """True unless W&B can log in without asking: a key in the environment or in ~/.netrc.
+
+    Looks where W&B itself does: WANDB_BASE_URL names another server, NETRC another file.
+    """
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"] != "online"
     if os.environ.get("WANDB_API_KEY"):
         return False
+    server = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
+    file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
     try:
-        return netrc.netrc().authenticators("api.wandb.ai") is None
+        return netrc.netrc(str(file)).authenticators(server) is None
     except (OSError, netrc.NetrcParseError):
         return True

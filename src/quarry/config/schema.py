@@ -29,6 +29,7 @@ class RecipeConfig:
     learning_rate: float = MISSING
     temperature: float = MISSING
     num_epochs: int = MISSING
+    num_warmup_steps: int = MISSING
     precision: str = MISSING
 
 

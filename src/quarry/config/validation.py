@@ -17,6 +17,15 @@ from quarry.errors import UserError
 EVALUATION_COMPONENTS = ("model", "prompt", "trainer", "benchmark", "retriever")
 TRAINING_COMPONENTS = ("data.examples", "loss", "optimizer", "scheduler", "baseline")
 
+PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
+    bool: (bool,),
+    int: (int,),
+    float: (int, float),
+    str: (str,),
+    types.NoneType: (types.NoneType,),
+}
+"""Types that a value in YAML can be told to have -> what it may be."""
+
 
 def validate(config: DictConfig, *, primary: str) -> None:
     """Raises one UserError that lists every violation.
@@ -85,12 +94,11 @@ def component_violations(config: DictConfig, names: Sequence[str]) -> Iterator[s
     for name in names:
         node = OmegaConf.select(config, name)
         if not isinstance(node, DictConfig) or node.get("_target_") is None:
-            shown = "null" if node is None else node
-            yield f"{name}={shown} names no class: choose an option of its group (see --help)"
+            yield f"{name}={_shown(node)} names no class: choose an option of its group, see --help"
     for name in ("logger", "callbacks"):
         group = OmegaConf.select(config, name)
         if name in config and not isinstance(group, DictConfig):
-            yield f"{name}={'null' if group is None else group}: use {name}=none to have none"
+            yield f"{name}={_shown(group)} is no group of classes: {name}=none has none"
 
 
 def signature_violations(node: Any, path: str = "") -> Iterator[str]:
@@ -120,8 +128,11 @@ def _call_violations(node: DictConfig, target: str, path: str) -> Iterator[str]:
             continue  # the key that it comes from has a rule of its own
         hint = parameters[key].annotation
         if not _fits(node[key], hint):
-            shown = "null" if node[key] is None else repr(node[key])
-            yield f"{path}.{key}={shown}: {target} takes {_type_name(hint)}"
+            yield f"{path}.{key}={_shown(node[key])}: {target} takes {_type_name(hint)}" + (
+                f"; a group's option is chosen with slashes, {path.replace('.', '/')}/{key}=OPTION"
+                if _is_ours(hint)
+                else ""
+            )
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     for key in sorted(keys - set(parameters)):
@@ -148,13 +159,18 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, member) for member in get_args(hint))
     if get_origin(hint) is Literal:
         return value in get_args(hint)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint in (bool, str, types.NoneType):
-        return isinstance(value, hint)
-    return value is not None
+    if hint in PLAIN_TYPES:
+        is_bool = isinstance(value, bool)  # which Python counts among the integers
+        return isinstance(value, PLAIN_TYPES[hint]) and (hint is bool or not is_bool)
+    return value is not None and not (_is_ours(hint) and isinstance(value, str | int | float))
+
+
+def _is_ours(hint: Any) -> bool:
+    return getattr(hint, "__module__", "").startswith("quarry.")
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else repr(value)
 
 
 def _type_name(hint: Any) -> str:

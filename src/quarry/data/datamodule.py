@@ -72,4 +72,4 @@ class RetrievalDataModule(pl.LightningDataModule):
 
 def one_empty_batch() -> DataLoader[int]:
     """A loader for `Trainer.test`, whose work is done by the evaluation callback."""
-    return DataLoader([0])  # type: ignore[arg-type]
+    return DataLoader([0])

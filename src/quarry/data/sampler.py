@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Sampler
 
 from quarry.errors import UserError
@@ -96,9 +97,12 @@ class ResumableLoader(DataLoader[Any]):
     def __init__(self, *, batch_sampler: TrainBatchSampler, **kwargs: Any) -> None:
         self._remaining = _Remaining(batch_sampler)
         self._position = (0, 0)
-        super().__init__(batch_sampler=self._remaining, **kwargs)
+        # torch draws a seed for the workers each time; from a generator of its own, so that the
+        # dropout of a resumed run, which draws once more, stays that of an uninterrupted one
+        generator = torch.Generator()
+        super().__init__(batch_sampler=self._remaining, generator=generator, **kwargs)
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:
         epoch, start = self._remaining.sampler.epoch, self._remaining.start
         for num_done, batch in enumerate(super().__iter__(), start=start + 1):
             self._position = (epoch, num_done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ class Encoder:
         return embeddings
 
     def _encode_window(
-        self, items: Sequence[Query | Document], role: Role, out: Tensor, bar: tqdm[None]
+        self, items: Sequence[Query | Document], role: Role, out: Tensor, bar: tqdm[Any]
     ) -> None:
         device = next(self.model.parameters()).device
         token_ids = self.tokenizer(items, role)

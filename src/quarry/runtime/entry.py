@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from quarry.errors import Interrupted, UserError
+
+NULL_GROUP = "Config group override must be a string or a list"
+"""How Hydra 1.3 begins its bare ValueError on `group=null`."""
 
 
 @contextmanager
@@ -34,8 +39,20 @@ def shows_user_errors() -> Iterator[None]:
     except InstantiationException:
         raise  # a class of ours failed to import or to take its arguments
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        sys.stderr.write(f"\nError: {_message(error)}\n")
-        sys.exit(2)
+        _end(_message(error))
+    except ValueError as error:
+        if not str(error).startswith(NULL_GROUP):
+            raise
+        nulls = [arg for arg in sys.argv[1:] if re.fullmatch(r"[^.=]+(@[^=]+)?=null", arg, re.I)]
+        _end(
+            f"{', '.join(nulls) or 'null'}: a group cannot be null, it takes one of its options "
+            "(--help lists them). Where it may be left out, that is the option none."
+        )
+
+
+def _end(message: str) -> NoReturn:
+    sys.stderr.write(f"\nError: {message}\n")
+    sys.exit(2)
 
 
 def _message(error: BaseException) -> str:

@@ -30,9 +30,12 @@ PACKAGES = (
 )
 
 _SECRET = re.compile(
-    r"(^|[._-])(api_?key|secret|password|passwd|credentials?|((access|auth|hf|hub|api)_?)?token)$",
+    r"(^|[._-])((api|access|secret|private)[_-]?key|secret|password|passwd|credentials?|"
+    r"((access|auth|hf|hub|api)_?)?token)$",
     re.IGNORECASE,
 )
+_INLINE = re.compile(r"([\w.-]+)(\s*:\s*)([^\s,}\]]+)")
+"""A key and its value inside an argument such as `settings={api_key:abc}`."""
 
 
 def collect_provenance() -> dict[str, Any]:
@@ -60,9 +63,13 @@ def is_secret(key: str) -> bool:
 
 
 def scrub_argument(argument: str) -> str:
-    """`key=value`, the value hidden if the key says that it is a secret."""
+    """`key=value`, the value hidden if the key, or a key inside it, says that it is a secret."""
     key, separator, _ = argument.partition("=")
-    return f"{key}=***" if separator and is_secret(key) else argument
+    if separator and is_secret(key):
+        return f"{key}=***"
+    return _INLINE.sub(
+        lambda match: f"{match[1]}{match[2]}***" if is_secret(match[1]) else match[0], argument
+    )
 
 
 def scrub(value: Any) -> Any:
@@ -83,14 +90,15 @@ def _version(package: str) -> str | None:
 
 def _git() -> dict[str, Any] | None:
     """Commit of the checkout that this code runs from, and whether it was changed."""
-    folder = Path(__file__).resolve().parent
+    file = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
+        command = ["git", "-C", str(file.parent), *arguments]
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return result.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", file.name)  # else it is another project's checkout
         return {"commit": git("rev-parse", "HEAD"), "is_dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger
 
 from quarry.config.contract import apply_contract, explicit_keys
 from quarry.config.instantiate import build
@@ -70,7 +72,7 @@ def settle_contract(config: DictConfig) -> dict[str, object]:
 
 
 def evaluate_model(
-    config: DictConfig, retriever: Retriever, evaluator: Evaluator, loggers: list[object]
+    config: DictConfig, retriever: Retriever, evaluator: Evaluator, loggers: Sequence[Logger]
 ) -> Report:
     """Loads the model and evaluates it through `Trainer.test`, so that devices and strategies work
     here as they do in training."""
@@ -84,7 +86,7 @@ def evaluate_model(
         ),
         on_report=reports.append,
     )
-    trainer = build_trainer(config, callbacks=[evaluation], loggers=loggers)  # type: ignore[arg-type]
+    trainer = build_trainer(config, callbacks=[evaluation], loggers=loggers)
     module = RetrievalModule(build_model=parts.factory.build)
     trainer.test(module, one_empty_batch(), verbose=False)
     return reports[0]

@@ -13,7 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 from quarry.config.instantiate import build, build_named
 from quarry.data.tokenization import TextTokenizer
@@ -74,7 +74,7 @@ def build_trainer(
     config: DictConfig, *, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger], **more: Any
 ) -> pl.Trainer:
     """Lightning's Trainer with what is not a matter of taste filled in."""
-    return build(
+    trainer: pl.Trainer = build(
         config.trainer,
         callbacks=list(callbacks),
         logger=list(loggers),
@@ -84,6 +84,7 @@ def build_trainer(
         num_sanity_val_steps=0,
         **more,
     )
+    return trainer
 
 
 @contextmanager
@@ -102,14 +103,14 @@ def built_loggers(config: DictConfig, *, hyperparameters: dict[str, Any]) -> Ite
     finally:
         for pl_logger in loggers:
             pl_logger.finalize(status)
-            if type(pl_logger).__name__ == "WandbLogger":
+            if isinstance(pl_logger, WandbLogger):
                 pl_logger.experiment.finish(exit_code=0 if status == "success" else 1)
 
 
 def record_start(config: DictConfig, run: RunDirectory, **more: Any) -> dict[str, Any]:
     """Writes configuration and provenance; returns the resolved configuration, secrets hidden."""
     composed = scrub(OmegaConf.to_container(config, resolve=False))
-    resolved = scrub(OmegaConf.to_container(config, resolve=True))
+    resolved: dict[str, Any] = scrub(OmegaConf.to_container(config, resolve=True))
     OmegaConf.save(OmegaConf.create(composed), run.config)
     OmegaConf.save(OmegaConf.create(resolved), run.resolved_config)
     write_json(run.provenance, {**collect_provenance(), **more})
@@ -127,4 +128,4 @@ def record_resume(run: RunDirectory) -> None:
 def _encoder(
     model: torch.nn.Module, *, tokenizer: TextTokenizer, max_tokens_per_batch: int
 ) -> Encoder:
-    return Encoder(model=model, tokenizer=tokenizer, max_tokens_per_batch=max_tokens_per_batch)  # type: ignore[arg-type]
+    return Encoder(model=model, tokenizer=tokenizer, max_tokens_per_batch=max_tokens_per_batch)

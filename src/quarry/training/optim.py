@@ -15,7 +15,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: matrices, which weight decay may shrink, and vectors
     (norms and biases), which it must not."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trainable if p.ndim >= 2]},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]

@@ -81,6 +81,15 @@ def test_batches_follow_from_the_seed_and_the_epoch() -> None:
     assert first != token_ids(list(module.train_dataloader()))
 
 
+@pytest.mark.parametrize(
+    ("max_epochs", "max_steps", "expected"),
+    [(3, -1, 6), (3, 4, 4), (3, 100, 6), (None, 5, 5), (-1, 5, 5), (0, -1, 0)],
+)
+def test_number_of_updates(max_epochs: int | None, max_steps: int, expected: int) -> None:
+    module = datamodule()  # two updates an epoch
+    assert module.num_training_steps(max_epochs=max_epochs, max_steps=max_steps) == expected
+
+
 @pytest.mark.slow  # the workers are spawned, and each imports torch
 def test_workers_prepare_the_same_batches() -> None:
     with_workers = list(datamodule(num_workers=2).train_dataloader())

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from quarry.data.sampler import ExampleKey, ResumableLoader, TrainBatchSampler
 from quarry.errors import UserError
+from quarry.training.callbacks.rng_state import RNGState
 
 Batch = list[ExampleKey]
 
@@ -153,6 +154,15 @@ def test_a_state_from_the_end_of_an_epoch_starts_the_next_one(num_workers: int) 
     assert list(resumed) == epoch_of(sampler(), 1)
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_reading_leaves_the_random_numbers_of_training_alone(num_workers: int) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    list(loader(num_workers=num_workers))
+    assert torch.equal(torch.rand(2), expected)
+
+
 def test_the_length_is_that_of_a_whole_epoch_also_when_resumed() -> None:
     resumed = loader()
     resumed.load_state_dict(loader_state(4))
@@ -173,9 +183,11 @@ class Recorder(pl.LightningModule):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.seen: list[Batch] = []
+        self.drawn: list[float] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         self.seen.append([(int(epoch), int(row)) for epoch, row in batch])
+        self.drawn.append(torch.rand(()).item())  # as dropout would
         return self.weight * 1.0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -194,7 +206,8 @@ class SaveAtUpdate(pl.Callback):
             trainer.save_checkpoint(self.file)
 
 
-def fit(*, max_steps: int, folder: Path, checkpoint: Path | None = None) -> list[Batch]:
+def fit(*, max_steps: int, folder: Path, checkpoint: Path | None = None) -> Recorder:
+    torch.manual_seed(max_steps)
     module = Recorder()
     trainer = pl.Trainer(
         max_steps=max_steps,
@@ -204,14 +217,14 @@ def fit(*, max_steps: int, folder: Path, checkpoint: Path | None = None) -> list
         devices=1,
         use_distributed_sampler=False,
         default_root_dir=folder,
-        callbacks=[SaveAtUpdate(folder / "last.ckpt", update=max_steps)],
+        callbacks=[RNGState(), SaveAtUpdate(folder / "last.ckpt", update=max_steps)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     trainer.fit(module, loader(), ckpt_path=checkpoint, weights_only=True)
-    return module.seen
+    return module
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers and logging
@@ -219,6 +232,10 @@ def fit(*, max_steps: int, folder: Path, checkpoint: Path | None = None) -> list
 def test_lightning_resumes_with_the_remaining_batches(tmp_path: Path, num_updates: int) -> None:
     whole = [batch for epoch in range(3) for batch in epoch_of(sampler(), epoch)]
     before = fit(max_steps=num_updates, folder=tmp_path)
-    assert before == whole[: 3 * num_updates]
+    assert before.seen == whole[: 3 * num_updates]
     after = fit(max_steps=9, folder=tmp_path, checkpoint=tmp_path / "last.ckpt")
-    assert after == whole[3 * num_updates :]
+    assert after.seen == whole[3 * num_updates :]
+    # and with the random numbers that would have come next
+    torch.manual_seed(num_updates)
+    uninterrupted = [torch.rand(()).item() for _ in whole]
+    assert before.drawn + after.drawn == uninterrupted

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, Qwen2ForCausalLM, Qwen2Model
 
-from helpers.models import letter_ids, letter_tokenizer, tiny_folder, tiny_qwen
+from helpers.models import letter_ids, tiny_folder, tiny_qwen
 from quarry.errors import MissingPathError, UserError
 from quarry.models.backbones.huggingface import (
     adapter_base,
@@ -145,14 +145,16 @@ def test_damaged_weights_are_refused(folder: Path) -> None:
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     tiny_qwen().save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"no vocabulary.*tokenizer\.json missing"):
+    with pytest.raises(UserError, match=r"Cannot load the tokenizer.*tokenizer\.json"):
         load_tokenizer(str(tmp_path))
 
 
 @pytest.mark.parametrize("load_it", [load, load_tokenizer])
 def test_a_hub_id_that_cannot_be_reached_is_one_message(load_it: Any) -> None:
     # tests run with HF_HUB_OFFLINE=1, so that this asks no network
-    with pytest.raises(UserError, match=r"'nobody/no-such-model'.*no local folder.*network") as info:
+    with pytest.raises(
+        UserError, match=r"'nobody/no-such-model'.*no local folder.*network"
+    ) as info:
         load_it("nobody/no-such-model")
     assert "\n" not in str(info.value)
     assert len(str(info.value)) < 700
@@ -186,18 +188,10 @@ def test_the_base_of_an_adapter(tmp_path: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", "{}", '{"base_model_name_or_path": null}', '{"base_model_name_or_path": ""}']
+    "content",
+    ["{", "[]", "{}", '{"base_model_name_or_path": null}', '{"base_model_name_or_path": ""}'],
 )
 def test_an_adapter_that_names_no_base_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "adapter_config.json").write_text(content)
     with pytest.raises(UserError, match=r"adapter_config\.json: no base_model_name_or_path"):
         adapter_base(str(tmp_path))
-
-
-def test_a_slow_tokenizer_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tokenizer = letter_tokenizer()
-    monkeypatch.setattr(type(tokenizer), "is_fast", False)
-    with pytest.raises(UserError, match="only a slow tokenizer"):
-        load_tokenizer(str(folder))

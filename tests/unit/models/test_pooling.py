@@ -41,7 +41,9 @@ def test_mean(tokens: TokenBatch, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("pooling", [LastToken(), Mean()])
 def test_a_text_of_one_token_is_its_state(pooling: Pooling) -> None:
-    assert torch.equal(pooling(states(torch.float32)[:2], pack([[1], [2]])), states(torch.float32)[:2])
+    assert torch.equal(
+        pooling(states(torch.float32)[:2], pack([[1], [2]])), states(torch.float32)[:2]
+    )
 
 
 @pytest.mark.parametrize("pooling", [LastToken(), Mean()])

@@ -24,9 +24,7 @@ CONTRACT = {"format": 1, "settings": {"prompt": {"query": "Q:{text}"}}, "tempera
 
 def save(folder: Path, *, model: BiEncoder | None = None, **contract: object) -> BiEncoder:
     model = model or tiny_bi_encoder()
-    save_model(
-        folder, model=model, tokenizer=letter_tokenizer(), contract=contract or CONTRACT
-    )
+    save_model(folder, model=model, tokenizer=letter_tokenizer(), contract=contract or CONTRACT)
     return model
 
 
@@ -74,7 +72,9 @@ def test_a_save_that_fails_leaves_the_older_folder(tmp_path: Path) -> None:
 def test_everyone_who_sees_the_folder_may_read_it(tmp_path: Path) -> None:
     save(tmp_path / "model")
     assert stat.S_IMODE((tmp_path / "model").stat().st_mode) == 0o755
-    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "model").iterdir()}
+    modes = {
+        file.name: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "model").iterdir()
+    }
     assert "model.safetensors" in modes
     assert set(modes.values()) == {0o644}
 
@@ -102,7 +102,9 @@ def test_no_contract(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]", b'"text"'])
 def test_a_damaged_contract_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / CONTRACT_FILE).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{CONTRACT_FILE}: (not valid JSON|must hold a JSON object)"):
+    with pytest.raises(
+        UserError, match=rf"{CONTRACT_FILE}: (not valid JSON|must hold a JSON object)"
+    ):
         read_contract(tmp_path)
 
 

@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,11 @@ def tiny_set(texts: Sequence[str], queries: Sequence[str], title: str = "") -> R
         ],
         qrels={f"q{i}": {"d0": 1} for i in range(len(queries))},
     )
+
+
+def bm25(tokenizer: Tokenizer, **parameters: float) -> BM25Retriever:
+    """One tokenizer for whatever a collection holds."""
+    return BM25Retriever(tokenizers={"text": tokenizer, "code": tokenizer}, **parameters)
 
 
 def lucene_score(*, tf: int, df: int, num_documents: int, length: int, mean_length: float) -> float:
@@ -66,7 +72,7 @@ def test_code_tokenizer(text: str, expected: list[str]) -> None:
 
 def test_hand_computed_scores() -> None:
     dataset = tiny_set(["red red fish", "blue fish", "one"], ["red fish"])
-    run = BM25Retriever(tokenizer=CodeTokenizer()).retrieve(dataset, top_k=10)
+    run = bm25(CodeTokenizer()).retrieve(dataset, top_k=10)
     # Lengths 3, 2, 1 (mean 2); red is in one document (twice), fish in two.
     red = lucene_score(tf=2, df=1, num_documents=3, length=3, mean_length=2)
     fish_in_d0 = lucene_score(tf=1, df=2, num_documents=3, length=3, mean_length=2)
@@ -78,12 +84,12 @@ def test_hand_computed_scores() -> None:
 
 def test_a_repeated_query_term_counts_twice() -> None:
     dataset = tiny_set(["fish", "bird"], ["fish", "fish fish"])
-    run = BM25Retriever(tokenizer=CodeTokenizer()).retrieve(dataset, top_k=1)
+    run = bm25(CodeTokenizer()).retrieve(dataset, top_k=1)
     assert run["q1"]["d0"] == pytest.approx(2 * run["q0"]["d0"], rel=1e-6)
 
 
 def test_the_title_is_part_of_the_document() -> None:
-    retriever = BM25Retriever(tokenizer=CodeTokenizer())
+    retriever = bm25(CodeTokenizer())
     titled = retriever.retrieve(tiny_set(["fish", "bird"], ["ocean"], title="ocean"), top_k=5)
     in_text = retriever.retrieve(tiny_set(["ocean fish", "ocean bird"], ["ocean"]), top_k=5)
     assert titled == in_text
@@ -92,14 +98,14 @@ def test_the_title_is_part_of_the_document() -> None:
 
 def test_ties_at_the_border_go_to_the_greater_id() -> None:
     dataset = tiny_set(["fish"] * 12 + ["bird"], ["fish"])
-    run = BM25Retriever(tokenizer=CodeTokenizer()).retrieve(dataset, top_k=3)
+    run = bm25(CodeTokenizer()).retrieve(dataset, top_k=3)
     assert list(run["q0"]) == ["d9", "d8", "d7"]  # as text, d9 > d11
 
 
 @pytest.mark.parametrize("tokenizer", [TextTokenizer(), CodeTokenizer()])
 def test_empty_documents_and_unknown_queries(tokenizer: Tokenizer) -> None:
     dataset = tiny_set(["", "fish swim", "  "], ["fish", "unheard", "", "the ?!", "fish unheard"])
-    run = BM25Retriever(tokenizer=tokenizer).retrieve(dataset, top_k=5)
+    run = bm25(tokenizer).retrieve(dataset, top_k=5)
     assert {query_id: list(found) for query_id, found in run.items()} == {
         "q0": ["d1"],
         "q1": [],
@@ -113,14 +119,22 @@ def test_empty_documents_and_unknown_queries(tokenizer: Tokenizer) -> None:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("texts", [[], ["", "..."]])
 def test_a_corpus_without_terms_finds_nothing(texts: list[str]) -> None:
-    run = BM25Retriever(tokenizer=CodeTokenizer()).retrieve(tiny_set(texts, ["fish"]), top_k=5)
+    run = bm25(CodeTokenizer()).retrieve(tiny_set(texts, ["fish"]), top_k=5)
     assert run == {"q0": {}}
+
+
+def test_the_content_of_the_collection_chooses_the_tokenizer() -> None:
+    retriever = BM25Retriever(tokenizers={"text": TextTokenizer(), "code": CodeTokenizer()})
+    prose = tiny_set(["readLine", "reads lines"], ["read line"])
+    code = replace(prose, content="code")
+    assert list(retriever.retrieve(prose, top_k=5)["q0"]) == ["d1"]  # stemmed, not cut
+    assert list(retriever.retrieve(code, top_k=5)["q0"]) == ["d0"]  # cut, not stemmed
 
 
 @pytest.mark.parametrize("parameters", [{"k1": -0.1}, {"b": 1.1}, {"b": -0.1}])
 def test_impossible_parameters_are_refused(parameters: dict[str, float]) -> None:
     with pytest.raises(UserError, match="k1 >= 0 and 0 <= b <= 1"):
-        BM25Retriever(tokenizer=CodeTokenizer(), **parameters)
+        bm25(CodeTokenizer(), **parameters)
 
 
 def real_set(name: str) -> RetrievalSet:
@@ -158,7 +172,7 @@ def real_set(name: str) -> RetrievalSet:
 )
 def test_known_values(name: str, tokenizer: Tokenizer, expected: float, tolerance: float) -> None:
     dataset = real_set(name)
-    run = BM25Retriever(tokenizer=tokenizer).retrieve(dataset, top_k=100)
+    run = bm25(tokenizer).retrieve(dataset, top_k=100)
     qrels = {query_id: dict(grades) for query_id, grades in dataset.qrels.items()}
     values = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10"}).evaluate(run)
     mean = sum(value["ndcg_cut_10"] for value in values.values()) / len(qrels)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import pytest
 
 from quarry.errors import UserError
+from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.fusion import HybridRetriever, reciprocal_rank_fusion
 from quarry.types import Document, Query, RetrievalSet, Run
 
@@ -16,13 +18,14 @@ FP32 = 1e-7  # relative: scores are rounded to fp32
 class FixedRetriever:
     """Answers with a run made in advance and remembers what it was asked for."""
 
-    def __init__(self, name: str, run: Run) -> None:
+    def __init__(self, name: str, run: Run, *, uses_encoder: bool = False) -> None:
         self.name = name
         self.run = run
-        self.asked: list[int] = []
+        self.uses_encoder = uses_encoder
+        self.asked: list[tuple[int, object]] = []
 
-    def retrieve(self, dataset: RetrievalSet, *, top_k: int) -> Run:
-        self.asked.append(top_k)
+    def retrieve(self, dataset: RetrievalSet, *, top_k: int, encoder: Encoder | None = None) -> Run:
+        self.asked.append((top_k, encoder))
         return self.run
 
 
@@ -85,15 +88,23 @@ def test_hybrid_asks_each_retriever_and_fuses() -> None:
         qrels={"q": {"a": 1}},
     )
     lexical = FixedRetriever("bm25", {"q": {"a": 2.0, "b": 1.0}})
-    dense = FixedRetriever("dense", {"q": {"b": 0.5}})
-    hybrid = HybridRetriever(retrievers=[lexical, dense], k=1)
+    dense = FixedRetriever("dense", {"q": {"b": 0.5}}, uses_encoder=True)
+    # what they are called in a configuration does not matter
+    hybrid = HybridRetriever(retrievers={"one": lexical, "two": dense}, k=1)
     assert hybrid.name == "bm25+dense"
+    assert hybrid.uses_encoder
     # b: 1/3 + 1/2, a: 1/2.
-    run = hybrid.retrieve(dataset, top_k=2)
+    encoder = cast(Encoder, object())
+    run = hybrid.retrieve(dataset, top_k=2, encoder=encoder)
     assert run == {"q": {"b": pytest.approx(5 / 6, rel=FP32), "a": 0.5}}
-    assert (lexical.asked, dense.asked) == ([2], [2])
+    assert lexical.asked == dense.asked == [(2, encoder)]
+
+
+def test_a_hybrid_of_lexical_retrievers_needs_no_encoder() -> None:
+    retrievers = {name: FixedRetriever(name, {"q": {"a": 1.0}}) for name in ("x", "y")}
+    assert not HybridRetriever(retrievers=retrievers).uses_encoder
 
 
 def test_hybrid_of_one_is_refused() -> None:
     with pytest.raises(UserError, match="two or more"):
-        HybridRetriever(retrievers=[FixedRetriever("bm25", {})])
+        HybridRetriever(retrievers={"bm25": FixedRetriever("bm25", {})})

@@ -7,7 +7,8 @@ import pytest
 import pytrec_eval
 
 from quarry.errors import UserError
-from quarry.retrieval.ranking import ranked_ids, tie_order, top_k_by_score
+from quarry.metrics.ranking import rank
+from quarry.retrieval.ranking import tie_order, top_k_by_score
 
 
 def by_sorting(scores: np.ndarray, document_ids: list[str], k: int) -> list[str]:
@@ -56,10 +57,13 @@ def test_nan_is_refused() -> None:
         top_k_by_score(np.array([1.0, np.nan]), tie_order(["a", "b"]), k=1)
 
 
-def test_ranked_ids_agrees_with_trec_eval() -> None:
-    scores = {"a": 1.0, "c": 2.0, "b": 2.0, "d": 0.5}
-    ranking = ranked_ids(scores)
-    assert ranking == ["c", "b", "a", "d"]
-    for rank, relevant in enumerate(ranking, start=1):
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 9])
+def test_agrees_with_the_one_order_and_with_trec_eval(k: int) -> None:
+    scores = {"a": 1.0, "c": 2.0, "b": 2.0, "d": 0.5, "e": 1.0}
+    document_ids = list(scores)
+    best = top_k_by_score(np.array(list(scores.values())), tie_order(document_ids), k=k)
+    ranking = [document_ids[position] for position in best]
+    assert ranking == rank(scores)[:k] == ["c", "b", "e", "a", "d"][:k]
+    for place, relevant in enumerate(ranking, start=1):
         evaluator = pytrec_eval.RelevanceEvaluator({"q": {relevant: 1}}, {"recip_rank"})
-        assert evaluator.evaluate({"q": scores})["q"]["recip_rank"] == pytest.approx(1 / rank)
+        assert evaluator.evaluate({"q": scores})["q"]["recip_rank"] == pytest.approx(1 / place)

@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from quarry.errors import MissingPathError, UserError
@@ -48,16 +48,18 @@ def resolve_source(path: str) -> str:
 
 
 def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a folder or hub id.
+    """The tokenizer that tokenizer.json describes, specials and template from beside it.
+
+    AutoTokenizer would not do: for some architectures (Qwen2 among them) it takes that
+    architecture's class whatever the folder says, which builds its own normaliser and
+    pre-tokeniser and drops those of tokenizer.json without a word.
 
     Raises:
-        UserError: it is not there, is a slow one, or has no vocabulary.
+        UserError: there is no tokenizer.json, or it has no vocabulary.
     """
     tokenizer: PreTrainedTokenizerBase = _from_pretrained(
-        AutoTokenizer, source, revision=revision, what="tokenizer"
+        PreTrainedTokenizerFast, source, revision=revision, what="tokenizer"
     )
-    if not tokenizer.is_fast:
-        raise UserError(f"{source} has only a slow tokenizer; a tokenizer.json is needed.")
     # where the files are missing, transformers may hand out an empty tokenizer without a word
     known = set(tokenizer.encode("what is love", add_special_tokens=False))
     if known <= set(tokenizer.all_special_ids):

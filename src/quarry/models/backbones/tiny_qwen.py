@@ -33,7 +33,9 @@ class TinyQwen:
         texts: gives the texts that the byte-level BPE tokenizer is trained on.
         cache_dir: where the folder is kept, under a name that hashes the recipe and the texts.
         vocab_size, hidden_size, intermediate_size, num_layers, num_heads: the shape.
-        initializer_range: standard deviation of the random weights.
+        embedding_std: standard deviation of the token embeddings. The other weights have 0.02; with
+            embeddings well above that, texts that share a rare word are close from the start, and a
+            few updates of a rare token do not drown what tells it from others.
         seed: of the random weights.
     """
 
@@ -47,12 +49,13 @@ class TinyQwen:
         intermediate_size: int,
         num_layers: int,
         num_heads: int,
-        initializer_range: float,
+        embedding_std: float,
         seed: int,
     ) -> None:
         self.texts = texts
         self.cache_dir = Path(cache_dir).expanduser()
         self.vocab_size = vocab_size
+        self.embedding_std = embedding_std
         self.seed = seed
         self.config = {
             "hidden_size": hidden_size,
@@ -60,7 +63,7 @@ class TinyQwen:
             "num_hidden_layers": num_layers,
             "num_attention_heads": num_heads,
             "num_key_value_heads": num_heads,
-            "initializer_range": initializer_range,
+            "initializer_range": 0.02,
             "max_position_embeddings": 2048,
             "use_cache": False,
             "tie_word_embeddings": True,
@@ -69,7 +72,8 @@ class TinyQwen:
     def folder(self) -> Path:
         """The folder with config, weights and tokenizer; made where it is not yet there."""
         texts = self.texts()
-        recipe = json.dumps([FORMAT, self.vocab_size, self.seed, self.config], sort_keys=True)
+        shape = [FORMAT, self.vocab_size, self.embedding_std, self.seed, self.config]
+        recipe = json.dumps(shape, sort_keys=True)
         digest = hashlib.sha256(recipe.encode())
         for text in texts:
             digest.update(text.encode() + b"\0")
@@ -92,7 +96,9 @@ class TinyQwen:
             )  # fmt: skip
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                Qwen2Model(config).save_pretrained(scratch)
+                model = Qwen2Model(config)
+                torch.nn.init.normal_(model.embed_tokens.weight, std=self.embedding_std)
+                model.save_pretrained(scratch)
             scratch.replace(target)
         except OSError:
             # another process was first: a folder cannot be replaced by a folder

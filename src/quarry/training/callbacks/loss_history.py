@@ -23,6 +23,6 @@ class LossHistory(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any
     ) -> None:
         step = trainer.global_step
-        is_new = not self.points or self.points[-1][0] != step
+        is_new = step > 0 and (not self.points or self.points[-1][0] != step)
         if is_new and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.points.append((step, float(outputs["loss"]) * trainer.accumulate_grad_batches))

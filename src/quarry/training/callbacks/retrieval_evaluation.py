@@ -82,7 +82,7 @@ class RetrievalEvaluation(pl.Callback):
         return self.history[-1][0] if self.history else None
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> Report:
-        encoder = self.build_encoder(pl_module.model)  # type: ignore[arg-type]
+        encoder = self.build_encoder(pl_module.model)
         report = self.evaluator.evaluate(self.retriever, name=name, encoder=encoder)
         if trainer.training:
             step, main = trainer.global_step, self.evaluator.measures[0]

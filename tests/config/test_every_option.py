@@ -1,0 +1,69 @@
+"""Every option of every group composes where it is used, resolves, and fits what it configures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+from configurations import PRIMARIES, Case, cases, composed, files, opened
+from omegaconf import DictConfig, OmegaConf
+
+from quarry.config.validation import signature_violations, unresolved_values, validate
+
+CASES = cases()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _conf() -> Iterator[None]:
+    with opened():
+        yield
+
+
+def test_there_is_a_case_for_every_file() -> None:
+    options = {file for file in files() if "/" in file}
+    assert {case.file for case in CASES} == options
+    assert len(CASES) >= len(options) >= 35
+
+
+@cache
+def _default(primary: str) -> DictConfig:
+    return composed(primary)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_option_composes_resolves_and_fits_its_signature(case: Case) -> None:
+    config = _default(case.primary) if case.is_default else composed(case.primary, case.override)
+    assert list(unresolved_values(config)) == []
+    assert list(signature_violations(config)) == []
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    assert "_target_" in plain["task"]
+
+
+@pytest.mark.parametrize("primary", PRIMARIES)
+def test_defaults_pass_every_rule(primary: str) -> None:
+    validate(composed(primary), primary=primary)
+
+
+def test_options_that_need_a_path_say_so() -> None:
+    config = composed("train", "data=jsonl")
+    with pytest.raises(ValueError, match=r"data\.path is not set"):
+        validate(config, primary="train")
+    validate(composed("train", "data=jsonl", "data.path=train.jsonl"), primary="train")
+
+
+def test_model_brings_its_recipe_and_the_command_line_has_the_last_word() -> None:
+    tiny, local = composed("train"), composed("train", "model=local")
+    assert (tiny.optimizer.lr, local.optimizer.lr) == (3e-3, 1e-4)
+    assert (tiny.loss.temperature, local.loss.temperature) == (0.05, 0.01)
+    assert (tiny.prompt.max_document_length, local.prompt.max_document_length) == (64, 512)
+    chosen = composed("train", "recipe.learning_rate=0.5", "loss.temperature=0.2")
+    assert (chosen.optimizer.lr, chosen.loss.temperature) == (0.5, 0.2)
+
+
+def test_hybrid_is_made_of_the_options_it_names() -> None:
+    config = composed("eval", "retriever=hybrid")
+    alone = composed("eval", "retriever=bm25")
+    assert list(config.retriever.retrievers) == ["bm25", "dense"]
+    assert config.retriever.retrievers.bm25 == alone.retriever

@@ -1,0 +1,241 @@
+"""A mistake in a configuration is an error that names it: on the command line and in a file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from configurations import CONF, ROOT, composed, opened
+from hydra.errors import ConfigCompositionException
+
+from quarry.config.validation import validate
+from quarry.errors import UserError
+
+COMMANDS = {
+    "unknown key": ["train.py", "loss.temprature=0.1"],
+    "unknown top-level key": ["train.py", "lerning_rate=1"],
+    "unknown option": ["train.py", "loss=info_nec"],
+    "unknown group": ["eval.py", "retreiver=bm25"],
+    "null group": ["train.py", "loss=null"],
+    "wrong type": ["eval.py", "seed=tuesday"],
+    "key in an experiment": ["train.py", "--config-dir=SPOILT", "experiment=spoilt"],
+    "arguments": ["train.py", "--config-dir=SPOILT", "loss=spoilt", "+foo=1", "model.pooling=mean"],
+}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of conf/ to spoil."""
+    return Path(shutil.copytree(CONF, tmp_path / "conf"))
+
+
+@dataclass
+class Commands:
+    """`COMMANDS`, started at once; a result is waited for when it is asked for."""
+
+    runs: Path
+    processes: dict[str, subprocess.Popen[str]]
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def message(self, name: str) -> str:
+        """Standard error of a command that ended as a user's mistake does."""
+        process = self.processes[name]
+        if process.returncode is None:
+            self.errors[name] = process.communicate(timeout=120)[1]
+        assert process.returncode == 2, self.errors[name]
+        assert "Traceback" not in self.errors[name]
+        assert not any(self.runs.rglob("config.yaml")), "a run began in spite of the mistake"
+        return self.errors[name]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """They run beside the tests of this module, which ask for their results at its end."""
+    spoilt, runs = tmp_path_factory.mktemp("spoilt"), tmp_path_factory.mktemp("runs")
+    _write(spoilt / "experiment" / "spoilt.yaml", "# @package _global_\nlerning_rate: 1\n")
+    _write(
+        spoilt / "loss" / "spoilt.yaml",
+        "_target_: quarry.losses.info_nce.InfoNCE\ntemprature: 0.05\n",
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+    environment |= {"QUARRY_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, *(part.replace("SPOILT", str(spoilt)) for part in command)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, command in COMMANDS.items()
+    }
+    yield Commands(runs, processes)
+    for process in processes.values():
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def _conf() -> Iterator[None]:
+    with opened():
+        yield
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [("lerning_rate: 1", "lerning_rate"), ("recipe:\n  temprature: 1", "recipe.temprature")],
+)
+def test_misspelt_key_in_an_experiment_does_not_compose(copy: Path, content: str, key: str) -> None:
+    _write(copy / "experiment" / "spoilt.yaml", f"# @package _global_\n{content}\n")
+    with (
+        opened(copy),
+        pytest.raises(ConfigCompositionException, match="experiment/spoilt") as caught,
+    ):
+        composed("train", "experiment=spoilt")
+    assert f"full_key: {key}" in str(caught.value)
+
+
+def test_misspelt_keys_in_components_are_found_together(copy: Path) -> None:
+    spoil = {
+        "experiment/none": ("{}", "trainer:\n  max_stepz: 1", "trainer.max_stepz: "),
+        "loss/info_nce": ("temperature:", "temprature:", "loss.temprature: "),
+        "model/adapter/lora": ("alpha:", "alhpa:", "model.adapter.alhpa: "),
+        "scheduler/linear": ("num_warmup_steps", "warmup_steps", "scheduler.warmup_steps: "),
+        "callbacks/default": ("every_n_steps", "every_step", "callbacks.last_checkpoint.every_st"),
+        "retriever/bm25": ("stemmer", "stemer", "baseline.tokenizers.text.stemer: "),
+        "prompt/none": ("has_eos", "has_eso", "prompt.has_eso: "),
+        "benchmark/stdlib_code": ("quarry.", "quary.", "benchmark._target_=quary."),
+    }
+    for file, (old, new, _) in spoil.items():
+        path = copy / f"{file}.yaml"
+        head, body = path.read_text(encoding="utf-8").rsplit(old, 1)
+        path.write_text(head + new + body, encoding="utf-8")
+    with opened(copy):
+        config = composed("train", "model/adapter=lora")
+    with pytest.raises(UserError) as caught:
+        validate(config, primary="train")
+    for _, _, named in spoil.values():
+        assert f"- {named}" in str(caught.value)
+
+
+@pytest.mark.usefixtures("_conf")
+def test_rules_between_keys_are_reported_together() -> None:
+    config = composed(
+        "train",
+        "trainer.devices=4",
+        "evaluation.every_n_steps=-1",
+        "evaluation.max_tokens_per_batch=0",
+        "data.num_queries_per_update=100",
+        "data.num_hard_negatives=-1",
+        "loss.num_contrast_queries=7",
+        "+trainer.accumulate_grad_batches=2",
+        "trainer.max_epochs=-1",
+    )
+    with pytest.raises(UserError) as caught:
+        validate(config, primary="train")
+    lines = str(caught.value).splitlines()[1:]
+    names = [
+        "trainer.devices=4",
+        "evaluation.max_tokens_per_batch",
+        "evaluation.every_n_steps",
+        "data.num_queries_per_update=100",
+        "data.num_hard_negatives",
+        "trainer.accumulate_grad_batches",
+        "trainer.max_epochs",
+    ]
+    assert len(lines) == len(names)
+    for name in names:
+        assert sum(name in line for line in lines) == 1, name
+
+
+@pytest.mark.usefixtures("_conf")
+def test_values_that_a_class_cannot_take_are_reported_together() -> None:
+    config = composed(
+        "train",
+        "+foo=1",
+        "+recipe.bar=2",
+        "baseline=none",
+        "model.pooling=null",
+        "loss.temperature=hot",
+        "loss.num_contrast_queries=1.5",
+        "optimizer.lr=null",
+    )
+    with pytest.raises(UserError) as caught:
+        validate(config, primary="train")
+    text = str(caught.value)
+    assert "- foo: there is no such key; the top level has " in text
+    assert "- recipe.bar: there is no such key; recipe has learning_rate, " in text
+    assert "- baseline='none' names no class" in text
+    assert "- model.pooling=null: quarry.models.factory.BiEncoderFactory takes Pooling" in text
+    assert "- loss.temperature='hot': quarry.losses.info_nce.InfoNCE takes float" in text
+    assert (
+        "- loss.num_contrast_queries=1.5: quarry.losses.info_nce.InfoNCE takes int | None" in text
+    )
+    assert "- optimizer.lr=null: torch.optim.AdamW takes float | torch.Tensor" in text
+    assert len(text.splitlines()) == 1 + 7
+
+
+@pytest.mark.usefixtures("_conf")
+@pytest.mark.parametrize(
+    ("primary", "override", "message"),
+    [
+        ("train", "baseline=null", "baseline=null names no class"),
+        ("train", "data.examples=null", "data.examples=null names no class"),
+        ("eval", "model.adapter=null", "BiEncoderFactory takes Adapter"),
+        ("eval", "retriever.index=null", "DenseRetriever takes ExactIndex"),
+        ("train", "~loss", "loss has no value"),
+        ("train", "~loss.temperature", "loss.temperature is needed by"),
+        ("train", "paths.cache_dir=${oc.env:QUARRY_NOT_SET}", "paths.cache_dir: KeyError raised"),
+    ],
+)
+def test_what_a_component_lacks_is_a_clear_error(primary: str, override: str, message: str) -> None:
+    config = composed(primary, override)
+    with pytest.raises(UserError) as caught:
+        validate(config, primary=primary)
+    assert message in str(caught.value)
+
+
+@pytest.mark.usefixtures("_conf")
+def test_training_under_the_wrong_primary_names_the_right_one() -> None:
+    config = composed("eval", "task=train")
+    with pytest.raises(UserError, match=r"run it with python train\.py"):
+        validate(config, primary="train")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("unknown key", ["loss.temprature"]),
+        ("unknown top-level key", ["lerning_rate"]),
+        ("unknown option", ["loss/info_nec", "info_nce"]),
+        ("unknown group", ["retreiver"]),
+        ("null group", ["loss=null", "option"]),
+        ("wrong type", ["seed", "tuesday", "Integer"]),
+        ("key in an experiment", ["experiment/spoilt", "lerning_rate"]),
+    ],
+)
+def test_command_line_mistake_is_named(commands: Commands, name: str, parts: list[str]) -> None:
+    message = commands.message(name)
+    assert [part for part in parts if part not in message] == []
+
+
+def test_what_only_the_classes_can_tell_is_reported_at_once(
+    commands: Commands,
+) -> None:
+    message = commands.message("arguments")
+    assert "loss.temprature: quarry.losses.info_nce.InfoNCE takes no such argument" in message
+    assert "loss.temperature is needed by quarry.losses.info_nce.InfoNCE" in message
+    assert "foo: there is no such key" in message
+    assert "model/pooling=OPTION" in message

@@ -1,0 +1,140 @@
+"""The module under a real Trainer: it learns, logs and leaves the model in the right mode."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from helpers.models import tiny_bi_encoder
+from helpers.training import loader_of, quiet_trainer
+from quarry.data.packing import pack
+from quarry.losses.info_nce import InfoNCE
+from quarry.models.bi_encoder import BiEncoder
+from quarry.training.callbacks.throughput import Throughput
+from quarry.training.module import RetrievalModule
+from quarry.training.optim import constant_schedule, linear_schedule
+from quarry.types import RetrievalBatch
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers
+
+
+def random_batch(*, num_queries: int = 6, num_hard_negatives: int = 1) -> RetrievalBatch:
+    random = np.random.default_rng(0)
+    group = 1 + num_hard_negatives
+    lengths = random.integers(2, 12, num_queries * (1 + group))
+    return RetrievalBatch(
+        tokens=pack([random.integers(0, 128, length) for length in lengths]),
+        num_queries=num_queries,
+        positive_index=torch.arange(num_queries) * group,
+    )
+
+
+def retrieval_module(**more: Any) -> RetrievalModule:
+    settings: dict[str, Any] = {
+        "build_model": tiny_bi_encoder,
+        "loss": InfoNCE(temperature=0.1),
+        "optimizer": partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.0),
+        "scheduler": partial(constant_schedule, num_warmup_steps=0),
+    } | more
+    return RetrievalModule(**settings)
+
+
+class Logged(pl.Callback):
+    """The metrics, learning rate and mode of each step."""
+
+    def __init__(self) -> None:
+        self.metrics: list[dict[str, float]] = []
+        self.rates: list[float] = []
+        self.modes: list[bool] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        self.metrics.append({k: v.item() for k, v in trainer.callback_metrics.items()})
+        self.modes.append(pl_module.model.training)  # type: ignore[union-attr]
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+def test_three_steps_on_one_batch_lower_its_loss() -> None:
+    module, logged, batch = retrieval_module(), Logged(), random_batch()
+    quiet_trainer(logged).fit(module, loader_of([batch] * 3))
+    losses = [metrics["train/loss"] for metrics in logged.metrics]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.5 * losses[0]
+    assert set(logged.metrics[0]) == {
+        "train/loss", "train/accuracy", "train/positive_similarity",
+    }  # fmt: skip
+
+
+def test_the_loss_is_that_of_the_queries_against_the_passages() -> None:
+    module, logged, batch = retrieval_module(), Logged(), random_batch()
+    quiet_trainer(logged).fit(module, loader_of([batch]))
+    with torch.inference_mode():
+        embeddings = tiny_bi_encoder()(batch.tokens)
+    expected = InfoNCE(temperature=0.1)(embeddings[:6], embeddings[6:], batch.positive_index)
+    assert logged.metrics[0]["train/loss"] == pytest.approx(expected.loss.item(), rel=1e-6)
+    accuracy = expected.metrics["accuracy"].item()
+    assert logged.metrics[0]["train/accuracy"] == pytest.approx(accuracy)
+
+
+def test_equal_batches_accumulated_are_one_update_of_that_batch() -> None:
+    def weights(num_batches: int, accumulate: int) -> list[torch.Tensor]:
+        sgd = partial(torch.optim.SGD, lr=0.1)  # linear in the gradient: a wrong factor shows
+        module = retrieval_module(optimizer=sgd)
+        trainer = quiet_trainer(accumulate_grad_batches=accumulate)
+        trainer.fit(module, loader_of([random_batch()] * num_batches))
+        assert trainer.global_step == 1
+        return [parameter.detach() for parameter in module.model.parameters()]
+
+    for one, accumulated in zip(weights(1, 1), weights(3, 3), strict=True):
+        torch.testing.assert_close(one, accumulated, atol=1e-6, rtol=1e-5)
+
+
+def test_the_schedule_moves_with_each_update() -> None:
+    schedule = partial(linear_schedule, num_warmup_steps=1)
+    optimizer = partial(torch.optim.SGD, lr=1e-3)
+    module = retrieval_module(scheduler=schedule, optimizer=optimizer, num_training_steps=4)
+    logged = Logged()
+    quiet_trainer(logged, accumulate_grad_batches=2).fit(module, loader_of([random_batch()] * 8))
+    assert logged.rates == pytest.approx([0.5e-3, 1e-3, 2 / 3 * 1e-3, 1 / 3 * 1e-3])
+
+
+def test_the_model_is_built_once_and_trained_in_train_mode() -> None:
+    built: list[BiEncoder] = []
+
+    def build() -> BiEncoder:
+        built.append(tiny_bi_encoder())
+        return built[-1]
+
+    module, logged = retrieval_module(build_model=build), Logged()
+    trainer = quiet_trainer(logged)
+    assert not built
+    trainer.fit(module, loader_of([random_batch()]))
+    trainer.test(module, loader_of([0]), verbose=False)
+    assert len(built) == 1
+    assert logged.modes == [True]
+
+
+def test_a_module_without_a_loss_evaluates() -> None:
+    module = RetrievalModule(build_model=tiny_bi_encoder)
+    quiet_trainer().test(module, loader_of([0]), verbose=False)
+    assert not module.model.training
+
+
+def test_throughput_counts_real_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 2))  # each look at the clock is two seconds later
+    monkeypatch.setattr("quarry.training.callbacks.throughput.time.perf_counter", clock.__next__)
+    batch = random_batch()
+    trainer = quiet_trainer(Throughput(), log_every_n_steps=2)
+    trainer.fit(retrieval_module(), loader_of([batch] * 4))
+    assert trainer.callback_metrics["perf/tokens_per_s"].item() == batch.tokens.num_tokens / 2
+    assert trainer.callback_metrics["perf/queries_per_s"].item() == 3
