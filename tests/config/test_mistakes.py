@@ -112,7 +112,7 @@ def test_misspelt_keys_in_components_are_found_together(copy: Path) -> None:
         "experiment/none": ("{}", "trainer:\n  max_stepz: 1", "trainer.max_stepz: "),
         "loss/info_nce": ("temperature:", "temprature:", "loss.temprature: "),
         "model/adapter/lora": ("alpha:", "alhpa:", "model.adapter.alhpa: "),
-        "scheduler/linear": ("num_warmup_steps", "warmup_steps", "scheduler.warmup_steps: "),
+        "scheduler/linear": ("num_warmup_steps:", "warmup_steps:", "scheduler.warmup_steps: "),
         "callbacks/default": ("every_n_steps", "every_step", "callbacks.last_checkpoint.every_st"),
         "retriever/bm25": ("stemmer", "stemer", "baseline.tokenizers.text.stemer: "),
         "prompt/none": ("has_eos", "has_eso", "prompt.has_eso: "),

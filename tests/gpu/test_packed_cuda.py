@@ -125,9 +125,7 @@ def test_bf16_goes_through_the_kernel_and_is_close_to_fp32(
 @DIRECTIONS
 def test_company_in_the_batch_does_not_change_a_bf16_embedding(is_causal: bool) -> None:
     rows = texts()
-    model = BiEncoder(
-        backbone=qwen(torch.bfloat16), pooling=Mean(), is_causal=is_causal
-    ).eval()
+    model = BiEncoder(backbone=qwen(torch.bfloat16), pooling=Mean(), is_causal=is_causal).eval()
     with torch.inference_mode():
         together = model(pack(rows).to(DEVICE))
         alone = torch.cat([model(pack([row]).to(DEVICE)) for row in rows])
@@ -136,9 +134,7 @@ def test_company_in_the_batch_does_not_change_a_bf16_embedding(is_causal: bool) 
 
 @DIRECTIONS
 def test_the_direction_shows_when_the_last_token_changes(is_causal: bool) -> None:
-    model = BiEncoder(
-        backbone=qwen(torch.bfloat16), pooling=Mean(), is_causal=is_causal
-    ).eval()
+    model = BiEncoder(backbone=qwen(torch.bfloat16), pooling=Mean(), is_causal=is_causal).eval()
     before, after = texts(), texts()
     after[1][-1] = (after[1][-1] + 1) % 128
     with torch.inference_mode():

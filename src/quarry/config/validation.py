@@ -57,13 +57,17 @@ def validate(config: DictConfig, *, primary: str) -> None:
         )
 
 
+def _joined(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
 def unresolved_values(node: Any, path: str = "") -> Iterator[str]:
     """Missing values (???) and interpolations that lead nowhere."""
     if not isinstance(node, DictConfig | ListConfig):
         return
-    keys = node.keys() if isinstance(node, DictConfig) else range(len(node))
+    keys: Any = node.keys() if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
-        where = f"{path}.{key}" if path else str(key)
+        where = _joined(path, key)
         if OmegaConf.is_missing(node, key):
             yield f"{where} has no value"
             continue
@@ -83,8 +87,8 @@ def unknown_keys(node: DictConfig, path: str = "") -> Iterator[str]:
     known = [field.name for field in fields(schema)]
     for key, value in node.items():
         if key not in known:
-            where = f"{path}.{key}" if path else str(key)
-            yield f"{where}: there is no such key; {path or 'the top level'} has {', '.join(known)}"
+            where = f"{_joined(path, key)}: there is no such key"
+            yield f"{where}; {path or 'the top level'} has {', '.join(known)}"
         elif isinstance(value, DictConfig):
             yield from unknown_keys(value, str(key))
 
@@ -112,7 +116,7 @@ def signature_violations(node: Any, path: str = "") -> Iterator[str]:
     if target is not None:
         yield from _call_violations(node, str(target), path)
     for key, value in node.items():
-        yield from signature_violations(value, f"{path}.{key}" if path else str(key))
+        yield from signature_violations(value, _joined(path, key))
 
 
 def _call_violations(node: DictConfig, target: str, path: str) -> Iterator[str]:

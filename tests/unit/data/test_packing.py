@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,7 @@ def test_every_text_once_within_the_budget(budget: int) -> None:
     flat = lengths[np.concatenate(batches)]
     assert (np.diff(flat) <= 0).all()
     # no batch is closed while the next text would still have fitted
-    for rows, following in zip(batches, batches[1:], strict=False):
+    for rows, following in itertools.pairwise(batches):
         assert lengths[rows].sum() + lengths[following[0]] > budget
 
 

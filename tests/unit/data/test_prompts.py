@@ -15,7 +15,7 @@ from quarry.types import Document, Query
         ("{text}", "", ""),
         ("Query:{text}", "Query:", ""),
         ("{text} Summary:", "", " Summary:"),
-        ('This sentence: "{text}" means in one word:"', 'This sentence: "', '" means in one word:"'),
+        ('This: "{text}" means in one word:"', 'This: "', '" means in one word:"'),
         ("{{a}} {text} {{b}} c", "{a} ", " {b} c"),
         ("{text}{{", "", "{"),
         ("line\n{text}\n", "line\n", "\n"),

@@ -249,7 +249,7 @@ def test_real_code_does_not_hold_its_query(real: StdlibCode) -> None:
 
 
 def test_real_difficulty_for_bm25(real: StdlibCode) -> None:
-    run = BM25Retriever(tokenizer=CodeTokenizer()).retrieve(real.test, top_k=100)
+    run = BM25Retriever(tokenizers={"code": CodeTokenizer()}).retrieve(real.test, top_k=100)
     qrels = {query_id: dict(grades) for query_id, grades in real.test.qrels.items()}
     values = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10"}).evaluate(run)
     assert 0.28 <= sum(value["ndcg_cut_10"] for value in values.values()) / len(qrels) <= 0.34

@@ -172,7 +172,9 @@ def test_chat_markers_of_a_template_become_their_tokens(qwen: PreTrainedTokenize
     assert row == [IM_START, 872, 198, 6023, IM_END, 198]
 
 
-@pytest.mark.parametrize("text", ["def f(x): return x", "naïve 你好 \n\n\t end ", "it's 12345 o'clock"])
+@pytest.mark.parametrize(
+    "text", ["def f(x): return x", "naïve 你好 \n\n\t end ", "it's 12 o'clock"]
+)
 def test_qwen_ids_are_those_of_the_tokenizer_file(
     qwen: PreTrainedTokenizerBase, qwen_folder: Path, text: str
 ) -> None:

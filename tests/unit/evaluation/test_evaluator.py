@@ -44,9 +44,11 @@ def benchmark_set(
 
 
 def evaluator(
-    *sets: BenchmarkSet, measures: tuple[str, ...] = ("nDCG@2", "Recall@2", "MRR@2"), top_k: int = 2,
+    *sets: BenchmarkSet,
+    measures: tuple[str, ...] = ("nDCG@2", "Recall@2", "MRR@2"),
+    top_k: int = 2,
     relevance_level: int = 1,
-) -> Evaluator:  # fmt: skip
+) -> Evaluator:
     return Evaluator(
         benchmark=Benchmark(name="b", sets=sets or (benchmark_set(),)),
         measures=measures,

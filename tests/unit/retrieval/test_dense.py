@@ -43,7 +43,7 @@ def test_a_text_finds_itself(encoder: Encoder) -> None:
     assert all(len(scores) == 3 for scores in run.values())
     # "ab" and "c" joined are the tokens of "abc": both score 1, and the greater id is first
     assert list(run["q0"])[:2] == ["d1", "d0"]
-    assert (list(run["q1"])[0], list(run["q2"])[0]) == ("d2", "d3")
+    assert (next(iter(run["q1"])), next(iter(run["q2"]))) == ("d2", "d3")
     assert [max(scores.values()) for scores in run.values()] == pytest.approx([1, 1, 1], abs=1e-5)
 
 

@@ -24,9 +24,7 @@ def test_only_updates_that_are_logged() -> None:
 
 def test_an_accumulated_update_has_one_point_at_its_own_scale() -> None:
     history = LossHistory()
-    fit(
-        lambda weight, x: 0 * weight + x, [8, 7, 6, 5, 4, 3], history, accumulate_grad_batches=2
-    )
+    fit(lambda weight, x: 0 * weight + x, [8, 7, 6, 5, 4, 3], history, accumulate_grad_batches=2)
     # the loss of the batch that completes the update, not divided by 2
     assert history.points == [(1, 7.0), (2, 5.0), (3, 3.0)]
 

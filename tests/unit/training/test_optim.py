@@ -14,12 +14,12 @@ from quarry.models.adapters.lora import LoRA
 from quarry.training.optim import constant_schedule, linear_schedule, parameter_groups
 
 
-def rates(schedule: Callable[..., LambdaLR], *, num_training_steps: int, warmup: int) -> list[float]:
-    """The learning rate of each update, and what it would be after the last, where the peak is 1."""
+def rates(
+    schedule: Callable[..., LambdaLR], *, num_training_steps: int, warmup: int
+) -> list[float]:
+    """The rate of each update, and what it would be after the last, where the peak is 1."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = schedule(
-        optimizer, num_training_steps=num_training_steps, num_warmup_steps=warmup
-    )
+    scheduler = schedule(optimizer, num_training_steps=num_training_steps, num_warmup_steps=warmup)
     values = [optimizer.param_groups[0]["lr"]]
     for _ in range(num_training_steps):
         optimizer.step()

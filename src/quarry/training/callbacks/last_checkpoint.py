@@ -30,7 +30,7 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, *, path: str | Path, every_n_steps: int) -> None:
         if every_n_steps < 1:
-            raise UserError(f"callbacks.last_checkpoint.every_n_steps={every_n_steps} must be at least 1.")
+            raise UserError(f"last_checkpoint.every_n_steps={every_n_steps} must be at least 1.")
         self.path = Path(path)
         self.every_n_steps = every_n_steps
         self.last_saved_step = 0

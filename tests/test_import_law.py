@@ -1,0 +1,73 @@
+"""Imports go one way, the way of the data, and heavy libraries load only where they are used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "quarry"
+
+LEVELS = [
+    {"types", "errors"},
+    {"runtime", "distributed"},
+    {"data", "models", "losses", "metrics"},
+    {"retrieval"},
+    {"evaluation"},
+    {"training"},
+    {"config"},
+    {"tasks"},
+]
+LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def package(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> list[tuple[int, str]]:
+    """(line, module) of every import in a file, those inside functions, too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            found.append((node.lineno, node.module or ""))
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return found
+
+
+def test_every_file_is_looked_at() -> None:
+    assert len(FILES) >= 60
+    packages = {package(path) for path in FILES} - {"__init__"}
+    assert packages == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_down_the_road_only(path: Path) -> None:
+    own = package(path)
+    for line, module in imported(path):
+        where = f"{path.relative_to(SOURCE)}:{line} imports {module}"
+        top = module.split(".")[0]
+        if top in ("hydra", "omegaconf"):
+            shows_errors = path == SOURCE / "runtime" / "entry.py"
+            assert own in ("config", "tasks") or shows_errors, f"{where}: only config and tasks may"
+        assert top != "lightning", f"{where}: use pytorch_lightning, mixed classes fail isinstance"
+        parts = module.split(".")
+        if parts[0] != "quarry" or len(parts) < 2 or parts[1] == own or own == "__init__":
+            continue
+        assert LEVEL[parts[1]] < LEVEL[own], f"{where}: {own} stands on no higher level"
+
+
+def test_training_and_encoding_do_not_load_what_they_do_not_use() -> None:
+    code = (
+        "import sys, quarry.training.module, quarry.retrieval.encoder, quarry.data.collation\n"
+        "heavy = {'wandb', 'bm25s', 'hydra', 'pytrec_eval'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
