@@ -1,0 +1,131 @@
+"""`python eval.py`: any model, any BEIR folder, and mistakes that end in one clear message."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from helpers.commands import SMALL, Result
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two test collections of four documents."""
+    folder = tmp_path_factory.mktemp("sets")
+    for name in ("one", "two"):
+        path = folder / name
+        (path / "qrels").mkdir(parents=True)
+        texts = ["read a line", "write a line", "close the file", ""]
+        write_lines(
+            path / "corpus.jsonl", [{"_id": f"d{i}", "text": t} for i, t in enumerate(texts)]
+        )
+        write_lines(path / "queries.jsonl", [{"_id": "q", "text": "read line"}])
+        (path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td0\t1\n")
+    return folder
+
+
+def write_lines(path: Path, records: list[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def test_a_trained_run_is_evaluated_to_the_numbers_of_its_training(
+    trained: tuple[Path, Result], command: Run, tmp_path: Path
+) -> None:
+    run, _ = trained
+    result = command(
+        "eval.py", f"model.path={run}", "benchmark.split=dev", "logger=csv",
+        f"hydra.run.dir={tmp_path / 'eval'}",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    expected = json.loads((run / "metrics.json").read_text())["sets"]["stdlib_code"]["trained"]
+    found = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert found["sets"]["stdlib_code"]["dense"] == pytest.approx(expected, abs=1e-6)
+    assert result.last_line == f"nDCG@10 stdlib_code={expected['nDCG@10']:.4f}"
+
+
+def test_an_override_of_the_contract_is_logged_and_stored(
+    trained: tuple[Path, Result], command: Run, beir: Path, tmp_path: Path
+) -> None:
+    run, _ = trained
+    result = command(
+        "eval.py", f"model.path={run}", "benchmark=folder", f"benchmark.path={beir}",
+        "prompt.max_document_length=8", "model/pooling=last_token", "logger=none",
+        "retriever=hybrid", f"hydra.run.dir={tmp_path / 'eval'}",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert "differs from the model's contract" in result.err
+    differences = json.loads((tmp_path / "eval" / "provenance.json").read_text())
+    assert set(differences["contract_differences"]) == {"prompt", "model.pooling"}
+    assert result.last_line.startswith("nDCG@10 one=")
+    assert " two=" in result.last_line
+
+
+def test_sets_of_a_folder_are_picked_by_name(command: Run, beir: Path, tmp_path: Path) -> None:
+    result = command(
+        "eval.py", "retriever=bm25", "benchmark=folder", f"benchmark.path={beir}",
+        "benchmark.sets=[two]", "logger=none", f"hydra.run.dir={tmp_path / 'eval'}",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert result.last_line == "nDCG@10 two=1.0000"
+    assert (tmp_path / "eval" / "runs" / "two.bm25.trec").exists()
+
+
+def refused(command: Run, script: str, *overrides: str) -> str:
+    """The message of a command that must end in one."""
+    result = command(script, *overrides)
+    assert result.code == 2, result.err
+    assert "Traceback" not in result.err
+    return result.err.split("\nError: ", 1)[1]
+
+
+def test_no_model_no_folder_and_a_wrong_option_each_say_what_to_do(command: Run) -> None:
+    assert "model.path=DIR" in refused(command, "eval.py", "logger=none")
+    message = refused(command, "eval.py", "logger=none", "model.path=./nowhere")
+    assert message.strip() == "model.path=./nowhere: no such folder."
+    message = refused(command, "eval.py", "retriever=bm52")
+    assert "bm25" in message
+    assert "hybrid" in message
+
+
+def test_damaged_data_is_named_by_file_and_line(command: Run, beir: Path, tmp_path: Path) -> None:
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(beir / "one", spoilt)
+    with (spoilt / "corpus.jsonl").open("a") as stream:
+        stream.write('{"_id": "d9", "text": \n')
+    overrides = ("retriever=bm25", "benchmark=folder", f"benchmark.path={spoilt}", "logger=none")
+    message = refused(command, "eval.py", *overrides)
+    assert f"{spoilt / 'corpus.jsonl'}:5" in message
+
+
+def test_training_data_that_cannot_be_used_is_refused_before_training(
+    command: Run, tmp_path: Path
+) -> None:
+    data = tmp_path / "train.jsonl"
+    write_lines(data, [{"query": "a", "positive": "b"}, {"query": "c", "positive": "d"}])
+    small = (*SMALL, "logger=none", "data=jsonl", f"data.path={data}")
+    message = refused(command, "train.py", *small)
+    assert "2 examples" in message
+    assert "data.num_queries_per_update" in message
+    message = refused(
+        command, "train.py", *small, "data.num_queries_per_update=2", "data.num_hard_negatives=1"
+    )
+    assert f"{data}:1" in message
+
+
+def test_everything_wrong_with_a_configuration_is_told_at_once(command: Run) -> None:
+    message = refused(
+        command, "train.py", "loss.num_contrast_queries=7", "trainer.devices=4", "+loss.tau=1",
+        "data=jsonl",
+    )  # fmt: skip
+    assert "loss.tau" in message
+    message = refused(
+        command, "train.py", "loss.num_contrast_queries=7", "trainer.devices=4", "data=jsonl"
+    )
+    for key in ("loss.num_contrast_queries=7", "trainer.devices=4", "data.path"):
+        assert key in message
