@@ -30,7 +30,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		--constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: install ## Train and evaluate a small retriever on real code, about four minutes on two cores
+demo: install ## Train and evaluate a small retriever on real code, under two minutes on two cores
 	@$(BIN)/python train.py
 
 test: install ## Run the tests

@@ -5,7 +5,7 @@ The reference is always plain transformers' attention, in fp32, one text at a ti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -31,8 +31,11 @@ DIRECTIONS = pytest.mark.parametrize("is_causal", [True, False])
 
 
 @pytest.fixture(autouse=True)
-def _full_fp32_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+def _full_fp32_products() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
 def qwen(dtype: torch.dtype = torch.float32) -> Qwen2Model:

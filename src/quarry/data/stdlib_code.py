@@ -100,12 +100,12 @@ class StdlibCode:
 
 def stdlib_code_examples(*, cache_dir: Path | str) -> Sequence[TrainExample]:
     """The training pairs: one positive each, no hard negatives."""
-    return _collection(cache_dir).train
+    return _collection(Path(cache_dir).expanduser()).train
 
 
 def stdlib_code_set(*, split: str, cache_dir: Path | str) -> RetrievalSet:
     """The retrieval set of a split, `dev` or `test`."""
-    return _collection(cache_dir).retrieval_set(split)
+    return _collection(Path(cache_dir).expanduser()).retrieval_set(split)
 
 
 def stdlib_code_texts(*, cache_dir: Path | str) -> list[str]:
@@ -148,7 +148,7 @@ def build_stdlib_code(*, cache_dir: Path | str) -> StdlibCode:
 
 
 @cache
-def _collection(cache_dir: Path | str) -> StdlibCode:
+def _collection(cache_dir: Path) -> StdlibCode:
     """Read once a process: model, data and benchmark ask for it in turn."""
     return build_stdlib_code(cache_dir=cache_dir)
 
