@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from quarry.errors import UserError
 
@@ -211,7 +212,7 @@ def _write_rows(
 ) -> NDArray[np.uint64]:
     """Writes the rows a record batch at a time; returns the hash of each id (none: empty)."""
     hashes = array("Q")
-    remaining = iter(rows)
+    remaining = iter(tqdm(rows, desc=path.name.split("-")[0].lstrip("."), unit="row", disable=None))
     with path.open("xb") as file:
         with pa.ipc.new_file(file, schema) as writer:
             while chunk := list(islice(remaining, ROWS_PER_BATCH)):

@@ -13,6 +13,7 @@ from typing import Protocol
 import Stemmer
 from bm25s import BM25
 from bm25s.stopwords import STOPWORDS_EN
+from tqdm import tqdm
 
 from quarry.data.prompts import joined_text
 from quarry.errors import UserError
@@ -117,7 +118,7 @@ class BM25Retriever:
         document_ids = [document.document_id for document in dataset.corpus]
         order = tie_order(document_ids)
         run: Run = {}
-        for query in dataset.queries:
+        for query in tqdm(dataset.queries, desc=f"bm25 {dataset.name}", disable=None, leave=False):
             terms = tokenizer(query.text)
             term_ids = [vocabulary[term] for term in terms if term in vocabulary]
             scores = engine.get_scores_from_ids(term_ids)
