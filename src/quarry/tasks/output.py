@@ -5,18 +5,23 @@ from __future__ import annotations
 import atexit
 import sys
 
+_lines: list[str] = []
+
 
 def show(*paragraphs: str, result_line: str) -> None:
     """Prints the paragraphs to standard output; the result line comes last, when all else is done.
 
-    Libraries still speak while they shut down, so the line waits for the end of the process.
+    Libraries still speak while they shut down, so the line waits for the end of the process. A
+    sweep ends with a line for each job, in order.
     """
     sys.stdout.write("\n" + "\n\n".join(paragraphs) + "\n\n")
     sys.stdout.flush()
-    atexit.register(_print_line, result_line)
+    if not _lines:
+        atexit.register(_print_lines)
+    _lines.append(result_line)
 
 
-def _print_line(line: str) -> None:
+def _print_lines() -> None:
     sys.stderr.flush()
-    sys.stdout.write(line + "\n")
+    sys.stdout.write("\n".join(_lines) + "\n")
     sys.stdout.flush()
