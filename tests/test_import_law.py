@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "quarry"
 
 LEVELS = [
     {"types", "errors"},
-    {"runtime", "distributed"},
+    {"runtime"},
     {"data", "models", "losses", "metrics"},
     {"retrieval"},
     {"evaluation"},
