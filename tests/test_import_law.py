@@ -64,10 +64,38 @@ def test_imports_go_down_the_road_only(path: Path) -> None:
         assert LEVEL[parts[1]] < LEVEL[own], f"{where}: {own} stands on no higher level"
 
 
+def loaded_with(path: Path) -> set[str]:
+    """Libraries that a file imports as soon as it is imported itself."""
+    found: set[str] = set()
+    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            todo += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+        todo += ast.iter_child_nodes(node)
+    return found
+
+
+def test_slow_libraries_load_in_functions_or_in_the_one_file_that_is_about_them() -> None:
+    slow = {"wandb", "bm25s", "deepspeed", "matplotlib", "datasets"}
+    found = {str(path.relative_to(SOURCE)): slow & loaded_with(path) for path in FILES}
+    assert {file: names for file, names in found.items() if names} == {
+        "retrieval/bm25.py": {"bm25s"}
+    }
+
+
 def test_training_and_encoding_do_not_load_what_they_do_not_use() -> None:
     code = (
-        "import sys, quarry.training.module, quarry.retrieval.encoder, quarry.data.collation\n"
-        "heavy = {'wandb', 'bm25s', 'hydra', 'pytrec_eval'} & set(sys.modules)\n"
+        "import sys, quarry.training.module, quarry.retrieval.encoder, quarry.data.datamodule\n"
+        "slow = {'wandb', 'bm25s', 'deepspeed', 'datasets', 'hydra', 'omegaconf', 'pytrec_eval'}\n"
+        "heavy = slow & set(sys.modules)  # matplotlib is loaded by Lightning's torchmetrics\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

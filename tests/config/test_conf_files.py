@@ -120,6 +120,17 @@ def test_targets_are_found_at_any_depth() -> None:
     assert sum(len(list(_targets(_content(file)))) for file in files()) >= 30
 
 
+def test_every_option_is_on_the_page_about_configuration() -> None:
+    page = (CONF.parent / "docs" / "configuration.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for file in files():
+        group, _, option = file.rpartition("/")
+        if not group or group.startswith("hydra/"):
+            continue
+        names = [row for row in rows if f"`{group}`" in row and f"`{option}`" in row]
+        assert names, f"docs/configuration.md does not list {group}={option}"
+
+
 def test_no_default_is_optional() -> None:
     keys = {key for file in files() for key in _default_keys(_content(file))}
     assert {"train_schema", "model", "pooling@model.pooling", "override job_logging"} <= keys

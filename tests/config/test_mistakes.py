@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -17,69 +16,11 @@ from hydra.errors import ConfigCompositionException
 from quarry.config.validation import validate
 from quarry.errors import UserError
 
-COMMANDS = {
-    "unknown key": ["train.py", "loss.temprature=0.1"],
-    "unknown top-level key": ["train.py", "lerning_rate=1"],
-    "unknown option": ["train.py", "loss=info_nec"],
-    "unknown group": ["eval.py", "retreiver=bm25"],
-    "null group": ["train.py", "loss=null"],
-    "wrong type": ["eval.py", "seed=tuesday"],
-    "key in an experiment": ["train.py", "--config-dir=SPOILT", "experiment=spoilt"],
-    "arguments": ["train.py", "--config-dir=SPOILT", "loss=spoilt", "+foo=1", "model.pooling=mean"],
-}
-
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A copy of conf/ to spoil."""
     return Path(shutil.copytree(CONF, tmp_path / "conf"))
-
-
-@dataclass
-class Commands:
-    """`COMMANDS`, started at once; a result is waited for when it is asked for."""
-
-    runs: Path
-    processes: dict[str, subprocess.Popen[str]]
-    errors: dict[str, str] = field(default_factory=dict)
-
-    def message(self, name: str) -> str:
-        """Standard error of a command that ended as a user's mistake does."""
-        process = self.processes[name]
-        if process.returncode is None:
-            self.errors[name] = process.communicate(timeout=120)[1]
-        assert process.returncode == 2, self.errors[name]
-        assert "Traceback" not in self.errors[name]
-        assert not any(self.runs.rglob("config.yaml")), "a run began in spite of the mistake"
-        return self.errors[name]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    """They run beside the tests of this module, which ask for their results at its end."""
-    spoilt, runs = tmp_path_factory.mktemp("spoilt"), tmp_path_factory.mktemp("runs")
-    _write(spoilt / "experiment" / "spoilt.yaml", "# @package _global_\nlerning_rate: 1\n")
-    _write(
-        spoilt / "loss" / "spoilt.yaml",
-        "_target_: quarry.losses.info_nce.InfoNCE\ntemprature: 0.05\n",
-    )
-    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
-    environment |= {"QUARRY_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
-    processes = {
-        name: subprocess.Popen(
-            [sys.executable, *(part.replace("SPOILT", str(spoilt)) for part in command)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, command in COMMANDS.items()
-    }
-    yield Commands(runs, processes)
-    for process in processes.values():
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
@@ -208,6 +149,13 @@ def test_what_a_component_lacks_is_a_clear_error(primary: str, override: str, me
 
 
 @pytest.mark.usefixtures("_conf")
+@pytest.mark.parametrize("override", ["seed=tuesday", "evaluation.top_k=all", "run=[a]"])
+def test_a_typed_key_refuses_another_type(override: str) -> None:
+    with pytest.raises(ConfigCompositionException, match=override.split("=", maxsplit=1)[0]):
+        composed("eval", override)
+
+
+@pytest.mark.usefixtures("_conf")
 def test_training_under_the_wrong_primary_names_the_right_one() -> None:
     config = composed("eval", "task=train")
     with pytest.raises(UserError, match=r"run it with python train\.py"):
@@ -215,27 +163,32 @@ def test_training_under_the_wrong_primary_names_the_right_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "parts"),
+    ("script", "arguments", "parts"),
     [
-        ("unknown key", ["loss.temprature"]),
-        ("unknown top-level key", ["lerning_rate"]),
-        ("unknown option", ["loss/info_nec", "info_nce"]),
-        ("unknown group", ["retreiver"]),
-        ("null group", ["loss=null", "option"]),
-        ("wrong type", ["seed", "tuesday", "Integer"]),
-        ("key in an experiment", ["experiment/spoilt", "lerning_rate"]),
+        ("train.py", ["loss.temprature=0.1"], ["loss.temprature"]),
+        ("eval.py", ["retreiver=bm25"], ["retreiver"]),
+        ("train.py", ["loss=info_nec"], ["loss/info_nec", "info_nce"]),
+        ("train.py", ["loss=null"], ["loss=null", "takes one of its options"]),
+        ("train.py", ["--config-dir=.", "experiment=spoilt"], ["experiment/spoilt", "lerning"]),
     ],
+    ids=["key", "group", "option", "null", "experiment"],
 )
-def test_command_line_mistake_is_named(commands: Commands, name: str, parts: list[str]) -> None:
-    message = commands.message(name)
-    assert [part for part in parts if part not in message] == []
-
-
-def test_what_only_the_classes_can_tell_is_reported_at_once(
-    commands: Commands,
+def test_command_line_names_the_mistake_and_nothing_runs(
+    tmp_path: Path, script: str, arguments: list[str], parts: list[str]
 ) -> None:
-    message = commands.message("arguments")
-    assert "loss.temprature: quarry.losses.info_nce.InfoNCE takes no such argument" in message
-    assert "loss.temperature is needed by quarry.losses.info_nce.InfoNCE" in message
-    assert "foo: there is no such key" in message
-    assert "model/pooling=OPTION" in message
+    _write(tmp_path / "experiment" / "spoilt.yaml", "# @package _global_\nlerning: 1\n")
+    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+    process = subprocess.run(
+        [sys.executable, ROOT / script, *arguments],
+        cwd=tmp_path,
+        env=environment | {"QUARRY_RUNS": str(tmp_path / "runs")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 2, process.stderr
+    assert process.stdout == ""
+    assert "Traceback" not in process.stderr
+    assert [part for part in parts if part not in process.stderr] == []
+    assert not (tmp_path / "runs").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,3 +184,37 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(
     assert str(run / "checkpoints" / "last.ckpt") in result.err
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] < int(stopped[1])
+
+
+def test_a_finished_run_that_was_moved_reports_again_where_it_lies_now(
+    trained: tuple[Path, Result], command: Callable[..., Result], tmp_path: Path
+) -> None:
+    run, first = trained
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    shutil.rmtree(moved / "model")
+    before = (run / "metrics.json").stat().st_mtime_ns
+    result = command("train.py", "task=resume", f"run={moved}", "logger=none")
+    assert result.code == 0, result.err
+    assert result.last_line == first.last_line
+    assert_same_bits(run, moved)
+    assert (run / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_training_goes_on_from_a_saved_model_under_its_contract(
+    trained: tuple[Path, Result], command: Callable[..., Result], tmp_path: Path
+) -> None:
+    run, first = trained
+    result = command(
+        "train.py", "model=local", f"model.path={run}", "data.num_queries_per_update=16",
+        "benchmark.split=dev", "trainer.max_steps=1", "evaluation.every_n_steps=0", "logger=none",
+        f"hydra.run.dir={tmp_path / 'on'}",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    old, new = (
+        json.loads((folder / "model" / "quarry_contract.json").read_text())["settings"]
+        for folder in (run, tmp_path / "on")
+    )
+    assert new == old  # mean pooling and short texts, not the defaults of model=local
+    trained_before = dict(e.split("=") for e in first.last_line.split()[1:])["trained"]
+    assert f"untrained={trained_before}" in result.last_line

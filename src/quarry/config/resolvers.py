@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 
 def register_resolvers() -> None:
-    """Registers `${run_dir:}`, `${run_name:}`, `${is_terminal:}` and `${wandb_offline:}`."""
+    """Registers `${run_dir:}`, `${run_name:PATH}`, `${is_terminal:}` and `${wandb_offline:}`."""
     for resolver in (run_dir, run_name, is_terminal, wandb_offline):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
@@ -27,9 +27,9 @@ def run_dir() -> str:
     return "RUN_DIR"
 
 
-def run_name() -> str:
-    """The last part of the run directory's path."""
-    return run_dir().replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+def run_name(path: str) -> str:
+    """The last part of a run directory's path."""
+    return Path(path).name
 
 
 def is_terminal() -> bool:

@@ -148,11 +148,18 @@ def _call_violations(node: DictConfig, target: str, path: str) -> Iterator[str]:
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    """With the annotations as types, where they can be evaluated, and as text elsewhere."""
+    """With the annotations as types, where they can be evaluated, and as text elsewhere.
+
+    Some built-in functions have none: they are taken to accept whatever is written.
+    """
     try:
         return inspect.signature(function, eval_str=True)
     except Exception:  # noqa: BLE001 (libraries import some names for type checkers alone)
+        pass
+    try:
         return inspect.signature(function)
+    except ValueError:
+        return inspect.signature(lambda **anything: anything)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -183,7 +190,7 @@ def _type_name(hint: Any) -> str:
 
 def _rules(config: DictConfig) -> Iterator[str]:
     trainer = config.trainer
-    if trainer.devices not in (1, "1", "auto") or trainer.get("num_nodes", 1) != 1:
+    if trainer.devices not in (1, "1") or trainer.get("num_nodes", 1) != 1:
         yield (
             f"trainer.devices={trainer.devices}: this version runs in one process on one device; "
             "set trainer.devices=1"

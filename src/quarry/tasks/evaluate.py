@@ -9,14 +9,12 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
-from quarry.config.contract import apply_contract, explicit_keys
 from quarry.config.instantiate import build
 from quarry.config.validation import validate
 from quarry.data.datamodule import one_empty_batch
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars
 from quarry.evaluation.report import result_line, terminal_table, write_report
-from quarry.models.saved import read_contract
 from quarry.retrieval.retriever import Retriever
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
@@ -27,6 +25,7 @@ from quarry.tasks.parts import (
     build_trainer,
     built_loggers,
     record_start,
+    settle_contract,
 )
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation, metric_values
 from quarry.training.module import RetrievalModule
@@ -61,14 +60,6 @@ def evaluate(config: DictConfig) -> dict[str, float]:
             result_line=result_line([report], evaluator.measures[0]),
         )
     return metric_values(report)
-
-
-def settle_contract(config: DictConfig) -> dict[str, object]:
-    """Lets the contract of a model saved here win over defaults; what differs is returned."""
-    contract = read_contract(build(config.model).source())
-    if contract is None:
-        return {}
-    return apply_contract(config, contract, explicit=explicit_keys())
 
 
 def evaluate_model(

@@ -15,6 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+from quarry.config.contract import apply_contract, explicit_keys
 from quarry.config.instantiate import build, build_named
 from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
@@ -40,6 +41,14 @@ class ModelParts:
         return partial(
             _encoder, tokenizer=self.tokenizer, max_tokens_per_batch=max_tokens_per_batch
         )
+
+
+def settle_contract(config: DictConfig) -> dict[str, object]:
+    """Lets the contract of a model saved here win over defaults; what differs is returned."""
+    contract = read_contract(build(config.model).source())
+    if contract is None:
+        return {}
+    return apply_contract(config, contract, explicit=explicit_keys())
 
 
 def build_model_parts(config: DictConfig) -> ModelParts:

@@ -22,7 +22,7 @@ def resume(config: DictConfig) -> dict[str, float]:
     refused = [key for key in explicit_keys() if not _is_harmless(key)]
     if refused:
         raise UserError(
-            f"task=resume takes everything from {run.resolved_config}; {', '.join(refused)} would "
+            f"task=resume takes everything from {run.config}; {', '.join(refused)} would "
             "change the result. Leave it out, or start a new run."
         )
     if not run.checkpoint.exists():
@@ -30,9 +30,10 @@ def resume(config: DictConfig) -> dict[str, float]:
             f"{run.path} has no {run.checkpoint.relative_to(run.path)}: it was stopped before the "
             "first checkpoint. Start it again as a new run."
         )
-    stored = OmegaConf.load(run.resolved_config)
+    # unresolved: where the run lies now, and whether a person watches, may have changed
+    stored = OmegaConf.load(run.config)
     assert isinstance(stored, DictConfig)
-    stored.trainer.enable_progress_bar = config.trainer.enable_progress_bar
+    stored.paths.run_dir = str(run.path)
     if "logger" in explicit_keys():
         stored.logger = config.logger
     with logs_to(run.log):

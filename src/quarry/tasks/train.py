@@ -31,6 +31,7 @@ from quarry.tasks.parts import (
     build_trainer,
     built_loggers,
     record_start,
+    settle_contract,
 )
 from quarry.training.callbacks.loss_history import LossHistory
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation, metric_values
@@ -45,9 +46,10 @@ def train(config: DictConfig) -> dict[str, float]:
     """Runs a training job from the start; returns the final metrics by name."""
     quiet_libraries()
     validate(config, primary="train")
+    differences = settle_contract(config)
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
-        record_start(config, run)
+        record_start(config, run, contract_differences=differences)
         return fit(config, run, checkpoint=None)
 
 

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from quarry.config.contract import apply_contract, contract_of, explicit_keys
+from quarry.config.instantiate import build
+from quarry.data.prompts import Prompt
+from quarry.errors import UserError
+from quarry.models.pooling.mean import Mean
+
+PROMPT = {
+    "_target_": "quarry.data.prompts.Prompt",
+    "query": "Query:{text}",
+    "document": "Passage:{text}",
+    "has_eos": True,
+    "max_query_length": 32,
+    "max_document_length": 156,
+}
+MEAN = {"_target_": "quarry.models.pooling.mean.Mean"}
+LAST = {"_target_": "quarry.models.pooling.last_token.LastToken"}
+
+
+def _config(**model: Any) -> DictConfig:
+    """What eval.py composes before it has seen the model."""
+    prompt = PROMPT | {"query": "{text}", "document": "{text}", "max_query_length": 512}
+    return OmegaConf.create(
+        {
+            "model": {"revision": None, "dtype": "float32", "pooling": LAST}
+            | {"is_causal": True, "is_normalized": True}
+            | model,
+            "loss": {"temperature": 0.02},
+            "prompt": prompt,
+        }
+    )
+
+
+def _contract(**settings: Any) -> dict[str, Any]:
+    stored = {
+        "prompt": PROMPT,
+        "model.pooling": MEAN,
+        "model.is_causal": False,
+        "model.is_normalized": True,
+    }
+    return {"format": 1, "settings": copy.deepcopy(stored | settings)}
+
+
+def test_the_stored_contract_wins_over_defaults() -> None:
+    config = _config()
+    assert apply_contract(config, _contract(), explicit=["model.path", "benchmark"]) == {}
+    assert OmegaConf.to_container(config.prompt) == PROMPT
+    assert config.model.pooling == MEAN
+    assert config.model.is_causal is False
+    assert isinstance(build(config.prompt), Prompt)
+    assert isinstance(build(config.model.pooling), Mean)
+
+
+def test_an_explicit_key_wins_and_is_recorded() -> None:
+    config = _config(is_causal=True)
+    config.prompt.max_query_length = 64
+    differences = apply_contract(
+        config, _contract(), explicit=["prompt.max_query_length", "model.is_causal"]
+    )
+    used = PROMPT | {"max_query_length": 64}
+    assert OmegaConf.to_container(config.prompt) == used
+    assert config.model.is_causal is True
+    assert config.model.pooling == MEAN
+    assert differences == {
+        "prompt": {"contract": PROMPT, "used": used},
+        "model.is_causal": {"contract": False, "used": True},
+    }
+    json.dumps(differences)  # it goes into provenance.json
+
+
+def test_an_explicit_key_that_agrees_is_no_difference() -> None:
+    config = _config()
+    config.prompt.max_query_length = 32
+    assert apply_contract(config, _contract(), explicit=["prompt.max_query_length"]) == {}
+
+
+def test_an_explicit_group_wins_whole_and_is_recorded() -> None:
+    config = _config()
+    wanted = OmegaConf.to_container(config.prompt)
+    differences = apply_contract(config, _contract(), explicit=["prompt", "model/pooling"])
+    assert OmegaConf.to_container(config.prompt) == wanted
+    assert config.model.pooling == LAST
+    assert differences["prompt"] == {"contract": PROMPT, "used": wanted}
+    assert differences["model.pooling"] == {"contract": MEAN, "used": LAST}
+
+
+def test_the_name_of_another_key_is_no_explicit_choice() -> None:
+    config = _config()
+    explicit = ["prompt.max_query_length_2", "model", "xprompt.has_eos"]
+    assert apply_contract(config, _contract(), explicit=explicit) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.pooling", {"_target_": "os.system", "command": "true"}),
+        ("model.pooling", {"_target_": "quarry.models.pooling.mean.torch.os.system"}),
+        ("model.pooling", {"_target_": "quarry.models.pooling.mean.torch.nn.Identity"}),
+        ("model.pooling", {"_target_": "quarry.models.pooling.missing.Missing"}),
+        ("model.pooling", {"_target_": ["os.system"]}),
+        ("model.pooling", {}),
+        ("model.pooling", "mean"),
+        ("model.pooling", None),
+        ("model.pooling", PROMPT),
+        ("model.pooling", MEAN | {"_args_": ["x"]}),
+        ("model.pooling", MEAN | {"_partial_": True}),
+        ("prompt", {"_target_": "quarry.data.prompts.string.Formatter"}),
+        ("prompt", PROMPT | {"_target_": "quarry.data.prompts_of_mine.Prompt"}),
+        ("prompt", PROMPT | {"query": {"_target_": "os.getcwd"}}),
+        ("prompt", PROMPT | {"query": [{"_target_": "os.getcwd"}]}),
+        ("prompt", PROMPT | {"query": "{text} ${oc.env:HOME}"}),
+        ("prompt", PROMPT | {"max_query_length": "many"}),
+        ("prompt", PROMPT | {"colour": "red"}),
+        ("prompt", [PROMPT]),
+        ("model.is_causal", "yes"),
+        ("model.is_causal", {"_target_": "os.getcwd"}),
+        ("model.is_normalized", None),
+    ],
+)
+def test_a_contract_chooses_nothing_but_prompts_poolings_and_plain_values(
+    key: str, value: Any
+) -> None:
+    for explicit in ([], [key]):
+        with pytest.raises(UserError, match=r"quarry_contract\.json"):
+            apply_contract(_config(), _contract(**{key: value}), explicit=explicit)
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [
+        {},
+        {"format": 1},
+        {"format": 2, "settings": _contract()["settings"]},
+        {"format": 1, "settings": {"prompt": PROMPT}},
+        {"format": 1, "settings": _contract()["settings"] | {"model.path": "x"}},
+        {"format": 1, "settings": ["prompt"]},
+    ],
+)
+def test_an_unknown_format_is_refused(contract: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="this version reads format 1"):
+        apply_contract(_config(), contract, explicit=[])
+
+
+def test_a_contract_written_here_is_read_back_unchanged() -> None:
+    config = _config(revision="abc", is_causal=False)
+    written = contract_of(config, eos_token_id=7, source="DIR")
+    stored = json.loads(json.dumps(written))
+    assert stored["base"] == {"source": "DIR", "revision": "abc"}
+    assert (stored["eos_token_id"], stored["dtype"], stored["temperature"]) == (7, "float32", 0.02)
+    other = _config(pooling=MEAN)
+    other.prompt.query = "other {text}"
+    assert apply_contract(other, stored, explicit=[]) == {}
+    assert contract_of(other, eos_token_id=7, source="DIR")["settings"] == stored["settings"]
+
+
+def test_explicit_keys_are_those_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert explicit_keys() == []
+    (tmp_path / "one.yaml").write_text("a: 1\nb: {c: 2}\n")
+    overrides = ["a=2", "b.c='x=y'", "+d=1", "hydra.job.name=x", "++e.f=1", "~a"]
+    with initialize_config_dir(config_dir=str(tmp_path), version_base="1.3"):
+        config = compose("one", overrides=overrides, return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: config.hydra)
+    assert explicit_keys() == ["a", "b.c", "d", "e.f", "a"]
+    config.hydra.overrides.task = ["model/pooling=mean", "retriever@baseline=bm25"]
+    assert explicit_keys() == ["model/pooling", "retriever"]

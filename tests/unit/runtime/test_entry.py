@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from hydra.errors import ConfigCompositionException, InstantiationException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError
+
+from quarry.errors import Interrupted, MissingPathError, UserError
+from quarry.runtime.entry import shows_user_errors
+
+
+@pytest.fixture(autouse=True)
+def _as_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # put back afterwards: the code under test sets it
+
+
+def _end(error: BaseException) -> int:
+    """The exit code that an error ends the process with."""
+    with pytest.raises(SystemExit) as caught, shows_user_errors():
+        raise error
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("kind", [UserError, MissingPathError])
+def test_a_users_mistake_is_its_message_and_code_2(
+    capsys: pytest.CaptureFixture[str], kind: type[Exception]
+) -> None:
+    assert _end(kind("data.path=x: no such file.\nGive one.")) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "\nError: data.path=x: no such file.\nGive one.\n")
+
+
+def test_hydra_errors_bring_what_caused_them(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ConfigCompositionException("In 'experiment/x': composing failed")
+    error.__cause__ = ConfigAttributeError("Key 'lerning' not in 'TrainSchema'")
+    assert _end(error) == 2
+    assert capsys.readouterr().err == (
+        "\nError: In 'experiment/x': composing failed\nKey 'lerning' not in 'TrainSchema'\n"
+    )
+
+
+def test_a_cause_that_is_told_already_is_not_told_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = ConfigCompositionException("composing failed: bad key")
+    error.__cause__ = ConfigAttributeError("bad key")
+    assert _end(error) == 2
+    assert capsys.readouterr().err == "\nError: composing failed: bad key\n"
+
+
+def test_an_error_without_words_shows_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _end(ConfigCompositionException("")) == 2
+    assert "ConfigCompositionException" in capsys.readouterr().err
+
+
+def test_a_missing_value_is_a_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    config = OmegaConf.create({"seed": "???"})
+    with pytest.raises(SystemExit) as caught, shows_user_errors():
+        print(config.seed)
+    assert caught.value.code == 2
+    assert "seed" in capsys.readouterr().err
+
+
+def test_a_null_group_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["train.py", "data.path=null", "loss=null", "retriever@baseline=NULL", "seed=1"]
+    monkeypatch.setattr("sys.argv", arguments)
+    error = ValueError("Config group override must be a string or a list. Got NoneType")
+    assert _end(error) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("\nError: loss=null, retriever@baseline=NULL: a group cannot be null")
+    assert "option none" in err
+
+
+def test_ctrl_c_is_130_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _end(KeyboardInterrupt()) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_interrupted_run_is_130_and_says_where_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _end(Interrupted("after step 3, saved in DIR")) == 130
+    assert capsys.readouterr().err == "\nInterrupted: after step 3, saved in DIR\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("shapes differ"),
+        RuntimeError("ours"),
+        AssertionError("ours"),
+        FileNotFoundError("ours"),
+        InstantiationException("a class of ours failed"),
+    ],
+)
+def test_any_other_error_is_ours_and_keeps_its_traceback(
+    capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    with pytest.raises(type(error)) as caught, shows_user_errors():
+        raise error
+    assert caught.value is error
+    assert capsys.readouterr().err == ""
+
+
+def test_full_errors_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(UserError, match="as it is"), shows_user_errors():
+        raise UserError("as it is")
+
+
+def test_hydra_is_told_not_to_report_by_itself() -> None:
+    with shows_user_errors():
+        assert os.environ["HYDRA_FULL_ERROR"] == "1"

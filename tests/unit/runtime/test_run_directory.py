@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quarry.errors import MissingPathError, UserError
+from quarry.runtime.run_directory import RunDirectory
+
+
+def test_create_makes_the_folder_and_keeps_what_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "notes.txt").write_text("mine")
+    assert RunDirectory.create(tmp_path / "a" / "b").path == tmp_path / "a" / "b"
+    assert (tmp_path / "a" / "b" / "notes.txt").read_text() == "mine"
+    assert RunDirectory.create(str(tmp_path / "c" / "d")).path.is_dir()
+
+
+def test_create_refuses_a_directory_that_holds_a_run(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path)
+    run.config.write_text("seed: 1\n")
+    with pytest.raises(UserError) as caught:
+        RunDirectory.create(tmp_path)
+    assert f"task=resume run={tmp_path}" in str(caught.value)
+    assert "hydra.run.dir" in str(caught.value)
+
+
+def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = RunDirectory.create("runs/one")
+    assert run.path == tmp_path / "runs" / "one"
+    run.resolved_config.write_text("seed: 1\n")
+    assert RunDirectory.open("runs/one") == run
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert RunDirectory.open("~/runs/one") == run
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [(None, "run=DIR"), ("nowhere", r"run=nowhere .*config_resolved\.yaml")]
+)
+def test_open_refuses_what_is_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingPathError, match=message):
+        RunDirectory.open(path)
+
+
+def test_names_are_fixed() -> None:
+    run = RunDirectory(Path("/run"))
+    assert [
+        str(path)
+        for path in (
+            run.config,
+            run.resolved_config,
+            run.provenance,
+            run.checkpoint,
+            run.model,
+            run.metrics,
+            run.log,
+        )
+    ] == [
+        "/run/config.yaml",
+        "/run/config_resolved.yaml",
+        "/run/provenance.json",
+        "/run/checkpoints/last.ckpt",
+        "/run/model",
+        "/run/metrics.json",
+        "/run/run.log",
+    ]
