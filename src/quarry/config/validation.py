@@ -195,6 +195,8 @@ def _rules(config: DictConfig) -> Iterator[str]:
             f"trainer.devices={trainer.devices}: this version runs in one process on one device; "
             "set trainer.devices=1"
         )
+    if config.run is not None:
+        yield f"run={config.run} has no effect here: did you mean task=resume?"
     if config.evaluation.max_tokens_per_batch < 1:
         yield "evaluation.max_tokens_per_batch must be at least 1 (tokens in one forward pass)"
     if config.evaluation.every_n_steps < 0:
@@ -218,6 +220,11 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
         )
     if "path" in data.examples and data.path is None:
         yield "data.path is not set: where is the training data? data.path=FILE_OR_DIR"
+    for key in ("path", "corpus_path", "split"):
+        if data[key] is not None and key not in data.examples:
+            yield f"data.{key}={data[key]} has no effect: this training set takes no {key}"
+    if config.trainer.max_steps == 0:
+        yield "trainer.max_steps=0 trains nothing: use eval.py, or -1 for no limit"
     if data.num_hard_negatives < 0 or data.num_workers < 0:
         yield "data.num_hard_negatives and data.num_workers must be 0 or more"
     if config.trainer.get("accumulate_grad_batches", 1) != 1:

@@ -15,7 +15,8 @@ class InfoNCE:
 
     The passages of the other queries are in_batch_negatives, a query's own further passages its
     hard_negatives (van den Oord et al. 2018, arXiv 1807.03748; Karpukhin et al. 2020, arXiv
-    2004.04906). No gather happens here: what is handed over is the contrast set.
+    2004.04906). A passage that answers two queries of a contrast set counts as a negative of one of
+    them, as in the study's recipe. No gather happens here: what is handed over is the contrast set.
 
     Args:
         temperature: what similarities are divided by; small sharpens. RepLLaMA uses 0.01.

@@ -15,6 +15,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
+from quarry.errors import UserError
+
 PACKED = "quarry_packed"
 """Name under which the function is registered."""
 
@@ -40,6 +42,8 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention within each text of a packed batch.
@@ -55,6 +59,11 @@ def packed_attention(
     Returns:
         [1, num_tokens, num_heads, head_dim], and None where transformers expects weights.
     """
+    if softcap is not None or s_aux is not None:
+        raise UserError(
+            f"{type(module).__name__} caps its attention scores or adds sinks to them, which "
+            "packed attention does not do: its embeddings would be wrong. Use another architecture."
+        )
     assert attention_mask is None, "text borders are in cu_seq_lens_q alone"
     assert query.shape[0] == 1, "packed attention takes one flat row"
     window = _window(sliding_window, is_causal=is_causal)

@@ -88,7 +88,7 @@ def build_trainer(
         callbacks=list(callbacks),
         logger=list(loggers),
         default_root_dir=config.paths.run_dir,
-        use_distributed_sampler=False,  # our sampler shards by itself
+        use_distributed_sampler=False,  # our sampler alone decides the order
         enable_model_summary=False,
         num_sanity_val_steps=0,
         **more,

@@ -11,7 +11,7 @@ from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.parts import record_resume
 from quarry.tasks.train import fit
 
-HARMLESS = ("task", "run", "logger", "hydra", "paths.cache_dir", "trainer.enable_progress_bar")
+HARMLESS = ("task", "run", "logger", "hydra")
 """Overrides that cannot change the result."""
 
 
@@ -34,7 +34,7 @@ def resume(config: DictConfig) -> dict[str, float]:
     stored = OmegaConf.load(run.config)
     assert isinstance(stored, DictConfig)
     stored.paths.run_dir = str(run.path)
-    if "logger" in explicit_keys():
+    if any(key == "logger" or key.startswith("logger.") for key in explicit_keys()):
         stored.logger = config.logger
     with logs_to(run.log):
         record_resume(run)

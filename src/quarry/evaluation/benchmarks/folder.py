@@ -36,7 +36,7 @@ def folder_benchmark(
             "benchmark.path is not set. benchmark=folder reads a BEIR folder, or a folder of them: "
             "benchmark.path=DIR."
         )
-    found = {folder.name: folder for folder in find_sets(Path(path).expanduser())}
+    found = {folder.resolve().name: folder for folder in find_sets(Path(path).expanduser())}
     chosen = list(found) if sets is None else list(sets)
     unknown = [name for name in chosen if name not in found]
     if unknown:

@@ -56,15 +56,28 @@ class LastCheckpoint(Checkpoint):
                 return
             if step > self.last_saved_step:
                 self._save(trainer)
-            raise Interrupted(
-                f"{self._interrupted_by} after step {step}. Saved: {self.path}. Go on with: "
-                f"python train.py task=resume run={self.path.parent.parent}"
-            )
+            self._stop(trainer)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._interrupted_by is not None:  # in the last evaluation: its step is saved
+            self._stop(trainer)
+
+    def on_exception(self, *_: Any) -> None:
+        self._restore_handlers()
+
+    def teardown(self, *_: Any) -> None:
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         self._old_handlers.clear()
+
+    def _stop(self, trainer: pl.Trainer) -> None:
+        raise Interrupted(
+            f"{self._interrupted_by} after step {trainer.global_step}. Saved: {self.path}. Go on "
+            f"with: python train.py task=resume run={self.path.parent.parent}"
+        )
 
     def _save(self, trainer: pl.Trainer) -> None:
         with replacing(self.path) as partial:
