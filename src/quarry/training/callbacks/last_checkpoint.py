@@ -65,7 +65,7 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, *_: Any) -> None:
         self._restore_handlers()
 
-    def teardown(self, *_: Any) -> None:
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._restore_handlers()
 
     def _restore_handlers(self) -> None:
