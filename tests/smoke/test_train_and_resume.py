@@ -218,29 +218,3 @@ def test_training_goes_on_from_a_saved_model_under_its_contract(
     assert new == old  # mean pooling and short texts, not the defaults of model=local
     trained_before = dict(e.split("=") for e in first.last_line.split()[1:])["trained"]
     assert f"untrained={trained_before}" in result.last_line
-
-
-def test_ctrl_c_in_the_last_evaluation_stops_and_resumes(
-    trained: tuple[Path, Result],
-    command: Callable[..., Result],
-    environment: dict[str, str],
-    tmp_path: Path,
-) -> None:
-    whole, first = trained
-    run = tmp_path / "late"
-    process = start(environment, run, *STEPS, "logger=none")
-    wait_until((run / "checkpoints" / "last.ckpt").exists)
-    wait_until(lambda: torch_step(run) == 6)  # saved at the last update, before the evaluation
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    if process.returncode == 130:  # else the evaluation was over before the signal came
-        assert "after step 6" in output
-        assert not (run / "model").exists()
-        result = command("train.py", "task=resume", f"run={run}")
-        assert result.last_line == first.last_line
-    assert_same_bits(whole, run)
-
-
-def torch_step(run: Path) -> int:
-    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    return int(state["global_step"])

@@ -10,6 +10,6 @@ from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 
 
 def stdlib_code_benchmark(*, split: str, cache_dir: str | Path) -> Benchmark:
-    """One set. Ids of queries and documents agree because they are pairs: self matches stay."""
+    """One set, the pairs of `split` ("test" or "dev"): each query has one document."""
     load = partial(stdlib_code_set, split=split, cache_dir=Path(cache_dir).expanduser())
     return Benchmark(name="stdlib_code", sets=[BenchmarkSet(name="stdlib_code", load=load)])

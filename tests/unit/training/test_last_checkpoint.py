@@ -1,0 +1,53 @@
+"""Ctrl-C between two steps and in the last evaluation: saved, told, and the handlers given back."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from helpers.training import fit
+from quarry.errors import Interrupted
+from quarry.training.callbacks.last_checkpoint import LastCheckpoint
+
+
+class InterruptAt(pl.Callback):
+    """Sends SIGINT to this process in one hook, as Ctrl-C would."""
+
+    def __init__(self, hook: str) -> None:
+        setattr(self, hook, self._interrupt)
+
+    def _interrupt(self, *_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(("hook", "step"), [("on_train_batch_end", 1), ("on_train_end", 3)])
+def test_an_interrupted_run_is_saved_and_says_where(tmp_path: Path, hook: str, step: int) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = LastCheckpoint(path=path, every_n_steps=100)
+    with pytest.raises(Interrupted, match=f"SIGINT after step {step}.*run={tmp_path}"):
+        fit(
+            lambda weight, x: weight * x,
+            [1, 1, 1],
+            InterruptAt(hook),
+            checkpoint,
+            enable_checkpointing=True,
+        )
+    assert torch.load(path, weights_only=True)["global_step"] == step
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_last_step_is_saved_whatever_the_interval(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    fit(
+        lambda weight, x: weight * x,
+        [1, 1, 1],
+        LastCheckpoint(path=path, every_n_steps=2),
+        enable_checkpointing=True,
+    )
+    assert torch.load(path, weights_only=True)["global_step"] == 3
