@@ -77,12 +77,15 @@ class TokenBatch:
         position_ids: [num_tokens] int64, counting from 0 within each text.
         cu_seqlens: [num_texts + 1] int32, where each text begins; the last entry is num_tokens.
         max_seqlen: tokens in the longest text.
+        pool_starts: [num_texts] int32, where in the row the last copy of each text begins, for
+            prompts that repeat the text; with any other prompt where the text begins.
     """
 
     input_ids: Tensor
     position_ids: Tensor
     cu_seqlens: Tensor
     max_seqlen: int
+    pool_starts: Tensor
 
     def __len__(self) -> int:
         """Number of texts."""
@@ -98,6 +101,7 @@ class TokenBatch:
             input_ids=self.input_ids.to(device, non_blocking=non_blocking),
             position_ids=self.position_ids.to(device, non_blocking=non_blocking),
             cu_seqlens=self.cu_seqlens.to(device, non_blocking=non_blocking),
+            pool_starts=self.pool_starts.to(device, non_blocking=non_blocking),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import netrc
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,8 +14,8 @@ from omegaconf import OmegaConf
 
 
 def register_resolvers() -> None:
-    """Registers `${run_dir:}`, `${run_name:PATH}`, `${is_terminal:}` and `${wandb_offline:}`."""
-    for resolver in (run_dir, run_name, is_terminal, wandb_offline):
+    """Registers every function below as `${name:...}`."""
+    for resolver in (run_dir, run_name, is_terminal, wandb_offline, on_gpu, hub_id):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
@@ -35,6 +36,23 @@ def run_name(path: str) -> str:
 def is_terminal() -> bool:
     """Whether a person is watching; progress bars are for them."""
     return sys.stderr.isatty()
+
+
+def on_gpu(with_gpu: str, without: str) -> str:
+    """One of two values, by whether there is a CUDA device."""
+    import torch
+
+    return with_gpu if torch.cuda.is_available() else without
+
+
+def hub_id(size: str, hub_ids: Mapping[str, str]) -> str | None:
+    """The hub id of a size of a model family; none for its replica, "tiny"."""
+    if size != "tiny" and size not in hub_ids:
+        raise ValueError(
+            f"model.size={size} was never published; there are {', '.join(hub_ids)} and tiny (a "
+            "small random replica)"
+        )
+    return hub_ids.get(size)
 
 
 def wandb_offline() -> bool:

@@ -8,23 +8,26 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from quarry.data.tokenization import TokenizedText
 from quarry.errors import UserError
 from quarry.types import TokenBatch
 
 
-def pack(texts: Sequence[ArrayLike]) -> TokenBatch:
+def pack(texts: Sequence[TokenizedText]) -> TokenBatch:
     """Lays the token ids of several texts end to end. Every text has at least one token."""
-    rows = [np.asarray(ids, dtype=np.int64) for ids in texts]
+    rows = [text.ids for text in texts]
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     assert lengths.size, "nothing to pack"
     assert lengths.min() > 0, "a text without tokens cannot be packed"
     cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
+    pool_starts = cu_seqlens[:-1] + np.array([text.pool_start for text in texts])
     positions = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], lengths)
     return TokenBatch(
         input_ids=torch.from_numpy(np.concatenate(rows)),
         position_ids=torch.from_numpy(positions),
         cu_seqlens=torch.from_numpy(cu_seqlens.astype(np.int32)),
         max_seqlen=int(lengths.max()),
+        pool_starts=torch.from_numpy(pool_starts.astype(np.int32)),
     )
 
 

@@ -1,62 +1,134 @@
-"""Prompts: how a text of either role is dressed, and how much of it a model is fed."""
+"""Prompts are data: how a text of either role is dressed, and how much of it a model is fed."""
 
 from __future__ import annotations
 
 import string
 from dataclasses import dataclass
+from typing import Literal
 
 from quarry.errors import UserError
 from quarry.types import ROLES, Document, Query, Role
 
+END_OF_TOKENIZER = "eos"
+"""`end_token` of a prompt that ends texts with whatever token the tokenizer ends them with."""
+
+TITLE_AND_TEXT = "{title} {text}"
+"""In a document template: the title, a space and the text, the space even where there is no title."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Template:
+    """A template taken apart.
+
+    Attributes:
+        literals: what stands before, between and after the places of the text; one more than there
+            are places.
+        keeps_empty_title: a document's title is followed by a space even where it is empty.
+    """
+
+    literals: tuple[str, ...]
+    keeps_empty_title: bool = False
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
-    """Templates with the one field `{text}`; a document's title stands before its text.
+    """Templates of both roles, and the rules that they are applied by.
+
+    A template holds the field `{text}` once, or twice for a prompt that repeats the text (Echo,
+    arXiv 2402.15449). A document's title stands before its text, one space between; a template
+    that says `{title} {text}` keeps that space where there is no title, as Tevatron does.
+    `{instruction}` stands for `instruction`.
 
     Attributes:
-        query: template of a query, such as "Query:{text}".
-        document: template of a passage or document, such as "Passage:{text}".
-        has_eos: whether the tokenizer's end token is appended.
-        max_query_length, max_document_length: tokens, template and end token included.
+        query, document: the templates, such as "Query:{text}".
+        instruction: what `{instruction}` stands for.
+        is_chat: the template is the user's turn in the chat template of the model's tokenizer,
+            without a system message of ours: the template's own default, if it has one, is used.
+        assistant: with `is_chat`, what the assistant's turn begins with; the prompt is cut there.
+        end_token: appended after the text was cut, by id: "eos" is the tokenizer's own end token,
+            anything else a special token such as "<|endoftext|>"; null: nothing is appended.
+        max_query_length, max_document_length: in tokens. The text is cut to fit, never the
+            template or the end token.
+        length_counts: "all": the lengths include template and end token. "text": they are those of
+            the text alone, and the template comes on top.
     """
 
     query: str = "{text}"
     document: str = "{text}"
-    has_eos: bool = True
+    instruction: str | None = None
+    is_chat: bool = False
+    assistant: str | None = None
+    end_token: str | None = END_OF_TOKENIZER
     max_query_length: int = 512
     max_document_length: int = 512
+    length_counts: Literal["all", "text"] = "all"
 
     def __post_init__(self) -> None:
         for role in ROLES:
-            self.split(role)
+            self.template(role)
+            if self.max_length(role) < 1:
+                raise UserError(f"prompt.max_{role}_length={self.max_length(role)}: at least 1.")
+        if self.assistant is not None and not self.is_chat:
+            raise UserError(
+                f"prompt.assistant={self.assistant!r} has no effect without prompt.is_chat=true: "
+                "only a chat template has an assistant's turn."
+            )
+        if self.length_counts not in ("all", "text"):
+            raise UserError(f"prompt.length_counts={self.length_counts!r}: all or text.")
 
     def max_length(self, role: Role) -> int:
-        """Tokens that a text of this role may take, template and end token included."""
+        """Tokens that a text of this role may take; `length_counts` says what is counted."""
         return self.max_query_length if role == "query" else self.max_document_length
 
-    def split(self, role: Role) -> tuple[str, str]:
-        """The literal text before and after the text of this role."""
-        template = getattr(self, role)
+    def template(self, role: Role) -> Template:
+        """The template of this role, taken apart."""
+        template = self.query if role == "query" else self.document
         try:
-            # a doubled brace ends a piece, too, so there may be several on either side of the field
+            # a doubled brace ends a piece, too, so literals may come in several pieces
             pieces = list(string.Formatter().parse(template))
         except ValueError as error:
             raise UserError(
                 f"prompt.{role}={template!r}: {error}. Write literal braces as {{{{ and }}}}."
             ) from error
-        fields = [tuple(field) for _, *field in pieces if field[0] is not None]
-        if fields != [("text", "", None)]:
-            raise UserError(
-                f"prompt.{role}={template!r} must hold the field {{text}} once, as it stands here, "
-                "and no other field. Write literal braces as {{ and }}."
-            )
-        literals = [literal for literal, *_ in pieces]
-        border = 1 + next(i for i, (_, name, *_) in enumerate(pieces) if name is not None)
-        return "".join(literals[:border]), "".join(literals[border:])
+        literals, fields = [""], []
+        for literal, *field in pieces:
+            literals[-1] += literal
+            if field[0] is None:
+                continue
+            if field[1:] != ["", None]:
+                raise self._refused(role, template)
+            if field[0] == "instruction" and self.instruction is not None:
+                literals[-1] += self.instruction
+            else:
+                fields.append(field[0])
+                literals.append("")
+        return self._checked(role, template, fields, literals)
+
+    def _checked(
+        self, role: Role, template: str, fields: list[str], literals: list[str]
+    ) -> Template:
+        has_title = role == "document" and TITLE_AND_TEXT in template
+        if has_title:
+            keeps = fields == ["title", "text"] and literals.pop(1) == " "
+        else:
+            keeps = fields in (["text"], ["text", "text"])
+        if not keeps:
+            raise self._refused(role, template)
+        return Template(literals=tuple(literals), keeps_empty_title=has_title)
+
+    def _refused(self, role: Role, template: str) -> UserError:
+        return UserError(
+            f"prompt.{role}={template!r} must hold the field {{text}} once, or twice to repeat it"
+            + (f", or {TITLE_AND_TEXT} once" if role == "document" else "")
+            + ". {instruction} may stand anywhere if prompt.instruction is set; there is no other "
+            "field. Write literal braces as {{ and }}."
+        )
 
 
-def joined_text(item: Query | Document) -> str:
+def joined_text(item: Query | Document, *, keeps_empty_title: bool = False) -> str:
     """The text that is encoded: a query's text; a document's title and text, one space between."""
-    if isinstance(item, Document) and item.title:
-        return f"{item.title} {item.text}" if item.text else item.title
+    if not isinstance(item, Document):
+        return item.text
+    if item.title or keeps_empty_title:
+        return f"{item.title} {item.text}" if item.text or keeps_empty_title else item.title
     return item.text

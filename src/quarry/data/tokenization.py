@@ -3,104 +3,159 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from quarry.data.prompts import Prompt, joined_text
+from quarry.data.prompts import Prompt
+from quarry.data.rendering import Frame, build_frames
 from quarry.errors import UserError
 from quarry.types import ROLES, Document, Query, Role
 
-TokenIds = NDArray[np.int64]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizedText:
+    """A framed text as token ids.
+
+    Attributes:
+        ids: [num_tokens] int64, at least one.
+        pool_start: the first token that a pooling of the last copy looks at; 0 but for prompts
+            that repeat the text.
+    """
+
+    ids: NDArray[np.int64]
+    pool_start: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 class TextTokenizer:
     """Turns queries and documents into token ids that fit the prompt's lengths.
 
-    The template's own tokens and the end token are reserved first; only the text is cut. The end
-    token is appended by id, so no tokenizer setting can lose or double it, and an empty text
-    still becomes its template and end token.
+    A framed text is tokenised as one string, since byte-pair merges cross the border between
+    template and text exactly as they do in published recipes. Only the text is cut, in front of
+    the first token that does not fit. The end token is appended by id, so no tokenizer setting can
+    lose or double it, and an empty text still becomes its template and end token.
 
     Args:
         tokenizer: any fast Hugging Face tokenizer.
         prompt: templates, lengths and the end-token rule of both roles.
 
+    Attributes:
+        frames: what surrounds a text of each role.
+
     Raises:
-        UserError: the tokenizer has no end token, or a template leaves no room for text; when
-            called: an empty text gets no token at all, since neither template nor end token add
-            one.
+        UserError: the tokenizer lacks what the prompt needs (see `rendering.build_frames`), or a
+            template leaves no room for text; when called: an empty text gets no token at all,
+            since neither template nor end token add one.
     """
 
     def __init__(self, *, tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> None:
-        if prompt.has_eos and tokenizer.eos_token_id is None:
-            raise UserError(
-                f"The tokenizer of {tokenizer.name_or_path!r} names no end token, and "
-                "prompt.has_eos=true needs one. Set eos_token in its tokenizer_config.json, or "
-                "prompt.has_eos=false."
-            )
         # the template's head stands before the text: a tokenizer that cuts there would cut it off
         tokenizer.truncation_side = "right"
         self.tokenizer = tokenizer
         self.prompt = prompt
-        self._frame = {role: self._build_frame(role) for role in ROLES}
+        self.frames = build_frames(tokenizer, prompt)
+        self._room = {role: self._room_for_text(role) for role in ROLES}
 
-    def __call__(self, items: Sequence[Query | Document], role: Role) -> list[TokenIds]:
-        """Token ids of each item, in order. Length at least 1 and at most the prompt's."""
-        before, after = self._frame[role]
-        room = self.prompt.max_length(role) - len(before) - len(after)
-        lead = self.prompt.split(role)[0]
-        texts = [lead + joined_text(item) for item in items]
-        if not texts:
+    def __call__(self, items: Sequence[Query | Document], role: Role) -> list[TokenizedText]:
+        """Token ids of each item, in order."""
+        frame = self.frames[role]
+        if not items:
             return []
+        texts, rows = self._fitted([frame.text_of(item) for item in items], role)
+        result = []
+        for item, text, ids in zip(items, texts, rows, strict=True):
+            row = np.array([*frame.start_ids, *ids, *frame.end_ids], dtype=np.int64)
+            if not row.size:
+                raise UserError(
+                    f"The {role} {_id_of(item)!r} has no tokens, its text is {item.text[:40]!r}: "
+                    "with prompt.end_token=null and no template nothing is added to it. Set "
+                    f"prompt.end_token=eos, give prompt.{role} a template, or take the text out."
+                )
+            start = self._last_copy(frame, text, ids, role) if frame.num_copies > 1 else 0
+            result.append(TokenizedText(ids=row, pool_start=start))
+        return result
+
+    def _fitted(self, texts: list[str], role: Role) -> tuple[list[str], list[list[int]]]:
+        """The texts, cut where they are too long, and their ids without start and end ids."""
+        frame, limit = self.frames[role], self.prompt.max_length(role)
+        budget = limit - len(frame.start_ids) - len(frame.end_ids)
+        is_open = frame.num_copies == 1 and not frame.literals[1]
+        if is_open and self.prompt.length_counts == "all":  # nothing follows: the row can be cut
+            return texts, self._encode([frame.render(text) for text in texts], max_length=budget)
+        texts, rows = list(texts), self._encode([frame.render(text) for text in texts])
+        if self.prompt.length_counts == "text":
+            budget = limit  # more tokens than that in all: the text may be too long, too
+        for index, row in enumerate(rows):
+            if len(row) > budget:
+                texts[index] = self._cut(texts[index], role)
+                rows[index] = self._encode([frame.render(texts[index])])[0]
+        return texts, rows
+
+    def _cut(self, text: str, role: Role) -> str:
+        """The longest head of the text, in whole tokens, that the lengths have room for."""
+        frame, offsets = self.frames[role], self._encode_with_offsets(text)
+        room = min(self._room[role], len(offsets))
+        budget = self.prompt.max_length(role) - len(frame.start_ids) - len(frame.end_ids)
+        while room > 0:
+            head = text if room == len(offsets) else text[: offsets[room][0]]
+            if self.prompt.length_counts == "text":
+                return head
+            # merges across the border may have made a token more than the parts have
+            excess = len(self._encode([frame.render(head)])[0]) - budget
+            if excess <= 0:
+                return head
+            room -= -(-excess // frame.num_copies)
+        return ""
+
+    def _last_copy(self, frame: Frame, text: str, ids: list[int], role: Role) -> int:
+        """The token in which the last copy of a repeated text begins."""
+        offsets = self._encode_with_offsets(frame.render(text))
+        assert len(offsets) == len(ids), "the text is the one that was encoded"
+        start = frame.last_copy_start(text)
+        index = next((i for i, (_, end) in enumerate(offsets) if end > start), len(ids))
+        # an empty text at the very end leaves the end token, or the last token of the template
+        last = len(ids) + len(frame.end_ids) - 1
+        return len(frame.start_ids) + min(index, last)
+
+    def _encode(self, texts: list[str], *, max_length: int | None = None) -> list[list[int]]:
         encoded = self.tokenizer(
             texts,
             add_special_tokens=False,
-            truncation=True,
-            max_length=room,
+            truncation=max_length is not None,
+            max_length=max_length,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
         )["input_ids"]
-        rows = [np.array([*before, *ids, *after], dtype=np.int64) for ids in encoded]
-        for item, ids in zip(items, rows, strict=True):
-            if not ids.size:
-                raise UserError(
-                    f"The {role} {_id_of(item)!r} has no tokens, its text is {item.text[:40]!r}: "
-                    "with prompt.has_eos=false and no template nothing is added to it. Set "
-                    f"prompt.has_eos=true, give prompt.{role} a template, or take the text out."
-                )
-        return rows
+        ids: list[list[int]] = encoded
+        return ids
 
-    def _build_frame(self, role: Role) -> tuple[list[int], list[int]]:
-        """Special tokens before the text; the template's tail and the end token after it.
+    def _encode_with_offsets(self, text: str) -> list[tuple[int, int]]:
+        encoded = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        offsets: list[tuple[int, int]] = encoded["offset_mapping"]
+        return offsets
 
-        The template's head is tokenised together with the text, since byte-pair merges may cross
-        that border exactly as they do in published recipes ("Query:" + text).
-        """
-        head, tail = self.prompt.split(role)
-        before = self._leading_specials()
-        after = self.tokenizer.encode(tail, add_special_tokens=False) if tail else []
-        if self.prompt.has_eos:
-            after = [*after, self.tokenizer.eos_token_id]
-        head_length = len(self.tokenizer.encode(head, add_special_tokens=False)) if head else 0
-        needed = len(before) + head_length + len(after) + 1
-        if self.prompt.max_length(role) < needed:
+    def _room_for_text(self, role: Role) -> int:
+        """Tokens that each copy of a text may take."""
+        frame, limit = self.frames[role], self.prompt.max_length(role)
+        if self.prompt.length_counts == "text":
+            return limit
+        template = self._encode([frame.render("")])[0] if any(frame.literals) else []
+        needed = len(frame.start_ids) + len(template) + len(frame.end_ids)
+        if limit < needed + frame.num_copies:
             raise UserError(
-                f"prompt.max_{role}_length={self.prompt.max_length(role)} leaves no room for text: "
-                f"the prompt's template and the end token need {needed - 1} tokens. Raise it to "
-                f"{needed} or more."
+                f"prompt.max_{role}_length={limit} leaves no room for text: the prompt's template "
+                f"and the end token need {needed} tokens. Raise it to {needed + frame.num_copies} "
+                "or more, or let it count the text alone: prompt.length_counts=text."
             )
-        return before, after
-
-    def _leading_specials(self) -> list[int]:
-        """Tokens that the tokenizer itself puts first (a BOS), found by encoding a probe."""
-        plain = self.tokenizer.encode("a", add_special_tokens=False)
-        dressed = self.tokenizer.encode("a", add_special_tokens=True)
-        for start in range(len(dressed) - len(plain) + 1):
-            if dressed[start : start + len(plain)] == plain:
-                return list(dressed[:start])
-        return []
+        return (limit - needed) // frame.num_copies
 
 
 def _id_of(item: Query | Document) -> str:

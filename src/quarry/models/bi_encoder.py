@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from quarry.models.attention import use_packed_attention
+from quarry.models.backbones.text_model import text_model
 from quarry.models.pooling.base import Pooling
 from quarry.types import TokenBatch
 
@@ -19,7 +20,8 @@ class BiEncoder(nn.Module):
     near 0.8 in bf16 moves in steps of 0.004, enough to tie rankings.
 
     Args:
-        backbone: a trunk without a language-model head (what `AutoModel` loads).
+        backbone: a trunk without a language-model head (what `AutoModel` loads). Of a
+            vision-language trunk, text goes through the language model alone.
         pooling: see `models/pooling`.
         is_causal: False lets every token see the whole text.
         is_normalized: embeddings have length 1, so an inner product is a cosine.
@@ -34,8 +36,9 @@ class BiEncoder(nn.Module):
         is_normalized: bool = True,
     ) -> None:
         super().__init__()
-        use_packed_attention(backbone)
-        backbone.config.is_causal = is_causal  # so that a saved folder says it, too
+        text = text_model(backbone)
+        use_packed_attention(text)
+        text.config.is_causal = is_causal  # so that a saved folder says it, too
         self.backbone = backbone
         self.pooling = pooling
         self.is_causal = is_causal
@@ -43,11 +46,11 @@ class BiEncoder(nn.Module):
 
     @property
     def embedding_dim(self) -> int:
-        return int(self.backbone.config.hidden_size)
+        return int(text_model(self.backbone).config.hidden_size)
 
     def token_states(self, tokens: TokenBatch) -> Tensor:
         """The trunk's last states, [num_tokens, dim], in the trunk's own dtype."""
-        output = self.backbone(
+        output = text_model(self.backbone)(
             input_ids=tokens.input_ids[None],
             position_ids=tokens.position_ids[None],
             attention_mask=None,

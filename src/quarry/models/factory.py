@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -11,19 +13,24 @@ from transformers import PreTrainedTokenizerBase
 
 from quarry.errors import MissingPathError, UserError
 from quarry.models.adapters.base import Adapter
-from quarry.models.adapters.full import FullFineTuning
 from quarry.models.backbones.huggingface import (
     adapter_base,
     load_backbone,
+    load_config,
     load_tokenizer,
     resolve_source,
 )
+from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.memory import available_memory, gib, memory_need
 from quarry.models.pooling.base import Pooling
 
 logger = logging.getLogger(__name__)
 
+AUTO = "auto"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TINY = "tiny"
+"""The size that means the family's replica."""
 
 
 class Replica(Protocol):
@@ -32,18 +39,38 @@ class Replica(Protocol):
     def folder(self) -> Path: ...
 
 
+class CannotLoad(UserError):
+    """A model that cannot be had here, or would not fit; found before anything is loaded.
+
+    Attributes:
+        remedies: what would run instead: overrides, such as "model.size=3B", and what they mean.
+    """
+
+    def __init__(self, message: str, *, remedies: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.remedies = dict(remedies)
+
+
 class BiEncoderFactory:
     """Where a bi-encoder's weights come from and how its parts fit together.
 
     The same factory serves training and evaluation on every rank: it is cheap until `build()`.
 
     Args:
-        path: a run directory, a Hugging Face or peft folder, or a hub id; null: `replica`.
+        path: a run directory, a Hugging Face or peft folder, or a hub id; null: by `size`.
+        size, hub_ids: the size of a family and the hub ids of those that were published.
+        hub_id: the one that `size` means; null for "tiny".
+        replica: makes the folder where neither `path` nor `hub_id` is set.
+        base_path: of a path that is a peft adapter: where its base lies, if not where the adapter
+            says.
         revision: of a hub id: branch, tag or commit.
-        replica: makes the folder where `path` is null.
-        pooling, is_causal, is_normalized: see `BiEncoder`.
+        tokenizer_path: folder or hub id of another tokenizer than the one beside the weights.
+        pooling, is_normalized: see `BiEncoder`.
+        is_causal: False lets every token see the whole text; null: as the trunk was built.
         adapter: which weights are trained.
-        dtype: float32, bfloat16 or float16, of the trunk's weights.
+        dtype: float32, bfloat16 or float16, of the trunk's weights; auto: float32 on a CPU and
+            where the trunk is trained, else bfloat16.
+        has_gradient_checkpointing: recompute each layer in the backward pass, for less memory.
         has_trusted_code: lets a repository's own Python code run (off: never).
     """
 
@@ -55,27 +82,41 @@ class BiEncoderFactory:
         replica: Replica | None,
         pooling: Pooling,
         adapter: Adapter,
-        is_causal: bool,
+        is_causal: bool | None,
         is_normalized: bool,
         dtype: str,
+        has_gradient_checkpointing: bool,
         has_trusted_code: bool,
+        size: str | None = None,
+        hub_ids: Mapping[str, str] | None = None,
+        hub_id: str | None = None,
+        base_path: str | None = None,
+        tokenizer_path: str | None = None,
     ) -> None:
-        if dtype not in DTYPES:
-            raise UserError(f"model.dtype={dtype} is not one of {', '.join(DTYPES)}.")
+        if dtype not in (AUTO, *DTYPES):
+            raise UserError(f"model.dtype={dtype} is not one of auto, {', '.join(DTYPES)}.")
         self.path = path
-        self.revision = revision
+        self.size = size
+        self.hub_ids = dict(hub_ids or {})
+        self.hub_id = hub_id
         self.replica = replica
+        self.base_path = base_path
+        self.revision = revision
+        self.tokenizer_path = tokenizer_path
         self.pooling = pooling
         self.adapter = adapter
         self.is_causal = is_causal
         self.is_normalized = is_normalized
-        self.dtype = DTYPES[dtype]
+        self.dtype = dtype
+        self.has_gradient_checkpointing = has_gradient_checkpointing
         self.has_trusted_code = has_trusted_code
 
     def source(self) -> str:
-        """The folder or hub id to load from; makes the replica where there is no path."""
+        """The folder or hub id to load from; makes the replica where there is neither."""
         if self.path is not None:
             return resolve_source(self.path)
+        if self.hub_id is not None:
+            return self.hub_id
         if self.replica is not None:
             return str(self.replica.folder())
         raise MissingPathError(
@@ -83,39 +124,116 @@ class BiEncoderFactory:
             "model.path=DIR; or choose a model: model=qwen-tiny."
         )
 
+    def base_source(self) -> str:
+        """Where the trunk's weights are: the base of an adapter, else the source itself."""
+        source = self.source()
+        base = adapter_base(source)
+        if base is None:
+            return source
+        return resolve_source(self.base_path) if self.base_path is not None else base
+
+    def torch_dtype(self, *, is_trained: bool) -> torch.dtype:
+        """The dtype of the trunk's weights on this machine."""
+        if self.dtype != AUTO:
+            return DTYPES[self.dtype]
+        trains_trunk = is_trained and self.adapter.trains_trunk
+        is_half = torch.cuda.is_available() and not trains_trunk
+        return torch.bfloat16 if is_half else torch.float32
+
+    def check(self, *, is_trained: bool) -> None:
+        """Refuses, before anything is loaded, what cannot be had here or would not fit.
+
+        Raises:
+            CannotLoad: the hub cannot be reached, or the memory is too small; with what would run.
+        """
+        source = self.base_source()
+        try:
+            config = load_config(
+                source, revision=self.revision, has_trusted_code=self.has_trusted_code
+            )
+        except UserError as error:
+            if Path(source).exists():
+                raise
+            raise CannotLoad(str(error), remedies=self._remedies(None)) from error
+        trains_trunk = is_trained and self.adapter.trains_trunk
+        dtype = self.torch_dtype(is_trained=is_trained)
+        need = memory_need(config, dtype=dtype, trains_trunk=trains_trunk)
+        available, place = available_memory()
+        if need.num_bytes > available:
+            what = "weights, gradients and optimiser" if trains_trunk else "the weights alone"
+            raise CannotLoad(
+                f"{source} ({need.num_parameters / 1e9:.2f}e9 parameters) does not fit: {what} "
+                f"take {gib(need.num_bytes)} in {str(dtype).removeprefix('torch.')}, and {place} "
+                f"has {gib(available)} free.",
+                remedies=self._remedies(available / need.num_bytes),
+            )
+
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer beside the weights; an adapter folder without one lends its base's."""
         source = self.source()
-        base = adapter_base(source)
-        if base is not None and not (Path(source) / "tokenizer.json").exists():
-            source = base
+        if self.tokenizer_path is not None and (self.path or self.hub_id):
+            return load_tokenizer(resolve_source(self.tokenizer_path))
+        if adapter_base(source) is not None and not (Path(source) / "tokenizer.json").exists():
+            source = self.base_source()
         return load_tokenizer(source, revision=self.revision)
 
-    def build(self) -> BiEncoder:
+    def build(self, *, is_trained: bool = True) -> BiEncoder:
         """Loads the weights and puts the parts together.
 
         A path that is a peft adapter is loaded onto its base and is what is trained further;
         `adapter` then has no say.
+
+        Args:
+            is_trained: False: for evaluation alone; no adapter is added and nothing is trainable.
         """
-        source = self.source()
-        base = adapter_base(source)
+        source, base = self.source(), self.base_source()
         backbone = load_backbone(
-            base or source,
-            dtype=self.dtype,
+            base,
+            dtype=self.torch_dtype(is_trained=is_trained),
             revision=self.revision,
             has_trusted_code=self.has_trusted_code,
         )
-        if base is None:
-            backbone = self.adapter(backbone)
-        else:
+        if base != source:
             from quarry.models.adapters.lora import load_adapter
 
-            if not isinstance(self.adapter, FullFineTuning):
-                logger.warning("model/adapter has no effect: %s holds an adapter already", source)
+            if is_trained and not self.adapter.trains_trunk:
+                logger.info("%s holds an adapter, which is trained further as it is", source)
             backbone = load_adapter(backbone, source)
+        elif is_trained:
+            backbone = self.adapter(backbone)
+        if is_trained and self.has_gradient_checkpointing:
+            text_model(backbone).gradient_checkpointing_enable({"use_reentrant": False})
+        if not is_trained:
+            backbone.requires_grad_(False)
         return BiEncoder(
             backbone=backbone,
             pooling=self.pooling,
             is_causal=self.is_causal,
             is_normalized=self.is_normalized,
         )
+
+    def saved_as(self, folder: Path, *, dtype: str) -> BiEncoderFactory:
+        """The same model as it was saved to `folder`, in another dtype."""
+        other = copy.copy(self)
+        other.path, other.dtype = str(folder), dtype
+        other.base_path, other.tokenizer_path = self.base_path, None
+        return other
+
+    def _remedies(self, share: float | None) -> dict[str, str]:
+        """What would run instead; `share` of the memory that is needed is there."""
+        remedies = {}
+        if self.hub_id is not None and share is None:
+            remedies["model.path=DIR"] = "with the files of that model in a folder"
+        if self.hub_id is not None and share is not None:
+            limit = _num_billions(self.size or "") * share
+            fitting = [size for size in self.hub_ids if _num_billions(size) <= limit]
+            if fitting:
+                largest = max(fitting, key=_num_billions)
+                remedies[f"model.size={largest}"] = "the largest of the family that fits"
+        if self.replica is not None and self.hub_id is not None:
+            remedies[f"model.size={TINY}"] = "a small random replica, to try the command"
+        return remedies
+
+
+def _num_billions(size: str) -> float:
+    return float(size.removesuffix("B") or "nan")

@@ -1,12 +1,18 @@
-"""No adapter: every weight of the trunk is trained."""
+"""No adapter: every weight that text goes through is trained."""
 
 from __future__ import annotations
 
 from transformers import PreTrainedModel
 
+from quarry.models.backbones.text_model import text_model
+
 
 class FullFineTuning:
-    """Leaves the trunk as it is, all weights trainable."""
+    """Leaves the trunk as it is, trainable; towers that no text goes through are frozen."""
+
+    trains_trunk = True
 
     def __call__(self, backbone: PreTrainedModel) -> PreTrainedModel:
-        return backbone.requires_grad_(True)
+        backbone.requires_grad_(False)
+        text_model(backbone).requires_grad_(True)
+        return backbone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from quarry.errors import MissingPathError, UserError
+from quarry.models.backbones.text_model import text_model_name
 
 _LOADING_ERRORS = (
     AttributeError,
@@ -26,6 +28,9 @@ _LOADING_ERRORS = (
 class LoRA:
     """Freezes the trunk and adds rank-r updates to the named projections.
 
+    In a vision-language trunk only the language model gets them: the vision tower has layers of
+    the same names.
+
     Args:
         r: rank.
         alpha: the update is scaled by alpha / r.
@@ -36,6 +41,8 @@ class LoRA:
         UserError: `r` or `dropout` is out of range; when called: no layer has such a name.
     """
 
+    trains_trunk = False
+
     def __init__(
         self, *, r: int, alpha: int, dropout: float, target_modules: Sequence[str]
     ) -> None:
@@ -44,23 +51,35 @@ class LoRA:
                 f"model.adapter.r={r} must be at least 1, and model.adapter.dropout={dropout} at "
                 "least 0 and below 1."
             )
-        self.config = LoraConfig(
-            task_type=TaskType.FEATURE_EXTRACTION,
-            r=r,
-            lora_alpha=alpha,
-            lora_dropout=dropout,
-            target_modules=list(target_modules),
-        )
+        self.r = r
+        self.alpha = alpha
+        self.dropout = dropout
+        self.target_modules = list(target_modules)
 
     def __call__(self, backbone: PreTrainedModel) -> PreTrainedModel:
+        config = LoraConfig(
+            task_type=TaskType.FEATURE_EXTRACTION,
+            r=self.r,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=self._targets(backbone),
+        )
         try:
-            adapted = get_peft_model(backbone, self.config)
+            adapted = get_peft_model(backbone, config)
         except ValueError as error:
             raise UserError(
                 f"LoRA does not fit {type(backbone).__name__}: {error} Set "
                 "model.adapter.target_modules to names of its linear layers."
             ) from error
         return cast(PreTrainedModel, adapted)
+
+    def _targets(self, backbone: PreTrainedModel) -> list[str] | str:
+        """Names of layers, or, where only a part of the trunk is meant, a pattern of full names."""
+        prefix = text_model_name(backbone)
+        if prefix is None:
+            return self.target_modules
+        names = "|".join(re.escape(name) for name in self.target_modules)
+        return rf"{re.escape(prefix)}\..*\.({names})"
 
 
 def load_adapter(backbone: PreTrainedModel, folder: str) -> PreTrainedModel:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -36,7 +37,7 @@ def resolve_source(path: str) -> str:
     if folder.is_dir():
         for candidate in (folder, folder / "model"):
             if (candidate / "config.json").exists() or (candidate / "adapter_config.json").exists():
-                return str(candidate)
+                return str(candidate.absolute())
         raise MissingPathError(
             f"model.path={path}: neither this folder nor its subfolder model/ holds a config.json "
             "or adapter_config.json. Give a run directory, a Hugging Face folder or a hub id."
@@ -70,6 +71,16 @@ def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTok
     return tokenizer
 
 
+def load_config(
+    source: str, *, revision: str | None = None, has_trusted_code: bool = False
+) -> PretrainedConfig:
+    """The config.json of a folder or hub id."""
+    config: PretrainedConfig = _from_pretrained(
+        AutoConfig, source, revision=revision, what="model", trust_remote_code=has_trusted_code
+    )
+    return config
+
+
 def load_backbone(
     source: str,
     *,
@@ -84,9 +95,7 @@ def load_backbone(
     Raises:
         UserError: the architecture is unknown, a weight is missing, or one is left over.
     """
-    config = _from_pretrained(
-        AutoConfig, source, revision=revision, what="model", trust_remote_code=has_trusted_code
-    )
+    config = load_config(source, revision=revision, has_trusted_code=has_trusted_code)
     model, info = _from_pretrained(
         AutoModel,
         source,

@@ -1,0 +1,146 @@
+"""From a prompt and a tokenizer to frames: the literal text and the ids around every text."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from quarry.data.prompts import END_OF_TOKENIZER, Prompt, joined_text
+from quarry.errors import UserError
+from quarry.types import ROLES, Document, Query, Role
+
+logger = logging.getLogger(__name__)
+
+_MARK = "\N{BLACK DIAMOND SUIT}quarry\N{BLACK DIAMOND SUIT}"
+"""Stands for the text while a chat template is rendered, which may put anything around it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """What surrounds a text of one role, with chat template and special tokens filled in.
+
+    Attributes:
+        literals: text before, between and after the places of the text.
+        start_ids: ids before everything (a BOS that the tokenizer puts there itself).
+        end_ids: ids after everything (the end token).
+        keeps_empty_title: see `prompts.Template`.
+    """
+
+    literals: tuple[str, ...]
+    start_ids: tuple[int, ...]
+    end_ids: tuple[int, ...]
+    keeps_empty_title: bool = False
+
+    @property
+    def num_copies(self) -> int:
+        """How often the text stands in the frame."""
+        return len(self.literals) - 1
+
+    def text_of(self, item: Query | Document) -> str:
+        return joined_text(item, keeps_empty_title=self.keeps_empty_title)
+
+    def render(self, text: str) -> str:
+        """The framed text as one string; `start_ids` and `end_ids` come on top."""
+        return text.join(self.literals)
+
+    def last_copy_start(self, text: str) -> int:
+        """Where the last copy of the text begins in `render(text)`, in characters."""
+        return len(text.join(self.literals[:-1]))
+
+
+def build_frames(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> dict[Role, Frame]:
+    """The frame of each role.
+
+    Raises:
+        UserError: the tokenizer has no chat template where the prompt needs one, or lacks the end
+            token that the prompt names, or its chat template changes what it is given.
+    """
+    end_ids = _end_ids(tokenizer, prompt)
+    start_ids = () if prompt.is_chat else _leading_specials(tokenizer)
+    frames: dict[Role, Frame] = {}
+    for role in ROLES:
+        template = prompt.template(role)
+        literals = template.literals
+        if prompt.is_chat:
+            literals = _chat_literals(tokenizer, prompt, literals)
+        frames[role] = Frame(
+            literals=literals,
+            start_ids=start_ids,
+            end_ids=end_ids,
+            keeps_empty_title=template.keeps_empty_title,
+        )
+    if prompt.is_chat:
+        logger.info(
+            "Prompts use the chat template of %s; every query begins with %r",
+            tokenizer.name_or_path,
+            frames["query"].literals[0],
+        )
+    return frames
+
+
+def _chat_literals(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, literals: tuple[str, ...]
+) -> tuple[str, ...]:
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"The tokenizer of {tokenizer.name_or_path!r} has no chat template, and "
+            "prompt.is_chat=true needs one. Use a prompt without it (prompt=repllama), or put a "
+            "chat_template into its tokenizer_config.json."
+        )
+    messages = [{"role": "user", "content": _MARK.join(literals)}]
+    if prompt.assistant is not None:
+        messages.append({"role": "assistant", "content": prompt.assistant})
+    rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    if prompt.assistant is not None:
+        start = rendered.rfind(prompt.assistant)
+        rendered = rendered[: start + len(prompt.assistant)] if start >= 0 else ""
+    pieces = tuple(rendered.split(_MARK))
+    if len(pieces) != len(literals) or not _stands_in(literals, pieces):
+        raise UserError(
+            f"The chat template of {tokenizer.name_or_path!r} changes or drops what the user's and "
+            "the assistant's turn say, so the prompt cannot be rendered with it. Use another "
+            "prompt, or correct the chat_template in its tokenizer_config.json."
+        )
+    return pieces
+
+
+def _stands_in(literals: tuple[str, ...], pieces: tuple[str, ...]) -> bool:
+    """Whether the template only added text before the first and after the last literal."""
+    return (
+        pieces[0].endswith(literals[0])
+        and pieces[-1].startswith(literals[-1])
+        and pieces[1:-1] == literals[1:-1]
+    )
+
+
+def _end_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[int, ...]:
+    if prompt.end_token is None:
+        return ()
+    if prompt.end_token == END_OF_TOKENIZER:
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"The tokenizer of {tokenizer.name_or_path!r} names no end token, and "
+                "prompt.end_token=eos needs one. Set eos_token in its tokenizer_config.json, or "
+                "prompt.end_token=null."
+            )
+        return (int(tokenizer.eos_token_id),)
+    specials = tokenizer.get_added_vocab()
+    if prompt.end_token not in specials:
+        known = ", ".join(sorted(specials)[:8]) or "none"
+        raise UserError(
+            f"prompt.end_token={prompt.end_token!r} is no special token of the tokenizer of "
+            f"{tokenizer.name_or_path!r}; found: {known}. Choose one of its own, or eos."
+        )
+    return (int(specials[prompt.end_token]),)
+
+
+def _leading_specials(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Tokens that the tokenizer itself puts first (a BOS), found by encoding a probe."""
+    plain = tokenizer.encode("a", add_special_tokens=False)
+    dressed = tokenizer.encode("a", add_special_tokens=True)
+    for start in range(len(dressed) - len(plain) + 1):
+        if dressed[start : start + len(plain)] == plain:
+            return tuple(dressed[:start])
+    return ()
