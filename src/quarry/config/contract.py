@@ -15,7 +15,9 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.validation import signature_violations
+from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
+from quarry.models.bi_encoder import BiEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +33,59 @@ ALLOWED_MODULES = {"prompt": "quarry.data.prompts.", "model.pooling": "quarry.mo
 """Where a class that a contract names must be defined; the other settings are true or false."""
 
 
-def contract_of(config: DictConfig, *, eos_token_id: int | None, source: str) -> dict[str, Any]:
-    """The contract of a model that is trained under `config`, as plain data."""
+FORMAT = 2
+
+
+def contract_of(
+    config: DictConfig, *, model: BiEncoder, tokenizer: TextTokenizer, base: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The contract of a model that was trained under `config`, as plain data.
+
+    Args:
+        base: the weights that training began with, see `models.saved.describe_base`.
+    """
+    settings = {key: _plain(OmegaConf.select(config, key)) for key in NODES}
     return {
-        "format": 1,
-        "base": {"source": source, "revision": config.model.revision},
-        "eos_token_id": eos_token_id,
+        "format": FORMAT,
+        "base": dict(base),
+        "eos_token_id": tokenizer.tokenizer.eos_token_id,
         "dtype": config.model.dtype,
         "temperature": config.loss.get("temperature"),
-        "settings": {key: _plain(OmegaConf.select(config, key)) for key in NODES},
+        "settings": settings | {"model.is_causal": model.is_causal},
+        "frames": frames_of(tokenizer),
     }
+
+
+def frames_of(tokenizer: TextTokenizer) -> dict[str, Any]:
+    """The prompts as they were rendered: literal text and ids around the text of each role."""
+    return {
+        role: {
+            "literals": list(frame.literals),
+            "start_ids": list(frame.start_ids),
+            "end_ids": list(frame.end_ids),
+        }
+        for role, frame in tokenizer.frames.items()
+    }
+
+
+def check_frames(
+    contract: Mapping[str, Any], tokenizer: TextTokenizer, *, prompt: DictConfig, source: str
+) -> None:
+    """Refuses a tokenizer that renders the contract's own prompt in another way than it did.
+
+    Raises:
+        UserError: with what was found and what was expected.
+    """
+    if contract["settings"]["prompt"] != _plain(prompt):
+        return  # another prompt was asked for: that was logged already
+    found, expected = frames_of(tokenizer), contract.get("frames")
+    for role in found:
+        if not isinstance(expected, dict) or found[role] != expected.get(role):
+            raise UserError(
+                f"The tokenizer in {source} dresses a {role} as {found[role]}, the model's "
+                f"contract says {(expected or {}).get(role)}: the folder was changed after it was "
+                "saved. Restore its tokenizer files."
+            )
 
 
 def apply_contract(
@@ -56,11 +101,11 @@ def apply_contract(
         What differs from the contract: key -> {"contract": ..., "used": ...}. Logged, too.
     """
     settings = contract.get("settings")
-    if contract.get("format") != 1 or not isinstance(settings, dict) or set(settings) != set(NODES):
+    if contract.get("format") != FORMAT or not isinstance(settings, dict) or set(settings) != set(NODES):
         raise UserError(
             f"The model's quarry_contract.json has format {contract.get('format')!r} and settings "
             f"{sorted(settings) if isinstance(settings, dict) else settings!r}; this version reads "
-            f"format 1 with {sorted(NODES)}. Was it written by another version?"
+            f"format {FORMAT} with {sorted(NODES)}. Was it written by another version?"
         )
     differences: dict[str, Any] = {}
     for key, group in NODES.items():

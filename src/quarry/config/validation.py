@@ -203,6 +203,12 @@ def _rules(config: DictConfig) -> Iterator[str]:
         yield "evaluation.every_n_steps must be 0 (only before and after training) or more"
 
 
+def _needs_path(examples: DictConfig) -> bool:
+    """Whether a training set is read from a path that the user must give."""
+    parameter = _signature(get_object(examples["_target_"])).parameters.get("path")
+    return "path" in examples and parameter is not None and not _fits(None, parameter.annotation)
+
+
 def _training_rules(config: DictConfig) -> Iterator[str]:
     data, contrast = config.data, config.loss.get("num_contrast_queries")
     num_update = data.num_queries_per_update
@@ -218,7 +224,7 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
             "one query and no hard negatives make a contrast set of one passage, whose loss is "
             "always 0: raise data.num_queries_per_update or data.num_hard_negatives"
         )
-    if "path" in data.examples and data.path is None:
+    if data.path is None and _needs_path(data.examples):
         yield "data.path is not set: where is the training data? data.path=FILE_OR_DIR"
     for key in ("path", "corpus_path", "split"):
         if data[key] is not None and key not in data.examples:

@@ -13,14 +13,15 @@ from quarry.errors import UserError
 from quarry.types import TokenBatch
 
 
-def pack(texts: Sequence[TokenizedText]) -> TokenBatch:
-    """Lays the token ids of several texts end to end. Every text has at least one token."""
-    rows = [text.ids for text in texts]
+def pack(texts: Sequence[TokenizedText | ArrayLike]) -> TokenBatch:
+    """Lays several texts end to end, tokenised or as bare ids. Each has at least one token."""
+    tokenized = [text if isinstance(text, TokenizedText) else _from_ids(text) for text in texts]
+    rows = [text.ids for text in tokenized]
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     assert lengths.size, "nothing to pack"
     assert lengths.min() > 0, "a text without tokens cannot be packed"
     cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
-    pool_starts = cu_seqlens[:-1] + np.array([text.pool_start for text in texts])
+    pool_starts = cu_seqlens[:-1] + np.array([text.pool_start for text in tokenized])
     positions = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], lengths)
     return TokenBatch(
         input_ids=torch.from_numpy(np.concatenate(rows)),
@@ -29,6 +30,10 @@ def pack(texts: Sequence[TokenizedText]) -> TokenBatch:
         max_seqlen=int(lengths.max()),
         pool_starts=torch.from_numpy(pool_starts.astype(np.int32)),
     )
+
+
+def _from_ids(ids: ArrayLike) -> TokenizedText:
+    return TokenizedText(ids=np.asarray(ids, dtype=np.int64))
 
 
 def plan_batches(lengths: ArrayLike, *, max_tokens_per_batch: int) -> list[NDArray[np.int64]]:

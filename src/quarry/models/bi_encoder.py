@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from quarry.models.attention import use_packed_attention
-from quarry.models.backbones.text_model import text_model
+from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.pooling.base import Pooling
 from quarry.types import TokenBatch
 
@@ -47,6 +47,12 @@ class BiEncoder(nn.Module):
     @property
     def embedding_dim(self) -> int:
         return int(text_model(self.backbone).config.hidden_size)
+
+    @property
+    def commit(self) -> str | None:
+        """The hub's commit that the trunk was read from; None for a folder."""
+        commit: str | None = getattr(base_model(self.backbone).config, "_commit_hash", None)
+        return commit
 
     def token_states(self, tokens: TokenBatch) -> Tensor:
         """The trunk's last states, [num_tokens, dim], in the trunk's own dtype."""

@@ -24,6 +24,7 @@ from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.memory import available_memory, gib, memory_need
 from quarry.models.pooling.base import Pooling
+from quarry.models.saved import check_base
 
 logger = logging.getLogger(__name__)
 
@@ -170,9 +171,10 @@ class BiEncoderFactory:
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer beside the weights; an adapter folder without one lends its base's."""
+        is_replica = self.path is None and self.hub_id is None  # which has dressed it already
+        if self.tokenizer_path is not None and not is_replica:
+            return load_tokenizer(str(Path(self.tokenizer_path).expanduser()))
         source = self.source()
-        if self.tokenizer_path is not None and (self.path or self.hub_id):
-            return load_tokenizer(resolve_source(self.tokenizer_path))
         if adapter_base(source) is not None and not (Path(source) / "tokenizer.json").exists():
             source = self.base_source()
         return load_tokenizer(source, revision=self.revision)
@@ -196,8 +198,13 @@ class BiEncoderFactory:
         if base != source:
             from quarry.models.adapters.lora import load_adapter
 
+            check_base(source, base, revision=self.revision)
             if is_trained and not self.adapter.trains_trunk:
-                logger.info("%s holds an adapter, which is trained further as it is", source)
+                logger.warning(
+                    "model/adapter has no effect: %s holds an adapter already, which is trained "
+                    "further",
+                    source,
+                )
             backbone = load_adapter(backbone, source)
         elif is_trained:
             backbone = self.adapter(backbone)

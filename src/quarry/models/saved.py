@@ -1,7 +1,8 @@
 """The saved model: a folder that loads again here, in transformers or in peft, plus its contract.
 
 The contract is how text must be fed to reproduce the embeddings: prompt, pooling, attention and
-normalisation. It is plain data; nothing in it is executed.
+normalisation, and the vectors of a few golden texts to prove it by. It is plain data; nothing in it
+is executed.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from quarry.errors import UserError
+from quarry.models.backbones.fingerprint import weights_fingerprint
 from quarry.models.bi_encoder import BiEncoder
 from quarry.runtime.files import write_json
 
 CONTRACT_FILE = "quarry_contract.json"
+GOLDEN_FILE = "quarry_golden.safetensors"
+"""The vectors of the golden texts, tensor "embeddings" [num_texts, dim] fp32."""
 
 
 def save_model(
@@ -28,9 +32,15 @@ def save_model(
     model: BiEncoder,
     tokenizer: PreTrainedTokenizerBase,
     contract: Mapping[str, Any],
+    add_golden: Callable[[Path], None] | None = None,
 ) -> None:
     """Writes weights (an adapter where there is one), tokenizer and contract, in place of an older
-    folder only once everything is on disk."""
+    folder only once everything is on disk.
+
+    Args:
+        add_golden: called with the finished folder before it takes its place: what it computes
+            there comes from the weights as they were saved.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     scratch.chmod(0o755)
@@ -38,6 +48,8 @@ def save_model(
         model.backbone.save_pretrained(scratch, safe_serialization=True)
         tokenizer.save_pretrained(scratch)
         write_json(scratch / CONTRACT_FILE, contract)
+        if add_golden is not None:
+            add_golden(scratch)
         for file in scratch.iterdir():
             if file.is_file():
                 file.chmod(0o644)  # safetensors are written for their owner alone
@@ -66,3 +78,33 @@ def read_contract(folder: str | Path) -> dict[str, Any] | None:
     if not isinstance(contract, dict):
         raise UserError(f"{file}: must hold a JSON object, found {type(contract).__name__}.")
     return contract
+
+
+def describe_base(source: str, *, revision: str | None, commit: str | None) -> dict[str, Any]:
+    """What a contract says of the weights that training began with."""
+    fingerprint = weights_fingerprint(source, revision=revision)
+    return {
+        "source": source,
+        "revision": revision,
+        "commit": commit,
+        "fingerprint": fingerprint,
+    }
+
+
+def check_base(adapter: str, base: str, *, revision: str | None) -> None:
+    """Refuses weights that an adapter was not trained on, where its contract tells.
+
+    Raises:
+        UserError: the base's weights are others than those that the contract describes.
+    """
+    contract = read_contract(adapter)
+    expected = (contract or {}).get("base", {})
+    if "fingerprint" not in expected:
+        return
+    found = weights_fingerprint(base, revision=revision)
+    if found != expected["fingerprint"]:
+        raise UserError(
+            f"The adapter in {adapter} was trained on {expected.get('source')} (weights "
+            f"{expected['fingerprint'][:12]}...), and {base} holds other weights "
+            f"({found[:12]}...). Give the base that it belongs to: model.base_path=DIR."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
@@ -27,6 +28,7 @@ from quarry.tasks.parts import (
     record_start,
     settle_contract,
 )
+from quarry.tasks.preflight import preflight
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation, metric_values
 from quarry.training.module import RetrievalModule
 from quarry.types import Report
@@ -41,7 +43,10 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     retriever: Retriever = build(config.retriever)
     evaluator = build_evaluator(config)
-    differences = settle_contract(config) if retriever.uses_encoder else {}
+    differences = {}
+    if retriever.uses_encoder:
+        differences = settle_contract(config)
+        preflight(build(config.model), is_trained=False)
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
         hyperparameters = record_start(config, run, contract_differences=differences)
@@ -78,6 +83,6 @@ def evaluate_model(
         on_report=reports.append,
     )
     trainer = build_trainer(config, callbacks=[evaluation], loggers=loggers)
-    module = RetrievalModule(build_model=parts.factory.build)
+    module = RetrievalModule(build_model=partial(parts.factory.build, is_trained=False))
     trainer.test(module, one_empty_batch(), verbose=False)
     return reports[0]

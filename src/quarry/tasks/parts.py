@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from quarry.config.contract import apply_contract, explicit_keys
+from quarry.config.contract import apply_contract, check_frames, explicit_keys
 from quarry.config.instantiate import build, build_named
 from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
@@ -67,6 +67,10 @@ def build_model_parts(config: DictConfig) -> ModelParts:
             "it was saved. Restore its tokenizer files."
         )
     text_tokenizer = TextTokenizer(tokenizer=tokenizer, prompt=build(config.prompt))
+    if contract is not None:
+        check_frames(
+            contract, text_tokenizer, prompt=config.prompt, source=factory.source()
+        )
     return ModelParts(factory=factory, tokenizer=text_tokenizer)
 
 

@@ -10,7 +10,6 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
-from quarry.config.contract import contract_of
 from quarry.config.instantiate import build, build_named
 from quarry.config.validation import validate
 from quarry.data.datamodule import RetrievalDataModule, one_empty_batch
@@ -19,7 +18,6 @@ from quarry.evaluation.plots import plot_bars, plot_learning_curve
 from quarry.evaluation.report import result_line, terminal_table, write_report
 from quarry.evaluation.run_directory_files import run_path
 from quarry.metrics.run_files import read_run
-from quarry.models.saved import save_model
 from quarry.retrieval.fusion import reciprocal_rank_fusion
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
@@ -33,6 +31,8 @@ from quarry.tasks.parts import (
     record_start,
     settle_contract,
 )
+from quarry.tasks.preflight import preflight
+from quarry.tasks.saving import save_trained_model
 from quarry.training.callbacks.loss_history import LossHistory
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation, metric_values
 from quarry.training.callbacks.rng_state import RNGState
@@ -47,6 +47,7 @@ def train(config: DictConfig) -> dict[str, float]:
     quiet_libraries()
     validate(config, primary="train")
     differences = settle_contract(config)
+    preflight(build(config.model), is_trained=True)
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
         record_start(config, run, contract_differences=differences)
@@ -93,15 +94,8 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
         if reports[-1].retriever != "trained":  # the checkpoint was the last: nothing was left
             trainer.test(module, one_empty_batch(), verbose=False)
-        save_model(
-            run.model,
-            model=module.model,
-            tokenizer=parts.tokenizer.tokenizer,
-            contract=contract_of(
-                config,
-                eos_token_id=parts.tokenizer.tokenizer.eos_token_id,
-                source=parts.factory.source(),
-            ),
+        save_trained_model(
+            config, run.model, factory=parts.factory, model=module.model, tokenizer=parts.tokenizer
         )
         reports.append(hybrid_report(evaluator, reports))
         return finish(reports, evaluator, evaluation, losses, run=run, loggers=loggers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import nn
@@ -33,6 +34,26 @@ def linear_schedule(
             return (step + 1) / (num_warmup_steps + 1)
         left = num_training_steps - step
         return max(0.0, left / max(1, num_training_steps - num_warmup_steps))
+
+    return LambdaLR(optimizer, factor)
+
+
+def log_warmup_schedule(
+    optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int
+) -> LambdaLR:
+    """DeepSpeed's WarmupDecayLR, update for update: a logarithmic rise, then linearly to 0.
+
+    Update n + 1 runs at log(n) / log(num_warmup_steps) of the rate: half of it after the square
+    root of the warm-up, and nothing at all in the first two updates.
+    """
+    _check_warmup(num_warmup_steps)
+    warmup = max(2, num_warmup_steps)
+
+    def factor(step: int) -> float:
+        if step <= warmup:
+            return math.log(max(step, 1)) / math.log(warmup)
+        left = num_training_steps - (step - 1)
+        return max(0.0, left / max(1, num_training_steps - warmup))
 
     return LambdaLR(optimizer, factor)
 

@@ -10,9 +10,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from quarry.config.contract import apply_contract, contract_of, explicit_keys
+from helpers.models import letter_tokenizer, tiny_bi_encoder
+from quarry.config.contract import apply_contract, check_frames, contract_of, explicit_keys
 from quarry.config.instantiate import build
 from quarry.data.prompts import Prompt
+from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
 from quarry.models.pooling.mean import Mean
 
@@ -20,7 +22,7 @@ PROMPT = {
     "_target_": "quarry.data.prompts.Prompt",
     "query": "Query:{text}",
     "document": "Passage:{text}",
-    "has_eos": True,
+    "end_token": "eos",
     "max_query_length": 32,
     "max_document_length": 156,
 }
@@ -49,7 +51,7 @@ def _contract(**settings: Any) -> dict[str, Any]:
         "model.is_causal": False,
         "model.is_normalized": True,
     }
-    return {"format": 1, "settings": copy.deepcopy(stored | settings)}
+    return {"format": 2, "settings": copy.deepcopy(stored | settings)}
 
 
 def test_the_stored_contract_wins_over_defaults() -> None:
@@ -97,7 +99,7 @@ def test_an_explicit_group_wins_whole_and_is_recorded() -> None:
 
 def test_the_name_of_another_key_is_no_explicit_choice() -> None:
     config = _config()
-    explicit = ["prompt.max_query_length_2", "model", "xprompt.has_eos"]
+    explicit = ["prompt.max_query_length_2", "model", "xprompt.end_token"]
     assert apply_contract(config, _contract(), explicit=explicit) == {}
 
 
@@ -140,28 +142,53 @@ def test_a_contract_chooses_nothing_but_prompts_poolings_and_plain_values(
     "contract",
     [
         {},
-        {"format": 1},
-        {"format": 2, "settings": _contract()["settings"]},
-        {"format": 1, "settings": {"prompt": PROMPT}},
-        {"format": 1, "settings": _contract()["settings"] | {"model.path": "x"}},
-        {"format": 1, "settings": ["prompt"]},
+        {"format": 2},
+        {"format": 1, "settings": _contract()["settings"]},
+        {"format": 2, "settings": {"prompt": PROMPT}},
+        {"format": 2, "settings": _contract()["settings"] | {"model.path": "x"}},
+        {"format": 2, "settings": ["prompt"]},
     ],
 )
 def test_an_unknown_format_is_refused(contract: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="this version reads format 1"):
+    with pytest.raises(UserError, match="this version reads format 2"):
         apply_contract(_config(), contract, explicit=[])
 
 
+def _written(config: DictConfig) -> dict[str, Any]:
+    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=build(config.prompt))
+    model = tiny_bi_encoder(is_causal=config.model.is_causal)
+    written = contract_of(config, model=model, tokenizer=tokenizer, base={"source": "DIR"})
+    return json.loads(json.dumps(written))
+
+
 def test_a_contract_written_here_is_read_back_unchanged() -> None:
-    config = _config(revision="abc", is_causal=False)
-    written = contract_of(config, eos_token_id=7, source="DIR")
-    stored = json.loads(json.dumps(written))
-    assert stored["base"] == {"source": "DIR", "revision": "abc"}
-    assert (stored["eos_token_id"], stored["dtype"], stored["temperature"]) == (7, "float32", 0.02)
+    stored = _written(_config(is_causal=False))
+    assert stored["base"] == {"source": "DIR"}
+    assert (stored["eos_token_id"], stored["dtype"], stored["temperature"]) == (0, "float32", 0.02)
     other = _config(pooling=MEAN)
     other.prompt.query = "other {text}"
     assert apply_contract(other, stored, explicit=[]) == {}
-    assert contract_of(other, eos_token_id=7, source="DIR")["settings"] == stored["settings"]
+    assert _written(other)["settings"] == stored["settings"]
+
+
+def test_a_trunk_that_decides_by_itself_is_stored_as_it_decided() -> None:
+    config = _config(is_causal=None)
+    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=build(config.prompt))
+    model = tiny_bi_encoder(is_causal=False)
+    stored = contract_of(config, model=model, tokenizer=tokenizer, base={})
+    assert stored["settings"]["model.is_causal"] is False
+
+
+def test_a_tokenizer_that_renders_the_same_prompt_otherwise_is_refused() -> None:
+    config = _config()
+    stored = _written(config)
+    changed = TextTokenizer(
+        tokenizer=letter_tokenizer(has_bos=True), prompt=build(config.prompt)
+    )
+    with pytest.raises(UserError, match=r"start_ids': \[1\].*contract says.*start_ids': \[\]"):
+        check_frames(stored, changed, prompt=config.prompt, source="DIR")
+    config.prompt.query = "Q:{text}"  # another prompt that was asked for is no damage
+    check_frames(stored, changed, prompt=config.prompt, source="DIR")
 
 
 def test_explicit_keys_are_those_of_the_command_line(

@@ -27,8 +27,8 @@ def ids_of(
     """Ids of the texts as queries."""
     queries = [Query(query_id=f"q{i}", text=text) for i, text in enumerate(texts)]
     rows = TextTokenizer(tokenizer=tokenizer, prompt=prompt)(queries, "query")
-    assert all(row.dtype == np.int64 for row in rows)
-    return [row.tolist() for row in rows]
+    assert all(row.ids.dtype == np.int64 for row in rows)
+    return [row.ids.tolist() for row in rows]
 
 
 def test_template_text_and_end_token() -> None:
@@ -55,8 +55,8 @@ def test_roles_have_their_own_template_and_length() -> None:
     tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=prompt)
     (query,) = tokenizer([Query(query_id="q", text="abcdef")], "query")
     (document,) = tokenizer([Document(document_id="d", title="xyz", text="abc")], "document")
-    assert query.tolist() == [*letter_ids("Q:ab"), EOS]
-    assert document.tolist() == [*letter_ids("Passage:xyz"), EOS]
+    assert query.ids.tolist() == [*letter_ids("Q:ab"), EOS]
+    assert document.ids.tolist() == [*letter_ids("Passage:xyz"), EOS]
 
 
 def test_a_leading_special_token_is_kept_and_counted() -> None:
@@ -66,7 +66,7 @@ def test_a_leading_special_token_is_kept_and_counted() -> None:
 
 
 def test_without_end_token() -> None:
-    prompt = Prompt(query="Q:{text}", has_eos=False, max_query_length=4)
+    prompt = Prompt(query="Q:{text}", end_token=None, max_query_length=4)
     tokenizer = letter_tokenizer(has_eos=False)
     assert ids_of(["abc", ""], tokenizer=tokenizer, prompt=prompt) == [
         letter_ids("Q:ab"),
@@ -89,7 +89,75 @@ def test_a_call_does_not_change_the_next_one() -> None:
     (before,) = tokenizer([document], "document")
     tokenizer([Query(query_id="q", text="abcdef")], "query")
     (after,) = tokenizer([document], "document")
-    assert before.tolist() == after.tolist() == [*letter_ids("abcdef"), EOS]
+    assert before.ids.tolist() == after.ids.tolist() == [*letter_ids("abcdef"), EOS]
+
+
+@pytest.mark.parametrize("num_copies", [1, 2])
+@pytest.mark.parametrize("length", range(1, 9))
+def test_lengths_of_the_text_alone_leave_the_template_on_top(length: int, num_copies: int) -> None:
+    prompt = Prompt(
+        query="Q:" + "{text} is:" * num_copies, max_query_length=length, length_counts="text"
+    )
+    (ids,) = ids_of(["abcde"], tokenizer=letter_tokenizer(), prompt=prompt)
+    text = "abcde"[:length]
+    assert ids == [*letter_ids("Q:" + f"{text}is:" * num_copies), EOS]
+
+
+@pytest.mark.parametrize("length", range(12, 26))
+def test_both_copies_are_cut_alike_and_the_second_is_marked(length: int) -> None:
+    prompt = Prompt(query="Q:{text} again:{text}", max_query_length=length)
+    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(has_bos=True), prompt=prompt)
+    (row,) = tokenizer([Query(query_id="q", text="abcdefg")], "query")
+    text = "abcdefg"[: (length - 10) // 2]  # <bos>, Q:again: and <eos> take ten
+    assert row.ids.tolist() == [BOS, *letter_ids(f"Q:{text}again:{text}"), EOS]
+    assert row.ids[row.pool_start :].tolist() == [*letter_ids(text), EOS]
+
+
+def test_the_second_copy_of_an_empty_text_is_the_end_token() -> None:
+    prompt = Prompt(query="Q:{text} again:{text}")
+    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=prompt)
+    (row,) = tokenizer([Query(query_id="q", text="")], "query")
+    assert row.ids[row.pool_start :].tolist() == [EOS]
+
+
+def test_a_missing_title_keeps_its_space_where_the_template_says_so(
+    qwen: PreTrainedTokenizerBase,
+) -> None:
+    """Tevatron joins prefix, title, a space and the text: the space is a part of the next token."""
+    documents = [
+        Document(document_id="a", text="Love is"),
+        Document(document_id="b", title="Love", text="is"),
+    ]
+    prompt = Prompt(document="Passage:{title} {text}", end_token=None)
+    rows = TextTokenizer(tokenizer=qwen, prompt=prompt)(documents, "document")
+    plain = [qwen.encode(text) for text in ("Passage: Love is", "Passage:Love is")]
+    assert [row.ids.tolist() for row in rows] == plain
+
+
+def test_merges_cross_the_border_between_text_and_template(qwen: PreTrainedTokenizerBase) -> None:
+    prompt = Prompt(query='Query: "{text}". Use', end_token=None, length_counts="text")
+    rows = ids_of(["f(", "what is"], tokenizer=qwen, prompt=prompt)
+    assert rows == [qwen.encode('Query: "f(". Use'), qwen.encode('Query: "what is". Use')]
+    assert rows[0] != qwen.encode('Query: "f(') + qwen.encode('". Use')
+
+
+def test_a_character_of_several_tokens_is_kept_whole_or_not_at_all(
+    qwen: PreTrainedTokenizerBase,
+) -> None:
+    text = "ab 𓀀𓀁"  # four bytes, several tokens each
+    for length in range(1, 9):
+        prompt = Prompt(
+            query="{text}.", end_token=None, max_query_length=length, length_counts="text"
+        )
+        (ids,) = ids_of([text], tokenizer=qwen, prompt=prompt)
+        assert qwen.decode(ids).removesuffix(".") in ("ab", "ab ", "ab 𓀀", text)
+
+
+def test_an_end_token_by_name(qwen: PreTrainedTokenizerBase) -> None:
+    prompt = Prompt(query="a{text}", end_token="<|endoftext|>")
+    assert ids_of([""], tokenizer=qwen, prompt=prompt) == [[64, ENDOFTEXT]]
+    with pytest.raises(UserError, match=r"end_token='</s>' is no special token.*endoftext"):
+        TextTokenizer(tokenizer=qwen, prompt=Prompt(end_token="</s>"))
 
 
 def test_nothing_to_tokenise() -> None:
@@ -97,14 +165,14 @@ def test_nothing_to_tokenise() -> None:
 
 
 def test_a_text_without_any_token_is_refused_by_id() -> None:
-    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=Prompt(has_eos=False))
+    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=Prompt(end_token=None))
     documents = [Document(document_id="d0", text="a"), Document(document_id="d1", text=" \n")]
-    with pytest.raises(UserError, match=r"document 'd1' has no tokens.*prompt\.has_eos=true"):
+    with pytest.raises(UserError, match=r"document 'd1' has no tokens.*prompt\.end_token=eos"):
         tokenizer(documents, "document")
 
 
 def test_a_tokenizer_without_end_token_is_refused() -> None:
-    with pytest.raises(UserError, match=r"no end token.*eos_token.*prompt\.has_eos=false"):
+    with pytest.raises(UserError, match=r"no end token.*eos_token.*prompt\.end_token=null"):
         TextTokenizer(tokenizer=letter_tokenizer(has_eos=False), prompt=Prompt())
 
 
@@ -153,7 +221,7 @@ def test_golden_ids_of_qwen(qwen: PreTrainedTokenizerBase, ending: int) -> None:
     ]
     tokenizer = TextTokenizer(tokenizer=qwen, prompt=prompt)
     (row,) = tokenizer([Document(document_id="d", text="Love is a feeling")], "document")
-    assert row.tolist() == [12187, 424, 25, 28251, 374, ending]  # " a feeling" is cut
+    assert row.ids.tolist() == [12187, 424, 25, 28251, 374, ending]  # " a feeling" is cut
 
 
 @BOTH_ENDS
@@ -167,7 +235,7 @@ def test_qwen_appends_the_end_token_to_a_text_that_ends_with_it(
 
 
 def test_chat_markers_of_a_template_become_their_tokens(qwen: PreTrainedTokenizerBase) -> None:
-    prompt = Prompt(query="<|im_start|>user\n{text}<|im_end|>\n", has_eos=False, max_query_length=6)
+    prompt = Prompt(query="<|im_start|>user\n{text}<|im_end|>\n", end_token=None, max_query_length=6)
     (row,) = ids_of(["hi there you"], tokenizer=qwen, prompt=prompt)
     assert row == [IM_START, 872, 198, 6023, IM_END, 198]
 
@@ -179,7 +247,7 @@ def test_qwen_ids_are_those_of_the_tokenizer_file(
     qwen: PreTrainedTokenizerBase, qwen_folder: Path, text: str
 ) -> None:
     plain = tokenizers.Tokenizer.from_file(str(qwen_folder / "tokenizer.json"))
-    (row,) = ids_of([text], tokenizer=qwen, prompt=Prompt(query="Query:{text}", has_eos=False))
+    (row,) = ids_of([text], tokenizer=qwen, prompt=Prompt(query="Query:{text}", end_token=None))
     assert row == plain.encode("Query:" + text, add_special_tokens=False).ids
 
 

@@ -37,6 +37,7 @@ def factory(**more: Any) -> BiEncoderFactory:
         "is_causal": False,
         "is_normalized": False,
         "dtype": "float32",
+        "has_gradient_checkpointing": False,
         "has_trusted_code": False,
     }
     return BiEncoderFactory(**(settings | more))

@@ -41,6 +41,7 @@ def factory(path: Path, **more: Any) -> BiEncoderFactory:
         "is_causal": True,
         "is_normalized": True,
         "dtype": "float32",
+        "has_gradient_checkpointing": False,
         "has_trusted_code": False,
     }
     return BiEncoderFactory(**(settings | more))

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from quarry.errors import MissingPathError, UserError
+from quarry.models.backbones.hub import settle_offline
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +139,8 @@ def adapter_base(source: str) -> str | None:
 
 
 def _from_pretrained(factory: Any, source: str, *, what: str, **kwargs: Any) -> Any:
+    if not Path(source).exists():
+        settle_offline()
     try:
         with _quiet_loading():
             return factory.from_pretrained(source, **kwargs)
@@ -149,7 +152,8 @@ def _from_pretrained(factory: Any, source: str, *, what: str, **kwargs: Any) -> 
         else:
             remedy = (
                 "It is no local folder, and the hub could not give it: check the spelling and the "
-                "network, or download it elsewhere and give model.path=DIR."
+                "network, or download it elsewhere and give model.path=DIR"
+                + (" or model.tokenizer_path=DIR." if what == "tokenizer" else ".")
             )
         raise UserError(
             f"Cannot load the {what} of {source!r}. {remedy} Reason: {reason}"

@@ -83,7 +83,8 @@ class RetrievalEvaluation(pl.Callback):
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> Report:
         encoder = self.build_encoder(pl_module.model)
-        report = self.evaluator.evaluate(self.retriever, name=name, encoder=encoder)
+        with trainer.precision_plugin.forward_context():  # as in training steps
+            report = self.evaluator.evaluate(self.retriever, name=name, encoder=encoder)
         if trainer.training:
             step, main = trainer.global_step, self.evaluator.measures[0]
             # a resumed run may evaluate a step again

@@ -1,0 +1,40 @@
+"""MS MARCO passage ranking as RepLLaMA trains on it: Tevatron's file with mined hard negatives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quarry.data.train_examples import TableExamples, read_train_jsonl
+from quarry.errors import UserError
+
+HUB_ID = "Tevatron/msmarco-passage-aug"
+HUB_FILE = "train.jsonl.gz"
+"""2,155,342,997 bytes, about 491,000 lines."""
+
+
+def msmarco_examples(*, path: Path | str | None, cache_dir: Path | str) -> TableExamples:
+    """The training set, from a copy of its file, or from the hub (kept in the hub's cache).
+
+    Hard negatives come from the top 200 of BM25 and of coCondenser, mixed.
+
+    Raises:
+        UserError: the hub cannot be reached.
+        MissingPathError: there is no such file.
+    """
+    if path is None:
+        path = _download()
+    return read_train_jsonl(path=path, cache_dir=cache_dir)
+
+
+def _download() -> str:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return hf_hub_download(HUB_ID, HUB_FILE, repo_type="dataset")
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UserError(
+            f"data=msmarco: {HUB_FILE} of {HUB_ID} is not in the hub's cache and the hub could not "
+            f"give it ({' '.join(str(error).split())[:200]}). Download the file elsewhere and give "
+            "data.path=FILE."
+        ) from error

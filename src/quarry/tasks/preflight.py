@@ -1,0 +1,32 @@
+"""Before anything is loaded: can the model be had here, and does it fit? If not, what would run."""
+
+from __future__ import annotations
+
+import shlex
+
+from hydra.core.hydra_config import HydraConfig
+
+from quarry.errors import UserError
+from quarry.models.factory import BiEncoderFactory, CannotLoad
+
+
+def preflight(factory: BiEncoderFactory, *, is_trained: bool) -> None:
+    """Refuses a model that cannot be loaded, with the commands that could be run instead."""
+    try:
+        factory.check(is_trained=is_trained)
+    except CannotLoad as error:
+        commands = "".join(
+            f"\n  {command_with(override)}   # {meaning}"
+            for override, meaning in error.remedies.items()
+        )
+        raise UserError(f"{error}" + (f"\nWhat would run:{commands}" if commands else "")) from error
+
+
+def command_with(override: str) -> str:
+    """The command of this job, with one override in place of what it said of that key."""
+    if not HydraConfig.initialized():
+        return override
+    hydra = HydraConfig.get()
+    key = override.split("=", 1)[0]
+    kept = [entry for entry in hydra.overrides.task if entry.split("=", 1)[0] != key]
+    return shlex.join(["python", f"{hydra.job.name}.py", *kept, override])

@@ -1,0 +1,76 @@
+"""Prints what a model is fed: the rendered prompt of each role, token by token."""
+
+from __future__ import annotations
+
+import sys
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from quarry.config.validation import validate
+from quarry.data.tokenization import TextTokenizer
+from quarry.runtime.logging import quiet_libraries
+from quarry.tasks.parts import build_model_parts, settle_contract
+from quarry.types import Document, Query, Role
+
+ELLIPSIS = "\n...\n"
+
+
+def show_prompts(config: DictConfig, *, query: str, title: str, text: str) -> None:
+    """Shows a query, a passage with a title, one without, and one that is cut to length.
+
+    Args:
+        query, title, text: what to show; the last passage repeats `text` until it is too long.
+    """
+    quiet_libraries()
+    validate(config, primary="eval")
+    settle_contract(config)
+    tokenizer = build_model_parts(config).tokenizer
+    too_long = " ".join([text] * tokenizer.prompt.max_document_length)
+    examples: tuple[tuple[str, Query | Document, Role], ...] = (
+        ("query", Query(query_id="q", text=query), "query"),
+        ("passage with a title", Document(document_id="a", title=title, text=text), "document"),
+        ("passage without a title", Document(document_id="b", text=text), "document"),
+        ("passage that is cut", Document(document_id="c", title=title, text=too_long), "document"),
+    )
+    console = Console(file=sys.stdout, highlight=False)
+    console.print(_rules(tokenizer))
+    for name, item, role in examples:
+        console.print(_table(name, item, role, tokenizer))
+
+
+def _rules(tokenizer: TextTokenizer) -> Text:
+    prompt, frame = tokenizer.prompt, tokenizer.frames["query"]
+    ends = [tokenizer.tokenizer.convert_ids_to_tokens(i) for i in frame.end_ids]
+    what = "text, template on top" if prompt.length_counts == "text" else "template and text"
+    return Text(
+        f"tokenizer: {tokenizer.tokenizer.name_or_path}\n"
+        f"end token: {' '.join(ends) or 'none'}\n"
+        f"lengths: query {prompt.max_query_length}, document {prompt.max_document_length} tokens "
+        f"of {what}"
+    )
+
+
+def _table(name: str, item: Query | Document, role: Role, tokenizer: TextTokenizer) -> Table:
+    """Token ids with their text; the middle of a long one is left out."""
+    row = tokenizer([item], role)[0]
+    ids = row.ids.tolist()
+    decode = tokenizer.tokenizer.decode
+    table = Table(title=f"{name}: {len(ids)} tokens", title_justify="left", show_header=False)
+    pieces = [repr(decode(part)) for part in _ends(ids)]
+    table.add_row("text", Text(ELLIPSIS.join(pieces)))
+    table.add_row("ids", Text(ELLIPSIS.join(" ".join(map(str, part)) for part in _ends(ids))))
+    tokens = [" | ".join(repr(decode([i])) for i in part) for part in _ends(ids)]
+    table.add_row("tokens", Text(ELLIPSIS.join(tokens)))
+    if row.pool_start:
+        table.add_row("second copy", Text(f"from token {row.pool_start}"))
+    return table
+
+
+def _ends(ids: list[int], *, num_shown: int = 160) -> list[list[int]]:
+    """All ids, or the first and the last of many."""
+    if len(ids) <= num_shown:
+        return [ids]
+    return [ids[: num_shown // 2], ids[-num_shown // 2 :]]
