@@ -56,7 +56,7 @@ def test_misspelt_keys_in_components_are_found_together(copy: Path) -> None:
         "scheduler/linear": ("num_warmup_steps:", "warmup_steps:", "scheduler.warmup_steps: "),
         "callbacks/default": ("every_n_steps", "every_step", "callbacks.last_checkpoint.every_st"),
         "retriever/bm25": ("stemmer", "stemer", "baseline.tokenizers.text.stemer: "),
-        "prompt/none": ("has_eos", "has_eso", "prompt.has_eso: "),
+        "prompt/none": ("end_token", "end_tokem", "prompt.end_tokem: "),
         "benchmark/stdlib_code": ("quarry.", "quary.", "benchmark._target_=quary."),
     }
     for file, (old, new, _) in spoil.items():

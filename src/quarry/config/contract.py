@@ -101,7 +101,11 @@ def apply_contract(
         What differs from the contract: key -> {"contract": ..., "used": ...}. Logged, too.
     """
     settings = contract.get("settings")
-    if contract.get("format") != FORMAT or not isinstance(settings, dict) or set(settings) != set(NODES):
+    if (
+        contract.get("format") != FORMAT
+        or not isinstance(settings, dict)
+        or set(settings) != set(NODES)
+    ):
         raise UserError(
             f"The model's quarry_contract.json has format {contract.get('format')!r} and settings "
             f"{sorted(settings) if isinstance(settings, dict) else settings!r}; this version reads "

@@ -40,7 +40,7 @@ class Replica(Protocol):
     def folder(self) -> Path: ...
 
 
-class CannotLoad(UserError):
+class CannotLoadError(UserError):
     """A model that cannot be had here, or would not fit; found before anything is loaded.
 
     Attributes:
@@ -145,7 +145,7 @@ class BiEncoderFactory:
         """Refuses, before anything is loaded, what cannot be had here or would not fit.
 
         Raises:
-            CannotLoad: the hub cannot be reached, or the memory is too small; with what would run.
+            CannotLoadError: the hub cannot be reached, or the memory is too small.
         """
         source = self.base_source()
         try:
@@ -155,14 +155,14 @@ class BiEncoderFactory:
         except UserError as error:
             if Path(source).exists():
                 raise
-            raise CannotLoad(str(error), remedies=self._remedies(None)) from error
+            raise CannotLoadError(str(error), remedies=self._remedies(None)) from error
         trains_trunk = is_trained and self.adapter.trains_trunk
         dtype = self.torch_dtype(is_trained=is_trained)
         need = memory_need(config, dtype=dtype, trains_trunk=trains_trunk)
         available, place = available_memory()
         if need.num_bytes > available:
             what = "weights, gradients and optimiser" if trains_trunk else "the weights alone"
-            raise CannotLoad(
+            raise CannotLoadError(
                 f"{source} ({need.num_parameters / 1e9:.2f}e9 parameters) does not fit: {what} "
                 f"take {gib(need.num_bytes)} in {str(dtype).removeprefix('torch.')}, and {place} "
                 f"has {gib(available)} free.",

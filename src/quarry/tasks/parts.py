@@ -68,9 +68,7 @@ def build_model_parts(config: DictConfig) -> ModelParts:
         )
     text_tokenizer = TextTokenizer(tokenizer=tokenizer, prompt=build(config.prompt))
     if contract is not None:
-        check_frames(
-            contract, text_tokenizer, prompt=config.prompt, source=factory.source()
-        )
+        check_frames(contract, text_tokenizer, prompt=config.prompt, source=factory.source())
     return ModelParts(factory=factory, tokenizer=text_tokenizer)
 
 

@@ -7,19 +7,21 @@ import shlex
 from hydra.core.hydra_config import HydraConfig
 
 from quarry.errors import UserError
-from quarry.models.factory import BiEncoderFactory, CannotLoad
+from quarry.models.factory import BiEncoderFactory, CannotLoadError
 
 
 def preflight(factory: BiEncoderFactory, *, is_trained: bool) -> None:
     """Refuses a model that cannot be loaded, with the commands that could be run instead."""
     try:
         factory.check(is_trained=is_trained)
-    except CannotLoad as error:
+    except CannotLoadError as error:
         commands = "".join(
             f"\n  {command_with(override)}   # {meaning}"
             for override, meaning in error.remedies.items()
         )
-        raise UserError(f"{error}" + (f"\nWhat would run:{commands}" if commands else "")) from error
+        raise UserError(
+            f"{error}" + (f"\nWhat would run:{commands}" if commands else "")
+        ) from error
 
 
 def command_with(override: str) -> str:

@@ -182,9 +182,7 @@ def test_a_trunk_that_decides_by_itself_is_stored_as_it_decided() -> None:
 def test_a_tokenizer_that_renders_the_same_prompt_otherwise_is_refused() -> None:
     config = _config()
     stored = _written(config)
-    changed = TextTokenizer(
-        tokenizer=letter_tokenizer(has_bos=True), prompt=build(config.prompt)
-    )
+    changed = TextTokenizer(tokenizer=letter_tokenizer(has_bos=True), prompt=build(config.prompt))
     with pytest.raises(UserError, match=r"start_ids': \[1\].*contract says.*start_ids': \[\]"):
         check_frames(stored, changed, prompt=config.prompt, source="DIR")
     config.prompt.query = "Q:{text}"  # another prompt that was asked for is no damage

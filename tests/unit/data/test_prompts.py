@@ -30,7 +30,8 @@ def test_a_template_splits_at_its_field(template: str, before: str, after: str) 
 @pytest.mark.parametrize(
     "template",
     [
-        "", "Query:", "{}", "{0}", "{txt}", "{text}{text}{text}", "{text} {title}", "{title}{text}", "{title}", "{title} {text} {text}", "{instruction}{text}", "{text.x}",
+        "", "Query:", "{}", "{0}", "{txt}", "{text}{text}{text}", "{text} {title}", "{title}{text}",
+        "{title}",         "{title} {text} {text}", "{instruction}{text}", "{text.x}",
         "{text[0]}", "{text!r}", "{text:>9}", "{text", "text}", "{{text}}",
     ],
 )  # fmt: skip

@@ -235,7 +235,9 @@ def test_qwen_appends_the_end_token_to_a_text_that_ends_with_it(
 
 
 def test_chat_markers_of_a_template_become_their_tokens(qwen: PreTrainedTokenizerBase) -> None:
-    prompt = Prompt(query="<|im_start|>user\n{text}<|im_end|>\n", end_token=None, max_query_length=6)
+    prompt = Prompt(
+        query="<|im_start|>user\n{text}<|im_end|>\n", end_token=None, max_query_length=6
+    )
     (row,) = ids_of(["hi there you"], tokenizer=qwen, prompt=prompt)
     assert row == [IM_START, 872, 198, 6023, IM_END, 198]
 

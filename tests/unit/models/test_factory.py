@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Qwen2Config, Qwen2Model
 
 from helpers.models import letter_tokenizer, tiny_folder, tiny_qwen
+from quarry.data.packing import pack
 from quarry.errors import MissingPathError, UserError
 from quarry.models.adapters.full import FullFineTuning
-from quarry.models.factory import BiEncoderFactory
+from quarry.models.adapters.lora import LoRA
+from quarry.models.factory import BiEncoderFactory, CannotLoadError
+from quarry.models.memory import memory_need
 from quarry.models.pooling.mean import Mean
 
 
@@ -99,3 +103,98 @@ def test_dtypes(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
 def test_a_wrong_dtype_is_refused_at_once() -> None:
     with pytest.raises(UserError, match=r"model\.dtype=int8.*float32, bfloat16, float16"):
         factory(dtype="int8")
+
+
+def config_folder(folder: Path, **more: int) -> Path:
+    """A folder with the shape of a model and no weights."""
+    Qwen2Config(**more).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_that_cannot_fit_is_refused_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = config_folder(
+        tmp_path, vocab_size=1000, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=4,
+    )  # fmt: skip
+    num_parameters = sum(
+        p.numel() for p in Qwen2Model(Qwen2Config.from_pretrained(folder)).parameters()
+    )
+    monkeypatch.setattr(
+        "quarry.models.factory.available_memory", lambda: (num_parameters * 5, "this room")
+    )
+    tried = factory(path=str(folder), dtype="float32")
+    tried.check(is_trained=False)  # four bytes each
+    with pytest.raises(CannotLoadError, match=r"weights, gradients and optimiser.*this room has"):
+        tried.check(is_trained=True)  # sixteen
+    lora = LoRA(r=4, alpha=8, dropout=0.0, target_modules=["q_proj"])
+    factory(path=str(folder), adapter=lora).check(is_trained=True)
+
+
+def family(**more: Any) -> BiEncoderFactory:
+    hub_ids = {"1.5B": "nobody/no-1.5B", "7B": "nobody/no-7B", "72B": "nobody/no-72B"}
+    settings = {"hub_ids": hub_ids, "hub_id": "nobody/no-7B", "size": "7B"}
+    return factory(**(settings | {"replica": CountingReplica(Path("unused"))} | more))
+
+
+def test_a_hub_that_cannot_be_reached_names_what_would_run() -> None:
+    with pytest.raises(CannotLoadError, match=r"Cannot load the model of 'nobody/no-7B'") as caught:
+        family().check(is_trained=True)
+    assert list(caught.value.remedies) == ["model.path=DIR", "model.size=tiny"]
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0.9, "model.size=1.5B"), (0.1, "model.size=tiny"), (0.22, "model.size=1.5B")],
+)
+def test_the_largest_size_that_fits_is_proposed(
+    share: float, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = config_folder(
+        tmp_path, vocab_size=1000, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=4,
+    )  # fmt: skip
+    need = memory_need(
+        Qwen2Config.from_pretrained(folder), dtype=torch.float32, trains_trunk=False
+    ).num_bytes
+    monkeypatch.setattr(
+        "quarry.models.factory.available_memory", lambda: (int(need * share), "here")
+    )
+    monkeypatch.setattr(BiEncoderFactory, "base_source", lambda self: str(folder))
+    with pytest.raises(CannotLoadError) as caught:
+        family().check(is_trained=False)
+    assert next(iter(caught.value.remedies)) == expected
+
+
+def test_auto_is_full_precision_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    lora = LoRA(r=4, alpha=8, dropout=0.0, target_modules=["q_proj"])
+    full, adapted = factory(dtype="auto"), factory(dtype="auto", adapter=lora)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert adapted.torch_dtype(is_trained=True) == torch.float32
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert adapted.torch_dtype(is_trained=True) == torch.bfloat16
+    assert full.torch_dtype(is_trained=True) == torch.float32
+    assert full.torch_dtype(is_trained=False) == torch.bfloat16
+
+
+def test_nothing_is_trainable_in_a_model_for_evaluation(tmp_path: Path) -> None:
+    lora = LoRA(r=4, alpha=8, dropout=0.0, target_modules=["q_proj"])
+    built = factory(path=str(tiny_folder(tmp_path)), adapter=lora).build(is_trained=False)
+    assert not any(parameter.requires_grad for parameter in built.parameters())
+    assert not any("lora" in name for name, _ in built.named_parameters())
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(tmp_path: Path) -> None:
+    tokens = pack([[5, 6, 7, 8], [9], [3, 4]])
+    gradients = []
+    for has_checkpointing in (False, True):
+        built = factory(
+            path=str(tiny_folder(tmp_path)), has_gradient_checkpointing=has_checkpointing
+        ).build()
+        built.train()(tokens).square().sum().backward()
+        gradients.append([p.grad for p in built.parameters()])
+        layer = built.backbone.layers[0]
+        assert layer.gradient_checkpointing is has_checkpointing
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed)

@@ -10,13 +10,19 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from helpers.models import letter_ids, letter_tokenizer, tiny_bi_encoder
+from helpers.models import letter_ids, letter_tokenizer, tiny_bi_encoder, tiny_qwen
 from quarry.data.packing import pack
 from quarry.errors import UserError
 from quarry.models.backbones.huggingface import load_backbone
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.mean import Mean
-from quarry.models.saved import CONTRACT_FILE, read_contract, save_model
+from quarry.models.saved import (
+    CONTRACT_FILE,
+    check_base,
+    describe_base,
+    read_contract,
+    save_model,
+)
 
 TOKENS = pack([[5, 6, 7, 8], [9], [3, 4]])
 CONTRACT = {"format": 1, "settings": {"prompt": {"query": "Q:{text}"}}, "temperature": None}
@@ -113,3 +119,40 @@ def test_the_contract_is_readable_json(tmp_path: Path) -> None:
     text = (tmp_path / "model" / CONTRACT_FILE).read_text(encoding="utf-8")
     assert "Frage: {text} – né" in text
     assert json.loads(text) == {"prompt": "Frage: {text} – né"}
+
+
+def test_golden_vectors_come_from_the_finished_folder_and_take_their_place_with_it(
+    tmp_path: Path,
+) -> None:
+    def add(folder: Path) -> None:
+        assert (folder / "model.safetensors").exists()
+        assert not (tmp_path / "model").exists()
+        (folder / "golden").write_text("vectors")
+
+    save_model(
+        tmp_path / "model",
+        model=tiny_bi_encoder(),
+        tokenizer=letter_tokenizer(),
+        contract=CONTRACT,
+        add_golden=add,
+    )
+    assert (tmp_path / "model" / "golden").read_text() == "vectors"
+
+
+def test_other_weights_under_an_adapter_are_refused(tmp_path: Path) -> None:
+    base, other, adapter = tmp_path / "base", tmp_path / "other", tmp_path / "adapter"
+    tiny_qwen().save_pretrained(base)
+    changed = tiny_qwen()
+    with torch.no_grad():
+        changed.layers[0].mlp.up_proj.weight[0, 0] += 1
+    changed.save_pretrained(other)
+    described = describe_base(str(base), revision=None, commit=None)
+    save(adapter, base=described)
+    check_base(str(adapter), str(base), revision=None)
+    with pytest.raises(UserError, match=rf"trained on {base}.*{other} holds other.*base_path=DIR"):
+        check_base(str(adapter), str(other), revision=None)
+
+
+def test_an_adapter_without_contract_is_trusted(tmp_path: Path) -> None:
+    tiny_qwen().save_pretrained(tmp_path)
+    check_base(str(tmp_path / "none"), str(tmp_path), revision=None)

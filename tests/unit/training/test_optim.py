@@ -11,7 +11,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from helpers.models import tiny_bi_encoder, tiny_qwen
 from quarry.errors import UserError
 from quarry.models.adapters.lora import LoRA
-from quarry.training.optim import constant_schedule, linear_schedule, parameter_groups
+from quarry.training.optim import (
+    constant_schedule,
+    linear_schedule,
+    log_warmup_schedule,
+    parameter_groups,
+)
 
 
 def rates(
@@ -31,6 +36,32 @@ def rates(
 def test_linear_by_hand() -> None:
     values = rates(linear_schedule, num_training_steps=6, warmup=2)
     assert values == pytest.approx([1 / 3, 2 / 3, 1, 3 / 4, 2 / 4, 1 / 4, 0])
+
+
+@pytest.mark.parametrize("warmup", [1, 7, 30])
+def test_log_warmup_is_deepspeeds_own_schedule(
+    warmup: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    from deepspeed.runtime.lr_schedules import WarmupDecayLR
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = WarmupDecayLR(
+        optimizer, total_num_steps=20, warmup_max_lr=1.0, warmup_num_steps=warmup
+    )
+    expected = [optimizer.param_groups[0]["lr"]]
+    for _ in range(20):
+        theirs.step()
+        expected.append(optimizer.param_groups[0]["lr"])
+    found = rates(log_warmup_schedule, num_training_steps=20, warmup=warmup)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_log_warmup_shows_the_rates_of_the_studys_log() -> None:
+    # its log shows, after 10, 20 and 100 of 3,836 updates: 5.0e-5, 6.5e-5, 1e-4
+    values = rates(log_warmup_schedule, num_training_steps=3836, warmup=100)
+    assert [round(values[step], 3) for step in (10, 20, 100)] == [0.5, 0.651, 1.0]
+    assert values[-1] == pytest.approx(1 / 3736)
 
 
 def test_linear_without_warmup() -> None:

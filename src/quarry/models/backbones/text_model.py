@@ -27,4 +27,5 @@ def text_model_name(backbone: PreTrainedModel) -> str | None:
     base, text = base_model(backbone), text_model(backbone)
     if text is base:
         return None
-    return next(name for name, module in base.named_modules() if module is text)
+    names = (str(name) for name, module in base.named_modules() if module is text)
+    return next(names)

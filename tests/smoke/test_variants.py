@@ -1,0 +1,114 @@
+"""Each of the eight models under both protocols: trained, saved, loaded, evaluated, exported, verified.
+
+In one process, on replicas that are made once: what a command costs is mostly its imports.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from helpers.commands import ROOT
+from quarry.config.schema import register_schemas
+from quarry.tasks.evaluate import evaluate
+from quarry.tasks.export import export
+from quarry.tasks.train import train
+from quarry.tasks.verify import verify
+
+VARIANTS = (
+    "qwen-base",
+    "qwen-instruct",
+    "qwen-coder",
+    "qwen-coder-instruct",
+    "qwen-math",
+    "qwen-math-instruct",
+    "qwen-r1",
+    "qwen-vl",
+)
+QUERIES = ("read a line", "write a line", "close the file", "open a socket", "sort a list")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _conf() -> Iterator[None]:
+    register_schemas()
+    with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache, a test collection and training rows in Tevatron's form."""
+    folder = tmp_path_factory.mktemp("variants")
+    beir = folder / "set"
+    (beir / "qrels").mkdir(parents=True)
+    corpus = [{"_id": f"d{i}", "title": "", "text": f"def {q.replace(' ', '_')}(): pass"} for i, q in enumerate(QUERIES)]
+    rows = [{"_id": f"q{i}", "text": q} for i, q in enumerate(QUERIES)]
+    write_lines(beir / "corpus.jsonl", corpus)
+    write_lines(beir / "queries.jsonl", rows)
+    lines = [f"q{i}\td{i}\t1\n" for i in range(len(QUERIES))]
+    (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+    passages = [{"docid": d["_id"], "title": "", "text": d["text"]} for d in corpus]
+    examples = [
+        {
+            "query_id": f"q{i}",
+            "query": query,
+            "positive_passages": [passages[i]],
+            "negative_passages": [p for p in passages if p["docid"] != f"d{i}"],
+        }
+        for i, query in enumerate(QUERIES)
+    ]
+    write_lines(folder / "train.jsonl", examples)
+    return folder
+
+
+def write_lines(path: Path, records: list[dict]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def configured(primary: str, data: Path, run: Path, *overrides: str) -> DictConfig:
+    common = (
+        f"paths.cache_dir={data / 'cache'}", f"paths.run_dir={run}", "logger=none",
+        "trainer.accelerator=cpu", "benchmark=folder", f"benchmark.path={data / 'set'}",
+    )  # fmt: skip
+    return compose(primary, overrides=[*common, *overrides])
+
+
+@pytest.mark.parametrize("prompt", ["", "promptreps"], ids=["its-own-prompt", "promptreps"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_whole_road(variant: str, prompt: str, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    dressed = (f"prompt={prompt}",) if prompt else ()
+    train(
+        configured(
+            "train", data, run, "experiment=sft_msmarco", f"model={variant}", "model.size=tiny",
+            f"data.path={data / 'train.jsonl'}", "data.num_queries_per_update=4",
+            "loss.num_contrast_queries=2", "data.num_hard_negatives=2", "trainer.max_steps=2",
+            "evaluation.every_n_steps=0", "callbacks=none", *dressed,
+        )  # fmt: skip
+    )
+    trained = json.loads((run / "metrics.json").read_text())["sets"]["set"]["trained"]
+    values = evaluate(
+        configured(
+            "eval", data, tmp_path / "eval", f"model={variant}", f"model.path={run}",
+            "evaluation.top_k=1000", "evaluation.measures=[MRR@10]",
+        )  # fmt: skip
+    )
+    assert values["val/set/mrr_at_10"] == pytest.approx(trained["MRR@10"])
+    export(configured("train", data, tmp_path / "none", f"run={run}"), dtype="float32", folder=None)
+    verify(configured("eval", data, tmp_path / "none", f"run={run}"), export=None)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_zero_shot(variant: str, data: Path, tmp_path: Path) -> None:
+    values = evaluate(
+        configured(
+            "eval", data, tmp_path / "run", "experiment=zero_shot", f"model={variant}",
+            "model.size=tiny",
+        )  # fmt: skip
+    )
+    assert 0 < values["val/set/ndcg_at_10"] <= 1
