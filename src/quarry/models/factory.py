@@ -19,6 +19,7 @@ from quarry.models.backbones.huggingface import (
     load_config,
     load_tokenizer,
     resolve_source,
+    resolve_tokenizer,
 )
 from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
@@ -172,7 +173,7 @@ class BiEncoderFactory:
         """The tokenizer beside the weights; an adapter folder without one lends its base's."""
         source = self.source()
         if self.tokenizer_path is not None and (self.path or self.hub_id):
-            return load_tokenizer(resolve_source(self.tokenizer_path))
+            return load_tokenizer(resolve_tokenizer(self.tokenizer_path))
         if adapter_base(source) is not None and not (Path(source) / "tokenizer.json").exists():
             source = self.base_source()
         return load_tokenizer(source, revision=self.revision)

@@ -48,6 +48,21 @@ def resolve_source(path: str) -> str:
     return path
 
 
+def resolve_tokenizer(path: str) -> str:
+    """The folder or hub id of a tokenizer: weights need not lie beside it."""
+    folder = Path(path).expanduser()
+    if (folder / "tokenizer.json").exists():
+        return str(folder.absolute())
+    if not folder.is_dir():
+        return resolve_source(path)
+    if (folder / "model" / "tokenizer.json").exists():
+        return str((folder / "model").absolute())
+    raise MissingPathError(
+        f"model.tokenizer_path={path}: neither this folder nor its subfolder model/ holds a "
+        "tokenizer.json. Give a folder that does, or a hub id."
+    )
+
+
 def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer that tokenizer.json describes, specials and template from beside it.
 
