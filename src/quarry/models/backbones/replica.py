@@ -170,7 +170,10 @@ class QwenVLReplica(QwenReplica):
         return base | {
             "architectures": ["Qwen2_5_VLForConditionalGeneration"],
             "model_type": "qwen2_5_vl",
-            "rope_scaling": {"type": "mrope", "mrope_section": [time, height, half - time - height]},
+            "rope_scaling": {
+                "type": "mrope",
+                "mrope_section": [time, height, half - time - height],
+            },
             "image_token_id": first + names.index("<|image_pad|>"),
             "video_token_id": first + names.index("<|video_pad|>"),
             "vision_start_token_id": first + names.index("<|vision_start|>"),
