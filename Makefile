@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help install demo test check format clean
+.PHONY: help install demo test check docs format clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -40,6 +40,9 @@ check: install ## Lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install ## Write the pages that are made (PUBLISHED='--published NAME=FOLDER --source WHERE' checks facts)
+	$(BIN)/python docs/make_models.py $(PUBLISHED)
 
 format: install ## Put the code into shape
 	$(BIN)/ruff check --fix .

@@ -22,3 +22,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def qwen_tokenizer_folder() -> Path:
+    """The published Qwen2.5 tokenizer, kept beside the repository and not in it."""
+    folder = ROOT.parent / "shared" / "models" / "qwen2.5-tokenizer"
+    if not folder.is_dir():
+        pytest.skip(f"no Qwen2.5 tokenizer at {folder}")
+    return folder

@@ -21,7 +21,8 @@ def _conf() -> Iterator[None]:
 
 
 def test_there_is_a_case_for_every_file() -> None:
-    options = {file for file in files() if "/" in file}
+    parts = {"model/family/qwen"}  # read by models, never chosen itself
+    options = {file for file in files() if "/" in file} - parts
     assert {case.file for case in CASES} == options
     assert len(CASES) >= len(options) >= 35
 
@@ -67,3 +68,30 @@ def test_hybrid_is_made_of_the_options_it_names() -> None:
     alone = composed("eval", "retriever=bm25")
     assert list(config.retriever.retrievers) == ["bm25", "dense"]
     assert config.retriever.retrievers.bm25 == alone.retriever
+
+
+@pytest.mark.parametrize(
+    ("name", "hub_id"),
+    [
+        ("qwen-base", "Qwen/Qwen2.5-7B"),
+        ("qwen-instruct", "Qwen/Qwen2.5-7B-Instruct"),
+        ("qwen-coder", "Qwen/Qwen2.5-Coder-7B"),
+        ("qwen-coder-instruct", "Qwen/Qwen2.5-Coder-7B-Instruct"),
+        ("qwen-math", "Qwen/Qwen2.5-Math-7B"),
+        ("qwen-math-instruct", "Qwen/Qwen2.5-Math-7B-Instruct"),
+        ("qwen-r1", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"),
+        ("qwen-vl", "Qwen/Qwen2.5-VL-7B-Instruct"),
+    ],
+)
+@pytest.mark.parametrize("primary", PRIMARIES)
+def test_the_eight_are_seven_billion_by_default_and_bring_their_prompt(
+    primary: str, name: str, hub_id: str
+) -> None:
+    config = composed(primary, f"model={name}")
+    assert config.model.hub_id == hub_id
+    assert config.prompt.query == "Query:{text}"
+    assert config.prompt.is_chat is (name == "qwen-vl")
+    assert config.prompt.end_token == ("<|endoftext|>" if name == "qwen-vl" else "eos")
+    chosen = composed(primary, f"model={name}", "prompt=promptreps", "model.size=tiny")
+    assert chosen.prompt.assistant == 'The word is: "'
+    assert chosen.model.hub_id is None

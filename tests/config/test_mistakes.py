@@ -168,10 +168,15 @@ def test_training_under_the_wrong_primary_names_the_right_one() -> None:
         ("train.py", ["loss.temprature=0.1"], ["loss.temprature"]),
         ("eval.py", ["retreiver=bm25"], ["retreiver"]),
         ("train.py", ["loss=info_nec"], ["loss/info_nec", "info_nce"]),
+        (
+            "train.py",
+            ["model=qwen-coder", "model.size=9B"],
+            ["model.size=9B was never published; there are 0.5B, 1.5B, 3B, 7B, 14B, 32B and tiny"],
+        ),
         ("train.py", ["loss=null"], ["loss=null", "takes one of its options"]),
         ("train.py", ["--config-dir=.", "experiment=spoilt"], ["experiment/spoilt", "lerning"]),
     ],
-    ids=["key", "group", "option", "null", "experiment"],
+    ids=["key", "group", "option", "size", "null", "experiment"],
 )
 def test_command_line_names_the_mistake_and_nothing_runs(
     tmp_path: Path, script: str, arguments: list[str], parts: list[str]

@@ -19,6 +19,7 @@ from quarry.models.backbones.huggingface import (
     load_config,
     load_tokenizer,
     resolve_source,
+    resolve_tokenizer,
 )
 from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
@@ -173,7 +174,7 @@ class BiEncoderFactory:
         """The tokenizer beside the weights; an adapter folder without one lends its base's."""
         is_replica = self.path is None and self.hub_id is None  # which has dressed it already
         if self.tokenizer_path is not None and not is_replica:
-            return load_tokenizer(str(Path(self.tokenizer_path).expanduser()))
+            return load_tokenizer(resolve_tokenizer(self.tokenizer_path))
         source = self.source()
         if adapter_base(source) is not None and not (Path(source) / "tokenizer.json").exists():
             source = self.base_source()

@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from quarry.config.resolvers import (
+    hub_id,
     is_terminal,
     register_resolvers,
     run_dir,
@@ -90,3 +91,15 @@ def test_resolvers_are_registered_under_their_names(monkeypatch: pytest.MonkeyPa
         "b": "RUN_DIR",
         "c": is_terminal(),
     }
+
+
+def test_a_size_means_a_hub_id_and_tiny_means_none() -> None:
+    hub_ids = {"1.5B": "Qwen/Qwen2.5-Math-1.5B", "7B": "Qwen/Qwen2.5-Math-7B"}
+    assert hub_id("1.5B", hub_ids) == "Qwen/Qwen2.5-Math-1.5B"
+    assert hub_id("tiny", hub_ids) is None
+
+
+@pytest.mark.parametrize("size", ["9B", "7b", "", "Tiny"])
+def test_a_size_that_was_never_published_is_refused_with_those_that_were(size: str) -> None:
+    with pytest.raises(ValueError, match=r"never published; there are 1\.5B, 7B and tiny"):
+        hub_id(size, {"1.5B": "a", "7B": "b"})

@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, Qwen2ForCausalLM, Qwen2Model
 
-from helpers.models import letter_ids, tiny_folder, tiny_qwen
+from helpers.models import BOS, letter_ids, letter_tokenizer, tiny_folder, tiny_qwen
 from quarry.errors import MissingPathError, UserError
 from quarry.models.backbones.huggingface import (
     adapter_base,
     load_backbone,
     load_tokenizer,
     resolve_source,
+    resolve_tokenizer,
 )
 
 Weights = dict[str, torch.Tensor]
@@ -195,3 +196,45 @@ def test_an_adapter_that_names_no_base_is_refused(tmp_path: Path, content: str) 
     (tmp_path / "adapter_config.json").write_text(content)
     with pytest.raises(UserError, match=r"adapter_config\.json: no base_model_name_or_path"):
         adapter_base(str(tmp_path))
+
+
+@pytest.mark.parametrize("has_wish", [False, True])
+def test_a_bos_of_tokenizer_json_is_kept(tmp_path: Path, has_wish: bool) -> None:
+    letter_tokenizer(has_bos=True).save_pretrained(tmp_path)
+    _wish_for_bos(tmp_path, has_wish)
+    assert load_tokenizer(str(tmp_path)).encode("ab") == [BOS, *letter_ids("ab")]
+
+
+def test_a_bos_that_only_the_settings_ask_for_is_put_in_front_and_saved(tmp_path: Path) -> None:
+    letter_tokenizer().save_pretrained(tmp_path / "one")
+    _wish_for_bos(tmp_path / "one", True)
+    tokenizer = load_tokenizer(str(tmp_path / "one"))
+    tokenizer.save_pretrained(tmp_path / "two")
+    for loaded in (tokenizer, load_tokenizer(str(tmp_path / "two"))):
+        assert loaded.encode("ab") == [BOS, *letter_ids("ab")]
+        assert loaded.encode("ab", add_special_tokens=False) == letter_ids("ab")
+
+
+def test_no_bos_appears_that_nobody_asked_for(tmp_path: Path) -> None:
+    letter_tokenizer().save_pretrained(tmp_path)
+    _wish_for_bos(tmp_path, False)
+    assert load_tokenizer(str(tmp_path)).encode("ab") == letter_ids("ab")
+
+
+def _wish_for_bos(folder: Path, is_wanted: bool) -> None:
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) | {"bos_token": "<bos>"}
+    if is_wanted:
+        settings["add_bos_token"] = True
+    file.write_text(json.dumps(settings), encoding="utf-8")
+
+
+def test_a_tokenizer_needs_no_weights_beside_it(tmp_path: Path) -> None:
+    letter_tokenizer().save_pretrained(tmp_path / "run" / "model")
+    inner = str(tmp_path / "run" / "model")
+    assert resolve_tokenizer(inner) == resolve_tokenizer(str(tmp_path / "run")) == inner
+    assert resolve_tokenizer("Qwen/Qwen2.5-7B") == "Qwen/Qwen2.5-7B"
+    with pytest.raises(MissingPathError, match=r"model\.tokenizer_path=.* holds a tokenizer\.json"):
+        resolve_tokenizer(str(tmp_path))
+    with pytest.raises(MissingPathError, match="no such folder"):
+        resolve_tokenizer(str(tmp_path / "nowhere"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from quarry.errors import MissingPathError, UserError
 from quarry.models.backbones.hub import settle_offline
@@ -49,12 +51,28 @@ def resolve_source(path: str) -> str:
     return path
 
 
+def resolve_tokenizer(path: str) -> str:
+    """The folder or hub id of a tokenizer: weights need not lie beside it."""
+    folder = Path(path).expanduser()
+    if (folder / "tokenizer.json").exists():
+        return str(folder.absolute())
+    if not folder.is_dir():
+        return resolve_source(path)
+    if (folder / "model" / "tokenizer.json").exists():
+        return str((folder / "model").absolute())
+    raise MissingPathError(
+        f"model.tokenizer_path={path}: neither this folder nor its subfolder model/ holds a "
+        "tokenizer.json. Give a folder that does, or a hub id."
+    )
+
+
 def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer that tokenizer.json describes, specials and template from beside it.
 
     AutoTokenizer would not do: for some architectures (Qwen2 among them) it takes that
     architecture's class whatever the folder says, which builds its own normaliser and
-    pre-tokeniser and drops those of tokenizer.json without a word.
+    pre-tokeniser and drops those of tokenizer.json without a word. A BOS that only
+    tokenizer_config.json asks for, which transformers 5 passes over, is put in front.
 
     Raises:
         UserError: there is no tokenizer.json, or it has no vocabulary.
@@ -69,7 +87,14 @@ def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTok
             f"The tokenizer of {source!r} has no vocabulary: is its tokenizer.json missing? Copy "
             "the tokenizer files of the base model there."
         )
+    _put_bos_in_front(tokenizer, get_tokenizer_config(source, revision=revision))
     return tokenizer
+
+
+def _put_bos_in_front(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> None:
+    is_wanted = settings.get("add_bos_token") is True and tokenizer.bos_token_id is not None
+    if is_wanted and tokenizer.bos_token_id not in tokenizer.encode(""):
+        tokenizer.add_bos_token = True
 
 
 def load_config(

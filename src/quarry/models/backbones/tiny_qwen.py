@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +17,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
-logger = logging.getLogger(__name__)
+from quarry.models.backbones.made_folder import made_once
 
 END_TOKEN = "<|endoftext|>"
 FORMAT = 1
@@ -78,34 +75,21 @@ class TinyQwen:
         for text in texts:
             digest.update(text.encode() + b"\0")
         target = self.cache_dir / "models" / f"qwen-tiny-{digest.hexdigest()[:16]}"
-        if not (target / "model.safetensors").exists():
-            self._make(target, texts)
-        return target
+        return made_once(target, lambda folder: self._make(folder, texts))
 
-    def _make(self, target: Path, texts: Sequence[str]) -> None:
-        logger.info("Making the tiny Qwen2 model in %s", target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
-        try:
-            tokenizer = train_tokenizer(texts, vocab_size=self.vocab_size)
-            tokenizer.save_pretrained(scratch)
-            end = tokenizer.eos_token_id
-            config = Qwen2Config(
-                vocab_size=len(tokenizer), bos_token_id=end, eos_token_id=end, pad_token_id=end,
-                **self.config,
-            )  # fmt: skip
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                model = Qwen2Model(config)
-                torch.nn.init.normal_(model.embed_tokens.weight, std=self.embedding_std)
-                model.save_pretrained(scratch)
-            scratch.replace(target)
-        except OSError:
-            # another process was first: a folder cannot be replaced by a folder
-            if not (target / "model.safetensors").exists():
-                raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    def _make(self, folder: Path, texts: Sequence[str]) -> None:
+        tokenizer = train_tokenizer(texts, vocab_size=self.vocab_size)
+        tokenizer.save_pretrained(folder)
+        end = tokenizer.eos_token_id
+        config = Qwen2Config(
+            vocab_size=len(tokenizer), bos_token_id=end, eos_token_id=end, pad_token_id=end,
+            **self.config,
+        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = Qwen2Model(config)
+            torch.nn.init.normal_(model.embed_tokens.weight, std=self.embedding_std)
+            model.save_pretrained(folder)
 
 
 def train_tokenizer(texts: Sequence[str], *, vocab_size: int) -> PreTrainedTokenizerFast:
