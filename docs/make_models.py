@@ -48,7 +48,7 @@ a run uses is always read from the files that it loads.
 CONTRACT = """
 What the contract of a trained model stores, unless the command line says otherwise:
 
-| model | prompt | query, document | tokens | end token | pooling | attention | length 1 | temperature |
+| model | prompt | query, document | tokens | end | pooling | attention | length 1 | temperature |
 |---|---|---|---|---|---|---|---|---|
 """
 
