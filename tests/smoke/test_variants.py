@@ -1,4 +1,4 @@
-"""Each of the eight models under both protocols: trained, saved, loaded, evaluated, exported, verified.
+"""Each of the eight models under both protocols, from training to the export's verification.
 
 In one process, on replicas that are made once: what a command costs is mostly its imports.
 """
@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from quarry.tasks.export import export
+from quarry.tasks.verify import verify
 
 from helpers.commands import ROOT
 from quarry.config.schema import register_schemas
 from quarry.tasks.evaluate import evaluate
-from quarry.tasks.export import export
 from quarry.tasks.train import train
-from quarry.tasks.verify import verify
 
 VARIANTS = (
     "qwen-base",
@@ -46,7 +46,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("variants")
     beir = folder / "set"
     (beir / "qrels").mkdir(parents=True)
-    corpus = [{"_id": f"d{i}", "title": "", "text": f"def {q.replace(' ', '_')}(): pass"} for i, q in enumerate(QUERIES)]
+    corpus = [
+        {"_id": f"d{i}", "title": "", "text": f"def {query.replace(' ', '_')}(): pass"}
+        for i, query in enumerate(QUERIES)
+    ]
     rows = [{"_id": f"q{i}", "text": q} for i, q in enumerate(QUERIES)]
     write_lines(beir / "corpus.jsonl", corpus)
     write_lines(beir / "queries.jsonl", rows)
@@ -85,18 +88,33 @@ def test_the_whole_road(variant: str, prompt: str, data: Path, tmp_path: Path) -
     dressed = (f"prompt={prompt}",) if prompt else ()
     train(
         configured(
-            "train", data, run, "experiment=sft_msmarco", f"model={variant}", "model.size=tiny",
-            f"data.path={data / 'train.jsonl'}", "data.num_queries_per_update=4",
-            "loss.num_contrast_queries=2", "data.num_hard_negatives=2", "trainer.max_steps=2",
-            "evaluation.every_n_steps=0", "callbacks=none", *dressed,
-        )  # fmt: skip
+            "train",
+            data,
+            run,
+            "experiment=sft_msmarco",
+            f"model={variant}",
+            "model.size=tiny",
+            f"data.path={data / 'train.jsonl'}",
+            "data.num_queries_per_update=4",
+            "loss.num_contrast_queries=2",
+            "data.num_hard_negatives=2",
+            "trainer.max_steps=2",
+            "evaluation.every_n_steps=0",
+            "callbacks=none",
+            *dressed,
+        )
     )
     trained = json.loads((run / "metrics.json").read_text())["sets"]["set"]["trained"]
     values = evaluate(
         configured(
-            "eval", data, tmp_path / "eval", f"model={variant}", f"model.path={run}",
-            "evaluation.top_k=1000", "evaluation.measures=[MRR@10]",
-        )  # fmt: skip
+            "eval",
+            data,
+            tmp_path / "eval",
+            f"model={variant}",
+            f"model.path={run}",
+            "evaluation.top_k=1000",
+            "evaluation.measures=[MRR@10]",
+        )
     )
     assert values["val/set/mrr_at_10"] == pytest.approx(trained["MRR@10"])
     export(configured("train", data, tmp_path / "none", f"run={run}"), dtype="float32", folder=None)
@@ -107,8 +125,12 @@ def test_the_whole_road(variant: str, prompt: str, data: Path, tmp_path: Path) -
 def test_zero_shot(variant: str, data: Path, tmp_path: Path) -> None:
     values = evaluate(
         configured(
-            "eval", data, tmp_path / "run", "experiment=zero_shot", f"model={variant}",
+            "eval",
+            data,
+            tmp_path / "run",
+            "experiment=zero_shot",
+            f"model={variant}",
             "model.size=tiny",
-        )  # fmt: skip
+        )
     )
     assert 0 < values["val/set/ndcg_at_10"] <= 1

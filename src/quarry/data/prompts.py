@@ -13,7 +13,7 @@ END_OF_TOKENIZER = "eos"
 """`end_token` of a prompt that ends texts with whatever token the tokenizer ends them with."""
 
 TITLE_AND_TEXT = "{title} {text}"
-"""In a document template: the title, a space and the text, the space even where there is no title."""
+"""In a document template: title, space and text, the space even where there is no title."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
