@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -30,8 +31,10 @@ from quarry.models.pooling.last_token import LastToken
 from quarry.models.pooling.mean import Mean
 from quarry.models.pooling.weighted_mean import WeightedMean
 from quarry.retrieval.encoder import Encoder
-from quarry.retrieval.export.folder import export_sentence_transformers
-from quarry.types import Document, Query
+from quarry.retrieval.export.folder import export_sentence_transformers, frame_as_data
+from quarry.retrieval.export.framed_transformer import FramedTransformer
+from quarry.retrieval.export.tokenizer import exported_tokenizer
+from quarry.types import ROLES, Document, Query
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "prompt"
 PREFIXES = {"none", "short", "repllama", "qwen3_instruct"}
@@ -91,8 +94,8 @@ def theirs(folder: Path, tokenizer: TextTokenizer, *, is_trusted: bool = False) 
     """Nothing of ours but the joining of titles and texts."""
     model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=is_trusted)
     queries, documents = (
-        [tokenizer.frames[role].text_of(item) for item in group]  # type: ignore[index]
-        for role, group in zip(("query", "document"), items(), strict=True)
+        [tokenizer.frames[role].text_of(item) for item in group]
+        for role, group in zip(ROLES, items(), strict=True)
     )
     options: dict[str, Any] = {"batch_size": 4, "convert_to_tensor": True}
     return [model.encode_query(queries, **options), model.encode_document(documents, **options)]
@@ -244,6 +247,64 @@ def test_of_a_vision_language_model_the_language_model(tmp_path: Path, is_causal
     assert '"model_type": "qwen2_5_vl_text"' in (folder / "config.json").read_text()
     loaded = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True)
     assert not [name for name, _ in loaded.named_parameters() if "visual" in name]
+
+
+@pytest.mark.parametrize("length_counts", ["all", "text"])
+@pytest.mark.parametrize(
+    ("query", "document"),
+    [
+        ('Query: "{text}". Use', 'Passage: "{text}"'),
+        ("{text}", '{title} {text}". is'),
+        ('(":{text}', "({text}){text}."),
+        ('{text}."', "The {text}"),
+    ],
+)
+def test_token_ids_of_random_texts(
+    tmp_path: Path, query: str, document: str, length_counts: Any
+) -> None:
+    """Borders where tokens merge, at every length: the ids are the same, and so are the copies."""
+    random = Random(0)
+    pieces = ["the", " the", "fox", '"', ".", '".', ":", "(", ")", " ", "\n", "**", "Ü", "use", ","]
+    texts = ["".join(random.choices(pieces, k=random.randrange(60))) for _ in range(60)]
+    uncut = TextTokenizer(
+        tokenizer=chat_tokenizer(), prompt=Prompt(query=query, document=document)
+    )
+    module = input_module(tmp_path, uncut)
+    num_cut = 0
+    for length in (18, 19, 20, 23, 27):
+        prompt = Prompt(
+            query=query, document=document, max_query_length=length,
+            max_document_length=length + 4, length_counts=length_counts,
+        )  # fmt: skip
+        tokenizer = TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt)
+        module.frames = {role: frame_as_data(tokenizer, role) for role in ROLES}
+        groups = {
+            "query": [Query(query_id=text, text=text) for text in texts],
+            "document": [Document(document_id=text, text=text, title="fox") for text in texts],
+        }
+        for role in ROLES:
+            expected = tokenizer(groups[role], role)
+            joined = [tokenizer.frames[role].text_of(item) for item in groups[role]]
+            found = module.preprocess(joined, task=role)
+            rows = [
+                (ids[mask.bool()].tolist(), int(pooled.argmax()))
+                for ids, mask, pooled in zip(
+                    found["input_ids"], found["attention_mask"], found["pooled"], strict=True
+                )
+            ]
+            assert rows == [(row.ids.tolist(), row.pool_start) for row in expected]
+            whole = uncut(groups[role], role)
+            num_cut += sum(
+                len(row) < len(all_of_it)
+                for row, all_of_it in zip(expected, whole, strict=True)
+            )
+    assert num_cut > 100
+
+
+def input_module(folder: Path, tokenizer: TextTokenizer) -> FramedTransformer:
+    tiny_qwen(vocab_size=448).save_pretrained(folder)
+    exported_tokenizer(tokenizer).save_pretrained(folder)
+    return FramedTransformer(str(folder), frames={}, pools_last_copy=True)
 
 
 def test_lengths_by_role_hold_with_encode_query_and_encode_document(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from quarry.retrieval.golden import (
     role_of,
 )
 from quarry.runtime.files import write_json, write_text
-from quarry.types import ROLES
+from quarry.types import ROLES, Role
 
 EXPORT_FILE = "quarry_export.json"
 """What an exported folder says of itself: its dtype and the cosine that it costs."""
@@ -190,13 +190,13 @@ def _input_module(bare: Path, *, model: BiEncoder, tokenizer: TextTokenizer) -> 
         return Transformer(str(bare), **common, **lengths)
     return FramedTransformer(
         str(bare),
-        frames={role: _frame(tokenizer, role) for role in ROLES},
+        frames={role: frame_as_data(tokenizer, role) for role in ROLES},
         pools_last_copy=getattr(model.pooling, "pools_last_copy", False),
         **common,
     )
 
 
-def _frame(tokenizer: TextTokenizer, role: Any) -> dict[str, Any]:
+def frame_as_data(tokenizer: TextTokenizer, role: Role) -> dict[str, Any]:
     """A frame as `FramedTransformer` reads it."""
     frame = tokenizer.frames[role]
     return {
