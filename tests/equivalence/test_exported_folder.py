@@ -1,4 +1,4 @@
-"""An exported folder gives in sentence-transformers alone what the model gives here, to 1e-5 in fp32.
+"""An exported folder gives in sentence-transformers what the model gives here, to 1e-5 in fp32.
 
 Ours: packed, one pass over mixed lengths. Theirs: padded batches through another attention kernel;
 two orders of summation differ by far less than 1e-5, another token by far more.
@@ -143,9 +143,7 @@ def test_every_prompt(tmp_path: Path, name: str) -> None:
 def test_a_prompt_that_is_a_prefix_takes_no_code_along(tmp_path: Path, name: str) -> None:
     tokenizer = TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt_of(name))
     folder = tmp_path / "export"
-    export_sentence_transformers(
-        folder, model=model_of(), tokenizer=tokenizer, dtype=torch.float32
-    )
+    export_sentence_transformers(folder, model=model_of(), tokenizer=tokenizer, dtype=torch.float32)
     assert not list(folder.rglob("*.py"))
     assert "quarry." not in (folder / "modules.json").read_text()
 
@@ -266,9 +264,7 @@ def test_token_ids_of_random_texts(
     random = Random(0)
     pieces = ["the", " the", "fox", '"', ".", '".', ":", "(", ")", " ", "\n", "**", "Ü", "use", ","]
     texts = ["".join(random.choices(pieces, k=random.randrange(60))) for _ in range(60)]
-    uncut = TextTokenizer(
-        tokenizer=chat_tokenizer(), prompt=Prompt(query=query, document=document)
-    )
+    uncut = TextTokenizer(tokenizer=chat_tokenizer(), prompt=Prompt(query=query, document=document))
     module = input_module(tmp_path, uncut)
     num_cut = 0
     for length in (18, 19, 20, 23, 27):
@@ -295,8 +291,7 @@ def test_token_ids_of_random_texts(
             assert rows == [(row.ids.tolist(), row.pool_start) for row in expected]
             whole = uncut(groups[role], role)
             num_cut += sum(
-                len(row) < len(all_of_it)
-                for row, all_of_it in zip(expected, whole, strict=True)
+                len(row) < len(all_of_it) for row, all_of_it in zip(expected, whole, strict=True)
             )
     assert num_cut > 100
 
@@ -318,9 +313,7 @@ def test_lengths_by_role_hold_with_encode_query_and_encode_document(tmp_path: Pa
 def test_prompt_names_alone_choose_the_frame_where_they_can(tmp_path: Path) -> None:
     folder = tmp_path / "export"
     tokenizer = TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt_of("promptreps"))
-    export_sentence_transformers(
-        folder, model=model_of(), tokenizer=tokenizer, dtype=torch.float32
-    )
+    export_sentence_transformers(folder, model=model_of(), tokenizer=tokenizer, dtype=torch.float32)
     model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True)
     for role in ("query", "document"):
         by_name = model.encode(["a fox"], prompt_name=role)

@@ -18,7 +18,7 @@ CHAT_TEMPLATE = (
 
 _TEXTS = (
     'This sentence: "the quick brown fox" means, in one word: "fox". Query: "which fox?". Passage: '
-    '"a brown fox.". def f(x): return x ** 2, and so on: (quoted) text; "text." is text. Query: The',
+    '"a brown fox.". def f(x): return x ** 2, and so on: (quoted) text; "text." is text. Query:',
     "the query and the passage of the retrieval task are in lowercase. Use one word to represent",
 )
 

@@ -1,4 +1,4 @@
-"""Eight fixed texts whose embeddings tell whether a model still is what it was when it was saved."""
+"""Eight fixed texts whose embeddings tell whether a saved model is still what it was."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GOLDEN: tuple[Query | Document, ...] = (
         document_id="math",
         text=r"If $a^2 + b^2 = c^2$, then $\sqrt{a^2 + b^2} = |c|$; so for a=3, b=4: c=5.",
     ),
-    Document(document_id="borders", text="  ...and so on: «naïve» – 100%!)\n\n"),
+    Document(document_id="borders", text="  ...and so on: «naïve» – 100%!)\n\n"),  # noqa: RUF001
     Document(document_id="long", title="Squares", text=_LONG),
 )
 """Never to be changed: models that were saved hold vectors of exactly these."""

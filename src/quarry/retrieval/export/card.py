@@ -25,15 +25,17 @@ documents = model.encode_document(["It ranks documents by their embeddings."])
 scores = model.similarity(queries, documents)
 ```
 
-- `encode_query` and `encode_document` bring prompt and length. Queries: {query}. Documents: {document}.
+- `encode_query` and `encode_document` bring prompt and length.
+- Queries: {query}.
+- Documents: {document}.
 - A document with a title is one text: {title}.
 - {dim} dimensions, compared by {similarity}.
 - {cost}
 {code}"""
 
 _CODE = """\
-- `trust_remote_code=True` lets `framed_transformer.py` in this folder run: it puts text after the text
-  (or the text twice), and cuts the text alone.
+- `trust_remote_code=True` lets `framed_transformer.py` in this folder run: it does what a prompt
+  cannot, text after the text (or the text twice), and cuts the text alone.
 """
 
 
@@ -51,8 +53,8 @@ def model_card(
     keeps_space = tokenizer.frames["document"].keeps_empty_title
     title = "title, a space, text" + ("; without a title it begins with the space" * keeps_space)
     cost = (
-        f"Weights in {dtype}: over eight fixed texts the cosine to the model in float32 is at least "
-        f"{min(cosines):.6f}, {sum(cosines) / len(cosines):.6f} on average."
+        f"Weights in {dtype}: over eight fixed texts the cosine to the model in float32 is at "
+        f"least {min(cosines):.6f}, {sum(cosines) / len(cosines):.6f} on average."
     )
     return _CARD.format(
         name=name,

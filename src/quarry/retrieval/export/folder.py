@@ -1,16 +1,15 @@
-"""Writes a model as a folder that sentence-transformers loads, and proves it by its golden texts."""
+"""Writes a model as a folder for sentence-transformers, and proves it by the golden texts."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from quarry.data.tokenization import TextTokenizer
@@ -20,6 +19,13 @@ from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.base import Pooling
 from quarry.retrieval.export.card import model_card
+from quarry.retrieval.export.loading import (
+    CODE,
+    CODE_FILE,
+    EXPORT_FILE,
+    Export,
+    exported_embeddings,
+)
 from quarry.retrieval.export.tokenizer import exported_tokenizer, is_prefix, max_length
 from quarry.retrieval.golden import (
     GOLDEN,
@@ -27,41 +33,17 @@ from quarry.retrieval.golden import (
     golden_cosines,
     golden_embeddings,
     name_of,
-    role_of,
 )
 from quarry.runtime.files import write_json, write_text
 from quarry.types import ROLES, Role
 
-EXPORT_FILE = "quarry_export.json"
-"""What an exported folder says of itself: its dtype and the cosine that it costs."""
-
-CODE_FILE = Path(__file__).with_name("framed_transformer.py")
-CODE = f"{CODE_FILE.stem}.FramedTransformer"
-"""The module of ours that an exported folder may name."""
-
 TEXT_ONLY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Export:
-    """An exported folder.
-
-    Attributes:
-        dtype: of its weights, such as "bfloat16".
-        has_code: its prompts need the module that lies in it, so that loading it takes
-            `trust_remote_code=True`.
-        cosines: of each golden text, between the model in float32 and the folder as it is loaded.
-    """
-
-    dtype: str
-    has_code: bool
-    cosines: tuple[float, ...]
 
 
 def export_sentence_transformers(
     folder: Path, *, model: BiEncoder, tokenizer: TextTokenizer, dtype: torch.dtype
 ) -> Export:
-    """Writes weights, tokenizer, pooling, normalisation and prompts to `folder`, whole or not at all.
+    """Writes all that sentence-transformers needs to `folder`, or nothing.
 
     Prompts that are a prefix need sentence-transformers alone. Others (text after the text, text
     that is repeated) take a module of ours, `framed_transformer.py`, with them.
@@ -107,29 +89,6 @@ def export_sentence_transformers(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return export
-
-
-def exported_embeddings(folder: Path, tokenizer: TextTokenizer) -> Tensor:
-    """The golden texts through sentence-transformers alone, [8, dim] fp32, one text a batch.
-
-    Args:
-        tokenizer: joins titles and texts as its prompt does; sentence-transformers takes one text.
-
-    Raises:
-        UserError: the folder holds code that is not this version's; it is not run.
-    """
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(
-        str(folder), device="cpu", local_files_only=True, trust_remote_code=_may_run_code(folder)
-    )
-    encode = {"query": model.encode_query, "document": model.encode_document}
-    rows = []
-    for item in GOLDEN:
-        role = role_of(item)
-        text = tokenizer.frames[role].text_of(item)
-        rows.append(encode[role](text, convert_to_tensor=True, show_progress_bar=False))
-    return torch.stack(rows).float()
 
 
 def pooling_mode(pooling: Pooling) -> str:
@@ -215,31 +174,14 @@ def _name_code(modules_file: Path) -> None:
     write_text(modules_file, json.dumps(modules, indent=2) + "\n")
 
 
-def _may_run_code(folder: Path) -> bool:
-    """Whether loading the folder has to run code in it; then that is this version's own file."""
-    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-    foreign = [m["type"] for m in modules if not m["type"].startswith("sentence_transformers.")]
-    if not foreign:
-        return False
-    code = [(file.name, file.read_bytes()) for file in folder.rglob("*.py")]
-    configs = [file.read_text(encoding="utf-8") for file in folder.glob("*config.json")]
-    is_ours = foreign == [CODE] and code == [(CODE_FILE.name, CODE_FILE.read_bytes())]
-    if not is_ours or any("auto_map" in config for config in configs):
-        raise UserError(
-            f"{folder} asks to run code that is not what this version writes there "
-            f"({CODE_FILE.name}), and it is not run. Export the model again."
-        )
-    return True
-
-
 def _check(export: Export) -> None:
     """Refuses a folder that is wrong; a smaller dtype may cost, but no embedding may be lost."""
     floor = MIN_COSINE if export.dtype == "float32" else 0.0
     for item, cosine in zip(GOLDEN, export.cosines, strict=True):
         if not cosine >= floor:  # NaN, too
             raise UserError(
-                f"The golden text {name_of(item)!r} has a cosine of {cosine:.6f} between this model "
-                f"in float32 and its export in {export.dtype}, so nothing was written. "
+                f"The golden text {name_of(item)!r} has a cosine of {cosine:.6f} between this "
+                f"model in float32 and its export in {export.dtype}, so nothing was written. "
                 + (
                     "sentence-transformers computes something else with this architecture."
                     if export.dtype == "float32"

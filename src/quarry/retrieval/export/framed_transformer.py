@@ -1,8 +1,8 @@
 """The input module of an exported folder whose prompts are more than a prefix.
 
-The file is copied into the folder and needs nothing but sentence-transformers. sentence-transformers
-puts a prompt before a text and cuts the end off what is too long; here text also stands after the
-text, or the text stands twice, and only the text itself may be cut.
+The file is copied into the folder and needs nothing but sentence-transformers, which puts a prompt
+before a text and cuts the end off what is too long. Here text also stands after the text, or the
+text stands twice, and only the text itself may be cut.
 """
 
 from __future__ import annotations
@@ -85,9 +85,7 @@ class FramedTransformer(Transformer):
             )
         return matching[0]
 
-    def _fitted(
-        self, texts: list[str], frame: dict[str, Any]
-    ) -> tuple[list[str], list[list[int]]]:
+    def _fitted(self, texts: list[str], frame: dict[str, Any]) -> tuple[list[str], list[list[int]]]:
         """The texts, cut where they are too long, and their ids without start and end ids."""
         literals, budget = frame["literals"], self._budget(frame)
         if literals[1:] == [""] and not frame["counts_text"]:  # nothing follows: cut the row

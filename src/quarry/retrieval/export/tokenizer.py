@@ -40,7 +40,7 @@ def exported_tokenizer(tokenizer: TextTokenizer) -> PreTrainedTokenizerBase:
     Raises:
         UserError: it has no token to pad with.
     """
-    exported: Any = copy.deepcopy(tokenizer.tokenizer)
+    exported = copy.deepcopy(tokenizer.tokenizer)
     if exported.pad_token is None:
         exported.pad_token = _padding(exported)
     exported.padding_side = exported.truncation_side = "right"
@@ -49,13 +49,13 @@ def exported_tokenizer(tokenizer: TextTokenizer) -> PreTrainedTokenizerBase:
     for key in ("add_bos_token", "add_eos_token"):
         exported.init_kwargs.pop(key, None)
     # for Qwen2 AutoTokenizer takes a class that builds its own pre-tokeniser, whatever the
-    # tokenizer_class here; AutoProcessor, which sentence-transformers asks, takes the one named here
+    # tokenizer_class here; sentence-transformers asks AutoProcessor, which heeds this name
     exported._set_processor_class("PreTrainedTokenizerFast")
     backend = exported.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
     backend.post_processor = _post_processor(exported, tokenizer.frames["query"])
-    return exported  # type: ignore[no-any-return]
+    return exported
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -73,16 +73,14 @@ def _padding(tokenizer: PreTrainedTokenizerBase) -> str:
 def _post_processor(tokenizer: PreTrainedTokenizerBase, frame: Frame) -> TemplateProcessing:
     """Start ids, the text, end ids; both roles have the same."""
     ends = {"[start]": frame.start_ids, "[end]": frame.end_ids}
-    pieces = [name for name in ends if ends[name]]
-    single = " ".join(["[start]"] * bool(frame.start_ids) + ["$A"] + ["[end]"] * bool(frame.end_ids))
+    specials = {name: ids for name, ids in ends.items() if ids}
+    single = " ".join(name for name in ("[start]", "$A", "[end]") if ends.get(name, True))
     return TemplateProcessing(
         single=single,
         pair=f"{single} $B:1",
-        special_tokens=[_special(tokenizer, name, ends[name]) for name in pieces],
+        special_tokens=[_special(tokenizer, name, ids) for name, ids in specials.items()],
     )
 
 
-def _special(
-    tokenizer: PreTrainedTokenizerBase, name: str, ids: Sequence[int]
-) -> dict[str, Any]:
+def _special(tokenizer: PreTrainedTokenizerBase, name: str, ids: Sequence[int]) -> dict[str, Any]:
     return {"id": name, "ids": list(ids), "tokens": tokenizer.convert_ids_to_tokens(list(ids))}
