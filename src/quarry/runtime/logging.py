@@ -48,5 +48,6 @@ def quiet_libraries() -> None:
         "DeepSpeed",
         "matplotlib",
         "bm25s",
+        "sentence_transformers",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)

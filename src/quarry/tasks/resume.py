@@ -5,9 +5,10 @@ from __future__ import annotations
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.contract import explicit_keys
-from quarry.errors import MissingPathError, UserError
+from quarry.errors import MissingPathError
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
+from quarry.tasks.overrides import refuse_other_overrides
 from quarry.tasks.parts import record_resume
 from quarry.tasks.train import fit
 
@@ -19,12 +20,11 @@ def resume(config: DictConfig) -> dict[str, float]:
     """Runs `run=DIR` to its end; the weights are those of a run that was never interrupted."""
     quiet_libraries()
     run = RunDirectory.open(config.run)
-    refused = [key for key in explicit_keys() if not _is_harmless(key)]
-    if refused:
-        raise UserError(
-            f"task=resume takes everything from {run.config}; {', '.join(refused)} would "
-            "change the result. Leave it out, or start a new run."
-        )
+    refuse_other_overrides(
+        HARMLESS,
+        why=f"would change the result: task=resume takes everything from {run.config}. Leave it "
+        "out, or start a new run.",
+    )
     if not run.checkpoint.exists():
         raise MissingPathError(
             f"{run.path} has no {run.checkpoint.relative_to(run.path)}: it was stopped before the "
@@ -39,7 +39,3 @@ def resume(config: DictConfig) -> dict[str, float]:
     with logs_to(run.log):
         record_resume(run)
         return fit(stored, run, checkpoint=run.checkpoint)
-
-
-def _is_harmless(key: str) -> bool:
-    return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in HARMLESS)

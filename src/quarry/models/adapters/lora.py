@@ -82,6 +82,22 @@ class LoRA:
         return rf"{re.escape(prefix)}\..*\.({names})"
 
 
+def merge_adapter(backbone: PreTrainedModel) -> PreTrainedModel:
+    """The trunk with its adapter, if it has one, added to its weights, and the wrapper gone.
+
+    Merged in place, in the dtype of the weights: in less than float32 small updates are lost.
+
+    Raises:
+        UserError: a merged weight is no finite number.
+    """
+    if not isinstance(backbone, PeftModel):
+        return backbone
+    try:
+        return cast(PreTrainedModel, backbone.merge_and_unload(safe_merge=True))
+    except ValueError as error:
+        raise UserError(f"The adapter cannot be merged into its base: {error}") from error
+
+
 def load_adapter(backbone: PreTrainedModel, folder: str) -> PreTrainedModel:
     """Puts a saved adapter (adapter_config.json, adapter_model.safetensors) onto its base."""
     if not (Path(folder) / "adapter_model.safetensors").exists():

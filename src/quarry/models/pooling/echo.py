@@ -18,6 +18,9 @@ class Echo:
         UserError: when called: the batch has no text that is repeated.
     """
 
+    sentence_transformers_mode = "mean"
+    pools_last_copy = True
+
     def __call__(self, token_states: Tensor, tokens: TokenBatch) -> Tensor:
         begins, ends = tokens.pool_starts.long(), tokens.cu_seqlens[1:].long()
         if bool((begins == tokens.cu_seqlens[:-1]).all()):

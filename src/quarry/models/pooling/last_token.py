@@ -10,5 +10,7 @@ from quarry.types import TokenBatch
 class LastToken:
     """The state of each text's last token (its end token, where one is appended)."""
 
+    sentence_transformers_mode = "lasttoken"
+
     def __call__(self, token_states: Tensor, tokens: TokenBatch) -> Tensor:
         return token_states[tokens.cu_seqlens[1:].long() - 1]

@@ -14,6 +14,8 @@ class WeightedMean:
     In a causal model later tokens have read more of the text, so they count for more.
     """
 
+    sentence_transformers_mode = "weightedmean"
+
     def __call__(self, token_states: Tensor, tokens: TokenBatch) -> Tensor:
         weights = (tokens.position_ids + 1).to(token_states.dtype)
         lengths = tokens.cu_seqlens.diff().to(token_states.dtype)

@@ -1,0 +1,149 @@
+"""The input module of an exported folder whose prompts are more than a prefix.
+
+The file is copied into the folder and needs nothing but sentence-transformers, which puts a prompt
+before a text and cuts the end off what is too long. Here text also stands after the text, or the
+text stands twice, and only the text itself may be cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sentence_transformers.base.modules import Transformer
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+class FramedTransformer(Transformer):
+    """A Transformer that puts each text into the frame that belongs to its prompt.
+
+    Args:
+        frames: by task ("query", "document"): `literals` stand before, between and after the copies
+            of the text, `start_ids` and `end_ids` around all of it. `max_length` counts tokens: of
+            the text alone where `counts_text`, else of everything.
+        pools_last_copy: the pooling sees the last copy of the text and what follows, nothing else.
+    """
+
+    config_keys = [*Transformer.config_keys, "frames", "pools_last_copy"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        *,
+        frames: dict[str, dict[str, Any]],
+        pools_last_copy: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model_name_or_path, **kwargs)
+        self.frames = frames
+        self.pools_last_copy = pools_last_copy
+
+    def preprocess(
+        self, inputs: Sequence[str], prompt: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Token ids of the framed texts, right-padded.
+
+        Raises:
+            ValueError: neither the task nor the prompt tells which frame is meant.
+        """
+        if not inputs:
+            return {}
+        frame = self._frame(prompt, kwargs.get("task"))
+        texts, rows = self._fitted(list(inputs), frame)
+        whole = [torch.tensor([*frame["start_ids"], *ids, *frame["end_ids"]]) for ids in rows]
+        input_ids = pad_sequence(
+            whole, batch_first=True, padding_value=self.tokenizer.pad_token_id or 0
+        ).long()
+        positions = torch.arange(input_ids.shape[1])
+        mask = positions < torch.tensor([len(row) for row in whole])[:, None]
+        features = {"input_ids": input_ids, "attention_mask": mask.long(), "modality": "text"}
+        if self.pools_last_copy:
+            starts = [
+                self._last_copy(text, ids, frame) for text, ids in zip(texts, rows, strict=True)
+            ]
+            features["pooled"] = (mask & (positions >= torch.tensor(starts)[:, None])).long()
+        return features
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """The last hidden states; the mask left behind is that of the tokens to pool."""
+        pooled: Tensor | None = features.pop("pooled", None)
+        features = super().forward(features, **kwargs)
+        if pooled is not None:
+            features["attention_mask"] = pooled
+        return features
+
+    def _frame(self, prompt: str | None, task: str | None) -> dict[str, Any]:
+        if task in self.frames:
+            return self.frames[task]
+        matching = [f for f in self.frames.values() if f["literals"][0] == (prompt or "")]
+        if not matching or any(frame != matching[0] for frame in matching):
+            raise ValueError(
+                f"The prompt {prompt!r} does not tell which of {', '.join(self.frames)} the texts "
+                "are. Call encode_query or encode_document."
+            )
+        return matching[0]
+
+    def _fitted(self, texts: list[str], frame: dict[str, Any]) -> tuple[list[str], list[list[int]]]:
+        """The texts, cut where they are too long, and their ids without start and end ids."""
+        literals, budget = frame["literals"], self._budget(frame)
+        if literals[1:] == [""] and not frame["counts_text"]:  # nothing follows: cut the row
+            return texts, self._encode([text.join(literals) for text in texts], budget)
+        rows = self._encode([text.join(literals) for text in texts])
+        limit = frame["max_length"] if frame["counts_text"] else budget
+        for index, row in enumerate(rows):
+            if len(row) > limit:
+                texts[index] = self._cut(texts[index], frame)
+                rows[index] = self._encode([texts[index].join(literals)])[0]
+        return texts, rows
+
+    def _cut(self, text: str, frame: dict[str, Any]) -> str:
+        """The longest head of the text, in whole tokens, that there is room for."""
+        literals, budget, offsets = frame["literals"], self._budget(frame), self._offsets(text)
+        num_copies = len(literals) - 1
+        room = frame["max_length"]
+        if not frame["counts_text"]:
+            template = self._encode(["".join(literals)])[0] if any(literals) else []
+            room = (budget - len(template)) // num_copies
+        room = min(room, len(offsets))
+        while room > 0:
+            head = text if room == len(offsets) else text[: offsets[room][0]]
+            if frame["counts_text"]:
+                return head
+            # tokens merge across the border of text and template, so the parts do not add up
+            excess = len(self._encode([head.join(literals)])[0]) - budget
+            if excess <= 0:
+                return head
+            room -= -(-excess // num_copies)
+        return ""
+
+    def _last_copy(self, text: str, ids: list[int], frame: dict[str, Any]) -> int:
+        """The token in which the last copy of the text begins."""
+        literals = frame["literals"]
+        if len(literals) < 3:
+            return 0
+        start = len(text.join(literals[:-1]))
+        ends = [end for _, end in self._offsets(text.join(literals))]
+        index = next((i for i, end in enumerate(ends) if end > start), len(ids))
+        return len(frame["start_ids"]) + min(index, len(ids) + len(frame["end_ids"]) - 1)
+
+    def _budget(self, frame: dict[str, Any]) -> int:
+        budget: int = frame["max_length"] - len(frame["start_ids"]) - len(frame["end_ids"])
+        return budget
+
+    def _encode(self, texts: list[str], max_length: int | None = None) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            truncation=max_length is not None,
+            max_length=max_length,
+            verbose=False,
+        )["input_ids"]
+        return ids
+
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
+        offsets: list[tuple[int, int]] = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )["offset_mapping"]
+        return offsets

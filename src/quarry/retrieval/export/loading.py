@@ -1,0 +1,111 @@
+"""Reads an exported folder back, through sentence-transformers alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from quarry.data.tokenization import TextTokenizer
+from quarry.errors import UserError
+from quarry.retrieval.golden import GOLDEN, role_of
+
+EXPORT_FILE = "quarry_export.json"
+"""What an exported folder says of itself: its dtype and the cosine that it costs."""
+
+CODE_FILE = Path(__file__).with_name("framed_transformer.py")
+CODE = f"{CODE_FILE.stem}.FramedTransformer"
+"""The module of ours that an exported folder may name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Export:
+    """An exported folder.
+
+    Attributes:
+        dtype: of its weights, such as "bfloat16".
+        has_code: its prompts need the module that lies in it, so that loading it takes
+            `trust_remote_code=True`.
+        cosines: of each golden text, between the model in float32 and the folder as it is loaded.
+    """
+
+    dtype: str
+    has_code: bool
+    cosines: tuple[float, ...]
+
+
+def read_export(folder: Path) -> Export:
+    """What an exported folder says of itself.
+
+    Raises:
+        UserError: it was not written here.
+    """
+    file = folder / EXPORT_FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        cosines = tuple(float(cosine) for cosine in content["cosines"])
+        export = Export(
+            dtype=str(content["dtype"]), has_code=bool(content["has_code"]), cosines=cosines
+        )
+        if len(cosines) != len(GOLDEN):
+            raise ValueError(f"{len(cosines)} cosines for {len(GOLDEN)} texts")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} holds no readable {EXPORT_FILE}, so it is no folder that task=export wrote "
+            f"({type(error).__name__}: {error}). Remove it, or name another."
+        ) from error
+    return export
+
+
+def exported_embeddings(folder: Path, tokenizer: TextTokenizer) -> Tensor:
+    """The golden texts through sentence-transformers alone, [8, dim] fp32, one text a batch.
+
+    Args:
+        tokenizer: joins titles and texts as its prompt does; sentence-transformers takes one text.
+
+    Raises:
+        UserError: the folder holds code that is not this version's; it is not run.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(
+            str(folder),
+            device="cpu",
+            local_files_only=True,
+            trust_remote_code=_may_run_code(folder),
+            model_kwargs={"use_safetensors": True},  # a pickled checkpoint could run code
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"sentence-transformers cannot load {folder}: {error}") from error
+    encode: dict[str, Any] = {"query": model.encode_query, "document": model.encode_document}
+    rows = []
+    for item in GOLDEN:
+        role = role_of(item)
+        text = tokenizer.frames[role].text_of(item)
+        rows.append(encode[role](text, convert_to_tensor=True, show_progress_bar=False))
+    return torch.stack(rows).float()
+
+
+def _may_run_code(folder: Path) -> bool:
+    """Whether loading the folder has to run code in it; then that is this version's own file."""
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    foreign = [m["type"] for m in modules if not m["type"].startswith("sentence_transformers.")]
+    if not foreign:
+        return False
+    code = [(file.name, file.read_bytes()) for file in folder.rglob("*.py")]
+    configs = [file.read_text(encoding="utf-8") for file in folder.glob("*config.json")]
+    is_ours = foreign == [CODE] and code == [(CODE_FILE.name, CODE_FILE.read_bytes())]
+    if not is_ours or any("auto_map" in config for config in configs):
+        raise UserError(
+            f"{folder} asks to run code that is not what this version writes there "
+            f"({CODE_FILE.name}), and it is not run. Export the model again."
+        )
+    return True

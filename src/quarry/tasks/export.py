@@ -1,0 +1,69 @@
+"""Writes a trained model as a folder for sentence-transformers, and says what that costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from quarry.errors import UserError
+from quarry.models.factory import DTYPES
+from quarry.retrieval.export.folder import export_sentence_transformers, pooling_mode
+from quarry.retrieval.export.loading import Export
+from quarry.retrieval.golden import golden_token_ids
+from quarry.runtime.logging import quiet_libraries
+from quarry.tasks.golden_table import golden_table
+from quarry.tasks.output import show
+from quarry.tasks.overrides import refuse_other_overrides
+from quarry.tasks.stored_model import open_stored_model
+
+
+def export(
+    config: DictConfig, *, dtype: str, folder: str | None, base_path: str | None = None
+) -> dict[str, float]:
+    """Exports `run=DIR`; returns the smallest and the mean cosine to the model in float32.
+
+    Args:
+        dtype: float32, bfloat16 or float16, of the weights in the folder.
+        folder: where to; null: `export` in the run directory.
+        base_path: of an adapter: where its base lies now, if not where it was.
+    """
+    quiet_libraries()
+    refuse_other_overrides(
+        ("task", "run", "hydra"),
+        why="cannot be changed by task=export: the model is exported as it was saved. Leave it "
+        "out; task.dtype, task.folder and task.base_path are what can be set.",
+    )
+    if dtype not in DTYPES:
+        raise UserError(f"task.dtype={dtype} is not one of {', '.join(DTYPES)}.")
+    stored = open_stored_model(config.run, base_path=base_path)
+    target = Path(folder).expanduser().absolute() if folder is not None else stored.export
+    if target.exists():
+        raise UserError(
+            f"{target} exists and is not overwritten. Remove it, or export to another folder: "
+            "task.folder=DIR"
+        )
+    pooling_mode(stored.parts.factory.pooling)  # what cannot be exported need not be loaded
+    exported = export_sentence_transformers(
+        target,
+        model=stored.parts.factory.build(is_trained=False),
+        tokenizer=stored.parts.tokenizer,
+        dtype=DTYPES[dtype],
+    )
+    least, mean = min(exported.cosines), sum(exported.cosines) / len(exported.cosines)
+    num_tokens = [len(ids) for ids in golden_token_ids(stored.parts.tokenizer)]
+    show(
+        golden_table(num_tokens, {"cosine to float32": exported.cosines}),
+        _where(target, exported),
+        result_line=f"cosine smallest={least:.6f} mean={mean:.6f}",
+    )
+    return {"export/cosine_smallest": least, "export/cosine_mean": mean}
+
+
+def _where(folder: Path, exported: Export) -> str:
+    num_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    more = ", trust_remote_code=True" if exported.has_code else ""
+    return (
+        f"Exported: {folder} ({num_bytes / 2**20:,.1f} MiB, {exported.dtype})\n"
+        f'Load it: SentenceTransformer("{folder}"{more})'
+    )

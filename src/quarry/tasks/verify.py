@@ -1,0 +1,186 @@
+"""Replays the golden texts: does a saved model, and its export, still give the same embeddings?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from quarry.errors import MissingPathError, UserError
+from quarry.models.factory import DTYPES
+from quarry.models.saved import GOLDEN_FILE
+from quarry.retrieval.export.loading import exported_embeddings, read_export
+from quarry.retrieval.golden import (
+    GOLDEN,
+    MIN_COSINE,
+    golden_cosines,
+    golden_embeddings,
+    golden_token_ids,
+    name_of,
+)
+from quarry.runtime.logging import quiet_libraries
+from quarry.tasks.golden_table import golden_table
+from quarry.tasks.output import show
+from quarry.tasks.overrides import refuse_other_overrides
+from quarry.tasks.stored_model import StoredModel, open_stored_model
+
+MIN_COSINE_HALF = 0.99
+"""Of golden vectors that were made in half precision, where another machine rounds otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """The golden texts through one stack.
+
+    Attributes:
+        name: of the stack.
+        cosines: of each text, to the stored vectors.
+        floor: the smallest cosine that is the same embedding.
+        remedy: what to do about one that is smaller.
+    """
+
+    name: str
+    cosines: Sequence[float]
+    floor: float
+    remedy: str
+
+
+def verify(
+    config: DictConfig, *, export: str | None, base_path: str | None = None
+) -> dict[str, float]:
+    """Verifies `run=DIR`; returns the smallest cosine of each stack.
+
+    Args:
+        export: the exported folder; null: `export` in the run directory, if there is one.
+        base_path: of an adapter: where its base lies now, if not where it was.
+
+    Raises:
+        UserError: token ids or embeddings are not the stored ones; with the text that shows it.
+    """
+    quiet_libraries()
+    refuse_other_overrides(
+        ("task", "run", "hydra"),
+        why="cannot be changed by task=verify: the model is verified as it was saved. Leave it "
+        "out; task.export and task.base_path are what can be set.",
+    )
+    folder = Path(export).expanduser().absolute() if export is not None else None
+    if folder is not None and not folder.is_dir():
+        raise MissingPathError(f"task.export={export}: no such folder.")
+    stored = open_stored_model(config.run, base_path=base_path)
+    dtype, token_ids = _golden_of(stored)
+    reference = _reference(stored)
+    _compare_token_ids(stored, token_ids)
+    replays = [_ours(stored, reference, dtype=dtype)]
+    if folder is None and stored.export.is_dir():
+        folder = stored.export
+    if folder is not None:
+        replays.append(_theirs(folder, stored, reference, dtype=dtype))
+    least = {replay.name: min(replay.cosines) for replay in replays}
+    show(
+        golden_table([len(ids) for ids in token_ids], {r.name: r.cosines for r in replays}),
+        "\n".join(f"{r.name}: at least {r.floor:.6f} is asked for" for r in replays),
+        result_line=" ".join(["cosine", *(f"{name}={value:.6f}" for name, value in least.items())]),
+    )
+    for replay in replays:
+        _check(replay)
+    return {f"verify/{name}": value for name, value in least.items()}
+
+
+def _golden_of(stored: StoredModel) -> tuple[str, list[list[int]]]:
+    """dtype and token ids of the golden texts, as the contract has them."""
+    golden = stored.contract.get("golden")
+    ids = golden.get("token_ids") if isinstance(golden, dict) else None
+    dtype = golden.get("dtype", "float32") if isinstance(golden, dict) else None
+    if dtype not in DTYPES or not isinstance(ids, list) or len(ids) != len(GOLDEN):
+        raise UserError(
+            f"The contract in {stored.folder} holds no golden texts of this version, so there is "
+            "nothing to verify by. Was the model saved by another version?"
+        )
+    return dtype, ids
+
+
+def _reference(stored: StoredModel) -> Tensor:
+    file = stored.folder / GOLDEN_FILE
+    if not file.exists():
+        raise MissingPathError(f"{file} is missing: restore it, or save the model again.")
+    try:
+        vectors = load_file(file)["embeddings"]
+    except (SafetensorError, KeyError) as error:
+        raise UserError(f"{file} holds no golden vectors ({error}). Restore it.") from error
+    if vectors.ndim != 2 or len(vectors) != len(GOLDEN):
+        raise UserError(
+            f"{file} holds vectors of shape {tuple(vectors.shape)}, and there are {len(GOLDEN)} "
+            "golden texts. Was the model saved by another version?"
+        )
+    return vectors
+
+
+def _compare_token_ids(stored: StoredModel, expected: list[list[int]]) -> None:
+    """They come first: a changed tokenizer or prompt is the usual cause of other embeddings."""
+    tokenizer = stored.parts.tokenizer
+    for item, was, now in zip(GOLDEN, expected, golden_token_ids(tokenizer), strict=True):
+        if was == now:
+            continue
+        place = next((i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), None)
+        where = min(len(was), len(now)) if place is None else place
+        raise UserError(
+            f"The golden text {name_of(item)!r} is other tokens than when the model was saved: "
+            f"from token {where} on {_shown(tokenizer, now, where)} instead of "
+            f"{_shown(tokenizer, was, where)} ({len(now)} tokens instead of {len(was)}). The "
+            f"tokenizer or the prompt in {stored.folder} was changed: restore its files."
+        )
+
+
+def _shown(tokenizer: Any, ids: list[int], where: int) -> str:
+    part = ids[where : where + 5]
+    return f"{part} ({tokenizer.tokenizer.decode(part)!r})"
+
+
+def _ours(stored: StoredModel, reference: Tensor, *, dtype: str) -> Replay:
+    factory = stored.parts.factory.saved_as(stored.folder, dtype=dtype)
+    found = golden_embeddings(factory.build(is_trained=False), stored.parts.tokenizer)
+    return Replay(
+        name="quarry",
+        cosines=golden_cosines(reference, found).tolist(),
+        floor=_floor(dtype),
+        remedy=f"The weights in {stored.folder} (or those of its base) were changed, or a library "
+        "computes otherwise: compare provenance.json of the run.",
+    )
+
+
+def _theirs(folder: Path, stored: StoredModel, reference: Tensor, *, dtype: str) -> Replay:
+    """An export in less than float32 may lose twice what it said it costs: rounding differs from
+    machine to machine, and by no more than itself."""
+    exported = read_export(folder)
+    found = exported_embeddings(folder, stored.parts.tokenizer)
+    cost = 0.0 if exported.dtype == "float32" else 2 * (1 - min(exported.cosines))
+    return Replay(
+        name="sentence-transformers",
+        cosines=golden_cosines(reference, found).tolist(),
+        floor=_floor(dtype) - cost,
+        remedy=f"{folder} was changed or is of another model: remove it and export again, "
+        f"python train.py task=export run={stored.home}",
+    )
+
+
+def _floor(dtype: str) -> float:
+    return MIN_COSINE if dtype == "float32" else MIN_COSINE_HALF
+
+
+def _check(replay: Replay) -> None:
+    wrong = [
+        f"{name_of(item)!r} ({cosine:.6f})"
+        for item, cosine in zip(GOLDEN, replay.cosines, strict=True)
+        if not cosine >= replay.floor  # NaN, too
+    ]
+    if wrong:
+        raise UserError(
+            f"{replay.name} no longer gives the stored embeddings of the golden texts "
+            f"{', '.join(wrong)}: a cosine of {replay.floor:.6f} is asked for. {replay.remedy}"
+        )

@@ -1,0 +1,325 @@
+"""An exported folder gives in sentence-transformers what the model gives here, to 1e-5 in fp32.
+
+Ours: packed, one pass over mixed lengths. Theirs: padded batches through another attention kernel;
+two orders of summation differ by far less than 1e-5, another token by far more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig, Qwen2_5_VLModel
+
+from helpers.models import letter_tokenizer, tiny_qwen
+from helpers.tokenizers import END, END_TURN, START_TURN, chat_tokenizer
+from quarry.data.prompts import Prompt
+from quarry.data.tokenization import TextTokenizer
+from quarry.models.adapters.lora import LoRA
+from quarry.models.bi_encoder import BiEncoder
+from quarry.models.pooling.base import Pooling
+from quarry.models.pooling.echo import Echo
+from quarry.models.pooling.last_token import LastToken
+from quarry.models.pooling.mean import Mean
+from quarry.models.pooling.weighted_mean import WeightedMean
+from quarry.retrieval.encoder import Encoder
+from quarry.retrieval.export.folder import export_sentence_transformers, frame_as_data
+from quarry.retrieval.export.framed_transformer import FramedTransformer
+from quarry.retrieval.export.tokenizer import exported_tokenizer
+from quarry.types import ROLES, Document, Query
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "prompt"
+PREFIXES = {"none", "short", "repllama", "qwen3_instruct"}
+NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
+
+TEXTS = [
+    "",
+    "a fox",
+    "The quick brown fox.",
+    '"(quoted)", and so on: ...!?"',
+    " leading and trailing ",
+    "def f(x):\n    return x ** 2\n",
+    "the fox, which is quick, is brown: " * 9,
+    "?!.,;: " * 40,
+    'a sentence with "words". ' * 20,
+]
+TITLES = ["", "Fox", '"Title."', ""]
+
+
+def prompt_of(name: str, **more: Any) -> Prompt:
+    """A prompt of conf/prompt, cut so short that long texts are."""
+    settings: dict[str, Any] = {}
+    while name:
+        content = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+        name = content.pop("defaults", [""])[0]
+        settings = content | settings
+    del settings["_target_"]
+    if settings["end_token"] not in (None, "eos"):
+        settings["end_token"] = END
+    lengths = {"max_query_length": 90, "max_document_length": 70}
+    return Prompt(**(settings | lengths | more))
+
+
+def model_of(
+    trunk: PreTrainedModel | None = None, *, pooling: Pooling | None = None, **more: Any
+) -> BiEncoder:
+    trunk = trunk or tiny_qwen(vocab_size=448)
+    return BiEncoder(backbone=trunk, pooling=pooling or LastToken(), **more).eval()
+
+
+def items() -> tuple[list[Query], list[Document]]:
+    queries = [Query(query_id=f"q{i}", text=text) for i, text in enumerate(TEXTS)]
+    documents = [
+        Document(document_id=f"d{i}", text=text, title=TITLES[i % len(TITLES)])
+        for i, text in enumerate(TEXTS)
+    ]
+    return queries, documents
+
+
+def ours(model: BiEncoder, tokenizer: TextTokenizer) -> list[Tensor]:
+    encoder = Encoder(model=model, tokenizer=tokenizer, max_tokens_per_batch=300)
+    queries, documents = items()
+    return [encoder.encode(queries, "query"), encoder.encode(documents, "document")]
+
+
+def theirs(folder: Path, tokenizer: TextTokenizer, *, is_trusted: bool = False) -> list[Tensor]:
+    """Nothing of ours but the joining of titles and texts."""
+    model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=is_trusted)
+    queries, documents = (
+        [tokenizer.frames[role].text_of(item) for item in group]
+        for role, group in zip(ROLES, items(), strict=True)
+    )
+    options: dict[str, Any] = {"batch_size": 4, "convert_to_tensor": True}
+    return [model.encode_query(queries, **options), model.encode_document(documents, **options)]
+
+
+def assert_same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def assert_exports(
+    folder: Path,
+    *,
+    model: BiEncoder | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    prompt: Prompt,
+    is_trusted: bool = False,
+) -> list[Tensor]:
+    """Exports, and compares what the folder gives with what the model gave before."""
+    model = model or model_of()
+    text_tokenizer = TextTokenizer(tokenizer=tokenizer or chat_tokenizer(), prompt=prompt)
+    expected = ours(model, text_tokenizer)
+    export = export_sentence_transformers(
+        folder, model=model, tokenizer=text_tokenizer, dtype=torch.float32
+    )
+    assert export.has_code == is_trusted
+    assert min(export.cosines) > 1 - 1e-6
+    assert_same(theirs(folder, text_tokenizer, is_trusted=is_trusted), expected)
+    return expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_prompt(tmp_path: Path, name: str) -> None:
+    pooling = Echo() if name == "echo" else LastToken()
+    is_trusted = name not in PREFIXES
+    assert_exports(
+        tmp_path / "export",
+        model=model_of(pooling=pooling),
+        prompt=prompt_of(name, max_query_length=160) if name == "echo" else prompt_of(name),
+        is_trusted=is_trusted,
+    )
+
+
+@pytest.mark.parametrize("name", sorted(PREFIXES))
+def test_a_prompt_that_is_a_prefix_takes_no_code_along(tmp_path: Path, name: str) -> None:
+    tokenizer = TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt_of(name))
+    folder = tmp_path / "export"
+    export_sentence_transformers(folder, model=model_of(), tokenizer=tokenizer, dtype=torch.float32)
+    assert not list(folder.rglob("*.py"))
+    assert "quarry." not in (folder / "modules.json").read_text()
+
+
+@pytest.mark.parametrize("pooling", [LastToken(), Mean(), WeightedMean()])
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("is_normalized", [True, False])
+def test_every_pooling_and_direction(
+    tmp_path: Path, pooling: Pooling, is_causal: bool, is_normalized: bool
+) -> None:
+    model = model_of(pooling=pooling, is_causal=is_causal, is_normalized=is_normalized)
+    embeddings = assert_exports(tmp_path / "export", model=model, prompt=prompt_of("repllama"))
+    norms = torch.cat(embeddings).norm(dim=-1)
+    assert (norms.sub(1).abs().max() < 1e-5) == is_normalized
+
+
+@pytest.mark.parametrize("name", ["repllama", "prompteol"])
+def test_mean_of_echo_prompts_and_of_tails(tmp_path: Path, name: str) -> None:
+    model = model_of(pooling=Mean(), is_causal=False)
+    assert_exports(
+        tmp_path / "export", model=model, prompt=prompt_of(name), is_trusted=name == "prompteol"
+    )
+
+
+@pytest.mark.parametrize("name", ["repllama", "promptreps", "echo"])
+def test_a_tokenizer_with_bos_of_its_own(tmp_path: Path, name: str) -> None:
+    tokenizer = letter_tokenizer(has_bos=True)
+    tokenizer.chat_template = chat_tokenizer().chat_template
+    pooling = Echo() if name == "echo" else Mean()
+    assert_exports(
+        tmp_path / "export",
+        model=model_of(pooling=pooling),
+        tokenizer=tokenizer,
+        prompt=prompt_of(name, max_query_length=200, max_document_length=60),
+        is_trusted=name != "repllama",
+    )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"padding_side": "left", "truncation_side": "left"},
+        {"pad_token": None},
+        {"eos_token": END_TURN},
+        {"add_bos_token": False, "add_eos_token": False},
+        {"bos_token": START_TURN, "add_bos_token": True},
+    ],
+    ids=str,
+)
+def test_tokenizer_settings_that_would_get_in_the_way(tmp_path: Path, more: dict[str, Any]) -> None:
+    assert_exports(
+        tmp_path / "export", tokenizer=chat_tokenizer(**more), prompt=prompt_of("repllama")
+    )
+
+
+def test_an_adapter_is_merged(tmp_path: Path) -> None:
+    def adapted() -> PreTrainedModel:
+        lora = LoRA(r=4, alpha=8, dropout=0.0, target_modules=["q_proj", "v_proj", "up_proj"])
+        model = lora(tiny_qwen(vocab_size=448))
+        torch.manual_seed(1)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+        return model
+
+    with_adapter = assert_exports(
+        tmp_path / "export", model=model_of(adapted()), prompt=prompt_of("repllama")
+    )
+    without = ours(
+        model_of(), TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt_of("repllama"))
+    )
+    assert (with_adapter[0] - without[0]).abs().max() > 0.01
+    assert not (tmp_path / "export" / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_of_a_vision_language_model_the_language_model(tmp_path: Path, is_causal: bool) -> None:
+    text = tiny_qwen(vocab_size=448).config.to_dict()
+    for key in ("model_type", "architectures", "transformers_version"):
+        text.pop(key, None)
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "rope_theta": 10_000.0,
+        "mrope_section": [1, 1, 2],
+    }
+    vision = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+        "out_hidden_size": 32, "fullatt_block_indexes": [0],
+    }  # fmt: skip
+    torch.manual_seed(0)
+    trunk = Qwen2_5_VLModel(Qwen2_5_VLConfig(text_config=text, vision_config=vision)).eval()
+    folder = tmp_path / "export"
+    assert_exports(
+        folder,
+        model=model_of(trunk, is_causal=is_causal),
+        prompt=prompt_of("repllama_vl"),
+        is_trusted=True,
+    )
+    assert '"model_type": "qwen2_5_vl_text"' in (folder / "config.json").read_text()
+    loaded = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True)
+    assert not [name for name, _ in loaded.named_parameters() if "visual" in name]
+
+
+@pytest.mark.parametrize("length_counts", ["all", "text"])
+@pytest.mark.parametrize(
+    ("query", "document"),
+    [
+        ('Query: "{text}". Use', 'Passage: "{text}"'),
+        ("{text}", '{title} {text}". is'),
+        ('(":{text}', "({text}){text}."),
+        ('{text}."', "The {text}"),
+    ],
+)
+def test_token_ids_of_random_texts(
+    tmp_path: Path, query: str, document: str, length_counts: Any
+) -> None:
+    """Borders where tokens merge, at every length: the ids are the same, and so are the copies."""
+    random = Random(0)
+    pieces = ["the", " the", "fox", '"', ".", '".', ":", "(", ")", " ", "\n", "**", "Ü", "use", ","]
+    texts = ["".join(random.choices(pieces, k=random.randrange(60))) for _ in range(60)]
+    uncut = TextTokenizer(tokenizer=chat_tokenizer(), prompt=Prompt(query=query, document=document))
+    module = input_module(tmp_path, uncut)
+    num_cut = 0
+    for length in (18, 19, 20, 23, 27):
+        prompt = Prompt(
+            query=query, document=document, max_query_length=length,
+            max_document_length=length + 4, length_counts=length_counts,
+        )  # fmt: skip
+        tokenizer = TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt)
+        module.frames = {role: frame_as_data(tokenizer, role) for role in ROLES}
+        groups = {
+            "query": [Query(query_id=text, text=text) for text in texts],
+            "document": [Document(document_id=text, text=text, title="fox") for text in texts],
+        }
+        for role in ROLES:
+            expected = tokenizer(groups[role], role)
+            joined = [tokenizer.frames[role].text_of(item) for item in groups[role]]
+            found = module.preprocess(joined, task=role)
+            rows = [
+                (ids[mask.bool()].tolist(), int(pooled.argmax()))
+                for ids, mask, pooled in zip(
+                    found["input_ids"], found["attention_mask"], found["pooled"], strict=True
+                )
+            ]
+            assert rows == [(row.ids.tolist(), row.pool_start) for row in expected]
+            whole = uncut(groups[role], role)
+            num_cut += sum(
+                len(row) < len(all_of_it) for row, all_of_it in zip(expected, whole, strict=True)
+            )
+    assert num_cut > 100
+
+
+def input_module(folder: Path, tokenizer: TextTokenizer) -> FramedTransformer:
+    tiny_qwen(vocab_size=448).save_pretrained(folder)
+    exported_tokenizer(tokenizer).save_pretrained(folder)
+    return FramedTransformer(str(folder), frames={}, pools_last_copy=True)
+
+
+def test_lengths_by_role_hold_with_encode_query_and_encode_document(tmp_path: Path) -> None:
+    prompt = prompt_of("repllama", max_query_length=9, max_document_length=30)
+    assert_exports(tmp_path / "export", prompt=prompt)
+    model = SentenceTransformer(str(tmp_path / "export"), device="cpu")
+    assert model.max_seq_length == 30
+    assert model.preprocess(["fox " * 50], task="query")["input_ids"].shape == (1, 9)
+
+
+def test_prompt_names_alone_choose_the_frame_where_they_can(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    tokenizer = TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt_of("promptreps"))
+    export_sentence_transformers(folder, model=model_of(), tokenizer=tokenizer, dtype=torch.float32)
+    model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True)
+    for role in ("query", "document"):
+        by_name = model.encode(["a fox"], prompt_name=role)
+        by_role = getattr(model, f"encode_{role}")(["a fox"])
+        assert (by_name == by_role).all()
+    with pytest.raises(ValueError, match="encode_query or encode_document"):
+        model.encode(["a fox"])
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        SentenceTransformer(str(folder), device="cpu")
