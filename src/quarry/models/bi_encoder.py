@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
-from quarry.models.attention import use_packed_attention
+from quarry.models.attention import first_position, use_packed_attention
 from quarry.models.pooling.base import Pooling
 from quarry.types import TokenBatch
 
@@ -37,6 +37,7 @@ class BiEncoder(nn.Module):
         use_packed_attention(backbone)
         backbone.config.is_causal = is_causal  # so that a saved folder says it, too
         self.backbone = backbone
+        self.first_position = first_position(backbone)
         self.pooling = pooling
         self.is_causal = is_causal
         self.is_normalized = is_normalized
@@ -49,7 +50,7 @@ class BiEncoder(nn.Module):
         """The trunk's last states, [num_tokens, dim], in the trunk's own dtype."""
         output = self.backbone(
             input_ids=tokens.input_ids[None],
-            position_ids=tokens.position_ids[None],
+            position_ids=tokens.position_ids[None] + self.first_position,
             attention_mask=None,
             use_cache=False,
             cu_seq_lens_q=tokens.cu_seqlens,
