@@ -7,6 +7,7 @@ queries, keys and values (and nothing else) are laid on a right-padded grid for
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,13 +21,71 @@ from quarry.errors import UserError
 PACKED = "quarry_packed"
 """Name under which the function is registered."""
 
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
+"""Kinds of layers, as a config names them, that mix tokens by plain attention alone."""
+
+_CHANGES_SCORES = ("softcap", "s_aux", "position_bias", "indices", "block_indices")
+"""What a layer hands its attention function to cap, add to or leave out scores."""
+
 
 def use_packed_attention(backbone: PreTrainedModel) -> None:
-    """Makes every attention layer of `backbone` read packed batches (and only those)."""
+    """Makes every attention layer of `backbone` read packed batches (and only those).
+
+    Raises:
+        UserError: see `check_packable`.
+    """
+    check_packable(backbone)
     AttentionInterface.register(PACKED, packed_attention)
     # no layer may build a mask over the flat row: text borders are in cu_seq_lens_q alone
     AttentionMaskInterface.register(PACKED, _no_mask)
     backbone.set_attn_implementation(PACKED)
+
+
+def check_packable(backbone: PreTrainedModel) -> None:
+    """Makes sure that the texts of a packed batch cannot reach each other in this architecture.
+
+    Raises:
+        UserError: it has a decoder beside its encoder; its layers mix tokens by other means than
+            attention (a recurrence, a convolution) or attend by other patterns than all tokens or
+            a sliding window; its attention cannot be exchanged.
+    """
+    config = backbone.config.get_text_config()
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    others = sorted(layer_types - _LAYER_TYPES)
+    # the class of a hybrid says that it may have a recurrence, layer types whether it does
+    is_recurrent = not layer_types and getattr(backbone, "_is_stateful", False)
+    has_trigrams = getattr(config, "trigram_input", False)  # MobileBERT embeds neighbours, too
+    if config.is_encoder_decoder:
+        reason = "it is an encoder with a decoder beside it"
+    elif others or is_recurrent or has_trigrams:
+        kinds = f" ({', '.join(others)})" if others else ""
+        reason = f"its layers mix tokens by other means than plain attention{kinds}"
+    elif not backbone.is_backend_compatible():
+        reason = "its attention does not go through transformers' attention interface"
+    else:
+        return
+    trunk = next(m for m in backbone.modules() if isinstance(m, PreTrainedModel))  # under peft, too
+    raise UserError(_refusal(type(trunk).__name__, reason))
+
+
+def is_causal_by_design(backbone: PreTrainedModel) -> bool:
+    """Whether a token sees only itself and what comes before it, if nobody asks for anything else.
+
+    A decoder marks its attention layers as causal and an encoder does not; a config that states
+    `is_causal`, as a saved bi-encoder's does, overrules them.
+    """
+    stated = getattr(backbone.config, "is_causal", None)
+    if stated is not None:
+        return bool(stated)
+    return any(getattr(layer, "is_causal", False) for layer in backbone.modules())
+
+
+def first_position(backbone: PreTrainedModel) -> int:
+    """The position of a text's first token: 0, but in RoBERTa's family the one after padding's."""
+    for module in backbone.modules():
+        if hasattr(module, "create_position_ids_from_inputs_embeds"):
+            return int(module.padding_idx) + 1
+    return 0
 
 
 def packed_attention(
@@ -36,15 +95,13 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    cu_seq_lens_q: Tensor,
-    max_length_q: int,
-    is_causal: bool,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int = 0,
+    is_causal: bool = True,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    **_: Any,
+    **more: Any,
 ) -> tuple[Tensor, None]:
     """Attention within each text of a packed batch.
 
@@ -53,18 +110,18 @@ def packed_attention(
         cu_seq_lens_q: [num_texts + 1] int32, as in `TokenBatch.cu_seqlens`.
         max_length_q: tokens in the longest text.
         is_causal: a token sees the tokens before it (and itself) only.
-        sliding_window: transformers' meaning: causal, the last `sliding_window` tokens; both
-            directions, that many tokens on each side.
+        sliding_window: as transformers' flash attention takes it: a token sees itself and
+            `sliding_window - 1` tokens before it, and as many after it where it is not causal.
+        more: what else the layer says; refused where it would change the scores.
 
     Returns:
         [1, num_tokens, num_heads, head_dim], and None where transformers expects weights.
+
+    Raises:
+        UserError: the layer needs a kind of attention that this is not.
     """
-    if softcap is not None or s_aux is not None:
-        raise UserError(
-            f"{type(module).__name__} caps its attention scores or adds sinks to them, which "
-            "packed attention does not do: its embeddings would be wrong. Use another architecture."
-        )
-    assert attention_mask is None, "text borders are in cu_seq_lens_q alone"
+    _check_call(module, attention_mask=attention_mask, cu_seqlens=cu_seq_lens_q, more=more)
+    assert cu_seq_lens_q is not None
     assert query.shape[0] == 1, "packed attention takes one flat row"
     window = _window(sliding_window, is_causal=is_causal)
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
@@ -97,11 +154,38 @@ def _no_mask(*_: Any, **__: Any) -> None:
     return None
 
 
+def _check_call(
+    module: torch.nn.Module,
+    *,
+    attention_mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    more: Mapping[str, Any],
+) -> None:
+    """Refuses, by UserError, what no check of the architecture could see before its first call."""
+    changes = [name for name in _CHANGES_SCORES if more.get(name) is not None]
+    if changes:
+        reason = f"it caps, adds to or leaves out attention scores ({', '.join(changes)})"
+    elif attention_mask is not None:
+        reason = "it builds an attention mask of its own"
+    elif cu_seqlens is None:
+        reason = "it does not tell its attention layers where texts begin"
+    else:
+        return
+    raise UserError(_refusal(type(module).__name__, reason))
+
+
+def _refusal(architecture: str, reason: str) -> str:
+    return (
+        f"{architecture} cannot take packed batches: {reason}, so its embeddings would be wrong. "
+        "Choose a model whose layers are plain attention, such as Qwen2, Llama or ModernBERT."
+    )
+
+
 def _window(sliding_window: int | None, *, is_causal: bool) -> tuple[int, int]:
     """Tokens that a token sees to its left and right; -1: all."""
     if sliding_window is None:
         return (-1, 0) if is_causal else (-1, -1)
-    return (sliding_window - 1, 0) if is_causal else (sliding_window, sliding_window)
+    return (sliding_window - 1, 0 if is_causal else sliding_window - 1)
 
 
 def _flash(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
-from quarry.models.attention import use_packed_attention
+from quarry.models.attention import first_position, is_causal_by_design, use_packed_attention
 from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.pooling.base import Pooling
 from quarry.types import TokenBatch
@@ -23,7 +23,7 @@ class BiEncoder(nn.Module):
         backbone: a trunk without a language-model head (what `AutoModel` loads). Of a
             vision-language trunk, text goes through the language model alone.
         pooling: see `models/pooling`.
-        is_causal: False lets every token see the whole text.
+        is_causal: False lets every token see the whole text; None: as the trunk was built.
         is_normalized: embeddings have length 1, so an inner product is a cosine.
     """
 
@@ -32,14 +32,17 @@ class BiEncoder(nn.Module):
         *,
         backbone: PreTrainedModel,
         pooling: Pooling,
-        is_causal: bool = True,
+        is_causal: bool | None = True,
         is_normalized: bool = True,
     ) -> None:
         super().__init__()
         text = text_model(backbone)
         use_packed_attention(text)
+        if is_causal is None:
+            is_causal = is_causal_by_design(text)
         text.config.is_causal = is_causal  # so that a saved folder says it, too
         self.backbone = backbone
+        self.first_position = first_position(text)
         self.pooling = pooling
         self.is_causal = is_causal
         self.is_normalized = is_normalized
@@ -58,7 +61,7 @@ class BiEncoder(nn.Module):
         """The trunk's last states, [num_tokens, dim], in the trunk's own dtype."""
         output = text_model(self.backbone)(
             input_ids=tokens.input_ids[None],
-            position_ids=tokens.position_ids[None],
+            position_ids=tokens.position_ids[None] + self.first_position,
             attention_mask=None,
             use_cache=False,
             cu_seq_lens_q=tokens.cu_seqlens,
