@@ -124,7 +124,7 @@ class GradCache:
             self._todo.append(_Chunk(rows=rows, tokens=part, random_state=_RandomState.of(tokens)))
             with torch.set_grad_enabled(number == len(plan)):
                 output = forward(part)
-            # weights that autocast has cast without a graph would have no gradient in the kept one
+            # torch before 2.13 may reuse weights that autocast cast without a graph in the kept one
             torch.clear_autocast_cache()
             embeddings.append(output.detach())
         self._kept = output
