@@ -106,6 +106,30 @@ class TokenBatch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TextHashes:
+    """Which texts of a contrast set are equal: int64 hashes, the same in every process.
+
+    Attributes:
+        queries: [num_queries], of each query's text.
+        passages: [num_passages], of each passage's title and text.
+        answered: [num_passages], of the query that a positive answers; 0 for a hard negative. Laid
+            out as the passages are, it can be gathered with them.
+    """
+
+    queries: Tensor
+    passages: Tensor
+    answered: Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> TextHashes:
+        return replace(
+            self,
+            queries=self.queries.to(device, non_blocking=non_blocking),
+            passages=self.passages.to(device, non_blocking=non_blocking),
+            answered=self.answered.to(device, non_blocking=non_blocking),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RetrievalBatch:
     """One contrast set for training: queries and passages in a single flat row of tokens.
 
@@ -114,11 +138,13 @@ class RetrievalBatch:
         num_queries: how many of the texts are queries.
         positive_index: [num_queries] int64, the passage (counted from the first passage) that
             answers each query.
+        hashes: of the texts; None where tokens were made without any.
     """
 
     tokens: TokenBatch
     num_queries: int
     positive_index: Tensor
+    hashes: TextHashes | None = None
 
     @property
     def num_passages(self) -> int:
@@ -129,6 +155,9 @@ class RetrievalBatch:
             self,
             tokens=self.tokens.to(device, non_blocking=non_blocking),
             positive_index=self.positive_index.to(device, non_blocking=non_blocking),
+            hashes=self.hashes
+            if self.hashes is None
+            else self.hashes.to(device, non_blocking=non_blocking),
         )
 
 

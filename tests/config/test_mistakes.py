@@ -80,6 +80,7 @@ def test_rules_between_keys_are_reported_together() -> None:
         "evaluation.max_tokens_per_batch=0",
         "data.num_queries_per_update=100",
         "data.num_hard_negatives=-1",
+        "data.num_tokens_per_chunk=0",
         "loss.num_contrast_queries=7",
         "+trainer.accumulate_grad_batches=2",
         "trainer.max_epochs=-1",
@@ -93,6 +94,7 @@ def test_rules_between_keys_are_reported_together() -> None:
         "evaluation.every_n_steps",
         "data.num_queries_per_update=100",
         "data.num_hard_negatives",
+        "data.num_tokens_per_chunk=0",
         "trainer.accumulate_grad_batches",
         "trainer.max_epochs",
     ]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -147,6 +148,28 @@ def test_ctrl_c_saves_says_where_and_resumes_to_the_same_bits(
     result = command("train.py", "task=resume", f"run={run}")
     assert result.code == 0, result.err
     assert_same_bits(whole, run)
+
+
+def loss_curve(run: Path) -> list[tuple[int, float]]:
+    callbacks = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    (points,) = (state["points"] for state in callbacks.values() if "points" in state)
+    return points
+
+
+def test_chunks_of_tokens_leave_the_loss_curve_as_it_is(
+    trained: tuple[Path, Result], command: Callable[..., Result], tmp_path: Path
+) -> None:
+    run, _ = trained
+    result = command(
+        "train.py", *STEPS, "evaluation.every_n_steps=0", "data.num_tokens_per_chunk=200",
+        "logger=none", f"hydra.run.dir={tmp_path / 'chunks'}",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    expected, found = loss_curve(run), loss_curve(tmp_path / "chunks")
+    assert len(expected) == 6
+    assert found != expected  # the sums are made in another order
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], rel=1e-5)
 
 
 def test_resume_refuses_what_would_change_the_result(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
 
 from quarry.data.packing import pack
+from quarry.data.prompts import joined_text
 from quarry.data.tokenization import TextTokenizer
-from quarry.types import RetrievalBatch, TrainExample
+from quarry.types import Document, Query, RetrievalBatch, TextHashes, TrainExample
 
 
 class RetrievalCollator:
@@ -26,4 +28,23 @@ class RetrievalCollator:
             tokens=pack([*queries, *self.tokenizer(passages, "document")]),
             num_queries=len(examples),
             positive_index=torch.arange(len(examples)) * group_size,
+            hashes=_hashes([example.query for example in examples], passages),
         )
+
+
+def text_hash(item: Query | Document) -> int:
+    """64 bits of the text that is encoded, before the prompt; the same in every process."""
+    digest = hashlib.blake2b(joined_text(item).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def _hashes(queries: Sequence[Query], passages: Sequence[Document]) -> TextHashes:
+    """Of queries, and of passages that are grouped by query, the positive first."""
+    of_queries = torch.tensor([text_hash(query) for query in queries])
+    answered = torch.zeros(len(queries), len(passages) // len(queries), dtype=torch.int64)
+    answered[:, 0] = of_queries
+    return TextHashes(
+        queries=of_queries,
+        passages=torch.tensor([text_hash(passage) for passage in passages]),
+        answered=answered.flatten(),
+    )

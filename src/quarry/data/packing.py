@@ -63,3 +63,26 @@ def plan_batches(lengths: ArrayLike, *, max_tokens_per_batch: int) -> list[NDArr
     if start < len(order):
         batches.append(order[start:])
     return batches
+
+
+def split(tokens: TokenBatch, batches: Sequence[NDArray[np.int64]]) -> list[TokenBatch]:
+    """Takes a packed batch apart: for each entry of `batches`, its texts in the order given.
+
+    The lengths are read on the CPU once; on another device that waits for it.
+    """
+    borders = tokens.cu_seqlens.cpu().numpy().astype(np.int64)
+    return [_select(tokens, rows, borders) for rows in batches]
+
+
+def _select(tokens: TokenBatch, rows: NDArray[np.int64], borders: NDArray[np.int64]) -> TokenBatch:
+    lengths = (borders[1:] - borders[:-1])[rows]
+    cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
+    index = np.arange(cu_seqlens[-1]) + np.repeat(borders[rows] - cu_seqlens[:-1], lengths)
+    device = tokens.input_ids.device
+    places = torch.from_numpy(index).to(device)
+    return TokenBatch(
+        input_ids=tokens.input_ids[places],
+        position_ids=tokens.position_ids[places],
+        cu_seqlens=torch.from_numpy(cu_seqlens.astype(np.int32)).to(device),
+        max_seqlen=int(lengths.max()),
+    )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from quarry.errors import UserError
-from quarry.types import LossOutput
+from quarry.losses.chunked_cross_entropy import MAX_SIMILARITIES, Excluded, chunked_cross_entropy
+from quarry.types import LossOutput, TextHashes
 
 
 class InfoNCE:
@@ -15,40 +15,89 @@ class InfoNCE:
 
     The passages of the other queries are in_batch_negatives, a query's own further passages its
     hard_negatives (van den Oord et al. 2018, arXiv 1807.03748; Karpukhin et al. 2020, arXiv
-    2004.04906). A passage that answers two queries of a contrast set counts as a negative of one of
-    them, as in the study's recipe. No gather happens here: what is handed over is the contrast set.
+    2004.04906). No gather happens here: what is handed over is the contrast set. The similarities
+    are fp32 or wider and computed in chunks of rows, so that a contrast set may have any size.
+
+    A passage that answers two queries of a contrast set counts as a negative of one of them, as in
+    the study's recipe, unless one of the masks says otherwise. With a mask, passages that it names
+    take no part in the loss of that query; the query's own positive always does.
 
     Args:
         temperature: what similarities are divided by; small sharpens. RepLLaMA uses 0.01.
         num_contrast_queries: queries (with their passages) that are compared with one another;
             null: all queries of an update. Smaller than `data.num_queries_per_update`, an update
             accumulates several contrast sets.
+        masks_same_passage: a passage with the same text as the query's positive is no negative.
+        masks_same_query: the positive of another query with the same text is no negative. (Its
+            hard negatives are: they were judged against this very text.)
     """
 
-    def __init__(self, *, temperature: float, num_contrast_queries: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        temperature: float,
+        num_contrast_queries: int | None = None,
+        masks_same_passage: bool = False,
+        masks_same_query: bool = False,
+    ) -> None:
         if not temperature > 0:
             raise UserError(
                 f"loss.temperature={temperature} must be above 0 (0.01 to 0.1 is usual)."
             )
         self.temperature = temperature
         self.num_contrast_queries = num_contrast_queries
+        self.masks_same_passage = masks_same_passage
+        self.masks_same_query = masks_same_query
 
-    def __call__(self, queries: Tensor, passages: Tensor, positive_index: Tensor) -> LossOutput:
+    def __call__(
+        self,
+        queries: Tensor,
+        passages: Tensor,
+        positive_index: Tensor,
+        hashes: TextHashes | None = None,
+    ) -> LossOutput:
         """The mean over queries.
 
         Args:
-            queries: [num_queries, dim], fp32 or wider.
+            queries: [num_queries, dim].
             passages: [num_passages, dim].
             positive_index: [num_queries], the row of `passages` that answers each query.
+            hashes: of the texts; the masks need them.
 
         Returns:
             A scalar loss; metrics `accuracy` (the positive ranks first) and `positive_similarity`.
         """
-        similarities = queries @ passages.T
-        loss = cross_entropy(similarities / self.temperature, positive_index)
-        with torch.no_grad():
-            positive = similarities.gather(1, positive_index[:, None]).squeeze(1)
-            accuracy = (similarities.argmax(dim=1) == positive_index).float().mean()
-        return LossOutput(
-            loss=loss, metrics={"accuracy": accuracy, "positive_similarity": positive.mean()}
+        wide = torch.promote_types(queries.dtype, torch.float32)
+        queries, passages = queries.to(wide), passages.to(wide)
+        losses, is_first = chunked_cross_entropy(
+            queries,
+            passages,
+            positive_index,
+            temperature=self.temperature,
+            excluded=self._false_negatives(positive_index, hashes),
+            max_similarities=MAX_SIMILARITIES,
         )
+        with torch.no_grad():
+            positive = (queries * passages[positive_index]).sum(dim=1)
+        return LossOutput(
+            loss=losses.mean(),
+            metrics={"accuracy": is_first.float().mean(), "positive_similarity": positive.mean()},
+        )
+
+    def _false_negatives(
+        self, positive_index: Tensor, hashes: TextHashes | None
+    ) -> Excluded | None:
+        if not (self.masks_same_passage or self.masks_same_query):
+            return None
+        assert hashes is not None, "the masks compare texts by their hashes"
+        positives = hashes.passages[positive_index]
+
+        def excluded(rows: slice) -> Tensor:
+            mask = torch.zeros((), dtype=torch.bool, device=positives.device)
+            if self.masks_same_passage:
+                mask = mask | (positives[rows, None] == hashes.passages)
+            if self.masks_same_query:
+                mask = mask | (hashes.queries[rows, None] == hashes.answered)
+            return mask
+
+        return excluded

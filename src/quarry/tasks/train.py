@@ -68,6 +68,7 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         num_training_steps=datamodule.num_training_steps(
             max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
         ),
+        num_tokens_per_chunk=config.data.num_tokens_per_chunk,
     )
     reports = [evaluator.evaluate(build(config.baseline))]
     if checkpoint is not None:

@@ -97,7 +97,7 @@ def test_unknown_and_missing_arguments() -> None:
     config = OmegaConf.create({"loss": {"_target_": INFO_NCE, "temprature": 1}})
     assert list(signature_violations(config)) == [
         f"loss.temprature: {INFO_NCE} takes no such argument; "
-        "it takes temperature, num_contrast_queries",
+        "it takes temperature, num_contrast_queries, masks_same_passage, masks_same_query",
         f"loss.temperature is needed by {INFO_NCE} and is not set",
     ]
     config.loss._partial_ = True
@@ -152,7 +152,7 @@ def test_unknown_keys_are_those_that_plus_adds() -> None:
     OmegaConf.update(config, "num_querys", 1, force_add=True)
     known = (
         "examples, path, corpus_path, split, "
-        "num_hard_negatives, num_queries_per_update, num_workers"
+        "num_hard_negatives, num_queries_per_update, num_tokens_per_chunk, num_workers"
     )
     assert list(unknown_keys(config, "data")) == [
         f"data.num_querys: there is no such key; data has {known}"

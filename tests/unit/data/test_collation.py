@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from helpers.models import EOS, letter_ids, letter_tokenizer
-from quarry.data.collation import RetrievalCollator
+from quarry.data.collation import RetrievalCollator, text_hash
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
 from quarry.types import Document, Query, TrainExample
@@ -39,6 +40,27 @@ def test_without_hard_negatives(collator: RetrievalCollator) -> None:
     batch = collator([example("a", "b"), example("c", "d"), example("e", "f")])
     assert (batch.num_queries, batch.num_passages) == (3, 3)
     assert batch.positive_index.tolist() == [0, 1, 2]
+
+
+def test_hashes_tell_which_texts_are_equal(collator: RetrievalCollator) -> None:
+    batch = collator([example("a", "b", "c"), example("a", "c", "a"), example("d", "b", "d")])
+    assert batch.hashes is not None
+    queries, passages = batch.hashes.queries.tolist(), batch.hashes.passages.tolist()
+    assert queries[0] == queries[1] != queries[2]
+    numbers = {value: number for number, value in enumerate(dict.fromkeys(passages))}
+    assert [numbers[value] for value in passages] == [0, 1, 1, 2, 0, 3]
+    answered = [queries[0], 0, queries[1], 0, queries[2], 0]
+    assert batch.hashes.answered.tolist() == answered
+    assert batch.hashes.passages.dtype == torch.int64
+
+
+def test_a_hash_is_that_of_title_and_text_and_the_same_everywhere() -> None:
+    plain = Document(document_id="1", text="b c")
+    assert text_hash(plain) == text_hash(Document(document_id="2", title="b", text="c"))
+    assert text_hash(plain) == text_hash(Query(query_id="3", text="b c"))
+    assert text_hash(plain) != text_hash(Document(document_id="1", text="b  c"))
+    # printf 'read a line' | b2sum -l 64
+    assert text_hash(Query(query_id="", text="read a line")) == 0x7102D0246515B794
 
 
 def test_examples_of_unequal_size_are_our_own_mistake(collator: RetrievalCollator) -> None:

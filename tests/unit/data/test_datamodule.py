@@ -109,7 +109,9 @@ def test_more_hard_negatives_than_there_are_repeat() -> None:
 
 def test_a_batch_moves_to_a_device_as_a_whole() -> None:
     batch = next(iter(datamodule().train_dataloader())).to("meta")
+    assert batch.hashes is not None
     tensors = [batch.positive_index, batch.tokens.input_ids, batch.tokens.position_ids]
+    tensors += [batch.hashes.queries, batch.hashes.passages, batch.hashes.answered]
     assert {t.device for t in [*tensors, batch.tokens.cu_seqlens]} == {torch.device("meta")}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from quarry.data.packing import pack, plan_batches
+from quarry.data.packing import pack, plan_batches, split
 from quarry.errors import UserError
 
 
@@ -81,3 +81,16 @@ def test_the_plan_is_a_function_of_the_lengths() -> None:
 def test_an_impossible_budget_is_refused(budget: int) -> None:
     with pytest.raises(UserError, match=rf"max_tokens_per_batch={budget} must be at least 1"):
         plan_batches([1, 2], max_tokens_per_batch=budget)
+
+
+def test_a_packed_batch_taken_apart_is_its_texts_packed_anew() -> None:
+    random = np.random.default_rng(0)
+    texts = [random.integers(0, 100, length) for length in (3, 1, 5, 2, 4)]
+    batches = [np.array([2]), np.array([4, 0]), np.array([1, 3])]
+    for found, rows in zip(split(pack(texts), batches), batches, strict=True):
+        expected = pack([texts[row] for row in rows])
+        assert found.input_ids.tolist() == expected.input_ids.tolist()
+        assert found.position_ids.tolist() == expected.position_ids.tolist()
+        assert found.cu_seqlens.tolist() == expected.cu_seqlens.tolist()
+        assert found.cu_seqlens.dtype == expected.cu_seqlens.dtype
+        assert found.max_seqlen == expected.max_seqlen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,16 +16,19 @@ from helpers.training import loader_of, quiet_trainer
 from quarry.data.packing import pack
 from quarry.losses.info_nce import InfoNCE
 from quarry.models.bi_encoder import BiEncoder
+from quarry.training.callbacks.divergence import StopOnDivergence, TrainingDivergedError
 from quarry.training.callbacks.throughput import Throughput
 from quarry.training.module import RetrievalModule
 from quarry.training.optim import constant_schedule, linear_schedule
-from quarry.types import RetrievalBatch
+from quarry.types import LossOutput, RetrievalBatch, TextHashes
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers
 
 
-def random_batch(*, num_queries: int = 6, num_hard_negatives: int = 1) -> RetrievalBatch:
-    random = np.random.default_rng(0)
+def random_batch(
+    *, num_queries: int = 6, num_hard_negatives: int = 1, seed: int = 0
+) -> RetrievalBatch:
+    random = np.random.default_rng(seed)
     group = 1 + num_hard_negatives
     lengths = random.integers(2, 12, num_queries * (1 + group))
     return RetrievalBatch(
@@ -97,6 +101,88 @@ def test_equal_batches_accumulated_are_one_update_of_that_batch() -> None:
 
     for one, accumulated in zip(weights(1, 1), weights(3, 3), strict=True):
         torch.testing.assert_close(one, accumulated, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_chunks_change_nothing_under_accumulation_and_clipping(precision: str) -> None:
+    def trained(num_tokens_per_chunk: int | None) -> tuple[list[float], torch.Tensor]:
+        module = retrieval_module(
+            num_tokens_per_chunk=num_tokens_per_chunk,
+            scheduler=partial(linear_schedule, num_warmup_steps=1),
+            optimizer=partial(torch.optim.SGD, lr=0.5),
+            num_training_steps=3,
+        )
+        logged, batches = Logged(), [random_batch(seed=seed) for seed in range(6)]
+        trainer = quiet_trainer(
+            logged, accumulate_grad_batches=2, gradient_clip_val=0.5, precision=precision
+        )
+        trainer.fit(module, loader_of(batches))
+        assert trainer.global_step == 3
+        weights = torch.cat([p.detach().flatten() for p in module.model.parameters()])
+        return [metrics["train/loss"] for metrics in logged.metrics], weights
+
+    losses, weights = trained(None)
+    for budget in (20, 10_000):
+        found, found_weights = trained(budget)
+        tolerance = 1e-5 if precision == "32-true" else 0.02  # bf16 has 8 bits
+        assert found == pytest.approx(losses, rel=tolerance)
+        moved = (weights - trained_not_at_all()).norm()
+        assert (found_weights - weights).norm() <= tolerance * moved
+
+
+def trained_not_at_all() -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in tiny_bi_encoder().parameters()])
+
+
+def test_the_divergence_check_comes_before_the_second_pass() -> None:
+    num_passes = 0
+
+    def build() -> BiEncoder:
+        def count(*_: object) -> None:
+            nonlocal num_passes
+            num_passes += 1
+
+        model = tiny_bi_encoder()
+        model.register_forward_hook(count)
+        return model
+
+    def infinite(queries: torch.Tensor, *_: torch.Tensor) -> LossOutput:
+        return LossOutput(loss=queries.sum() / 0.0)
+
+    module = retrieval_module(build_model=build, loss=infinite, num_tokens_per_chunk=1)
+    batch = random_batch()
+    with pytest.raises(TrainingDivergedError):
+        quiet_trainer(StopOnDivergence(checkpoint="none")).fit(module, loader_of([batch]))
+    assert num_passes == len(batch.tokens)
+
+
+def test_only_a_loss_that_asks_for_hashes_gets_them() -> None:
+    seen: list[TextHashes | None] = []
+
+    class Asking(InfoNCE):
+        def __call__(
+            self,
+            queries: torch.Tensor,
+            passages: torch.Tensor,
+            positive_index: torch.Tensor,
+            hashes: TextHashes | None = None,
+        ) -> LossOutput:
+            seen.append(hashes)
+            return super().__call__(queries, passages, positive_index, hashes)
+
+    def plain(
+        queries: torch.Tensor, passages: torch.Tensor, positive_index: torch.Tensor
+    ) -> LossOutput:
+        return InfoNCE(temperature=0.1)(queries, passages, positive_index)
+
+    ids = torch.arange(12)
+    hashes = TextHashes(queries=ids[:6], passages=ids, answered=ids)
+    batch = replace(random_batch(), hashes=hashes)
+    for loss in (Asking(temperature=0.1), plain):
+        quiet_trainer().fit(retrieval_module(loss=loss), loader_of([batch]))
+    assert len(seen) == 1
+    assert seen[0] is not None
+    assert torch.equal(seen[0].passages, ids)
 
 
 def test_the_schedule_moves_with_each_update() -> None:

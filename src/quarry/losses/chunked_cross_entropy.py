@@ -1,0 +1,134 @@
+"""Cross entropy of similarities that are never held whole: rows in chunks, again in the backward.
+
+The memory is that of the embeddings and of one chunk, however large the contrast set is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+MAX_SIMILARITIES = 2**26
+"""Similarities that are held at a time, 256 MiB in fp32."""
+
+Excluded = Callable[[slice], Tensor]
+"""Rows -> bool [num_rows, num_passages], True where a passage is no negative of the query."""
+
+
+def chunked_cross_entropy(
+    queries: Tensor,
+    passages: Tensor,
+    positive_index: Tensor,
+    *,
+    temperature: float,
+    excluded: Excluded | None = None,
+    max_similarities: int = MAX_SIMILARITIES,
+) -> tuple[Tensor, Tensor]:
+    """For each query, minus the log-probability of its positive among the passages.
+
+    Similarities are computed in the embeddings' own precision, neither in that of an autocast
+    around it nor in TF32.
+
+    Args:
+        queries: [num_queries, dim], fp32 or fp64.
+        passages: [num_passages, dim], of the same type.
+        positive_index: [num_queries], the row of `passages` that answers each query.
+        temperature: what similarities are divided by.
+        excluded: passages that take no part; the positive always does.
+        max_similarities: entries in one chunk, which has a row at least.
+
+    Returns:
+        Losses [num_queries], and [num_queries] bool: the positive is the most similar passage
+        (the first of them where several are equal). The second carries no gradient.
+    """
+    assert queries.dtype == passages.dtype
+    assert queries.dtype in (torch.float32, torch.float64), "similarities need fp32 or wider"
+    num_rows = max(1, max_similarities // len(passages))
+    starts = range(0, len(queries), num_rows)
+    chunks = _Chunks(
+        rows=[slice(start, min(start + num_rows, len(queries))) for start in starts],
+        temperature=temperature,
+        excluded=excluded,
+    )
+    losses, is_first = _CrossEntropy.apply(queries, passages, positive_index, chunks)
+    return losses, is_first
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Chunks:
+    """How similarities are cut into rows, and what is made of them."""
+
+    rows: list[slice]
+    temperature: float
+    excluded: Excluded | None
+
+    def logits(self, rows: slice, queries: Tensor, passages: Tensor, index: Tensor) -> Tensor:
+        """[num_rows, num_passages]; minus infinity where a passage takes no part."""
+        logits = queries[rows] @ passages.T
+        logits /= self.temperature
+        if self.excluded is not None:
+            is_excluded = self.excluded(rows).scatter(1, index[rows, None], False)
+            logits.masked_fill_(is_excluded, -torch.inf)
+        return logits
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Keeps the two parts of each row's log-sum-exp, the largest logit and the rest: their sum
+    would round away a small loss beside a large logit."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, passages: Tensor, positive_index: Tensor, chunks: _Chunks
+    ) -> tuple[Tensor, Tensor]:
+        largest, log_sum, positive = (queries.new_empty(len(queries)) for _ in range(3))
+        is_first = torch.empty_like(positive_index, dtype=torch.bool)
+        with _own_precision(queries.device):
+            for rows in chunks.rows:
+                index = positive_index[rows]
+                logits = chunks.logits(rows, queries, passages, positive_index)
+                largest[rows], best = logits.max(dim=1)
+                is_first[rows] = best == index
+                logits -= largest[rows, None]
+                positive[rows] = logits.gather(1, index[:, None]).squeeze(1)
+                log_sum[rows] = logits.exp_().sum(dim=1).log()
+        ctx.save_for_backward(queries, passages, positive_index, largest, log_sum)
+        ctx.chunks = chunks
+        ctx.mark_non_differentiable(is_first)
+        return log_sum - positive, is_first
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: None) -> tuple[Tensor | None, ...]:
+        queries, passages, positive_index, largest, log_sum = ctx.saved_tensors
+        of_queries, of_passages = torch.empty_like(queries), torch.zeros_like(passages)
+        with _own_precision(queries.device):
+            for rows in ctx.chunks.rows:
+                index = positive_index[rows]
+                logits = ctx.chunks.logits(rows, queries, passages, positive_index)
+                # softmax minus one-hot, in place
+                logits -= largest[rows, None]
+                logits -= log_sum[rows, None]
+                logits.exp_()
+                logits.scatter_add_(1, index[:, None], -logits.new_ones(len(index), 1))
+                logits *= gradient[rows, None] / ctx.chunks.temperature
+                of_queries[rows] = logits @ passages
+                of_passages.addmm_(logits.T, queries[rows])
+        return of_queries, of_passages, None, None
+
+
+@contextmanager
+def _own_precision(device: torch.device) -> Iterator[None]:
+    """Products in the precision of their factors, whatever is set around them."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device_type=device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
