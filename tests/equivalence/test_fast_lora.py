@@ -194,7 +194,8 @@ def test_a_compiler_does_not_keep_merged_weights(product: LoraProduct) -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack_hook, lambda tensor: tensor):
         y = compiled(x, weight, a, b)
     assert kept.pop(weight.data_ptr()) == weight.numel()  # and not a second matrix of its size
-    assert sum(kept.values()) <= sum(tensor.numel() for tensor in (x, a, b))
+    small = sum(tensor.numel() for tensor in (x, a, b))
+    assert sum(kept.values()) <= 1.05 * small  # x A^T [num_tokens, r] it may keep
     expected = torch.autograd.grad(layer(x, weight, a, b).sum(), (x, a, b))
     for ours, theirs in zip(torch.autograd.grad(y.sum(), (x, a, b)), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -229,7 +230,9 @@ def test_checkpointing_gives_the_same_gradients(product: LoraProduct) -> None:
     inputs = (x, layer.lora_A["default"].weight, layer.lora_B["default"].weight)
     expected = torch.autograd.grad(layer(x).square().sum(), inputs)
     again = checkpoint(layer, x, use_reentrant=False)
-    for ours, theirs in zip(torch.autograd.grad(again.square().sum(), inputs), expected):
+    for ours, theirs in zip(
+        torch.autograd.grad(again.square().sum(), inputs), expected, strict=True
+    ):
         assert torch.equal(ours, theirs)
 
 

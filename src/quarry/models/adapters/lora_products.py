@@ -104,7 +104,7 @@ def add_product(small: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 class _Merged(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 (autograd knows positions only)
         ctx: Any,
         x: Tensor,
         weight: Tensor,
@@ -136,7 +136,7 @@ class _Merged(torch.autograd.Function):
 
 class _Split(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 (autograd knows positions only)
         ctx: Any,
         x: Tensor,
         weight: Tensor,
