@@ -1,9 +1,9 @@
-"""The arithmetic of a LoRA layer in two exact forms, each with a backward pass written by hand.
+"""The arithmetic of a LoRA layer in two forms, with one backward pass written by hand.
 
 Both compute y = x W^T + s (x A^T) B^T + bias for a frozen W [out, in] and trainable A [r, in] and
-B [out, r]; neither forms a gradient of W, and both keep x, W, A and B for the backward pass and
-nothing else. x stays in its dtype: A and B, which peft may hold in fp32, are cast to it, and their
-gradients come back in their own dtype.
+B [out, r]. No gradient of W is ever formed, and x, W, A and B are all that is kept for the
+backward pass. x stays in its dtype: A and B, which peft may hold in fp32, are cast to it, and
+their gradients come back in their own dtype.
 
 `merged_product` is the faster one for many tokens. In half precision it is also the coarser one:
 W + s B A rounds to W wherever the update is below half a unit in the last place of W, about 0.2 %
@@ -43,9 +43,8 @@ def merged_product(
     lora_b: Tensor,
     scaling: float,
 ) -> Tensor:
-    """y = x (W + s B A)^T: one large product each way, W + s B A made anew for both."""
-    rows = as_rows(x)
-    y: Tensor = _Merged.apply(rows, weight, bias, lora_a, lora_b, scaling)
+    """y = x (W + s B A)^T: one large product, with a matrix that is made anew at each call."""
+    y: Tensor = _Merged.apply(as_rows(x), weight, bias, lora_a, lora_b, scaling)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -59,8 +58,7 @@ def split_product(
     scaling: float,
 ) -> Tensor:
     """y = x W^T + u B^T with u = s x A^T [num_tokens, r]: the update meets W's product, not W."""
-    rows = as_rows(x)
-    y: Tensor = _Split.apply(rows, weight, bias, lora_a, lora_b, scaling)
+    y: Tensor = _Split.apply(as_rows(x), weight, bias, lora_a, lora_b, scaling)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -76,30 +74,19 @@ def as_rows(x: Tensor) -> Tensor:
 def lora_gradients(
     dy: Tensor, x: Tensor, *, lora_a: Tensor, lora_b: Tensor, scaling: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What every form needs to go back.
+    """The part of the backward pass that does not ask for W.
 
     Args:
         dy: [num_tokens, out], gradient of the output.
         x: [num_tokens, in], the input.
 
     Returns:
-        v = s dy B [num_tokens, r], the gradients of A and of B in their own dtypes.
+        v = s dy B [num_tokens, r], and the gradients of A and of B in their own dtypes.
     """
     a, b = lora_a.to(x.dtype), lora_b.to(x.dtype)
     u = (x @ a.t()) * scaling
     v = (dy @ b) * scaling
     return v, (v.t() @ x).to(lora_a.dtype), (dy.t() @ u).to(lora_b.dtype)
-
-
-def add_product(small: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """small + left right.
-
-    In eager mode `small` is overwritten, which saves a pass over memory. A compiler adds in
-    whatever reads the sum next, which is better still, but only if the sum is its own operation.
-    """
-    if torch.compiler.is_compiling():
-        return small + left @ right
-    return small.addmm_(left, right)
 
 
 class _Merged(torch.autograd.Function):
@@ -121,17 +108,9 @@ class _Merged(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, lora_a, lora_b = ctx.saved_tensors
-        _, da, db = lora_gradients(dy, x, lora_a=lora_a, lora_b=lora_b, scaling=ctx.scaling)
-        dx = None
-        if ctx.needs_input_grad[0]:
-            # the scale sits elsewhere than in forward: a compiler that sees the same expression
-            # in both would compute it once and hold a second copy of every weight in between
-            merged = torch.addmm(
-                weight.to(x.dtype), (lora_b * ctx.scaling).to(x.dtype), lora_a.to(x.dtype)
-            )
-            dx = dy @ merged
-        return dx, None, None, da, db, None
+        # not through a merged weight: a compiler, which sees both passes as one graph, would keep
+        # the forward's from one to the other, and with it a second copy of every layer's weight
+        return _backward(ctx, dy)
 
 
 class _Split(torch.autograd.Function):
@@ -151,13 +130,28 @@ class _Split(torch.autograd.Function):
         u = (x @ a.t()) * scaling
         # the small product first: its rounding is small, too, and the large one is rounded once
         update = linear(u, b, None if bias is None else bias.to(x.dtype))
-        return add_product(update, x, w.t())
+        return _add_product(update, x, w.t())
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, lora_a, lora_b = ctx.saved_tensors
-        v, da, db = lora_gradients(dy, x, lora_a=lora_a, lora_b=lora_b, scaling=ctx.scaling)
-        dx = None
-        if ctx.needs_input_grad[0]:
-            dx = add_product(v @ lora_a.to(x.dtype), dy, weight.to(x.dtype))
-        return dx, None, None, da, db, None
+        return _backward(ctx, dy)
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight, lora_a, lora_b = ctx.saved_tensors
+    v, da, db = lora_gradients(dy, x, lora_a=lora_a, lora_b=lora_b, scaling=ctx.scaling)
+    dx = None
+    if ctx.needs_input_grad[0]:
+        dx = _add_product(v @ lora_a.to(x.dtype), dy, weight.to(x.dtype))
+    return dx, None, None, da, db, None
+
+
+def _add_product(update: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """update + left right.
+
+    In eager mode `update` is overwritten, which saves a pass over memory. A compiler adds in
+    whatever reads the sum next, which is better still, but only where the sum stands by itself.
+    """
+    if torch.compiler.is_compiling():
+        return update + left @ right
+    return update.addmm_(left, right)
