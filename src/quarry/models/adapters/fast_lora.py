@@ -16,7 +16,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from quarry.models.adapters.lora_products import LoraProduct, split_product
+from quarry.models.adapters.lora_products import LoraProduct, fp8_product, split_product
+from quarry.models.fp8 import Fp8Linear
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,13 +75,12 @@ class FastLoraLinear(LoraLinear):
             return output
         (name,) = _active(self)
         base = self.base_layer
+        lora_a, lora_b = self.lora_A[name].weight, self.lora_B[name].weight
+        scaling = self.scaling[name]
+        if isinstance(base, Fp8Linear):
+            return fp8_product(x, base=base, lora_a=lora_a, lora_b=lora_b, scaling=scaling)
         return self.product(
-            x,
-            weight=base.weight,
-            bias=base.bias,
-            lora_a=self.lora_A[name].weight,
-            lora_b=self.lora_B[name].weight,
-            scaling=self.scaling[name],
+            x, weight=base.weight, bias=base.bias, lora_a=lora_a, lora_b=lora_b, scaling=scaling
         )
 
 
@@ -109,13 +109,14 @@ def obstacle(layer: LoraLinear, *, is_planning: bool = False) -> str | None:
 def _obstacle_in_parts(base: nn.Module, lora_a: nn.Module, lora_b: nn.Module) -> str | None:
     """The parts are never called on the fast path: they have to be plain."""
     for part in (base, lora_a, lora_b):
-        if type(part) is not nn.Linear:
+        if type(part) not in (nn.Linear, Fp8Linear):
             return f"a part is {type(part).__name__}"
         if part._forward_hooks or part._forward_pre_hooks:
             return "its parts have hooks"
         if part._backward_hooks or part._backward_pre_hooks:
             return "its parts have hooks"
-    if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
+    is_trained = isinstance(base, nn.Linear) and base.weight.requires_grad
+    if is_trained or (base.bias is not None and base.bias.requires_grad):
         return "the base layer is trained, too"
     if lora_a.bias is not None or lora_b.bias is not None:
         return "the update has a bias"

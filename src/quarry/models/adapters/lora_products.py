@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from quarry.models.fp8 import Fp8Linear
+
 
 class LoraProduct(Protocol):
     """x [..., in] through a frozen linear layer and its update, [..., out]."""
@@ -59,6 +61,19 @@ def split_product(
 ) -> Tensor:
     """y = x W^T + u B^T with u = s x A^T [num_tokens, r]: the update meets W's product, not W."""
     y: Tensor = _Split.apply(as_rows(x), weight, bias, lora_a, lora_b, scaling)
+    return y.view(*x.shape[:-1], -1)
+
+
+def fp8_product(
+    x: Tensor, *, base: Fp8Linear, lora_a: Tensor, lora_b: Tensor, scaling: float
+) -> Tensor:
+    """The split form over a base in fp8, whose backward is its own; the update stays in x's dtype.
+
+    Beside x (which A's gradient asks for) only u [num_tokens, r] is kept.
+    """
+    rows = as_rows(x)
+    u = linear(rows, lora_a.to(rows.dtype)) * scaling
+    y = base(rows) + linear(u, lora_b.to(rows.dtype))
     return y.view(*x.shape[:-1], -1)
 
 
