@@ -45,11 +45,15 @@ def compile_layers(backbone: nn.Module, *, backend: str | Callable[..., Any] = "
 
 
 def _with_fallback(layer: nn.Module, layers: Sequence[nn.Module]) -> Callable[..., Any]:
+    from torch._dynamo import maybe_mark_dynamic
     from torch._dynamo.exc import TorchDynamoException
 
     compiled = layer._compiled_call_impl
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        if (cu_seqlens := kwargs.get("cu_seq_lens_q")) is not None:
+            # else a first batch with as many borders as a head has entries would tie the two
+            maybe_mark_dynamic(cu_seqlens, 0)
         try:
             return compiled(*args, **kwargs)
         except (TorchDynamoException, AssertionError) as error:  # dynamo raises both
@@ -58,13 +62,8 @@ def _with_fallback(layer: nn.Module, layers: Sequence[nn.Module]) -> Callable[..
             logger.warning(
                 "The layers could not be compiled and run as they are, slower but the same. "
                 "model.compile=false does without the attempt. Reason: %s",
-                _first_line(error),
+                " ".join(str(error).split())[:300],
             )
         return layer._call_impl(*args, **kwargs)
 
     return call
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
