@@ -231,7 +231,10 @@ def _grid(
     num_texts = lengths.numel()
     columns = torch.arange(max_seqlen, device=q.device)
     is_token = columns < lengths[:, None]  # [num_texts, max_seqlen]
-    slots = is_token.flatten().nonzero().squeeze(1)  # place of each token on the flattened grid
+    # place of each token on the flattened grid; its shape does not hang on data (torch.compile)
+    tokens = torch.arange(q.shape[0], device=q.device)
+    text = torch.bucketize(tokens, cu_seqlens[1:], right=True)
+    slots = text * max_seqlen + tokens - cu_seqlens[text]
 
     def on_grid(states: Tensor) -> Tensor:
         grid = states.new_zeros(num_texts * max_seqlen, *states.shape[1:])

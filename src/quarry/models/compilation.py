@@ -1,0 +1,69 @@
+"""torch.compile of the trunk's layers: one compilation serves all of them and all batch sizes.
+
+Layers of one class share their code, so they share what it was compiled to; the number of tokens,
+of texts and the longest text's length are symbols in there. A new graph is made only for another
+situation: gradients on or off, and a first layer whose input asks for no gradient.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from quarry.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def compile_layers(backbone: nn.Module, *, backend: str | Callable[..., Any] = "inductor") -> int:
+    """Compiles each layer of `backbone` at its first call; returns how many layers there are.
+
+    To be called last: after adapters, their fast path and fp8. Where compiling fails all layers
+    run as they are, and one warning says why. Copies and pickles are of the plain layers.
+
+    Args:
+        backend: as in `torch.compile`.
+
+    Raises:
+        UserError: the trunk has no layers as transformers marks them.
+    """
+    layers = [part for part in backbone.modules() if isinstance(part, GradientCheckpointingLayer)]
+    if not layers:
+        raise UserError(
+            f"model.compile=true: {type(backbone).__name__} has no layers to compile one by one. "
+            "Use model.compile=false with this model."
+        )
+    for layer in layers:
+        # not a wrapper around the layer: names of parameters, and checkpointing, stay as they are
+        layer.compile(backend=backend, dynamic=True)
+        layer._compiled_call_impl = _with_fallback(layer, layers)
+    return len(layers)
+
+
+def _with_fallback(layer: nn.Module, layers: Sequence[nn.Module]) -> Callable[..., Any]:
+    from torch._dynamo import maybe_mark_dynamic
+    from torch._dynamo.exc import TorchDynamoException
+
+    compiled = layer._compiled_call_impl
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if (cu_seqlens := kwargs.get("cu_seq_lens_q")) is not None:
+            # else a first batch with as many borders as a head has entries would tie the two
+            maybe_mark_dynamic(cu_seqlens, 0)
+        try:
+            return compiled(*args, **kwargs)
+        except (TorchDynamoException, AssertionError) as error:  # dynamo raises both
+            for each in layers:
+                each._compiled_call_impl = None
+            logger.warning(
+                "The layers could not be compiled and run as they are, slower but the same. "
+                "model.compile=false does without the attempt. Reason: %s",
+                " ".join(str(error).split())[:300],
+            )
+        return layer._call_impl(*args, **kwargs)
+
+    return call
