@@ -80,9 +80,11 @@ def _select(tokens: TokenBatch, rows: NDArray[np.int64], borders: NDArray[np.int
     index = np.arange(cu_seqlens[-1]) + np.repeat(borders[rows] - cu_seqlens[:-1], lengths)
     device = tokens.input_ids.device
     places = torch.from_numpy(index).to(device)
+    moved_by = torch.from_numpy((cu_seqlens[:-1] - borders[rows]).astype(np.int32)).to(device)
     return TokenBatch(
         input_ids=tokens.input_ids[places],
         position_ids=tokens.position_ids[places],
         cu_seqlens=torch.from_numpy(cu_seqlens.astype(np.int32)).to(device),
         max_seqlen=int(lengths.max()),
+        pool_starts=tokens.pool_starts[torch.from_numpy(rows).to(device)] + moved_by,
     )

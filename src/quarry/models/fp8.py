@@ -53,7 +53,7 @@ class Fp8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
         y: Tensor = _Fp8Product.apply(
-            x.reshape(-1, self.in_features),
+            x if x.ndim == 2 else x.reshape(-1, self.in_features),
             self.forward_values,
             self.forward_scale,
             self.backward_values,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from quarry.models.fp8 import Fp8Linear
+from quarry.models.fp8 import Fp8Linear, Scaled, quantise, scaled_product
 
 
 class LoraProduct(Protocol):
@@ -67,13 +67,18 @@ def split_product(
 def fp8_product(
     x: Tensor, *, base: Fp8Linear, lora_a: Tensor, lora_b: Tensor, scaling: float
 ) -> Tensor:
-    """The split form over a base in fp8, whose backward is its own; the update stays in x's dtype.
-
-    Beside x (which A's gradient asks for) only u [num_tokens, r] is kept.
-    """
-    rows = as_rows(x)
-    u = linear(rows, lora_a.to(rows.dtype)) * scaling
-    y = base(rows) + linear(u, lora_b.to(rows.dtype))
+    """The split form over a base in fp8; the update stays in x's dtype."""
+    y: Tensor = _SplitFp8.apply(
+        as_rows(x),
+        base.forward_values,
+        base.forward_scale,
+        base.backward_values,
+        base.backward_scale,
+        base.bias,
+        lora_a,
+        lora_b,
+        scaling,
+    )
     return y.view(*x.shape[:-1], -1)
 
 
@@ -150,6 +155,41 @@ class _Split(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         return _backward(ctx, dy)
+
+
+class _SplitFp8(torch.autograd.Function):
+    """One function for base and update: as two that share x, torch 2.11 compiles them to a
+    gradient of x that lacks the base's share, without a word."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 (autograd knows positions only)
+        ctx: Any,
+        x: Tensor,
+        values: Tensor,
+        scale: Tensor,
+        backward_values: Tensor | None,
+        backward_scale: Tensor | None,
+        bias: Tensor | None,
+        lora_a: Tensor,
+        lora_b: Tensor,
+        scaling: float,
+    ) -> Tensor:
+        ctx.save_for_backward(x, backward_values, backward_scale, lora_a, lora_b)
+        ctx.scaling = scaling
+        a, b = lora_a.to(x.dtype), lora_b.to(x.dtype)
+        update = linear((x @ a.t()) * scaling, b, None if bias is None else bias.to(x.dtype))
+        return update + scaled_product(quantise(x), Scaled(values, scale), dtype=x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, backward_values, backward_scale, lora_a, lora_b = ctx.saved_tensors
+        v, da, db = lora_gradients(dy, x, lora_a=lora_a, lora_b=lora_b, scaling=ctx.scaling)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            assert backward_values is not None, "quantised for encoding only"
+            weight = Scaled(backward_values, backward_scale)
+            dx = v @ lora_a.to(x.dtype) + scaled_product(quantise(dy), weight, dtype=x.dtype)
+        return dx, None, None, None, None, None, da, db, None
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
