@@ -119,8 +119,8 @@ class ExactIndex:
         )
         if len(queries) and len(documents):
             chunks = device_chunks(documents, size=size, device=device)
-            for chunk, chunk_places in zip(chunks, places.split(size), strict=True):
-                self._add_chunk(groups, queries, chunk, chunk_places.to(device))
+            for chunk, part in zip(chunks, places.to(device).split(size), strict=True):
+                self._add_chunk(groups, queries, chunk, part)
         best = [group.result(num_documents=len(documents)) for group in groups]
         return TopK(
             scores=torch.cat([part.scores.cpu() for part in best]),
