@@ -8,7 +8,7 @@ from quarry.types import RetrievalSet, Run
 
 
 class DenseRetriever:
-    """Ranks by the inner product of embeddings.
+    """Ranks by the inner product of embeddings, searched on the device of the model.
 
     Args:
         index: what searches the embeddings.
@@ -31,4 +31,5 @@ class DenseRetriever:
             document_ids=[document.document_id for document in dataset.corpus],
             documents=documents,
             top_k=top_k,
+            device=encoder.device,
         )

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import logging
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from quarry.data.packing import pack, plan_batches
-from quarry.data.tokenization import TextTokenizer
+from quarry.data.tokenization import TextTokenizer, TokenIds
+from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
-from quarry.types import Document, Query, Role
+from quarry.retrieval.download import Download, Downloader
+from quarry.runtime.ahead import run_ahead
+from quarry.types import Document, Query, Role, TokenBatch
+
+logger = logging.getLogger(__name__)
+
+NUM_TEXTS_PER_CALL = 256
+"""Texts that are tokenised at a time: few enough that the model's launches never wait for long."""
+
+NUM_TEXTS_IN_FIRST_WINDOW = 1_024
+
+NUM_BATCHES_AHEAD = 2
+"""Batches the CPU may be ahead of the device: enough to hide it, and no more memory than that."""
 
 
 class Encoder:
@@ -21,11 +39,14 @@ class Encoder:
     Texts are tokenised and sorted by length a window at a time, so a corpus larger than memory is
     read once, in order. What is in a batch depends on the texts and the budget alone.
 
+    A thread tokenises the next window while the model works on this one. On CUDA the CPU is two
+    batches ahead of the device, and results leave it on a stream of their own.
+
     Args:
         model: used in eval mode without gradients, left in the mode it was in.
         tokenizer: prompt and lengths.
         max_tokens_per_batch: tokens in one forward pass.
-        num_texts_per_window: texts that are tokenised and sorted together.
+        num_texts_per_window: texts that are sorted together; the first windows are smaller.
     """
 
     def __init__(
@@ -40,6 +61,12 @@ class Encoder:
         self.tokenizer = tokenizer
         self.max_tokens_per_batch = max_tokens_per_batch
         self.num_texts_per_window = num_texts_per_window
+        self._has_warned = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(iter(self.model.parameters())).device
 
     def encode(self, items: Sequence[Query | Document], role: Role, *, label: str = "") -> Tensor:
         """Embeddings [num_texts, dim], fp32, on the CPU.
@@ -47,32 +74,135 @@ class Encoder:
         Args:
             role: which prompt and length the texts get.
             label: names the progress bar (shown on a terminal only).
+
+        Raises:
+            UserError: a text, or half a batch, does not fit the device's memory.
         """
         embeddings = torch.empty(len(items), self.model.embedding_dim)
+        with (
+            closing(self.encode_batches(items, role)) as batches,
+            tqdm(
+                total=len(items), desc=label or role, unit="text", disable=None, leave=False
+            ) as bar,
+        ):
+            for rows, encoded in batches:
+                embeddings[torch.from_numpy(rows)] = encoded
+                bar.update(len(rows))
+        return embeddings
+
+    def encode_batches(
+        self, items: Sequence[Query | Document], role: Role
+    ) -> Generator[tuple[NDArray[np.int64], Tensor]]:
+        """The same a batch at a time, in the order of the plan: positions in `items`, embeddings.
+
+        The model is in eval mode until the generator ends or is closed.
+        """
         was_training = self.model.training
         self.model.eval()
         try:
-            with (
-                torch.inference_mode(),
-                tqdm(
-                    total=len(items), desc=label or role, unit="text", disable=None, leave=False
-                ) as bar,
-            ):
-                for start in range(0, len(items), self.num_texts_per_window):
-                    window = items[start : start + self.num_texts_per_window]
-                    out = embeddings[start : start + len(window)]
-                    self._encode_window(window, role, out, bar)
+            downloader = Downloader(self.device)
+            on_the_way: deque[tuple[NDArray[np.int64], Download]] = deque()
+            with closing(self._plan(items, role)) as plan:
+                for rows, token_ids in plan:
+                    on_the_way.append((rows, downloader.start(self._embed(token_ids, role))))
+                    if len(on_the_way) > NUM_BATCHES_AHEAD:
+                        yield _arrived(on_the_way.popleft())
+            yield from map(_arrived, on_the_way)
         finally:
             self.model.train(was_training)
+
+    def _plan(
+        self, items: Sequence[Query | Document], role: Role
+    ) -> Generator[tuple[NDArray[np.int64], list[TokenIds]]]:
+        """Batches as positions in `items` and the token ids of each; tokenises a window ahead."""
+        windows = list(plan_windows(len(items), largest=self.num_texts_per_window))
+        calls = (call for window in windows for call in _cut(window, NUM_TEXTS_PER_CALL))
+        num_ahead = -(-self.num_texts_per_window // NUM_TEXTS_PER_CALL)
+
+        def tokenise(call: range) -> list[TokenIds]:
+            return self.tokenizer(items[call.start : call.stop], role)
+
+        with closing(run_ahead(tokenise, calls, num_ahead=num_ahead)) as tokenised:
+            for window in windows:
+                token_ids: list[TokenIds] = []
+                while len(token_ids) < len(window):
+                    token_ids += next(tokenised)
+                lengths = [len(ids) for ids in token_ids]
+                for rows in plan_batches(lengths, max_tokens_per_batch=self.max_tokens_per_batch):
+                    yield window.start + rows, [token_ids[row] for row in rows]
+
+    def _embed(self, token_ids: Sequence[TokenIds], role: Role) -> Tensor:
+        """Embeddings [num_texts, dim] on the device; halves the budget if memory runs out."""
+        try:
+            return self._forward(token_ids)
+        except torch.OutOfMemoryError as error:
+            if len(token_ids) == 1:
+                raise UserError(
+                    f"A {role} of {len(token_ids[0])} tokens does not fit the device's memory, "
+                    f"alone in its batch. Shorten prompt.max_{role}_length, or use a device with "
+                    "more memory or fewer processes."
+                ) from error
+        # only here, outside the handler, is what the failed pass had allocated given back
+        torch.cuda.empty_cache()
+        lengths = [len(ids) for ids in token_ids]
+        budget = max(min(self.max_tokens_per_batch, sum(lengths)) // 2, 1)
+        self._warn(sum(lengths), budget)
+        try:
+            # longest first, as the batch is sorted already: the halves end to end are in its order
+            halves = plan_batches(lengths, max_tokens_per_batch=budget)
+            return torch.cat([self._forward([token_ids[row] for row in rows]) for rows in halves])
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"max_tokens_per_batch={self.max_tokens_per_batch} does not fit the device's "
+                f"memory, nor do {budget} tokens at a time (longest text: {max(lengths)} tokens). "
+                f"Set evaluation.max_tokens_per_batch={max(budget // 2, 1)} or less, or shorten "
+                f"prompt.max_{role}_length."
+            ) from error
+
+    def _forward(self, token_ids: Sequence[TokenIds]) -> Tensor:
+        device = self.device
+        tokens = pack(token_ids)
+        if device.type == "cuda":
+            tokens = _pinned(tokens)
+        with torch.inference_mode():
+            embeddings: Tensor = self.model(tokens.to(device, non_blocking=True))
         return embeddings
 
-    def _encode_window(
-        self, items: Sequence[Query | Document], role: Role, out: Tensor, bar: tqdm[Any]
-    ) -> None:
-        device = next(self.model.parameters()).device
-        token_ids = self.tokenizer(items, role)
-        lengths = [len(ids) for ids in token_ids]
-        for rows in plan_batches(lengths, max_tokens_per_batch=self.max_tokens_per_batch):
-            tokens = pack([token_ids[row] for row in rows])
-            out[torch.from_numpy(rows)] = self.model(tokens.to(device)).float().cpu()
-            bar.update(len(rows))
+    def _warn(self, num_tokens: int, budget: int) -> None:
+        log = logger.debug if self._has_warned else logger.warning
+        self._has_warned = True
+        log(
+            "A batch of %d tokens did not fit the device's memory; it goes on at most %d at a time "
+            "(a lower evaluation.max_tokens_per_batch saves the failed attempts)",
+            num_tokens,
+            budget,
+        )
+
+
+def plan_windows(num_texts: int, *, largest: int) -> Iterator[range]:
+    """Cuts texts in order into windows that double in size up to the largest.
+
+    The first is small, since the model waits for its tokens. Depends on the numbers alone.
+    """
+    start, size = 0, min(NUM_TEXTS_IN_FIRST_WINDOW, largest)
+    while start < num_texts:
+        yield range(start, min(start + size, num_texts))
+        start, size = start + size, min(2 * size, largest)
+
+
+def _arrived(sent: tuple[NDArray[np.int64], Download]) -> tuple[NDArray[np.int64], Tensor]:
+    rows, download = sent
+    return rows, download.result()
+
+
+def _cut(whole: range, size: int) -> Iterator[range]:
+    return (whole[start : start + size] for start in range(0, len(whole), size))
+
+
+def _pinned(tokens: TokenBatch) -> TokenBatch:
+    return replace(
+        tokens,
+        input_ids=tokens.input_ids.pin_memory(),
+        position_ids=tokens.position_ids.pin_memory(),
+        cu_seqlens=tokens.cu_seqlens.pin_memory(),
+    )

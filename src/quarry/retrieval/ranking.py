@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 
 from quarry.errors import UserError
 
+NO_RANKING = (
+    "a score is NaN, so there is no ranking: the embeddings or scores it was made from are "
+    "not finite. Look for a diverged model or an overflow in half precision"
+)
+
 
 def tie_order(document_ids: Sequence[str]) -> NDArray[np.int64]:
     """The place of each document when ids are sorted in descending order: lower wins a tie.
@@ -47,10 +52,7 @@ def top_k_by_score(
     assert k >= 1
     assert scores.shape == tie_order.shape
     if np.isnan(scores).any():
-        raise UserError(
-            "a score is NaN, so there is no ranking: the embeddings or scores it was made from are "
-            "not finite. Look for a diverged model or an overflow in half precision"
-        )
+        raise UserError(NO_RANKING)
     best = np.arange(len(scores))
     if k < len(scores):
         threshold = np.partition(scores, len(scores) - k)[len(scores) - k]

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
 
+from quarry.errors import UserError
 from quarry.metrics.ranking import rank
-from quarry.retrieval.index.exact import ExactIndex, top_k_with_ties
+from quarry.retrieval.index.exact import Embeddings, ExactIndex
 from quarry.types import Run
 
 NUM_DOCUMENTS = 40
 CHUNKS = pytest.mark.parametrize("chunk", [1, 3, NUM_DOCUMENTS, 1000])
 
 
-def search(queries: torch.Tensor, documents: torch.Tensor, *, top_k: int, chunk: int = 1000) -> Run:
-    return ExactIndex(num_documents_per_chunk=chunk).search(
+def search(
+    queries: Embeddings,
+    documents: Embeddings,
+    *,
+    top_k: int,
+    chunk: int = 1000,
+    query_chunk: int = 1000,
+) -> Run:
+    return ExactIndex(num_documents_per_chunk=chunk, num_queries_per_chunk=query_chunk).search(
         query_ids=[f"q{i}" for i in range(len(queries))],
         queries=queries,
         document_ids=[f"d{i}" for i in range(len(documents))],
@@ -38,18 +50,107 @@ def assert_same(run: Run, expected: Run) -> None:
         assert list(scores.items()) == list(expected[query_id].items()), query_id
 
 
+def whole_numbers(num_documents: int, num_levels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(num_levels)
+    queries = torch.randint(-num_levels, num_levels + 1, (6, 4), generator=generator).float()
+    documents = torch.randint(num_levels, (num_documents, 4), generator=generator).float()
+    return queries, documents
+
+
 @CHUNKS
+@pytest.mark.parametrize("query_chunk", [1, 4, 1000])
 @pytest.mark.parametrize("top_k", [1, 5, NUM_DOCUMENTS, 100])
 @pytest.mark.parametrize("num_levels", [1, 2, 5, 1000])
-def test_equals_brute_force(chunk: int, top_k: int, num_levels: int) -> None:
+def test_equals_brute_force(chunk: int, query_chunk: int, top_k: int, num_levels: int) -> None:
     """Whole numbers, which fp32 multiplies and adds exactly in any order; few levels tie a lot."""
-    generator = torch.Generator().manual_seed(num_levels)
-    queries = torch.randint(num_levels, (6, 4), generator=generator).float()
-    documents = torch.randint(num_levels, (NUM_DOCUMENTS, 4), generator=generator).float()
+    queries, documents = whole_numbers(NUM_DOCUMENTS, num_levels)
+    assert_same(
+        search(queries, documents, top_k=top_k, chunk=chunk, query_chunk=query_chunk),
+        brute_force(queries.double(), documents.double(), top_k=top_k),
+    )
+
+
+@pytest.mark.parametrize("num_levels", [1, 2, 3, 30])
+@pytest.mark.parametrize(("chunk", "top_k"), [(512, 3), (512, 40), (256, 1), (1024, 700)])
+def test_equals_brute_force_over_blocks(chunk: int, top_k: int, num_levels: int) -> None:
+    """Chunks that are looked at in blocks; also where all blocks tie, for some queries or all."""
+    queries, documents = whole_numbers(1500, num_levels)
     assert_same(
         search(queries, documents, top_k=top_k, chunk=chunk),
-        brute_force(queries, documents, top_k=top_k),
+        brute_force(queries.double(), documents.double(), top_k=top_k),
     )
+
+
+@pytest.mark.parametrize("is_ascending", [True, False])
+def test_scores_in_order(is_ascending: bool) -> None:
+    """Every document better than all before it: none can be ruled out; or the other way round."""
+    documents = torch.arange(1500.0)[:, None] * (1 if is_ascending else -1)
+    queries = torch.tensor([[1.0], [-1.0], [0.0]])  # the last: all scores are 0, or minus 0
+    assert_same(
+        search(queries, documents, top_k=20, chunk=256),
+        brute_force(queries, documents, top_k=20),
+    )
+
+
+@pytest.mark.parametrize("num_queries", [1, 7, 50])
+def test_equal_documents_tie_wherever_they_stand(num_queries: int) -> None:
+    """The same numbers in another chunk, or beside filling, must be added in the same order."""
+    generator = torch.Generator().manual_seed(0)
+    queries = normalize(torch.randn(num_queries, 96, generator=generator), dim=1)
+    once = normalize(torch.randn(41, 96, generator=generator), dim=1)
+    run = search(queries, once.repeat(5, 1), top_k=205, chunk=64)
+    for scores in run.values():
+        assert len(set(scores.values())) <= len(once)
+        ranked = [int(document_id[1:]) for document_id in scores]
+        for copies in zip(*[iter(ranked)] * 5, strict=True):
+            assert len({row % 41 for row in copies}) == 1
+            assert list(copies) == sorted(copies, key=lambda row: f"d{row}", reverse=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_half_precision_loses_nothing_more(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries = normalize(torch.randn(6, 64, generator=generator), dim=1).to(dtype)
+    documents = normalize(torch.randn(300, 64, generator=generator), dim=1).to(dtype)
+    run = search(queries, documents, top_k=10, chunk=64)
+    expected = brute_force(queries.double(), documents.double(), top_k=10)
+    for query_id, scores in run.items():
+        assert list(scores) == list(expected[query_id])
+        assert scores == pytest.approx(expected[query_id], abs=1e-6)  # fp32 sums of 64 terms
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_embeddings_mapped_from_files(tmp_path: Path, dtype: type) -> None:
+    queries, documents = whole_numbers(300, 5)
+    np.save(tmp_path / "queries.npy", queries.numpy().astype(dtype))
+    np.save(tmp_path / "documents.npy", documents.numpy().astype(dtype))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = search(
+            np.load(tmp_path / "queries.npy", mmap_mode="r"),
+            np.load(tmp_path / "documents.npy", mmap_mode="r"),
+            top_k=20,
+            chunk=64,
+            query_chunk=4,
+        )
+    assert_same(run, brute_force(queries, documents, top_k=20))
+
+
+def test_a_score_that_is_no_number_is_an_error() -> None:
+    documents = torch.ones(10, 2)
+    documents[7, 0] = torch.nan
+    with pytest.raises(UserError, match="a score is NaN"):
+        search(torch.ones(3, 2), documents, top_k=2, chunk=4)
+
+
+def test_what_the_process_set_for_products_is_left_as_it_was() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        search(torch.ones(1, 2), torch.ones(3, 2), top_k=2)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @CHUNKS
@@ -86,9 +187,7 @@ def test_scores_are_plain_fp32_numbers() -> None:
     assert run["q0"]["d0"] == (torch.tensor(0.1) * torch.tensor(0.7)).item()
 
 
-def test_rows_with_and_without_border_ties() -> None:
-    scores = torch.tensor([[1.0, 2.0, 2.0, 2.0], [4.0, 3.0, 2.0, 1.0], [5.0, 5.0, 5.0, 9.0]])
-    priority = torch.tensor([[0, 3, 2, 1]]).expand(3, -1)
-    values, columns = top_k_with_ties(scores, priority, 2)
-    assert columns.tolist() == [[3, 2], [0, 1], [3, 0]]
-    assert values.tolist() == [[2, 2], [4, 3], [9, 5]]
+@pytest.mark.parametrize("name", ["num_documents_per_chunk", "num_queries_per_chunk"])
+def test_a_chunk_of_nothing_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name}=0 must be at least 1"):
+        ExactIndex(**{name: 0})

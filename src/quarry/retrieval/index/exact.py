@@ -2,92 +2,163 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from quarry.errors import UserError
+from quarry.retrieval.index.device_chunks import device_chunks
+from quarry.retrieval.index.top_k import RunningTopK, TopK
 from quarry.retrieval.ranking import tie_order
 from quarry.types import Run
+
+Embeddings: TypeAlias = "Tensor | NDArray[np.float32] | NDArray[np.float16]"
+
+NUM_DOCUMENTS_ON_CUDA = 65_536
+NUM_DOCUMENTS_ELSEWHERE = 8_192
 
 
 class ExactIndex:
     """Inner-product search over embeddings, exact and with one fixed order.
 
-    Equal scores rank by document id, descending, as trec_eval does. Scores are fp32 from fp32
-    products: in bf16 distinct scores would tie.
+    Equal scores rank by document id, descending, as trec_eval does. Scores are fp32 from sums in
+    fp32, whatever the embeddings are in: in bf16 distinct scores would tie. Products of half
+    precision are exact there; those of fp32 are made in fp32 itself, not in TF32.
+
+    All products have one shape, so a document scores the same wherever it stands in a corpus or in
+    a share of it. On the device are at a time the scores of one chunk of queries with one of
+    documents (2 GiB on CUDA as set here), three chunks of documents, of queries, and the result.
 
     Args:
-        num_documents_per_chunk: documents compared at a time; bounds memory, not the result.
+        num_documents_per_chunk: documents compared at a time. None: 65,536 on CUDA, else 8,192.
+        num_queries_per_chunk: queries compared at a time.
+
+    Raises:
+        UserError: a chunk is to hold less than one.
     """
 
-    def __init__(self, *, num_documents_per_chunk: int = 65_536) -> None:
+    def __init__(
+        self, *, num_documents_per_chunk: int | None = None, num_queries_per_chunk: int = 8_192
+    ) -> None:
+        for name, number in (
+            ("num_documents_per_chunk", num_documents_per_chunk),
+            ("num_queries_per_chunk", num_queries_per_chunk),
+        ):
+            if number is not None and number < 1:
+                raise UserError(f"{name}={number} must be at least 1; it bounds memory alone")
         self.num_documents_per_chunk = num_documents_per_chunk
+        self.num_queries_per_chunk = num_queries_per_chunk
 
     def search(
         self,
         *,
         query_ids: Sequence[str],
-        queries: Tensor,
+        queries: Embeddings,
         document_ids: Sequence[str],
-        documents: Tensor,
+        documents: Embeddings,
         top_k: int,
+        device: torch.device | str = "cpu",
     ) -> Run:
-        """The `top_k` best documents of each query.
-
-        Args:
-            queries: [num_queries, dim] fp32.
-            documents: [num_documents, dim] fp32.
-        """
-        priority = tie_order(document_ids)
-        best_scores, best_rows = self._top_rows(
-            queries, documents, torch.from_numpy(priority), top_k
+        """The `top_k` best documents of each query; the other arguments as in `top_k`."""
+        places = tie_order(document_ids)
+        best = self.top_k(
+            queries=queries,
+            documents=documents,
+            places=torch.from_numpy(places),
+            top_k=top_k,
+            device=device,
         )
-        rows = best_rows.tolist()
-        scores = best_scores.tolist()
+        ids = [document_ids[row] for row in np.argsort(places)]
         return {
-            query_id: {document_ids[row]: score for row, score in zip(*ranked, strict=True)}
-            for query_id, *ranked in zip(query_ids, rows, scores, strict=True)
+            query_id: {ids[place]: score for place, score in zip(*ranked, strict=True)}
+            for query_id, *ranked in zip(
+                query_ids, best.places.tolist(), best.scores.tolist(), strict=True
+            )
         }
 
-    def _top_rows(
-        self, queries: Tensor, documents: Tensor, priority: Tensor, top_k: int
-    ) -> tuple[Tensor, Tensor]:
-        kept_scores = queries.new_empty(len(queries), 0)
-        kept_rows = torch.empty(len(queries), 0, dtype=torch.long)
-        for start in range(0, len(documents), self.num_documents_per_chunk):
-            chunk = documents[start : start + self.num_documents_per_chunk]
-            scores = torch.cat([kept_scores, queries @ chunk.T], dim=1)
-            new_rows = torch.arange(start, start + len(chunk)).expand(len(queries), -1)
-            rows = torch.cat([kept_rows, new_rows], dim=1)
-            kept_scores, columns = top_k_with_ties(scores, priority[rows], top_k)
-            kept_rows = rows.gather(1, columns)
-        return kept_scores, kept_rows
+    def top_k(
+        self,
+        *,
+        queries: Embeddings,
+        documents: Embeddings,
+        places: Tensor,
+        top_k: int,
+        device: torch.device | str = "cpu",
+    ) -> TopK:
+        """The best documents of each query, on the CPU: [num_queries, min(top_k, num_documents)].
+
+        Of a corpus in shares, each is searched with its documents' places in the whole, and
+        `merge_top_k` makes one result of theirs.
+
+        Args:
+            queries: [num_queries, dim], on the CPU or on `device`; may be mapped from a file.
+            documents: [num_documents, dim], likewise. On CUDA quickest in half precision, if the
+                queries are, too.
+            places: [num_documents] int64, the documents' places in `tie_order` of the whole corpus.
+            device: where the products run.
+
+        Raises:
+            UserError: a score is NaN.
+        """
+        device = torch.device(device)
+        queries, documents = _as_tensor(queries), _as_tensor(documents)
+        if len(queries) <= self.num_queries_per_chunk:
+            queries = queries.to(device)
+        groups = [
+            RunningTopK(num_queries=len(rows), top_k=top_k, device=device)
+            for rows in queries.split(self.num_queries_per_chunk)
+        ]
+        size = self.num_documents_per_chunk or (
+            NUM_DOCUMENTS_ON_CUDA if device.type == "cuda" else NUM_DOCUMENTS_ELSEWHERE
+        )
+        if len(queries) and len(documents):
+            chunks = device_chunks(documents, size=size, device=device)
+            for chunk, part in zip(chunks, places.to(device).split(size), strict=True):
+                self._add_chunk(groups, queries, chunk, part)
+        best = [group.result(num_documents=len(documents)) for group in groups]
+        return TopK(
+            scores=torch.cat([part.scores.cpu() for part in best]),
+            places=torch.cat([part.places.cpu() for part in best]),
+        )
+
+    def _add_chunk(
+        self, groups: Sequence[RunningTopK], queries: Tensor, documents: Tensor, places: Tensor
+    ) -> None:
+        size = min(self.num_queries_per_chunk, len(queries))
+        rows = device_chunks(queries, size=size, device=documents.device)
+        for group, filled in zip(groups, rows, strict=True):
+            group.add(inner_products(filled[: group.num_queries], documents), places)
 
 
-def top_k_with_ties(scores: Tensor, priority: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best columns of each row by (score descending, priority ascending), in that order.
-
-    Args:
-        scores, priority: [num_rows, num_columns].
-
-    Returns:
-        Scores and column numbers, both [num_rows, min(k, num_columns)].
-    """
-    k = min(k, scores.shape[1])
-    values, columns = scores.topk(k, dim=1)
-    # topk picks freely among equals at the border; those rows (few, in fp32) are sorted in full
-    num_at_border = (scores >= values[:, -1:]).sum(dim=1)
-    for row in (num_at_border > k).nonzero().flatten().tolist():
-        candidates = (scores[row] >= values[row, -1]).nonzero().flatten()
-        columns[row] = candidates[_order(scores[row, candidates], priority[row, candidates])[:k]]
-    order = _order(scores.gather(1, columns), priority.gather(1, columns))
-    columns = columns.gather(1, order)
-    return scores.gather(1, columns), columns
+def inner_products(queries: Tensor, documents: Tensor) -> Tensor:
+    """Scores [num_queries, num_documents], fp32 from sums in fp32."""
+    if queries.is_cuda and queries.dtype == documents.dtype in (torch.bfloat16, torch.float16):
+        return torch.mm(queries, documents.T, out_dtype=torch.float32)
+    with _full_fp32():
+        return queries.float() @ documents.float().T
 
 
-def _order(scores: Tensor, priority: Tensor) -> Tensor:
-    """Order by (score descending, priority ascending) along the last dimension."""
-    by_priority = priority.argsort(dim=-1, stable=True)
-    by_score = scores.gather(-1, by_priority).argsort(dim=-1, descending=True, stable=True)
-    return by_priority.gather(-1, by_score)
+@contextmanager
+def _full_fp32() -> Iterator[None]:
+    """Products of fp32 in fp32, whatever the process has set for its training."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+def _as_tensor(embeddings: Embeddings) -> Tensor:
+    if isinstance(embeddings, Tensor):
+        return embeddings
+    with warnings.catch_warnings():
+        # a file mapped for reading alone, and nothing writes to it here
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(embeddings)

@@ -1,0 +1,61 @@
+"""Embeddings on their way from memory or a mapped file to the device that searches them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import torch
+from torch import Tensor
+
+from quarry.runtime.ahead import run_ahead
+
+NUM_ROWS_PER_COPY = 4_096
+"""Rows in one pinned buffer: enough for a copy at full speed, and little memory."""
+
+
+def device_chunks(embeddings: Tensor, *, size: int, device: torch.device) -> Iterator[Tensor]:
+    """The embeddings in order, [size, dim] at a time, on `device`, in their own dtype.
+
+    The last chunk is filled up with zeros, so that all have one shape: a product of another shape
+    may add in another order, and equal documents would then not score the same.
+    From the CPU to CUDA the next chunk is read and copied while one is worked on.
+
+    Args:
+        embeddings: [num_embeddings, dim], on the CPU or on `device`; may be mapped from a file.
+    """
+    starts = range(0, len(embeddings), size)
+    if device.type != "cuda" or embeddings.is_cuda:
+        for start in starts:
+            yield _filled(embeddings[start : start + size], size).to(device)
+        return
+    side = torch.cuda.Stream(device)
+    work = torch.cuda.current_stream(device)
+
+    def load(start: int) -> tuple[Tensor, torch.cuda.Event]:
+        with torch.cuda.stream(side):
+            chunk = _copied(embeddings[start : start + size], size, device)
+            return chunk, side.record_event()
+
+    with closing(run_ahead(load, starts, num_ahead=1)) as loaded:
+        for chunk, is_loaded in loaded:
+            work.wait_event(is_loaded)
+            chunk.record_stream(work)
+            yield chunk
+
+
+def _copied(rows: Tensor, size: int, device: torch.device) -> Tensor:
+    chunk = torch.empty(size, rows.shape[1], dtype=rows.dtype, device=device)
+    chunk[len(rows) :] = 0
+    for start in range(0, len(rows), NUM_ROWS_PER_COPY):
+        part = rows[start : start + NUM_ROWS_PER_COPY].pin_memory()
+        chunk[start : start + len(part)].copy_(part, non_blocking=True)
+    return chunk
+
+
+def _filled(rows: Tensor, size: int) -> Tensor:
+    if len(rows) == size:
+        return rows
+    filled = rows.new_zeros(size, rows.shape[1])
+    filled[: len(rows)] = rows
+    return filled

@@ -1,0 +1,34 @@
+"""Calls that run ahead of their reader in one background thread, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+def run_ahead(
+    function: Callable[[Argument], Result], arguments: Iterable[Argument], *, num_ahead: int
+) -> Generator[Result]:
+    """The results of `function` on each argument, in order; up to `num_ahead` are made in advance.
+
+    Pays where `function` mostly waits or works outside the interpreter (reads, copies, fast
+    tokenizers). What it raises is raised here, at the place of its result. Closing the generator
+    (or an exception in its reader, if it stands under `contextlib.closing`) drops the calls that
+    have not begun and waits for the one that has.
+    """
+    pending: deque[Future[Result]] = deque()
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead")
+    try:
+        for argument in arguments:
+            pending.append(executor.submit(function, argument))
+            if len(pending) > num_ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
