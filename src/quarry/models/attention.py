@@ -8,6 +8,7 @@ queries, keys and values (and nothing else) are laid on a right-padded grid for
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,11 @@ from transformers.masking_utils import AttentionMaskInterface
 from quarry.errors import UserError
 
 PACKED = "quarry_packed"
-"""Name under which the function is registered."""
+PACKED_ON_GRID = "quarry_packed_on_grid"
+"""Names under which the function is registered, with and without the kernel."""
+
+MIN_CAPABILITY = (8, 0)
+"""CUDA's compute capability from which on there is the variable-length kernel: Ampere."""
 
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
 """Kinds of layers, as a config names them, that mix tokens by plain attention alone."""
@@ -28,17 +33,22 @@ _CHANGES_SCORES = ("softcap", "s_aux", "position_bias", "indices", "block_indice
 """What a layer hands its attention function to cap, add to or leave out scores."""
 
 
-def use_packed_attention(backbone: PreTrainedModel) -> None:
+def use_packed_attention(backbone: PreTrainedModel, *, allows_kernel: bool = True) -> None:
     """Makes every attention layer of `backbone` read packed batches (and only those).
+
+    Args:
+        allows_kernel: False: the grid everywhere, also where the kernel would run.
 
     Raises:
         UserError: see `check_packable`.
     """
     check_packable(backbone)
     AttentionInterface.register(PACKED, packed_attention)
-    # no layer may build a mask over the flat row: text borders are in cu_seq_lens_q alone
-    AttentionMaskInterface.register(PACKED, _no_mask)
-    backbone.set_attn_implementation(PACKED)
+    AttentionInterface.register(PACKED_ON_GRID, partial(packed_attention, allows_kernel=False))
+    for name in (PACKED, PACKED_ON_GRID):
+        # no layer may build a mask over the flat row: text borders are in cu_seq_lens_q alone
+        AttentionMaskInterface.register(name, _no_mask)
+    backbone.set_attn_implementation(PACKED if allows_kernel else PACKED_ON_GRID)
 
 
 def check_packable(backbone: PreTrainedModel) -> None:
@@ -101,6 +111,7 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    allows_kernel: bool = True,
     **more: Any,
 ) -> tuple[Tensor, None]:
     """Attention within each text of a packed batch.
@@ -112,6 +123,7 @@ def packed_attention(
         is_causal: a token sees the tokens before it (and itself) only.
         sliding_window: as transformers' flash attention takes it: a token sees itself and
             `sliding_window - 1` tokens before it, and as many after it where it is not causal.
+        allows_kernel: whether the variable-length kernel may be used where it runs.
         more: what else the layer says; refused where it would change the scores.
 
     Returns:
@@ -124,9 +136,8 @@ def packed_attention(
     assert cu_seq_lens_q is not None
     assert query.shape[0] == 1, "packed attention takes one flat row"
     window = _window(sliding_window, is_causal=is_causal)
-    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-    has_kernel = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and dropout == 0.0
-    if has_kernel:
+    q, k, v = (_in_autocast(states[0].transpose(0, 1)) for states in (query, key, value))
+    if allows_kernel and dropout == 0.0 and _has_kernel(q):
         out = _flash(
             q,
             k,
@@ -148,6 +159,20 @@ def packed_attention(
             dropout=dropout,
         )
     return out.unsqueeze(0), None
+
+
+def _in_autocast(states: Tensor) -> Tensor:
+    """Rotary embeddings lift queries and keys to fp32; autocast has no rule for the kernel."""
+    device = states.device.type
+    if torch.is_autocast_enabled(device) and states.dtype != torch.float64:
+        return states.to(torch.get_autocast_dtype(device))
+    return states
+
+
+def _has_kernel(states: Tensor) -> bool:
+    if not states.is_cuda or states.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    return bool(torch.cuda.get_device_capability(states.device) >= MIN_CAPABILITY)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -9,8 +9,12 @@ from transformers import PreTrainedModel
 
 from quarry.models.attention import first_position, is_causal_by_design, use_packed_attention
 from quarry.models.backbones.text_model import base_model, text_model
+from quarry.models.compilation import compile_layers
 from quarry.models.pooling.base import Pooling
 from quarry.types import TokenBatch
+
+NUM_TEXTS_THAT_REPAY = 100_000
+"""Texts from which on compiling saves more than the half minute that it takes."""
 
 
 class BiEncoder(nn.Module):
@@ -25,6 +29,9 @@ class BiEncoder(nn.Module):
         pooling: see `models/pooling`.
         is_causal: False lets every token see the whole text; None: as the trunk was built.
         is_normalized: embeddings have length 1, so an inner product is a cosine.
+        allows_kernel: see `attention.use_packed_attention`.
+        compiles: whether `prepare` compiles the layers; None: on a GPU, where that many texts
+            repay the time that it takes.
     """
 
     def __init__(
@@ -34,10 +41,12 @@ class BiEncoder(nn.Module):
         pooling: Pooling,
         is_causal: bool | None = True,
         is_normalized: bool = True,
+        allows_kernel: bool = True,
+        compiles: bool | None = False,
     ) -> None:
         super().__init__()
         text = text_model(backbone)
-        use_packed_attention(text)
+        use_packed_attention(text, allows_kernel=allows_kernel)
         if is_causal is None:
             is_causal = is_causal_by_design(text)
         text.config.is_causal = is_causal  # so that a saved folder says it, too
@@ -46,6 +55,18 @@ class BiEncoder(nn.Module):
         self.pooling = pooling
         self.is_causal = is_causal
         self.is_normalized = is_normalized
+        self._compiles = compiles
+
+    def prepare(self, *, num_texts: int) -> None:
+        """Compiles the layers, once, if they are to be compiled for that many texts."""
+        if self._compiles is None:
+            device = next(self.parameters()).device
+            should_compile = device.type == "cuda" and num_texts >= NUM_TEXTS_THAT_REPAY
+        else:
+            should_compile = self._compiles
+        if should_compile:
+            self._compiles = False  # done
+            compile_layers(text_model(self.backbone))
 
     @property
     def embedding_dim(self) -> int:

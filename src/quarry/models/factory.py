@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quarry.errors import MissingPathError, UserError
 from quarry.models.adapters.base import Adapter
+from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.backbones.huggingface import (
     adapter_base,
     load_backbone,
@@ -21,8 +22,9 @@ from quarry.models.backbones.huggingface import (
     resolve_source,
     resolve_tokenizer,
 )
-from quarry.models.backbones.text_model import text_model
+from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.fp8 import use_fp8
 from quarry.models.memory import available_memory, gib, memory_need
 from quarry.models.pooling.base import Pooling
 from quarry.models.saved import check_base
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ATTENTIONS = (AUTO, "grid")
+LINEARS = ("plain", "fp8")
 TINY = "tiny"
 """The size that means the family's replica."""
 
@@ -72,6 +76,9 @@ class BiEncoderFactory:
         adapter: which weights are trained.
         dtype: float32, bfloat16 or float16, of the trunk's weights; auto: float32 on a CPU and
             where the trunk is trained, else bfloat16.
+        attention: auto: torch's variable-length kernel where it runs; grid: never.
+        linear: plain, or fp8: frozen weights and their products in fp8 (see `models.fp8`).
+        compile: torch.compile the layers: true, false, or auto: on a GPU, for long runs.
         has_gradient_checkpointing: recompute each layer in the backward pass, for less memory.
         has_trusted_code: lets a repository's own Python code run (off: never).
     """
@@ -87,6 +94,9 @@ class BiEncoderFactory:
         is_causal: bool | None,
         is_normalized: bool,
         dtype: str,
+        attention: str,
+        linear: str,
+        compile: bool | str,
         has_gradient_checkpointing: bool,
         has_trusted_code: bool,
         size: str | None = None,
@@ -97,6 +107,12 @@ class BiEncoderFactory:
     ) -> None:
         if dtype not in (AUTO, *DTYPES):
             raise UserError(f"model.dtype={dtype} is not one of auto, {', '.join(DTYPES)}.")
+        if attention not in ATTENTIONS:
+            raise UserError(f"model.attention={attention} is not one of {', '.join(ATTENTIONS)}.")
+        if linear not in LINEARS:
+            raise UserError(f"model.linear={linear} is not one of {', '.join(LINEARS)}.")
+        if compile not in (AUTO, True, False):
+            raise UserError(f"model.compile={compile} is not one of auto, true, false.")
         self.path = path
         self.size = size
         self.hub_ids = dict(hub_ids or {})
@@ -110,6 +126,9 @@ class BiEncoderFactory:
         self.is_causal = is_causal
         self.is_normalized = is_normalized
         self.dtype = dtype
+        self.attention = attention
+        self.linear = linear
+        self.compile = compile
         self.has_gradient_checkpointing = has_gradient_checkpointing
         self.has_trusted_code = has_trusted_code
 
@@ -180,7 +199,7 @@ class BiEncoderFactory:
             source = self.base_source()
         return load_tokenizer(source, revision=self.revision)
 
-    def build(self, *, is_trained: bool = True) -> BiEncoder:
+    def build(self, *, is_trained: bool = True, device: torch.device | None = None) -> BiEncoder:
         """Loads the weights and puts the parts together.
 
         A path that is a peft adapter is loaded onto its base and is what is trained further;
@@ -188,7 +207,27 @@ class BiEncoderFactory:
 
         Args:
             is_trained: False: for evaluation alone; no adapter is added and nothing is trainable.
+            device: where the model is to be; null: left on the CPU.
         """
+        backbone = self._load(is_trained=is_trained)
+        if not is_trained:
+            backbone.requires_grad_(False)
+        if device is not None:
+            backbone.to(device)
+        backbone = self._made_fast(backbone, is_trained=is_trained)
+        if is_trained and self.has_gradient_checkpointing:
+            text_model(backbone).gradient_checkpointing_enable({"use_reentrant": False})
+        return BiEncoder(
+            backbone=backbone,
+            pooling=self.pooling,
+            is_causal=self.is_causal,
+            is_normalized=self.is_normalized,
+            allows_kernel=self.attention == AUTO,
+            compiles=None if self.compile == AUTO else bool(self.compile),
+        )
+
+    def _load(self, *, is_trained: bool) -> PreTrainedModel:
+        """The trunk, with its adapter where there is one."""
         source, base = self.source(), self.base_source()
         backbone = load_backbone(
             base,
@@ -196,34 +235,36 @@ class BiEncoderFactory:
             revision=self.revision,
             has_trusted_code=self.has_trusted_code,
         )
-        if base != source:
-            from quarry.models.adapters.lora import load_adapter
+        if base == source:
+            return self.adapter(backbone) if is_trained else backbone
+        from quarry.models.adapters.lora import load_adapter
 
-            check_base(source, base, revision=self.revision)
-            if is_trained and not self.adapter.trains_trunk:
-                logger.warning(
-                    "model/adapter has no effect: %s holds an adapter already, which is trained "
-                    "further",
-                    source,
-                )
-            backbone = load_adapter(backbone, source)
-        elif is_trained:
-            backbone = self.adapter(backbone)
-        if is_trained and self.has_gradient_checkpointing:
-            text_model(backbone).gradient_checkpointing_enable({"use_reentrant": False})
-        if not is_trained:
-            backbone.requires_grad_(False)
-        return BiEncoder(
-            backbone=backbone,
-            pooling=self.pooling,
-            is_causal=self.is_causal,
-            is_normalized=self.is_normalized,
-        )
+        check_base(source, base, revision=self.revision)
+        if is_trained and not self.adapter.trains_trunk:
+            logger.warning(
+                "model/adapter has no effect: %s holds an adapter already, which is trained "
+                "further",
+                source,
+            )
+        return load_adapter(backbone, source)
+
+    def _made_fast(self, backbone: PreTrainedModel, *, is_trained: bool) -> PreTrainedModel:
+        """With the products that were asked for, and the fast path of LoRA where it is exact."""
+        has_adapter = backbone is not base_model(backbone)
+        if self.linear == "fp8":
+            if has_adapter and not is_trained:  # one product instead of three
+                from quarry.models.adapters.lora import merge_adapter
+
+                backbone, has_adapter = merge_adapter(backbone), False
+            use_fp8(text_model(backbone), is_trained_through=is_trained)
+        if has_adapter:
+            logger.info("%s", use_fast_lora(backbone))
+        return backbone
 
     def saved_as(self, folder: Path, *, dtype: str) -> BiEncoderFactory:
         """The same model as it was saved to `folder`, in another dtype."""
         other = copy.copy(self)
-        other.path, other.dtype = str(folder), dtype
+        other.path, other.dtype, other.linear, other.compile = str(folder), dtype, "plain", False
         other.base_path, other.tokenizer_path = self.base_path, None
         return other
 

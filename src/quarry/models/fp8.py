@@ -160,7 +160,7 @@ def _linear_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Lin
 
 
 def _check_device(device: torch.device) -> None:
-    remedy = "Use model.linear=bf16, or a GPU of the Ada, Hopper or a later generation."
+    remedy = "Use model.linear=plain, or a GPU of the Ada, Hopper or a later generation."
     if device.type != "cuda":
         raise UserError(f"model.linear=fp8 needs a CUDA device; the model is on {device}. {remedy}")
     capability = torch.cuda.get_device_capability(device)
@@ -176,10 +176,10 @@ def _check_layer(name: str, linear: nn.Linear, *, is_trained_through: bool) -> N
     if linear.in_features % MULTIPLE or linear.out_features % MULTIPLE:
         raise UserError(
             f"model.linear=fp8 needs layers whose two sides are multiples of {MULTIPLE}; {name} is "
-            f"{linear.in_features} x {linear.out_features}. Use model.linear=bf16 with this model."
+            f"{linear.in_features} x {linear.out_features}. Use model.linear=plain with this model."
         )
     if is_trained_through and linear.weight.requires_grad:
         raise UserError(
             f"model.linear=fp8 is for frozen weights, and {name} is to be trained. Train an "
-            "adapter (model/adapter=lora), or use model.linear=bf16."
+            "adapter (model/adapter=lora), or use model.linear=plain."
         )

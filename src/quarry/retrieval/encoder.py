@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from quarry.data.packing import pack, plan_batches
-from quarry.data.tokenization import TextTokenizer, TokenIds
+from quarry.data.tokenization import TextTokenizer, TokenizedText
 from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
 from quarry.retrieval.download import Download, Downloader
@@ -99,6 +99,7 @@ class Encoder:
         """
         was_training = self.model.training
         self.model.eval()
+        self.model.prepare(num_texts=len(items))
         try:
             downloader = Downloader(self.device)
             on_the_way: deque[tuple[NDArray[np.int64], Download]] = deque()
@@ -113,25 +114,25 @@ class Encoder:
 
     def _plan(
         self, items: Sequence[Query | Document], role: Role
-    ) -> Generator[tuple[NDArray[np.int64], list[TokenIds]]]:
+    ) -> Generator[tuple[NDArray[np.int64], list[TokenizedText]]]:
         """Batches as positions in `items` and the token ids of each; tokenises a window ahead."""
         windows = list(plan_windows(len(items), largest=self.num_texts_per_window))
         calls = (call for window in windows for call in _cut(window, NUM_TEXTS_PER_CALL))
         num_ahead = -(-self.num_texts_per_window // NUM_TEXTS_PER_CALL)
 
-        def tokenise(call: range) -> list[TokenIds]:
+        def tokenise(call: range) -> list[TokenizedText]:
             return self.tokenizer(items[call.start : call.stop], role)
 
         with closing(run_ahead(tokenise, calls, num_ahead=num_ahead)) as tokenised:
             for window in windows:
-                token_ids: list[TokenIds] = []
+                token_ids: list[TokenizedText] = []
                 while len(token_ids) < len(window):
                     token_ids += next(tokenised)
                 lengths = [len(ids) for ids in token_ids]
                 for rows in plan_batches(lengths, max_tokens_per_batch=self.max_tokens_per_batch):
                     yield window.start + rows, [token_ids[row] for row in rows]
 
-    def _embed(self, token_ids: Sequence[TokenIds], role: Role) -> Tensor:
+    def _embed(self, token_ids: Sequence[TokenizedText], role: Role) -> Tensor:
         """Embeddings [num_texts, dim] on the device; halves the budget if memory runs out."""
         try:
             return self._forward(token_ids)
@@ -159,7 +160,7 @@ class Encoder:
                 f"prompt.max_{role}_length."
             ) from error
 
-    def _forward(self, token_ids: Sequence[TokenIds]) -> Tensor:
+    def _forward(self, token_ids: Sequence[TokenizedText]) -> Tensor:
         device = self.device
         tokens = pack(token_ids)
         if device.type == "cuda":
@@ -205,4 +206,5 @@ def _pinned(tokens: TokenBatch) -> TokenBatch:
         input_ids=tokens.input_ids.pin_memory(),
         position_ids=tokens.position_ids.pin_memory(),
         cu_seqlens=tokens.cu_seqlens.pin_memory(),
+        pool_starts=tokens.pool_starts.pin_memory(),
     )

@@ -25,6 +25,9 @@ _FACTORY = {
     "is_causal": None,
     "is_normalized": None,
     "dtype": "float32",
+    "attention": "auto",
+    "linear": "plain",
+    "compile": False,
     "has_gradient_checkpointing": False,
     "has_trusted_code": False,
 }

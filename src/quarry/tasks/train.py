@@ -60,14 +60,17 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
     parts = build_model_parts(config)
     datamodule = build_datamodule(config, parts)
     evaluator = build_evaluator(config)
+    num_training_steps = datamodule.num_training_steps(
+        max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
+    )
+    num_texts_per_update = config.data.num_queries_per_update * (2 + config.data.num_hard_negatives)
     module = RetrievalModule(
         build_model=parts.factory.build,
         loss=build(config.loss),
         optimizer=build(config.optimizer),
         scheduler=build(config.scheduler),
-        num_training_steps=datamodule.num_training_steps(
-            max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
-        ),
+        num_training_steps=num_training_steps,
+        num_training_texts=num_training_steps * num_texts_per_update,
         num_tokens_per_chunk=config.data.num_tokens_per_chunk,
     )
     reports = [evaluator.evaluate(build(config.baseline))]

@@ -21,12 +21,13 @@ class RetrievalModule(pl.LightningModule):
     """Trains a bi-encoder; knows nothing of files, metrics or configuration.
 
     Args:
-        build_model: called once on each rank, in `setup`, when the process group is up and no
-            parameter sharding is active yet.
+        build_model: called once on each rank, with the device that the model is to be on, in
+            `setup`, when the process group is up and no parameter sharding is active yet.
         loss: (queries, passages, positive_index) -> LossOutput; one that also has an argument
             `hashes` gets the batch's `TextHashes`.
         optimizer: parameter groups -> optimiser.
         scheduler: (optimizer, num_training_steps=...) -> learning-rate schedule.
+        num_training_texts: queries and passages that the whole run will see.
         num_training_steps: updates of the whole run. (Lightning's own estimate, asked for here,
             would set up the data before a checkpoint's position in it is known: a resumed epoch
             would start again.)
@@ -36,11 +37,12 @@ class RetrievalModule(pl.LightningModule):
     def __init__(
         self,
         *,
-        build_model: Callable[[], BiEncoder],
+        build_model: Callable[..., BiEncoder],
         loss: Callable[..., LossOutput] | None = None,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
         num_training_steps: int = 0,
+        num_training_texts: int = 0,
         num_tokens_per_chunk: int | None = None,
     ) -> None:
         super().__init__()
@@ -50,6 +52,7 @@ class RetrievalModule(pl.LightningModule):
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._num_training_steps = num_training_steps
+        self._num_training_texts = num_training_texts
         self._grad_cache = (
             None
             if num_tokens_per_chunk is None
@@ -59,9 +62,10 @@ class RetrievalModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         if not hasattr(self, "model"):
-            self.model = self._build_model()
+            self.model = self._build_model(device=self.trainer.strategy.root_device)
             # transformers hands out models in eval mode; Lightning keeps the mode it finds
             self.model.train(stage == "fit")
+            self.model.prepare(num_texts=self._num_training_texts)
 
     def training_step(self, batch: RetrievalBatch, batch_idx: int) -> Tensor:
         assert self._loss is not None, "a module without a loss evaluates only"

@@ -41,6 +41,9 @@ def factory(**more: Any) -> BiEncoderFactory:
         "is_causal": False,
         "is_normalized": False,
         "dtype": "float32",
+        "attention": "auto",
+        "linear": "plain",
+        "compile": False,
         "has_gradient_checkpointing": False,
         "has_trusted_code": False,
     }

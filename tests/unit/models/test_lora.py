@@ -41,6 +41,9 @@ def factory(path: Path, **more: Any) -> BiEncoderFactory:
         "is_causal": True,
         "is_normalized": True,
         "dtype": "float32",
+        "attention": "auto",
+        "linear": "plain",
+        "compile": False,
         "has_gradient_checkpointing": False,
         "has_trusted_code": False,
     }
