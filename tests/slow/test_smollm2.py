@@ -59,7 +59,7 @@ def small_cosqa(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    environment = quiet_environment(tmp_path_factory.mktemp("smollm2")) | {"OMP_NUM_THREADS": "2"}
+    environment = quiet_environment(tmp_path_factory.mktemp("smollm2"))
     return partial(run_command, environment=environment, timeout_s=1200)
 
 
@@ -68,11 +68,11 @@ def tuned(
     command: Any, smollm2: Path, shared_data: Path, small_cosqa: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Result]:  # fmt: skip
-    """The run directory of a few updates on conala's questions and answers, and its output."""
+    """The run directory of a few updates on other queries of cosqa, and its output."""
     run = tmp_path_factory.mktemp("runs") / "tuned"
     result = command(
         "train.py", "model=local", f"model.path={smollm2}", "model/adapter=lora", "prompt=repllama",
-        "data=folder", f"data.path={shared_data / 'conala'}", "data.split=train",
+        "data=folder", f"data.path={shared_data / 'cosqa'}", "data.split=dev",
         "data.num_queries_per_update=16", "trainer.max_steps=10", "optimizer.lr=1e-3",
         "scheduler.num_warmup_steps=0", "loss.temperature=0.05", "callbacks=none",
         "benchmark=folder", f"benchmark.path={small_cosqa}", "benchmark.content=code",
@@ -87,7 +87,7 @@ def test_a_few_updates_teach_it_to_retrieve(tuned: tuple[Path, Result]) -> None:
     metrics = json.loads((run / "metrics.json").read_text())["sets"]["cosqa"]
     before, after = (metrics[name]["nDCG@10"] for name in ("untrained", "trained"))
     assert f"trained={after:.4f}" in result.last_line
-    assert after > before + 0.15
+    assert after > before + 0.3  # 0.03 and 0.66 when this was written
 
 
 def test_the_saved_run_is_evaluated_to_the_numbers_of_its_training(
