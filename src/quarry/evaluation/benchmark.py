@@ -52,3 +52,7 @@ class Benchmark:
             raise UserError(
                 f"The benchmark {self.name} names {', '.join(twice)} twice; each set once, please."
             )
+
+
+def no_benchmark() -> None:
+    """Nothing to evaluate on: training alone (conf/benchmark/none.yaml)."""

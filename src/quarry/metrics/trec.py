@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-import pytrec_eval
-
 from quarry.errors import UserError
 from quarry.metrics.mrr import reciprocal_rank
 from quarry.metrics.ranking import rank
@@ -155,6 +153,8 @@ def _count(
 
     Queries without results stay out: pytrec_eval (0.5.11) can crash on empty results.
     """
+    import pytrec_eval
+
     judged = {query_id: dict(grades) for query_id, grades in qrels.items() if run[query_id]}
     requests = {measure.request for measure in measures if measure.trec_name != _RECIPROCAL_RANK}
     evaluator = pytrec_eval.RelevanceEvaluator(judged, requests, relevance_level=relevance_level)

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 from quarry.config.instantiate import build
 from quarry.config.validation import validate
 from quarry.data.datamodule import one_empty_batch
+from quarry.errors import UserError
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars
 from quarry.evaluation.report import result_line, terminal_table, write_report
@@ -43,6 +44,8 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     retriever: Retriever = build(config.retriever)
     evaluator = build_evaluator(config)
+    if evaluator is None:
+        raise UserError("benchmark=none leaves nothing to evaluate: choose another, see --help.")
     differences = {}
     if retriever.uses_encoder:
         differences = settle_contract(config)

@@ -72,9 +72,13 @@ def build_model_parts(config: DictConfig) -> ModelParts:
     return ModelParts(factory=factory, tokenizer=text_tokenizer)
 
 
-def build_evaluator(config: DictConfig) -> Evaluator:
+def build_evaluator(config: DictConfig) -> Evaluator | None:
+    """None where there is no benchmark."""
+    benchmark = build(config.benchmark)
+    if benchmark is None:
+        return None
     return Evaluator(
-        benchmark=build(config.benchmark),
+        benchmark=benchmark,
         measures=list(config.evaluation.measures),
         top_k=config.evaluation.top_k,
         relevance_level=config.evaluation.relevance_level,

@@ -73,10 +73,50 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         num_training_texts=num_training_steps * num_texts_per_update,
         num_tokens_per_chunk=config.data.num_tokens_per_chunk,
     )
+    reports: list[Report] = []
+    evaluation = None
+    if evaluator is not None:
+        reports = first_reports(config, evaluator, run, is_resumed=checkpoint is not None)
+        evaluation = build_evaluation(config, parts, evaluator, run, reports)
+    losses = LossHistory()
+    hyperparameters = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
+    with built_loggers(config, hyperparameters=hyperparameters) as loggers:  # type: ignore[arg-type]
+        callbacks = [*build_named(config.callbacks), losses, RNGState()]
+        trainer = build_trainer(
+            config,
+            callbacks=callbacks if evaluation is None else [*callbacks, evaluation],
+            loggers=loggers,
+            accumulate_grad_batches=datamodule.num_batches_per_update,
+        )
+        trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+        if reports and reports[-1].retriever != "trained":  # the checkpoint was the last
+            trainer.test(module, one_empty_batch(), verbose=False)
+        save_trained_model(
+            config, run.model, factory=parts.factory, model=module.model, tokenizer=parts.tokenizer
+        )
+        if evaluator is None or evaluation is None:
+            return finish_unevaluated(losses, run=run)
+        reports.append(hybrid_report(evaluator, reports))
+        return finish(reports, evaluator, evaluation, losses, run=run, loggers=loggers)
+
+
+def first_reports(
+    config: DictConfig, evaluator: Evaluator, run: RunDirectory, *, is_resumed: bool
+) -> list[Report]:
+    """The baseline's, and what a resumed run knew of the untrained model."""
     reports = [evaluator.evaluate(build(config.baseline))]
-    if checkpoint is not None:
-        reports.append(stored_report(evaluator, run, "untrained"))
-    evaluation = RetrievalEvaluation(
+    return [*reports, stored_report(evaluator, run, "untrained")] if is_resumed else reports
+
+
+def build_evaluation(
+    config: DictConfig,
+    parts: ModelParts,
+    evaluator: Evaluator,
+    run: RunDirectory,
+    reports: list[Report],
+) -> RetrievalEvaluation:
+    """The callback that adds to `reports` what is measured before and after training."""
+    return RetrievalEvaluation(
         evaluator=evaluator,
         retriever=build(config.retriever),
         build_encoder=parts.encoder_builder(
@@ -86,23 +126,14 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         on_report=lambda report: keep_report(report, reports, run),
         name="trained",
     )
-    losses = LossHistory()
-    hyperparameters = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
-    with built_loggers(config, hyperparameters=hyperparameters) as loggers:  # type: ignore[arg-type]
-        trainer = build_trainer(
-            config,
-            callbacks=[*build_named(config.callbacks), evaluation, losses, RNGState()],
-            loggers=loggers,
-            accumulate_grad_batches=datamodule.num_batches_per_update,
-        )
-        trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
-        if reports[-1].retriever != "trained":  # the checkpoint was the last: nothing was left
-            trainer.test(module, one_empty_batch(), verbose=False)
-        save_trained_model(
-            config, run.model, factory=parts.factory, model=module.model, tokenizer=parts.tokenizer
-        )
-        reports.append(hybrid_report(evaluator, reports))
-        return finish(reports, evaluator, evaluation, losses, run=run, loggers=loggers)
+
+
+def finish_unevaluated(losses: LossHistory, *, run: RunDirectory) -> dict[str, float]:
+    """Where to find a model that nobody measured; returns its last training loss."""
+    summary = {"train/loss": losses.points[-1][1]} if losses.points else {}
+    shown = " ".join(f"loss={value:.4f}" for value in summary.values()) or "loss=unknown"
+    show(f"Run directory: {run.path}", result_line=shown)
+    return summary
 
 
 def build_datamodule(config: DictConfig, parts: ModelParts) -> RetrievalDataModule:
