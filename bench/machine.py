@@ -13,6 +13,9 @@ import torch
 from measuring import best_time, hand_over
 from quarry.runtime.provenance import collect_provenance
 
+LARGEST_ON_CPU = 1024
+"""There the rate is no more than a note, and is not to take minutes."""
+
 
 def matrix_rate(size: int, *, num_products: int = 20) -> float:
     """FLOP/s of a square product; the best of three runs of several."""
@@ -31,14 +34,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=8192)
     arguments = parser.parse_args()
     has_gpu = torch.cuda.is_available()
+    size = arguments.size if has_gpu else min(arguments.size, LARGEST_ON_CPU)
     provenance = collect_provenance()
     hand_over(
         {
             "device": torch.cuda.get_device_name() if has_gpu else f"{os.cpu_count()} CPU cores",
             "has_gpu": has_gpu,
             "memory_gib": torch.cuda.mem_get_info()[1] / 2**30 if has_gpu else 0.0,
-            "matrix_flop_per_s": matrix_rate(arguments.size),
-            "matrix_size": arguments.size,
+            "matrix_flop_per_s": matrix_rate(size),
+            "matrix_size": size,
             "cuda": torch.version.cuda,
             **{key: provenance[key] for key in ("python", "packages", "git", "hardware")},
         }

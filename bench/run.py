@@ -119,7 +119,6 @@ def _environment(on_cpu: bool) -> dict[str, str]:
     environment = os.environ | {
         "PYTHONPATH": path,
         "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false" if on_cpu else "true",
         # for all alike: batches of changing size leave gaps in memory otherwise
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
     }
@@ -273,7 +272,7 @@ def main() -> None:
         path, content = _opened(arguments.results, machine, scale=arguments.scale)
         runner.log = path.with_suffix(".log")
         rate = machine["matrix_flop_per_s"] / 1e12
-        _say(f"{machine['device']}, {scale.matrix_size}^3 in bf16: {rate:,.4g} TFLOP/s")
+        _say(f"{machine['device']}, {machine['matrix_size']}^3 in bf16: {rate:,.4g} TFLOP/s")
         chosen = _choose(arguments.only, measurements(scale, has_gpu=machine["has_gpu"]))
         measure(chosen, runner, content, path, deadline=start + arguments.budget_s)
         _say(f"\n{table(content)}\n{path}")
