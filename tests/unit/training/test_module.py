@@ -137,12 +137,12 @@ def trained_not_at_all() -> torch.Tensor:
 def test_the_divergence_check_comes_before_the_second_pass() -> None:
     num_passes = 0
 
-    def build() -> BiEncoder:
+    def build(*, device: torch.device) -> BiEncoder:
         def count(*_: object) -> None:
             nonlocal num_passes
             num_passes += 1
 
-        model = tiny_bi_encoder()
+        model = tiny_bi_encoder(device=device)
         model.register_forward_hook(count)
         return model
 
@@ -197,8 +197,8 @@ def test_the_schedule_moves_with_each_update() -> None:
 def test_the_model_is_built_once_and_trained_in_train_mode() -> None:
     built: list[BiEncoder] = []
 
-    def build() -> BiEncoder:
-        built.append(tiny_bi_encoder())
+    def build(*, device: torch.device) -> BiEncoder:
+        built.append(tiny_bi_encoder(device=device))
         return built[-1]
 
     module, logged = retrieval_module(build_model=build), Logged()
