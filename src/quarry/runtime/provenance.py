@@ -31,7 +31,7 @@ PACKAGES = (
 
 _SECRET = re.compile(
     r"(^|[._-])((api|access|secret|private)[_-]?key|secret|password|passwd|credentials?|"
-    r"((access|auth|hf|hub|api)_?)?token)$",
+    r"((access|auth|hf|hub|api)_?)?(?<!end_)(?<!begin_)token)$",  # those two are of text
     re.IGNORECASE,
 )
 _INLINE = re.compile(r"([\w.-]+)(\s*:\s*)([^\s,}\]]+)")

@@ -31,6 +31,8 @@ SECRETS = [
     "credentials",
 ]
 HARMLESS = [
+    "end_token",
+    "prompt.end_token",
     "max_tokens_per_batch",
     "tokens",
     "num_tokens",
