@@ -13,13 +13,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from safetensors.torch import load_file
-from quarry.tasks.export import export
-from quarry.tasks.verify import verify
 
 from helpers.commands import ROOT
 from quarry.config.schema import register_schemas
 from quarry.tasks.evaluate import evaluate
+from quarry.tasks.export import export
 from quarry.tasks.train import train
+from quarry.tasks.verify import verify
 
 VARIANTS = (
     "qwen-base",
