@@ -68,16 +68,17 @@ def frames_of(tokenizer: TextTokenizer) -> dict[str, Any]:
     }
 
 
-def check_frames(
-    contract: Mapping[str, Any], tokenizer: TextTokenizer, *, prompt: DictConfig, source: str
-) -> None:
+def has_own_prompt(contract: Mapping[str, Any], prompt: DictConfig) -> bool:
+    """Whether `prompt` is the contract's; another one was asked for, and that was logged."""
+    return bool(contract["settings"]["prompt"] == _plain(prompt))
+
+
+def check_frames(contract: Mapping[str, Any], tokenizer: TextTokenizer, *, source: str) -> None:
     """Refuses a tokenizer that renders the contract's own prompt in another way than it did.
 
     Raises:
         UserError: with what was found and what was expected.
     """
-    if contract["settings"]["prompt"] != _plain(prompt):
-        return  # another prompt was asked for: that was logged already
     found, expected = frames_of(tokenizer), contract.get("frames")
     for role in found:
         if not isinstance(expected, dict) or found[role] != expected.get(role):
