@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from quarry.config.validation import signature_violations
 from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
+from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def contract_of(
         "format": FORMAT,
         "base": dict(base),
         "eos_token_id": tokenizer.tokenizer.eos_token_id,
-        "dtype": config.model.dtype,
+        "dtype": str(text_model(model.backbone).dtype).removeprefix("torch."),
         "temperature": config.loss.get("temperature"),
         "settings": settings | {"model.is_causal": model.is_causal},
         "frames": frames_of(tokenizer),

@@ -193,6 +193,12 @@ def test_a_tokenizer_that_renders_the_same_prompt_otherwise_is_refused() -> None
         check_frames(stored, changed, source="DIR")
 
 
+def test_the_dtype_is_that_of_the_weights_not_auto() -> None:
+    config = _config()
+    config.model.dtype = "auto"
+    assert _written(config)["dtype"] == "float32"
+
+
 def test_a_prompt_that_was_asked_for_is_not_the_contracts() -> None:
     config = _config()
     stored = _written(config)
