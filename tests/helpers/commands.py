@@ -1,7 +1,11 @@
-"""What the smoke tests type."""
+"""What the smoke tests and the slow ones type, and how it is run."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,3 +32,32 @@ class Result:
     @property
     def last_line(self) -> str:
         return self.out.rstrip().rsplit("\n", 1)[-1]
+
+
+def quiet_environment(folder: Path) -> dict[str, str]:
+    """Caches and runs in `folder`; no network, no account, one thread (so that bits can agree)."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "HF_", "QUARRY"))}
+    return kept | {
+        "QUARRY_CACHE": str(folder / "cache"),
+        "QUARRY_RUNS": str(folder / "runs"),
+        "HF_HUB_OFFLINE": "1",
+        "HOME": str(folder),  # no ~/.netrc with a W&B key
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def run_command(
+    script: str, *overrides: str, environment: Mapping[str, str], timeout_s: float
+) -> Result:
+    """Runs `python SCRIPT OVERRIDES...` from another directory."""
+    process = subprocess.run(
+        [sys.executable, str(ROOT / script), *overrides],
+        cwd=environment["HOME"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    return Result(process.returncode, process.stdout, process.stderr)

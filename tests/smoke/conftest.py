@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from helpers.commands import ROOT, SMALL, Result
+from helpers.commands import SMALL, Result, quiet_environment, run_command
 
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """One cache for all commands; no network, no account, one thread (so that bits can agree)."""
-    folder = tmp_path_factory.mktemp("quarry")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "HF_", "QUARRY"))}
-    return kept | {
-        "QUARRY_CACHE": str(folder / "cache"),
-        "QUARRY_RUNS": str(folder / "runs"),
-        "HF_HUB_OFFLINE": "1",
-        "HOME": str(folder),  # no ~/.netrc with a W&B key
-        "OMP_NUM_THREADS": "1",
-    }
+    """One cache for all commands."""
+    return quiet_environment(tmp_path_factory.mktemp("quarry"))
 
 
 @pytest.fixture(scope="session")
 def command(environment: dict[str, str]) -> Callable[..., Result]:
-    """Runs `python SCRIPT OVERRIDES...` from another directory, at most two minutes."""
-
-    def run(script: str, *overrides: str) -> Result:
-        process = subprocess.run(
-            [sys.executable, str(ROOT / script), *overrides],
-            cwd=environment["HOME"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return Result(process.returncode, process.stdout, process.stderr)
-
-    return run
+    """Runs `python SCRIPT OVERRIDES...`, at most two minutes."""
+    return partial(run_command, environment=environment, timeout_s=120)
 
 
 @pytest.fixture(scope="session")

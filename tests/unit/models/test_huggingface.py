@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, Qwen2ForCausalLM, Qwen2Model
+from transformers import AutoModelForMaskedLM, PreTrainedModel, Qwen2ForCausalLM, Qwen2Model
 
+from helpers.architectures import tiny_trunk
 from helpers.models import BOS, letter_ids, letter_tokenizer, tiny_folder, tiny_qwen
 from quarry.errors import MissingPathError, UserError
 from quarry.models.backbones.huggingface import (
@@ -238,3 +239,21 @@ def test_a_tokenizer_needs_no_weights_beside_it(tmp_path: Path) -> None:
         resolve_tokenizer(str(tmp_path))
     with pytest.raises(MissingPathError, match="no such folder"):
         resolve_tokenizer(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("model_type", ["bert", "modernbert"])
+def test_an_encoder_with_its_masked_language_model_head_is_loaded_as_a_trunk(
+    model_type: str, tmp_path: Path
+) -> None:
+    trunk = tiny_trunk(model_type)
+    masked = AutoModelForMaskedLM.from_config(trunk.config)
+    masked.save_pretrained(tmp_path)
+    model = load(tmp_path)
+    assert type(model) is type(trunk)
+    assert getattr(model, "pooler", None) is None
+    assert "pooler" not in str(model.state_dict().keys())
+    states = masked.base_model.state_dict()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, states[name]), name
+    model.save_pretrained(tmp_path / "again")
+    load(tmp_path / "again")

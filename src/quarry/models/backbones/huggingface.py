@@ -25,8 +25,12 @@ from quarry.models.backbones.hub import settle_offline
 
 logger = logging.getLogger(__name__)
 
-HEAD_PREFIXES = ("lm_head.", "score.", "classifier.")
-"""Weights that a trunk has no use for; any other unexpected weight is an error."""
+HEAD_PREFIXES = ("lm_head.", "score.", "classifier.", "cls.", "head.", "decoder.", "pooler.")
+"""Weights that a trunk has no use for: the heads of language models, of masked ones, too, and of
+classifiers. Any other unexpected weight is an error."""
+
+POOLER_PREFIX = "pooler."
+"""What some encoders add after their last state, which nothing here reads."""
 
 _LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 
@@ -133,7 +137,7 @@ def load_backbone(
         output_loading_info=True,
         trust_remote_code=has_trusted_code,
     )
-    missing = sorted(info["missing_keys"])
+    missing = sorted(k for k in info["missing_keys"] if not k.startswith(POOLER_PREFIX))
     unexpected = sorted(k for k in info["unexpected_keys"] if not k.startswith(HEAD_PREFIXES))
     mismatched = sorted(str(entry[0]) for entry in info.get("mismatched_keys", ()))
     if missing or unexpected or mismatched:
@@ -142,6 +146,8 @@ def load_backbone(
             f"missing {missing[:3] or 'none'}, left over {unexpected[:3] or 'none'}, of another "
             f"shape {mismatched[:3] or 'none'}. Is this a checkpoint of another architecture?"
         )
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # its weights may be random: they are neither kept nor saved
     model_: PreTrainedModel = model
     return model_
 
