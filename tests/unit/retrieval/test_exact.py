@@ -92,3 +92,13 @@ def test_rows_with_and_without_border_ties() -> None:
     values, columns = top_k_with_ties(scores, priority, 2)
     assert columns.tolist() == [[3, 2], [0, 1], [3, 0]]
     assert values.tolist() == [[2, 2], [4, 3], [9, 5]]
+
+
+def test_scores_are_fp32_under_autocast() -> None:
+    """An evaluation within training runs in the precision of its steps: bf16 products would tie."""
+    torch.manual_seed(0)
+    queries, documents = (normalize(torch.randn(n, 16), dim=-1) for n in (3, NUM_DOCUMENTS))
+    expected = search(queries, documents, top_k=10)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = search(queries, documents, top_k=10)
+    assert_same(found, expected)

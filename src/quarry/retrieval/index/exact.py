@@ -57,7 +57,9 @@ class ExactIndex:
         kept_rows = torch.empty(len(queries), 0, dtype=torch.long)
         for start in range(0, len(documents), self.num_documents_per_chunk):
             chunk = documents[start : start + self.num_documents_per_chunk]
-            scores = torch.cat([kept_scores, queries @ chunk.T], dim=1)
+            with torch.autocast(device_type=queries.device.type, enabled=False):
+                products = queries @ chunk.T
+            scores = torch.cat([kept_scores, products], dim=1)
             new_rows = torch.arange(start, start + len(chunk)).expand(len(queries), -1)
             rows = torch.cat([kept_rows, new_rows], dim=1)
             kept_scores, columns = top_k_with_ties(scores, priority[rows], top_k)
