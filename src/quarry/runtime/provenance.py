@@ -31,7 +31,7 @@ PACKAGES = (
 
 _SECRET = re.compile(
     r"(^|[._-])((api|access|secret|private)[_-]?key|secret|password|passwd|credentials?|"
-    r"((access|auth|hf|hub|api)_?)?(?<!end_)(?<!begin_)token)$",  # those two are of text
+    r"((access|auth|hf|hub|api)_?)?token)$",
     re.IGNORECASE,
 )
 _SPECIAL_TOKEN = re.compile(r"(^|[._-])(begin|end|bos|eos|pad|unk)_token$")
