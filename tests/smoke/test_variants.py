@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from helpers.commands import ROOT
 from quarry.config.schema import register_schemas
+from quarry.errors import UserError
 from quarry.tasks.evaluate import evaluate
 from quarry.tasks.export import export
 from quarry.tasks.train import train
@@ -140,3 +141,13 @@ def test_zero_shot(variant: str, data: Path, tmp_path: Path) -> None:
         )
     )
     assert 0 < values["val/set/ndcg_at_10"] <= 1
+
+
+def test_echo_pooling_without_a_prompt_that_repeats_is_refused_before_the_model_loads(
+    data: Path, tmp_path: Path
+) -> None:
+    config = configured(
+        "eval", data, tmp_path / "run", "model=qwen-base", "model.size=tiny", "model/pooling=echo"
+    )
+    with pytest.raises(UserError, match=r"Echo looks at the second copy.*prompt=echo"):
+        evaluate(config)

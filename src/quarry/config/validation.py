@@ -26,6 +26,9 @@ PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
 }
 """Types that a value in YAML can be told to have -> what it may be."""
 
+_RESOLVING = "ValueError raised while resolving interpolation: "
+"""What OmegaConf puts before the message of a resolver of ours."""
+
 
 def validate(config: DictConfig, *, primary: str) -> None:
     """Raises one UserError that lists every violation.
@@ -74,7 +77,8 @@ def unresolved_values(node: Any, path: str = "") -> Iterator[str]:
         try:
             value = node[key]
         except OmegaConfBaseException as error:
-            yield f"{where}: {str(error).splitlines()[0]}"
+            reason = str(error).splitlines()[0].removeprefix(_RESOLVING)
+            yield f"{where}: {reason}"
             continue
         yield from unresolved_values(value, where)
 

@@ -46,6 +46,8 @@ HARMLESS = [
     "secretary",
     "password_length",
     "eos_token_id",
+    "prompt.end_token",
+    "begin_token",
 ]
 
 
