@@ -43,7 +43,8 @@ def saved_run(folder: Path, *, prompt: str, has_adapter: bool) -> Path:
     factory = BiEncoderFactory(
         path=str(base), revision=None, replica=None, pooling=LastToken(), is_causal=True,
         adapter=LORA if has_adapter else FullFineTuning(), is_normalized=True, dtype="float32",
-        has_gradient_checkpointing=False, has_trusted_code=False,
+        attention="auto", linear="plain", compile=False, has_gradient_checkpointing=False,
+        has_trusted_code=False,
     )  # fmt: skip
     model = factory.build()
     torch.manual_seed(1)
