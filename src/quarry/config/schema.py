@@ -54,6 +54,7 @@ class EvaluationConfig:
     relevance_level: int = MISSING
     max_tokens_per_batch: int = MISSING
     every_n_steps: int = MISSING
+    compare_dtype: str | None = None
 
 
 @dataclass

@@ -32,7 +32,13 @@ from quarry.models.saved import check_base
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 ATTENTIONS = (AUTO, "grid")
 LINEARS = ("plain", "fp8")
 TINY = "tiny"
