@@ -1,0 +1,25 @@
+"""Model and tokeniser as `eval.py` builds them, from options and overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from quarry.config.schema import register_schemas
+from quarry.config.validation import validate
+from quarry.tasks.parts import ModelParts, build_model_parts
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def composed_parts(overrides: Sequence[str]) -> tuple[DictConfig, ModelParts]:
+    """The composed configuration and what it describes; bare texts, nothing is evaluated."""
+    register_schemas()
+    given = ["prompt=none", "logger=none", "paths.run_dir=none", *overrides]
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        config = compose(config_name="eval", overrides=given)
+    validate(config, primary="eval")
+    return config, build_model_parts(config)

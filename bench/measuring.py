@@ -1,0 +1,180 @@
+"""What all measurements share: a clock, the work in a token, and the line that holds a result."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from quarry.data.jsonl import read_jsonl
+from quarry.types import Document
+
+RESULT = "RESULT "
+"""What the line begins with that a measurement hands over its result in."""
+
+NUM_COMPARED = 256
+NUM_WARM_UP = 512
+"""Texts: more than a batch of them."""
+
+Result = dict[str, Any]
+
+
+def hand_over(result: Result) -> None:
+    print(RESULT + json.dumps(result), flush=True)
+
+
+def num_matrix_weights(folder: Path) -> int:
+    """N of a Qwen2 folder: the weights of its linear layers, each one product a token."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    share = config["num_key_value_heads"] / heads
+    attention = 2 * hidden * hidden * (1 + share)
+    return int(config["num_hidden_layers"] * (attention + 3 * hidden * config["intermediate_size"]))
+
+
+def read_documents(path: Path, *, limit: int | None = None) -> list[Document]:
+    """The first documents of a JSONL corpus (`docid` or `_id`, `title`, `text`; .gz, too)."""
+    documents = []
+    for _, record in read_jsonl(path):
+        if len(documents) == limit:
+            break
+        name = str(record.get("docid", record.get("_id")))
+        document = Document(
+            document_id=name, text=str(record["text"]), title=str(record.get("title") or "")
+        )
+        documents.append(document)
+    return documents
+
+
+class Clock:
+    """Real tokens a second over windows of steps; the device has nothing to do at either end.
+
+    Args:
+        num_warm_up: steps before the first window; what they cost is a figure of its own.
+        num_steps: steps in windows.
+        num_steps_per_window: steps between two looks at the clock.
+    """
+
+    def __init__(self, *, num_warm_up: int, num_steps: int, num_steps_per_window: int) -> None:
+        assert num_warm_up >= 1
+        assert num_steps % num_steps_per_window == 0
+        self.num_warm_up = num_warm_up
+        self.num_steps = num_steps
+        self.num_steps_per_window = num_steps_per_window
+        self._mark = time.perf_counter()
+        self._step = 0
+        self._tokens: list[int | Tensor] = []
+        self._warm_up_s = 0.0
+        self._windows: list[tuple[int, float]] = []
+
+    def tick(self, num_tokens: int | Tensor) -> bool:
+        """To be called after each step; True when all windows are full."""
+        self._step += 1
+        self._tokens.append(num_tokens)
+        timed = self._step - self.num_warm_up
+        if timed < 0 or timed % self.num_steps_per_window:
+            return False
+        synchronize()
+        now = time.perf_counter()
+        if timed == 0:
+            self._warm_up_s = now - self._mark
+            reset_peak()
+        else:
+            self._windows.append((sum(int(n) for n in self._tokens), now - self._mark))
+        self._tokens, self._mark = [], time.perf_counter()
+        return timed >= self.num_steps
+
+    def result(self) -> Result:
+        rates = [num_tokens / seconds for num_tokens, seconds in self._windows]
+        return {
+            "tokens_per_s": statistics.median(rates),
+            "tokens_per_s_of_windows": [round(rate) for rate in rates],
+            "num_tokens": sum(num_tokens for num_tokens, _ in self._windows),
+            "num_steps": self.num_steps,
+            "warm_up_s": self._warm_up_s,
+            **peak(),
+        }
+
+
+def timed_passes(
+    encode: Callable[[int], NDArray[np.float32]],
+    *,
+    num_texts: int,
+    num_tokens: int,
+    num_passes: int,
+    compared_with: Path,
+) -> Result:
+    """The median of passes over all texts, after one over some of them.
+
+    Args:
+        encode: number of texts -> embeddings of the first so many, [num_texts, dim], on the CPU.
+        num_tokens: real tokens in all texts.
+        compared_with: embeddings of the first texts; written by the first who comes, later ones
+            report the smallest cosine to them.
+    """
+    start = time.perf_counter()
+    encode(min(num_texts, NUM_WARM_UP))
+    synchronize()
+    warm_up_s = time.perf_counter() - start
+    reset_peak()
+    seconds = []
+    for _ in range(num_passes):
+        start = time.perf_counter()
+        embeddings = encode(num_texts)
+        seconds.append(time.perf_counter() - start)
+    assert embeddings.shape[0] == num_texts
+    assert np.isfinite(embeddings).all()
+    return {
+        "tokens_per_s": num_tokens / statistics.median(seconds),
+        "tokens_per_s_of_passes": [round(num_tokens / each) for each in seconds],
+        "num_tokens": num_tokens,
+        "num_texts": num_texts,
+        "warm_up_s": warm_up_s,
+        **peak(),
+        **_agreement(embeddings[:NUM_COMPARED], compared_with),
+    }
+
+
+def best_time(function: Callable[[], object], *, num_repeats: int) -> float:
+    """Seconds of the quickest of the calls, after one that is not timed."""
+    times = []
+    for _ in range(num_repeats + 1):
+        synchronize()
+        start = time.perf_counter()
+        function()
+        synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def reset_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak() -> Result:
+    """The most that tensors took since the last reset; on a CPU nobody counts."""
+    if not torch.cuda.is_available():
+        return {}
+    return {"peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+
+
+def _agreement(embeddings: NDArray[np.float32], compared_with: Path) -> Result:
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    if not compared_with.exists():
+        np.save(compared_with, unit)
+        return {}
+    return {"smallest_cosine": float((unit * np.load(compared_with)).sum(axis=1).min())}

@@ -1,0 +1,33 @@
+"""Writes qwen-tiny as a folder that sentence-transformers reads, too: bare texts, mean pooling.
+
+python bench/qwen_tiny.py FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from composed import composed_parts
+from measuring import hand_over
+from quarry.retrieval.export.folder import export_sentence_transformers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    _, parts = composed_parts(["model=qwen-tiny"])
+    export = export_sentence_transformers(
+        arguments.folder,
+        model=parts.factory.build(is_trained=False),
+        tokenizer=parts.tokenizer,
+        dtype=torch.float32,
+    )
+    hand_over({"smallest_cosine": min(export.cosines)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Times LoRA training by `train.py`, as it is, with a callback that looks at the clock.
+
+    python bench/train_ours.py --model FOLDER --texts FOLDER --work FOLDER [KEY=VALUE ...]
+
+The time is that of the whole process between updates: data, Lightning and loggers included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from measuring import Result, hand_over, num_matrix_weights
+
+BENCH = Path(__file__).resolve().parent
+ROOT = BENCH.parent
+
+
+def training_command(
+    *, model: Path, texts: Path, run: Path, num_queries: int, overrides: Sequence[str] = ()
+) -> list[str]:
+    """What a user would type: LoRA on a folder, bare texts, 16 passages a query."""
+    return [
+        sys.executable, str(ROOT / "train.py"),
+        "model=local", f"model.path={model}", "model/adapter=lora", "prompt=none",
+        "data=jsonl", f"data.path={texts / 'train.jsonl'}", "data.num_hard_negatives=15",
+        f"data.num_queries_per_update={num_queries}", "trainer.max_epochs=-1",
+        "trainer.max_steps=10000", "benchmark=none", "logger=csv",
+        f"paths.cache_dir={run.parent / 'cache'}", f"hydra.run.dir={run}", *overrides,
+    ]  # fmt: skip
+
+
+def run_training(command: Sequence[str]) -> None:
+    """Runs it so that it finds the callbacks that lie here; ends as it does if it fails."""
+    path = [str(BENCH), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+    ended = subprocess.run(command, check=False, env=environment, stdin=subprocess.DEVNULL)
+    if ended.returncode:
+        sys.exit(ended.returncode)
+
+
+def logged(run: Path) -> Result:
+    """What the Throughput callback wrote, the first interval left out."""
+    (file,) = run.glob("csv/**/metrics.csv")
+    with file.open(encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    rates = [float(row["perf/tokens_per_s"]) for row in rows if row.get("perf/tokens_per_s")]
+    return {"logged_tokens_per_s": statistics.median(rates[1:])} if len(rates) > 1 else {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--texts", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="for runs and the cache")
+    parser.add_argument("--num-queries", type=int, default=8)
+    parser.add_argument("--num-warm-up", type=int, default=6)
+    parser.add_argument("--num-steps", type=int, default=24)
+    parser.add_argument("--num-steps-per-window", type=int, default=4)
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_args()
+    run = Path(tempfile.mkdtemp(prefix="train_", dir=arguments.work)) / "run"
+    clock = run.parent / "clock.json"
+    settings = {
+        "path": clock,
+        "num_warm_up": arguments.num_warm_up,
+        "num_steps": arguments.num_steps,
+        "num_steps_per_window": arguments.num_steps_per_window,
+    }
+    overrides = [
+        f"trainer.log_every_n_steps={arguments.num_steps_per_window}",
+        "+callbacks.clock._target_=lightning_clock.LightningClock",
+        *(f"+callbacks.clock.{key}={value}" for key, value in settings.items()),
+        *arguments.overrides,
+    ]
+    run_training(
+        training_command(
+            model=arguments.model,
+            texts=arguments.texts,
+            run=run,
+            num_queries=arguments.num_queries,
+            overrides=overrides,
+        )
+    )
+    result = json.loads(clock.read_text(encoding="utf-8"))
+    hand_over(result | logged(run) | {"flop_per_token": 4 * num_matrix_weights(arguments.model)})
+
+
+if __name__ == "__main__":
+    main()

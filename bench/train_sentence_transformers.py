@@ -1,0 +1,126 @@
+"""Times LoRA training by sentence-transformers' own trainer, set up as its pages advise.
+
+    python bench/train_sentence_transformers.py --model FOLDER --texts FOLDER --work FOLDER
+
+The same weights, texts, adapter, temperature, batch and precision as `train_ours.py`, tokens
+counted by the attention mask.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, TaskType
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from transformers import TrainerCallback
+
+from encode_sentence_transformers import load_model
+from measuring import Clock, hand_over, num_matrix_weights
+from quarry.data.jsonl import read_jsonl
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TEMPERATURE = 0.01
+
+
+class CountingLoss(MultipleNegativesRankingLoss):
+    """The loss as it is; notes how many real tokens went into it, without waiting for the GPU."""
+
+    num_tokens: int | torch.Tensor = 0
+
+    def forward(self, sentence_features: Any, *arguments: Any, **more: Any) -> torch.Tensor:
+        features = list(sentence_features)
+        self.num_tokens = sum(feature["attention_mask"].sum() for feature in features)
+        loss: torch.Tensor = super().forward(features, *arguments, **more)
+        return loss
+
+
+class TrainerClock(TrainerCallback):
+    """Stops the training when all is measured."""
+
+    def __init__(self, clock: Clock, loss: CountingLoss) -> None:
+        self.clock = clock
+        self.loss = loss
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = self.clock.tick(self.loss.num_tokens)
+
+
+def read_columns(path: Path) -> Dataset:
+    """A query, its positive and 15 hard negatives a row, as the loss wants them."""
+    rows = []
+    for _, record in read_jsonl(path):
+        negatives = record["negative_passages"]
+        row = {"anchor": record["query"], "positive": record["positive_passages"][0]["text"]}
+        rows.append(row | {f"negative_{i}": each["text"] for i, each in enumerate(negatives)})
+    return Dataset.from_list(rows)
+
+
+def load_with_lora(folder: Path) -> SentenceTransformer:
+    model = load_model(folder)
+    adapter = LoraConfig(
+        task_type=TaskType.FEATURE_EXTRACTION,
+        r=16,
+        lora_alpha=64,
+        lora_dropout=0.0,
+        target_modules=PROJECTIONS,
+    )
+    model.add_adapter(adapter)
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--texts", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--num-queries", type=int, default=8)
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that tokenise")
+    parser.add_argument("--without-checkpointing", action="store_true")
+    parser.add_argument("--num-warm-up", type=int, default=3)
+    parser.add_argument("--num-steps", type=int, default=12)
+    parser.add_argument("--num-steps-per-window", type=int, default=3)
+    arguments = parser.parse_args()
+    model = load_with_lora(arguments.model)
+    if not arguments.without_checkpointing:
+        # their trainer's own switch calls this with arguments of transformers 5.17 that it lacks
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    loss = CountingLoss(model, scale=1 / TEMPERATURE)
+    clock = Clock(
+        num_warm_up=arguments.num_warm_up,
+        num_steps=arguments.num_steps,
+        num_steps_per_window=arguments.num_steps_per_window,
+    )
+    settings = SentenceTransformerTrainingArguments(
+        output_dir=str(arguments.work / "sentence_transformers"),
+        per_device_train_batch_size=arguments.num_queries,
+        max_steps=10_000,
+        learning_rate=1e-4,
+        warmup_steps=100,
+        bf16=torch.cuda.is_available(),
+        dataloader_num_workers=arguments.num_workers,
+        logging_steps=arguments.num_steps_per_window,
+        save_strategy="no",
+        report_to=[],
+    )
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=settings,
+        train_dataset=read_columns(arguments.texts / "train.jsonl"),
+        loss=loss,
+        callbacks=[TrainerClock(clock, loss)],
+    )
+    trainer.train()
+    hand_over(clock.result() | {"flop_per_token": 4 * num_matrix_weights(arguments.model)})
+
+
+if __name__ == "__main__":
+    main()
