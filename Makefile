@@ -48,8 +48,12 @@ check: install ## Lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: install ## Measure speed and memory against sentence-transformers (BENCH='--only train_7b --budget-s 500')
+	@$(BIN)/python bench/run.py $(BENCH)
+
 docs: install ## Write the pages that are made (PUBLISHED='--published NAME=FOLDER --source WHERE' checks facts)
 	$(BIN)/python docs/make_models.py $(PUBLISHED)
+	$(BIN)/python bench/page.py
 
 format: install ## Put the code into shape
 	$(BIN)/ruff check --fix .

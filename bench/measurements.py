@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PEER = "sentence-transformers"
+CONTRAST_SETS = ("smallest", "middle", "largest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,7 @@ class Scale:
         large, small: sizes of models, see random_model.py.
         num_words: that texts are made of.
         num_steps, num_peer_steps: timed training steps, in windows of a quarter of them.
+        num_times_small: how many times as many for the small model, whose steps are short.
         num_documents, num_documents_small: encoded by the large and the small model.
         contrast_sets: queries, from the smallest to the largest.
         num_tokens_per_chunk: of GradCache where memory is compared.
@@ -69,6 +71,7 @@ class Scale:
     num_queries_large: int = 16
     num_steps: int = 24
     num_peer_steps: int = 12
+    num_times_small: int = 3
     num_workers: int = 2
     contrast_sets: tuple[int, int, int] = (8, 64, 512)
     num_tokens_per_chunk: int = 8192
@@ -83,8 +86,9 @@ FULL = Scale()
 TINY = Scale(
     large="tiny", small="tiny", num_words=1000, num_examples=64, num_documents=256,
     num_documents_small=256, num_queries=2, num_queries_large=4, num_steps=4, num_peer_steps=4,
-    num_workers=0, contrast_sets=(2, 4, 8), num_tokens_per_chunk=1024, max_tokens_per_batch=4096,
-    search=(20, 10_000, 32), search_on_cpu=(20, 10_000, 32), matrix_size=256, needs_gpu=False,
+    num_times_small=1, num_workers=0, contrast_sets=(2, 4, 8), num_tokens_per_chunk=1024,
+    max_tokens_per_batch=4096, search=(20, 10_000, 32), search_on_cpu=(20, 10_000, 32),
+    matrix_size=256, needs_gpu=False,
 )  # fmt: skip
 """For the test that everything runs; its numbers mean nothing."""
 
@@ -95,7 +99,9 @@ def measurements(scale: Scale, *, has_gpu: bool) -> list[Measurement]:
     """All of them, the most important first."""
     compiled = (f"model.compile={str(has_gpu).lower()}",)
     train = _Training(scale=scale, size=scale.large, extra=compiled)
-    train_small = _Training(scale=scale, size=scale.small, extra=compiled)
+    train_small = _Training(
+        scale=scale, size=scale.small, extra=compiled, num_times=scale.num_times_small
+    )
     encode = _Encoding(scale=scale, size=scale.large, num_texts=scale.num_documents, extra=compiled)
     encode_small = _Encoding(
         scale=scale, size=scale.small, num_texts=scale.num_documents_small, extra=compiled
@@ -143,7 +149,10 @@ def measurements(scale: Scale, *, has_gpu: bool) -> list[Measurement]:
         ),
         Measurement(
             name="grad_cache_memory",
-            parts=tuple(_contrast_set(train_small, number) for number in scale.contrast_sets),
+            parts=tuple(
+                _contrast_set(train_small, name, number)
+                for name, number in zip(CONTRAST_SETS, scale.contrast_sets, strict=True)
+            ),
         ),
         Measurement(name="encode_scifact", parts=_scifact(), needs_data=True, on_cpu=True),
         Measurement(name="search_on_cpu", parts=(_search(scale.search_on_cpu),), on_cpu=True),
@@ -155,6 +164,7 @@ class _Training:
     scale: Scale
     size: str
     extra: tuple[str, ...]
+    num_times: int = 1
 
     def ours(
         self,
@@ -185,6 +195,7 @@ class _Training:
         )
 
     def _arguments(self, num_queries: int, num_steps: int, *, num_warm_up: int) -> Sequence[str]:
+        num_steps *= self.num_times
         return (
             "--model", "{model}", "--texts", "{texts}", "--work", "{work}",
             "--num-queries", str(num_queries), "--num-warm-up", str(num_warm_up),
@@ -192,16 +203,17 @@ class _Training:
         )  # fmt: skip
 
 
-def _contrast_set(train: _Training, num_queries: int) -> Part:
+def _contrast_set(train: _Training, name: str, num_queries: int) -> Part:
     """Peak memory alone is of interest: two steps do, and nothing is compiled for them."""
     chunk = train.scale.num_tokens_per_chunk
     return Part(
-        name=f"queries_{num_queries}",
+        name=name,
         script="train_ours.py",
         arguments=(
             "--model", "{model}", "--texts", "{texts}", "--work", "{work}",
             "--num-queries", str(num_queries), "--num-warm-up", "1", "--num-steps", "2",
-            "--num-steps-per-window", "1", f"data.num_tokens_per_chunk={chunk}", "model.compile=false",
+            "--num-steps-per-window", "1",
+            f"data.num_tokens_per_chunk={chunk}", "model.compile=false",
         ),
         size=train.size,
     )  # fmt: skip

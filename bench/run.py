@@ -33,6 +33,8 @@ from table import table
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
 RESULT = "RESULT "
+"""As in `measuring`, which would load torch here, too."""
+
 NUM_BYTES_WANTED = 20e9
 """In memory-backed scratch space, if it is to be used: the largest model and some more."""
 
@@ -119,7 +121,7 @@ def _environment(on_cpu: bool) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false" if on_cpu else "true",
         # for all alike: batches of changing size leave gaps in memory otherwise
-        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
     }
     return environment | ({"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {})
 
@@ -139,13 +141,16 @@ def _run(
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         return output, None
+    except KeyboardInterrupt:  # it has a session of its own and is not told
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
 
 
 def _reason(output: str) -> str:
     """The last line that names an error, else the last line."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", output) if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return ([*lines, "failed without a word"][:1] if not lines else (errors or lines)[-1:])[0][:240]
+    return (errors or lines or ["failed without a word"])[-1][:240]
 
 
 def obstacle(part: Part, measurement: Measurement, machine: Content, runner: Runner) -> str | None:
@@ -165,32 +170,41 @@ def obstacle(part: Part, measurement: Measurement, machine: Content, runner: Run
 
 
 def measure(
-    chosen: Sequence[Measurement],
-    runner: Runner,
-    content: Content,
-    *,
-    budget_s: float,
-    start: float,
+    chosen: Sequence[Measurement], runner: Runner, content: Content, path: Path, *, deadline: float
 ) -> None:
-    """Fills `content["parts"]`, and begins nothing once the budget is used."""
+    """Fills `content["parts"]`, written after each; begins nothing after the deadline."""
     number = len(content["runs"]) - 1
+    machine = content["runs"][number]
     for measurement in chosen:
-        rows = content["parts"].setdefault(measurement.name, {})
+        parts = content["parts"].setdefault(measurement.name, {})
         for part in measurement.parts:
-            reason = obstacle(part, measurement, content["runs"][number], runner)
-            if reason is None and time.perf_counter() - start > budget_s:
-                reason = f"not begun: the budget of {budget_s:.0f} s was used"
-            if reason is not None:
-                rows.setdefault(part.name, {"run": number, "not_run": reason})
-                continue
-            _say(f"{measurement.name}/{part.name}", end=" ")
-            try:
-                result = runner.part(part, on_cpu=measurement.on_cpu)
-                rows[part.name] = {"run": number, **result}
-                _say(_summary(result))
-            except NotMeasuredError as error:
-                rows[part.name] = {"run": number, "not_run": str(error)}
-                _say(str(error))
+            reason = obstacle(part, measurement, machine, runner)
+            if reason is None and time.perf_counter() > deadline:
+                reason = "not begun: the budget of time was used"
+            outcome = _outcome(part, measurement, runner, reason)
+            # what an earlier call measured stays
+            if "not_run" not in outcome or "not_run" in parts.get(part.name, {"not_run": ""}):
+                parts[part.name] = {"run": number, **outcome}
+            _write(content, path)
+
+
+def _outcome(part: Part, measurement: Measurement, runner: Runner, reason: str | None) -> Content:
+    """The result of a part, or why there is none."""
+    if reason is not None:
+        return {"not_run": reason}
+    _say(f"{measurement.name}/{part.name}", end=": ")
+    try:
+        result = runner.part(part, on_cpu=measurement.on_cpu)
+    except NotMeasuredError as error:
+        _say(str(error))
+        return {"not_run": str(error)}
+    _say(_summary(result))
+    return result
+
+
+def _write(content: Content, path: Path) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(table(content), encoding="utf-8")
 
 
 def _summary(result: Content) -> str:
@@ -225,11 +239,11 @@ def _opened(folder: Path, machine: Content, *, scale: str) -> tuple[Path, Conten
     date = datetime.datetime.now().astimezone().date().isoformat()
     device = re.sub(r"[^a-z0-9]+", "-", machine["device"].lower()).strip("-")
     path = folder / f"{date}_{device}{'' if scale == 'full' else '_' + scale}.json"
-    content: Content = {"date": date, "scale": scale, "runs": [], "parts": {}}
+    content: Content = {"scale": scale, "runs": [], "parts": {}}
     if path.exists():
         content = json.loads(path.read_text(encoding="utf-8"))
     command = "python bench/run.py " + " ".join(sys.argv[1:])
-    content["runs"].append({"command": command.strip(), **machine})
+    content["runs"].append({"command": command.strip(), "date": date, **machine})
     return path, content
 
 
@@ -261,11 +275,7 @@ def main() -> None:
         rate = machine["matrix_flop_per_s"] / 1e12
         _say(f"{machine['device']}, {scale.matrix_size}^3 in bf16: {rate:,.4g} TFLOP/s")
         chosen = _choose(arguments.only, measurements(scale, has_gpu=machine["has_gpu"]))
-        try:
-            measure(chosen, runner, content, budget_s=arguments.budget_s, start=start)
-        finally:  # what was measured before Ctrl-C is kept
-            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            path.with_suffix(".md").write_text(table(content), encoding="utf-8")
+        measure(chosen, runner, content, path, deadline=start + arguments.budget_s)
         _say(f"\n{table(content)}\n{path}")
     except NotMeasuredError as error:
         sys.exit(f"machine.py: {error}")

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from measurements import PEER
+from measurements import CONTRAST_SETS, PEER
 
 Content = Mapping[str, Any]
 Address = tuple[str, str]
 """A measurement and one of its parts."""
 
 HEADER = ("what", "ours", "reference", "ratio", "wanted", "of the matrix rate", "peak GiB")
+DETAILS_HEADER = ("measurement", "tokens/s", "of windows", "warm-up, s", "peak GiB", "cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,15 +98,15 @@ ROWS = (
     _row("0.5B encoding", ("encode_05b", "ours"), ("encode_05b", PEER), wanted_ratio=2.8),
     *(
         _row(
-            f"GradCache: peak memory of {number} queries x 16, 0.5B",
-            ("grad_cache_memory", f"queries_{number}"),
-            ("grad_cache_memory", "queries_8"),
+            f"GradCache in chunks of 8,192 tokens, 0.5B: memory of {number} queries x 16",
+            ("grad_cache_memory", name),
+            ("grad_cache_memory", CONTRAST_SETS[0]),
             reference_name="8 queries",
             key="peak_gib",
             wanted_ratio=1.1,
             is_better_low=True,
         )
-        for number in (64, 512)
+        for name, number in zip(CONTRAST_SETS[1:], (64, 512), strict=True)
     ),
     *(
         _row(
@@ -133,24 +134,47 @@ ROWS = (
 
 
 def table(content: Content) -> str:
-    """All rows, those that were not run marked so, and notes on the ones that need it."""
+    """All rows, those that were not run marked so; † where the two sides are of different runs."""
     lines = [_line(HEADER), _line(["---"] * len(HEADER))]
     lines += [_line(_cells(row, content)) for row in ROWS]
+    return "".join(lines)
+
+
+def details(content: Content) -> str:
+    """Every part that ran: how much its windows differ, and what came before them."""
+    lines = [_line(DETAILS_HEADER), _line(["---"] * len(DETAILS_HEADER))]
+    for measurement, parts in content["parts"].items():
+        for name, part in parts.items():
+            rates = part.get("tokens_per_s_of_windows") or part.get("tokens_per_s_of_passes")
+            if rates is None:
+                continue
+            cosine = part.get("smallest_cosine")
+            cells = [
+                f"`{measurement}`, {name}",
+                f"{part['tokens_per_s']:,.0f}",
+                f"{min(rates):,} to {max(rates):,}",
+                f"{part['warm_up_s']:.0f}",
+                f"{part['peak_gib']:.1f}" if "peak_gib" in part else "",
+                "" if cosine is None else f"{cosine:.4f}",
+            ]
+            lines.append(_line(cells))
     return "".join(lines)
 
 
 def _cells(row: Row, content: Content) -> list[str]:
     reference = _result(content, row.reference)
     ours = _chosen(row, content, reference)
-    if "not_run" in ours:
-        return [row.what, f"not run: {ours['not_run']}", *[""] * 2, _wanted(row), "", ""]
+    if row.key not in ours:
+        reason = ours.get("not_run", "not counted on a CPU")
+        return [row.what, f"not run: {reason}", *[""] * 2, _wanted(row), "", ""]
     key, reference_key = row.key, row.reference_key or row.key
     cells = [row.what, _amount(key, ours[key])]
     has_reference = row.reference is not None and "not_run" not in reference
     if has_reference:
         cells.append(f"{_amount(reference_key, reference[reference_key])} ({row.reference_name})")
         ratio = ours[key] / reference[reference_key]
-        cells.append(_judged(f"{ratio:.2f}", _is_reached(row, ratio)))
+        mark = "" if ours["run"] == reference["run"] else " †"
+        cells.append(_judged(f"{ratio:.2f}{mark}", _is_reached(row, ratio)))
     elif row.reference is None:
         cells += ["", ""]
     else:

@@ -21,6 +21,7 @@ PACKAGES = (
     "pytorch-lightning",
     "hydra-core",
     "peft",
+    "sentence-transformers",
     "deepspeed",
     "bm25s",
     "pytrec-eval-terrier",

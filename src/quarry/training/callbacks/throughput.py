@@ -1,4 +1,4 @@
-"""Logs how fast training is, in real tokens: nothing in a packed batch is padding."""
+"""Logs how fast training is and what memory it takes; a packed batch has real tokens only."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ class Throughput(pl.Callback):
     """`perf/tokens_per_s` and `perf/queries_per_s`, each time the loggers are written.
 
     Counted is the time inside training steps; evaluation, checkpoints and waiting for data are not.
+    On CUDA also `perf/peak_memory_gib`: the most that tensors took at one time. The first value is
+    that of start and first steps, the later ones are of all steps after those.
     """
 
     def __init__(self) -> None:
@@ -22,6 +24,7 @@ class Throughput(pl.Callback):
         self._num_queries = 0
         self._seconds = 0.0
         self._mark = 0.0
+        self._has_reset_peak = False
 
     def on_train_batch_start(self, *_: Any) -> None:
         self._mark = time.perf_counter()
@@ -45,5 +48,14 @@ class Throughput(pl.Callback):
                 "perf/tokens_per_s": self._num_tokens / self._seconds,
                 "perf/queries_per_s": self._num_queries / self._seconds,
             }
-            pl_module.log_dict(rates)
+            pl_module.log_dict(rates | self._peak_memory(pl_module.device))
             self._num_tokens, self._num_queries, self._seconds = 0, 0, 0.0
+
+    def _peak_memory(self, device: torch.device) -> dict[str, float]:
+        if device.type != "cuda":
+            return {}
+        peak = torch.cuda.max_memory_allocated(device)
+        if not self._has_reset_peak:
+            self._has_reset_peak = True
+            torch.cuda.reset_peak_memory_stats(device)
+        return {"perf/peak_memory_gib": peak / 2**30}

@@ -1,0 +1,55 @@
+"""`bench/run.py` end to end: figures where there are some, reasons where there are none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.commands import Result
+
+
+def parts_of(results: Path) -> dict[str, Any]:
+    (file,) = results.glob("*_tiny.json")
+    parts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["parts"]
+    assert file.with_suffix(".md").read_text(encoding="utf-8").startswith("| what | ours |")
+    return parts
+
+
+def test_a_figure_a_reason_and_the_end_of_the_budget(
+    command: Callable[..., Result], tmp_path: Path
+) -> None:
+    arguments = ("--scale", "tiny", "--results", str(tmp_path / "results"))
+    result = command("bench/run.py", *arguments, "--only", "train_7b_fp8,search_on_cpu")
+    assert result.code == 0, result.err
+    parts = parts_of(tmp_path / "results")
+    assert "needs a CUDA device" in parts["train_7b_fp8"]["ours_fp8"]["not_run"]
+    assert parts["search_on_cpu"]["ours"]["search_s"] > 0
+    command("bench/run.py", *arguments, "--only", "train_7b,search_on_cpu", "--budget-s", "0")
+    parts = parts_of(tmp_path / "results")
+    assert "budget of time was used" in parts["train_7b"]["ours"]["not_run"]
+    assert parts["search_on_cpu"]["ours"]["search_s"] > 0, "what was measured before is kept"
+
+
+def test_a_name_that_there_is_not(command: Callable[..., Result], tmp_path: Path) -> None:
+    result = command("bench/run.py", "--only", "train_8b", "--results", str(tmp_path))
+    assert result.code == 1
+    assert "train_8b: no such measurement; there are train_7b, encode_7b" in result.err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "names", ["train_7b", "encode_7b", "train_7b_same_memory,grad_cache_memory,train_7b_16x16"]
+)
+def test_everything_else_runs(command: Callable[..., Result], tmp_path: Path, names: str) -> None:
+    result = command("bench/run.py", "--scale", "tiny", "--results", str(tmp_path), "--only", names)
+    assert result.code == 0, result.err
+    for measurement in parts_of(tmp_path).values():
+        for name, part in measurement.items():
+            if name != "ours_fp8":
+                assert part["tokens_per_s"] > 0
+                assert part.get("smallest_cosine", 1.0) > 0.999
