@@ -119,6 +119,7 @@ def _environment(on_cpu: bool) -> dict[str, str]:
     environment = os.environ | {
         "PYTHONPATH": path,
         "HF_HUB_OFFLINE": "1",
+        "PYTHONFAULTHANDLER": "1",
         "TOKENIZERS_PARALLELISM": "false" if on_cpu else "true",
         # for all alike: batches of changing size leave gaps in memory otherwise
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
@@ -138,10 +139,14 @@ def _run(
         output, _ = process.communicate(timeout=time_limit_s)
         return output, process.returncode
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGABRT)  # Python's fault handler says where it was
+        time.sleep(2)
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         return output, None
     except KeyboardInterrupt:  # it has a session of its own and is not told
+        os.killpg(process.pid, signal.SIGABRT)  # Python's fault handler says where it was
+        time.sleep(2)
         os.killpg(process.pid, signal.SIGKILL)
         raise
 
