@@ -12,6 +12,7 @@ takes too long is a row with the reason.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -139,16 +140,20 @@ def _run(
         output, _ = process.communicate(timeout=time_limit_s)
         return output, process.returncode
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGABRT)  # Python's fault handler says where it was
-        time.sleep(2)
-        os.killpg(process.pid, signal.SIGKILL)
+        _end(process)
         output, _ = process.communicate()
         return output, None
     except KeyboardInterrupt:  # it has a session of its own and is not told
-        os.killpg(process.pid, signal.SIGABRT)  # Python's fault handler says where it was
-        time.sleep(2)
-        os.killpg(process.pid, signal.SIGKILL)
+        _end(process)
         raise
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """With all that it had started; Python's fault handler says where it was."""
+    for sent, wait_s in ((signal.SIGABRT, 2), (signal.SIGKILL, 0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sent)
+        time.sleep(wait_s)
 
 
 def _reason(output: str) -> str:
