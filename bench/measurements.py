@@ -192,6 +192,7 @@ class _Training:
             script="train_sentence_transformers.py",
             arguments=(*arguments, "--num-workers", str(self.scale.num_workers)),
             size=self.size,
+            time_limit_s=150,
         )
 
     def _arguments(self, num_queries: int, num_steps: int, *, num_warm_up: int) -> Sequence[str]:

@@ -12,6 +12,7 @@ takes too long is a row with the reason.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -119,6 +120,7 @@ def _environment(on_cpu: bool) -> dict[str, str]:
     environment = os.environ | {
         "PYTHONPATH": path,
         "HF_HUB_OFFLINE": "1",
+        "PYTHONFAULTHANDLER": "1",
         # for all alike: batches of changing size leave gaps in memory otherwise
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
     }
@@ -137,12 +139,20 @@ def _run(
         output, _ = process.communicate(timeout=time_limit_s)
         return output, process.returncode
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        _end(process)
         output, _ = process.communicate()
         return output, None
     except KeyboardInterrupt:  # it has a session of its own and is not told
-        os.killpg(process.pid, signal.SIGKILL)
+        _end(process)
         raise
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """With all that it had started; Python's fault handler says where it was."""
+    for sent, wait_s in ((signal.SIGABRT, 2), (signal.SIGKILL, 0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sent)
+        time.sleep(wait_s)
 
 
 def _reason(output: str) -> str:

@@ -9,6 +9,7 @@ counted by the attention mask.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ def main() -> None:
     parser.add_argument("--num-steps", type=int, default=12)
     parser.add_argument("--num-steps-per-window", type=int, default=3)
     arguments = parser.parse_args()
+    # its workers are forked: a tokenizer with threads of its own would wait for them forever
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     model = load_with_lora(arguments.model)
     if not arguments.without_checkpointing:
         # their trainer's own switch calls this with arguments of transformers 5.17 that it lacks

@@ -6,9 +6,9 @@ batches (`TokenBatch`, `RetrievalBatch`), a loss (`LossOutput`), rankings (`Run`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -96,13 +96,11 @@ class TokenBatch:
         return int(self.input_ids.numel())
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> TokenBatch:
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device, non_blocking=non_blocking),
-            position_ids=self.position_ids.to(device, non_blocking=non_blocking),
-            cu_seqlens=self.cu_seqlens.to(device, non_blocking=non_blocking),
-            pool_starts=self.pool_starts.to(device, non_blocking=non_blocking),
-        )
+        return _mapped(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> TokenBatch:
+        """A copy that a device can read while the CPU goes on."""
+        return _mapped(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,14 +117,6 @@ class TextHashes:
     queries: Tensor
     passages: Tensor
     answered: Tensor
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> TextHashes:
-        return replace(
-            self,
-            queries=self.queries.to(device, non_blocking=non_blocking),
-            passages=self.passages.to(device, non_blocking=non_blocking),
-            answered=self.answered.to(device, non_blocking=non_blocking),
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,14 +141,11 @@ class RetrievalBatch:
         return len(self.tokens) - self.num_queries
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> RetrievalBatch:
-        return replace(
-            self,
-            tokens=self.tokens.to(device, non_blocking=non_blocking),
-            positive_index=self.positive_index.to(device, non_blocking=non_blocking),
-            hashes=self.hashes
-            if self.hashes is None
-            else self.hashes.to(device, non_blocking=non_blocking),
-        )
+        return _mapped(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> RetrievalBatch:
+        """A copy that a device can read while the CPU goes on."""
+        return _mapped(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,3 +188,17 @@ class Report:
     def mean(self, measure: str) -> float:
         """Unweighted mean over the sets."""
         return sum(result.metrics[measure] for result in self.results) / len(self.results)
+
+
+_Batch = TypeVar("_Batch")
+
+
+def _mapped(batch: _Batch, function: Callable[[Tensor], Tensor]) -> _Batch:
+    """A copy of a batch with each of its tensors, however deep, as `function` makes it."""
+    values = {entry.name: getattr(batch, entry.name) for entry in fields(batch)}  # type: ignore[arg-type]
+    changed = {
+        name: function(value) if isinstance(value, Tensor) else _mapped(value, function)
+        for name, value in values.items()
+        if isinstance(value, Tensor) or is_dataclass(value)
+    }
+    return replace(batch, **changed)  # type: ignore[type-var]

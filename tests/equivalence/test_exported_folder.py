@@ -247,7 +247,7 @@ def test_of_a_vision_language_model_the_language_model(tmp_path: Path, is_causal
     assert not [name for name, _ in loaded.named_parameters() if "visual" in name]
 
 
-@pytest.mark.parametrize("length_counts", ["all", "text"])
+@pytest.mark.parametrize("length_counts", ["all", "text", "turn"])
 @pytest.mark.parametrize(
     ("query", "document"),
     [
@@ -264,14 +264,17 @@ def test_token_ids_of_random_texts(
     random = Random(0)
     pieces = ["the", " the", "fox", '"', ".", '".', ":", "(", ")", " ", "\n", "**", "Ü", "use", ","]
     texts = ["".join(random.choices(pieces, k=random.randrange(60))) for _ in range(60)]
-    uncut = TextTokenizer(tokenizer=chat_tokenizer(), prompt=Prompt(query=query, document=document))
+    templates: Any = {"query": query, "document": document, "is_chat": length_counts == "turn"}
+    uncut = TextTokenizer(tokenizer=chat_tokenizer(), prompt=Prompt(**templates))
     module = input_module(tmp_path, uncut)
     num_cut = 0
     for length in (18, 19, 20, 23, 27):
         prompt = Prompt(
-            query=query, document=document, max_query_length=length,
-            max_document_length=length + 4, length_counts=length_counts,
-        )  # fmt: skip
+            **templates,
+            max_query_length=length,
+            max_document_length=length + 4,
+            length_counts=length_counts,
+        )
         tokenizer = TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt)
         module.frames = {role: frame_as_data(tokenizer, role) for role in ROLES}
         groups = {

@@ -33,11 +33,14 @@ def tiny_qwen(*, dtype: torch.dtype = torch.float32, **more: object) -> Qwen2Mod
 
 
 def tiny_bi_encoder(
-    *, pooling: Pooling | None = None, is_causal: bool = True, dtype: torch.dtype = torch.float32
+    *,
+    pooling: Pooling | None = None,
+    is_causal: bool = True,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> BiEncoder:
-    return BiEncoder(
-        backbone=tiny_qwen(dtype=dtype), pooling=pooling or Mean(), is_causal=is_causal
-    ).eval()
+    backbone = tiny_qwen(dtype=dtype).to(device)
+    return BiEncoder(backbone=backbone, pooling=pooling or Mean(), is_causal=is_causal).eval()
 
 
 EOS, BOS, UNKNOWN = 0, 1, 2

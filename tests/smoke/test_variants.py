@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from helpers.commands import ROOT
 from quarry.config.schema import register_schemas
+from quarry.errors import UserError
 from quarry.tasks.evaluate import evaluate
 from quarry.tasks.export import export
 from quarry.tasks.train import train
@@ -140,3 +141,33 @@ def test_zero_shot(variant: str, data: Path, tmp_path: Path) -> None:
         )
     )
     assert 0 < values["val/set/ndcg_at_10"] <= 1
+
+
+def test_echo_pooling_without_a_prompt_that_repeats_is_refused_before_the_model_loads(
+    data: Path, tmp_path: Path
+) -> None:
+    config = configured(
+        "eval", data, tmp_path / "run", "model=qwen-base", "model.size=tiny", "model/pooling=echo"
+    )
+    with pytest.raises(UserError, match=r"Echo looks at the second copy.*prompt=echo"):
+        evaluate(config)
+
+
+def test_a_comparison_of_dtypes_reports_both_and_how_far_they_agree(
+    data: Path, tmp_path: Path
+) -> None:
+    evaluate(
+        configured(
+            "eval",
+            data,
+            tmp_path / "run",
+            "model=qwen-base",
+            "model.size=tiny",
+            "evaluation.compare_dtype=bf16",
+        )
+    )
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["sets"]["set"]
+    assert set(metrics) == {"dense", "dense-bf16"}
+    (found,) = json.loads((tmp_path / "run" / "dtype_comparison.json").read_text())["sets"]
+    assert found["num_texts"] == 2 * len(QUERIES)
+    assert 0.99 < found["smallest"] <= found["mean"] < 1 - 1e-7

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from quarry.config.validation import signature_violations
 from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
+from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def contract_of(
         "format": FORMAT,
         "base": dict(base),
         "eos_token_id": tokenizer.tokenizer.eos_token_id,
-        "dtype": config.model.dtype,
+        "dtype": str(text_model(model.backbone).dtype).removeprefix("torch."),
         "temperature": config.loss.get("temperature"),
         "settings": settings | {"model.is_causal": model.is_causal},
         "frames": frames_of(tokenizer),
@@ -68,16 +69,17 @@ def frames_of(tokenizer: TextTokenizer) -> dict[str, Any]:
     }
 
 
-def check_frames(
-    contract: Mapping[str, Any], tokenizer: TextTokenizer, *, prompt: DictConfig, source: str
-) -> None:
+def has_own_prompt(contract: Mapping[str, Any], prompt: DictConfig) -> bool:
+    """Whether `prompt` is the contract's; another one was asked for, and that was logged."""
+    return bool(contract["settings"]["prompt"] == _plain(prompt))
+
+
+def check_frames(contract: Mapping[str, Any], tokenizer: TextTokenizer, *, source: str) -> None:
     """Refuses a tokenizer that renders the contract's own prompt in another way than it did.
 
     Raises:
         UserError: with what was found and what was expected.
     """
-    if contract["settings"]["prompt"] != _plain(prompt):
-        return  # another prompt was asked for: that was logged already
     found, expected = frames_of(tokenizer), contract.get("frames")
     for role in found:
         if not isinstance(expected, dict) or found[role] != expected.get(role):

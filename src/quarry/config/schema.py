@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, SI
 
 from quarry.config.resolvers import register_resolvers
 
@@ -44,7 +44,7 @@ class DataConfig:
     num_hard_negatives: int = 0
     num_queries_per_update: int = MISSING
     num_tokens_per_chunk: int | None = None  # in one forward pass (GradCache); None: no chunks
-    num_workers: int = 0  # processes that tokenise ahead
+    num_workers: int = SI("${on_gpu:4,0}")  # processes that tokenise ahead
 
 
 @dataclass
@@ -54,6 +54,7 @@ class EvaluationConfig:
     relevance_level: int = MISSING
     max_tokens_per_batch: int = MISSING
     every_n_steps: int = MISSING
+    compare_dtype: str | None = None
 
 
 @dataclass

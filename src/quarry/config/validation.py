@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from quarry.errors import UserError
+from quarry.models.factory import DTYPES
 
 EVALUATION_COMPONENTS = ("model", "prompt", "trainer", "benchmark", "retriever")
 TRAINING_COMPONENTS = ("data.examples", "loss", "optimizer", "scheduler", "baseline")
@@ -25,6 +26,9 @@ PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
     types.NoneType: (types.NoneType,),
 }
 """Types that a value in YAML can be told to have -> what it may be."""
+
+_RESOLVING = "ValueError raised while resolving interpolation: "
+"""What OmegaConf puts before the message of a resolver of ours."""
 
 
 def validate(config: DictConfig, *, primary: str) -> None:
@@ -50,7 +54,7 @@ def validate(config: DictConfig, *, primary: str) -> None:
         violations += signature_violations(config)
     if not violations:
         violations += _rules(config)
-        violations += _training_rules(config) if is_training else []
+        violations += [*_training_rules(config), *_trainer_rules(config)] if is_training else []
     if violations:
         raise UserError(
             "The configuration cannot work:\n" + "\n".join(f"- {line}" for line in violations)
@@ -74,7 +78,8 @@ def unresolved_values(node: Any, path: str = "") -> Iterator[str]:
         try:
             value = node[key]
         except OmegaConfBaseException as error:
-            yield f"{where}: {str(error).splitlines()[0]}"
+            reason = str(error).splitlines()[0].removeprefix(_RESOLVING)
+            yield f"{where}: {reason}"
             continue
         yield from unresolved_values(value, where)
 
@@ -199,6 +204,11 @@ def _rules(config: DictConfig) -> Iterator[str]:
         yield f"run={config.run} has no effect here: did you mean task=resume?"
     if config.evaluation.max_tokens_per_batch < 1:
         yield "evaluation.max_tokens_per_batch must be at least 1 (tokens in one forward pass)"
+    if config.evaluation.compare_dtype not in (None, *DTYPES):
+        yield (
+            f"evaluation.compare_dtype={config.evaluation.compare_dtype} is none of "
+            f"{', '.join(DTYPES)}"
+        )
     if config.evaluation.every_n_steps < 0:
         yield "evaluation.every_n_steps must be 0 (only before and after training) or more"
 
@@ -238,6 +248,11 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
             f"data.num_tokens_per_chunk={data.num_tokens_per_chunk} must be at least 1 (tokens in "
             "one forward pass), or null: a contrast set is not cut into chunks"
         )
+
+
+def _trainer_rules(config: DictConfig) -> Iterator[str]:
+    if config.evaluation.compare_dtype is not None:
+        yield "evaluation.compare_dtype has no effect in training: it is for eval.py"
     if config.trainer.get("accumulate_grad_batches", 1) != 1:
         yield (
             "trainer.accumulate_grad_batches follows from data.num_queries_per_update and "

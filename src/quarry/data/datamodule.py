@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from quarry.data.collation import RetrievalCollator
@@ -65,6 +66,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             batch_sampler=self.sampler,
             collate_fn=self.collator,
             num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
             multiprocessing_context="spawn" if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
         )

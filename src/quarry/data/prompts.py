@@ -50,7 +50,8 @@ class Prompt:
         max_query_length, max_document_length: in tokens. The text is cut to fit, never the
             template or the end token.
         length_counts: "all": the lengths include template and end token. "text": they are those of
-            the text alone, and the template comes on top.
+            the text alone, and the template comes on top. "turn", with `is_chat`: those of the
+            user's turn as far as the end of the text, and the chat template comes on top.
     """
 
     query: str = "{text}"
@@ -61,7 +62,7 @@ class Prompt:
     end_token: str | None = END_OF_TOKENIZER
     max_query_length: int = 512
     max_document_length: int = 512
-    length_counts: Literal["all", "text"] = "all"
+    length_counts: Literal["all", "text", "turn"] = "all"
 
     def __post_init__(self) -> None:
         for role in ROLES:
@@ -73,8 +74,13 @@ class Prompt:
                 f"prompt.assistant={self.assistant!r} has no effect without prompt.is_chat=true: "
                 "only a chat template has an assistant's turn."
             )
-        if self.length_counts not in ("all", "text"):
-            raise UserError(f"prompt.length_counts={self.length_counts!r}: all or text.")
+        if self.length_counts not in ("all", "text", "turn"):
+            raise UserError(f"prompt.length_counts={self.length_counts!r}: all, text or turn.")
+        if self.length_counts == "turn" and not self.is_chat:
+            raise UserError(
+                "prompt.length_counts=turn counts what the user says in a chat, and prompt.is_chat "
+                "is false. Use all or text."
+            )
 
     def max_length(self, role: Role) -> int:
         """Tokens that a text of this role may take; `length_counts` says what is counted."""

@@ -26,12 +26,14 @@ class Frame:
         start_ids: ids before everything (a BOS that the tokenizer puts there itself).
         end_ids: ids after everything (the end token).
         keeps_empty_title: see `prompts.Template`.
+        counted: the end of the first literal, where lengths count it together with the text.
     """
 
     literals: tuple[str, ...]
     start_ids: tuple[int, ...]
     end_ids: tuple[int, ...]
     keeps_empty_title: bool = False
+    counted: str = ""
 
     @property
     def num_copies(self) -> int:
@@ -70,6 +72,7 @@ def build_frames(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> dict[Rol
             start_ids=start_ids,
             end_ids=end_ids,
             keeps_empty_title=template.keeps_empty_title,
+            counted=template.literals[0] if prompt.length_counts == "turn" else "",
         )
     if prompt.is_chat:
         logger.info(

@@ -88,7 +88,7 @@ class TextTokenizer:
         if is_open and self.prompt.length_counts == "all":  # nothing follows: the row can be cut
             return texts, self._encode([frame.render(text) for text in texts], max_length=budget)
         texts, rows = list(texts), self._encode([frame.render(text) for text in texts])
-        if self.prompt.length_counts == "text":
+        if self.prompt.length_counts != "all":
             budget = limit  # more tokens than that in all: the text may be too long, too
         for index, row in enumerate(rows):
             if len(row) > budget:
@@ -98,12 +98,14 @@ class TextTokenizer:
 
     def _cut(self, text: str, role: Role) -> str:
         """The longest head of the text, in whole tokens, that the lengths have room for."""
-        frame, offsets = self.frames[role], self._encode_with_offsets(text)
+        frame = self.frames[role]
+        offsets = self._encode_with_offsets(frame.counted + text)
         room = min(self._room[role], len(offsets))
         budget = self.prompt.max_length(role) - len(frame.start_ids) - len(frame.end_ids)
         while room > 0:
-            head = text if room == len(offsets) else text[: offsets[room][0]]
-            if self.prompt.length_counts == "text":
+            end = len(frame.counted + text) if room == len(offsets) else offsets[room][0]
+            head = text[: max(0, end - len(frame.counted))]
+            if self.prompt.length_counts != "all":
                 return head
             # merges across the border may have made a token more than the parts have
             excess = len(self._encode([frame.render(head)])[0]) - budget
@@ -143,19 +145,21 @@ class TextTokenizer:
         return offsets
 
     def _room_for_text(self, role: Role) -> int:
-        """Tokens that each copy of a text may take."""
+        """Tokens that each copy of a text (and what is counted with it) may take."""
         frame, limit = self.frames[role], self.prompt.max_length(role)
-        if self.prompt.length_counts == "text":
-            return limit
-        template = self._encode([frame.render("")])[0] if any(frame.literals) else []
-        needed = len(frame.start_ids) + len(template) + len(frame.end_ids)
-        if limit < needed + frame.num_copies:
+        if self.prompt.length_counts == "all":
+            template = frame.render("") if any(frame.literals) else ""
+            num_ids, num_copies = len(frame.start_ids) + len(frame.end_ids), frame.num_copies
+        else:
+            template, num_ids, num_copies = frame.counted, 0, 1
+        needed = num_ids + (len(self._encode([template])[0]) if template else 0)
+        if limit < needed + num_copies:
             raise UserError(
                 f"prompt.max_{role}_length={limit} leaves no room for text: the prompt's template "
-                f"and the end token need {needed} tokens. Raise it to {needed + frame.num_copies} "
-                "or more, or let it count the text alone: prompt.length_counts=text."
+                f"and the end token need {needed} tokens. Raise it to {needed + num_copies} or "
+                "more, or let it count the text alone: prompt.length_counts=text."
             )
-        return (limit - needed) // frame.num_copies
+        return (limit - needed) // num_copies if self.prompt.length_counts == "all" else limit
 
 
 def _id_of(item: Query | Document) -> str:

@@ -32,7 +32,13 @@ from quarry.models.saved import check_base
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 ATTENTIONS = (AUTO, "grid")
 LINEARS = ("plain", "fp8")
 TINY = "tiny"
@@ -161,8 +167,12 @@ class BiEncoderFactory:
         is_half = torch.cuda.is_available() and not trains_trunk
         return torch.bfloat16 if is_half else torch.float32
 
-    def check(self, *, is_trained: bool) -> None:
+    def check(self, *, is_trained: bool, on_cpu: bool = False) -> None:
         """Refuses, before anything is loaded, what cannot be had here or would not fit.
+
+        Args:
+            is_trained: as in `build`.
+            on_cpu: the model stays on the CPU, even if there is a GPU.
 
         Raises:
             CannotLoadError: the hub cannot be reached, or the memory is too small.
@@ -179,7 +189,7 @@ class BiEncoderFactory:
         trains_trunk = is_trained and self.adapter.trains_trunk
         dtype = self.torch_dtype(is_trained=is_trained)
         need = memory_need(config, dtype=dtype, trains_trunk=trains_trunk)
-        available, place = available_memory()
+        available, place = available_memory(on_cpu=on_cpu)
         if need.num_bytes > available:
             what = "weights, gradients and optimiser" if trains_trunk else "the weights alone"
             raise CannotLoadError(

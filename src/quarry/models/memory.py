@@ -34,9 +34,9 @@ def memory_need(config: PretrainedConfig, *, dtype: torch.dtype, trains_trunk: b
     return MemoryNeed(num_parameters=num_parameters, num_bytes=num_parameters * bytes_each)
 
 
-def available_memory() -> tuple[int, str]:
-    """Bytes that a model may take here, and where they are."""
-    if torch.cuda.is_available():
+def available_memory(*, on_cpu: bool = False) -> tuple[int, str]:
+    """Bytes that a model may take here, and where they are; `on_cpu`: even if there is a GPU."""
+    if torch.cuda.is_available() and not on_cpu:
         free, _ = torch.cuda.mem_get_info()
         return free, torch.cuda.get_device_name()
     return psutil.virtual_memory().available, "this machine's memory"

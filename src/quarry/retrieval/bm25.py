@@ -8,11 +8,8 @@ import re
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import Stemmer
-from bm25s import BM25
-from bm25s.stopwords import STOPWORDS_EN
 from tqdm import tqdm
 
 from quarry.data.prompts import joined_text
@@ -20,6 +17,9 @@ from quarry.errors import UserError
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.ranking import tie_order, top_k_by_score
 from quarry.types import Content, Document, RetrievalSet, Run
+
+if TYPE_CHECKING:  # bm25s and PyStemmer are imported where they are used
+    from bm25s import BM25
 
 logger = logging.getLogger(__name__)
 
@@ -35,20 +35,23 @@ class TextTokenizer:
 
     Args:
         stemmer: a Snowball algorithm such as `english`, or None to keep words as they are.
-        stop_words: lower-cased words to leave out; the default is Lucene's English list.
+        stop_words: lower-cased words to leave out; null: Lucene's English list.
     """
 
     _words = re.compile(r"(?u)\b\w\w+\b")
 
     def __init__(
-        self, *, stemmer: str | None = "english", stop_words: Collection[str] = STOPWORDS_EN
+        self, *, stemmer: str | None = "english", stop_words: Collection[str] | None = None
     ) -> None:
+        import Stemmer
+        from bm25s.stopwords import STOPWORDS_EN
+
         if stemmer is not None and stemmer not in Stemmer.algorithms():
             raise UserError(
                 f"bm25 tokenizer: there is no Snowball stemmer {stemmer!r}; "
                 f"choose one of {', '.join(Stemmer.algorithms())}, or null for none"
             )
-        self._stop_words = frozenset(stop_words)
+        self._stop_words = frozenset(STOPWORDS_EN if stop_words is None else stop_words)
         # Snowball forgets words beyond the first 10,000; a corpus repeats many more.
         self._stem = functools.cache(Stemmer.Stemmer(stemmer).stemWord) if stemmer else str
 
@@ -130,6 +133,8 @@ class BM25Retriever:
         return run
 
     def _index(self, corpus_term_ids: list[list[int]], *, num_terms: int) -> BM25:
+        from bm25s import BM25
+
         engine = BM25(method="lucene", k1=self.k1, b=self.b)
         # Its index() does the same, but adds an artificial empty term and logs past our level.
         engine.scores = engine.build_index_from_ids(

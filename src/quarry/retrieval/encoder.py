@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
 from quarry.retrieval.download import Download, Downloader
 from quarry.runtime.ahead import run_ahead
-from quarry.types import Document, Query, Role, TokenBatch
+from quarry.types import Document, Query, Role
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +163,7 @@ class Encoder:
         device = self.device
         tokens = pack(token_ids)
         if device.type == "cuda":
-            tokens = _pinned(tokens)
+            tokens = tokens.pin_memory()
         with torch.inference_mode():
             embeddings: Tensor = self.model(tokens.to(device, non_blocking=True))
         return embeddings
@@ -198,13 +197,3 @@ def _arrived(sent: tuple[NDArray[np.int64], Download]) -> tuple[NDArray[np.int64
 
 def _cut(whole: range, size: int) -> Iterator[range]:
     return (whole[start : start + size] for start in range(0, len(whole), size))
-
-
-def _pinned(tokens: TokenBatch) -> TokenBatch:
-    return replace(
-        tokens,
-        input_ids=tokens.input_ids.pin_memory(),
-        position_ids=tokens.position_ids.pin_memory(),
-        cu_seqlens=tokens.cu_seqlens.pin_memory(),
-        pool_starts=tokens.pool_starts.pin_memory(),
-    )

@@ -35,6 +35,9 @@ _SECRET = re.compile(
     r"((access|auth|hf|hub|api)_?)?token)$",
     re.IGNORECASE,
 )
+_SPECIAL_TOKEN = re.compile(r"(^|[._-])(begin|end|bos|eos|pad|unk)_token$")
+"""A token that a model reads, such as prompt.end_token: a run is resumed with what is written."""
+
 _INLINE = re.compile(r"([\w.-]+)(\s*:\s*)([^\s,}\]]+)")
 """A key and its value inside an argument such as `settings={api_key:abc}`."""
 
@@ -60,7 +63,7 @@ def collect_provenance() -> dict[str, Any]:
 
 def is_secret(key: str) -> bool:
     """Whether a value under this key must not be written down ("hf_token", "api_key", ...)."""
-    return _SECRET.search(key) is not None
+    return _SECRET.search(key) is not None and _SPECIAL_TOKEN.search(key) is None
 
 
 def scrub_argument(argument: str) -> str:

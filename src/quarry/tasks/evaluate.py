@@ -9,6 +9,7 @@ from functools import partial
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
+from torch import Tensor
 
 from quarry.config.instantiate import build
 from quarry.config.validation import validate
@@ -18,8 +19,17 @@ from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars
 from quarry.evaluation.report import result_line, terminal_table, write_report
 from quarry.retrieval.retriever import Retriever
+from quarry.runtime.files import write_json
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
+from quarry.tasks.dtype_comparison import (
+    Agreement,
+    EmbeddingSample,
+    agreement_lines,
+    agreements,
+    as_document,
+    in_plain_dtype,
+)
 from quarry.tasks.output import show
 from quarry.tasks.parts import (
     build_evaluator,
@@ -55,37 +65,66 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         hyperparameters = record_start(config, run, contract_differences=differences)
         with built_loggers(config, hyperparameters=hyperparameters) as loggers:
             if retriever.uses_encoder:
-                report = evaluate_model(config, retriever, evaluator, loggers)
+                reports, found = evaluate_model(config, retriever, evaluator, loggers)
             else:
-                report = evaluator.evaluate(retriever)
+                reports, found = [evaluator.evaluate(retriever)], []
                 for pl_logger in loggers:
-                    pl_logger.log_metrics(metric_values(report))
-        write_report([report], run.path, measures=evaluator.measures)
-        plot_bars([report], run.path / "plots" / "results.png", measures=evaluator.measures)
+                    pl_logger.log_metrics(metric_values(reports[0]))
+        write_report(reports, run.path, measures=evaluator.measures)
+        plot_bars(reports, run.path / "plots" / "results.png", measures=evaluator.measures)
+        dtype = config.evaluation.compare_dtype
+        if found:
+            write_json(run.path / "dtype_comparison.json", as_document(found, dtype))
         show(
-            terminal_table([report], measures=evaluator.measures),
+            terminal_table(reports, measures=evaluator.measures),
+            *([agreement_lines(found, dtype)] if found else []),
             f"Run directory: {run.path}",
-            result_line=result_line([report], evaluator.measures[0]),
+            result_line=result_line(reports, evaluator.measures[0]),
         )
-    return metric_values(report)
+    return metric_values(reports[0])
 
 
 def evaluate_model(
     config: DictConfig, retriever: Retriever, evaluator: Evaluator, loggers: Sequence[Logger]
-) -> Report:
+) -> tuple[list[Report], list[Agreement]]:
+    """The model's report; with `evaluation.compare_dtype` also that of the same model in that
+    dtype, and how far the embeddings agree."""
+    report, embeddings = _test(config, retriever, evaluator, loggers)
+    dtype = config.evaluation.compare_dtype
+    if dtype is None:
+        return [report], []
+    other, references = _test(
+        in_plain_dtype(config, dtype), retriever, evaluator, [], name=f"{report.retriever}-{dtype}"
+    )
+    return [report, other], agreements(embeddings, references)
+
+
+def _test(
+    config: DictConfig,
+    retriever: Retriever,
+    evaluator: Evaluator,
+    loggers: Sequence[Logger],
+    *,
+    name: str | None = None,
+) -> tuple[Report, dict[str, Tensor]]:
     """Loads the model and evaluates it through `Trainer.test`, so that devices and strategies work
-    here as they do in training."""
+    here as they do in training; embeddings are kept where they are to be compared."""
     parts = build_model_parts(config)
+    build_encoder = parts.encoder_builder(
+        max_tokens_per_batch=config.evaluation.max_tokens_per_batch
+    )
     reports: list[Report] = []
     evaluation = RetrievalEvaluation(
         evaluator=evaluator,
         retriever=retriever,
-        build_encoder=parts.encoder_builder(
-            max_tokens_per_batch=config.evaluation.max_tokens_per_batch
-        ),
+        build_encoder=build_encoder,
         on_report=reports.append,
+        name=name,
     )
-    trainer = build_trainer(config, callbacks=[evaluation], loggers=loggers)
+    sample = EmbeddingSample(benchmark=evaluator.benchmark, build_encoder=build_encoder)
+    is_compared = config.evaluation.compare_dtype is not None
+    callbacks = [evaluation, sample] if is_compared else [evaluation]
+    trainer = build_trainer(config, callbacks=callbacks, loggers=loggers)
     module = RetrievalModule(build_model=partial(parts.factory.build, is_trained=False))
     trainer.test(module, one_empty_batch(), verbose=False)
-    return reports[0]
+    return reports[0], sample.embeddings

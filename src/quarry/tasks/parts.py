@@ -15,7 +15,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from quarry.config.contract import apply_contract, check_frames, explicit_keys
+from quarry.config.contract import (
+    apply_contract,
+    check_frames,
+    explicit_keys,
+    has_own_prompt,
+)
 from quarry.config.instantiate import build, build_named
 from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
@@ -26,6 +31,7 @@ from quarry.retrieval.encoder import Encoder
 from quarry.runtime.files import write_json
 from quarry.runtime.provenance import collect_provenance, scrub
 from quarry.runtime.run_directory import RunDirectory
+from quarry.tasks.golden_tokens import check_golden_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +54,23 @@ def settle_contract(config: DictConfig) -> dict[str, object]:
     contract = read_contract(build(config.model).source())
     if contract is None:
         return {}
-    return apply_contract(config, contract, explicit=explicit_keys())
+    asked = OmegaConf.to_container(config.prompt, resolve=True)
+    differences = apply_contract(config, contract, explicit=explicit_keys())
+    if OmegaConf.to_container(config.prompt) != asked:
+        logger.info(
+            "The model's own prompt is used, as its contract says: %s. Another one has to stand on "
+            "the command line (prompt=NAME); one of an experiment does not count",
+            config.prompt.query,
+        )
+    return differences
 
 
 def build_model_parts(config: DictConfig) -> ModelParts:
     """Loads the tokeniser (not the weights) and checks it against the model's contract.
 
     Raises:
-        UserError: the end token is not the one that the model was trained with.
+        UserError: end token, rendered prompts or golden token ids are not those that the model was
+            saved with.
     """
     factory: BiEncoderFactory = build(config.model)
     tokenizer = factory.load_tokenizer()
@@ -67,9 +82,21 @@ def build_model_parts(config: DictConfig) -> ModelParts:
             "it was saved. Restore its tokenizer files."
         )
     text_tokenizer = TextTokenizer(tokenizer=tokenizer, prompt=build(config.prompt))
-    if contract is not None:
-        check_frames(contract, text_tokenizer, prompt=config.prompt, source=factory.source())
+    _check_copies(factory, text_tokenizer)
+    if contract is not None and has_own_prompt(contract, config.prompt):
+        check_frames(contract, text_tokenizer, source=factory.source())
+        check_golden_tokens(contract, text_tokenizer, source=factory.source())
     return ModelParts(factory=factory, tokenizer=text_tokenizer)
+
+
+def _check_copies(factory: BiEncoderFactory, tokenizer: TextTokenizer) -> None:
+    """Refuses a pooling over the second copy of texts that have none."""
+    copies = [frame.num_copies for frame in tokenizer.frames.values()]
+    if getattr(factory.pooling, "pools_last_copy", False) and min(copies) < 2:
+        raise UserError(
+            f"model/pooling={type(factory.pooling).__name__} looks at the second copy of a text, "
+            "and this prompt does not repeat texts. Use prompt=echo, or model/pooling=mean."
+        )
 
 
 def build_evaluator(config: DictConfig) -> Evaluator | None:

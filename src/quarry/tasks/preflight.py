@@ -10,10 +10,10 @@ from quarry.errors import UserError
 from quarry.models.factory import BiEncoderFactory, CannotLoadError
 
 
-def preflight(factory: BiEncoderFactory, *, is_trained: bool) -> None:
+def preflight(factory: BiEncoderFactory, *, is_trained: bool, on_cpu: bool = False) -> None:
     """Refuses a model that cannot be loaded, with the commands that could be run instead."""
     try:
-        factory.check(is_trained=is_trained)
+        factory.check(is_trained=is_trained, on_cpu=on_cpu)
     except CannotLoadError as error:
         commands = "".join(
             f"\n  {command_with(override)}   # {meaning}"

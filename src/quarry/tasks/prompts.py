@@ -44,7 +44,11 @@ def show_prompts(config: DictConfig, *, query: str, title: str, text: str) -> No
 def _rules(tokenizer: TextTokenizer) -> Text:
     prompt, frame = tokenizer.prompt, tokenizer.frames["query"]
     ends = [tokenizer.tokenizer.convert_ids_to_tokens(i) for i in frame.end_ids]
-    what = "text, template on top" if prompt.length_counts == "text" else "template and text"
+    what = {
+        "all": "template and text",
+        "text": "text, template on top",
+        "turn": "the user's turn, chat template on top",
+    }[prompt.length_counts]
     return Text(
         f"tokenizer: {tokenizer.tokenizer.name_or_path}\n"
         f"end token: {' '.join(ends) or 'none'}\n"

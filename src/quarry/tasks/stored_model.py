@@ -15,6 +15,7 @@ from quarry.models.backbones.huggingface import resolve_source
 from quarry.models.saved import CONTRACT_FILE, read_contract
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.parts import ModelParts, build_model_parts
+from quarry.tasks.preflight import preflight
 
 _FACTORY = {
     "_target_": "quarry.models.factory.BiEncoderFactory",
@@ -81,7 +82,9 @@ def open_stored_model(run: str | None, *, base_path: str | None) -> StoredModel:
         settings["base_path"] = base_path
     config = OmegaConf.create({"prompt": {}, "model": settings})
     apply_contract(config, contract, explicit=())
-    return StoredModel(home=home, folder=folder, contract=contract, parts=build_model_parts(config))
+    parts = build_model_parts(config)
+    preflight(parts.factory, is_trained=False, on_cpu=True)
+    return StoredModel(home=home, folder=folder, contract=contract, parts=parts)
 
 
 def _base(home: Path) -> dict[str, Any]:

@@ -11,7 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from helpers.models import letter_tokenizer, tiny_bi_encoder
-from quarry.config.contract import apply_contract, check_frames, contract_of, explicit_keys
+from quarry.config.contract import (
+    apply_contract,
+    check_frames,
+    contract_of,
+    explicit_keys,
+    has_own_prompt,
+)
 from quarry.config.instantiate import build
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
@@ -184,9 +190,21 @@ def test_a_tokenizer_that_renders_the_same_prompt_otherwise_is_refused() -> None
     stored = _written(config)
     changed = TextTokenizer(tokenizer=letter_tokenizer(has_bos=True), prompt=build(config.prompt))
     with pytest.raises(UserError, match=r"start_ids': \[1\].*contract says.*start_ids': \[\]"):
-        check_frames(stored, changed, prompt=config.prompt, source="DIR")
-    config.prompt.query = "Q:{text}"  # another prompt that was asked for is no damage
-    check_frames(stored, changed, prompt=config.prompt, source="DIR")
+        check_frames(stored, changed, source="DIR")
+
+
+def test_the_dtype_is_that_of_the_weights_not_auto() -> None:
+    config = _config()
+    config.model.dtype = "auto"
+    assert _written(config)["dtype"] == "float32"
+
+
+def test_a_prompt_that_was_asked_for_is_not_the_contracts() -> None:
+    config = _config()
+    stored = _written(config)
+    assert has_own_prompt(stored, config.prompt)
+    config.prompt.query = "Q:{text}"
+    assert not has_own_prompt(stored, config.prompt)
 
 
 def test_explicit_keys_are_those_of_the_command_line(

@@ -63,7 +63,8 @@ def test_only_a_document_has_a_title() -> None:
     [
         ({"max_query_length": 0}, r"prompt\.max_query_length=0"),
         ({"assistant": "The word is"}, r"no effect without prompt\.is_chat=true"),
-        ({"length_counts": "words"}, r"prompt\.length_counts='words': all or text"),
+        ({"length_counts": "words"}, r"prompt\.length_counts='words': all, text or turn"),
+        ({"length_counts": "turn"}, r"length_counts=turn counts what the user says in a chat"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(settings: dict, message: str) -> None:

@@ -103,6 +103,23 @@ def test_lengths_of_the_text_alone_leave_the_template_on_top(length: int, num_co
     assert ids == [*letter_ids("Q:" + f"{text}is:" * num_copies), EOS]
 
 
+@pytest.mark.parametrize("length", range(3, 9))
+def test_lengths_of_the_turn_count_what_stands_before_the_text(length: int) -> None:
+    tokenizer = letter_tokenizer()
+    tokenizer.chat_template = "be good {{ messages[0].content }} bye"
+    prompt = Prompt(query="Q:{text}", is_chat=True, max_query_length=length, length_counts="turn")
+    (ids,) = ids_of(["abcde"], tokenizer=tokenizer, prompt=prompt)
+    assert ids == [*letter_ids("begoodQ:" + "abcde"[: length - 2] + "bye"), EOS]
+
+
+def test_a_turn_that_leaves_no_room_is_refused() -> None:
+    tokenizer = letter_tokenizer()
+    tokenizer.chat_template = "{{ messages[0].content }} bye"
+    prompt = Prompt(query="Q:{text}", is_chat=True, max_query_length=2, length_counts="turn")
+    with pytest.raises(UserError, match=r"max_query_length=2 leaves no room .* Raise it to 3"):
+        TextTokenizer(tokenizer=tokenizer, prompt=prompt)
+
+
 @pytest.mark.parametrize("length", range(12, 26))
 def test_both_copies_are_cut_alike_and_the_second_is_marked(length: int) -> None:
     prompt = Prompt(query="Q:{text} again:{text}", max_query_length=length)

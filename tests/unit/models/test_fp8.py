@@ -184,7 +184,7 @@ def test_a_layer_compiles_without_a_break_for_all_numbers_of_tokens() -> None:
 
 
 def test_a_device_without_fp8_is_refused() -> None:
-    with pytest.raises(UserError, match=r"model\.linear=fp8 needs a CUDA device.*on cpu.*bf16"):
+    with pytest.raises(UserError, match=r"model\.linear=fp8 needs a CUDA device.*on cpu.*plain"):
         use_fp8(bi_encoder().backbone, is_trained_through=True)
 
 

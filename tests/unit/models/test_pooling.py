@@ -8,7 +8,6 @@ import torch
 
 from quarry.data.packing import pack
 from quarry.data.tokenization import TokenizedText
-from quarry.errors import UserError
 from quarry.models.pooling.base import Pooling
 from quarry.models.pooling.echo import Echo
 from quarry.models.pooling.last_token import LastToken
@@ -89,11 +88,6 @@ def test_echo_is_the_mean_of_the_last_copy(dtype: torch.dtype) -> None:
 def test_gradients_of_echo() -> None:
     inputs = states(torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: Echo()(x, echoed()), (inputs,))
-
-
-def test_echo_without_a_repeated_text_is_refused(tokens: TokenBatch) -> None:
-    with pytest.raises(UserError, match=r"does not repeat texts\. Use prompt=echo"):
-        Echo()(states(torch.float32), tokens)
 
 
 def test_mean_of_a_long_text_keeps_fp32_precision() -> None:

@@ -24,7 +24,7 @@ from quarry.models.backbones.replica_tokenizer import (
     stand_in_vocabulary,
     write_tokenizer,
 )
-from quarry.types import Query
+from quarry.types import Document, Query
 
 PROMPTS = Path(__file__).resolve().parents[3] / "conf" / "prompt"
 HELPFUL = "You are a helpful assistant."
@@ -142,6 +142,23 @@ def test_repllama_vl_is_a_users_turn_and_endoftext(real: Any) -> None:
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         "<|im_start|>user\nQuery:what is love<|im_end|>\n<|endoftext|>"
     )
+
+
+def test_repllama_vl_cuts_prefix_and_text_together_as_the_study_does(real: Any) -> None:
+    """There the turn is cut at 32 tokens before the chat template is put around it."""
+    tokenizer = real("qwen-vl")
+    text = "what is love and how do people who never met it learn " * 4
+    row = ids(tokenizer, "repllama_vl", text)
+    turn = tokenizer.decode(tokenizer.encode("Query:" + text)[:32])
+    message = [{"role": "user", "content": turn}]
+    rendered = tokenizer.apply_chat_template(message, tokenize=False) + "<|endoftext|>"
+    assert row == tokenizer.encode(rendered)
+
+
+def test_promptreps_keeps_the_space_of_a_missing_title(real: Any) -> None:
+    tokenize = TextTokenizer(tokenizer=real("qwen-vl"), prompt=prompt("promptreps"))
+    (row,) = tokenize([Document(document_id="1", text="Love is")], "document")
+    assert '\nPassage: " Love is". Use' in tokenize.tokenizer.decode(row.ids)
 
 
 def test_promptreps_of_r1_has_one_bos_and_no_system_line(real: Any) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from helpers.models import letter_tokenizer, tiny_bi_encoder
 from quarry.data.packing import pack
 from quarry.data.prompts import Prompt
-from quarry.data.tokenization import TextTokenizer, TokenIds
+from quarry.data.tokenization import TextTokenizer, TokenizedText
 from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
 from quarry.retrieval import encoder as encoder_module
@@ -129,7 +129,7 @@ class WatchedTokenizer(TextTokenizer):
         self.num_seen = 0
         self.has_seen_enough = threading.Event()
 
-    def __call__(self, items: Sequence[Query | Document], role: Role) -> list[TokenIds]:
+    def __call__(self, items: Sequence[Query | Document], role: Role) -> list[TokenizedText]:
         if any(item.text == self.stumbles_over for item in items):
             raise UserError(f"cannot read {self.stumbles_over!r}")
         self.num_seen += len(items)

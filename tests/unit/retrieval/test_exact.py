@@ -191,3 +191,13 @@ def test_scores_are_plain_fp32_numbers() -> None:
 def test_a_chunk_of_nothing_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"{name}=0 must be at least 1"):
         ExactIndex(**{name: 0})
+
+
+def test_scores_are_fp32_under_autocast() -> None:
+    """An evaluation within training runs in the precision of its steps: bf16 products would tie."""
+    torch.manual_seed(0)
+    queries, documents = (normalize(torch.randn(n, 16), dim=-1) for n in (3, NUM_DOCUMENTS))
+    expected = search(queries, documents, top_k=10)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = search(queries, documents, top_k=10)
+    assert_same(found, expected)

@@ -31,6 +31,8 @@ SECRETS = [
     "credentials",
 ]
 HARMLESS = [
+    "end_token",
+    "prompt.end_token",
     "max_tokens_per_batch",
     "tokens",
     "num_tokens",
@@ -44,6 +46,8 @@ HARMLESS = [
     "secretary",
     "password_length",
     "eos_token_id",
+    "prompt.end_token",
+    "begin_token",
 ]
 
 

@@ -53,10 +53,12 @@ def test_a_gradient_that_is_no_number_stops_before_the_update(tmp_path: Path) ->
     assert module.weight.item() == 1  # and no nan
 
 
-def test_in_an_accumulated_update_the_first_bad_loss_stops(tmp_path: Path) -> None:
+def test_a_bad_loss_anywhere_in_an_accumulated_update_stops_it(tmp_path: Path) -> None:
     stop = StopOnDivergence(checkpoint=tmp_path / "last.ckpt")
     with pytest.raises(TrainingDivergedError, match="at step 2"):
         fit(lambda w, x: w * x, [1, 1, math.nan, 1], stop, accumulate_grad_batches=2)
+    with pytest.raises(TrainingDivergedError, match="at step 2"):
+        fit(lambda w, x: w * x, [1, 1, 1, math.nan], stop, accumulate_grad_batches=2)
 
 
 def test_the_message_names_the_checkpoint_and_remedies(tmp_path: Path) -> None:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quarry.errors import UserError
 from quarry.types import TokenBatch
 
 
 class Echo:
     """The mean of the token states from the last copy of each text on, end token included.
 
-    It belongs to a prompt that repeats the text (prompt=echo).
-
-    Raises:
-        UserError: when called: the batch has no text that is repeated.
+    It belongs to a prompt that repeats the text (prompt=echo); with any other the last copy is the
+    whole text, which a task refuses before it loads the model.
     """
 
     sentence_transformers_mode = "mean"
@@ -23,11 +20,6 @@ class Echo:
 
     def __call__(self, token_states: Tensor, tokens: TokenBatch) -> Tensor:
         begins, ends = tokens.pool_starts.long(), tokens.cu_seqlens[1:].long()
-        if bool((begins == tokens.cu_seqlens[:-1]).all()):
-            raise UserError(
-                "model/pooling=echo averages over the second copy of a text, and this prompt does "
-                "not repeat texts. Use prompt=echo, or model/pooling=mean."
-            )
         # a segment for the first copy, which is dropped, and one for the second
         borders = torch.stack([begins, ends], dim=1).flatten()
         offsets = torch.cat([borders.new_zeros(1), borders])

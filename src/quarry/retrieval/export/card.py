@@ -71,5 +71,6 @@ def model_card(
 def _description(tokenizer: TextTokenizer, role: Role) -> str:
     """The frame and the length of one role, in words."""
     shown = tokenizer.frames[role].render("TEXT")
-    counted = "everything" if tokenizer.prompt.length_counts == "all" else "the text"
+    counts, frame = tokenizer.prompt.length_counts, tokenizer.frames[role]
+    counted = {"all": "everything", "text": "the text", "turn": f"`{frame.counted}TEXT`"}[counts]
     return f"`{shown!r}`, {counted} cut to {tokenizer.prompt.max_length(role)} tokens"

@@ -163,7 +163,8 @@ def frame_as_data(tokenizer: TextTokenizer, role: Role) -> dict[str, Any]:
         "start_ids": list(frame.start_ids),
         "end_ids": list(frame.end_ids),
         "max_length": tokenizer.prompt.max_length(role),
-        "counts_text": tokenizer.prompt.length_counts == "text",
+        "counts_text": tokenizer.prompt.length_counts != "all",
+        "counted": frame.counted,
     }
 
 

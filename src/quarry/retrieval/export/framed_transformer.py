@@ -22,7 +22,8 @@ class FramedTransformer(Transformer):
     Args:
         frames: by task ("query", "document"): `literals` stand before, between and after the copies
             of the text, `start_ids` and `end_ids` around all of it. `max_length` counts tokens: of
-            the text alone where `counts_text`, else of everything.
+            `counted` (the end of the first literal) and the text where `counts_text`, else of
+            everything.
         pools_last_copy: the pooling sees the last copy of the text and what follows, nothing else.
     """
 
@@ -100,15 +101,16 @@ class FramedTransformer(Transformer):
 
     def _cut(self, text: str, frame: dict[str, Any]) -> str:
         """The longest head of the text, in whole tokens, that there is room for."""
-        literals, budget, offsets = frame["literals"], self._budget(frame), self._offsets(text)
-        num_copies = len(literals) - 1
+        literals, budget, counted = frame["literals"], self._budget(frame), frame["counted"]
+        offsets, num_copies = self._offsets(counted + text), len(literals) - 1
         room = frame["max_length"]
         if not frame["counts_text"]:
             template = self._encode(["".join(literals)])[0] if any(literals) else []
             room = (budget - len(template)) // num_copies
         room = min(room, len(offsets))
         while room > 0:
-            head = text if room == len(offsets) else text[: offsets[room][0]]
+            end = len(counted + text) if room == len(offsets) else offsets[room][0]
+            head = text[: max(0, end - len(counted))]
             if frame["counts_text"]:
                 return head
             # tokens merge across the border of text and template, so the parts do not add up

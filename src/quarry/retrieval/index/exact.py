@@ -138,10 +138,11 @@ class ExactIndex:
 
 def inner_products(queries: Tensor, documents: Tensor) -> Tensor:
     """Scores [num_queries, num_documents], fp32 from sums in fp32."""
-    if queries.is_cuda and queries.dtype == documents.dtype in (torch.bfloat16, torch.float16):
-        return torch.mm(queries, documents.T, out_dtype=torch.float32)
-    with _full_fp32():
-        return queries.float() @ documents.float().T
+    with torch.autocast(device_type=queries.device.type, enabled=False):
+        if queries.is_cuda and queries.dtype == documents.dtype in (torch.bfloat16, torch.float16):
+            return torch.mm(queries, documents.T, out_dtype=torch.float32)
+        with _full_fp32():
+            return queries.float() @ documents.float().T
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ class TrainingDivergedError(UserError):
 
 
 class StopOnDivergence(pl.Callback):
-    """Checks the loss before the backward pass and the gradient norm before each update.
+    """Checks the losses and the gradient norm before each update.
 
-    The weights, and so the last checkpoint, are still those of the last good step. The gradient
-    norm (before clipping) is logged as `train/gradient_norm`.
+    The weights, and so the last checkpoint, are still those of the last good step. All numbers of
+    an update are looked at together: on a GPU each look waits for all that was launched. The
+    gradient norm (before clipping) is logged as `train/gradient_norm`.
 
     Args:
         checkpoint: named in the message.
@@ -29,20 +31,25 @@ class StopOnDivergence(pl.Callback):
 
     def __init__(self, *, checkpoint: str | Path) -> None:
         self.checkpoint = Path(checkpoint)
+        self._losses: list[Tensor] = []
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
-        if not torch.isfinite(loss):
-            raise TrainingDivergedError(self._message("loss", loss.item(), trainer.global_step))
+        self._losses.append(loss.detach())
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm):
-            message = self._message("gradient norm", norm.item(), trainer.global_step)
+        losses, self._losses = self._losses, []
+        *found, found_norm = torch.stack([*losses, norm.to(losses[0])]).tolist()
+        for loss in found:
+            if not math.isfinite(loss):
+                raise TrainingDivergedError(self._message("loss", loss, trainer.global_step))
+        if not math.isfinite(found_norm):
+            message = self._message("gradient norm", found_norm, trainer.global_step)
             raise TrainingDivergedError(message)
         pl_module.log("train/gradient_norm", norm)
 

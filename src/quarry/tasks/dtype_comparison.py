@@ -1,0 +1,94 @@
+"""What fewer bits cost: the same model once more in a plain dtype, embedding beside embedding."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from quarry.evaluation.benchmark import Benchmark
+from quarry.retrieval.encoder import Encoder
+
+NUM_COMPARED = 1000
+"""Queries, and documents, of each set whose embeddings are compared: the first ones."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """Cosines between the two embeddings of the same texts of one set."""
+
+    name: str
+    num_texts: int
+    mean: float
+    smallest: float
+
+
+class EmbeddingSample(pl.Callback):
+    """Keeps the embeddings of the first texts of every set, made at the end of a test.
+
+    Attributes:
+        embeddings: set name -> [num_texts, dim], queries first.
+    """
+
+    def __init__(
+        self, *, benchmark: Benchmark, build_encoder: Callable[[torch.nn.Module], Encoder]
+    ) -> None:
+        self.benchmark = benchmark
+        self.build_encoder = build_encoder
+        self.embeddings: dict[str, Tensor] = {}
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        encoder = self.build_encoder(pl_module.model)
+        for benchmark_set in self.benchmark.sets:
+            data = benchmark_set.data
+            queries = list(islice(data.queries, NUM_COMPARED))
+            documents = list(islice(data.corpus, NUM_COMPARED))
+            self.embeddings[benchmark_set.name] = torch.cat(
+                [encoder.encode(queries, "query"), encoder.encode(documents, "document")]
+            )
+
+
+def in_plain_dtype(config: DictConfig, dtype: str) -> DictConfig:
+    """The configuration of the same model with plain products in that dtype."""
+    other = copy.deepcopy(config)
+    other.model.linear = "plain"
+    other.model.dtype = dtype
+    return other
+
+
+def agreements(
+    embeddings: Mapping[str, Tensor], references: Mapping[str, Tensor]
+) -> list[Agreement]:
+    """How far the embeddings of each set agree with the reference's."""
+    found = []
+    for name, reference in references.items():
+        cosines = cosine_similarity(embeddings[name].double(), reference.double(), dim=-1)
+        found.append(
+            Agreement(
+                name=name,
+                num_texts=len(cosines),
+                mean=float(cosines.mean()),
+                smallest=float(cosines.min()),
+            )
+        )
+    return found
+
+
+def agreement_lines(found: Sequence[Agreement], dtype: str) -> str:
+    return "\n".join(
+        f"{entry.name}: cosine to {dtype} mean {entry.mean:.5f}, smallest {entry.smallest:.5f} "
+        f"({entry.num_texts} texts)"
+        for entry in found
+    )
+
+
+def as_document(found: Sequence[Agreement], dtype: str) -> dict[str, object]:
+    """For the run directory's dtype_comparison.json."""
+    return {"dtype": dtype, "sets": [asdict(entry) for entry in found]}
