@@ -87,7 +87,6 @@ def test_slow_libraries_load_in_functions_or_in_the_one_file_that_is_about_them(
     slow = {"wandb", "bm25s", "deepspeed", "matplotlib", "datasets", "sentence_transformers"}
     found = {str(path.relative_to(SOURCE)): slow & loaded_with(path) for path in FILES}
     assert {file: names for file, names in found.items() if names} == {
-        "retrieval/bm25.py": {"bm25s"},
         "retrieval/export/framed_transformer.py": {"sentence_transformers"},
     }
 
