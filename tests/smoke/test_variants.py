@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file
 
 from helpers.commands import ROOT
+from helpers.replicas import VARIANTS
 from quarry.config.schema import register_schemas
 from quarry.errors import UserError
 from quarry.tasks.evaluate import evaluate
@@ -22,16 +23,6 @@ from quarry.tasks.export import export
 from quarry.tasks.train import train
 from quarry.tasks.verify import verify
 
-VARIANTS = (
-    "qwen-base",
-    "qwen-instruct",
-    "qwen-coder",
-    "qwen-coder-instruct",
-    "qwen-math",
-    "qwen-math-instruct",
-    "qwen-r1",
-    "qwen-vl",
-)
 QUERIES = ("read a line", "write a line", "close the file", "open a socket", "sort a list")
 
 
