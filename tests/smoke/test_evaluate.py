@@ -93,6 +93,29 @@ def test_no_model_no_folder_and_a_wrong_option_each_say_what_to_do(command: Run)
     assert "hybrid" in message
 
 
+def test_without_the_hub_a_published_model_names_what_would_run(command: Run) -> None:
+    message = refused(command, "eval.py", "model=qwen-coder", "logger=none")
+    assert "'Qwen/Qwen2.5-Coder-7B'" in message
+    for remedy in ("model.path=DIR", "model.size=tiny"):
+        assert f"python eval.py model=qwen-coder logger=none {remedy}" in message
+
+
+def test_prompts_are_shown_token_by_token_and_nothing_else_happens(
+    trained: tuple[Path, Result], command: Run, environment: dict[str, str]
+) -> None:
+    run, _ = trained
+    before = sorted(Path(environment["QUARRY_RUNS"]).rglob("*"))
+    result = command(
+        "eval.py", "task=prompts", f"model.path={run}", "prompt=repllama", "task.query=read a line"
+    )
+    assert result.code == 0, result.err
+    assert "end token: <|endoftext|>" in result.out
+    assert "lengths: query 32, document 156 tokens of template and text" in result.out
+    assert "query:read" in result.out.replace(" ", "")  # the tokenizer lower-cases
+    assert "passage that is cut: 156 tokens" in result.out
+    assert sorted(Path(environment["QUARRY_RUNS"]).rglob("*")) == before
+
+
 def test_damaged_data_is_named_by_file_and_line(command: Run, beir: Path, tmp_path: Path) -> None:
     spoilt = tmp_path / "spoilt"
     shutil.copytree(beir / "one", spoilt)
