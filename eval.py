@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from quarry.config.schema import register_schemas
 from quarry.runtime.entry import shows_user_errors
+from quarry.runtime.run_directory import removed_if_empty
 
 register_schemas()
 
@@ -13,7 +14,8 @@ register_schemas()
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
 def main(config: DictConfig) -> object:
     """Runs the chosen task (conf/task) and returns its result, for sweepers."""
-    return instantiate(config.task)(config)
+    with removed_if_empty(config.paths.run_dir):
+        return instantiate(config.task)(config)
 
 
 if __name__ == "__main__":

@@ -93,8 +93,12 @@ def test_no_model_no_folder_and_a_wrong_option_each_say_what_to_do(command: Run)
     assert "hybrid" in message
 
 
-def test_without_the_hub_a_published_model_names_what_would_run(command: Run) -> None:
-    message = refused(command, "eval.py", "model=qwen-coder", "logger=none")
+def test_without_the_hub_a_published_model_names_what_would_run(
+    command: Run, tmp_path: Path
+) -> None:
+    run = f"hydra.run.dir={tmp_path / 'run'}"
+    message = refused(command, "eval.py", "model=qwen-coder", "logger=none", run)
+    assert not (tmp_path / "run").exists()
     assert "'Qwen/Qwen2.5-Coder-7B'" in message
     for remedy in ("model.path=DIR", "model.size=tiny"):
         assert f"python eval.py model=qwen-coder logger=none {remedy}" in message

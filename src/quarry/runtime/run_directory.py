@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,3 +78,14 @@ class RunDirectory:
     @property
     def log(self) -> Path:
         return self.path / "run.log"
+
+
+@contextlib.contextmanager
+def removed_if_empty(path: str | Path) -> Iterator[None]:
+    """Takes back the directory that Hydra made for a job which then left nothing in it."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # it holds something, or is the working directory
+            Path(path).rmdir()
+        raise

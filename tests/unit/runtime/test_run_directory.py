@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from quarry.errors import MissingPathError, UserError
-from quarry.runtime.run_directory import RunDirectory
+from quarry.runtime.run_directory import RunDirectory, removed_if_empty
 
 
 def test_create_makes_the_folder_and_keeps_what_is_no_run(tmp_path: Path) -> None:
@@ -68,3 +68,22 @@ def test_names_are_fixed() -> None:
         "/run/metrics.json",
         "/run/run.log",
     ]
+
+
+@pytest.mark.parametrize("has_file", [True, False])
+def test_a_job_that_failed_before_it_wrote_leaves_no_directory(
+    tmp_path: Path, has_file: bool
+) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    if has_file:
+        (path / "config.yaml").touch()
+    with pytest.raises(KeyError), removed_if_empty(path):
+        raise KeyError
+    assert path.exists() == has_file
+
+
+def test_the_directory_of_a_job_that_ended_well_stays(tmp_path: Path) -> None:
+    with removed_if_empty(tmp_path):
+        pass
+    assert tmp_path.exists()
