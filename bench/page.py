@@ -105,7 +105,7 @@ def main() -> None:
     if arguments.profile is not None:
         content["profile"] = arguments.profile.read_text(encoding="utf-8")
     write_json(SOURCE, content)
-    write_text(PAGE, page(content))
+    write_text(PAGE, page(json.loads(SOURCE.read_text(encoding="utf-8"))))  # in the file's order
 
 
 if __name__ == "__main__":

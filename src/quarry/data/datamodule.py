@@ -12,7 +12,7 @@ from quarry.data.collation import RetrievalCollator
 from quarry.data.sampler import ResumableLoader, TrainBatchSampler
 from quarry.data.tokenization import TextTokenizer
 from quarry.data.train_dataset import TrainDataset
-from quarry.types import TrainExample
+from quarry.types import RetrievalBatch, TrainExample
 
 
 class RetrievalDataModule(pl.LightningDataModule):
@@ -59,6 +59,11 @@ class RetrievalDataModule(pl.LightningDataModule):
         by_epochs = None if max_epochs in (None, -1) else max_epochs * num_per_epoch
         limits = [limit for limit in (by_epochs, max_steps) if limit not in (None, -1)]
         return min(limits)
+
+    def transfer_batch_to_device(
+        self, batch: RetrievalBatch, device: torch.device, dataloader_idx: int
+    ) -> RetrievalBatch:
+        return batch.to(device, non_blocking=True)  # from pinned memory: the CPU need not wait
 
     def train_dataloader(self) -> ResumableLoader:
         return ResumableLoader(

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -67,13 +66,6 @@ class RetrievalModule(pl.LightningModule):
             # transformers hands out models in eval mode; Lightning keeps the mode it finds
             self.model.train(stage == "fit")
             self.model.prepare(num_texts=self._num_training_texts)
-
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        if isinstance(batch, RetrievalBatch):  # pinned, so that the CPU need not wait
-            return batch.to(device, non_blocking=True)
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def training_step(self, batch: RetrievalBatch, batch_idx: int) -> Tensor:
         assert self._loss is not None, "a module without a loss evaluates only"
