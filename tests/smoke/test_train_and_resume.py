@@ -241,3 +241,18 @@ def test_training_goes_on_from_a_saved_model_under_its_contract(
     assert new == old  # mean pooling and short texts, not the defaults of model=local
     trained_before = dict(e.split("=") for e in first.last_line.split()[1:])["trained"]
     assert f"untrained={trained_before}" in result.last_line
+
+
+def test_without_a_benchmark_a_run_trains_and_says_its_last_loss(
+    command: Callable[..., Result], tmp_path: Path
+) -> None:
+    run = tmp_path / "unmeasured"
+    small = [override for override in SMALL if not override.startswith("benchmark.")]
+    result = command(
+        "train.py", *small, "benchmark=none", "logger=none", "trainer.max_steps=2",
+        f"hydra.run.dir={run}",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert re.fullmatch(r"loss=\d\.\d{4}", result.last_line)
+    assert (run / "model" / "quarry_contract.json").exists()
+    assert not (run / "metrics.json").exists()

@@ -95,7 +95,8 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
             config, run.model, factory=parts.factory, model=module.model, tokenizer=parts.tokenizer
         )
         if evaluator is None or evaluation is None:
-            return finish_unevaluated(losses, run=run)
+            last = trainer.callback_metrics.get("train/loss")
+            return finish_unevaluated(None if last is None else float(last), run=run)
         reports.append(hybrid_report(evaluator, reports))
         return finish(reports, evaluator, evaluation, losses, run=run, loggers=loggers)
 
@@ -128,11 +129,11 @@ def build_evaluation(
     )
 
 
-def finish_unevaluated(losses: LossHistory, *, run: RunDirectory) -> dict[str, float]:
-    """Where to find a model that nobody measured; returns its last training loss."""
-    summary = {"train/loss": losses.points[-1][1]} if losses.points else {}
-    shown = " ".join(f"loss={value:.4f}" for value in summary.values()) or "loss=unknown"
-    show(f"Run directory: {run.path}", result_line=shown)
+def finish_unevaluated(last_loss: float | None, *, run: RunDirectory) -> dict[str, float]:
+    """Where to find a model that nobody measured; returns the training loss of its last update."""
+    summary = {} if last_loss is None else {"train/loss": last_loss}
+    shown = "unknown" if last_loss is None else f"{last_loss:.4f}"
+    show(f"Run directory: {run.path}", result_line=f"loss={shown}")
     return summary
 
 
