@@ -71,6 +71,20 @@ def test_the_checkpoint_holds_nothing_that_could_run_code(trained: tuple[Path, R
     assert state["global_step"] == 6
 
 
+def test_the_saved_model_carries_its_golden_texts_tokens_and_vectors(
+    trained: tuple[Path, Result],
+) -> None:
+    run, _ = trained
+    contract = json.loads((run / "model" / "quarry_contract.json").read_text())
+    golden = contract["golden"]
+    vectors = load_file(run / "model" / "quarry_golden.safetensors")["embeddings"]
+    assert len(golden["texts"]) == len(golden["token_ids"]) == len(vectors) == 8
+    assert {entry["role"] for entry in golden["texts"]} == {"query", "document"}
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(8))
+    assert contract["temperature"] == 0.05
+    assert contract["dtype"] == "float32"
+
+
 def test_wandb_is_offline_and_holds_one_run(trained: tuple[Path, Result]) -> None:
     run, _ = trained
     assert len(list((run / "wandb").glob("offline-run-*/run-*.wandb"))) == 1

@@ -47,6 +47,14 @@ def name_of(item: Query | Document) -> str:
     return item.query_id if isinstance(item, Query) else item.document_id
 
 
+def golden_texts() -> list[dict[str, str]]:
+    """The golden texts as plain data, for whoever replays them elsewhere."""
+    return [
+        {"role": role_of(item), "title": getattr(item, "title", ""), "text": item.text}
+        for item in GOLDEN
+    ]
+
+
 def golden_token_ids(tokenizer: TextTokenizer) -> list[list[int]]:
     """The token ids of each golden text."""
     return [text.ids.tolist() for text in _tokenized(tokenizer)]

@@ -16,7 +16,7 @@ from quarry.models.bi_encoder import BiEncoder
 from quarry.models.factory import BiEncoderFactory
 from quarry.models.memory import memory_need
 from quarry.models.saved import GOLDEN_FILE, describe_base, save_model
-from quarry.retrieval.golden import golden_embeddings, golden_token_ids
+from quarry.retrieval.golden import golden_embeddings, golden_texts, golden_token_ids
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,11 @@ def save_trained_model(
         base=describe_base(base, revision=factory.revision, commit=model.commit),
     )
     dtype = _golden_dtype(model)
-    contract["golden"] = {"dtype": dtype, "token_ids": golden_token_ids(tokenizer)}
+    contract["golden"] = {
+        "dtype": dtype,
+        "texts": golden_texts(),
+        "token_ids": golden_token_ids(tokenizer),
+    }
 
     def add_golden(scratch: Path) -> None:
         _write_golden(scratch, factory=factory, dtype=dtype, model=model, tokenizer=tokenizer)
