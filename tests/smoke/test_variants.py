@@ -162,3 +162,13 @@ def test_a_comparison_of_dtypes_reports_both_and_how_far_they_agree(
     (found,) = json.loads((tmp_path / "run" / "dtype_comparison.json").read_text())["sets"]
     assert found["num_texts"] == 2 * len(QUERIES)
     assert 0.99 < found["smallest"] <= found["mean"] < 1 - 1e-7
+
+
+def test_a_comparison_of_dtypes_is_refused_where_nothing_is_embedded(
+    data: Path, tmp_path: Path
+) -> None:
+    config = configured(
+        "eval", data, tmp_path / "run", "retriever=bm25", "evaluation.compare_dtype=bf16"
+    )
+    with pytest.raises(UserError, match=r"compare_dtype=bf16 has no effect with retriever=bm25"):
+        evaluate(config)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from quarry.data.train_examples import TableExamples, read_train_jsonl
 from quarry.errors import UserError
+from quarry.runtime.hub import settle_offline
 
 HUB_ID = "Tevatron/msmarco-passage-aug"
 HUB_FILE = "train.jsonl.gz"
@@ -30,6 +31,7 @@ def _download() -> str:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    settle_offline()
     try:
         return hf_hub_download(HUB_ID, HUB_FILE, repo_type="dataset")
     except (HfHubHTTPError, OSError, ValueError) as error:

@@ -56,6 +56,11 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     evaluator = build_evaluator(config)
     if evaluator is None:
         raise UserError("benchmark=none leaves nothing to evaluate: choose another, see --help.")
+    if config.evaluation.compare_dtype is not None and not retriever.uses_encoder:
+        raise UserError(
+            f"evaluation.compare_dtype={config.evaluation.compare_dtype} has no effect with "
+            f"retriever={retriever.name}, which embeds nothing. Leave it out."
+        )
     differences = {}
     if retriever.uses_encoder:
         differences = settle_contract(config)

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from quarry.errors import MissingPathError, UserError
-from quarry.models.backbones.hub import settle_offline
+from quarry.runtime.hub import settle_offline
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 from huggingface_hub import constants
 
-from quarry.models.backbones.hub import PROXIES, settle_offline
+from quarry.runtime.hub import PROXIES, settle_offline
 
 
 @pytest.fixture(autouse=True)
