@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from statistics import fmean
 from typing import Literal, TypeVar
 
 import torch
@@ -167,6 +168,8 @@ class SetResult:
         run: the ranking that was scored.
         num_queries, num_documents: size of the collection.
         convention: the rules that the numbers were made under, as plain data.
+        group: what the collection is a part of, where parts count as one: the twelve forums of
+            CQADupStack, the languages of CodeSearchNet.
     """
 
     name: str
@@ -176,18 +179,28 @@ class SetResult:
     num_queries: int
     num_documents: int
     convention: Mapping[str, object] = field(default_factory=dict)
+    group: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """The results of one retriever over a benchmark, in the order of its sets."""
+    """The results of one retriever over a benchmark, in the order of its sets.
+
+    Attributes:
+        failures: collection -> why there is no result for it.
+    """
 
     retriever: str
     results: tuple[SetResult, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def mean(self, measure: str) -> float:
-        """Unweighted mean over the sets."""
-        return sum(result.metrics[measure] for result in self.results) / len(self.results)
+        """Unweighted mean over the sets; those of a group count as one, with their mean."""
+        groups: dict[str, list[float]] = {}
+        for result in self.results:
+            key = result.name if result.group is None else f"group {result.group}"
+            groups.setdefault(key, []).append(result.metrics[measure])
+        return fmean(fmean(values) for values in groups.values())
 
 
 _Batch = TypeVar("_Batch")
