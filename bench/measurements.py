@@ -121,10 +121,7 @@ def measurements(scale: Scale, *, has_gpu: bool) -> list[Measurement]:
         Measurement(name="train_7b_fp8", parts=(train.ours("ours_fp8", few, "model.linear=fp8"),)),
         Measurement(
             name="train_7b_same_memory",
-            parts=(
-                train.ours("checkpointing", few, "model.has_gradient_checkpointing=true"),
-                train.ours("chunks", few, "data.num_tokens_per_chunk=1536"),
-            ),
+            parts=(train.ours("ours", few, "model.has_gradient_checkpointing=true"),),
         ),
         Measurement(
             name="train_7b_16x16",

@@ -14,8 +14,11 @@ from torch.utils.data import DataLoader
 class OneNumber(pl.LightningModule):
     """Trains `weight`, from 1, by SGD at a rate of 0.5, on `loss(weight, batch)`."""
 
-    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(
+        self, loss: Callable[[Tensor, Tensor], Tensor], *, is_fused: bool | None = None
+    ) -> None:
         super().__init__()
+        self.is_fused = is_fused
         self.weight = torch.nn.Parameter(torch.ones(()))
         self.loss = loss
 
@@ -23,7 +26,7 @@ class OneNumber(pl.LightningModule):
         return self.loss(self.weight, batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.5)
+        return torch.optim.SGD(self.parameters(), lr=0.5, fused=self.is_fused)
 
 
 def loader_of(batches: Sequence[Any]) -> DataLoader[Any]:

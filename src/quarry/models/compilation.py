@@ -3,12 +3,16 @@
 Layers of one class share their code, so they share what it was compiled to; the number of tokens,
 of texts and the longest text's length are symbols in there. A new graph is made only for another
 situation: gradients on or off, and a first layer whose input asks for no gradient.
+
+Gradient checkpointing is left to the compiler: told to keep a layer's inputs alone, it computes
+again what the backward pass asks for, and not the layer's last product, which nothing does.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import nn
@@ -22,8 +26,9 @@ logger = logging.getLogger(__name__)
 def compile_layers(backbone: nn.Module, *, backend: str | Callable[..., Any] = "inductor") -> int:
     """Compiles each layer of `backbone` at its first call; returns how many layers there are.
 
-    To be called last: after adapters, their fast path and fp8. Where compiling fails all layers
-    run as they are, and one warning says why. Copies and pickles are of the plain layers.
+    To be called last: after adapters, their fast path, fp8 and gradient checkpointing. Where
+    compiling fails all layers run as they are, and one warning says why. Copies and pickles are of
+    the plain layers.
 
     Args:
         backend: as in `torch.compile`.
@@ -37,14 +42,18 @@ def compile_layers(backbone: nn.Module, *, backend: str | Callable[..., Any] = "
             f"model.compile=true: {type(backbone).__name__} has no layers to compile one by one. "
             "Use model.compile=false with this model."
         )
+    recomputes = any(layer.gradient_checkpointing for layer in layers)
     for layer in layers:
-        # not a wrapper around the layer: names of parameters, and checkpointing, stay as they are
+        # not a wrapper around the layer: names of parameters stay as they are
         layer.compile(backend=backend, dynamic=True)
-        layer._compiled_call_impl = _with_fallback(layer, layers)
+        layer._compiled_call_impl = _with_fallback(layer, layers, recomputes=recomputes)
+        layer.gradient_checkpointing = False
     return len(layers)
 
 
-def _with_fallback(layer: nn.Module, layers: Sequence[nn.Module]) -> Callable[..., Any]:
+def _with_fallback(
+    layer: nn.Module, layers: Sequence[nn.Module], *, recomputes: bool
+) -> Callable[..., Any]:
     from torch._dynamo import maybe_mark_dynamic
     from torch._dynamo.exc import TorchDynamoException
 
@@ -55,15 +64,24 @@ def _with_fallback(layer: nn.Module, layers: Sequence[nn.Module]) -> Callable[..
             # else a first batch with as many borders as a head has entries would tie the two
             maybe_mark_dynamic(cu_seqlens, 0)
         try:
-            return compiled(*args, **kwargs)
+            with _keeping_inputs_alone(recomputes):
+                return compiled(*args, **kwargs)
         except (TorchDynamoException, AssertionError) as error:  # dynamo raises both
             for each in layers:
                 each._compiled_call_impl = None
+                each.gradient_checkpointing = recomputes
             logger.warning(
                 "The layers could not be compiled and run as they are, slower but the same. "
                 "model.compile=false does without the attempt. Reason: %s",
                 " ".join(str(error).split())[:300],
             )
-        return layer._call_impl(*args, **kwargs)
+        return layer(*args, **kwargs)
 
     return call
+
+
+def _keeping_inputs_alone(recomputes: bool) -> AbstractContextManager[Any]:
+    """What is compiled inside keeps nothing but its inputs for the backward pass, if it is to."""
+    from torch._functorch import config
+
+    return config.patch(activation_memory_budget=0.0) if recomputes else nullcontext()

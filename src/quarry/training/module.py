@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from quarry.models.bi_encoder import BiEncoder
 from quarry.training.grad_cache import GradCache
-from quarry.training.optim import parameter_groups
+from quarry.training.optim import leave_scaling_to_trainer, parameter_groups
 from quarry.types import LossOutput, RetrievalBatch, TokenBatch
 
 
@@ -101,7 +101,7 @@ class RetrievalModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         assert self._optimizer is not None
         assert self._scheduler is not None
-        optimizer = self._optimizer(parameter_groups(self.model))
+        optimizer = leave_scaling_to_trainer(self._optimizer(parameter_groups(self.model)))
         scheduler = self._scheduler(optimizer, num_training_steps=self._num_training_steps)
         return {
             "optimizer": optimizer,

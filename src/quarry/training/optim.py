@@ -23,6 +23,18 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
+def leave_scaling_to_trainer(optimizer: Optimizer) -> Optimizer:
+    """Lets gradients be clipped in mixed precision where a fused optimiser steps.
+
+    A fused optimiser offers to undo the scaling of fp16 losses itself, in its step. Gradients that
+    are clipped are unscaled before it, so Lightning refuses the two together, in bf16 too, which
+    scales nothing. Without the offer the trainer unscales, as for any other optimiser.
+    """
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return optimizer
+
+
 def linear_schedule(
     optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int
 ) -> LambdaLR:

@@ -61,6 +61,26 @@ def test_a_bad_loss_anywhere_in_an_accumulated_update_stops_it(tmp_path: Path) -
         fit(lambda w, x: w * x, [1, 1, 1, math.nan], stop, accumulate_grad_batches=2)
 
 
+@pytest.mark.parametrize("num_batches", [2, 3])
+def test_a_fused_optimiser_leaves_the_bad_update_out_and_the_run_stops_before_the_next(
+    tmp_path: Path, num_batches: int
+) -> None:
+    module = OneNumber(lambda weight, x: weight * x, is_fused=True)
+    trainer = quiet_trainer(StopOnDivergence(checkpoint=tmp_path / "last.ckpt"))
+    batches = [torch.tensor(x) for x in (1.0, math.nan, 1.0)[:num_batches]]
+    with pytest.raises(TrainingDivergedError, match="loss is nan at step 2"):
+        trainer.fit(module, loader_of(batches))
+    assert module.weight.item() == pytest.approx(0.5)  # the first update alone
+
+
+def test_a_healthy_run_with_a_fused_optimiser_is_left_alone(tmp_path: Path) -> None:
+    module = OneNumber(lambda weight, x: -3 * weight * x, is_fused=True)
+    trainer = quiet_trainer(StopOnDivergence(checkpoint=tmp_path / "last.ckpt"))
+    trainer.fit(module, loader_of([torch.tensor(1.0), torch.tensor(2.0)]))
+    assert module.weight.item() == pytest.approx(1 + 0.5 * 3 + 0.5 * 6)
+    assert trainer.callback_metrics["train/gradient_norm"].item() == pytest.approx(6)
+
+
 def test_the_message_names_the_checkpoint_and_remedies(tmp_path: Path) -> None:
     checkpoint = tmp_path / "last.ckpt"
     checkpoint.touch()
