@@ -53,7 +53,7 @@ ROWS = (
     ),
     Row(
         what="the same within their memory",
-        ours=(("train_7b_same_memory", "checkpointing"), ("train_7b_same_memory", "chunks")),
+        ours=(("train_7b_same_memory", "ours"),),
         reference=("train_7b", PEER),
         wanted_ratio=3.3,
         is_within_memory=True,

@@ -108,14 +108,14 @@ def test_ratios_shares_and_what_was_wanted() -> None:
     assert cells(content, "7B LoRA training, 8 x 16,")[3] == "2.50 † ✗"
 
 
-def test_within_their_memory_the_fastest_that_fits_counts() -> None:
+def test_within_their_memory_counts_what_fits() -> None:
     theirs = {"run": 0, "tokens_per_s": 4_000.0, "peak_gib": 24.0}
     fast = {"run": 0, "tokens_per_s": 15_000.0, "peak_gib": 24.5}
     slow = {"run": 0, "tokens_per_s": 14_000.0, "peak_gib": 20.0}
-    parts = {"train_7b": {PEER: theirs}, "train_7b_same_memory": {"chunks": fast}}
+    parts = {"train_7b": {PEER: theirs}, "train_7b_same_memory": {"ours": fast}}
     what = "the same within their memory"
     assert cells(result(parts), what)[1].startswith("not run: none fits: 24.5 GiB at least")
-    parts["train_7b_same_memory"]["checkpointing"] = slow
+    parts["train_7b_same_memory"]["ours"] = slow
     assert cells(result(parts), what)[1:4] == [
         "14,000 tokens/s", "4,000 tokens/s (sentence-transformers)", "**3.50**",
     ]  # fmt: skip

@@ -22,11 +22,10 @@ from quarry.models.adapters.fast_lora import (
     obstacle,
     use_fast_lora,
 )
-from quarry.models.adapters.lora_products import LoraProduct, merged_product, split_product
+from quarry.models.adapters.lora_products import lora_product
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.mean import Mean
 
-FORMS = pytest.mark.parametrize("product", [merged_product, split_product])
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 NUM_LAYERS = 2 * len(PROJECTIONS)
 TOKENS = pack([[5, 6, 7, 8], [9], list(range(20, 51))])
@@ -62,9 +61,9 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
     return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
 
 
-def assert_equal(model: PeftModel, *, product: LoraProduct, tolerance: float) -> FastLoraSummary:
+def assert_equal(model: PeftModel, *, tolerance: float) -> FastLoraSummary:
     expected, expected_grads = outputs_and_gradients(model)
-    summary = use_fast_lora(model, product=product)
+    summary = use_fast_lora(model)
     embeddings, grads = outputs_and_gradients(model)
     assert relative(embeddings, expected) <= tolerance
     assert grads.keys() == expected_grads.keys()
@@ -76,36 +75,33 @@ def assert_equal(model: PeftModel, *, product: LoraProduct, tolerance: float) ->
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """One entry for each product on the fast path, while the split form is in use."""
+    """One entry for each product on the fast path, that is made."""
     from quarry.models.adapters import lora_products
 
     seen: list[str] = []
-    apply = lora_products._Split.apply
+    apply = lora_products._LoraProduct.apply
 
     def counting(*args: Any) -> Tensor:
         seen.append("split")
         return apply(*args)
 
-    monkeypatch.setattr(lora_products._Split, "apply", counting)
+    monkeypatch.setattr(lora_products._LoraProduct, "apply", counting)
     return seen
 
 
-@FORMS
 @pytest.mark.parametrize("rank_stabilised", [False, True])
-def test_fp64_equals_peft(product: LoraProduct, rank_stabilised: bool) -> None:
+def test_fp64_equals_peft(rank_stabilised: bool) -> None:
     model = peft_model(use_rslora=rank_stabilised)
-    summary = assert_equal(model, product=product, tolerance=1e-9)
+    summary = assert_equal(model, tolerance=1e-9)
     assert summary == FastLoraSummary(num_fast=NUM_LAYERS, reasons={})
 
 
-@FORMS
-def test_fp32_equals_peft(product: LoraProduct) -> None:
+def test_fp32_equals_peft() -> None:
     # sums in another order through two layers
-    assert_equal(peft_model(dtype=torch.float32), product=product, tolerance=2e-5)
+    assert_equal(peft_model(dtype=torch.float32), tolerance=2e-5)
 
 
-@FORMS
-def test_bf16_is_as_close_to_fp64_as_peft_is(product: LoraProduct) -> None:
+def test_bf16_is_as_close_to_fp64_as_peft_is() -> None:
     """peft computes the update in fp32, we in bf16; the trunk's own bf16 outweighs that.
 
     Over several seeds all embeddings are off by 0.7 to 2.1 % (peft's: 0.9 to 1.6 %) and all
@@ -115,7 +111,7 @@ def test_bf16_is_as_close_to_fp64_as_peft_is(product: LoraProduct) -> None:
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     exact, exact_grads = outputs_and_gradients(copy.deepcopy(model).double())
     theirs, their_grads = outputs_and_gradients(model)
-    use_fast_lora(model, product=product)
+    use_fast_lora(model)
     ours, our_grads = outputs_and_gradients(model)
     assert relative(ours, exact) <= 1.5 * relative(theirs, exact)
     assert {gradient.dtype for gradient in our_grads.values()} == {torch.float32}
@@ -126,7 +122,7 @@ def test_bf16_is_as_close_to_fp64_as_peft_is(product: LoraProduct) -> None:
     assert relative(ours, exact) <= 1.5 * relative(theirs, exact)
 
 
-def test_the_split_form_keeps_updates_that_bf16_weights_cannot_hold() -> None:
+def test_updates_are_kept_that_bf16_weights_cannot_hold() -> None:
     torch.manual_seed(0)
     weight, x = torch.ones(16, 16).bfloat16(), torch.randn(8, 16).bfloat16()
     small: dict[str, Any] = {
@@ -138,22 +134,20 @@ def test_the_split_form_keeps_updates_that_bf16_weights_cannot_hold() -> None:
     }
     x = x - x.mean(dim=1, keepdim=True)  # so that the product with ones does not hide the update
     plain = x @ weight.t()
-    assert torch.equal(merged_product(x, **small), plain)
-    update = (split_product(x, **small) - plain).float()
+    merged = (weight + small["lora_b"] @ small["lora_a"]).bfloat16()
+    assert torch.equal(merged, weight)
+    update = (lora_product(x, **small) - plain).float()
     assert relative(update, 1e-3 * x.float()) < 0.3
 
 
-@FORMS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_autocast_computes_in_its_dtype_and_gradients_keep_theirs(
-    product: LoraProduct, dtype: torch.dtype
-) -> None:
+def test_autocast_computes_in_its_dtype_and_gradients_keep_theirs(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     x = torch.randn(6, 8, dtype=dtype, requires_grad=True)
     weight, bias = torch.randn(5, 8, dtype=dtype), torch.randn(5, dtype=dtype)
     a, b = torch.randn(2, 8, requires_grad=True), torch.randn(5, 2, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = product(x, weight=weight, bias=bias, lora_a=a, lora_b=b, scaling=2.0)
+        y = lora_product(x, weight=weight, bias=bias, lora_a=a, lora_b=b, scaling=2.0)
     y.float().sum().backward()
     assert y.dtype == torch.bfloat16
     assert (x.grad.dtype, a.grad.dtype, b.grad.dtype) == (dtype, torch.float32, torch.float32)
@@ -161,8 +155,7 @@ def test_autocast_computes_in_its_dtype_and_gradients_keep_theirs(
     assert relative(y.detach(), expected.detach() + bias.double()) < 1e-2
 
 
-@FORMS
-def test_only_the_four_inputs_are_kept_for_the_backward_pass(product: LoraProduct) -> None:
+def test_only_the_four_inputs_are_kept_for_the_backward_pass() -> None:
     x, weight = torch.randn(6, 8, requires_grad=True), torch.randn(5, 8)
     a, b = torch.randn(2, 8, requires_grad=True), torch.randn(5, 2, requires_grad=True)
     kept: list[int] = []
@@ -172,12 +165,11 @@ def test_only_the_four_inputs_are_kept_for_the_backward_pass(product: LoraProduc
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack_hook, lambda tensor: tensor):
-        product(x, weight=weight, bias=torch.zeros(5), lora_a=a, lora_b=b, scaling=2.0)
+        lora_product(x, weight=weight, bias=torch.zeros(5), lora_a=a, lora_b=b, scaling=2.0)
     assert set(kept) == {tensor.data_ptr() for tensor in (x, weight, a, b)}
 
 
-@FORMS
-def test_a_compiler_does_not_keep_merged_weights(product: LoraProduct) -> None:
+def test_a_compiler_does_not_keep_merged_weights() -> None:
     """Forward and backward are compiled as one graph: equal expressions would be shared."""
     x, weight = torch.randn(6, 64, requires_grad=True), torch.randn(80, 64)
     a, b = torch.randn(2, 64, requires_grad=True), torch.randn(80, 2, requires_grad=True)
@@ -188,7 +180,7 @@ def test_a_compiler_does_not_keep_merged_weights(product: LoraProduct) -> None:
         return tensor
 
     def layer(x: Tensor, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return product(x, weight=weight, bias=None, lora_a=a, lora_b=b, scaling=2.0)
+        return lora_product(x, weight=weight, bias=None, lora_a=a, lora_b=b, scaling=2.0)
 
     compiled = torch.compile(layer, backend="aot_eager_decomp_partition", fullgraph=True)
     with torch.autograd.graph.saved_tensors_hooks(pack_hook, lambda tensor: tensor):
@@ -201,16 +193,13 @@ def test_a_compiler_does_not_keep_merged_weights(product: LoraProduct) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-@FORMS
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_a_layer_compiles_without_a_break_for_all_numbers_of_tokens(
-    product: LoraProduct, backend: str
-) -> None:
+def test_a_layer_compiles_without_a_break_for_all_numbers_of_tokens(backend: str) -> None:
     model = peft_model()
     layer = model.base_model.model.layers[0].mlp.up_proj
     rows = [torch.randn(1, n, 32, dtype=torch.float64) for n in (3, 17, 8)]
     expected = [layer(x) for x in rows]
-    use_fast_lora(model, product=product)
+    use_fast_lora(model)
     torch._dynamo.reset()
     compiled = torch.compile(layer, backend=backend, dynamic=True, fullgraph=True)
     torch._dynamo.utils.counters.clear()
@@ -221,10 +210,9 @@ def test_a_layer_compiles_without_a_break_for_all_numbers_of_tokens(
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
-@FORMS
-def test_checkpointing_gives_the_same_gradients(product: LoraProduct) -> None:
+def test_checkpointing_gives_the_same_gradients() -> None:
     model = peft_model()
-    use_fast_lora(model, product=product)
+    use_fast_lora(model)
     layer = model.base_model.model.layers[0].mlp.down_proj
     x = torch.randn(1, 9, 64, dtype=torch.float64, requires_grad=True)
     inputs = (x, layer.lora_A["default"].weight, layer.lora_B["default"].weight)

@@ -17,7 +17,7 @@ from helpers.models import tiny_qwen
 from quarry.data.packing import pack
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import LoRA
-from quarry.models.adapters.lora_products import LoraProduct, merged_product, split_product
+from quarry.models.adapters.lora_products import lora_product
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.compilation import compile_layers
 from quarry.models.fp8 import (
@@ -108,12 +108,8 @@ def outcome(model: BiEncoder, lengths: list[int]) -> tuple[Tensor, Tensor]:
     return embeddings.detach(), torch.cat(grads)
 
 
-def merged(backbone: PeftModel) -> None:
-    use_fast_lora(backbone, product=merged_product)
-
-
-def split(backbone: PeftModel) -> None:
-    use_fast_lora(backbone, product=split_product)
+def plain(backbone: PeftModel) -> None:
+    use_fast_lora(backbone)
 
 
 def fp8(backbone: PeftModel) -> None:
@@ -124,7 +120,7 @@ def fp8(backbone: PeftModel) -> None:
 @pytest.mark.parametrize("is_compiled", [False, True])
 @pytest.mark.parametrize(
     ("prepare", "min_cosine"),
-    [(merged, 0.99), (split, 0.99), pytest.param(fp8, 0.95, marks=needs_fp8)],
+    [(plain, 0.99), pytest.param(fp8, 0.95, marks=needs_fp8)],
 )
 def test_lora_is_close_to_peft_for_all_sizes(
     prepare: Callable[[PeftModel], None],
@@ -149,8 +145,7 @@ def test_lora_is_close_to_peft_for_all_sizes(
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= (4 if is_compiled else 0)
 
 
-@pytest.mark.parametrize("product", [merged_product, split_product])
-def test_a_compiler_keeps_no_merged_weight(product: LoraProduct) -> None:
+def test_a_compiler_keeps_no_copy_of_the_weight() -> None:
     torch._dynamo.reset()
     settings = {"device": DEVICE, "dtype": torch.bfloat16}
     x, weight = torch.randn(64, 2048, **settings), torch.randn(4096, 2048, **settings)
@@ -158,7 +153,7 @@ def test_a_compiler_keeps_no_merged_weight(product: LoraProduct) -> None:
     b = torch.randn(4096, 16, device=DEVICE, requires_grad=True)
 
     def layer(x: Tensor) -> Tensor:
-        return product(x, weight=weight, bias=None, lora_a=a, lora_b=b, scaling=2.0)
+        return lora_product(x, weight=weight, bias=None, lora_a=a, lora_b=b, scaling=2.0)
 
     compiled = torch.compile(layer, dynamic=True, fullgraph=True)
     compiled(x.requires_grad_()).sum().backward()

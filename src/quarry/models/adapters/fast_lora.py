@@ -16,7 +16,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from quarry.models.adapters.lora_products import LoraProduct, fp8_product, split_product
+from quarry.models.adapters.lora_products import fp8_product, lora_product
 from quarry.models.fp8 import Fp8Linear
 
 
@@ -39,12 +39,8 @@ class FastLoraSummary:
         return f"{text}, the others peft's own: {', '.join(why)}" if why else text
 
 
-def use_fast_lora(backbone: nn.Module, *, product: LoraProduct = split_product) -> FastLoraSummary:
-    """Gives every plain LoRA layer of `backbone` the fast path; to be called once peft is on it.
-
-    Args:
-        product: which form of the arithmetic, see `lora_products`.
-    """
+def use_fast_lora(backbone: nn.Module) -> FastLoraSummary:
+    """Gives every plain LoRA layer of `backbone` the fast path; to be called once peft is on it."""
     reasons: Counter[str] = Counter()
     num_fast = 0
     for layer in backbone.modules():
@@ -55,7 +51,6 @@ def use_fast_lora(backbone: nn.Module, *, product: LoraProduct = split_product) 
             continue
         # another class, the same object: names, hooks, copies and pickles stay as they are
         layer.__class__ = FastLoraLinear
-        layer.product = product
         reason = obstacle(layer, is_planning=True)
         if reason is None:
             num_fast += 1
@@ -67,8 +62,6 @@ def use_fast_lora(backbone: nn.Module, *, product: LoraProduct = split_product) 
 class FastLoraLinear(LoraLinear):
     """A peft LoRA layer that takes the fast path whenever that is exact."""
 
-    product: LoraProduct
-
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or kwargs or obstacle(self) is not None:
             output: Tensor = super().forward(x, *args, **kwargs)
@@ -79,7 +72,7 @@ class FastLoraLinear(LoraLinear):
         scaling = self.scaling[name]
         if isinstance(base, Fp8Linear):
             return fp8_product(x, base=base, lora_a=lora_a, lora_b=lora_b, scaling=scaling)
-        return self.product(
+        return lora_product(
             x, weight=base.weight, bias=base.bias, lora_a=lora_a, lora_b=lora_b, scaling=scaling
         )
 

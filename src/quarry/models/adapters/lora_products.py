@@ -1,18 +1,17 @@
-"""The arithmetic of a LoRA layer in two forms, with one backward pass written by hand.
+"""The arithmetic of a LoRA layer, with a backward pass written by hand.
 
-Both compute y = x W^T + s (x A^T) B^T + bias for a frozen W [out, in] and trainable A [r, in] and
-B [out, r]. No gradient of W is ever formed, and x, W, A and B are all that is kept for the
-backward pass. x stays in its dtype: A and B, which peft may hold in fp32, are cast to it, and
-their gradients come back in their own dtype.
+y = x W^T + s (x A^T) B^T + bias for a frozen W [out, in] and trainable A [r, in] and B [out, r]. No
+gradient of W is ever formed, and x, W, A and B are all that is kept for the backward pass. x stays
+in its dtype: A and B, which peft may hold in fp32, are cast to it, and their gradients come back in
+their own dtype.
 
-`merged_product` is the faster one for many tokens. In half precision it is also the coarser one:
-W + s B A rounds to W wherever the update is below half a unit in the last place of W, about 0.2 %
-of it in bf16. `split_product` adds the update to the output instead and loses none of it.
+The update meets W's product, not W: in half precision W + s B A rounds to W wherever the update is
+below half a unit in the last place of W, about 0.2 % of it in bf16.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,54 +20,25 @@ from torch.nn.functional import linear
 from quarry.models.fp8 import Fp8Linear, Scaled, quantise, scaled_product
 
 
-class LoraProduct(Protocol):
+def lora_product(
+    x: Tensor,
+    *,
+    weight: Tensor,
+    bias: Tensor | None,
+    lora_a: Tensor,
+    lora_b: Tensor,
+    scaling: float,
+) -> Tensor:
     """x [..., in] through a frozen linear layer and its update, [..., out]."""
-
-    def __call__(
-        self,
-        x: Tensor,
-        *,
-        weight: Tensor,
-        bias: Tensor | None,
-        lora_a: Tensor,
-        lora_b: Tensor,
-        scaling: float,
-    ) -> Tensor: ...
-
-
-def merged_product(
-    x: Tensor,
-    *,
-    weight: Tensor,
-    bias: Tensor | None,
-    lora_a: Tensor,
-    lora_b: Tensor,
-    scaling: float,
-) -> Tensor:
-    """y = x (W + s B A)^T: one large product, with a matrix that is made anew at each call."""
-    y: Tensor = _Merged.apply(as_rows(x), weight, bias, lora_a, lora_b, scaling)
-    return y.view(*x.shape[:-1], -1)
-
-
-def split_product(
-    x: Tensor,
-    *,
-    weight: Tensor,
-    bias: Tensor | None,
-    lora_a: Tensor,
-    lora_b: Tensor,
-    scaling: float,
-) -> Tensor:
-    """y = x W^T + u B^T with u = s x A^T [num_tokens, r]: the update meets W's product, not W."""
-    y: Tensor = _Split.apply(as_rows(x), weight, bias, lora_a, lora_b, scaling)
+    y: Tensor = _LoraProduct.apply(as_rows(x), weight, bias, lora_a, lora_b, scaling)
     return y.view(*x.shape[:-1], -1)
 
 
 def fp8_product(
     x: Tensor, *, base: Fp8Linear, lora_a: Tensor, lora_b: Tensor, scaling: float
 ) -> Tensor:
-    """The split form over a base in fp8; the update stays in x's dtype."""
-    y: Tensor = _SplitFp8.apply(
+    """The same over a base in fp8; the update stays in x's dtype."""
+    y: Tensor = _Fp8LoraProduct.apply(
         as_rows(x),
         base.forward_values,
         base.forward_scale,
@@ -109,31 +79,7 @@ def lora_gradients(
     return v, (v.t() @ x).to(lora_a.dtype), (dy.t() @ u).to(lora_b.dtype)
 
 
-class _Merged(torch.autograd.Function):
-    @staticmethod
-    def forward(  # noqa: PLR0917 (autograd knows positions only)
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        lora_a: Tensor,
-        lora_b: Tensor,
-        scaling: float,
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight, lora_a, lora_b)
-        ctx.scaling = scaling
-        w, a, b = (matrix.to(x.dtype) for matrix in (weight, lora_a, lora_b))
-        merged = torch.addmm(w, b, a, alpha=scaling)
-        return linear(x, merged, None if bias is None else bias.to(x.dtype))
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        # not through a merged weight: a compiler, which sees both passes as one graph, would keep
-        # the forward's from one to the other, and with it a second copy of every layer's weight
-        return _backward(ctx, dy)
-
-
-class _Split(torch.autograd.Function):
+class _LoraProduct(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917 (autograd knows positions only)
         ctx: Any,
@@ -154,10 +100,15 @@ class _Split(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, dy)
+        x, weight, lora_a, lora_b = ctx.saved_tensors
+        v, da, db = lora_gradients(dy, x, lora_a=lora_a, lora_b=lora_b, scaling=ctx.scaling)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = _add_product(v @ lora_a.to(x.dtype), dy, weight.to(x.dtype))
+        return dx, None, None, da, db, None
 
 
-class _SplitFp8(torch.autograd.Function):
+class _Fp8LoraProduct(torch.autograd.Function):
     """One function for base and update: as two that share x, torch 2.11 compiles them to a
     gradient of x that lacks the base's share, without a word."""
 
@@ -190,15 +141,6 @@ class _SplitFp8(torch.autograd.Function):
             weight = Scaled(backward_values, backward_scale)
             dx = v @ lora_a.to(x.dtype) + scaled_product(quantise(dy), weight, dtype=x.dtype)
         return dx, None, None, None, None, None, da, db, None
-
-
-def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight, lora_a, lora_b = ctx.saved_tensors
-    v, da, db = lora_gradients(dy, x, lora_a=lora_a, lora_b=lora_b, scaling=ctx.scaling)
-    dx = None
-    if ctx.needs_input_grad[0]:
-        dx = _add_product(v @ lora_a.to(x.dtype), dy, weight.to(x.dtype))
-    return dx, None, None, da, db, None
 
 
 def _add_product(update: Tensor, left: Tensor, right: Tensor) -> Tensor:
