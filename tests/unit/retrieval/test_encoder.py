@@ -182,14 +182,15 @@ def test_an_interrupted_encode_leaves_no_thread_and_the_mode_restored() -> None:
 def test_batches_arrive_in_the_order_of_the_plan(expected: torch.Tensor) -> None:
     model = tiny_bi_encoder().train()
     seen: list[int] = []
-    with closing(
-        encoder(model=model, max_tokens_per_batch=24, window=5).encode_batches(
-            DOCUMENTS, "document"
-        )
-    ) as batches:
-        for rows, embeddings in batches:
-            seen += rows.tolist()
-            torch.testing.assert_close(embeddings, expected[rows], atol=TOLERANCE, rtol=0)
+    texts = encoder(model=model, max_tokens_per_batch=24, window=5)
+    with (
+        closing(texts.plan(DOCUMENTS, "document")) as plan,
+        closing(texts.encode_batches(plan, "document", num_texts=8)) as batches,
+    ):
+        for batch, embeddings in batches:
+            assert batch.start == len(seen)
+            seen += batch.rows.tolist()
+            torch.testing.assert_close(embeddings, expected[batch.rows], atol=TOLERANCE, rtol=0)
             assert not embeddings.is_inference()
             if len(seen) >= 6:
                 break
