@@ -199,6 +199,26 @@ def test_batches_arrive_in_the_order_of_the_plan(expected: torch.Tensor) -> None
     assert model.training
 
 
+def test_what_is_done_is_neither_tokenised_nor_planned() -> None:
+    tokenizer = WatchedTokenizer()
+    planned = list(watched(tokenizer).plan(DOCUMENTS, "document", is_done=lambda w: w.start == 0))
+    assert tokenizer.num_seen == 4
+    assert [(batch.start, batch.rows.tolist()) for batch in planned] == [(4, [4, 6, 7, 5])]
+
+
+def test_any_batches_of_a_plan_are_encoded_as_they_would_be_among_all() -> None:
+    texts = encoder(max_tokens_per_batch=24, window=5)
+    whole = {
+        batch.start: embeddings
+        for batch, embeddings in texts.encode_batches(
+            texts.plan(DOCUMENTS, "document"), "document", num_texts=8
+        )
+    }
+    some = list(texts.plan(DOCUMENTS, "document"))[::-2]
+    for batch, embeddings in texts.encode_batches(some, "document", num_texts=4):
+        assert torch.equal(embeddings, whole[batch.start])
+
+
 def with_memory_for(num_tokens: int) -> tuple[BiEncoder, list[int]]:
     """A model whose device holds so many tokens, and the sizes of the batches it has tried."""
     model = tiny_bi_encoder()

@@ -221,15 +221,14 @@ class Shelf:
             num_texts = sum(len(batch.rows) for batch in lost)
             self._report(
                 segment.folder,
-                f"the vectors of {num_texts:,} texts in {len(lost):,} batches are cut off, or not "
-                "what was written",
+                f"the vectors of {num_texts:,} texts are cut off, or not those that were written",
             )
         return is_sound
 
     def _report(self, folder: Path, damage: str) -> None:
         if folder not in self._reported:
             self._reported.add(folder)
-            logger.warning("%s is damaged: %s. These are encoded anew", folder, damage)
+            logger.warning("%s is damaged: %s. What is needed is encoded anew", folder, damage)
 
 
 def _digest(content: bytes) -> str:
