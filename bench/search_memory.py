@@ -89,7 +89,7 @@ def random_vectors(num_vectors: int, dim: int, *, seed: int) -> Tensor:
 def fill(folder: Path, *, num_documents: int, dim: int) -> None:
     """Batches in an order of their own, as a plan sorted by length has them."""
     hashes = text_hashes(num_documents)
-    with shelf(folder, dim).segment_of(hashes, missing=hashes, plan={}, what="bench") as (_, made):
+    with shelf(folder, dim).writable("bench", missing=hashes, plan={}, what="bench") as (_, made):
         for start in range(0, num_documents, NUM_TEXTS_PER_BATCH):
             stop = min(start + NUM_TEXTS_PER_BATCH, num_documents)
             rows = start + np.random.default_rng(start).permutation(stop - start)

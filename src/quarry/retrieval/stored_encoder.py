@@ -57,7 +57,8 @@ class StoredEncoder:
         """
         what, shelf = label or role, self.shelves[role]
         texts = unique_texts(items, self.encoder.tokenizer.frames[role].text_of)
-        found = shelf.find(texts.hashes)
+        own = shelf.segment_name(texts.hashes, self._plan)
+        found = shelf.find(texts.hashes, first=own)
         logger.info(
             "%s: %d texts, %d of them different, %d in the store already",
             what,
@@ -65,14 +66,14 @@ class StoredEncoder:
             len(texts),
             len(texts) - found.is_missing.sum(),
         )
-        call = texts.hashes
-        # a second time only where another segment had lost what this call's did not begin with
+        segment = own
+        # a second time only where others have lost what this call's segment did not begin with
         for _ in range(2):
             if not found.is_missing.any():
                 break
-            self._encode(items, texts, role, call=call, missing=found.is_missing, what=what)
-            found = shelf.find(texts.hashes)
-            call = texts.hashes[found.is_missing]
+            self._encode(items, texts, role, segment, missing=found.is_missing, what=what)
+            found = shelf.find(texts.hashes, first=own)
+            segment = shelf.segment_name(texts.hashes[found.is_missing], self._plan)
         if found.is_missing.any():
             raise UserError(
                 f"{shelf.folder} does not hold what was just written to it: {what} is incomplete. "
@@ -81,28 +82,33 @@ class StoredEncoder:
             )
         return shelf.embeddings(found, texts.text_of)
 
+    @property
+    def _plan(self) -> dict[str, int]:
+        """The numbers that batches depend on, beside the texts."""
+        return {
+            "max_tokens_per_batch": self.encoder.max_tokens_per_batch,
+            "num_texts_per_window": self.encoder.num_texts_per_window,
+            "num_texts_in_first_window": NUM_TEXTS_IN_FIRST_WINDOW,
+        }
+
     def _encode(
         self,
         items: Sequence[Query | Document],
         texts: UniqueTexts,
         role: Role,
+        name: str,
         *,
-        call: NDArray[np.bytes_],
         missing: NDArray[np.bool_],
         what: str,
     ) -> None:
-        """Finishes the segment of a call: the one it left behind, or one for what is missing."""
-        encoder = self.encoder
-        plan = {
-            "max_tokens_per_batch": encoder.max_tokens_per_batch,
-            "num_texts_per_window": encoder.num_texts_per_window,
-            "num_texts_in_first_window": NUM_TEXTS_IN_FIRST_WINDOW,
-        }
-        with self.shelves[role].segment_of(
-            call, missing=texts.hashes[missing], plan=plan, what=what
+        """Finishes a segment: one that an earlier call has left, or a new one for the missing."""
+        with self.shelves[role].writable(
+            name, missing=texts.hashes[missing], plan=self._plan, what=what
         ) as (segment, writer):
-            is_here = np.isin(texts.hashes, segment.hashes)
+            if writer.num_open == 0:  # another process, which this one has waited for, has done it
+                return
             logger.info("%s: encoding %d of %d texts", what, writer.num_open, len(segment))
+            is_here = np.isin(texts.hashes, segment.hashes)
             self._fill(segment, writer, ChosenItems(items, texts.first[is_here]), role, what=what)
 
     def _fill(

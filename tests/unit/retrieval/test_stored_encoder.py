@@ -315,6 +315,26 @@ def test_a_disk_that_becomes_full_leaves_what_was_finished(
     assert 0 < counted.num_encoded < 90
 
 
+def test_a_call_that_goes_on_keeps_its_own_bits_whatever_others_have_stored_since(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = texts(100)
+    full_after(monkeypatch, num_writes=20)
+    with pytest.raises(UserError):
+        Counted(store).encode(documents(words))
+    monkeypatch.undo()
+    num_segments = 6
+    for number in range(num_segments):  # by a model that is not quite the same
+        other = tiny_encoder()
+        with torch.no_grad():
+            other.model.backbone.norm.weight[0] *= 1.5
+        stored(store, encoder=other).encode(documents(words[80 + number : 81 + number]), "document")
+    assert len(segments(store)) > 1
+    assert np.array_equal(
+        Counted(store).encode(documents(words)), plainly_encoded(documents(words))
+    )
+
+
 def test_a_full_disk_may_show_in_the_journal_first(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,7 +86,19 @@ class Shelf:
         self._sound: set[tuple[str, int, int]] = set()
         self._reported: set[Path] = set()
 
-    def find(self, hashes: NDArray[np.bytes_]) -> Found:
+    def segment_name(self, call: NDArray[np.bytes_], plan: Mapping[str, int]) -> str:
+        """The name of the segment that belongs to a call.
+
+        It depends on the call's texts and the plan alone: a call that was killed finds its own
+        segment again, with the texts that were missing then and batches of the same texts.
+
+        Args:
+            call: [num_texts] all texts of the call, in its order.
+            plan: the numbers that batches depend on, beside the texts.
+        """
+        return _digest(call.tobytes() + json.dumps(plan, sort_keys=True).encode())
+
+    def find(self, hashes: NDArray[np.bytes_], *, first: str = "") -> Found:
         """Looks for texts in all segments, those that others work on, too.
 
         Of the batches that vectors are taken from the checksums are verified, once in the life of
@@ -94,13 +106,14 @@ class Shelf:
 
         Args:
             hashes: [num_texts], all different.
+            first: the segment whose vectors go before those of others.
 
         Raises:
             UserError: the store was written by another version.
         """
         order = np.argsort(hashes)
         found = Found(rows=np.full(len(hashes), -1, dtype=np.int64))
-        for segment in self._segments() if len(hashes) else ():
+        for segment in self._segments(first) if len(hashes) else ():
             self._find_in(segment, hashes, order, found)
         return found
 
@@ -115,29 +128,25 @@ class Shelf:
         )
 
     @contextmanager
-    def segment_of(
+    def writable(
         self,
-        call: NDArray[np.bytes_],
+        name: str,
         *,
         missing: NDArray[np.bytes_],
         plan: Mapping[str, int],
         what: str,
     ) -> Iterator[tuple[Segment, SegmentWriter]]:
-        """Lends the segment of a call to write in, under its lock; it is made if need be.
-
-        What names it are the call's texts and the plan: a call that was killed finds its own
-        segment again, with the texts that were missing then and batches of the same texts.
+        """Lends the segment of that name to write in, under its lock; it is made if need be.
 
         Args:
-            call: [num_texts] all texts of the call, in its order.
-            missing: those that the store lacks, in the same order.
-            plan: the numbers that batches depend on, beside the texts.
+            missing: [num_texts] the texts that a new segment is for: those of the call that the
+                store lacks, in its order.
+            plan: for the manifest.
             what: the texts, for messages.
 
         Raises:
             UserError: there is no room, or no permission to write.
         """
-        name = _digest(call.tobytes() + json.dumps(plan, sort_keys=True).encode())
         folder = self.folder / name
         with ExitStack() as stack:
             with explained(self.folder, what=what, dtype=self.dtype):
@@ -158,9 +167,9 @@ class Shelf:
             yield segment, writer
             writer.sync()
 
-    def _segments(self) -> Iterator[Segment]:
-        """In the order of their names, so that one of two vectors is always the same one."""
-        for folder in sorted(self.folder.glob("*/")):
+    def _segments(self, first: str) -> Iterator[Segment]:
+        """In the order of their names, so that of two vectors it is always the same one."""
+        for folder in sorted(self.folder.glob("*/"), key=lambda path: (path.name != first, path)):
             segment = self._opened(folder)
             if segment is not None:
                 yield segment
