@@ -69,7 +69,10 @@ class GatheredEmbeddings:
         dim: int,
         dtype: torch.dtype,
     ) -> None:
+        ends = np.array([start + len(part) for start, part in parts], dtype=np.int64)
         self._starts = np.array([start for start, _ in parts], dtype=np.int64)
+        # a file that was cut off since it was verified must not lend another row
+        assert (rows < ends[np.searchsorted(self._starts, rows, side="right") - 1]).all()
         self._parts = [part for _, part in parts]
         self._rows = rows
         self.shape = (len(rows), dim)
@@ -87,7 +90,7 @@ class GatheredEmbeddings:
             part, local = self._parts[number], wanted - self._starts[number]
             is_here = part_of == number
             if is_here.all():
-                # mode="clip" writes to `out` as it goes; rows out of range are none of ours
+                # mode="clip" writes to `out` as it goes; there are no rows out of range
                 np.take(part, local, axis=0, out=gathered.numpy(), mode="clip")
             else:
                 gathered.numpy()[is_here] = part[local[is_here]]

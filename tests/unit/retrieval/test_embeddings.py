@@ -47,6 +47,13 @@ def test_a_slice_is_a_copy() -> None:
     assert not whole.any()
 
 
+@pytest.mark.parametrize("row", [2, 3, 7])
+def test_a_row_that_no_part_has_is_not_replaced_by_another(row: int) -> None:
+    parts = [(0, np.zeros((2, 3), dtype=np.float32)), (4, np.zeros((2, 3), dtype=np.float32))]
+    with pytest.raises(AssertionError):
+        GatheredEmbeddings(parts=parts, rows=np.array([0, row, 5]), dim=3, dtype=torch.float32)
+
+
 def test_nothing_has_its_dimension() -> None:
     nothing = GatheredEmbeddings(
         parts=[], rows=np.array([], dtype=np.int64), dim=4, dtype=torch.float16
