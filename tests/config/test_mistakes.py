@@ -78,6 +78,8 @@ def test_rules_between_keys_are_reported_together() -> None:
         "trainer.devices=4",
         "evaluation.every_n_steps=-1",
         "evaluation.max_tokens_per_batch=0",
+        "evaluation.store=true",
+        "evaluation.store_dtype=float8",
         "data.num_queries_per_update=100",
         "data.num_hard_negatives=-1",
         "data.num_tokens_per_chunk=0",
@@ -91,6 +93,8 @@ def test_rules_between_keys_are_reported_together() -> None:
     names = [
         "trainer.devices=4",
         "evaluation.max_tokens_per_batch",
+        "evaluation.store=true",
+        "evaluation.store_dtype=float8",
         "evaluation.every_n_steps",
         "data.num_queries_per_update=100",
         "data.num_hard_negatives",

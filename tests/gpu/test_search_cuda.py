@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from quarry.retrieval.embeddings import GatheredEmbeddings
 from quarry.retrieval.index.exact import ExactIndex
 from quarry.retrieval.index.top_k import TopK
 
@@ -69,3 +70,30 @@ def test_equal_documents_tie_wherever_they_stand(dtype: torch.dtype) -> None:
     best = search(queries, once.repeat(5, 1))
     for scores in best.scores.tolist():
         assert len(set(scores)) == 6  # 30 results: six documents, five copies of each
+
+
+@CHUNKS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_rows_gathered_from_several_arrays(
+    chunk: int, query_chunk: int, dtype: torch.dtype
+) -> None:
+    """As the embedding store hands them out, repeated rows included."""
+    generator = torch.Generator().manual_seed(0)
+    once = normalize(torch.randn(1500, 32, generator=generator), dim=1).to(dtype)
+    queries = normalize(torch.randn(50, 32, generator=generator), dim=1).to(dtype)
+    rows = torch.randint(1500, (5000,), generator=generator)
+    lazy = GatheredEmbeddings(
+        parts=[(0, once[:700].numpy()), (700, once[700:].numpy())],
+        rows=rows.numpy(),
+        dim=32,
+        dtype=dtype,
+    )
+    index = ExactIndex(num_documents_per_chunk=chunk, num_queries_per_chunk=query_chunk)
+    found, expected = (
+        index.top_k(
+            queries=queries, documents=documents, places=torch.arange(5000), top_k=30, device="cuda"
+        )
+        for documents in (lazy, once[rows])
+    )
+    assert torch.equal(found.scores, expected.scores)
+    assert torch.equal(found.places, expected.places)

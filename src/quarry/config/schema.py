@@ -18,6 +18,7 @@ from quarry.config.resolvers import register_resolvers
 @dataclass
 class PathsConfig:
     cache_dir: str = MISSING
+    store_dir: str = MISSING
     runs_dir: str = MISSING
     run_dir: str = MISSING
 
@@ -55,6 +56,8 @@ class EvaluationConfig:
     max_tokens_per_batch: int = MISSING
     every_n_steps: int = MISSING
     compare_dtype: str | None = None
+    store: bool = False
+    store_dtype: str = "float32"
 
 
 @dataclass

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from quarry.errors import UserError
 from quarry.models.factory import DTYPES
+from quarry.retrieval.store.shelf import DTYPES as STORE_DTYPES
 
 EVALUATION_COMPONENTS = ("model", "prompt", "trainer", "benchmark", "retriever")
 TRAINING_COMPONENTS = ("data.examples", "loss", "optimizer", "scheduler", "baseline")
@@ -209,6 +210,11 @@ def _rules(config: DictConfig) -> Iterator[str]:
             f"evaluation.compare_dtype={config.evaluation.compare_dtype} is none of "
             f"{', '.join(DTYPES)}"
         )
+    if config.evaluation.store_dtype not in STORE_DTYPES:
+        yield (
+            f"evaluation.store_dtype={config.evaluation.store_dtype} is none of "
+            f"{', '.join(STORE_DTYPES)}"
+        )
     if config.evaluation.every_n_steps < 0:
         yield "evaluation.every_n_steps must be 0 (only before and after training) or more"
 
@@ -253,6 +259,11 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
 def _trainer_rules(config: DictConfig) -> Iterator[str]:
     if config.evaluation.compare_dtype is not None:
         yield "evaluation.compare_dtype has no effect in training: it is for eval.py"
+    if config.evaluation.store:
+        yield (
+            "evaluation.store=true has no effect in training, where weights change from one "
+            "evaluation to the next: it is for eval.py"
+        )
     if config.trainer.get("accumulate_grad_batches", 1) != 1:
         yield (
             "trainer.accumulate_grad_batches follows from data.num_queries_per_update and "

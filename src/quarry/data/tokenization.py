@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,18 @@ class TextTokenizer:
             start = self._last_copy(frame, text, ids, role) if frame.num_copies > 1 else 0
             result.append(TokenizedText(ids=row, pool_start=start))
         return result
+
+    def digest(self) -> str:
+        """What the tokenizer does to text, as 64 hexadecimal digits: its vocabulary, all its rules.
+
+        Another one with the same digest gives the same ids. Not to be called while another thread
+        tokenises.
+        """
+        backend = self.tokenizer.backend_tokenizer
+        # no part of the tokenizer: left over from the last call, and set anew by the next
+        backend.no_truncation()
+        backend.no_padding()
+        return hashlib.sha256(backend.to_str().encode()).hexdigest()
 
     def _fitted(self, texts: list[str], role: Role) -> tuple[list[str], list[list[int]]]:
         """The texts, cut where they are too long, and their ids without start and end ids."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from quarry.errors import UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.metrics.trec import evaluate_run, mean_scores, parse_measure
-from quarry.retrieval.encoder import Encoder
+from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
 from quarry.types import Report, Run, SetResult
 
@@ -46,7 +46,7 @@ class Evaluator:
         self.relevance_level = relevance_level
 
     def evaluate(
-        self, retriever: Retriever, *, name: str | None = None, encoder: Encoder | None = None
+        self, retriever: Retriever, *, name: str | None = None, encoder: TextEncoder | None = None
     ) -> Report:
         """A report under the name of the retriever, or `name`."""
         results = []
@@ -89,7 +89,7 @@ class Evaluator:
         return Report(retriever=name, results=tuple(self.score(run, s) for run, s in pairs))
 
     def _retrieve(
-        self, retriever: Retriever, benchmark_set: BenchmarkSet, encoder: Encoder | None
+        self, retriever: Retriever, benchmark_set: BenchmarkSet, encoder: TextEncoder | None
     ) -> Run:
         if not benchmark_set.remove_self_match:
             return retriever.retrieve(benchmark_set.data, top_k=self.top_k, encoder=encoder)

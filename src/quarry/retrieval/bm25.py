@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from quarry.data.prompts import joined_text
 from quarry.errors import UserError
-from quarry.retrieval.encoder import Encoder
+from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.ranking import tie_order, top_k_by_score
 from quarry.types import Content, Document, RetrievalSet, Run
 
@@ -97,7 +97,9 @@ class BM25Retriever:
         self.k1 = k1
         self.b = b
 
-    def retrieve(self, dataset: RetrievalSet, *, top_k: int, encoder: Encoder | None = None) -> Run:
+    def retrieve(
+        self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
+    ) -> Run:
         """Rank the documents that share a term with the query; `encoder` is not used.
 
         Returns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quarry.retrieval.encoder import Encoder
+from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.index.exact import ExactIndex
 from quarry.types import RetrievalSet, Run
 
@@ -20,7 +20,9 @@ class DenseRetriever:
     def __init__(self, *, index: ExactIndex) -> None:
         self.index = index
 
-    def retrieve(self, dataset: RetrievalSet, *, top_k: int, encoder: Encoder | None = None) -> Run:
+    def retrieve(
+        self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
+    ) -> Run:
         """The `top_k` documents of every query in `dataset`."""
         assert encoder is not None, "dense retrieval needs an encoder"
         queries = encoder.encode(dataset.queries, "query", label=f"{dataset.name} queries")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,6 +31,21 @@ NUM_TEXTS_IN_FIRST_WINDOW = 1_024
 
 NUM_BATCHES_AHEAD = 2
 """Batches the CPU may be ahead of the device: enough to hide it, and no more memory than that."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedBatch:
+    """Texts that go through the model together.
+
+    Attributes:
+        start: how many texts are in the batches before it; names the batch.
+        rows: [num_texts] positions of the texts among the items.
+        texts: the same, tokenised.
+    """
+
+    start: int
+    rows: NDArray[np.int64]
+    texts: Sequence[TokenizedText]
 
 
 class Encoder:
@@ -79,43 +95,60 @@ class Encoder:
         """
         embeddings = torch.empty(len(items), self.model.embedding_dim)
         with (
-            closing(self.encode_batches(items, role)) as batches,
+            closing(self.plan(items, role)) as plan,
+            closing(self.encode_batches(plan, role, num_texts=len(items))) as batches,
             tqdm(
                 total=len(items), desc=label or role, unit="text", disable=None, leave=False
             ) as bar,
         ):
-            for rows, encoded in batches:
-                embeddings[torch.from_numpy(rows)] = encoded
-                bar.update(len(rows))
+            for batch, encoded in batches:
+                embeddings[torch.from_numpy(batch.rows)] = encoded
+                bar.update(len(batch.rows))
         return embeddings
 
     def encode_batches(
-        self, items: Sequence[Query | Document], role: Role
-    ) -> Generator[tuple[NDArray[np.int64], Tensor]]:
-        """The same a batch at a time, in the order of the plan: positions in `items`, embeddings.
+        self, batches: Iterable[PlannedBatch], role: Role, *, num_texts: int
+    ) -> Generator[tuple[PlannedBatch, Tensor]]:
+        """Embeddings [num_texts of the batch, dim], fp32, on the CPU, of batches of a plan.
 
-        The model is in eval mode until the generator ends or is closed.
+        Any batches of it in any order: each is encoded for itself. The model is in eval mode until
+        the generator ends or is closed.
+
+        Args:
+            num_texts: in all batches, or so; whether compiling the model pays depends on it.
         """
         was_training = self.model.training
         self.model.eval()
-        self.model.prepare(num_texts=len(items))
+        self.model.prepare(num_texts=num_texts)
         try:
             downloader = Downloader(self.device)
-            on_the_way: deque[tuple[NDArray[np.int64], Download]] = deque()
-            with closing(self._plan(items, role)) as plan:
-                for rows, token_ids in plan:
-                    on_the_way.append((rows, downloader.start(self._embed(token_ids, role))))
-                    if len(on_the_way) > NUM_BATCHES_AHEAD:
-                        yield _arrived(on_the_way.popleft())
+            on_the_way: deque[tuple[PlannedBatch, Download]] = deque()
+            for batch in batches:
+                on_the_way.append((batch, downloader.start(self._embed(batch.texts, role))))
+                if len(on_the_way) > NUM_BATCHES_AHEAD:
+                    yield _arrived(on_the_way.popleft())
             yield from map(_arrived, on_the_way)
         finally:
             self.model.train(was_training)
 
-    def _plan(
-        self, items: Sequence[Query | Document], role: Role
-    ) -> Generator[tuple[NDArray[np.int64], list[TokenizedText]]]:
-        """Batches as positions in `items` and the token ids of each; tokenises a window ahead."""
-        windows = list(plan_windows(len(items), largest=self.num_texts_per_window))
+    def plan(
+        self,
+        items: Sequence[Query | Document],
+        role: Role,
+        *,
+        is_done: Callable[[range], bool] = lambda _: False,
+    ) -> Generator[PlannedBatch]:
+        """All batches of these items, in order; tokenises a window ahead of its reader.
+
+        Args:
+            is_done: whether the batches of a window (the range of their texts in the plan) are all
+                done; what is done is neither tokenised nor planned again.
+        """
+        windows = [
+            window
+            for window in plan_windows(len(items), largest=self.num_texts_per_window)
+            if not is_done(window)
+        ]
         calls = (call for window in windows for call in _cut(window, NUM_TEXTS_PER_CALL))
         num_ahead = -(-self.num_texts_per_window // NUM_TEXTS_PER_CALL)
 
@@ -124,12 +157,16 @@ class Encoder:
 
         with closing(run_ahead(tokenise, calls, num_ahead=num_ahead)) as tokenised:
             for window in windows:
-                token_ids: list[TokenizedText] = []
-                while len(token_ids) < len(window):
-                    token_ids += next(tokenised)
-                lengths = [len(ids) for ids in token_ids]
+                texts: list[TokenizedText] = []
+                while len(texts) < len(window):
+                    texts += next(tokenised)
+                start = window.start
+                lengths = [len(text) for text in texts]
                 for rows in plan_batches(lengths, max_tokens_per_batch=self.max_tokens_per_batch):
-                    yield window.start + rows, [token_ids[row] for row in rows]
+                    yield PlannedBatch(
+                        start=start, rows=window.start + rows, texts=[texts[row] for row in rows]
+                    )
+                    start += len(rows)
 
     def _embed(self, token_ids: Sequence[TokenizedText], role: Role) -> Tensor:
         """Embeddings [num_texts, dim] on the device; halves the budget if memory runs out."""
@@ -190,9 +227,9 @@ def plan_windows(num_texts: int, *, largest: int) -> Iterator[range]:
         start, size = start + size, min(2 * size, largest)
 
 
-def _arrived(sent: tuple[NDArray[np.int64], Download]) -> tuple[NDArray[np.int64], Tensor]:
-    rows, download = sent
-    return rows, download.result()
+def _arrived(sent: tuple[PlannedBatch, Download]) -> tuple[PlannedBatch, Tensor]:
+    batch, download = sent
+    return batch, download.result()
 
 
 def _cut(whole: range, size: int) -> Iterator[range]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from quarry.errors import UserError
 from quarry.metrics.ranking import rank
-from quarry.retrieval.encoder import Encoder
+from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
 from quarry.types import RetrievalSet, Run
 
@@ -71,7 +71,9 @@ class HybridRetriever:
     def uses_encoder(self) -> bool:
         return any(retriever.uses_encoder for retriever in self.retrievers)
 
-    def retrieve(self, dataset: RetrievalSet, *, top_k: int, encoder: Encoder | None = None) -> Run:
+    def retrieve(
+        self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
+    ) -> Run:
         """The fused ranking of the `top_k` best documents of each retriever."""
         runs = [
             retriever.retrieve(dataset, top_k=top_k, encoder=encoder)

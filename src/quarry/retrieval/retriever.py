@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from quarry.retrieval.encoder import Encoder
+from quarry.retrieval.embeddings import TextEncoder
 from quarry.types import RetrievalSet, Run
 
 
@@ -21,7 +21,9 @@ class Retriever(Protocol):
         """Whether a model is needed."""
         ...
 
-    def retrieve(self, dataset: RetrievalSet, *, top_k: int, encoder: Encoder | None = None) -> Run:
+    def retrieve(
+        self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
+    ) -> Run:
         """The best documents for each query.
 
         Args:

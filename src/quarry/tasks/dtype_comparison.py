@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from quarry.evaluation.benchmark import Benchmark
-from quarry.retrieval.encoder import Encoder
+from quarry.retrieval.embeddings import TextEncoder
 
 NUM_COMPARED = 1000
 """Queries, and documents, of each set whose embeddings are compared: the first ones."""
@@ -38,7 +38,7 @@ class EmbeddingSample(pl.Callback):
     """
 
     def __init__(
-        self, *, benchmark: Benchmark, build_encoder: Callable[[torch.nn.Module], Encoder]
+        self, *, benchmark: Benchmark, build_encoder: Callable[[torch.nn.Module], TextEncoder]
     ) -> None:
         self.benchmark = benchmark
         self.build_encoder = build_encoder
@@ -51,7 +51,7 @@ class EmbeddingSample(pl.Callback):
             queries = list(islice(data.queries, NUM_COMPARED))
             documents = list(islice(data.corpus, NUM_COMPARED))
             self.embeddings[benchmark_set.name] = torch.cat(
-                [encoder.encode(queries, "query"), encoder.encode(documents, "document")]
+                [encoder.encode(queries, "query")[:], encoder.encode(documents, "document")[:]]
             )
 
 

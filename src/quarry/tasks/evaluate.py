@@ -30,6 +30,7 @@ from quarry.tasks.dtype_comparison import (
     as_document,
     in_plain_dtype,
 )
+from quarry.tasks.evaluation_encoder import stored_encoder_builder, unique_encoder_builder
 from quarry.tasks.output import show
 from quarry.tasks.parts import (
     build_evaluator,
@@ -115,9 +116,8 @@ def _test(
     """Loads the model and evaluates it through `Trainer.test`, so that devices and strategies work
     here as they do in training; embeddings are kept where they are to be compared."""
     parts = build_model_parts(config)
-    build_encoder = parts.encoder_builder(
-        max_tokens_per_batch=config.evaluation.max_tokens_per_batch
-    )
+    is_stored = config.evaluation.store
+    build_encoder = (stored_encoder_builder if is_stored else unique_encoder_builder)(config, parts)
     reports: list[Report] = []
     evaluation = RetrievalEvaluation(
         evaluator=evaluator,

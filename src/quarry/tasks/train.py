@@ -21,6 +21,7 @@ from quarry.metrics.run_files import read_run
 from quarry.retrieval.fusion import reciprocal_rank_fusion
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
+from quarry.tasks.evaluation_encoder import unique_encoder_builder
 from quarry.tasks.output import show
 from quarry.tasks.parts import (
     ModelParts,
@@ -120,9 +121,7 @@ def build_evaluation(
     return RetrievalEvaluation(
         evaluator=evaluator,
         retriever=build(config.retriever),
-        build_encoder=parts.encoder_builder(
-            max_tokens_per_batch=config.evaluation.max_tokens_per_batch
-        ),
+        build_encoder=unique_encoder_builder(config, parts),
         every_n_steps=config.evaluation.every_n_steps,
         on_report=lambda report: keep_report(report, reports, run),
         name="trained",

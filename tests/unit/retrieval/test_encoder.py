@@ -182,20 +182,41 @@ def test_an_interrupted_encode_leaves_no_thread_and_the_mode_restored() -> None:
 def test_batches_arrive_in_the_order_of_the_plan(expected: torch.Tensor) -> None:
     model = tiny_bi_encoder().train()
     seen: list[int] = []
-    with closing(
-        encoder(model=model, max_tokens_per_batch=24, window=5).encode_batches(
-            DOCUMENTS, "document"
-        )
-    ) as batches:
-        for rows, embeddings in batches:
-            seen += rows.tolist()
-            torch.testing.assert_close(embeddings, expected[rows], atol=TOLERANCE, rtol=0)
+    texts = encoder(model=model, max_tokens_per_batch=24, window=5)
+    with (
+        closing(texts.plan(DOCUMENTS, "document")) as plan,
+        closing(texts.encode_batches(plan, "document", num_texts=8)) as batches,
+    ):
+        for batch, embeddings in batches:
+            assert batch.start == len(seen)
+            seen += batch.rows.tolist()
+            torch.testing.assert_close(embeddings, expected[batch.rows], atol=TOLERANCE, rtol=0)
             assert not embeddings.is_inference()
             if len(seen) >= 6:
                 break
     # longest first in the first five texts, then in the others
     assert seen[:5] == [2, 4, 0, 3, 1]
     assert model.training
+
+
+def test_what_is_done_is_neither_tokenised_nor_planned() -> None:
+    tokenizer = WatchedTokenizer()
+    planned = list(watched(tokenizer).plan(DOCUMENTS, "document", is_done=lambda w: w.start == 0))
+    assert tokenizer.num_seen == 4
+    assert [(batch.start, batch.rows.tolist()) for batch in planned] == [(4, [4, 6, 7, 5])]
+
+
+def test_any_batches_of_a_plan_are_encoded_as_they_would_be_among_all() -> None:
+    texts = encoder(max_tokens_per_batch=24, window=5)
+    whole = {
+        batch.start: embeddings
+        for batch, embeddings in texts.encode_batches(
+            texts.plan(DOCUMENTS, "document"), "document", num_texts=8
+        )
+    }
+    some = list(texts.plan(DOCUMENTS, "document"))[::-2]
+    for batch, embeddings in texts.encode_batches(some, "document", num_texts=4):
+        assert torch.equal(embeddings, whole[batch.start])
 
 
 def with_memory_for(num_tokens: int) -> tuple[BiEncoder, list[int]]:

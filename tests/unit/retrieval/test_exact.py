@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 
 from quarry.errors import UserError
 from quarry.metrics.ranking import rank
-from quarry.retrieval.index.exact import Embeddings, ExactIndex
+from quarry.retrieval.embeddings import Embeddings
+from quarry.retrieval.index.exact import ExactIndex
 from quarry.types import Run
 
 NUM_DOCUMENTS = 40

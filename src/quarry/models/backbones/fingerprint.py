@@ -1,16 +1,27 @@
-"""Tells one set of weights from another without reading all of it."""
+"""Tells one set of weights from another: quickly, or by every byte."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from huggingface_hub import snapshot_download
 
+from quarry.runtime.files import write_text
+
 NUM_BYTES_EACH = 4096
 """Read of each tensor; another checkpoint of the same architecture differs in every one."""
+
+PATTERNS = ("*.safetensors", "config.json", "adapter_config.json", "*.py")
+"""Files of a model folder that decide which embeddings it gives, the tokenizer aside."""
+
+NUM_FILES_AT_A_TIME = 4
+"""Read in threads of their own: one hashes 2 GB/s, and a disk gives more."""
 
 
 def weights_fingerprint(source: str, *, revision: str | None = None) -> str:
@@ -24,6 +35,42 @@ def weights_fingerprint(source: str, *, revision: str | None = None) -> str:
         with path.open("rb") as stream:
             _add_file(stream, digest)
     return digest.hexdigest()
+
+
+def weights_digest(source: str, *, revision: str | None = None, memo: Path) -> str:
+    """Every byte of the weights, configuration and own code of a folder or a cached hub id.
+
+    Reads everything once (15 GB of a 7B model: some seconds): what a file has come to is noted in
+    `memo` and taken from there for as long as its size, inode and times stay the same.
+
+    Args:
+        memo: a folder; one that cannot be written to is read all the same.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    folder = _folder(source, revision)
+    files = sorted(file for pattern in PATTERNS for file in folder.glob(pattern))
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(NUM_FILES_AT_A_TIME) as pool:
+        for file, content in zip(files, pool.map(partial(_digest, memo=memo), files), strict=True):
+            digest.update(f"{file.name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _digest(file: Path, *, memo: Path) -> str:
+    """SHA-256 of a file."""
+    file = file.resolve()  # in the hub's cache a file is a link
+    stat = file.stat()
+    facts = (str(file), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
+    note = memo / hashlib.sha256(repr(facts).encode()).hexdigest()
+    with contextlib.suppress(OSError):
+        return note.read_text(encoding="ascii")
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    with contextlib.suppress(OSError):
+        write_text(note, digest)
+    return digest
 
 
 def _folder(source: str, revision: str | None) -> Path:

@@ -8,13 +8,14 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
+from quarry.retrieval.embeddings import Embeddings
 from quarry.runtime.ahead import run_ahead
 
 NUM_ROWS_PER_COPY = 4_096
 """Rows in one pinned buffer: enough for a copy at full speed, and little memory."""
 
 
-def device_chunks(embeddings: Tensor, *, size: int, device: torch.device) -> Iterator[Tensor]:
+def device_chunks(embeddings: Embeddings, *, size: int, device: torch.device) -> Iterator[Tensor]:
     """The embeddings in order, [size, dim] at a time, on `device`, in their own dtype.
 
     The last chunk is filled up with zeros, so that all have one shape: a product of another shape
@@ -22,10 +23,11 @@ def device_chunks(embeddings: Tensor, *, size: int, device: torch.device) -> Ite
     From the CPU to CUDA the next chunk is read and copied while one is worked on.
 
     Args:
-        embeddings: [num_embeddings, dim], on the CPU or on `device`; may be mapped from a file.
+        embeddings: [num_embeddings, dim], on the CPU or on `device`; may be mapped from files.
     """
     starts = range(0, len(embeddings), size)
-    if device.type != "cuda" or embeddings.is_cuda:
+    is_there = isinstance(embeddings, Tensor) and embeddings.is_cuda
+    if device.type != "cuda" or is_there:
         for start in starts:
             yield _filled(embeddings[start : start + size], size).to(device)
         return
@@ -34,7 +36,7 @@ def device_chunks(embeddings: Tensor, *, size: int, device: torch.device) -> Ite
 
     def load(start: int) -> tuple[Tensor, torch.cuda.Event]:
         with torch.cuda.stream(side):
-            chunk = _copied(embeddings[start : start + size], size, device)
+            chunk = _copied(embeddings, range(start, start + size), device)
             return chunk, side.record_event()
 
     with closing(run_ahead(load, starts, num_ahead=1)) as loaded:
@@ -44,12 +46,15 @@ def device_chunks(embeddings: Tensor, *, size: int, device: torch.device) -> Ite
             yield chunk
 
 
-def _copied(rows: Tensor, size: int, device: torch.device) -> Tensor:
-    chunk = torch.empty(size, rows.shape[1], dtype=rows.dtype, device=device)
-    chunk[len(rows) :] = 0
-    for start in range(0, len(rows), NUM_ROWS_PER_COPY):
-        part = rows[start : start + NUM_ROWS_PER_COPY].pin_memory()
-        chunk[start : start + len(part)].copy_(part, non_blocking=True)
+def _copied(embeddings: Embeddings, rows: range, device: torch.device) -> Tensor:
+    """These rows, as far as there are any, then zeros; read and sent a few at a time."""
+    chunk = torch.empty(len(rows), embeddings.shape[1], dtype=embeddings.dtype, device=device)
+    stop = min(rows.stop, len(embeddings))
+    chunk[stop - rows.start :] = 0
+    for start in range(rows.start, stop, NUM_ROWS_PER_COPY):
+        part = embeddings[start : min(start + NUM_ROWS_PER_COPY, stop)].pin_memory()
+        offset = start - rows.start
+        chunk[offset : offset + len(part)].copy_(part, non_blocking=True)
     return chunk
 
 

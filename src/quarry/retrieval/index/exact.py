@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quarry.errors import UserError
+from quarry.retrieval.embeddings import Embeddings
 from quarry.retrieval.index.device_chunks import device_chunks
 from quarry.retrieval.index.top_k import RunningTopK, TopK
 from quarry.retrieval.ranking import tie_order
 from quarry.types import Run
 
-Embeddings: TypeAlias = "Tensor | NDArray[np.float32] | NDArray[np.float16]"
+Array = NDArray[np.float32] | NDArray[np.float16]
 
 NUM_DOCUMENTS_ON_CUDA = 65_536
 NUM_DOCUMENTS_ELSEWHERE = 8_192
@@ -59,9 +59,9 @@ class ExactIndex:
         self,
         *,
         query_ids: Sequence[str],
-        queries: Embeddings,
+        queries: Embeddings | Array,
         document_ids: Sequence[str],
-        documents: Embeddings,
+        documents: Embeddings | Array,
         top_k: int,
         device: torch.device | str = "cpu",
     ) -> Run:
@@ -85,8 +85,8 @@ class ExactIndex:
     def top_k(
         self,
         *,
-        queries: Embeddings,
-        documents: Embeddings,
+        queries: Embeddings | Array,
+        documents: Embeddings | Array,
         places: Tensor,
         top_k: int,
         device: torch.device | str = "cpu",
@@ -97,7 +97,7 @@ class ExactIndex:
         `merge_top_k` makes one result of theirs.
 
         Args:
-            queries: [num_queries, dim], on the CPU or on `device`; may be mapped from a file.
+            queries: [num_queries, dim], on the CPU or on `device`; may be mapped from files.
             documents: [num_documents, dim], likewise. On CUDA quickest in half precision, if the
                 queries are, too.
             places: [num_documents] int64, the documents' places in `tie_order` of the whole corpus.
@@ -107,28 +107,29 @@ class ExactIndex:
             UserError: a score is NaN.
         """
         device = torch.device(device)
-        queries, documents = _as_tensor(queries), _as_tensor(documents)
-        if len(queries) <= self.num_queries_per_chunk:
-            queries = queries.to(device)
+        all_queries, corpus = _as_embeddings(queries), _as_embeddings(documents)
+        num_queries, most = len(all_queries), self.num_queries_per_chunk
+        if num_queries <= most:
+            all_queries = all_queries[:].to(device)
         groups = [
-            RunningTopK(num_queries=len(rows), top_k=top_k, device=device)
-            for rows in queries.split(self.num_queries_per_chunk)
+            RunningTopK(num_queries=min(most, num_queries - start), top_k=top_k, device=device)
+            for start in range(0, max(num_queries, 1), most)
         ]
         size = self.num_documents_per_chunk or (
             NUM_DOCUMENTS_ON_CUDA if device.type == "cuda" else NUM_DOCUMENTS_ELSEWHERE
         )
-        if len(queries) and len(documents):
-            chunks = device_chunks(documents, size=size, device=device)
+        if num_queries and len(corpus):
+            chunks = device_chunks(corpus, size=size, device=device)
             for chunk, part in zip(chunks, places.to(device).split(size), strict=True):
-                self._add_chunk(groups, queries, chunk, part)
-        best = [group.result(num_documents=len(documents)) for group in groups]
+                self._add_chunk(groups, all_queries, chunk, part)
+        best = [group.result(num_documents=len(corpus)) for group in groups]
         return TopK(
             scores=torch.cat([part.scores.cpu() for part in best]),
             places=torch.cat([part.places.cpu() for part in best]),
         )
 
     def _add_chunk(
-        self, groups: Sequence[RunningTopK], queries: Tensor, documents: Tensor, places: Tensor
+        self, groups: Sequence[RunningTopK], queries: Embeddings, documents: Tensor, places: Tensor
     ) -> None:
         size = min(self.num_queries_per_chunk, len(queries))
         rows = device_chunks(queries, size=size, device=documents.device)
@@ -156,10 +157,11 @@ def _full_fp32() -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-def _as_tensor(embeddings: Embeddings) -> Tensor:
-    if isinstance(embeddings, Tensor):
+def _as_embeddings(embeddings: Embeddings | Array) -> Embeddings:
+    if not isinstance(embeddings, np.ndarray):
         return embeddings
     with warnings.catch_warnings():
         # a file mapped for reading alone, and nothing writes to it here
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(embeddings)
+        tensor: Embeddings = torch.from_numpy(embeddings)
+    return tensor

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from quarry.evaluation.evaluator import Evaluator
-from quarry.retrieval.encoder import Encoder
+from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
 from quarry.types import Report
 
@@ -40,7 +40,7 @@ class RetrievalEvaluation(pl.Callback):
         *,
         evaluator: Evaluator,
         retriever: Retriever,
-        build_encoder: Callable[[torch.nn.Module], Encoder],
+        build_encoder: Callable[[torch.nn.Module], TextEncoder],
         every_n_steps: int = 0,
         on_report: Callable[[Report], None],
         name: str | None = None,

@@ -1,0 +1,244 @@
+"""All that the embedding store has of one model and contract: segments, searched by text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from quarry.retrieval.embeddings import GatheredEmbeddings
+from quarry.retrieval.store.journal import FinishedBatch, replace_journals
+from quarry.retrieval.store.room import explained
+from quarry.retrieval.store.segment import (
+    LOCK,
+    DamagedSegmentError,
+    Segment,
+    create_segment,
+    open_segment,
+)
+from quarry.retrieval.store.writer import SegmentWriter
+from quarry.runtime.files import write_json
+from quarry.runtime.lock import locked
+
+logger = logging.getLogger(__name__)
+
+CONTRACT = "contract.json"
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+"""What vectors can be stored in."""
+
+
+@dataclass(kw_only=True)
+class Found:
+    """Which vectors there are for some texts, and where.
+
+    Attributes:
+        rows: [num_texts] the row of each text's vector in `parts`; -1: there is none.
+        parts: see `GatheredEmbeddings`.
+    """
+
+    rows: NDArray[np.int64]
+    parts: list[tuple[int, NDArray[np.floating]]] = field(default_factory=list)
+    num_rows: int = 0
+
+    @property
+    def is_missing(self) -> NDArray[np.bool_]:
+        """[num_texts]"""
+        missing: NDArray[np.bool_] = self.rows < 0
+        return missing
+
+
+class Shelf:
+    """The folder STORE/<hash of the contract>.
+
+    Reading needs no lock and no permission to write: what is finished never changes.
+
+    Args:
+        store: the folder of the whole store.
+        contract: everything that decides which vector a text gets, as plain data.
+        dim: of the vectors.
+        dtype: that they are stored in, a key of `DTYPES`.
+        made_by: versions and the like, which may change the last bits; only noted.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Path,
+        contract: Mapping[str, Any],
+        dim: int,
+        dtype: str,
+        made_by: Mapping[str, Any],
+    ) -> None:
+        self.contract = {**contract, "dim": dim, "store_dtype": dtype}
+        self.folder = store / _digest(json.dumps(self.contract, sort_keys=True).encode())
+        self.dim = dim
+        self.dtype = dtype
+        self.made_by = dict(made_by)
+        self._sound: set[tuple[str, int, int]] = set()
+        self._reported: set[Path] = set()
+
+    def segment_name(self, call: NDArray[np.bytes_], plan: Mapping[str, int]) -> str:
+        """The name of the segment that belongs to a call.
+
+        It depends on the call's texts and the plan alone: a call that was killed finds its own
+        segment again, with the texts that were missing then and batches of the same texts.
+
+        Args:
+            call: [num_texts] all texts of the call, in its order.
+            plan: the numbers that batches depend on, beside the texts.
+        """
+        return _digest(call.tobytes() + json.dumps(plan, sort_keys=True).encode())
+
+    def find(self, hashes: NDArray[np.bytes_], *, first: str = "") -> Found:
+        """Looks for texts in all segments, those that others work on, too.
+
+        Of the batches that vectors are taken from the checksums are verified, once in the life of
+        this object. A damaged batch counts as missing, and one warning says so.
+
+        Args:
+            hashes: [num_texts], all different.
+            first: the segment whose vectors go before those of others.
+
+        Raises:
+            UserError: the store was written by another version.
+        """
+        order = np.argsort(hashes)
+        found = Found(rows=np.full(len(hashes), -1, dtype=np.int64))
+        for segment in self._segments(first) if len(hashes) else ():
+            self._find_in(segment, hashes, order, found)
+        return found
+
+    def embeddings(self, found: Found, text_of: NDArray[np.int64]) -> GatheredEmbeddings:
+        """The vectors of items.
+
+        Args:
+            text_of: [num_items] the text of each item, see `UniqueTexts`.
+        """
+        return GatheredEmbeddings(
+            parts=found.parts, rows=found.rows[text_of], dim=self.dim, dtype=DTYPES[self.dtype]
+        )
+
+    @contextmanager
+    def writable(
+        self,
+        name: str,
+        *,
+        missing: NDArray[np.bytes_],
+        plan: Mapping[str, int],
+        what: str,
+    ) -> Iterator[tuple[Segment, SegmentWriter]]:
+        """Lends the segment of that name to write in, under its lock; it is made if need be.
+
+        Args:
+            missing: [num_texts] the texts that a new segment is for: those of the call that the
+                store lacks, in its order.
+            plan: for the manifest.
+            what: the texts, for messages.
+
+        Raises:
+            UserError: there is no room, or no permission to write.
+        """
+        folder = self.folder / name
+        with ExitStack() as stack:
+            with explained(self.folder, what=what, dtype=self.dtype):
+                folder.mkdir(parents=True, exist_ok=True)
+                if not (self.folder / CONTRACT).exists():
+                    write_json(self.folder / CONTRACT, self.contract)
+                stack.enter_context(locked(folder / LOCK, what=what))
+                segment = self._opened(folder)
+                if segment is None:
+                    more = {"what": what, "plan": dict(plan), "made_by": self.made_by}
+                    create_segment(
+                        folder, hashes=missing, dim=self.dim, dtype=self.dtype, more=more
+                    )
+                    segment = open_segment(folder)
+                    assert segment is not None
+                finished = self._kept(segment)
+            writer = SegmentWriter(segment, finished=finished, what=what)
+            yield segment, writer
+            writer.sync()
+
+    def _segments(self, first: str) -> Iterator[Segment]:
+        """In the order of their names, so that of two vectors it is always the same one."""
+        for folder in sorted(self.folder.glob("*/"), key=lambda path: (path.name != first, path)):
+            segment = self._opened(folder)
+            if segment is not None:
+                yield segment
+
+    def _opened(self, folder: Path) -> Segment | None:
+        try:
+            return open_segment(folder)
+        except DamagedSegmentError as error:
+            self._report(folder, str(error))
+            return None
+
+    def _kept(self, segment: Segment) -> list[FinishedBatch]:
+        """The batches of a segment that are sound; its journals forget the others."""
+        said = segment.finished()
+        is_sound = self._are_sound(segment, said)
+        finished = [said[i] for i in np.flatnonzero(is_sound)]
+        if len(finished) < len(said):
+            replace_journals(segment.folder, finished)
+        return finished
+
+    def _find_in(
+        self,
+        segment: Segment,
+        hashes: NDArray[np.bytes_],
+        order: NDArray[np.int64],
+        found: Found,
+    ) -> None:
+        """Adds what a segment has of the texts that are missing; `order` sorts `hashes`."""
+        batches = segment.finished()
+        if not batches:
+            return
+        batch_of = np.repeat(np.arange(len(batches)), [len(batch.rows) for batch in batches])
+        place = np.concatenate([np.arange(batch.start, batch.stop) for batch in batches])
+        there = segment.hashes[np.concatenate([batch.rows for batch in batches])]
+        nearest = np.searchsorted(hashes, there, sorter=order)
+        text = order[np.minimum(nearest, len(hashes) - 1)]
+        is_wanted = (hashes[text] == there) & (found.rows[text] < 0)
+        taken = np.unique(batch_of[is_wanted])
+        is_sound = np.zeros(len(batches), dtype=bool)
+        is_sound[taken] = self._are_sound(segment, [batches[i] for i in taken])
+        is_wanted &= is_sound[batch_of]
+        if is_wanted.any():
+            found.rows[text[is_wanted]] = found.num_rows + place[is_wanted]
+            parts = segment.vectors.parts()
+            found.parts += [(found.num_rows + start, part) for start, part in parts]
+            found.num_rows += len(segment)
+
+    def _are_sound(self, segment: Segment, batches: Sequence[FinishedBatch]) -> NDArray[np.bool_]:
+        """[num_batches], each verified once."""
+        is_sound = np.zeros(len(batches), dtype=bool)
+        for i, batch in enumerate(batches):
+            key = (segment.folder.name, batch.start, batch.checksum)
+            is_sound[i] = key in self._sound or segment.is_sound(batch)
+            if is_sound[i]:
+                self._sound.add(key)
+        lost = [batch for batch, sound in zip(batches, is_sound, strict=True) if not sound]
+        if lost:
+            num_texts = sum(len(batch.rows) for batch in lost)
+            self._report(
+                segment.folder,
+                f"the vectors of {num_texts:,} texts are cut off, or not those that were written",
+            )
+        return is_sound
+
+    def _report(self, folder: Path, damage: str) -> None:
+        if folder not in self._reported:
+            self._reported.add(folder)
+            logger.warning("%s is damaged: %s. What is needed is encoded anew", folder, damage)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,0 +1,144 @@
+"""Takes embeddings from the store; what is not there is encoded once and kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from quarry.errors import UserError
+from quarry.retrieval.embeddings import GatheredEmbeddings
+from quarry.retrieval.encoder import NUM_TEXTS_IN_FIRST_WINDOW, Encoder
+from quarry.retrieval.store.segment import Segment
+from quarry.retrieval.store.shelf import Shelf
+from quarry.retrieval.store.writer import SegmentWriter
+from quarry.retrieval.unique_texts import ChosenItems, UniqueTexts, unique_texts
+from quarry.types import Document, Query, Role
+
+logger = logging.getLogger(__name__)
+
+
+class StoredEncoder:
+    """An encoder for weights that stay: no text of a role is encoded twice, whatever set it is in.
+
+    A call that is killed, at any moment, goes on where it was: finished batches are kept, and the
+    others hold the same texts as they would have. The result is that of an unbroken call, to the
+    bit if the machine computes alike. Only texts that are encoded are tokenised.
+
+    Args:
+        encoder: encodes what is missing.
+        shelves: where the embeddings of each role are kept.
+    """
+
+    def __init__(self, *, encoder: Encoder, shelves: Mapping[Role, Shelf]) -> None:
+        self.encoder = encoder
+        self.shelves = shelves
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.encoder.device
+
+    def encode(
+        self, items: Sequence[Query | Document], role: Role, *, label: str = ""
+    ) -> GatheredEmbeddings:
+        """Embeddings [num_texts, dim] in the dtype of the store, read from there when sliced.
+
+        Waits where another process encodes the same texts, and then takes what that has made.
+
+        Raises:
+            UserError: as in `Encoder.encode`; the store has no room, cannot be written to, or was
+                written by another version.
+        """
+        what, shelf = label or role, self.shelves[role]
+        texts = unique_texts(items, self.encoder.tokenizer.frames[role].text_of)
+        own = shelf.segment_name(texts.hashes, self._plan)
+        found = shelf.find(texts.hashes, first=own)
+        logger.info(
+            "%s: %d texts, %d of them different, %d in the store already",
+            what,
+            len(items),
+            len(texts),
+            len(texts) - found.is_missing.sum(),
+        )
+        segment = own
+        # a second time only where others have lost what this call's segment did not begin with
+        for _ in range(2):
+            if not found.is_missing.any():
+                break
+            self._encode(items, texts, role, segment, missing=found.is_missing, what=what)
+            found = shelf.find(texts.hashes, first=own)
+            segment = shelf.segment_name(texts.hashes[found.is_missing], self._plan)
+        if found.is_missing.any():
+            raise UserError(
+                f"{shelf.folder} does not hold what was just written to it: {what} is incomplete. "
+                "Is its disk sound? Keep embeddings elsewhere, paths.store_dir=DIR, or in memory, "
+                "evaluation.store=false."
+            )
+        return shelf.embeddings(found, texts.text_of)
+
+    @property
+    def _plan(self) -> dict[str, int]:
+        """The numbers that batches depend on, beside the texts."""
+        return {
+            "max_tokens_per_batch": self.encoder.max_tokens_per_batch,
+            "num_texts_per_window": self.encoder.num_texts_per_window,
+            "num_texts_in_first_window": NUM_TEXTS_IN_FIRST_WINDOW,
+        }
+
+    def _encode(
+        self,
+        items: Sequence[Query | Document],
+        texts: UniqueTexts,
+        role: Role,
+        name: str,
+        *,
+        missing: NDArray[np.bool_],
+        what: str,
+    ) -> None:
+        """Finishes a segment: one that an earlier call has left, or a new one for the missing."""
+        with self.shelves[role].writable(
+            name, missing=texts.hashes[missing], plan=self._plan, what=what
+        ) as (segment, writer):
+            if writer.num_open == 0:  # another process, which this one has waited for, has done it
+                return
+            logger.info("%s: encoding %d of %d texts", what, writer.num_open, len(segment))
+            is_here = np.isin(texts.hashes, segment.hashes)
+            self._fill(segment, writer, ChosenItems(items, texts.first[is_here]), role, what=what)
+
+    def _fill(
+        self,
+        segment: Segment,
+        writer: SegmentWriter,
+        items: Sequence[Query | Document],
+        role: Role,
+        *,
+        what: str,
+    ) -> None:
+        """Encodes the batches of the plan that are open, and only those."""
+        assert len(items) == len(segment), "a segment holds texts of the call that it is named by"
+        num_open = writer.num_open
+        bar = tqdm(
+            total=len(segment),
+            initial=len(segment) - num_open,
+            desc=what,
+            unit="text",
+            disable=None,
+            leave=False,
+        )
+        with bar, closing(self.encoder.plan(items, role, is_done=writer.is_done)) as plan:
+            open_batches = (
+                batch
+                for batch in plan
+                if not writer.is_done(range(batch.start, batch.start + len(batch.rows)))
+            )
+            encoded = self.encoder.encode_batches(open_batches, role, num_texts=num_open)
+            with closing(encoded) as batches:
+                for batch, embeddings in batches:
+                    writer.write(batch.start, batch.rows, embeddings)
+                    bar.update(len(batch.rows))

@@ -1,0 +1,88 @@
+"""Which texts of a corpus are equal: each is encoded once, wherever and however often it stands."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quarry.types import Document, Query
+
+NUM_HASH_BYTES = 16
+HASH = f"S{NUM_HASH_BYTES}"
+"""A hash as numpy sorts it. (Taken out one by one, a hash would lose the zeros at its end.)"""
+
+Item = TypeVar("Item", bound=Query | Document)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UniqueTexts:
+    """The different texts of some items, in the order in which they first appear.
+
+    Attributes:
+        hashes: [num_texts] of each text.
+        first: [num_texts] the first item that has the text.
+        text_of: [num_items] the text of each item.
+    """
+
+    hashes: NDArray[np.bytes_]
+    first: NDArray[np.int64]
+    text_of: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+
+def unique_texts(items: Iterable[Item], text_of: Callable[[Item], str]) -> UniqueTexts:
+    """Compares items by what `text_of` makes of them; reads them once, in order.
+
+    By 128 bits of BLAKE2b: two texts share them by chance in one of 10^24 corpora of ten million.
+    """
+    digests = bytearray()
+    for item in items:
+        # half a character (a lone surrogate) has no UTF-8, and is a text all the same
+        text = text_of(item).encode("utf-8", "surrogatepass")
+        digests += hashlib.blake2b(text, digest_size=NUM_HASH_BYTES).digest()
+    hashes = np.frombuffer(bytes(digests), dtype=HASH)
+    ordered, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return UniqueTexts(hashes=ordered[order], first=first[order], text_of=place[inverse])
+
+
+class ChosenItems(Sequence[Item]):
+    """Some of the items, seen as a sequence of their own.
+
+    Args:
+        items: all of them; may be memory-mapped.
+        rows: [num_chosen] which, ascending.
+    """
+
+    def __init__(self, items: Sequence[Item], rows: NDArray[np.int64]) -> None:
+        self._items = items
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
+        if not isinstance(index, slice):
+            return self._items[int(self._rows[index])]
+        rows = self._rows[index].tolist()
+        if not rows:
+            return []
+        first, last = rows[0], rows[-1]
+        if last - first >= 2 * len(rows):
+            return [self._items[row] for row in rows]
+        # few are left out: mapped items are read much faster as one piece
+        piece = self._items[first : last + 1]
+        return [piece[row - first] for row in rows]

@@ -1,0 +1,43 @@
+"""One process at a time: a lock on a file, given back by the system if its holder dies."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+@contextmanager
+def locked(path: Path, *, what: str) -> Iterator[None]:
+    """Holds the lock on `path`, a file of its own; waits for another process that has it.
+
+    Where the file system knows no locks (some network ones), one warning says so and the block
+    runs without.
+
+    Args:
+        what: the work that is locked, for the log: "the embeddings of scifact".
+    """
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("Another process works on %s (%s); waiting for it", what, path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logger.warning(
+                "%s cannot be locked (%s): run only one process at a time on %s, or work is done "
+                "twice",
+                path,
+                error.strerror,
+                what,
+            )
+        yield  # closing the file gives the lock back
