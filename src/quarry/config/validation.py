@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from quarry.errors import UserError
 from quarry.models.factory import DTYPES
 
-EVALUATION_COMPONENTS = ("model", "prompt", "trainer", "benchmark", "retriever")
+EVALUATION_COMPONENTS = ("model", "prompt", "trainer", "benchmark", "convention", "retriever")
 TRAINING_COMPONENTS = ("data.examples", "loss", "optimizer", "scheduler", "baseline")
 
 PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
