@@ -14,7 +14,7 @@ from quarry.evaluation.benchmark import BenchmarkSet
 from quarry.evaluation.convention import Convention, Rules
 from quarry.evaluation.scoring import cut_run, score_run
 from quarry.metrics.trec import mean_scores, parse_measure
-from quarry.types import RetrievalSet, Run
+from quarry.types import Qrels, RetrievalSet, Run
 
 Means = Mapping[str, float]
 """Report name of a measure -> mean over the queries."""
@@ -90,42 +90,67 @@ def rescore_run(
     Raises:
         UserError: as `quarry.metrics.trec.evaluate_run`.
     """
-    data = benchmark_set.data
     wanted = {name: entry.rules_on(benchmark_set) for name, entry in conventions.items()}
-    obstacles = _obstacles(data, own, tuple(wanted.values()))
-    known: dict[Rules, Means] = {}
-
-    def means(rules: Rules) -> Means:
-        if rules not in known:
-            cut = cut_run(run, rules, top_k=top_k)
-            known[rules] = mean_scores(score_run(cut, data.qrels, rules, measures=measures))
-        return known[rules]
-
-    def blocked(rules: Rules) -> bool:
-        return any(getattr(rules, field) != getattr(own, field) for field in obstacles)
-
-    changes = []
-    for changed, names in _changes(own, wanted).items():
-        (field,) = (entry.name for entry in fields(Rules) if _differ(changed, own, entry.name))
-        change = Change(
-            rule=RECORD_KEYS[field],
-            before=str(own.record()[RECORD_KEYS[field]]),
-            after=str(changed.record()[RECORD_KEYS[field]]),
-            conventions=tuple(names),
-            means=None if field in obstacles else means(changed),
-            obstacle=obstacles.get(field),
-        )
-        changes.append(change)
+    others = tuple(wanted.values())
+    obstacles = _obstacles(benchmark_set.data, own, others)
+    scorer = _Scorer(run=run, qrels=benchmark_set.data.qrels, measures=measures, top_k=top_k)
+    by_convention = {
+        name: None
+        if any(_differ(rules, own, field) for field in obstacles)
+        else scorer.means(rules)
+        for name, rules in wanted.items()
+    }
+    changes = (
+        _change(own, changed, names, obstacles=obstacles, scorer=scorer)
+        for changed, names in _single_changes(own, wanted).items()
+    )
     return Rescored(
-        as_run=means(own),
-        by_convention={
-            name: None if blocked(rules) else means(rules) for name, rules in wanted.items()
-        },
+        as_run=scorer.means(own),
+        by_convention=by_convention,
         changes=tuple(changes),
         cautions=(
             *_accidents(run, benchmark_set),
-            *_cautions(run, own, tuple(wanted.values()), measures=measures, top_k=top_k),
+            *_cautions(run, own, others, measures=measures, top_k=top_k),
         ),
+    )
+
+
+class _Scorer:
+    """Scores a run, once under the same rules."""
+
+    def __init__(self, *, run: Run, qrels: Qrels, measures: Sequence[str], top_k: int) -> None:
+        self._run = run
+        self._qrels = qrels
+        self._measures = measures
+        self._top_k = top_k
+        self._known: dict[Rules, Means] = {}
+
+    def means(self, rules: Rules) -> Means:
+        if rules not in self._known:
+            cut = cut_run(self._run, rules, top_k=self._top_k)
+            values = score_run(cut, self._qrels, rules, measures=self._measures)
+            self._known[rules] = mean_scores(values)
+        return self._known[rules]
+
+
+def _change(
+    own: Rules,
+    changed: Rules,
+    names: Sequence[str],
+    *,
+    obstacles: Mapping[str, str],
+    scorer: _Scorer,
+) -> Change:
+    """`changed` is `own` with one rule replaced."""
+    (field,) = (entry.name for entry in fields(Rules) if _differ(changed, own, entry.name))
+    rule = RECORD_KEYS[field]
+    return Change(
+        rule=rule,
+        before=str(own.record()[rule]),
+        after=str(changed.record()[rule]),
+        conventions=tuple(names),
+        means=None if field in obstacles else scorer.means(changed),
+        obstacle=obstacles.get(field),
     )
 
 
@@ -133,7 +158,7 @@ def _differ(first: Rules, second: Rules, field: str) -> bool:
     return bool(getattr(first, field) != getattr(second, field))
 
 
-def _changes(own: Rules, wanted: Mapping[str, Rules]) -> dict[Rules, list[str]]:
+def _single_changes(own: Rules, wanted: Mapping[str, Rules]) -> dict[Rules, list[str]]:
     """The run's rules with one replaced, for each that a convention sees otherwise -> by whom."""
     changes: dict[Rules, list[str]] = {}
     for entry in fields(Rules):

@@ -14,7 +14,7 @@ from quarry.config.validation import signature_violations
 from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.convention import Convention, Rules, recorded_rules
-from quarry.evaluation.report import printable
+from quarry.evaluation.report import printable, set_names
 from quarry.evaluation.rescoring import Rescored, rescore_run
 from quarry.evaluation.rescoring_report import (
     AS_RUN,
@@ -76,7 +76,7 @@ def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dic
     if not rescoring:
         raise UserError(
             f"None of the sets of the benchmark ({', '.join(sets)}) is one that {run.path} has a "
-            f"run of ({', '.join({r.name: 0 for report in reports for r in report.results})})."
+            f"run of ({', '.join(set_names(reports))})."
         )
     write_text(run.path / "rescore.md", markdown_rescoring(rescoring))
     write_json(run.path / "rescore.json", rescoring_document(rescoring))
