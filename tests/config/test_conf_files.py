@@ -15,6 +15,7 @@ from configurations import CONF, PRIMARIES, composed, files, header, opened, pri
 TOP_LEVEL = {
     "eval": [
         "benchmark",
+        "convention",
         "evaluation",
         "logger",
         "model",
@@ -31,6 +32,7 @@ TOP_LEVEL = {
         "baseline",
         "benchmark",
         "callbacks",
+        "convention",
         "data",
         "evaluation",
         "logger",

@@ -95,3 +95,19 @@ def test_the_eight_are_seven_billion_by_default_and_bring_their_prompt(
     chosen = composed(primary, f"model={name}", "prompt=promptreps", "model.size=tiny")
     assert chosen.prompt.assistant == 'The word is: "'
     assert chosen.model.hub_id is None
+
+
+@pytest.mark.parametrize("primary", PRIMARIES)
+def test_the_convention_is_that_of_beir_unless_another_is_named(primary: str) -> None:
+    assert composed(primary).convention.name == "beir"
+    assert composed(primary, "convention=study").convention.missing_queries == "left_out"
+
+
+def test_rescoring_knows_every_convention_and_each_has_the_name_of_its_file() -> None:
+    names = {file.removeprefix("convention/") for file in files() if file.startswith("convention/")}
+    config = composed("eval", "task=rescore")
+    assert {key: entry.name for key, entry in config.task.conventions.items()} == {
+        name: name for name in names
+    }
+    assert "_target_" not in config.benchmark
+    assert composed("eval", "task=rescore", "benchmark.path=DIR").benchmark.path == "DIR"

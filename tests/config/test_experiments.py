@@ -49,6 +49,7 @@ SFT = {
     "prompt.max_document_length": 156,
     "prompt.query": "Query:{text}",
     "prompt.document": "Passage:{title} {text}",
+    "convention.name": "study",
 }
 
 ASK = "Use one word to represent the {} in a retrieval task. Make sure your word is in lowercase."
@@ -59,6 +60,7 @@ ZERO_SHOT = {
     "model.dtype": "float16",
     "trainer.precision": "32-true",
     "evaluation.top_k": 100,
+    "convention.name": "study",
     "prompt.query": 'Query: "{text}". ' + ASK.format("query"),
     "prompt.document": 'Passage: "{title} {text}". ' + ASK.format("passage"),
     "prompt.is_chat": True,
@@ -115,7 +117,13 @@ def test_a_size_that_was_never_published_is_refused_in_plain_words() -> None:
 
 @pytest.mark.parametrize(
     ("primary", "task"),
-    [("train", "resume"), ("train", "export"), ("eval", "verify"), ("eval", "prompts")],
+    [
+        ("train", "resume"),
+        ("train", "export"),
+        ("eval", "verify"),
+        ("eval", "prompts"),
+        ("eval", "rescore"),
+    ],
 )
 def test_tasks_without_a_run_directory_make_none(primary: str, task: str) -> None:
     from hydra import compose

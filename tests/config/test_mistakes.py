@@ -142,6 +142,8 @@ def test_values_that_a_class_cannot_take_are_reported_together() -> None:
         ("train", "data.examples=null", "data.examples=null names no class"),
         ("eval", "model.adapter=null", "BiEncoderFactory takes Adapter"),
         ("eval", "retriever.index=null", "DenseRetriever takes ExactIndex"),
+        ("eval", "convention.ties=random", "takes Literal['descending', 'ascending']"),
+        ("eval", "convention.title=yes", "takes Literal['set', 'joined', 'none']"),
         ("train", "~loss", "loss has no value"),
         ("train", "~loss.temperature", "loss.temperature is needed by"),
         ("train", "paths.cache_dir=${oc.env:QUARRY_NOT_SET}", "paths.cache_dir: KeyError raised"),

@@ -52,7 +52,6 @@ class DataConfig:
 class EvaluationConfig:
     measures: list[str] = field(default_factory=list)
     top_k: int = MISSING
-    relevance_level: int = MISSING
     max_tokens_per_batch: int = MISSING
     every_n_steps: int = MISSING
     compare_dtype: str | None = None
@@ -72,6 +71,7 @@ class EvalSchema:
     trainer: Any = MISSING
     logger: Any = MISSING
     benchmark: Any = MISSING
+    convention: Any = MISSING
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     retriever: Any = MISSING
     seed: int = MISSING

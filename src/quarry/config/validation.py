@@ -16,7 +16,7 @@ from quarry.errors import UserError
 from quarry.models.factory import DTYPES
 from quarry.retrieval.store.shelf import DTYPES as STORE_DTYPES
 
-EVALUATION_COMPONENTS = ("model", "prompt", "trainer", "benchmark", "retriever")
+EVALUATION_COMPONENTS = ("model", "prompt", "trainer", "benchmark", "convention", "retriever")
 TRAINING_COMPONENTS = ("data.examples", "loss", "optimizer", "scheduler", "baseline")
 
 PLAIN_TYPES: dict[Any, tuple[type, ...]] = {

@@ -16,13 +16,21 @@ class BenchmarkSet:
     Attributes:
         name: as in metric names and file names.
         load: reads the collection.
-        remove_self_match: drop a document whose id equals the query's. Right where queries are
-            documents of the corpus (ArguAna, Quora), wrong where ids collide by accident.
+        remove_self_match: drop a document whose id equals the query's, under conventions that
+            leave it to the set. Right where queries are documents of the corpus (ArguAna, Quora).
+        ids_may_collide: nobody knows whether equal ids mean equal texts, so a convention that
+            always removes self matches does so only with `remove_self_match`.
+        uses_title: documents are title and text, under conventions that leave it to the set.
+        relevance_level: the lowest grade that is relevant, under conventions that leave it to the
+            set; None: 1.
     """
 
     name: str
     load: Callable[[], RetrievalSet]
     remove_self_match: bool = False
+    ids_may_collide: bool = False
+    uses_title: bool = True
+    relevance_level: int | None = None
     _loaded: RetrievalSet | None = field(default=None, init=False, repr=False)
 
     @property

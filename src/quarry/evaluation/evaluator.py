@@ -8,10 +8,13 @@ from collections.abc import Sequence
 
 from quarry.errors import UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
-from quarry.metrics.trec import evaluate_run, mean_scores, parse_measure
+from quarry.evaluation.collection_views import AscendingTies, without_titles
+from quarry.evaluation.convention import Convention
+from quarry.evaluation.scoring import cut_run, score_run
+from quarry.metrics.trec import mean_scores, parse_measure
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
-from quarry.types import Report, Run, SetResult
+from quarry.types import Report, RetrievalSet, Run, SetResult
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +26,14 @@ class Evaluator:
         benchmark: the sets.
         measures: report names such as "nDCG@10"; the first is the main one.
         top_k: documents kept a query; at least the largest cut among the measures.
-        relevance_level: grade from which recall, MAP, P and MRR count a document as relevant.
+        convention: the rules that rankings are made and scored under.
 
     Raises:
         UserError: there is no measure, an unknown one, or one that looks deeper than `top_k`.
     """
 
     def __init__(
-        self, *, benchmark: Benchmark, measures: Sequence[str], top_k: int, relevance_level: int
+        self, *, benchmark: Benchmark, measures: Sequence[str], top_k: int, convention: Convention
     ) -> None:
         if not measures:
             raise UserError("evaluation.measures is empty: name at least one, such as nDCG@10.")
@@ -43,7 +46,8 @@ class Evaluator:
         self.benchmark = benchmark
         self.measures = list(measures)
         self.top_k = top_k
-        self.relevance_level = relevance_level
+        self.convention = convention
+        self._warn_of_a_flag_without_effect()
 
     def evaluate(
         self, retriever: Retriever, *, name: str | None = None, encoder: TextEncoder | None = None
@@ -65,14 +69,10 @@ class Evaluator:
         return Report(retriever=name or retriever.name, results=tuple(results))
 
     def score(self, run: Run, benchmark_set: BenchmarkSet) -> SetResult:
-        """Scores a ranking; judged queries that it lacks count 0."""
-        data = benchmark_set.data
-        per_query = evaluate_run(
-            qrels=data.qrels,
-            run=run,
-            measures=self.measures,
-            relevance_level=self.relevance_level,
-        )
+        """Scores a ranking under the convention; removed documents are no part of the result."""
+        data, rules = benchmark_set.data, self.convention.rules_on(benchmark_set)
+        run = cut_run(run, rules, top_k=self.top_k)
+        per_query = score_run(run, data.qrels, rules, measures=self.measures)
         return SetResult(
             name=benchmark_set.name,
             metrics=mean_scores(per_query),
@@ -80,7 +80,7 @@ class Evaluator:
             run=run,
             num_queries=len(data.queries),
             num_documents=len(data.corpus),
-            convention=self._convention(benchmark_set),
+            convention=self.convention.record(benchmark_set) | {"top_k": self.top_k},
         )
 
     def score_all(self, runs: Sequence[Run], *, name: str) -> Report:
@@ -88,27 +88,44 @@ class Evaluator:
         pairs = zip(runs, self.benchmark.sets, strict=True)
         return Report(retriever=name, results=tuple(self.score(run, s) for run, s in pairs))
 
+    def collection(self, benchmark_set: BenchmarkSet) -> RetrievalSet:
+        """The set as it is encoded and indexed: with titles or without."""
+        rules = self.convention.rules_on(benchmark_set)
+        return benchmark_set.data if rules.uses_title else without_titles(benchmark_set.data)
+
     def _retrieve(
         self, retriever: Retriever, benchmark_set: BenchmarkSet, encoder: TextEncoder | None
     ) -> Run:
-        if not benchmark_set.remove_self_match:
-            return retriever.retrieve(benchmark_set.data, top_k=self.top_k, encoder=encoder)
+        data, rules = self.collection(benchmark_set), self.convention.rules_on(benchmark_set)
         # one more, so that top_k are left after the query's own document is gone
-        run = retriever.retrieve(benchmark_set.data, top_k=self.top_k + 1, encoder=encoder)
-        return {query: _without_self(scores, query, self.top_k) for query, scores in run.items()}
+        top_k = self.top_k + 1 if rules.removes_self_match else self.top_k
+        if rules.ties == "descending":
+            run = retriever.retrieve(data, top_k=top_k, encoder=encoder)
+        else:
+            view = AscendingTies(data)
+            run = view.restore(retriever.retrieve(view.data, top_k=top_k, encoder=encoder))
+        self._tell_of_kept_self_matches(run, benchmark_set)
+        return run
 
-    def _convention(self, benchmark_set: BenchmarkSet) -> dict[str, object]:
-        return {
-            "remove_self_match": benchmark_set.remove_self_match,
-            "relevance_level": self.relevance_level,
-            "missing_queries": "count as 0",
-            "ties": "document id, descending",
-            "title": "title and text joined",
-            "top_k": self.top_k,
-        }
+    def _tell_of_kept_self_matches(self, run: Run, benchmark_set: BenchmarkSet) -> None:
+        rules = self.convention.rules_on(benchmark_set)
+        if self.convention.self_match != "always" or rules.removes_self_match:
+            return
+        if num_found := sum(query_id in scores for query_id, scores in run.items()):
+            logger.info(
+                "%s: %d of %d queries found a document with their own id. It stays, for ids may be "
+                "equal by accident; if they mean the same text: benchmark.remove_self_match=true",
+                benchmark_set.name,
+                num_found,
+                len(run),
+            )
 
-
-def _without_self(scores: dict[str, float], query_id: str, top_k: int) -> dict[str, float]:
-    """Results arrive best first, so the first top_k that are not the query itself are kept."""
-    others = [(document, score) for document, score in scores.items() if document != query_id]
-    return dict(others[:top_k])
+    def _warn_of_a_flag_without_effect(self) -> None:
+        sets = self.benchmark.sets
+        is_asked = any(entry.ids_may_collide and entry.remove_self_match for entry in sets)
+        if is_asked and self.convention.self_match == "never":
+            logger.warning(
+                "benchmark.remove_self_match=true has no effect: convention=%s keeps every self "
+                "match. Leave it out, or set convention.self_match=set",
+                self.convention.name,
+            )

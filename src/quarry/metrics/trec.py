@@ -1,7 +1,6 @@
 """Scores a run against judgements with trec_eval's measures (by pytrec_eval), query by query.
 
-pytrec_eval counts; the conventions are ours: every judged query has a value, and the documents
-are in the order of `quarry.metrics.ranking.rank`.
+pytrec_eval counts; the rules are ours: which queries have a value, and how ties are ordered.
 """
 
 from __future__ import annotations
@@ -11,19 +10,27 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 from quarry.errors import UserError
 from quarry.metrics.mrr import reciprocal_rank
-from quarry.metrics.ranking import rank
+from quarry.metrics.ranking import Ties, rank
+from quarry.metrics.recall import capped_recall
 from quarry.types import Qrels, Run
 
 logger = logging.getLogger(__name__)
 
+MissingQueries = Literal["zero", "left_out"]
+"""Whether a judged query without results counts 0 (trec_eval's option -c) or not at all."""
+
 _RECIPROCAL_RANK = "recip_rank"
+_CAPPED_RECALL = "recall_cap"
+_OWN = (_RECIPROCAL_RANK, _CAPPED_RECALL)  # what pytrec_eval does not count, or not as we do
 _WHOLE_RANKING = {"nDCG": "ndcg", "MAP": "map", "MRR": _RECIPROCAL_RANK}
 _FIRST_K = {
     "nDCG": "ndcg_cut",
     "Recall": "recall",
+    "Recall_cap": _CAPPED_RECALL,
     "MRR": _RECIPROCAL_RANK,
     "MAP": "map_cut",
     "P": "P",
@@ -73,30 +80,39 @@ def parse_measure(name: str) -> Measure:
 
 
 def evaluate_run(
-    *, qrels: Qrels, run: Run, measures: Sequence[str], relevance_level: int = 1
+    *,
+    qrels: Qrels,
+    run: Run,
+    measures: Sequence[str],
+    relevance_level: int = 1,
+    ties: Ties = "descending",
+    missing_queries: MissingQueries = "zero",
 ) -> dict[str, dict[str, float]]:
-    """Score every judged query of a run.
+    """Score the judged queries of a run.
 
-    A query is judged if it is a key of `qrels`. Its value is 0 if the run holds nothing for it
-    (trec_eval's option -c; without that, queries that failed would not count) or if no document
-    is relevant to it. Queries of the run without judgements are ignored, with one warning in the
-    log. Unjudged documents are not relevant.
+    A query is judged if it is a key of `qrels`. Its value is 0 if no document is relevant to it.
+    Queries of the run without judgements are ignored, with one warning in the log. Unjudged
+    documents are not relevant.
 
     nDCG takes the positive grades as linear gains over log2(rank + 1), whatever the relevance
     level (Järvelin and Kekäläinen, 2002). P@k divides by k, and Recall@k, MAP and MAP@k by the
-    number of relevant documents, however few are retrieved.
+    number of relevant documents, however few are retrieved; Recall_cap@k by the smaller of the two.
 
     Args:
         qrels: judgements: query id -> document id -> grade.
         run: rankings: query id -> document id -> score; scores may be numpy or torch scalars.
         measures: report names ("nDCG@10"); see `parse_measure`.
         relevance_level: the lowest grade that is relevant, at least 1, for all but nDCG.
+        ties: order of documents whose scores are equal.
+        missing_queries: judged queries for which the run holds nothing: "zero" is trec_eval's
+            option -c; "left_out", they have no value.
 
     Returns:
         Report name -> query id -> value in 0..1, queries in the order of `qrels`.
 
     Raises:
-        UserError: an unknown measure, no judgements, a relevance level below 1, a NaN score.
+        UserError: an unknown measure, no judgements, a relevance level below 1, a NaN score; or
+            missing queries are left out and all are missing.
     """
     parsed = {name: parse_measure(name) for name in measures}
     if not qrels:
@@ -108,16 +124,16 @@ def evaluate_run(
         )
     if num_unjudged := len(run.keys() - qrels.keys()):
         logger.warning("ignored %d of %d queries: they have no judgements", num_unjudged, len(run))
-    ordered = _replace_scores_by_order(run, query_ids=qrels)
+    if missing_queries == "left_out":
+        qrels = _answered(qrels, run)
+    ordered = _replace_scores_by_order(run, query_ids=qrels, ties=ties)
     counted = _count(
         qrels=qrels, run=ordered, measures=parsed.values(), relevance_level=relevance_level
     )
     scores = {}
     for name, measure in parsed.items():
-        if measure.trec_name == _RECIPROCAL_RANK:
-            scores[name] = reciprocal_rank(
-                qrels=qrels, run=ordered, k=measure.k, relevance_level=relevance_level
-            )
+        if measure.trec_name in _OWN:
+            scores[name] = _count_own(measure, qrels, ordered, relevance_level)
         else:
             scores[name] = {
                 query_id: counted[query_id][measure.key] if query_id in counted else 0.0
@@ -131,7 +147,25 @@ def mean_scores(per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float
     return {measure: fmean(values.values()) for measure, values in per_query.items()}
 
 
-def _replace_scores_by_order(run: Run, *, query_ids: Iterable[str]) -> Run:
+def _answered(qrels: Qrels, run: Run) -> Qrels:
+    """The judgements of the queries for which the run holds something."""
+    answered = {query_id: grades for query_id, grades in qrels.items() if run.get(query_id)}
+    if not answered:
+        raise UserError(
+            "the run holds nothing for any judged query, and missing_queries=left_out leaves such "
+            "queries out of the mean, so there is none; count them: missing_queries=zero"
+        )
+    return answered
+
+
+def _count_own(measure: Measure, qrels: Qrels, run: Run, relevance_level: int) -> dict[str, float]:
+    if measure.trec_name == _RECIPROCAL_RANK:
+        return reciprocal_rank(qrels=qrels, run=run, k=measure.k, relevance_level=relevance_level)
+    assert measure.k is not None, measure
+    return capped_recall(qrels=qrels, run=run, k=measure.k, relevance_level=relevance_level)
+
+
+def _replace_scores_by_order(run: Run, *, query_ids: Iterable[str], ties: Ties) -> Run:
     """Rank the named queries, and score each document by minus its position.
 
     pytrec_eval compares scores in single precision, where those that differ late become ties.
@@ -140,7 +174,7 @@ def _replace_scores_by_order(run: Run, *, query_ids: Iterable[str]) -> Run:
     return {
         query_id: {
             document_id: -float(position)
-            for position, document_id in enumerate(rank(run.get(query_id, {})))
+            for position, document_id in enumerate(rank(run.get(query_id, {}), ties=ties))
         }
         for query_id in query_ids
     }
@@ -156,7 +190,7 @@ def _count(
     import pytrec_eval
 
     judged = {query_id: dict(grades) for query_id, grades in qrels.items() if run[query_id]}
-    requests = {measure.request for measure in measures if measure.trec_name != _RECIPROCAL_RANK}
+    requests = {measure.request for measure in measures if measure.trec_name not in _OWN}
     evaluator = pytrec_eval.RelevanceEvaluator(judged, requests, relevance_level=relevance_level)
     counted: dict[str, dict[str, float]] = evaluator.evaluate(
         {query_id: run[query_id] for query_id in judged}

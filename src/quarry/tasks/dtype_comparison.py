@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from quarry.evaluation.benchmark import Benchmark
+from quarry.evaluation.evaluator import Evaluator
 from quarry.retrieval.embeddings import TextEncoder
 
 NUM_COMPARED = 1000
@@ -38,16 +38,16 @@ class EmbeddingSample(pl.Callback):
     """
 
     def __init__(
-        self, *, benchmark: Benchmark, build_encoder: Callable[[torch.nn.Module], TextEncoder]
+        self, *, evaluator: Evaluator, build_encoder: Callable[[torch.nn.Module], TextEncoder]
     ) -> None:
-        self.benchmark = benchmark
+        self.evaluator = evaluator
         self.build_encoder = build_encoder
         self.embeddings: dict[str, Tensor] = {}
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         encoder = self.build_encoder(pl_module.model)
-        for benchmark_set in self.benchmark.sets:
-            data = benchmark_set.data
+        for benchmark_set in self.evaluator.benchmark.sets:
+            data = self.evaluator.collection(benchmark_set)
             queries = list(islice(data.queries, NUM_COMPARED))
             documents = list(islice(data.corpus, NUM_COMPARED))
             self.embeddings[benchmark_set.name] = torch.cat(

@@ -126,7 +126,7 @@ def _test(
         on_report=reports.append,
         name=name,
     )
-    sample = EmbeddingSample(benchmark=evaluator.benchmark, build_encoder=build_encoder)
+    sample = EmbeddingSample(evaluator=evaluator, build_encoder=build_encoder)
     is_compared = config.evaluation.compare_dtype is not None
     callbacks = [evaluation, sample] if is_compared else [evaluation]
     trainer = build_trainer(config, callbacks=callbacks, loggers=loggers)

@@ -108,7 +108,7 @@ def build_evaluator(config: DictConfig) -> Evaluator | None:
         benchmark=benchmark,
         measures=list(config.evaluation.measures),
         top_k=config.evaluation.top_k,
-        relevance_level=config.evaluation.relevance_level,
+        convention=build(config.convention),
     )
 
 

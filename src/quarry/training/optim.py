@@ -31,7 +31,7 @@ def leave_scaling_to_trainer(optimizer: Optimizer) -> Optimizer:
     scales nothing. Without the offer the trainer unscales, as for any other optimiser.
     """
     if getattr(optimizer, "_step_supports_amp_scaling", False):
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        optimizer._step_supports_amp_scaling = False
     return optimizer
 
 

@@ -7,8 +7,10 @@ from typing import cast
 
 import pytest
 
+from helpers.conventions import convention
 from quarry.errors import UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
+from quarry.evaluation.convention import Convention
 from quarry.evaluation.evaluator import Evaluator
 from quarry.retrieval.encoder import Encoder
 from quarry.types import Document, Qrels, Query, RetrievalSet, Run
@@ -47,13 +49,13 @@ def evaluator(
     *sets: BenchmarkSet,
     measures: tuple[str, ...] = ("nDCG@2", "Recall@2", "MRR@2"),
     top_k: int = 2,
-    relevance_level: int = 1,
+    rules: Convention | None = None,
 ) -> Evaluator:
     return Evaluator(
         benchmark=Benchmark(name="b", sets=sets or (benchmark_set(),)),
         measures=measures,
         top_k=top_k,
-        relevance_level=relevance_level,
+        convention=rules or convention("beir"),
     )
 
 
@@ -75,7 +77,8 @@ def test_metrics_by_hand_and_a_missing_query_counts_0() -> None:
 
 def test_the_relevance_level_counts_for_all_but_ndcg() -> None:
     run: Run = {query: {"d1": 3.0, "d2": 2.0} for query in QRELS}
-    (result,) = evaluator(relevance_level=2).evaluate(FixedRetriever(run)).results
+    rules = convention("beir", relevance_level=2)
+    (result,) = evaluator(rules=rules).evaluate(FixedRetriever(run)).results
     # of grade 2 there is d2 for q2 alone
     assert result.per_query["MRR@2"] == {"q1": 0, "q2": 0.5, "q3": 0}
     assert result.per_query["nDCG@2"]["q1"] == 1
@@ -89,46 +92,12 @@ def test_a_report_is_named_after_the_retriever_or_as_asked() -> None:
 
 def test_every_set_is_asked_for_top_k_and_handed_the_encoder() -> None:
     retriever, encoder = FixedRetriever({}), cast(Encoder, object())
-    report = evaluator(benchmark_set("a"), benchmark_set("b"), top_k=7).evaluate(
+    rules = convention("mteb")  # which removes nothing here
+    report = evaluator(benchmark_set("a"), benchmark_set("b"), top_k=7, rules=rules).evaluate(
         retriever, encoder=encoder
     )
     assert [result.name for result in report.results] == ["a", "b"]
     assert retriever.asked == [("a", 7, encoder), ("b", 7, encoder)]
-
-
-def test_a_self_match_is_removed_and_top_k_documents_are_left() -> None:
-    qrels: Qrels = {"d1": {"d2": 1}, "d5": {"d2": 1}, "q": {"d2": 1}}
-    ranking = {"d1": 5.0, "d4": 4.0, "d2": 3.0, "d3": 2.0}
-    retriever = FixedRetriever({query: dict(ranking) for query in qrels})
-    sets = benchmark_set(qrels=qrels, remove_self_match=True)
-    (result,) = evaluator(sets).evaluate(retriever).results
-    assert retriever.asked == [("tiny", 3, None)]
-    assert result.run == {
-        "d1": {"d4": 4.0, "d2": 3.0},
-        "d5": {"d1": 5.0, "d4": 4.0},
-        "q": {"d1": 5.0, "d4": 4.0},
-    }
-    assert result.per_query["Recall@2"] == {"d1": 1, "d5": 0, "q": 0}
-    assert result.convention["remove_self_match"] is True
-
-
-def test_without_the_flag_an_equal_id_is_an_accident_and_stays() -> None:
-    retriever = FixedRetriever({"d1": {"d1": 5.0, "d2": 4.0}})
-    (result,) = evaluator(benchmark_set(qrels={"d1": {"d1": 1}})).evaluate(retriever).results
-    assert result.metrics["MRR@2"] == 1
-    assert result.convention["remove_self_match"] is False
-
-
-def test_the_rules_are_stored_with_the_numbers() -> None:
-    (result,) = evaluator(relevance_level=2, top_k=9).evaluate(FixedRetriever({})).results
-    assert result.convention == {
-        "remove_self_match": False,
-        "relevance_level": 2,
-        "missing_queries": "count as 0",
-        "ties": "document id, descending",
-        "title": "title and text joined",
-        "top_k": 9,
-    }
 
 
 def test_runs_of_an_earlier_process_score_the_same() -> None:

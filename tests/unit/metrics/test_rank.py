@@ -16,6 +16,11 @@ def test_ties_go_by_document_id_descending_as_text() -> None:
     assert rank({"d10": 1.0, "d9": 1.0, "d1": 1.0, "a": 2.0}) == ["a", "d9", "d10", "d1"]
 
 
+def test_ties_go_the_other_way_where_asked_and_scores_do_not() -> None:
+    scores = {"d10": 1.0, "d9": 1.0, "d1": 1.0, "a": 2.0, "b": -0.0, "c": 0.0}
+    assert rank(scores, ties="ascending") == ["a", "d1", "d10", "d9", "b", "c"]
+
+
 def test_the_order_does_not_depend_on_the_order_of_arrival() -> None:
     scores = {"b": 1.0, "a": 1.0, "c": 0.0}
     assert rank(scores) == rank(dict(reversed(scores.items()))) == ["b", "a", "c"]

@@ -215,7 +215,7 @@ def test_a_wrong_measure_is_told_the_forms(name: str) -> None:
         evaluate_run(qrels=QRELS, run=RUN, measures=["nDCG@10", name])
     message = str(caught.value)
     assert repr(name) in message
-    forms = "nDCG@k, Recall@k, MRR@k, MAP@k, P@k, Success@k, nDCG, MAP, MRR"
+    forms = "nDCG@k, Recall@k, Recall_cap@k, MRR@k, MAP@k, P@k, Success@k, nDCG, MAP, MRR"
     assert forms in message
 
 

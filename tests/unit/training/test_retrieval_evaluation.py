@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 
+from helpers.conventions import convention
 from helpers.training import OneNumber, loader_of, quiet_trainer
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.evaluator import Evaluator
@@ -94,7 +95,9 @@ def evaluation(reports: list[Report], **more: Any) -> RetrievalEvaluation:
     )
     benchmark = Benchmark(name="b", sets=[BenchmarkSet(name="tiny", load=lambda: data)])
     return RetrievalEvaluation(
-        evaluator=Evaluator(benchmark=benchmark, measures=["MRR@2"], top_k=2, relevance_level=1),
+        evaluator=Evaluator(
+            benchmark=benchmark, measures=["MRR@2"], top_k=2, convention=convention()
+        ),
         retriever=ByWeight(),
         build_encoder=lambda model: cast(Encoder, model),
         on_report=reports.append,

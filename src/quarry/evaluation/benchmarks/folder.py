@@ -57,6 +57,7 @@ def folder_benchmark(
                     cache_dir=Path(cache_dir).expanduser(),
                 ),
                 remove_self_match=remove_self_match,
+                ids_may_collide=True,
             )
             for name in chosen
         ],

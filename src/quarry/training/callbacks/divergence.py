@@ -54,7 +54,7 @@ class StopOnDivergence(pl.Callback):
         self._on_the_way = trainer.global_step + 1, download
         if optimizer.defaults.get("fused"):
             # torch's own means of leaving out an update, made for the scaling of losses
-            optimizer.found_inf = (~numbers.isfinite()).any().float()  # type: ignore[attr-defined]
+            optimizer.found_inf = (~numbers.isfinite()).any().float()
         else:
             self._look()
 

@@ -1,0 +1,81 @@
+"""A test collection seen otherwise, its corpus as lazy as before: without titles, or renamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import overload
+
+import numpy as np
+
+from quarry.types import Document, RetrievalSet, Run
+
+
+class CorpusView(Sequence[Document]):
+    """Documents of another corpus, each changed when it is asked for; nothing is copied.
+
+    Args:
+        corpus: what is looked at; may be memory-mapped.
+        change: (row, document) -> the document to show.
+    """
+
+    def __init__(
+        self, *, corpus: Sequence[Document], change: Callable[[int, Document], Document]
+    ) -> None:
+        self._corpus = corpus
+        self._change = change
+
+    def __len__(self) -> int:
+        return len(self._corpus)
+
+    @overload
+    def __getitem__(self, index: int) -> Document: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Document]: ...
+    def __getitem__(self, index: int | slice) -> Document | list[Document]:
+        if isinstance(index, slice):
+            rows = range(*index.indices(len(self)))
+            return [self._change(*pair) for pair in zip(rows, self._corpus[index], strict=True)]
+        row = range(len(self))[index]
+        return self._change(row, self._corpus[row])
+
+    def __iter__(self) -> Iterator[Document]:
+        return (self._change(row, document) for row, document in enumerate(self._corpus))
+
+
+def without_titles(data: RetrievalSet) -> RetrievalSet:
+    """The same collection, each document its text alone."""
+    return replace(data, corpus=CorpusView(corpus=data.corpus, change=_drop_title))
+
+
+class AscendingTies:
+    """Makes retrievers, which order ties by document id descending, order them ascending.
+
+    They see names that sort the other way round: also where they cut a tie in two.
+
+    Attributes:
+        data: the collection under these names.
+    """
+
+    def __init__(self, data: RetrievalSet) -> None:
+        ids = [document.document_id for document in data.corpus]
+        rows = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
+        self._ids = [ids[row] for row in rows]
+        self._places = np.empty(len(ids), dtype=np.int64)
+        self._places[rows] = np.arange(len(ids))
+        self._num_digits = len(str(len(ids)))
+        self.data = replace(data, corpus=CorpusView(corpus=data.corpus, change=self._rename))
+
+    def restore(self, run: Run) -> Run:
+        """The run under the documents' own ids, in the same order."""
+        return {
+            query_id: {self._ids[int(name)]: score for name, score in scores.items()}
+            for query_id, scores in run.items()
+        }
+
+    def _rename(self, row: int, document: Document) -> Document:
+        return replace(document, document_id=f"{self._places[row]:0{self._num_digits}d}")
+
+
+def _drop_title(row: int, document: Document) -> Document:
+    return replace(document, title="")

@@ -1,0 +1,53 @@
+"""A run becomes numbers under the rules of one set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quarry.evaluation.convention import Rules
+from quarry.metrics.ranking import rank
+from quarry.metrics.trec import evaluate_run
+from quarry.types import Qrels, Run
+
+PLAIN_RECALL = "Recall@"
+CAPPED_RECALL = "Recall_cap@"
+
+
+def cut_run(run: Run, rules: Rules, *, top_k: int) -> Run:
+    """The first `top_k` results of each query, after its own document is gone if it is to go."""
+    return {query_id: _cut(query_id, scores, rules, top_k) for query_id, scores in run.items()}
+
+
+def score_run(
+    run: Run, qrels: Qrels, rules: Rules, *, measures: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Report name -> query id -> value, under the names in `measures` also where recall is capped.
+
+    Raises:
+        UserError: as `evaluate_run`.
+    """
+    counted = {name: _capped(name) if rules.caps_recall else name for name in measures}
+    values = evaluate_run(
+        qrels=qrels,
+        run=run,
+        measures=list(counted.values()),
+        relevance_level=rules.relevance_level,
+        ties=rules.ties,
+        missing_queries=rules.missing_queries,
+    )
+    return {name: values[measure] for name, measure in counted.items()}
+
+
+def _capped(measure: str) -> str:
+    if measure.startswith(PLAIN_RECALL):
+        return CAPPED_RECALL + measure.removeprefix(PLAIN_RECALL)
+    return measure
+
+
+def _cut(query_id: str, scores: dict[str, float], rules: Rules, top_k: int) -> dict[str, float]:
+    is_removed = rules.removes_self_match and query_id in scores
+    if not is_removed and len(scores) <= top_k:
+        return scores
+    ranking = rank(scores, ties=rules.ties)
+    kept = [document_id for document_id in ranking if not (is_removed and document_id == query_id)]
+    return {document_id: scores[document_id] for document_id in kept[:top_k]}

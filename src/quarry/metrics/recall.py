@@ -1,0 +1,35 @@
+"""Recall over the most that could be found: what BEIR reports for TREC-COVID."""
+
+from __future__ import annotations
+
+from quarry.metrics.ranking import rank
+from quarry.types import Qrels, Run
+
+
+def capped_recall(*, qrels: Qrels, run: Run, k: int, relevance_level: int = 1) -> dict[str, float]:
+    """Score each judged query by its relevant documents in the first k, over min(k, relevant).
+
+    With more than k relevant documents plain recall cannot reach 1; this can. It is R_cap@k of
+    Thakur et al., "BEIR" (2021), arXiv 2104.08663.
+
+    Args:
+        qrels: judgements; each of its queries gets a value.
+        run: rankings, ordered by `quarry.metrics.ranking.rank`; queries that `qrels` does not know
+            are ignored.
+        k: how many documents of each ranking count, at least 1.
+        relevance_level: the lowest grade that is relevant, at least 1.
+
+    Returns:
+        Query id -> value in 0..1, 0 for a query to which no document is relevant.
+
+    Raises:
+        UserError: a score is NaN.
+    """
+    assert k >= 1, k
+    assert relevance_level >= 1, relevance_level
+    values = {}
+    for query_id, grades in qrels.items():
+        relevant = {document for document, grade in grades.items() if grade >= relevance_level}
+        num_found = len(relevant.intersection(rank(run.get(query_id, {}))[:k]))
+        values[query_id] = num_found / min(k, len(relevant)) if relevant else 0.0
+    return values

@@ -1,0 +1,197 @@
+"""Scores the run files of an earlier run under all conventions; loads no model."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from omegaconf import DictConfig, OmegaConf
+
+from quarry.config.instantiate import build
+from quarry.config.validation import signature_violations
+from quarry.errors import MissingPathError, UserError
+from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
+from quarry.evaluation.convention import Convention, Rules, recorded_rules
+from quarry.evaluation.report import printable, set_names
+from quarry.evaluation.rescoring import Rescored, rescore_run
+from quarry.evaluation.rescoring_report import (
+    AS_RUN,
+    RescoredSet,
+    Rescoring,
+    by_convention,
+    markdown_rescoring,
+    mean_of,
+    measures_of,
+    rescoring_document,
+    terminal_rescoring,
+)
+from quarry.evaluation.run_directory_files import read_reports, run_path, safe_name
+from quarry.metrics.run_files import read_run
+from quarry.runtime.files import write_json, write_text
+from quarry.runtime.logging import quiet_libraries
+from quarry.runtime.run_directory import RunDirectory
+from quarry.tasks.output import show
+from quarry.tasks.overrides import refuse_other_overrides
+from quarry.types import Report, SetResult
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-9
+"""Between a stored number and the same number computed again: the order of a sum."""
+
+
+def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dict[str, float]:
+    """Rescores `run=DIR`; writes rescore.md and rescore.json there.
+
+    Args:
+        conventions: name -> convention, in the order to show them.
+
+    Returns:
+        `rescore/<retriever>/<set>/<convention>/<measure>` -> value.
+
+    Raises:
+        UserError: there are no runs, a line of one is malformed, or the benchmark is not that of
+            the run.
+    """
+    quiet_libraries()
+    refuse_other_overrides(
+        ("task", "run", "hydra", "benchmark"),
+        why="has no effect on task=rescore: all conventions are compared with the rules that the "
+        "run was made under. Leave it out; benchmark=... can say where the sets lie now.",
+    )
+    run = RunDirectory.open(config.run)
+    stored = OmegaConf.load(run.resolved_config)
+    assert isinstance(stored, DictConfig)
+    reports = _with_runs(run, measures=OmegaConf.select(stored, "evaluation.measures") or [])
+    sets = {entry.name: entry for entry in _benchmark(config, stored, run).sets}
+    rescoring: dict[str, list[RescoredSet]] = {}
+    for report in reports:
+        for result in report.results:
+            if result.name in sets:
+                found = _rescore(run, report.retriever, result, sets[result.name], conventions)
+                rescored = RescoredSet(result=result, found=found)
+                rescoring.setdefault(report.retriever, []).append(rescored)
+    if not rescoring:
+        raise UserError(
+            f"None of the sets of the benchmark ({', '.join(sets)}) is one that {run.path} has a "
+            f"run of ({', '.join(set_names(reports))})."
+        )
+    write_text(run.path / "rescore.md", markdown_rescoring(rescoring))
+    write_json(run.path / "rescore.json", rescoring_document(rescoring))
+    show(
+        *terminal_rescoring(rescoring),
+        f"In full: {run.path / 'rescore.md'}",
+        result_line=_result_line(rescoring),
+    )
+    return _summary(rescoring)
+
+
+def _with_runs(run: RunDirectory, *, measures: Sequence[str]) -> list[Report]:
+    """The stored reports, `measures` in this order, results without a run file left out."""
+    reports, missing = [], []
+    for report in read_reports(run.path):
+        paths = {
+            result.name: run_path(run.path, set_name=result.name, retriever=report.retriever)
+            for result in report.results
+        }
+        missing += [path for path in paths.values() if not path.is_file()]
+        found = tuple(
+            replace(result, metrics=_ordered(result.metrics, measures))
+            for result in report.results
+            if paths[result.name].is_file()
+        )
+        reports.append(Report(retriever=report.retriever, results=found))
+    if not any(report.results for report in reports):
+        raise MissingPathError(
+            f"run={run.path} has no runs: runs/ holds none of the {len(missing)} rankings that "
+            "metrics.json speaks of, and they are what task=rescore scores. Restore the folder, "
+            "or evaluate again."
+        )
+    if missing:
+        logger.warning("left out, for there is no such file: %s", ", ".join(map(str, missing)))
+    return reports
+
+
+def _ordered(metrics: Mapping[str, float], measures: Sequence[str]) -> dict[str, float]:
+    names = [*(name for name in measures if name in metrics), *metrics]
+    return {name: metrics[name] for name in dict.fromkeys(names)}
+
+
+def _benchmark(config: DictConfig, stored: DictConfig, run: RunDirectory) -> Benchmark:
+    """The benchmark of the run, with what was given anew; or another."""
+    node = config.benchmark
+    if "_target_" not in node:
+        if "benchmark" not in stored or "_target_" not in stored.benchmark:
+            raise UserError(f"{run.resolved_config} names no benchmark: give it, benchmark=NAME.")
+        given = {key: value for key, value in node.items() if value is not None}
+        node = OmegaConf.create({**stored.benchmark, **given})
+    violations = list(signature_violations(node, "benchmark"))
+    if violations:
+        raise UserError("\n".join(violations))
+    benchmark: Benchmark | None = build(node)
+    if benchmark is None:
+        raise UserError("benchmark=none has no judgements to score with: choose another.")
+    return benchmark
+
+
+def _rescore(
+    run: RunDirectory,
+    retriever: str,
+    result: SetResult,
+    benchmark_set: BenchmarkSet,
+    conventions: Mapping[str, Convention],
+) -> Rescored:
+    path = run_path(run.path, set_name=result.name, retriever=retriever)
+    own, top_k = _own_rules(result, run)
+    found = rescore_run(
+        read_run(path),
+        benchmark_set,
+        own=own,
+        conventions=conventions,
+        measures=list(result.metrics),
+        top_k=top_k,
+    )
+    for measure, value in found.as_run.items():
+        if not math.isclose(value, result.metrics[measure], abs_tol=TOLERANCE):
+            logger.warning(
+                "%s on %s: %s is %.5f by the run file and the judgements, and %.5f in "
+                "metrics.json: one of the three was changed since",
+                retriever, printable(result.name), measure, value, result.metrics[measure],
+            )  # fmt: skip
+    return found
+
+
+def _own_rules(result: SetResult, run: RunDirectory) -> tuple[Rules, int]:
+    try:
+        return recorded_rules(result.convention), int(str(result.convention["top_k"]))
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{run.metrics} does not say under which rules {result.name} was evaluated ({error} is "
+            "missing or wrong): it was written by another version. Evaluate again."
+        ) from error
+
+
+def _result_line(rescoring: Rescoring) -> str:
+    """The mean over the sets for each retriever and convention by which all can be scored."""
+    measure = measures_of(next(iter(rescoring.values())))[0]
+    parts = [measure]
+    for retriever, sets in rescoring.items():
+        prefix = f"{safe_name(retriever)}/" if len(rescoring) > 1 else ""
+        for report in by_convention(sets):
+            mean = mean_of(report, len(sets), measure)
+            if mean is not None:
+                parts.append(f"{prefix}{safe_name(report.retriever)}={mean:.4f}")
+    return " ".join(parts)
+
+
+def _summary(rescoring: Rescoring) -> dict[str, float]:
+    return {
+        f"rescore/{retriever}/{entry.result.name}/{name}/{measure}": value
+        for retriever, sets in rescoring.items()
+        for entry in sets
+        for name, means in {AS_RUN: entry.found.as_run, **entry.found.by_convention}.items()
+        if means is not None
+        for measure, value in means.items()
+    }
