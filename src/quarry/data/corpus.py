@@ -102,7 +102,7 @@ def is_blank(document: Document) -> bool:
     return not (document.text.strip() or document.title.strip())
 
 
-def check_judged_documents(*, name: str, qrels: Qrels, where: Path | str, corpus: Corpus) -> None:
+def check_judged_documents(*, name: str, qrels: Qrels, where: object, corpus: Corpus) -> None:
     """Warns of judged documents that the corpus lacks, and of empty ones; both are kept.
 
     Args:

@@ -30,6 +30,7 @@ from quarry.tasks.dtype_comparison import (
     as_document,
     in_plain_dtype,
 )
+from quarry.tasks.failed_sets import comparable, refuse_failures
 from quarry.tasks.output import show
 from quarry.tasks.parts import (
     build_evaluator,
@@ -84,8 +85,9 @@ def evaluate(config: DictConfig) -> dict[str, float]:
             terminal_table(reports, measures=evaluator.measures),
             *([agreement_lines(found, dtype)] if found else []),
             f"Run directory: {run.path}",
-            result_line=result_line(reports, evaluator.measures[0]),
+            result_line=result_line(comparable(reports), evaluator.measures[0]),
         )
+    refuse_failures(reports, run)
     return metric_values(reports[0])
 
 
@@ -126,7 +128,9 @@ def _test(
         on_report=reports.append,
         name=name,
     )
-    sample = EmbeddingSample(benchmark=evaluator.benchmark, build_encoder=build_encoder)
+    sample = EmbeddingSample(
+        benchmark=evaluator.benchmark, build_encoder=build_encoder, reports=reports
+    )
     is_compared = config.evaluation.compare_dtype is not None
     callbacks = [evaluation, sample] if is_compared else [evaluation]
     trainer = build_trainer(config, callbacks=callbacks, loggers=loggers)
