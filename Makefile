@@ -53,6 +53,7 @@ bench: install ## Measure speed and memory against sentence-transformers (BENCH=
 
 docs: install ## Write the pages that are made (PUBLISHED='--published NAME=FOLDER --source WHERE' checks facts)
 	$(BIN)/python docs/make_models.py $(PUBLISHED)
+	$(BIN)/python docs/make_benchmarks.py
 	$(BIN)/python bench/page.py
 
 format: install ## Put the code into shape

@@ -63,6 +63,15 @@ def test_model_brings_its_recipe_and_the_command_line_has_the_last_word() -> Non
     assert (chosen.optimizer.lr, chosen.loss.temperature) == (0.5, 0.2)
 
 
+def test_a_suite_brings_its_measures_and_the_command_line_has_the_last_word() -> None:
+    plain, deep = composed("eval", "benchmark=beir"), composed("eval", "benchmark=trec_dl")
+    assert list(plain.evaluation.measures) == ["nDCG@10", "Recall@100", "MRR@10"]
+    assert list(deep.evaluation.measures)[:3] == ["nDCG@10", "MAP", "Recall@1000"]
+    assert (plain.evaluation.top_k, deep.evaluation.top_k) == (100, 1000)
+    chosen = composed("eval", "evaluation.top_k=2000", "benchmark=trec_dl")
+    assert chosen.evaluation.top_k == 2000
+
+
 def test_hybrid_is_made_of_the_options_it_names() -> None:
     config = composed("eval", "retriever=hybrid")
     alone = composed("eval", "retriever=bm25")

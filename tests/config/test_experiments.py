@@ -50,6 +50,9 @@ SFT = {
     "prompt.query": "Query:{text}",
     "prompt.document": "Passage:{title} {text}",
     "convention.name": "study",
+    "benchmark.name": "msmarco",
+    "evaluation.measures": ["MRR@10", "Recall@1000", "nDCG@10"],
+    "evaluation.top_k": 1000,
 }
 
 ASK = "Use one word to represent the {} in a retrieval task. Make sure your word is in lowercase."
@@ -61,6 +64,7 @@ ZERO_SHOT = {
     "trainer.precision": "32-true",
     "evaluation.top_k": 100,
     "convention.name": "study",
+    "benchmark.name": "small",
     "prompt.query": 'Query: "{text}". ' + ASK.format("query"),
     "prompt.document": 'Passage: "{title} {text}". ' + ASK.format("passage"),
     "prompt.is_chat": True,
@@ -107,6 +111,12 @@ def test_fine_tuning(model: str) -> None:
 def test_zero_shot(model: str) -> None:
     found = values("eval", "experiment=zero_shot", f"model={model}", keys=ZERO_SHOT)
     assert found == ZERO_SHOT
+
+
+def test_the_benchmark_of_an_experiment_is_a_default() -> None:
+    config = composed("train", "experiment=sft_msmarco", "benchmark=stdlib_code")
+    assert "stdlib_code" in config.benchmark._target_
+    assert config.evaluation.measures[0] == "nDCG@10"
 
 
 def test_a_size_that_was_never_published_is_refused_in_plain_words() -> None:

@@ -130,6 +130,58 @@ def test_damaged_data_is_named_by_file_and_line(command: Run, beir: Path, tmp_pa
     assert f"{spoilt / 'corpus.jsonl'}:5" in message
 
 
+def test_a_suite_goes_on_past_a_set_that_fails_and_does_not_exit_0(
+    command: Run, beir: Path, tmp_path: Path
+) -> None:
+    sets, run = tmp_path / "sets", tmp_path / "run"
+    for name in ("nfcorpus", "scifact", "fiqa"):
+        shutil.copytree(beir / "one", sets / name)
+    with (sets / "nfcorpus" / "corpus.jsonl").open("a") as stream:
+        stream.write("{}\n")
+    result = command(
+        "eval.py", "retriever=bm25", "benchmark=small", f"benchmark.path={sets}", "logger=none",
+        "benchmark.sets=[nfcorpus,scifact,fiqa]", "benchmark.check_counts=false",
+        f"hydra.run.dir={run}",
+    )  # fmt: skip
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    message = result.err.split("\nError: ", 1)[1]
+    assert message.startswith("1 of the sets failed")
+    assert f"- nfcorpus: {sets / 'nfcorpus' / 'corpus.jsonl'}:5: lacks '_id'" in message
+    assert str(run) in message
+    assert result.last_line == "nDCG@10 scifact=1.0000 fiqa=1.0000"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["sets"]["scifact"]["bm25"]["nDCG@10"] == 1
+    assert "nfcorpus" not in metrics["sets"]
+    assert metrics["failed"]["nfcorpus"]["bm25"].endswith("every line needs an id")
+    assert (run / "runs" / "fiqa.bm25.trec").exists()
+
+
+def test_a_wrong_count_says_which(command: Run, beir: Path, tmp_path: Path) -> None:
+    shutil.copytree(beir / "one", tmp_path / "scifact")
+    message = refused(
+        command, "eval.py", "retriever=bm25", "benchmark=beir", "benchmark.sets=[scifact]",
+        f"benchmark.path={tmp_path}", "logger=none", f"hydra.run.dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert message.startswith("scifact: 300 queries expected, 1 found; 5,183 documents expected, 4")
+
+
+def test_a_set_that_cannot_be_read_stops_training_before_it_begins(
+    command: Run, beir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(beir, tmp_path / "sets")
+    with (tmp_path / "sets" / "two" / "queries.jsonl").open("a") as stream:
+        stream.write('{"_id": "q", "text": "again"}\n')
+    small = [override for override in SMALL if not override.startswith("benchmark.")]
+    run = tmp_path / "run"
+    message = refused(
+        command, "train.py", *small, "logger=none", "benchmark=folder", f"hydra.run.dir={run}",
+        f"benchmark.path={tmp_path / 'sets'}",
+    )  # fmt: skip
+    assert f"{tmp_path / 'sets' / 'two' / 'queries.jsonl'}:2" in message
+    assert not (run / "metrics.json").exists()
+
+
 def test_training_data_that_cannot_be_used_is_refused_before_training(
     command: Run, tmp_path: Path
 ) -> None:

@@ -16,14 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from quarry.data.arrow_table import LINE, ArrowTable, open_table
-from quarry.data.beir import (
-    Corpus,
-    find_split,
-    is_blank,
-    read_corpus,
-    read_judged_queries,
-    read_qrels,
-)
+from quarry.data.beir import find_split, read_corpus, read_judged_queries, read_qrels
+from quarry.data.corpus import Corpus, is_blank
 from quarry.data.jsonl import find_file, read_jsonl
 from quarry.data.train_forms import TrainForm, TrainLine, form_of_file
 from quarry.errors import UserError

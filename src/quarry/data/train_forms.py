@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quarry.data.beir import record_document
 from quarry.data.jsonl import read_jsonl, record_id, record_text
+from quarry.data.records import record_document
 from quarry.errors import UserError
 from quarry.types import Document
 

@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from quarry.errors import UserError
 from quarry.types import RetrievalSet
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpectedCounts:
+    """How large a collection is known to be.
+
+    Attributes:
+        num_queries: queries that are judged.
+        num_documents: documents of the corpus.
+        num_positives: judgements of a grade above 0.
+    """
+
+    num_queries: int
+    num_documents: int
+    num_positives: int
+
+    @classmethod
+    def of(cls, data: RetrievalSet) -> ExpectedCounts:
+        """What a collection that was loaded has."""
+        return cls(
+            num_queries=len(data.queries),
+            num_documents=len(data.corpus),
+            num_positives=sum(
+                grade > 0 for judged in data.qrels.values() for grade in judged.values()
+            ),
+        )
 
 
 @dataclass(kw_only=True)
@@ -23,6 +49,11 @@ class BenchmarkSet:
         uses_title: documents are title and text, under conventions that leave it to the set.
         relevance_level: the lowest grade that is relevant, under conventions that leave it to the
             set; None: 1.
+        main_measure: report name of the measure that the collection is known by; None: the
+            evaluation's own.
+        licence: of the data, as its publisher or distributor states it; None: not known.
+        expected: counts that are checked after loading; None: not checked.
+        group: what the collection is a part of, where parts count as one in means.
     """
 
     name: str
@@ -31,13 +62,40 @@ class BenchmarkSet:
     ids_may_collide: bool = False
     uses_title: bool = True
     relevance_level: int | None = None
+    main_measure: str | None = None
+    licence: str | None = None
+    expected: ExpectedCounts | None = None
+    group: str | None = None
     _loaded: RetrievalSet | None = field(default=None, init=False, repr=False)
 
     @property
     def data(self) -> RetrievalSet:
+        """The collection.
+
+        Raises:
+            UserError: what `load` raises, or a count is not the expected one.
+        """
         if self._loaded is None:
-            self._loaded = self.load()
+            loaded = self.load()
+            self._check_counts(loaded)
+            self._loaded = loaded
         return self._loaded
+
+    def _check_counts(self, data: RetrievalSet) -> None:
+        if self.expected is None:
+            return
+        expected, found = asdict(self.expected), asdict(ExpectedCounts.of(data))
+        wrong = [
+            f"{expected[key]:,} {key.removeprefix('num_')} expected, {found[key]:,} found"
+            for key in expected
+            if expected[key] != found[key]
+        ]
+        if wrong:
+            raise UserError(
+                f"{self.name}: {'; '.join(wrong)}. The data are cut, or another version of the "
+                "set, and numbers would not be comparable: fetch it anew, or set "
+                "benchmark.check_counts=false to go on with what is there."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +118,21 @@ class Benchmark:
             raise UserError(
                 f"The benchmark {self.name} names {', '.join(twice)} twice; each set once, please."
             )
+
+    def load(self) -> None:
+        """Reads every set now, for where a set that turns out bad later would cost dearly.
+
+        Raises:
+            UserError: some cannot be used; the message has the reason of each.
+        """
+        reasons = []
+        for benchmark_set in self.sets:
+            try:
+                _ = benchmark_set.data
+            except UserError as error:
+                reasons.append(str(error))
+        if reasons:
+            raise UserError("\n".join(reasons))
 
 
 def no_benchmark() -> None:

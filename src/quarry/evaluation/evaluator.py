@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from quarry.errors import UserError
+from quarry.errors import Interrupted, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.collection_views import AscendingTies, without_titles
 from quarry.evaluation.convention import Convention
@@ -52,21 +52,50 @@ class Evaluator:
     def evaluate(
         self, retriever: Retriever, *, name: str | None = None, encoder: TextEncoder | None = None
     ) -> Report:
-        """A report under the name of the retriever, or `name`."""
-        results = []
+        """A report under the name of the retriever, or `name`.
+
+        A set that fails, for whatever reason, is logged and stands in the report's failures; the
+        others go on.
+
+        Raises:
+            UserError: every set failed. Of a single set the error is its own.
+        """
+        name = name or retriever.name
+        results: list[SetResult] = []
+        failures: dict[str, str] = {}
         for benchmark_set in self.benchmark.sets:
-            start = time.perf_counter()
-            run = self._retrieve(retriever, benchmark_set, encoder)
-            result = self.score(run, benchmark_set)
-            results.append(result)
-            logger.info(
-                "%s on %s: %s (%.1f s)",
-                name or retriever.name,
-                result.name,
-                ", ".join(f"{measure} {value:.4f}" for measure, value in result.metrics.items()),
-                time.perf_counter() - start,
-            )
-        return Report(retriever=name or retriever.name, results=tuple(results))
+            try:
+                results.append(self._evaluate_set(retriever, benchmark_set, name, encoder))
+            except Interrupted:
+                raise
+            except Exception as error:
+                if len(self.benchmark.sets) == 1:
+                    raise
+                failures[benchmark_set.name] = _reason(error)
+                logger.error("%s on %s failed: %s", name, benchmark_set.name, _reason(error))
+                logger.debug("%s on %s failed", name, benchmark_set.name, exc_info=True)
+        if not results:
+            raise UserError(f"{name} failed on every set:\n" + failure_lines(failures))
+        return Report(retriever=name, results=tuple(results), failures=failures)
+
+    def _evaluate_set(
+        self,
+        retriever: Retriever,
+        benchmark_set: BenchmarkSet,
+        name: str,
+        encoder: TextEncoder | None,
+    ) -> SetResult:
+        start = time.perf_counter()
+        run = self._retrieve(retriever, benchmark_set, encoder)
+        result = self.score(run, benchmark_set)
+        logger.info(
+            "%s on %s: %s (%.1f s)",
+            name,
+            result.name,
+            ", ".join(f"{measure} {value:.4f}" for measure, value in result.metrics.items()),
+            time.perf_counter() - start,
+        )
+        return result
 
     def score(self, run: Run, benchmark_set: BenchmarkSet) -> SetResult:
         """Scores a ranking under the convention; removed documents are no part of the result."""
@@ -81,6 +110,7 @@ class Evaluator:
             num_queries=len(data.queries),
             num_documents=len(data.corpus),
             convention=self.convention.record(benchmark_set) | {"top_k": self.top_k},
+            group=benchmark_set.group,
         )
 
     def score_all(self, runs: Sequence[Run], *, name: str) -> Report:
@@ -129,3 +159,12 @@ class Evaluator:
                 "match. Leave it out, or set convention.self_match=set",
                 self.convention.name,
             )
+
+
+def failure_lines(failures: Mapping[str, str]) -> str:
+    """Sets and why each failed, a line or more each."""
+    return "\n".join(f"- {name}: {reason}" for name, reason in failures.items())
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from quarry.data.beir import Corpus
+from quarry.data.corpus import Corpus
 from quarry.evaluation.benchmark import BenchmarkSet
 from quarry.evaluation.convention import Convention, Rules
 from quarry.evaluation.scoring import cut_run, score_run

@@ -102,7 +102,9 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
 
     `sets` holds set -> retriever -> measure -> value; `means` the unweighted mean over a
     retriever's sets of each measure that all of them have; `num_queries`, `num_documents` and
-    `convention` describe each set; `order` keeps the order in which to show names.
+    `convention` describe each set, and `group` says what it is a part of, where it is;
+    `failed` holds set -> retriever -> why there is no result; `order` keeps the order in which to
+    show names.
 
     Raises:
         UserError: two retrievers were measured on different states of a set.
@@ -119,14 +121,18 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
             sets.setdefault(result.name, {})[report.retriever] = values
     described = {
         key: {name: known[key] for name, known in facts.items()}
-        for key in ("num_queries", "num_documents", "convention")
+        for key in ("num_queries", "num_documents", "convention", "group")
     }
+    failed: dict[str, dict[str, str]] = {}
+    for report in reports:
+        for name, reason in report.failures.items():
+            failed.setdefault(name, {})[report.retriever] = reason
     means = {
         report.retriever: {m: float(report.mean(m)) for m in _shared_measures(report)}
         for report in reports
     }
     order = {"retrievers": [report.retriever for report in reports], "sets": list(sets)}
-    return {"sets": sets, "means": means, "order": order, **described}
+    return {"sets": sets, "means": means, "failed": failed, "order": order, **described}
 
 
 def read_reports(directory: Path) -> tuple[Report, ...]:
@@ -186,6 +192,7 @@ def _facts(result: SetResult) -> dict[str, object]:
         "num_queries": result.num_queries,
         "num_documents": result.num_documents,
         "convention": convention,
+        "group": result.group,
     }
 
 
@@ -199,20 +206,31 @@ def _report_of(document: Mapping[str, Mapping], retriever: str) -> Report:
             num_queries=document["num_queries"][name],
             num_documents=document["num_documents"][name],
             convention=document["convention"][name],
+            group=document["group"][name],
         )
         for name in document["order"]["sets"]
         if retriever in document["sets"][name]
     )
-    return Report(retriever=retriever, results=results)
+    failures = {
+        name: reasons[retriever]
+        for name, reasons in document["failed"].items()
+        if retriever in reasons
+    }
+    return Report(retriever=retriever, results=results, failures=failures)
 
 
 def _merged(older: Sequence[Report], newer: Sequence[Report]) -> tuple[Report, ...]:
     results: dict[str, dict[str, SetResult]] = {}
+    failures: dict[str, dict[str, str]] = {}
     for report in (*older, *newer):
         by_set = results.setdefault(report.retriever, {})
         by_set.update({result.name: result for result in report.results})
+        failed = failures.setdefault(report.retriever, {})
+        failed.update(report.failures)
+        for result in report.results:
+            failed.pop(result.name, None)  # it succeeded later
     return tuple(
-        Report(retriever=retriever, results=tuple(by_set.values()))
+        Report(retriever=retriever, results=tuple(by_set.values()), failures=failures[retriever])
         for retriever, by_set in results.items()
     )
 

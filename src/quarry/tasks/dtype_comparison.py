@@ -15,6 +15,7 @@ from torch.nn.functional import cosine_similarity
 
 from quarry.evaluation.evaluator import Evaluator
 from quarry.retrieval.embeddings import TextEncoder
+from quarry.types import Report
 
 NUM_COMPARED = 1000
 """Queries, and documents, of each set whose embeddings are compared: the first ones."""
@@ -33,20 +34,32 @@ class Agreement:
 class EmbeddingSample(pl.Callback):
     """Keeps the embeddings of the first texts of every set, made at the end of a test.
 
+    Args:
+        benchmark: the sets.
+        build_encoder: bi-encoder -> encoder.
+        reports: what was evaluated before, the newest last; a set that failed there is left out.
+
     Attributes:
         embeddings: set name -> [num_texts, dim], queries first.
     """
 
     def __init__(
-        self, *, evaluator: Evaluator, build_encoder: Callable[[torch.nn.Module], TextEncoder]
+        self,
+        *,
+        evaluator: Evaluator,
+        build_encoder: Callable[[torch.nn.Module], TextEncoder],
+        reports: Sequence[Report],
     ) -> None:
         self.evaluator = evaluator
+        self.reports = reports
         self.build_encoder = build_encoder
         self.embeddings: dict[str, Tensor] = {}
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         encoder = self.build_encoder(pl_module.model)
         for benchmark_set in self.evaluator.benchmark.sets:
+            if benchmark_set.name in self.reports[-1].failures:
+                continue
             data = self.evaluator.collection(benchmark_set)
             queries = list(islice(data.queries, NUM_COMPARED))
             documents = list(islice(data.corpus, NUM_COMPARED))
@@ -69,6 +82,8 @@ def agreements(
     """How far the embeddings of each set agree with the reference's."""
     found = []
     for name, reference in references.items():
+        if name not in embeddings:
+            continue  # it failed there
         cosines = cosine_similarity(embeddings[name].double(), reference.double(), dim=-1)
         found.append(
             Agreement(

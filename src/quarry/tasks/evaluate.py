@@ -31,6 +31,7 @@ from quarry.tasks.dtype_comparison import (
     in_plain_dtype,
 )
 from quarry.tasks.evaluation_encoder import stored_encoder_builder, unique_encoder_builder
+from quarry.tasks.failed_sets import comparable, refuse_failures
 from quarry.tasks.output import show
 from quarry.tasks.parts import (
     build_evaluator,
@@ -85,8 +86,9 @@ def evaluate(config: DictConfig) -> dict[str, float]:
             terminal_table(reports, measures=evaluator.measures),
             *([agreement_lines(found, dtype)] if found else []),
             f"Run directory: {run.path}",
-            result_line=result_line(reports, evaluator.measures[0]),
+            result_line=result_line(comparable(reports), evaluator.measures[0]),
         )
+    refuse_failures(reports, run)
     return metric_values(reports[0])
 
 
@@ -126,7 +128,7 @@ def _test(
         on_report=reports.append,
         name=name,
     )
-    sample = EmbeddingSample(evaluator=evaluator, build_encoder=build_encoder)
+    sample = EmbeddingSample(evaluator=evaluator, build_encoder=build_encoder, reports=reports)
     is_compared = config.evaluation.compare_dtype is not None
     callbacks = [evaluation, sample] if is_compared else [evaluation]
     trainer = build_trainer(config, callbacks=callbacks, loggers=loggers)

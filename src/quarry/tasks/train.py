@@ -16,12 +16,13 @@ from quarry.data.datamodule import RetrievalDataModule, one_empty_batch
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars, plot_learning_curve
 from quarry.evaluation.report import result_line, terminal_table, write_report
-from quarry.evaluation.run_directory_files import run_path
+from quarry.evaluation.run_directory_files import read_reports, run_path
 from quarry.metrics.run_files import read_run
 from quarry.retrieval.fusion import reciprocal_rank_fusion
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.evaluation_encoder import unique_encoder_builder
+from quarry.tasks.failed_sets import comparable, refuse_failures
 from quarry.tasks.output import show
 from quarry.tasks.parts import (
     ModelParts,
@@ -61,6 +62,8 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
     parts = build_model_parts(config)
     datamodule = build_datamodule(config, parts)
     evaluator = build_evaluator(config)
+    if evaluator is not None:
+        evaluator.benchmark.load()  # bad data must not be found after hours of training
     num_training_steps = datamodule.num_training_steps(
         max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
     )
@@ -99,7 +102,9 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
             last = trainer.callback_metrics.get("train/loss")
             return finish_unevaluated(None if last is None else float(last), run=run)
         reports.append(hybrid_report(evaluator, reports))
-        return finish(reports, evaluator, evaluation, losses, run=run, loggers=loggers)
+        summary = finish(reports, evaluator, evaluation, losses, run=run, loggers=loggers)
+    refuse_failures(reports, run)
+    return summary
 
 
 def first_reports(
@@ -159,18 +164,34 @@ def keep_report(report: Report, reports: list[Report], run: RunDirectory) -> Non
 
 def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
     """The report of that name, scored anew from the run files of an earlier process."""
-    paths = [run_path(run.path, set_name=s.name, retriever=name) for s in evaluator.benchmark.sets]
-    return evaluator.score_all([read_run(path) for path in paths], name=name)
+    failures = {
+        set_name: reason
+        for report in read_reports(run.path)
+        if report.retriever == name
+        for set_name, reason in report.failures.items()
+    }
+    results = [
+        evaluator.score(read_run(run_path(run.path, set_name=s.name, retriever=name)), s)
+        for s in evaluator.benchmark.sets
+        if s.name not in failures
+    ]
+    return Report(retriever=name, results=tuple(results), failures=failures)
 
 
 def hybrid_report(evaluator: Evaluator, reports: Sequence[Report]) -> Report:
     """The first (the baseline) and the last (the trained model), fused by reciprocal rank."""
-    pairs = zip(reports[0].results, reports[-1].results, strict=True)
-    fused = [
-        reciprocal_rank_fusion([sparse.run, dense.run], top_k=evaluator.top_k)
-        for sparse, dense in pairs
+    sparse, dense = (
+        {r.name: r.run for r in report.results} for report in (reports[0], reports[-1])
+    )
+    results = [
+        evaluator.score(
+            reciprocal_rank_fusion([sparse[s.name], dense[s.name]], top_k=evaluator.top_k), s
+        )
+        for s in evaluator.benchmark.sets
+        if s.name in sparse and s.name in dense
     ]
-    return evaluator.score_all(fused, name="hybrid")
+    failures = {**reports[0].failures, **reports[-1].failures}
+    return Report(retriever="hybrid", results=tuple(results), failures=failures)
 
 
 def finish(
@@ -203,6 +224,6 @@ def finish(
     show(
         terminal_table(reports, measures=evaluator.measures),
         f"Run directory: {run.path}",
-        result_line=result_line(reports, main),
+        result_line=result_line(comparable(reports), main),
     )
     return summary

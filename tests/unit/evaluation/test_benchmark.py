@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from quarry.errors import UserError
-from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
-from quarry.types import RetrievalSet
+from quarry.evaluation.benchmark import Benchmark, BenchmarkSet, ExpectedCounts
+from quarry.types import Document, Query, RetrievalSet
 
 
 def empty_set() -> RetrievalSet:
@@ -36,3 +36,39 @@ def test_two_sets_of_one_name_are_refused() -> None:
     sets = [BenchmarkSet(name=name, load=empty_set) for name in ("a", "b", "a", "c", "c")]
     with pytest.raises(UserError, match="benchmark mine names a, c twice"):
         Benchmark(name="mine", sets=sets)
+
+
+def counted_set(**expected: int) -> BenchmarkSet:
+    data = RetrievalSet(
+        name="inner",
+        queries=[Query(query_id="q", text="q")],
+        corpus=[Document(document_id=name, text=name) for name in "abc"],
+        qrels={"q": {"a": 2, "b": 1, "c": 0}},
+    )
+    counts = {"num_queries": 1, "num_documents": 3, "num_positives": 2} | expected
+    return BenchmarkSet(name="x", load=lambda: data, expected=ExpectedCounts(**counts))
+
+
+def test_counts_that_are_as_expected_pass() -> None:
+    assert len(counted_set().data.corpus) == 3
+
+
+def test_every_wrong_count_is_named_with_what_was_found() -> None:
+    wrong = counted_set(num_documents=1003, num_positives=3)
+    message = r"x: 1,003 documents expected, 3 found; 3 positives expected, 2 found\..*check_counts"
+    for _ in range(2):  # it is not kept as if it were good
+        with pytest.raises(UserError, match=message):
+            _ = wrong.data
+
+
+def test_loading_all_sets_tells_of_every_bad_one() -> None:
+    def fails(reason: str) -> BenchmarkSet:
+        def load() -> RetrievalSet:
+            raise UserError(reason)
+
+        return BenchmarkSet(name=reason, load=load)
+
+    good = BenchmarkSet(name="good", load=empty_set)
+    Benchmark(name="b", sets=[good]).load()
+    with pytest.raises(UserError, match="one is bad\ntwo is bad"):
+        Benchmark(name="b", sets=[fails("one is bad"), good, fails("two is bad")]).load()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import cast
 
 import pytest
 
 from helpers.conventions import convention
-from quarry.errors import UserError
+from quarry.errors import Interrupted, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.convention import Convention
 from quarry.evaluation.evaluator import Evaluator
@@ -130,3 +131,57 @@ def test_a_misspelt_measure_is_refused_before_anything_is_encoded(measure: str) 
 def test_no_measure_is_refused() -> None:
     with pytest.raises(UserError, match=r"evaluation\.measures is empty"):
         evaluator(measures=())
+
+
+def broken_set(name: str, error: Exception) -> BenchmarkSet:
+    def load() -> RetrievalSet:
+        raise error
+
+    return BenchmarkSet(name=name, load=load)
+
+
+def test_a_set_that_fails_is_reported_and_the_others_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sets = (
+        broken_set("bad", UserError("corpus.jsonl:7: malformed")),
+        benchmark_set("good"),
+        broken_set("worse", RuntimeError("out of memory")),
+    )
+    with caplog.at_level(logging.DEBUG):
+        report = evaluator(*sets).evaluate(FixedRetriever({"q1": {"d1": 1.0}}))
+    assert [result.name for result in report.results] == ["good"]
+    assert report.failures == {
+        "bad": "corpus.jsonl:7: malformed",
+        "worse": "RuntimeError: out of memory",
+    }
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.getMessage() for record in errors] == [
+        "fixed on bad failed: corpus.jsonl:7: malformed",
+        "fixed on worse failed: RuntimeError: out of memory",
+    ]
+    traces = [r.exc_info[0] for r in caplog.records if r.levelno == logging.DEBUG and r.exc_info]
+    assert traces == [UserError, RuntimeError]
+
+
+def test_all_sets_failing_is_an_error_and_of_one_set_it_is_its_own() -> None:
+    bad = [broken_set(name, RuntimeError(f"no {name}")) for name in "ab"]
+    with pytest.raises(UserError, match="failed on every set:\n- a: .*no a\n- b: .*no b"):
+        evaluator(*bad).evaluate(FixedRetriever({}))
+    with pytest.raises(RuntimeError, match="^no a$"):
+        evaluator(bad[0]).evaluate(FixedRetriever({}))
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Interrupted("saved")])
+def test_an_interruption_is_no_failure(stop: BaseException) -> None:
+    sets = (benchmark_set("good"), broken_set("bad", stop))  # type: ignore[arg-type]
+    with pytest.raises(type(stop)):
+        evaluator(*sets).evaluate(FixedRetriever({}))
+
+
+def test_parts_of_a_group_count_as_one() -> None:
+    sets = (benchmark_set("a"), benchmark_set("b"), benchmark_set("c"))
+    sets[0].group = sets[1].group = "parts"
+    run: Run = {"q1": {"d1": 1.0}}
+    report = evaluator(*sets, measures=("MRR@2",)).evaluate(FixedRetriever(run))
+    assert [result.group for result in report.results] == ["parts", "parts", None]

@@ -121,7 +121,32 @@ def test_metrics_document() -> None:
             "scifact": {"self_match_removal": True},
             "nfcorpus": {"self_match_removal": True},
         },
+        "group": {"scifact": None, "nfcorpus": None},
+        "failed": {},
     }
+
+
+def test_groups_and_failures_come_back_and_a_later_success_counts(tmp_path: Path) -> None:
+    parts = [
+        a_result(f"forum-{i}", metrics={"nDCG@10": value}, group="forums")
+        for i, value in enumerate((0.2, 0.4))
+    ]
+    first = Report(
+        retriever="bm25",
+        results=(*parts, a_result("scifact", metrics={"nDCG@10": 0.9})),
+        failures={"nq": "cut off", "fever": "no memory"},
+    )
+    write_results([first], tmp_path)
+    document = json.loads((tmp_path / "metrics.json").read_text())
+    assert document["failed"] == {"nq": {"bm25": "cut off"}, "fever": {"bm25": "no memory"}}
+    assert document["group"]["forum-0"] == "forums"
+    (read,) = read_reports(tmp_path)
+    assert read.failures == first.failures
+    assert read.mean("nDCG@10") == first.mean("nDCG@10") == pytest.approx((0.3 + 0.9) / 2)
+    again = a_report("bm25", a_result("nq", metrics={"nDCG@10": 0.5}))
+    (merged,) = write_results([again], tmp_path, merge=True)
+    assert merged.failures == {"fever": "no memory"}
+    assert [result.name for result in merged.results] == ["forum-0", "forum-1", "scifact", "nq"]
 
 
 def test_files_hold_full_precision_and_nothing_else_is_left(tmp_path: Path) -> None:

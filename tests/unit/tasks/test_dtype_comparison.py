@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
+import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from quarry.tasks.dtype_comparison import agreement_lines, agreements, in_plain_dtype
+from helpers.conventions import convention
+from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
+from quarry.evaluation.evaluator import Evaluator
+from quarry.retrieval.encoder import Encoder
+from quarry.tasks.dtype_comparison import (
+    EmbeddingSample,
+    agreement_lines,
+    agreements,
+    in_plain_dtype,
+)
+from quarry.types import Report, RetrievalSet
 
 
 def test_agreement_by_hand() -> None:
@@ -24,3 +37,29 @@ def test_the_other_model_is_plain_and_the_first_configuration_stays() -> None:
     other = in_plain_dtype(config, "bf16")
     assert other.model == {"linear": "plain", "dtype": "bf16", "size": "7B"}
     assert config.model.linear == "fp8"
+
+
+def test_a_set_that_failed_is_not_compared() -> None:
+    def load() -> RetrievalSet:
+        raise AssertionError("it was read again")
+
+    evaluator = Evaluator(
+        benchmark=Benchmark(name="b", sets=[BenchmarkSet(name="bad", load=load)]),
+        measures=["nDCG@10"],
+        top_k=10,
+        convention=convention(),
+    )
+    sample = EmbeddingSample(
+        evaluator=evaluator,
+        build_encoder=lambda model: cast(Encoder, model),
+        reports=[Report(retriever="dense", results=(), failures={"bad": "cut off"})],
+    )
+    sample.on_test_epoch_end(cast(pl.Trainer, None), RetrievalModuleStub())
+    assert sample.embeddings == {}
+    assert agreements({}, {"bad": torch.ones(1, 2)}) == []
+
+
+class RetrievalModuleStub(pl.LightningModule):
+    """A module whose model nobody asks for anything."""
+
+    model = None

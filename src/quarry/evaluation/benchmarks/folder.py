@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from quarry.data.beir import find_sets, read_beir
+from quarry.data.beir import find_sets, find_split, read_beir
 from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.types import Content
@@ -30,19 +30,25 @@ def folder_benchmark(
         remove_self_match: see `BenchmarkSet`.
         content: "text" or "code"; how BM25 finds words.
         cache_dir: where memory-mapped copies are kept.
+
+    Raises:
+        MissingPathError: no folder, or one that lacks the split.
+        UserError: a name that is not there.
     """
     if path is None:
         raise MissingPathError(
             "benchmark.path is not set. benchmark=folder reads a BEIR folder, or a folder of them: "
             "benchmark.path=DIR."
         )
-    found = {folder.resolve().name: folder for folder in find_sets(Path(path).expanduser())}
+    found = {folder.name or folder.resolve().name: folder for folder in find_sets(path)}
     chosen = list(found) if sets is None else list(sets)
     unknown = [name for name in chosen if name not in found]
     if unknown:
         raise UserError(
             f"benchmark.sets: {', '.join(unknown)} not found in {path}; it has {', '.join(found)}."
         )
+    for name in chosen:
+        find_split(path=found[name], split=split)
     return Benchmark(
         name="folder",
         sets=[

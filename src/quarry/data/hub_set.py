@@ -1,0 +1,123 @@
+"""Three tables of the hub (corpus, queries, judgements) become a `RetrievalSet`.
+
+    mteb/NAME           configurations corpus, queries and default (judgements, a split each)
+    BeIR/NAME           configurations corpus and queries; judgements in BeIR/NAME-qrels
+    CoIR-Retrieval/NAME as mteb's; CodeSearchNet's are LANG-corpus, LANG-queries and LANG-qrels;
+                        coir-eval's are splits of NAME-queries-corpus and of NAME-qrels
+    Tevatron/NAME       files of docid, title, text and of query_id, query, without a card
+
+Ids are strings, whatever a file has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from quarry.data.corpus import check_judged_documents, open_corpus
+from quarry.data.hub_tables import HubTable, find_table_files, read_hub_judgements, read_records
+from quarry.data.records import collect_qrels, judged_queries, record_document
+from quarry.types import Content, RetrievalSet
+
+_DOCUMENT_IDS = ("_id", "id", "docid")
+_QUERY_IDS = ("_id", "id", "query_id")
+
+_LARGE = ("*corpus*",)
+"""Files that queries and judgements can do without."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubTables:
+    """Where the three tables of a test collection are."""
+
+    corpus: HubTable
+    queries: HubTable
+    qrels: HubTable
+
+
+def read_hub_set(
+    *,
+    tables: HubTables,
+    name: str,
+    content: Content,
+    cache_dir: Path | str,
+) -> RetrievalSet:
+    """A test collection of the hub, with the queries that are judged, in the order of their table.
+
+    Judgements and queries come first: they are small, and what is wrong with them is found before
+    a large corpus is fetched. Documents that are empty, or judged and missing, are kept and told in
+    one warning, as `read_beir` does.
+
+    Args:
+        tables: where it is.
+        name: of the set in reports.
+        content: what the corpus holds, for BM25.
+        cache_dir: where the memory-mapped corpus goes.
+
+    Raises:
+        UserError: see `find_table_files`; an id twice; a judged query that is empty or missing; no
+            judged document in the corpus; no judgement above 0; a record that is malformed.
+    """
+    qrels_files = find_table_files(tables.qrels)
+    grades = collect_qrels(lambda: read_hub_judgements(qrels_files), source=tables.qrels)
+    query_records = read_records(find_table_files(tables.queries), (*_QUERY_IDS, "text", "query"))
+    judged = judged_queries(query_records, qrels=grades, source=tables.queries, id_keys=_QUERY_IDS)
+    kept = [query for _, query in judged]
+    sources = find_table_files(tables.corpus)
+    records = read_records(sources, (*_DOCUMENT_IDS, "title", "text"))
+    documents = open_corpus(
+        sources=sources,
+        documents=(
+            (line, record_document(record, _DOCUMENT_IDS, where)) for line, where, record in records
+        ),
+        cache_dir=cache_dir,
+    )
+    check_judged_documents(name=name, qrels=grades, where=tables.qrels, corpus=documents)
+    return RetrievalSet(name=name, queries=kept, corpus=documents, qrels=grades, content=content)
+
+
+def mteb_tables(
+    repo: str,
+    *,
+    split: str,
+    revision: str | None = None,
+    qrels_repo: str | None = None,
+    qrels_revision: str | None = None,
+    subset: str | None = None,
+) -> HubTables:
+    """The three tables of a repository in the layout of mteb, BeIR or CoIR: for `read_hub_set`.
+
+    Args:
+        split: of the judgements; "dev" is also found as "validation", as `datasets` calls it.
+        qrels_repo, qrels_revision: where the judgements are; None: in `repo`. Where they are in
+            a repository of their own, `repo` may have corpus and queries as splits of one
+            configuration.
+        subset: what the names of the configurations begin with ("python" of "python-corpus").
+    """
+    prefix = "" if subset is None else f"{subset}-"
+    splits = (split, "validation") if split == "dev" else (split,)
+    other: tuple[str, ...] = () if qrels_repo is None else ("default",)
+    if qrels_repo is None:
+        qrels_repo, qrels_revision = repo, revision
+    return HubTables(
+        corpus=HubTable(
+            repo=repo,
+            revision=revision,
+            configs=(f"{prefix}corpus", *other),
+            splits=(*splits, "corpus"),
+        ),
+        queries=HubTable(
+            repo=repo,
+            revision=revision,
+            configs=(f"{prefix}queries", *other),
+            splits=(*splits, "queries"),
+            skips=() if other else _LARGE,  # the files of a configuration belong together
+        ),
+        qrels=HubTable(
+            repo=qrels_repo,
+            revision=qrels_revision,
+            configs=(f"{prefix}qrels",) if subset else ("default", "qrels"),
+            splits=splits,
+            skips=_LARGE,
+        ),
+    )

@@ -1,0 +1,183 @@
+"""The tables of a data set repository on the hub: its card says which files, we read the records.
+
+A repository is fetched file by file at one commit (`huggingface_hub`), so that what is in the cache
+is what was pinned; `datasets` reads the card and says which files a configuration and split are
+made of. The records are read here: `datasets` would guess types, and ids such as "007" would
+become numbers. No table is ever in memory as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from quarry.data.beir import read_judgements
+from quarry.data.jsonl import read_jsonl, record_id
+from quarry.data.records import Judgement, Record
+from quarry.errors import UserError
+from quarry.runtime.hub import settle_offline
+
+ROWS_PER_BATCH = 1024
+
+LOCAL = (".", "/", "~")
+"""How a path of a local copy begins; anything else is a name on the hub."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubTable:
+    """One table of a repository: a corpus, queries or judgements.
+
+    Attributes:
+        repo: "owner/name", or a folder with a copy of such a repository, beginning with . / or ~.
+        revision: a commit in full; None: the newest.
+        configs, splits: names to look for, the first that is there is taken. Files without any say
+            make up the configuration "default" and, by their names, the splits train, validation
+            and test; `datasets` calls a split train where no name tells.
+        skips: patterns of files that are not fetched.
+    """
+
+    repo: str
+    revision: str | None = None
+    configs: tuple[str, ...] = ("default",)
+    splits: tuple[str, ...]
+    skips: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.repo if self.revision is None else f"{self.repo}@{self.revision[:8]}"
+
+
+def find_table_files(table: HubTable) -> list[Path]:
+    """The files that a table is made of, fetched where they are not here already.
+
+    Raises:
+        UserError: the hub cannot give the repository and its cache lacks it; there is no such
+            configuration or split; its files are not there.
+    """
+    from datasets import get_dataset_config_names, load_dataset_builder
+
+    folder = _fetch(table)
+    try:
+        configs = get_dataset_config_names(str(folder))
+        config = _first_of(table.configs, configs, "configuration", table)
+        splits = dict(load_dataset_builder(str(folder), config).config.data_files)
+    except UserError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{table}: its files cannot be found ({_short(error)}); fetch the repository again, in "
+            "full"
+        ) from error
+    split = _first_of(table.splits, [str(name) for name in splits], "split", table)
+    return [Path(file) for file in splits[split]]
+
+
+def read_records(files: Sequence[Path], columns: Sequence[str]) -> Iterator[Record]:
+    """The records of JSONL or Parquet files, with at least those of `columns` that they have.
+
+    Raises:
+        UserError: another kind of file, or one that is damaged.
+    """
+    before = 0
+    for file in files:
+        line = 0
+        if ".jsonl" in file.suffixes[-2:]:
+            rows = read_jsonl(file)
+        elif file.suffix == ".parquet":
+            rows = _parquet_rows(file, columns)
+        else:
+            raise UserError(
+                f"{file}: tables are read from .jsonl, .jsonl.gz and .parquet files; convert it"
+            )
+        for line, record in rows:
+            yield before + line, f"{file}:{line}", record
+        before += line
+
+
+def read_hub_judgements(files: Sequence[Path]) -> Iterator[Judgement]:
+    """Judgements from BEIR's .tsv files, or from records of query-id, corpus-id and score.
+
+    Raises:
+        UserError: a line that is no judgement, or a grade that is no whole number.
+    """
+    columns = ("query-id", "query_id", "corpus-id", "corpus_id", "score")
+    for file in files:
+        if ".tsv" in file.suffixes[-2:]:
+            yield from read_judgements(file)
+            continue
+        for _, where, record in read_records([file], columns):
+            yield (
+                where,
+                record_id(record, columns[:2], where),
+                record_id(record, columns[2:4], where),
+                _grade(record.get("score"), where),
+            )
+
+
+def _fetch(table: HubTable) -> Path:
+    """The folder of the repository: a local copy, or the hub's cache at that commit."""
+    if table.repo.startswith(LOCAL):
+        folder = Path(table.repo).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"{table.repo}: no such folder; name a copy of a repository of the hub")
+        return folder.resolve()
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    settle_offline()
+    fetch = partial(
+        snapshot_download,
+        table.repo,
+        repo_type="dataset",
+        revision=table.revision,
+        ignore_patterns=list(table.skips) or None,
+    )
+    try:
+        # said aloud: for a commit that is pinned the hub would be asked for its list of files
+        snapshot = fetch(local_files_only=constants.HF_HUB_OFFLINE)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UserError(
+            f"{table}: this data set is not in the hub's cache and the hub could not give it "
+            f"({_short(error)}). Fetch it where there is a network, or give a BEIR folder: "
+            "benchmark.path=DIR."
+        ) from error
+    return Path(snapshot)
+
+
+def _first_of(wanted: Sequence[str], found: Sequence[str], kind: str, table: HubTable) -> str:
+    for name in wanted:
+        if name in found:
+            return name
+    raise UserError(
+        f"{table}: no {kind} {' or '.join(map(repr, wanted))}; it has {', '.join(found)}"
+    )
+
+
+def _parquet_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    try:
+        with pq.ParquetFile(file) as parquet:
+            present = [name for name in columns if name in parquet.schema_arrow.names]
+            for batch in parquet.iter_batches(batch_size=ROWS_PER_BATCH, columns=present):
+                for record in batch.to_pylist():
+                    row += 1
+                    yield row, record
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{file}: not a sound Parquet file ({error}); fetch it again") from error
+
+
+def _grade(score: object, where: str) -> int:
+    """Scores are whole numbers, though several repositories store them as floats."""
+    if isinstance(score, int | float) and not isinstance(score, bool) and score == int(score):
+        return int(score)
+    raise UserError(f"{where}: the grade {score!r} is not an integer; grades are 0, 1, 2, ...")
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 160 else f"{text[:160]}..."

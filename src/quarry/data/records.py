@@ -1,0 +1,92 @@
+"""What the records of a test collection say, whatever file they stand in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from quarry.data.jsonl import record_id, record_text
+from quarry.errors import UserError
+from quarry.types import Document, Qrels, Query
+
+Record = tuple[int, str, dict[str, Any]]
+"""A record: its line (counted on through the files of a table), "file:line", what it holds."""
+
+Judgement = tuple[str, str, str, int]
+"""Where it stands ("file:line"), query id, document id, grade."""
+
+
+def record_document(record: dict[str, Any], keys: Sequence[str], where: str) -> Document:
+    """A document from its id (under the first of `keys` there is), `text` and, if any, `title`."""
+    document_id = record_id(record, keys, where)
+    text = record_text(record, "text", where)
+    title = "" if record.get("title") is None else record_text(record, "title", where)
+    return Document(document_id=document_id, title=title, text=text)
+
+
+def judged_queries(
+    records: Iterable[Record], *, qrels: Qrels, source: object, id_keys: Sequence[str] = ("_id",)
+) -> Iterator[tuple[int, Query]]:
+    """Line number and query of each judged query, in the order of the records.
+
+    Args:
+        records: all queries; the text is under `text` or, in Tevatron's files, under `query`.
+        qrels: the judgements that say which queries count.
+        source: what holds the queries, for messages.
+        id_keys: where the id may stand.
+
+    Raises:
+        UserError: an id twice, a judged query that is empty or is not there.
+    """
+    lines: dict[str, int] = {}
+    for line, where, record in records:
+        query_id = record_id(record, id_keys, where)
+        if query_id in lines:
+            raise UserError(
+                f"{where}: the id {query_id!r} stands on line {lines[query_id]} already; "
+                "ids must differ: remove or rename one"
+            )
+        lines[query_id] = line
+        if query_id in qrels:
+            key = "query" if "query" in record and "text" not in record else "text"
+            text = record_text(record, key, where)
+            if not text.strip():
+                raise UserError(
+                    f"{where}: query {query_id!r} is empty; give it a text, or remove it here and "
+                    "from the qrels"
+                )
+            yield line, Query(query_id=query_id, text=text)
+    missing = [query_id for query_id in qrels if query_id not in lines]
+    if missing:
+        raise UserError(
+            f"{source}: {len(missing)} of {len(qrels)} judged queries are not there, the first is "
+            f"{missing[0]!r}; add them, or remove their judgements"
+        )
+
+
+def collect_qrels(
+    judgements: Callable[[], Iterable[Judgement]], *, source: object
+) -> dict[str, dict[str, int]]:
+    """Query id -> document id -> grade, in the order of the judgements; a repeated one counts once.
+
+    Args:
+        judgements: reads them; called again to say where a contradiction began.
+        source: what holds them, for messages.
+
+    Raises:
+        UserError: two different grades for one pair, or no grade above 0 at all.
+    """
+    qrels: dict[str, dict[str, int]] = {}
+    for where, query_id, document_id, grade in judgements():
+        if qrels.setdefault(query_id, {}).setdefault(document_id, grade) != grade:
+            first = next(w for w, *pair, _ in judgements() if pair == [query_id, document_id])
+            raise UserError(
+                f"{where}: query {query_id!r} and document {document_id!r} have another grade"
+                f" on line {first.rpartition(':')[2]}; keep one of the two"
+            )
+    if not any(grade > 0 for judged in qrels.values() for grade in judged.values()):
+        raise UserError(
+            f"{source}: no judgement is positive (grade above 0), so nothing can be found; "
+            "check that it is the right file"
+        )
+    return qrels

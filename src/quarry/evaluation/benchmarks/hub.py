@@ -1,0 +1,70 @@
+"""Any test collection on the hub in the layout of mteb, BeIR or CoIR, as a benchmark of one set."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from quarry.data.hub_set import mteb_tables, read_hub_set
+from quarry.errors import UserError
+from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
+from quarry.types import Content
+
+
+def hub_benchmark(
+    *,
+    repo: str | None,
+    revision: str | None,
+    qrels_repo: str | None,
+    qrels_revision: str | None,
+    subset: str | None,
+    split: str,
+    name: str | None,
+    remove_self_match: bool,
+    uses_title: bool,
+    content: Content,
+    cache_dir: str | Path,
+) -> Benchmark:
+    """The collection of one repository.
+
+    Args:
+        repo: a data set of the hub, or a folder with a copy of one (beginning with . / or ~).
+        revision, qrels_revision: commits in full; null: the newest.
+        qrels_repo: where the judgements are, null: in `repo`.
+        subset: what the names of its configurations begin with ("python" of "python-corpus").
+        split: of the judgements.
+        name: in reports; null: the last part of `repo`, and the subset.
+        remove_self_match, uses_title: see `BenchmarkSet`.
+        content: "text" or "code"; how BM25 finds words.
+        cache_dir: where the memory-mapped corpus is kept.
+
+    Raises:
+        UserError: there is no repo.
+    """
+    if repo is None:
+        raise UserError(
+            "benchmark.repo is not set. benchmark=hub reads a data set of the hub with corpus, "
+            "queries and judgements: benchmark.repo=OWNER/NAME."
+        )
+    tables = mteb_tables(
+        repo,
+        split=split,
+        revision=revision,
+        qrels_repo=qrels_repo,
+        qrels_revision=qrels_revision,
+        subset=subset,
+    )
+    name = name or "-".join([Path(repo).name, *([subset] if subset else [])])
+    load = partial(read_hub_set, tables=tables, name=name, content=content, cache_dir=cache_dir)
+    return Benchmark(
+        name="hub",
+        sets=[
+            BenchmarkSet(
+                name=name,
+                load=load,
+                remove_self_match=remove_self_match,
+                ids_may_collide=True,
+                uses_title=uses_title,
+            )
+        ],
+    )

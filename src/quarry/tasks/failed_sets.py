@@ -1,0 +1,33 @@
+"""Sets without a result: a run writes what the others gave, and ends in an error all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quarry.errors import UserError
+from quarry.evaluation.evaluator import failure_lines
+from quarry.runtime.run_directory import RunDirectory
+from quarry.types import Report
+
+
+def refuse_failures(reports: Sequence[Report], run: RunDirectory) -> None:
+    """Ends a run whose results are written if some set failed.
+
+    Raises:
+        UserError: one did; the message lists them.
+    """
+    failed = [report for report in reports if report.failures]
+    if not failed:
+        return
+    parts = [f"{report.retriever}:\n{failure_lines(report.failures)}" for report in failed]
+    names = dict.fromkeys(name for report in failed for name in report.failures)
+    raise UserError(
+        f"{len(names)} of the sets failed, and means are without them. The results of the others "
+        f"are in {run.path}.\n" + "\n".join(parts)
+    )
+
+
+def comparable(reports: Sequence[Report]) -> Sequence[Report]:
+    """The reports that one line can compare: those on all sets, or else the first alone."""
+    complete = [report for report in reports if not report.failures]
+    return complete or reports[:1]

@@ -1,0 +1,109 @@
+"""What is fetched from the hub, at which commit, and what is said where that fails."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import constants
+
+from helpers.hub_repos import write_coir, write_mteb, write_text
+from quarry.data.hub_tables import HubTable, find_table_files, read_records
+from quarry.errors import UserError
+
+PINNED, OTHER = "a" * 40, "b" * 40
+
+
+@pytest.fixture(autouse=True)
+def _caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def cached(tmp_path: Path, commit: str, text: str) -> None:
+    """A repository in the hub's cache, as a download leaves it."""
+    repo = tmp_path / "hub" / "datasets--mteb--tiny"
+    write_mteb(repo / "snapshots" / commit, queries=[{"_id": "1", "text": text}])
+    write_text(repo / "refs" / "main", OTHER)
+
+
+def texts(table: HubTable) -> list[str]:
+    records = read_records(find_table_files(table), ("_id", "text"))
+    return [record["text"] for _, _, record in records]
+
+
+def queries_at(revision: str | None) -> HubTable:
+    return HubTable(repo="mteb/tiny", revision=revision, configs=("queries",), splits=("queries",))
+
+
+def test_without_a_network_the_pinned_commit_is_read_and_no_other(tmp_path: Path) -> None:
+    cached(tmp_path, PINNED, "pinned")
+    cached(tmp_path, OTHER, "newest")
+    assert texts(queries_at(PINNED)) == ["pinned"]
+    assert texts(queries_at(None)) == ["newest"]
+    with pytest.raises(UserError, match=r"mteb/tiny@cccccccc: .*not in the hub's cache"):
+        find_table_files(queries_at("c" * 40))
+
+
+def test_the_hub_is_asked_for_the_commit_and_not_for_what_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = write_mteb(tmp_path / "copy")
+    (repo / "corpus.jsonl").unlink()
+    asked: list[dict[str, Any]] = []
+
+    def download(name: str, **arguments: Any) -> str:
+        asked.append({"name": name, **arguments})
+        return str(repo)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    table = HubTable(repo="mteb/tiny", revision=PINNED, splits=("test",), skips=("*corpus*",))
+    assert [file.name for file in find_table_files(table)] == ["test.jsonl"]
+    assert asked == [
+        {
+            "name": "mteb/tiny",
+            "repo_type": "dataset",
+            "revision": PINNED,
+            "ignore_patterns": ["*corpus*"],
+            "local_files_only": True,
+        }
+    ]
+
+
+def test_a_copy_that_is_not_complete_is_refused(tmp_path: Path) -> None:
+    repo = write_mteb(tmp_path / "copy")
+    (repo / "corpus.jsonl").unlink()
+    table = HubTable(repo=str(repo), configs=("corpus",), splits=("corpus",))
+    with pytest.raises(UserError, match=r"its files cannot be found \(.*corpus\.jsonl"):
+        find_table_files(table)
+
+
+def test_a_name_on_the_hub_is_never_a_folder_that_happens_to_be_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mteb(tmp_path / "mteb" / "tiny")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="not in the hub's cache"):
+        find_table_files(queries_at(None))
+    local = HubTable(repo="./mteb/tiny", configs=("queries",), splits=("queries",))
+    assert len(texts(local)) == 3
+    with pytest.raises(UserError, match=r"\./nowhere: no such folder"):
+        find_table_files(HubTable(repo="./nowhere", splits=("test",)))
+
+
+def test_parquet_rows_have_the_columns_that_are_asked_for_and_a_place(tmp_path: Path) -> None:
+    repo = write_coir(tmp_path / "copy")
+    files = [repo / "queries" / "queries-00000-of-00001.parquet"] * 2
+    found = list(read_records(files, ("_id", "text", "nothing")))
+    assert [line for line, _, _ in found] == [1, 2, 3, 4, 5, 6]
+    assert [where for _, where, _ in found] == [f"{files[0]}:{n}" for n in (1, 2, 3, 1, 2, 3)]
+    assert found[1][2] == {"_id": "02", "text": "two?"}
+
+
+def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+    shutil.copyfile(__file__, tmp_path / "corpus.csv")
+    with pytest.raises(UserError, match=r"corpus\.csv: tables are read from \.jsonl"):
+        list(read_records([tmp_path / "corpus.csv"], ("_id",)))

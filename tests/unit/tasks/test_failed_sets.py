@@ -1,0 +1,76 @@
+"""A training run with a set that failed: what is fused, what is restored, how it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from helpers.conventions import convention
+from quarry.errors import UserError
+from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
+from quarry.evaluation.evaluator import Evaluator
+from quarry.evaluation.report import write_report
+from quarry.runtime.run_directory import RunDirectory
+from quarry.tasks.failed_sets import comparable, refuse_failures
+from quarry.tasks.train import hybrid_report, stored_report
+from quarry.types import Document, Query, Report, RetrievalSet, Run
+
+RUN: Run = {"q": {"d": 2.0, "e": 1.0}}
+
+
+@pytest.fixture
+def evaluator() -> Evaluator:
+    data = RetrievalSet(
+        name="tiny",
+        queries=[Query(query_id="q", text="q")],
+        corpus=[Document(document_id=name, text=name) for name in "de"],
+        qrels={"q": {"d": 1}},
+    )
+    sets = [BenchmarkSet(name=name, load=lambda: data) for name in ("one", "two")]
+    return Evaluator(
+        benchmark=Benchmark(name="b", sets=sets),
+        measures=["MRR@2"],
+        top_k=2,
+        convention=convention(),
+    )
+
+
+def report(evaluator: Evaluator, name: str, *failed: str) -> Report:
+    good = [one for one in evaluator.benchmark.sets if one.name not in failed]
+    return Report(
+        retriever=name,
+        results=tuple(evaluator.score(RUN, one) for one in good),
+        failures=dict.fromkeys(failed, "no memory"),
+    )
+
+
+def test_the_hybrid_is_made_where_both_have_a_ranking(evaluator: Evaluator) -> None:
+    whole, cut = report(evaluator, "bm25"), report(evaluator, "trained", "one")
+    fused = hybrid_report(evaluator, [whole, cut])
+    assert [result.name for result in fused.results] == ["two"]
+    assert fused.failures == {"one": "no memory"}
+    assert [r.name for r in hybrid_report(evaluator, [whole, whole]).results] == ["one", "two"]
+
+
+def test_a_resumed_run_finds_what_there_was(evaluator: Evaluator, tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    before = report(evaluator, "untrained", "two")
+    write_report([before], run.path, measures=["MRR@2"])
+    assert stored_report(evaluator, run, "untrained") == before
+
+
+def test_a_run_with_failures_ends_in_an_error_that_lists_them(
+    evaluator: Evaluator, tmp_path: Path
+) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    whole, cut = report(evaluator, "bm25"), report(evaluator, "dense", "one")
+    refuse_failures([whole], run)
+    with pytest.raises(UserError, match=r"^1 of the sets failed.*run\.\ndense:\n- one: no memory$"):
+        refuse_failures([whole, cut], run)
+
+
+def test_a_result_line_compares_reports_on_the_same_sets(evaluator: Evaluator) -> None:
+    whole, cut = report(evaluator, "bm25"), report(evaluator, "dense", "one")
+    assert comparable([whole, cut]) == [whole]
+    assert comparable([cut]) == [cut]
