@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from quarry.config.schema import register_schemas
 from quarry.config.validation import validate
+from quarry.runtime.threads import hand_over_quickly
 from quarry.tasks.parts import ModelParts, build_model_parts
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -18,6 +19,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 def composed_parts(overrides: Sequence[str]) -> tuple[DictConfig, ModelParts]:
     """The composed configuration and what it describes; bare texts, nothing is evaluated."""
     register_schemas()
+    hand_over_quickly()
     given = ["prompt=none", "logger=none", "paths.run_dir=none", *overrides]
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         config = compose(config_name="eval", overrides=given)

@@ -31,6 +31,7 @@ from quarry.retrieval.encoder import Encoder
 from quarry.runtime.files import write_json
 from quarry.runtime.provenance import collect_provenance, scrub
 from quarry.runtime.run_directory import RunDirectory
+from quarry.runtime.threads import hand_over_quickly
 from quarry.tasks.golden_tokens import check_golden_tokens
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ def build_trainer(
     config: DictConfig, *, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger], **more: Any
 ) -> pl.Trainer:
     """Lightning's Trainer with what is not a matter of taste filled in."""
+    hand_over_quickly()
     trainer: pl.Trainer = build(
         config.trainer,
         callbacks=list(callbacks),
