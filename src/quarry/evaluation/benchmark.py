@@ -18,11 +18,13 @@ class BenchmarkSet:
         load: reads the collection.
         remove_self_match: drop a document whose id equals the query's. Right where queries are
             documents of the corpus (ArguAna, Quora), wrong where ids collide by accident.
+        group: what the collection is a part of, where parts count as one in means.
     """
 
     name: str
     load: Callable[[], RetrievalSet]
     remove_self_match: bool = False
+    group: str | None = None
     _loaded: RetrievalSet | None = field(default=None, init=False, repr=False)
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from quarry.errors import UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
+from quarry.metrics.run_files import check_ids
 from quarry.metrics.trec import evaluate_run, mean_scores, parse_measure
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.retriever import Retriever
@@ -44,6 +45,7 @@ class Evaluator:
         self.measures = list(measures)
         self.top_k = top_k
         self.relevance_level = relevance_level
+        self._checked: set[str] = set()
 
     def evaluate(
         self, retriever: Retriever, *, name: str | None = None, encoder: Encoder | None = None
@@ -81,6 +83,7 @@ class Evaluator:
             num_queries=len(data.queries),
             num_documents=len(data.corpus),
             convention=self._convention(benchmark_set),
+            group=benchmark_set.group,
         )
 
     def score_all(self, runs: Sequence[Run], *, name: str) -> Report:
@@ -91,11 +94,20 @@ class Evaluator:
     def _retrieve(
         self, retriever: Retriever, benchmark_set: BenchmarkSet, encoder: Encoder | None
     ) -> Run:
+        self._check_ids(benchmark_set)
         if not benchmark_set.remove_self_match:
             return retriever.retrieve(benchmark_set.data, top_k=self.top_k, encoder=encoder)
         # one more, so that top_k are left after the query's own document is gone
         run = retriever.retrieve(benchmark_set.data, top_k=self.top_k + 1, encoder=encoder)
         return {query: _without_self(scores, query, self.top_k) for query, scores in run.items()}
+
+    def _check_ids(self, benchmark_set: BenchmarkSet) -> None:
+        """Once a set: an id that the run file cannot hold is told before anything is encoded."""
+        if benchmark_set.name not in self._checked:
+            data = benchmark_set.data
+            check_ids(f"{data.name}: query id", (query.query_id for query in data.queries))
+            check_ids(f"{data.name}: document id", (each.document_id for each in data.corpus))
+            self._checked.add(benchmark_set.name)
 
     def _convention(self, benchmark_set: BenchmarkSet) -> dict[str, object]:
         return {

@@ -73,9 +73,9 @@ class BM25Retriever:
             An entry for every query: at most `top_k` documents, best first, exact, ties by
             document id descending; empty if no term of the query occurs in the corpus.
         """
-        tokenizer: Any = self.tokenizers[dataset.content]
-        # other tokenizers do not say what they depend on
-        if self.kept is None or not is_dataclass(tokenizer):
+        tokenizer = self.tokenizers[dataset.content]
+        settings = _settings(tokenizer)
+        if self.kept is None or settings is None:
             return self._rank(dataset, tokenizer, top_k=top_k)
         own = [sys.modules[each] for each in (__name__, type(tokenizer).__module__)]
         return self.kept.get(
@@ -86,7 +86,7 @@ class BM25Retriever:
             k1=self.k1,
             b=self.b,
             rounds_lengths=self.rounds_lengths,
-            tokenizer=[type(tokenizer).__qualname__, asdict(tokenizer)],  # type: ignore[call-overload]
+            tokenizer=[type(tokenizer).__qualname__, settings],
             packages=versions_of(PACKAGES),
             code=code_digest([*own, inverted, ranking, prompts]),
         )
@@ -137,3 +137,10 @@ class BM25Retriever:
         }
         engine.nonoccurrence_array = None  # other variants score absent terms
         return engine
+
+
+def _settings(tokenizer: object) -> dict[str, Any] | None:
+    """All that a tokenizer depends on; None where it does not say."""
+    if is_dataclass(tokenizer) and not isinstance(tokenizer, type):
+        return asdict(tokenizer)
+    return None

@@ -1,4 +1,4 @@
-"""Cuts texts into the terms that BM25 matches: prose as Lucene's English analyser, code by parts."""
+"""Cuts texts into the terms that BM25 matches: prose as Lucene does, code by parts of names."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ class Tokenizer(Protocol):
 
 # The rules of Unicode's annex 29 as far as English has use for them, which Lucene's standard
 # tokeniser cuts by: "don't", "e.g" and "3.14" are words, "x-ray" and "and/or" are two.
-_WORDS = re.compile(r"_*[^\W_]\w*(?:(?:(?<=[^\W\d_])[.:·'’](?=[^\W\d_])|(?<=\d)[.,;'’](?=\d))\w+)*")
-_POSSESSIVE = re.compile(r"['’]s$")
+_WORDS = re.compile(
+    r"_*[^\W_]\w*(?:(?:(?<=[^\W\d_])[.:·'\u2019](?=[^\W\d_])|(?<=\d)[.,;'\u2019](?=\d))\w+)*"
+)
+_POSSESSIVE = re.compile(r"['\u2019]s$")
 
-# Capitals not followed by a small letter (HTTP of HTTPResponse), also with the s of a plural (URLs);
+# Capitals with the s of a plural (URLs), or not followed by a small letter (HTTP of HTTPResponse);
 # a word; or digits. Letters without ASCII case count as small.
 _PARTS = re.compile(r"[A-Z]{2,}s(?![^\W\d_A-Z])|[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+|\d+")
 
@@ -34,7 +36,7 @@ _PARTS = re.compile(r"[A-Z]{2,}s(?![^\W\d_A-Z])|[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W
 class TextTokenizer:
     """Words, lower-cased, without possessive 's and stop words, stemmed: Anserini's analyser.
 
-    Porter's stemmer is Snowball's version; Lucene's has another rule for two endings, -bli and -logi.
+    The stemmer is Snowball's; Lucene's own Porter has another rule for two endings, -bli and -logi.
 
     Args:
         stemmer: a Snowball algorithm such as `porter` or `english`, or None to keep words whole.

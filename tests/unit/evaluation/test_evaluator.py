@@ -161,3 +161,32 @@ def test_a_misspelt_measure_is_refused_before_anything_is_encoded(measure: str) 
 def test_no_measure_is_refused() -> None:
     with pytest.raises(UserError, match=r"evaluation\.measures is empty"):
         evaluator(measures=())
+
+
+@pytest.mark.parametrize(
+    ("queries", "documents", "message"),
+    [
+        (["q 1"], ["d"], r"tiny: query id 'q 1'"),
+        (["q"], ["d", "a\tb"], r"tiny: document id 'a\\tb'"),
+        (["q"], [""], r"tiny: document id ''"),
+    ],
+)
+def test_ids_that_no_run_file_can_hold_are_refused_before_anything_is_asked(
+    queries: list[str], documents: list[str], message: str
+) -> None:
+    data = RetrievalSet(
+        name="tiny",
+        queries=[Query(query_id=name, text="x") for name in queries],
+        corpus=[Document(document_id=name, text="x") for name in documents],
+        qrels={name: {"d": 1} for name in queries},
+    )
+    retriever = FixedRetriever({})
+    with pytest.raises(UserError, match=message):
+        evaluator(BenchmarkSet(name="tiny", load=lambda: data)).evaluate(retriever)
+    assert retriever.asked == []
+
+
+def test_a_set_says_what_group_it_is_of() -> None:
+    data = benchmark_set().data
+    grouped = BenchmarkSet(name="tiny", load=lambda: data, group="forums")
+    assert evaluator(grouped).score({}, grouped).group == "forums"
