@@ -54,6 +54,7 @@ class EvaluationConfig:
     relevance_level: int = MISSING
     max_tokens_per_batch: int = MISSING
     every_n_steps: int = MISSING
+    num_examples: int = MISSING
     compare_dtype: str | None = None
 
 
@@ -71,6 +72,7 @@ class EvalSchema:
     benchmark: Any = MISSING
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     retriever: Any = MISSING
+    baseline: Any = MISSING
     seed: int = MISSING
     run: str | None = None
 
@@ -84,7 +86,6 @@ class TrainSchema(EvalSchema):
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     callbacks: Any = MISSING
-    baseline: Any = MISSING
 
 
 def register_schemas() -> None:

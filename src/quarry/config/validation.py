@@ -15,8 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from quarry.errors import UserError
 from quarry.models.factory import DTYPES
 
-EVALUATION_COMPONENTS = ("model", "prompt", "trainer", "benchmark", "retriever")
-TRAINING_COMPONENTS = ("data.examples", "loss", "optimizer", "scheduler", "baseline")
+EVALUATION_COMPONENTS = ("model", "prompt", "trainer", "benchmark", "retriever", "baseline")
+TRAINING_COMPONENTS = ("data.examples", "loss", "optimizer", "scheduler")
 
 PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
     bool: (bool,),
@@ -26,6 +26,8 @@ PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
     types.NoneType: (types.NoneType,),
 }
 """Types that a value in YAML can be told to have -> what it may be."""
+
+NO_RETRIEVER = "quarry.retrieval.retriever.no_retriever"
 
 _RESOLVING = "ValueError raised while resolving interpolation: "
 """What OmegaConf puts before the message of a resolver of ours."""
@@ -202,6 +204,10 @@ def _rules(config: DictConfig) -> Iterator[str]:
         )
     if config.run is not None:
         yield f"run={config.run} has no effect here: did you mean task=resume?"
+    if config.retriever._target_ == NO_RETRIEVER:
+        yield "retriever=none finds nothing: choose another; baseline=none is what it is for"
+    if config.evaluation.num_examples < 0:
+        yield "evaluation.num_examples must be 0 (none) or more"
     if config.evaluation.max_tokens_per_batch < 1:
         yield "evaluation.max_tokens_per_batch must be at least 1 (tokens in one forward pass)"
     if config.evaluation.compare_dtype not in (None, *DTYPES):
