@@ -27,8 +27,6 @@ PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
 }
 """Types that a value in YAML can be told to have -> what it may be."""
 
-NO_RETRIEVER = "quarry.retrieval.retriever.no_retriever"
-
 _RESOLVING = "ValueError raised while resolving interpolation: "
 """What OmegaConf puts before the message of a resolver of ours."""
 
@@ -204,8 +202,6 @@ def _rules(config: DictConfig) -> Iterator[str]:
         )
     if config.run is not None:
         yield f"run={config.run} has no effect here: did you mean task=resume?"
-    if config.retriever._target_ == NO_RETRIEVER:
-        yield "retriever=none finds nothing: choose another; baseline=none is what it is for"
     if config.evaluation.num_examples < 0:
         yield "evaluation.num_examples must be 0 (none) or more"
     if config.evaluation.max_tokens_per_batch < 1:

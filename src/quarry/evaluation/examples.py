@@ -9,7 +9,7 @@ import numpy as np
 
 from quarry.data.beir import Corpus
 from quarry.metrics.ranking import rank
-from quarry.types import Document, Query, RetrievalSet, Run
+from quarry.types import Document, RetrievalSet, Run
 
 NUM_DOCUMENTS = 3
 NUM_CHARACTERS = 300
@@ -46,11 +46,12 @@ class Example:
     documents: tuple[FoundDocument, ...]
 
 
-def examples_of(data: RetrievalSet, run: Run, *, num_examples: int) -> list[Example]:
+def examples_of(data: RetrievalSet, run: Run, *, set_name: str, num_examples: int) -> list[Example]:
     """Examples of `num_examples` queries, evenly spaced, so the same in each evaluation.
 
     Args:
         run: a ranking for each query.
+        set_name: as in reports.
     """
     num_examples = min(num_examples, len(data.queries))
     places = np.linspace(0, len(data.queries) - 1, num_examples).round().astype(int).tolist()
@@ -59,35 +60,34 @@ def examples_of(data: RetrievalSet, run: Run, *, num_examples: int) -> list[Exam
     wanted = {name for ranking in rankings.values() for name in ranking[:NUM_DOCUMENTS]}
     texts = _texts_of(data.corpus, wanted)
     return [
-        _example(data, query, rankings[query.query_id], run=run, texts=texts) for query in queries
+        Example(
+            set_name=set_name,
+            query_id=query.query_id,
+            text=_cut(query.text),
+            first_relevant=_first_relevant(data, query.query_id, rankings[query.query_id]),
+            documents=_found(data, query.query_id, rankings[query.query_id], run=run, texts=texts),
+        )
+        for query in queries
     ]
 
 
-def _example(
-    data: RetrievalSet,
-    query: Query,
-    ranking: Sequence[str],
-    *,
-    run: Run,
-    texts: dict[str, str],
-) -> Example:
-    grades = data.qrels[query.query_id]
-    relevant = {name for name, grade in grades.items() if grade > 0}
-    hits = (place for place, name in enumerate(ranking, start=1) if name in relevant)
-    return Example(
-        set_name=data.name,
-        query_id=query.query_id,
-        text=_cut(query.text),
-        first_relevant=next(hits, None),
-        documents=tuple(
-            FoundDocument(
-                document_id=name,
-                text=texts.get(name, ""),
-                score=float(run[query.query_id][name]),
-                is_relevant=name in relevant,
-            )
-            for name in ranking[:NUM_DOCUMENTS]
-        ),
+def _first_relevant(data: RetrievalSet, query_id: str, ranking: Sequence[str]) -> int | None:
+    grades = data.qrels[query_id]
+    hits = (place for place, name in enumerate(ranking, start=1) if grades.get(name, 0) > 0)
+    return next(hits, None)
+
+
+def _found(
+    data: RetrievalSet, query_id: str, ranking: Sequence[str], *, run: Run, texts: dict[str, str]
+) -> tuple[FoundDocument, ...]:
+    return tuple(
+        FoundDocument(
+            document_id=name,
+            text=texts.get(name, ""),
+            score=float(run[query_id][name]),
+            is_relevant=data.qrels[query_id].get(name, 0) > 0,
+        )
+        for name in ranking[:NUM_DOCUMENTS]
     )
 
 

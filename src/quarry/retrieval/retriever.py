@@ -35,4 +35,4 @@ class Retriever(Protocol):
 
 
 def no_retriever() -> None:
-    """No baseline (conf/retriever/none.yaml)."""
+    """No baseline (conf/baseline/none.yaml)."""

@@ -56,7 +56,7 @@ def named(reports: Sequence[Report], name: str) -> Report | None:
 def last_reports(
     evaluator: Evaluator, run: RunDirectory, reports: Sequence[Report], *, has_best: bool
 ) -> list[Report]:
-    """What is known only at the end: the best model's, and of baseline and trained model together."""
+    """What is known only at the end: the best model's, and of baseline and trained together."""
     found = []
     if has_best:
         found.append(stored_report(evaluator, run, BEST))

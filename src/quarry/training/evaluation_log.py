@@ -113,6 +113,7 @@ def _examples(report: Report, evaluator: Evaluator, num_examples: int) -> list[E
         examples += examples_of(
             sets[result.name].data,
             result.run,
+            set_name=result.name,
             num_examples=min(num_examples, MAX_EXAMPLES - len(examples)),
         )
     return examples

@@ -30,5 +30,5 @@ def kept_training_state(module: torch.nn.Module) -> Iterator[None]:
         torch.set_rng_state(cpu)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
-        # copies of weights that were made without gradients must not serve a training step
+        # copies of weights that were made inside must not serve a training step
         torch.clear_autocast_cache()
