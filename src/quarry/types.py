@@ -170,6 +170,8 @@ class SetResult:
         convention: the rules that the numbers were made under, as plain data.
         group: what the collection is a part of, where parts count as one: the twelve forums of
             CQADupStack, the languages of CodeSearchNet.
+        intervals: report name of a measure -> where 95 % of its bootstrapped means lie (low, high);
+            empty until they are computed.
     """
 
     name: str
@@ -180,6 +182,7 @@ class SetResult:
     num_documents: int
     convention: Mapping[str, object] = field(default_factory=dict)
     group: str | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

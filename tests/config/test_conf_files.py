@@ -14,6 +14,7 @@ from configurations import CONF, PRIMARIES, composed, files, header, opened, pri
 
 TOP_LEVEL = {
     "eval": [
+        "baseline",
         "benchmark",
         "convention",
         "evaluation",
@@ -53,7 +54,7 @@ TOP_LEVEL = {
 """Frozen: a new top-level key is a decision about the whole, not a detail of one file."""
 
 TARGETS = ("quarry.", "pytorch_lightning.", "torch.optim.")
-OPTIONAL_GROUPS = ("callbacks", "experiment", "logger", "model/adapter")
+OPTIONAL_GROUPS = ("baseline", "callbacks", "experiment", "logger", "model/adapter")
 COMMAND = re.compile(r"python (train|eval)\.py|(?<!\S)[a-z][\w/@.]*=\S")
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 from configurations import PRIMARIES, Case, cases, composed, files, opened
 from omegaconf import DictConfig, OmegaConf
 
+from quarry.config.instantiate import build
 from quarry.config.validation import signature_violations, unresolved_values, validate
 
 CASES = cases()
@@ -77,6 +79,16 @@ def test_hybrid_is_made_of_the_options_it_names() -> None:
     alone = composed("eval", "retriever=bm25")
     assert list(config.retriever.retrievers) == ["bm25", "dense"]
     assert config.retriever.retrievers.bm25 == alone.retriever
+
+
+@pytest.mark.parametrize("name", [f for f in files() if f.startswith("retriever/")])
+def test_every_retriever_can_be_built(name: str, tmp_path: Path) -> None:
+    """What does not fit together, such as weights and retrievers, is told when they are made."""
+    option = name.partition("/")[2]
+    config = composed("eval", f"retriever={option}", f"paths.cache_dir={tmp_path}")
+    retriever = build(config.retriever)
+    assert retriever.uses_encoder is (option != "bm25")
+    assert retriever.name == {"hybrid": "bm25+dense"}.get(option, option)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers import wandb_files
 from helpers.commands import ROOT, SMALL, Result
 
 MEASURES = {"nDCG@10", "Recall@100", "MRR@10"}
@@ -36,6 +37,7 @@ def test_a_run_leaves_exactly_what_the_documentation_lists(trained: tuple[Path, 
     }  # fmt: skip
     assert {path.name for path in (run / "plots").iterdir()} == {
         "learning_curve.png",
+        "queries.png",
         "results.png",
     }
     retrievers = {"bm25", "untrained", "trained", "hybrid"}
@@ -88,6 +90,34 @@ def test_the_saved_model_carries_its_golden_texts_tokens_and_vectors(
 def test_wandb_is_offline_and_holds_one_run(trained: tuple[Path, Result]) -> None:
     run, _ = trained
     assert len(list((run / "wandb").glob("offline-run-*/run-*.wandb"))) == 1
+
+
+def test_wandb_has_numbers_over_the_trainers_step_and_tables_of_each_evaluation(
+    trained: tuple[Path, Result],
+) -> None:
+    run, _ = trained
+    key = "val/mean/ndcg_at_10"
+    logged = [row for row in wandb_files.history(run) if key in row]
+    assert [row["trainer/global_step"] for row in logged] == [0, 2, 4, 6]
+    assert wandb_files.metric_axes(run)["*"] == "trainer/global_step"
+    results = wandb_files.tables(run, "val/results")
+    assert len(results) == 4
+    rows = {(row["set"], row["metric"]): row for row in results[-1]}
+    assert set(rows) == {(name, m) for name in ("stdlib_code", "mean") for m in MEASURES}
+    metrics = json.loads((run / "metrics.json").read_text())["sets"]["stdlib_code"]
+    main = rows["stdlib_code", "nDCG@10"]
+    assert main["value"] == metrics["trained"]["nDCG@10"] == logged[-1][key]
+    assert main["bm25"] == metrics["bm25"]["nDCG@10"]
+    assert main["delta"] == main["value"] - main["bm25"]
+    examples = wandb_files.tables(run, "val/examples")
+    assert [len(rows) for rows in examples] == [5] * 4
+    assert [row["query_id"] for row in examples[0]] == [row["query_id"] for row in examples[-1]]
+    for row in examples[-1]:
+        assert row["set"] == "stdlib_code"
+        assert row["query"]
+        assert row["text_1"]
+        assert row["score_1"] >= row["score_2"] >= row["score_3"]
+        assert row["is_relevant_1"] is (row["first_relevant_rank"] == 1)
 
 
 def start(environment: dict[str, str], run: Path, *overrides: str) -> subprocess.Popen[str]:

@@ -54,6 +54,7 @@ class EvaluationConfig:
     top_k: int = MISSING
     max_tokens_per_batch: int = MISSING
     every_n_steps: int = MISSING
+    num_examples: int = MISSING
     compare_dtype: str | None = None
     store: bool = False
     store_dtype: str = "float32"
@@ -74,6 +75,7 @@ class EvalSchema:
     convention: Any = MISSING
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     retriever: Any = MISSING
+    baseline: Any = MISSING
     seed: int = MISSING
     run: str | None = None
 
@@ -87,7 +89,6 @@ class TrainSchema(EvalSchema):
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     callbacks: Any = MISSING
-    baseline: Any = MISSING
 
 
 def register_schemas() -> None:

@@ -16,8 +16,10 @@ from quarry.errors import UserError
 from quarry.models.factory import DTYPES
 from quarry.retrieval.store.shelf import DTYPES as STORE_DTYPES
 
-EVALUATION_COMPONENTS = ("model", "prompt", "trainer", "benchmark", "convention", "retriever")
-TRAINING_COMPONENTS = ("data.examples", "loss", "optimizer", "scheduler", "baseline")
+EVALUATION_COMPONENTS = (
+    "model", "prompt", "trainer", "benchmark", "convention", "retriever", "baseline",
+)  # fmt: skip
+TRAINING_COMPONENTS = ("data.examples", "loss", "optimizer", "scheduler")
 
 PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
     bool: (bool,),
@@ -203,6 +205,8 @@ def _rules(config: DictConfig) -> Iterator[str]:
         )
     if config.run is not None:
         yield f"run={config.run} has no effect here: did you mean task=resume?"
+    if config.evaluation.num_examples < 0:
+        yield "evaluation.num_examples must be 0 (none) or more"
     if config.evaluation.max_tokens_per_batch < 1:
         yield "evaluation.max_tokens_per_batch must be at least 1 (tokens in one forward pass)"
     if config.evaluation.compare_dtype not in (None, *DTYPES):

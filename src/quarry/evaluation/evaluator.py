@@ -11,6 +11,7 @@ from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.collection_views import AscendingTies, without_titles
 from quarry.evaluation.convention import Convention
 from quarry.evaluation.scoring import cut_run, score_run
+from quarry.metrics.run_files import check_ids
 from quarry.metrics.trec import mean_scores, parse_measure
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
@@ -47,6 +48,7 @@ class Evaluator:
         self.measures = list(measures)
         self.top_k = top_k
         self.convention = convention
+        self._checked: set[str] = set()
         self._warn_of_a_flag_without_effect()
 
     def evaluate(
@@ -113,11 +115,6 @@ class Evaluator:
             group=benchmark_set.group,
         )
 
-    def score_all(self, runs: Sequence[Run], *, name: str) -> Report:
-        """Scores one ranking for each set of the benchmark, in its order."""
-        pairs = zip(runs, self.benchmark.sets, strict=True)
-        return Report(retriever=name, results=tuple(self.score(run, s) for run, s in pairs))
-
     def collection(self, benchmark_set: BenchmarkSet) -> RetrievalSet:
         """The set as it is encoded and indexed: with titles or without."""
         rules = self.convention.rules_on(benchmark_set)
@@ -126,6 +123,7 @@ class Evaluator:
     def _retrieve(
         self, retriever: Retriever, benchmark_set: BenchmarkSet, encoder: TextEncoder | None
     ) -> Run:
+        self._check_ids(benchmark_set)
         data, rules = self.collection(benchmark_set), self.convention.rules_on(benchmark_set)
         # one more, so that top_k are left after the query's own document is gone
         top_k = self.top_k + 1 if rules.removes_self_match else self.top_k
@@ -159,6 +157,14 @@ class Evaluator:
                 "match. Leave it out, or set convention.self_match=set",
                 self.convention.name,
             )
+
+    def _check_ids(self, benchmark_set: BenchmarkSet) -> None:
+        """Once a set: an id that the run file cannot hold is told before anything is encoded."""
+        if benchmark_set.name not in self._checked:
+            data = benchmark_set.data
+            check_ids(f"{data.name}: query id", (query.query_id for query in data.queries))
+            check_ids(f"{data.name}: document id", (each.document_id for each in data.corpus))
+            self._checked.add(benchmark_set.name)
 
 
 def failure_lines(failures: Mapping[str, str]) -> str:

@@ -5,7 +5,6 @@ matplotlib is slow to import and only needed here, so the functions import it.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,45 +12,57 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quarry.errors import UserError
-from quarry.evaluation.report import (
-    MEASURES,
+from quarry.evaluation.drawing import (
+    COLOURS,
+    DARK,
+    GREY,
+    figure_of,
+    label,
+    legend_below,
+    legend_beside,
+    save,
+    wrapped,
+)
+from quarry.evaluation.report import MEASURES
+from quarry.evaluation.rows import (
+    Row,
+    failed_rows,
+    has_failed,
+    interval_of,
+    mean_label,
     mean_of,
-    printable,
-    set_names,
+    rows_of,
     shown_measures,
     value_of,
 )
-from quarry.runtime.files import replacing
 from quarry.types import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Okabe & Ito (2008), "Color Universal Design", without yellow, which is faint on white.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666")
 _HATCHES = ("", "///", "...", "xxx")  # the second, third and fourth time round the colours
 _DASHES = ((0, (6, 2)), (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 1)))
-_DPI = 150
-_NAME_WIDTH = 34  # characters a line in labels
-_GREY = "#555555"
+
+_Bar = tuple[float | None, tuple[float, float] | None, str]
+"""A value, its interval, and what is written at the end of the bar."""
 
 
 def plot_bars(reports: Sequence[Report], path: Path, *, measures: Sequence[str] = MEASURES) -> None:
     """Draw the results as bars into the PNG `path`, whose folder may be new.
 
     One set: a group of upright bars for each measure. Several sets: a group of level bars for
-    each set and the mean, by the main measure, `measures[0]`. What was not measured reads "n/a".
+    each set (a group of sets that counts as one is one) and the mean, by the main measure,
+    `measures[0]`. Whiskers are the intervals of the results that have them. What was not measured
+    reads "n/a", what failed "failed".
 
     Raises:
         UserError: no retriever has a value of any of `measures`.
     """
-    shown = shown_measures(reports, measures)
-    names = set_names(reports)
-    if len(names) == 1:
-        _bars_of_one_set(reports, names[0], shown, path)
+    shown, rows = shown_measures(reports, measures), rows_of(reports)
+    if len(rows) == 1 and not rows[0].is_group:
+        _bars_of_one_set(reports, rows[0], shown, path)
     else:
-        _bars_of_sets(reports, names, shown[0], path)
+        _bars_of_sets(reports, rows, shown[0], path)
 
 
 def plot_learning_curve(
@@ -80,17 +91,17 @@ def plot_learning_curve(
             f"{path}: no evaluation was made during training, so there is no learning curve to "
             "draw. Evaluate at least once during training."
         )
-    figure = _figure(9.0, 6.8 if losses else 4.4)
+    figure = figure_of(9.0, 6.8 if losses else 4.4)
     rows = figure.subplots(2 if losses else 1, 1, sharex=True, squeeze=False)
     panels: list[Axes] = [row[0] for row in rows]
     # After the baselines, as in the bars of the usual reports: bm25, untrained, trained.
-    colour = _COLOURS[len(baselines) % len(_COLOURS)]
+    colour = COLOURS[len(baselines) % len(COLOURS)]
     _curve_panel(panels[0], sorted(points), baselines, measure, colour)
     if losses:
         _loss_panel(panels[1], sorted(losses), colour)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     panels[-1].set_xlabel("training step (optimiser updates)")
-    _save(figure, path)
+    save(figure, path)
 
 
 def running_median(values: Sequence[float], window: int) -> np.ndarray:
@@ -102,73 +113,102 @@ def running_median(values: Sequence[float], window: int) -> np.ndarray:
 
 
 def _bars_of_one_set(
-    reports: Sequence[Report], name: str, measures: Sequence[str], path: Path
+    reports: Sequence[Report], row: Row, measures: Sequence[str], path: Path
 ) -> None:
     num_bars = len(measures) * len(reports)
-    figure = _figure(max(6.4, 1.8 + 0.62 * num_bars), 4.6)
+    figure = figure_of(max(6.4, 1.8 + 0.62 * num_bars), 4.6)
     axes = figure.subplots()
-    values = [[value_of(report, name, measure) for measure in measures] for report in reports]
-    width = _draw_bars(axes, reports, values, is_level=False)
-    axes.set_xticks(range(len(measures)), [_label(measure) for measure in measures])
+    bars = [[_bar(report, row, measure) for measure in measures] for report in reports]
+    width = _draw_bars(axes, reports, bars, is_level=False)
+    axes.set_xticks(range(len(measures)), [label(measure) for measure in measures])
     axes.set_xlim(-0.5 - width / 2, len(measures) - 0.5 + width / 2)
-    axes.set_ylim(0, _room(values, 1.1))
+    axes.set_ylim(0, _room(bars, 1.1))
     axes.set_ylabel("mean over the queries (0 to 1)")
-    axes.set_xlabel("measure")
+    axes.set_xlabel("measure" + _about_whiskers(bars))
     axes.tick_params(axis="x", length=0)
-    axes.set_title(_wrapped(f"Retrieval quality on {name}", 70))
-    _legend_below(figure, axes)
-    _save(figure, path)
+    axes.set_title(wrapped(f"Retrieval quality on {row.name}", 70))
+    legend_below(figure, axes)
+    save(figure, path)
 
 
-def _bars_of_sets(
-    reports: Sequence[Report], names: Sequence[str], measure: str, path: Path
-) -> None:
-    rows = [*names, "mean"]
-    values = [
-        [*(value_of(report, name, measure) for name in names), mean_of(report, names, measure)]
-        for report in reports
-    ]
-    figure = _figure(8.0, 1.8 + len(rows) * (0.16 + 0.17 * len(reports)))
+def _bars_of_sets(reports: Sequence[Report], rows: Sequence[Row], measure: str, path: Path) -> None:
+    failed = failed_rows(reports, rows)
+    counted = [row for row in rows if row not in failed]
+    bars = []
+    for report in reports:
+        mean = mean_of(report, counted, measure)
+        shown = "n/a" if mean is None else f"{mean:.4f}"
+        bars.append([*(_bar(report, row, measure) for row in rows), (mean, None, shown)])
+    num_rows = len(rows) + 1
+    figure = figure_of(8.0, 1.8 + num_rows * (0.16 + 0.17 * len(reports)))
     axes = figure.subplots()
-    _draw_bars(axes, reports, values, is_level=True)
-    labels = [_label(name) for name in rows]
-    axes.set_yticks(range(len(rows)), labels)
+    _draw_bars(axes, reports, bars, is_level=True)
+    names = [row.label for row in rows] + [mean_label(failed)]
+    axes.set_yticks(range(num_rows), [label(name) for name in names])
     axes.get_yticklabels()[-1].set_fontweight("bold")
-    axes.axhline(len(rows) - 1.5, color=_GREY, linewidth=0.8)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, _room(values, 1.1))
-    axes.set_xlabel(f"{measure}, mean over the queries (0 to 1)")
+    axes.axhline(num_rows - 1.5, color=GREY, linewidth=0.8)
+    axes.set_ylim(num_rows - 0.5, -0.5)
+    axes.set_xlim(0, _room(bars, 1.1))
+    axes.set_xlabel(f"{measure}, mean over the queries (0 to 1){_about_whiskers(bars)}")
     axes.set_ylabel("set")
     axes.tick_params(axis="y", length=0)
     axes.set_title(f"{measure} of each set and their mean")
-    _legend_below(figure, axes)
-    _save(figure, path)
+    legend_below(figure, axes)
+    save(figure, path)
+
+
+def _bar(report: Report, row: Row, measure: str) -> _Bar:
+    value = value_of(report, row, measure)
+    if value is None:
+        return None, None, "failed" if has_failed(report, row) else "n/a"
+    return value, interval_of(report, row, measure), f"{value:.4f}"
 
 
 def _draw_bars(
-    axes: Axes,
-    reports: Sequence[Report],
-    values: Sequence[Sequence[float | None]],
-    *,
-    is_level: bool,
+    axes: Axes, reports: Sequence[Report], bars: Sequence[Sequence[_Bar]], *, is_level: bool
 ) -> float:
     """Draw a series of bars per report, each with its value; returns how wide a bar is."""
     width = 0.84 / len(reports)
-    for i, (report, series) in enumerate(zip(reports, values, strict=True)):
+    for i, (report, series) in enumerate(zip(reports, bars, strict=True)):
         places = [group + (i - (len(reports) - 1) / 2) * width for group in range(len(series))]
-        heights = [0.0 if value is None else value for value in series]
         style: dict[str, Any] = {
-            "color": _COLOURS[i % len(_COLOURS)],
-            "hatch": _HATCHES[i // len(_COLOURS) % len(_HATCHES)],
+            "color": COLOURS[i % len(COLOURS)],
+            "hatch": _HATCHES[i // len(COLOURS) % len(_HATCHES)],
             "edgecolor": "white",
             "linewidth": 0.6,
-            "label": _label(report.retriever),
+            "label": label(report.retriever),
         }
         draw = axes.barh if is_level else axes.bar
-        bars = draw(places, heights, width, **style)
-        labels = ["n/a" if value is None else f"{value:.4f}" for value in series]
-        axes.bar_label(bars, labels, padding=2, fontsize=7 if is_level else 8, color="#222222")
+        draw(places, [value or 0.0 for value, _, _ in series], width, **style)
+        for place, bar in zip(places, series, strict=True):
+            _draw_end(axes, place, bar, is_level=is_level)
     return width
+
+
+def _draw_end(axes: Axes, place: float, bar: _Bar, *, is_level: bool) -> None:
+    """The whisker of a bar, and what is written beyond it."""
+    value, interval, text = bar
+    end = value or 0.0
+    if interval is not None:
+        low, high = interval
+        end = max(end, high)
+        along, across = (low, high), (place, place)
+        axes.plot(*((along, across) if is_level else (across, along)), linewidth=0.9, color=DARK)
+    axes.annotate(
+        text,
+        (end, place) if is_level else (place, end),
+        xytext=(3, 0) if is_level else (0, 2),
+        textcoords="offset points",
+        ha="left" if is_level else "center",
+        va="center" if is_level else "bottom",
+        fontsize=7 if is_level else 8,
+        color=DARK,
+    )
+
+
+def _about_whiskers(bars: Sequence[Sequence[_Bar]]) -> str:
+    has_whiskers = any(interval is not None for series in bars for _, interval, _ in series)
+    return "; whiskers: 95 % bootstrap intervals" if has_whiskers else ""
 
 
 def _curve_panel(
@@ -182,10 +222,10 @@ def _curve_panel(
     for i, (name, value) in enumerate(baselines.items()):
         axes.axhline(
             value,
-            color=_COLOURS[i % len(_COLOURS)],
+            color=COLOURS[i % len(COLOURS)],
             linestyle=_DASHES[i % len(_DASHES)],
             linewidth=1.6,
-            label=f"{_label(name)} ({value:.4f})",
+            label=f"{label(name)} ({value:.4f})",
         )
     axes.plot(
         steps,
@@ -198,7 +238,7 @@ def _curve_panel(
     axes.margins(x=0.04, y=0.1)
     axes.set_ylabel(f"{measure} (0 to 1)")
     axes.set_title(f"Evaluation {measure} during training")
-    _legend_beside(axes)
+    legend_beside(axes)
 
 
 def _loss_panel(axes: Axes, losses: Sequence[tuple[int, float]], colour: str) -> None:
@@ -214,54 +254,11 @@ def _loss_panel(axes: Axes, losses: Sequence[tuple[int, float]], colour: str) ->
     )
     axes.set_ylabel("training loss (nats)")
     axes.set_title("Training loss")
-    _legend_beside(axes)
+    legend_beside(axes)
 
 
-def _figure(width: float, height: float) -> Figure:
-    # Without pyplot: no window system, no global state, and nothing to close.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=_DPI)
-
-
-def _room(values: Sequence[Sequence[float | None]], factor: float) -> float:
-    """Upper limit of an axis from zero that leaves room for the labels of the bars."""
-    highest = max((v for series in values for v in series if v is not None), default=0.0)
-    return factor * highest or 1.0
-
-
-def _wrapped(text: str, width: int) -> str:
-    """`text` on at most three lines; to matplotlib, a bare dollar sign begins mathematics."""
-    lines = textwrap.wrap(printable(text), width, max_lines=3, placeholder="…")
-    return "\n".join(lines).replace("$", r"\$")
-
-
-def _label(name: str) -> str:
-    wrapped = _wrapped(name, _NAME_WIDTH)
-    # A legend leaves out labels that begin with an underscore; a zero-width space keeps them in.
-    return f"\u200b{wrapped}" if wrapped.startswith("_") else wrapped
-
-
-def _legend_below(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    longest = max(len(line) for label in labels for line in label.splitlines())
-    num_columns = int(figure.get_figwidth() / (0.7 + 0.075 * longest))
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=max(1, min(num_columns, len(labels))),
-        frameon=False,
-        fontsize=9,
-    )
-
-
-def _legend_beside(axes: Axes) -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
+def _room(bars: Sequence[Sequence[_Bar]], factor: float) -> float:
+    """Upper limit of an axis from zero that leaves room for what is written beyond the bars."""
+    ends = [value or 0.0 for series in bars for value, _, _ in series]
+    ends += [interval[1] for series in bars for _, interval, _ in series if interval is not None]
+    return factor * max(ends, default=0.0) or 1.0

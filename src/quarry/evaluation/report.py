@@ -1,29 +1,45 @@
 """The end of the road: the reports of some retrievers as tables, one result line and a directory.
 
-Tables show one set as retrievers by measures, and several sets as sets by retrievers.
+Tables show one set as retrievers by measures, and several sets as sets by retrievers. A group of
+sets that counts as one is one row; its sets stand below.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from rich.cells import cell_len
-
 from quarry.errors import UserError
-from quarry.evaluation.run_directory_files import (
-    safe_name,
-    write_results,
-    write_runs,
+from quarry.evaluation.intervals import with_intervals
+from quarry.evaluation.rows import (
+    Row,
+    failed_rows,
+    has_failed,
+    interval_of,
+    mean_label,
+    mean_of,
+    members_of,
+    rows_of,
+    shown_measures,
+    value_of,
 )
+from quarry.evaluation.run_directory_files import safe_name, write_results, write_runs
+from quarry.evaluation.tables import (
+    NOT_MEASURED,
+    Table,
+    best_of,
+    escaped,
+    markdown,
+    markdown_grid,
+    number,
+    terminal,
+)
+from quarry.metrics.bootstrap import NUM_RESAMPLES
 from quarry.runtime.files import write_text
 from quarry.types import Report, SetResult
 
 MEASURES = ("nDCG@10", "Recall@100", "MRR@10")
 REPORT_FILE = "report.md"
-NOT_MEASURED = "-"
 
 
 def write_report(
@@ -42,11 +58,13 @@ def write_report(
         merge: keep what an older `metrics.json` says about other retrievers and sets.
 
     Returns:
-        The reports that the directory now holds (see `write_results`), as `report.md` shows them.
+        The reports that the directory now holds (see `write_results`), as `report.md` shows them,
+        with intervals.
 
     Raises:
         UserError: as `write_results`, `markdown_report` and `write_runs`, in that order.
     """
+    reports = [with_intervals(report) for report in reports]
     merged = write_results(reports, directory, merge=merge)
     write_text(directory / REPORT_FILE, markdown_report(merged, measures=measures))
     write_runs(reports, directory)  # last: an id that no run file can hold must not cost the rest
@@ -57,24 +75,28 @@ def result_line(reports: Sequence[Report], measure: str = "nDCG@10") -> str:
     """One line for logs and scripts: ``nDCG@10 name=0.1234 name=0.1234 ...``.
 
     The names are the sets when there is one retriever, else the retrievers; with several of both,
-    the value is a retriever's unweighted mean over the sets. Names pass through `safe_name`.
+    the value is a retriever's unweighted mean over the sets. What failed reads ``name=failed``: a
+    mean of fewer sets would be taken for one of all. Names pass through `safe_name`.
 
     Raises:
-        UserError: a retriever has no value of `measure` on one of the sets.
+        UserError: a retriever has no value of `measure` on one of the sets, and did not fail there.
     """
+    rows = rows_of(reports)
+    sets = [Row(name=name, sets=(name,)) for row in rows for name in row.sets]
     for report in reports:
-        for name in set_names(reports):
-            if value_of(report, name, measure) is None:
+        for row in sets:
+            if value_of(report, row, measure) is None and not has_failed(report, row):
                 raise UserError(
-                    f"Retriever {report.retriever!r} has no {measure} on set {name!r}. A result "
-                    "line compares values of one measure on the same sets: name a measure that "
-                    "was computed, or evaluate the retriever there."
+                    f"Retriever {report.retriever!r} has no {measure} on set {row.name!r}. A "
+                    "result line compares values of one measure on the same sets: name a measure "
+                    "that was computed, or evaluate the retriever there."
                 )
     if len(reports) == 1:
-        values = {result.name: result.metrics[measure] for result in reports[0].results}
+        values = {row.name: value_of(reports[0], row, measure) for row in sets}
     else:
-        values = {report.retriever: report.mean(measure) for report in reports}
-    return " ".join([measure, *(f"{safe_name(name)}={v:.4f}" for name, v in values.items())])
+        values = {report.retriever: mean_of(report, rows, measure) for report in reports}
+    shown = {safe_name(name): number(v, has_failed=True) for name, v in values.items()}
+    return " ".join([measure, *(f"{name}={text}" for name, text in shown.items())])
 
 
 def terminal_table(reports: Sequence[Report], *, measures: Sequence[str] = MEASURES) -> str:
@@ -83,152 +105,117 @@ def terminal_table(reports: Sequence[Report], *, measures: Sequence[str] = MEASU
     Raises:
         UserError: no retriever has a value of any of `measures`.
     """
-    shown = shown_measures(reports, measures)
-    table = _table(reports, shown)
-    if len(set_names(reports)) == 1:
-        return _terminal(table)
-    return f"{shown[0]}\n{_terminal(table)}"
+    shown, rows = shown_measures(reports, measures), rows_of(reports)
+    if len(rows) == 1 and not rows[0].is_group:
+        return terminal(_table_of_one_set(reports, rows[0], shown))
+    return f"{shown[0]}\n{terminal(_table(reports, rows, shown[0], has_mean=True))}"
 
 
 def markdown_report(reports: Sequence[Report], *, measures: Sequence[str] = MEASURES) -> str:
     """The results as a Markdown page: the tables, then what each set is and its convention.
 
-    The best value is bold; values that look the same at four decimals are equally good.
+    The best value is bold; values that look the same at four decimals are equally good. Sets that
+    failed are named with the reason, and no mean counts them.
 
     Raises:
         UserError: no retriever has a value of any of `measures`.
     """
-    shown = shown_measures(reports, measures)
-    names = set_names(reports)
-    if len(names) == 1:
-        parts = [f"# Retrieval results: {_escaped(names[0])}", _markdown(_table(reports, shown))]
+    shown, rows = shown_measures(reports, measures), rows_of(reports)
+    if len(rows) == 1 and not rows[0].is_group:
+        table = _table_of_one_set(reports, rows[0], shown)
+        parts = [f"# Retrieval results: {escaped(rows[0].name)}", markdown(table)]
     else:
         parts = ["# Retrieval results"]
         for measure in shown:
-            parts += [f"## {_escaped(measure)}", _markdown(_table(reports, [measure]))]
+            table = _table(reports, rows, measure, has_mean=True)
+            parts += [f"## {escaped(measure)}", markdown(table)]
+            if members := members_of(rows):
+                parts += ["The sets of the groups:"]
+                parts += [markdown(_table(reports, members, measure, has_mean=False))]
+    parts += [*_failures(reports), *_intervals(reports, rows, shown)]
     return "\n\n".join([*parts, "## Sets", _set_descriptions(reports)]) + "\n"
 
 
-def set_names(reports: Sequence[Report]) -> list[str]:
-    """The sets of all reports, in the order in which they first appear."""
-    return list(dict.fromkeys(result.name for report in reports for result in report.results))
-
-
-def value_of(report: Report, set_name: str, measure: str) -> float | None:
-    """The value a retriever reached on a set, None where it was not measured."""
-    for result in report.results:
-        if result.name == set_name:
-            return result.metrics.get(measure)
-    return None
-
-
-def mean_of(report: Report, names: Sequence[str], measure: str) -> float | None:
-    """Unweighted mean over the sets `names`, None unless the retriever was measured on all."""
-    if any(value_of(report, name, measure) is None for name in names):
-        return None
-    return report.mean(measure)
-
-
-def shown_measures(reports: Sequence[Report], measures: Sequence[str]) -> list[str]:
-    """Those of `measures` that were computed at all.
-
-    Raises:
-        UserError: none was.
-    """
-    computed = {m for report in reports for result in report.results for m in result.metrics}
-    shown = [measure for measure in measures if measure in computed]
-    if not shown:
-        raise UserError(
-            f"None of the measures {', '.join(measures)} was computed (there are: "
-            f"{', '.join(sorted(computed)) or 'none'}). A report shows at least one: name one of "
-            "those."
-        )
-    return shown
-
-
-def printable(name: str) -> str:
-    """`name` on one line, without characters that steer a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in name).split()) or "(unnamed)"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Table:
-    header: list[str]  # names, unescaped; the first is that of the names of the rows
-    row_names: list[str]
-    values: list[list[float | None]]
-    is_best: list[list[bool]]
-
-
-def _table(reports: Sequence[Report], measures: Sequence[str]) -> _Table:
-    names = set_names(reports)
-    if len(names) == 1:
-        values = [[value_of(report, names[0], m) for m in measures] for report in reports]
-        by_measure = [_best(column) for column in zip(*values, strict=True)]
-        return _Table(
-            header=["retriever", *measures],
-            row_names=[report.retriever for report in reports],
-            values=values,
-            is_best=[list(row) for row in zip(*by_measure, strict=True)],
-        )
-    values = [[value_of(report, name, measures[0]) for report in reports] for name in names]
-    values.append([mean_of(report, names, measures[0]) for report in reports])
-    return _Table(
-        header=["set", *(report.retriever for report in reports)],
-        row_names=[*names, "mean"],
-        values=values,
-        is_best=[_best(row) for row in values],
+def _table_of_one_set(reports: Sequence[Report], row: Row, measures: Sequence[str]) -> Table:
+    values = [[value_of(report, row, measure) for measure in measures] for report in reports]
+    is_best = [best_of(column) for column in zip(*values, strict=True)]
+    return Table(
+        header=["retriever", *measures],
+        names=[report.retriever for report in reports],
+        cells=[
+            [number(value, has_failed=has_failed(report, row)) for value in line]
+            for report, line in zip(reports, values, strict=True)
+        ],
+        is_best=[list(line) for line in zip(*is_best, strict=True)],
     )
 
 
-def _best(values: Sequence[float | None]) -> list[bool]:
-    present = [value for value in values if value is not None]
-    if len(present) < 2:  # best of one says nothing
-        return [False] * len(values)
-    best = _number(max(present))
-    return [value is not None and _number(value) == best for value in values]
+def _table(
+    reports: Sequence[Report], rows: Sequence[Row], measure: str, *, has_mean: bool
+) -> Table:
+    names = [row.label for row in rows]
+    values = [[value_of(report, row, measure) for report in reports] for row in rows]
+    cells = [
+        [
+            number(v, has_failed=has_failed(report, row))
+            for report, v in zip(reports, line, strict=True)
+        ]
+        for row, line in zip(rows, values, strict=True)
+    ]
+    if has_mean:
+        failed = failed_rows(reports, rows)
+        counted = [row for row in rows if row not in failed]
+        means = [mean_of(report, counted, measure) for report in reports]
+        names.append(mean_label(failed))
+        values.append(means)
+        cells.append([number(mean) for mean in means])
+    return Table(
+        header=["set", *(report.retriever for report in reports)],
+        names=names,
+        cells=cells,
+        is_best=[best_of(line) for line in values],
+    )
 
 
-def _number(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.4f}"
+def _failures(reports: Sequence[Report]) -> list[str]:
+    """A section on what failed, empty if nothing did."""
+    lines = [
+        f"- {escaped(name)} ({escaped(report.retriever)}): {escaped(reason)}"
+        for report in reports
+        for name, reason in report.failures.items()
+    ]
+    if not lines:
+        return []
+    return ["## Failed", "No value, and in no mean above:\n\n" + "\n".join(lines)]
 
 
-def _terminal(table: _Table) -> str:
-    cells = [[printable(name) for name in table.header]]
-    for name, values in zip(table.row_names, table.values, strict=True):
-        cells.append([printable(name), *(_number(value) for value in values)])
-    widths = _widths(cells)
-    cells.insert(1, ["-" * width for width in widths])
-    return "\n".join("  ".join(_padded(row, widths)) for row in cells)
-
-
-def _markdown(table: _Table) -> str:
-    cells = [[_escaped(name) for name in table.header]]
-    for name, values, best in zip(table.row_names, table.values, table.is_best, strict=True):
-        numbers = [_number(value) for value in values]
-        bold = [f"**{n}**" if b else n for n, b in zip(numbers, best, strict=True)]
-        cells.append([_escaped(name), *bold])
-    return _markdown_grid(cells)
-
-
-def _markdown_grid(cells: list[list[str]]) -> str:
-    widths = [max(3, width) for width in _widths(cells)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    rows = [cells[0], rule, *cells[1:]]
-    return "\n".join(f"| {' | '.join(_padded(row, widths))} |" for row in rows)
-
-
-def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
-    return [max(cell_len(cell) for cell in column) for column in zip(*cells, strict=True)]
-
-
-def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    spaces = [" " * (w - cell_len(cell)) for cell, w in zip(row, widths, strict=True)]
-    return [row[0] + spaces[0], *(s + c for s, c in zip(spaces[1:], row[1:], strict=True))]
-
-
-def _escaped(name: str) -> str:
-    """`name` as plain text in Markdown; underscores inside a word mean nothing there."""
-    return re.sub(r"([\\|`*<>\[\]#$~])|(?<!\w)(_)|(_)(?!\w)", r"\\\g<0>", printable(name))
+def _intervals(
+    reports: Sequence[Report], rows: Sequence[Row], measures: Sequence[str]
+) -> list[str]:
+    """A section on the intervals: of one set by all measures, of several by the main one."""
+    sets = [*(row for row in rows if not row.is_group), *members_of(rows)]
+    if not any(result.intervals for report in reports for result in report.results):
+        return []
+    if len(sets) == 1:
+        header = ["retriever", *measures]
+        names = [report.retriever for report in reports]
+        found = [[interval_of(report, sets[0], m) for m in measures] for report in reports]
+        title = "## 95 % intervals"
+    else:
+        header = ["set", *(report.retriever for report in reports)]
+        names = [row.name for row in sets]
+        found = [[interval_of(report, row, measures[0]) for report in reports] for row in sets]
+        title = f"## 95 % intervals of {escaped(measures[0])}"
+    cells = [
+        [NOT_MEASURED if i is None else f"{i[0]:.4f} to {i[1]:.4f}" for i in line] for line in found
+    ]
+    plain = [[False] * len(line) for line in cells]
+    how = (
+        f"Percentile bootstrap over the queries, {NUM_RESAMPLES:,} resamples: how far other "
+        "queries could move a value. Retrievers move together, so intervals that overlap do not "
+        "say that two are alike."
+    )
+    return [title, markdown(Table(header=header, names=names, cells=cells, is_best=plain)), how]
 
 
 def _set_descriptions(reports: Sequence[Report]) -> str:
@@ -237,19 +224,17 @@ def _set_descriptions(reports: Sequence[Report]) -> str:
         for result in report.results:
             results.setdefault(result.name, result)
     cells = [["set", "queries", "documents"]]
-    cells += [
-        [_escaped(r.name), str(r.num_queries), str(r.num_documents)] for r in results.values()
-    ]
-    groups: dict[str, list[str]] = {}
+    cells += [[escaped(r.name), str(r.num_queries), str(r.num_documents)] for r in results.values()]
+    conventions: dict[str, list[str]] = {}
     for result in results.values():
-        groups.setdefault(_convention(result.convention), []).append(_escaped(result.name))
-    if len(groups) == 1:
-        lines = [f"Convention: {next(iter(groups))}"]
+        conventions.setdefault(_convention(result.convention), []).append(escaped(result.name))
+    if len(conventions) == 1:
+        lines = [f"Convention: {next(iter(conventions))}"]
     else:
-        lines = [f"- Convention of {', '.join(names)}: {text}" for text, names in groups.items()]
-    return "\n".join([_markdown_grid(cells), "", *lines])
+        lines = [f"- Convention of {', '.join(n)}: {text}" for text, n in conventions.items()]
+    return "\n".join([markdown_grid(cells), "", *lines])
 
 
 def _convention(convention: Mapping[str, object]) -> str:
-    pairs = (f"{_escaped(key)} = {_escaped(str(value))}" for key, value in convention.items())
+    pairs = (f"{escaped(key)} = {escaped(str(value))}" for key, value in convention.items())
     return ", ".join(pairs) or "not recorded"

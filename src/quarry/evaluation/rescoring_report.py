@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from quarry.evaluation.report import NOT_MEASURED, printable, terminal_table
+from quarry.evaluation.report import terminal_table
 from quarry.evaluation.rescoring import Change, Means, Rescored
+from quarry.evaluation.tables import NOT_MEASURED, printable
 from quarry.types import Report, SetResult
 
 AS_RUN = "as_run"

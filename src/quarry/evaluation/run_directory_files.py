@@ -100,17 +100,18 @@ def write_runs(reports: Sequence[Report], directory: Path) -> None:
 def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     """The content of `metrics.json` as plain data, numbers at full precision.
 
-    `sets` holds set -> retriever -> measure -> value; `means` the unweighted mean over a
-    retriever's sets of each measure that all of them have; `num_queries`, `num_documents` and
-    `convention` describe each set, and `group` says what it is a part of, where it is;
-    `failed` holds set -> retriever -> why there is no result; `order` keeps the order in which to
-    show names.
+    `sets` holds set -> retriever -> measure -> value; `intervals` the same with [low, high] where
+    they are known; `means` the unweighted mean over a retriever's sets of each measure that all of
+    them have, those of a group counting as one, and none for a retriever with failed sets;
+    `failed` holds set -> retriever -> why there is no result; `num_queries`, `num_documents`,
+    `convention` and `group` describe each set; `order` keeps the order in which to show names.
 
     Raises:
         UserError: two retrievers were measured on different states of a set.
     """
     facts: dict[str, dict[str, object]] = {}
     sets: dict[str, dict[str, dict[str, float]]] = {}
+    intervals: dict[str, dict[str, dict[str, list[float]]]] = {}
     for report in reports:
         for result in report.results:
             found = _facts(result)
@@ -119,6 +120,12 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
                 _require_same(key, known[key], found[key], result.name, report.retriever)
             values = {measure: float(value) for measure, value in result.metrics.items()}
             sets.setdefault(result.name, {})[report.retriever] = values
+            ends = {
+                measure: [float(low), float(high)]
+                for measure, (low, high) in result.intervals.items()
+            }
+            if ends:
+                intervals.setdefault(result.name, {})[report.retriever] = ends
     described = {
         key: {name: known[key] for name, known in facts.items()}
         for key in ("num_queries", "num_documents", "convention", "group")
@@ -130,9 +137,11 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     means = {
         report.retriever: {m: float(report.mean(m)) for m in _shared_measures(report)}
         for report in reports
+        if not report.failures
     }
     order = {"retrievers": [report.retriever for report in reports], "sets": list(sets)}
-    return {"sets": sets, "means": means, "failed": failed, "order": order, **described}
+    found = {"sets": sets, "intervals": intervals, "means": means, "failed": failed}
+    return {**found, "order": order, **described}
 
 
 def read_reports(directory: Path) -> tuple[Report, ...]:
@@ -207,6 +216,7 @@ def _report_of(document: Mapping[str, Mapping], retriever: str) -> Report:
             num_documents=document["num_documents"][name],
             convention=document["convention"][name],
             group=document["group"][name],
+            intervals=_intervals_of(document["intervals"].get(name, {}).get(retriever, {})),
         )
         for name in document["order"]["sets"]
         if retriever in document["sets"][name]
@@ -219,16 +229,23 @@ def _report_of(document: Mapping[str, Mapping], retriever: str) -> Report:
     return Report(retriever=retriever, results=results, failures=failures)
 
 
+def _intervals_of(ends: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
+    return {measure: (low, high) for measure, (low, high) in ends.items()}
+
+
 def _merged(older: Sequence[Report], newer: Sequence[Report]) -> tuple[Report, ...]:
+    """What was measured, or failed, later stands in place of what was known of the same set."""
     results: dict[str, dict[str, SetResult]] = {}
     failures: dict[str, dict[str, str]] = {}
     for report in (*older, *newer):
         by_set = results.setdefault(report.retriever, {})
-        by_set.update({result.name: result for result in report.results})
-        failed = failures.setdefault(report.retriever, {})
-        failed.update(report.failures)
+        reasons = failures.setdefault(report.retriever, {})
         for result in report.results:
-            failed.pop(result.name, None)  # it succeeded later
+            by_set[result.name] = result
+            reasons.pop(result.name, None)
+        for name, reason in report.failures.items():
+            by_set.pop(name, None)
+            reasons[name] = reason
     return tuple(
         Report(retriever=retriever, results=tuple(by_set.values()), failures=failures[retriever])
         for retriever, by_set in results.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from quarry.errors import MissingPathError, UserError
@@ -94,6 +94,16 @@ def write_run(path: Path, run: Run, tag: str) -> None:
     ):
         for query_id, scores in run.items():
             stream.writelines(_run_lines(query_id, scores, tag))
+
+
+def check_ids(what: str, ids: Iterable[str]) -> None:
+    """Refuses ids that no run file can hold, before a ranking of them is made and not after.
+
+    Raises:
+        UserError: an id with whitespace or without text.
+    """
+    for text in ids:
+        _check_writable(what, text)
 
 
 def _run_lines(query_id: str, scores: Mapping[str, float], tag: str) -> Iterator[str]:

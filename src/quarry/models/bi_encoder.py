@@ -68,6 +68,11 @@ class BiEncoder(nn.Module):
             self._compiles = False  # done
             compile_layers(text_model(self.backbone))
 
+    def settle(self) -> None:
+        """From here on `prepare` changes nothing: a training run that an evaluation compiles layers
+        in the midst of would go on with other bits."""
+        self._compiles = False
+
     @property
     def embedding_dim(self) -> int:
         return int(text_model(self.backbone).config.hidden_size)

@@ -1,9 +1,10 @@
-"""Several rankings of the same queries made into one, by the ranks alone."""
+"""Several rankings of the same queries made into one: by their ranks, or by a mixture of scores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -12,6 +13,12 @@ from quarry.metrics.ranking import rank
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
 from quarry.types import RetrievalSet, Run
+
+
+class Fusion(Protocol):
+    """Makes one ranking of several, of `top_k` documents a query."""
+
+    def __call__(self, runs: Sequence[Run], *, top_k: int) -> Run: ...
 
 
 def reciprocal_rank_fusion(runs: Sequence[Run], *, top_k: int, k: int = 60) -> Run:
@@ -30,12 +37,106 @@ def reciprocal_rank_fusion(runs: Sequence[Run], *, top_k: int, k: int = 60) -> R
     """
     if k < 0:
         raise UserError(f"reciprocal rank fusion: k is {k}, it must be 0 or more (60 is usual)")
+
+    def shares(scores: Mapping[str, float]) -> dict[str, float]:
+        return {name: 1 / (k + place) for place, name in enumerate(rank(scores), start=1)}
+
+    return _summed(runs, [shares] * len(runs), top_k=top_k)
+
+
+def score_mixture(runs: Sequence[Run], *, top_k: int, weights: Sequence[float]) -> Run:
+    """Sum the weighted scores of the runs, each query's scores in each run scaled to 0..1.
+
+    The scale is min-max over the documents that the run holds for the query: its first has 1, its
+    last 0, and where all are equal each has 1. A document that a run lacks has 0 there, as the last
+    of its list does (Wang et al. 2021, "BERT-based dense retrievers require interpolation with
+    BM25", and PromptReps mix BM25 and dense scores so). Scores have fp32 precision.
+
+    Args:
+        runs: rankings.
+        top_k: documents to keep for a query.
+        weights: one for each run, 0 or more, not all 0; they are divided by their sum.
+
+    Returns:
+        A ranking for each query of any run.
+    """
+    total = math.fsum(weights)
+    if len(weights) != len(runs) or min(weights, default=0) < 0 or not total > 0:
+        raise UserError(
+            f"score mixture: weights are {list(weights)} for {len(runs)} rankings; give one for "
+            "each, in their order, 0 or more and not all 0"
+        )
+
+    def scaled(weight: float) -> Callable[[Mapping[str, float]], dict[str, float]]:
+        return lambda scores: {n: weight / total * v for n, v in _min_max(scores).items()}
+
+    return _summed(runs, [scaled(weight) for weight in weights], top_k=top_k)
+
+
+class HybridRetriever:
+    """Asks each retriever for its best documents and fuses their rankings.
+
+    Args:
+        retrievers: name -> retriever, two or more.
+        fusion: what makes one ranking of theirs, in their order.
+        depth: documents asked of each retriever a query, where that is more than the result is to
+            have; None: as many as the result.
+        name: in reports; None: the names of the parts, `bm25+dense`.
+
+    Raises:
+        UserError: fewer than two retrievers, a depth below 1, or a fusion that is not for as many.
+    """
+
+    def __init__(
+        self,
+        *,
+        retrievers: Mapping[str, Retriever],
+        fusion: Fusion,
+        depth: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        if len(retrievers) < 2:
+            raise UserError(
+                f"a hybrid retriever has {len(retrievers)} retriever(s), it needs two or more: "
+                "use a single one as it is"
+            )
+        if depth is not None and depth < 1:
+            raise UserError(f"retriever.depth={depth} must be at least 1 (documents a query)")
+        fusion([{} for _ in retrievers], top_k=1)  # what does not fit is told now, not at the end
+        self.retrievers = tuple(retrievers.values())
+        self.fusion = fusion
+        self.depth = depth
+        self.name = name or "+".join(retriever.name for retriever in self.retrievers)
+
+    @property
+    def uses_encoder(self) -> bool:
+        return any(retriever.uses_encoder for retriever in self.retrievers)
+
+    def retrieve(
+        self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
+    ) -> Run:
+        """The `top_k` best of the fused ranking."""
+        depth = max(top_k, self.depth or top_k)
+        runs = [
+            retriever.retrieve(dataset, top_k=depth, encoder=encoder)
+            for retriever in self.retrievers
+        ]
+        return self.fusion(runs, top_k=top_k)
+
+
+def _summed(
+    runs: Sequence[Run],
+    share_functions: Sequence[Callable[[Mapping[str, float]], dict[str, float]]],
+    *,
+    top_k: int,
+) -> Run:
+    """Adds up what each run's function makes of its scores, and ranks the sums."""
     fused: Run = {}
     for query_id in dict.fromkeys(query_id for run in runs for query_id in run):
         shares: dict[str, list[float]] = {}
-        for run in runs:
-            for place, document_id in enumerate(rank(run.get(query_id, {})), start=1):
-                shares.setdefault(document_id, []).append(1 / (k + place))
+        for run, share_function in zip(runs, share_functions, strict=True):
+            for document_id, share in share_function(run.get(query_id, {})).items():
+                shares.setdefault(document_id, []).append(share)
         # fsum rounds once, so that equal shares in another order cannot make unequal sums.
         scores = {
             document_id: float(np.float32(math.fsum(terms)))
@@ -45,38 +146,10 @@ def reciprocal_rank_fusion(runs: Sequence[Run], *, top_k: int, k: int = 60) -> R
     return fused
 
 
-class HybridRetriever:
-    """Asks each retriever for its best documents and fuses their ranks.
-
-    Args:
-        retrievers: name -> retriever, two or more.
-        k: see `reciprocal_rank_fusion`.
-    """
-
-    def __init__(self, *, retrievers: Mapping[str, Retriever], k: int = 60) -> None:
-        if len(retrievers) < 2:
-            raise UserError(
-                f"a hybrid retriever has {len(retrievers)} retriever(s), it needs two or more: "
-                "use a single one as it is"
-            )
-        self.retrievers = tuple(retrievers.values())
-        self.k = k
-
-    @property
-    def name(self) -> str:
-        """The names of the parts, `bm25+dense`."""
-        return "+".join(retriever.name for retriever in self.retrievers)
-
-    @property
-    def uses_encoder(self) -> bool:
-        return any(retriever.uses_encoder for retriever in self.retrievers)
-
-    def retrieve(
-        self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
-    ) -> Run:
-        """The fused ranking of the `top_k` best documents of each retriever."""
-        runs = [
-            retriever.retrieve(dataset, top_k=top_k, encoder=encoder)
-            for retriever in self.retrievers
-        ]
-        return reciprocal_rank_fusion(runs, k=self.k, top_k=top_k)
+def _min_max(scores: Mapping[str, float]) -> dict[str, float]:
+    if not scores:
+        return {}
+    low, high = min(scores.values()), max(scores.values())
+    if low == high:
+        return dict.fromkeys(scores, 1.0)
+    return {document_id: (score - low) / (high - low) for document_id, score in scores.items()}

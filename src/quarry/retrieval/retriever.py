@@ -34,3 +34,7 @@ class Retriever(Protocol):
             by document id descending. A query that nothing matches has an empty entry.
         """
         ...
+
+
+def no_retriever() -> None:
+    """No baseline (conf/baseline/none.yaml)."""

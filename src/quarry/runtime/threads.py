@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 SWITCH_INTERVAL_S = 0.0005
-"""For how long another thread may keep the interpreter once one asks for it; Python's own is 5 ms."""
+"""For how long another thread keeps the interpreter once one asks for it; Python's own is 5 ms."""
 
 
 def hand_over_quickly() -> None:

@@ -18,6 +18,7 @@ from quarry.errors import UserError
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars
 from quarry.evaluation.report import result_line, terminal_table, write_report
+from quarry.evaluation.scatter import plot_scatter
 from quarry.retrieval.retriever import Retriever
 from quarry.runtime.files import write_json
 from quarry.runtime.logging import logs_to, quiet_libraries
@@ -31,9 +32,10 @@ from quarry.tasks.dtype_comparison import (
     in_plain_dtype,
 )
 from quarry.tasks.evaluation_encoder import stored_encoder_builder, unique_encoder_builder
-from quarry.tasks.failed_sets import comparable, refuse_failures
+from quarry.tasks.failed_sets import refuse_failures
 from quarry.tasks.output import show
 from quarry.tasks.parts import (
+    build_baseline,
     build_evaluator,
     build_model_parts,
     build_trainer,
@@ -42,7 +44,8 @@ from quarry.tasks.parts import (
     settle_contract,
 )
 from quarry.tasks.preflight import preflight
-from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation, metric_values
+from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
+from quarry.training.evaluation_log import log_report, metric_values
 from quarry.training.module import RetrievalModule
 from quarry.types import Report
 
@@ -55,6 +58,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     validate(config, primary="eval")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     retriever: Retriever = build(config.retriever)
+    baseline = build_baseline(config, beside=retriever.name)
     evaluator = build_evaluator(config)
     if evaluator is None:
         raise UserError("benchmark=none leaves nothing to evaluate: choose another, see --help.")
@@ -71,14 +75,10 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     with logs_to(run.log):
         hyperparameters = record_start(config, run, contract_differences=differences)
         with built_loggers(config, hyperparameters=hyperparameters) as loggers:
-            if retriever.uses_encoder:
-                reports, found = evaluate_model(config, retriever, evaluator, loggers)
-            else:
-                reports, found = [evaluator.evaluate(retriever)], []
-                for pl_logger in loggers:
-                    pl_logger.log_metrics(metric_values(reports[0]))
-        write_report(reports, run.path, measures=evaluator.measures)
-        plot_bars(reports, run.path / "plots" / "results.png", measures=evaluator.measures)
+            known = None if baseline is None else evaluator.evaluate(baseline)
+            reports, found = evaluate_retriever(config, retriever, evaluator, loggers, known)
+        values = metric_values(reports[0])
+        reports = write_and_draw(reports, evaluator, run, baseline=known)
         dtype = config.evaluation.compare_dtype
         if found:
             write_json(run.path / "dtype_comparison.json", as_document(found, dtype))
@@ -86,18 +86,56 @@ def evaluate(config: DictConfig) -> dict[str, float]:
             terminal_table(reports, measures=evaluator.measures),
             *([agreement_lines(found, dtype)] if found else []),
             f"Run directory: {run.path}",
-            result_line=result_line(comparable(reports), evaluator.measures[0]),
+            result_line=result_line(reports, evaluator.measures[0]),
         )
     refuse_failures(reports, run)
-    return metric_values(reports[0])
+    return values
+
+
+def write_and_draw(
+    reports: Sequence[Report], evaluator: Evaluator, run: RunDirectory, *, baseline: Report | None
+) -> list[Report]:
+    """Writes report and plots; returns the reports, the baseline's first, with intervals."""
+    together = [*([] if baseline is None else [baseline]), *reports]
+    known = list(write_report(together, run.path, measures=evaluator.measures))
+    plot_bars(known, run.path / "plots" / "results.png", measures=evaluator.measures)
+    if baseline is not None:
+        main = evaluator.measures[0]
+        plot_scatter(baseline, reports[0], run.path / "plots" / "queries.png", measure=main)
+    return known
+
+
+def evaluate_retriever(
+    config: DictConfig,
+    retriever: Retriever,
+    evaluator: Evaluator,
+    loggers: Sequence[Logger],
+    baseline: Report | None,
+) -> tuple[list[Report], list[Agreement]]:
+    """Its report, logged; of a model also what `evaluate_model` adds."""
+    if retriever.uses_encoder:
+        return evaluate_model(config, retriever, evaluator, loggers, baseline)
+    report = evaluator.evaluate(retriever)
+    log_report(
+        loggers,
+        report,
+        evaluator=evaluator,
+        baseline=baseline,
+        num_examples=config.evaluation.num_examples,
+    )
+    return [report], []
 
 
 def evaluate_model(
-    config: DictConfig, retriever: Retriever, evaluator: Evaluator, loggers: Sequence[Logger]
+    config: DictConfig,
+    retriever: Retriever,
+    evaluator: Evaluator,
+    loggers: Sequence[Logger],
+    baseline: Report | None,
 ) -> tuple[list[Report], list[Agreement]]:
     """The model's report; with `evaluation.compare_dtype` also that of the same model in that
     dtype, and how far the embeddings agree."""
-    report, embeddings = _test(config, retriever, evaluator, loggers)
+    report, embeddings = _test(config, retriever, evaluator, loggers, baseline=baseline)
     dtype = config.evaluation.compare_dtype
     if dtype is None:
         return [report], []
@@ -114,6 +152,7 @@ def _test(
     loggers: Sequence[Logger],
     *,
     name: str | None = None,
+    baseline: Report | None = None,
 ) -> tuple[Report, dict[str, Tensor]]:
     """Loads the model and evaluates it through `Trainer.test`, so that devices and strategies work
     here as they do in training; embeddings are kept where they are to be compared."""
@@ -127,6 +166,8 @@ def _test(
         build_encoder=build_encoder,
         on_report=reports.append,
         name=name,
+        baseline=baseline,
+        num_examples=config.evaluation.num_examples,
     )
     sample = EmbeddingSample(evaluator=evaluator, build_encoder=build_encoder, reports=reports)
     is_compared = config.evaluation.compare_dtype is not None

@@ -22,12 +22,6 @@ def refuse_failures(reports: Sequence[Report], run: RunDirectory) -> None:
     parts = [f"{report.retriever}:\n{failure_lines(report.failures)}" for report in failed]
     names = dict.fromkeys(name for report in failed for name in report.failures)
     raise UserError(
-        f"{len(names)} of the sets failed, and means are without them. The results of the others "
+        f"{len(names)} of the sets failed, so there is no mean. The results of the others "
         f"are in {run.path}.\n" + "\n".join(parts)
     )
-
-
-def comparable(reports: Sequence[Report]) -> Sequence[Report]:
-    """The reports that one line can compare: those on all sets, or else the first alone."""
-    complete = [report for report in reports if not report.failures]
-    return complete or reports[:1]

@@ -28,6 +28,7 @@ from quarry.evaluation.evaluator import Evaluator
 from quarry.models.factory import BiEncoderFactory
 from quarry.models.saved import read_contract
 from quarry.retrieval.encoder import Encoder
+from quarry.retrieval.retriever import Retriever
 from quarry.runtime.files import write_json
 from quarry.runtime.provenance import collect_provenance, scrub
 from quarry.runtime.run_directory import RunDirectory
@@ -111,6 +112,30 @@ def build_evaluator(config: DictConfig) -> Evaluator | None:
         top_k=config.evaluation.top_k,
         convention=build(config.convention),
     )
+
+
+def build_baseline(config: DictConfig, *, beside: str) -> Retriever | None:
+    """What results are compared with; None for baseline=none.
+
+    Args:
+        beside: the name of what is compared.
+
+    Raises:
+        UserError: it needs a model, or is what it is compared with.
+    """
+    baseline: Retriever | None = build(config.baseline)
+    if baseline is None:
+        return None
+    if baseline.uses_encoder:
+        raise UserError(
+            f"baseline={baseline.name} needs a model, and the model is what it is compared with: "
+            "choose baseline=bm25, or baseline=none."
+        )
+    if baseline.name == beside:
+        raise UserError(
+            f"baseline={baseline.name} would compare {beside} with itself: leave it out."
+        )
+    return baseline
 
 
 def build_trainer(

@@ -14,7 +14,6 @@ from quarry.config.validation import signature_violations
 from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.convention import Convention, Rules, recorded_rules
-from quarry.evaluation.report import printable, set_names
 from quarry.evaluation.rescoring import Rescored, rescore_run
 from quarry.evaluation.rescoring_report import (
     AS_RUN,
@@ -28,6 +27,7 @@ from quarry.evaluation.rescoring_report import (
     terminal_rescoring,
 )
 from quarry.evaluation.run_directory_files import read_reports, run_path, safe_name
+from quarry.evaluation.tables import printable
 from quarry.metrics.run_files import read_run
 from quarry.runtime.files import write_json, write_text
 from quarry.runtime.logging import quiet_libraries
@@ -74,9 +74,10 @@ def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dic
                 rescored = RescoredSet(result=result, found=found)
                 rescoring.setdefault(report.retriever, []).append(rescored)
     if not rescoring:
+        names = dict.fromkeys(result.name for report in reports for result in report.results)
         raise UserError(
             f"None of the sets of the benchmark ({', '.join(sets)}) is one that {run.path} has a "
-            f"run of ({', '.join(set_names(reports))})."
+            f"run of ({', '.join(names)})."
         )
     write_text(run.path / "rescore.md", markdown_rescoring(rescoring))
     write_json(run.path / "rescore.json", rescoring_document(rescoring))

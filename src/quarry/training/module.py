@@ -66,6 +66,8 @@ class RetrievalModule(pl.LightningModule):
             # transformers hands out models in eval mode; Lightning keeps the mode it finds
             self.model.train(stage == "fit")
             self.model.prepare(num_texts=self._num_training_texts)
+            if stage == "fit":
+                self.model.settle()
 
     def training_step(self, batch: RetrievalBatch, batch_idx: int) -> Tensor:
         assert self._loss is not None, "a module without a loss evaluates only"

@@ -101,15 +101,6 @@ def test_every_set_is_asked_for_top_k_and_handed_the_encoder() -> None:
     assert retriever.asked == [("a", 7, encoder), ("b", 7, encoder)]
 
 
-def test_runs_of_an_earlier_process_score_the_same() -> None:
-    run: Run = {"q1": {"d3": 3.0, "d1": 2.0}, "q2": {"d2": 1.0}}
-    both = evaluator(benchmark_set("a"), benchmark_set("b"))
-    direct = both.evaluate(FixedRetriever(run), name="x")
-    assert both.score_all([run, run], name="x") == direct
-    with pytest.raises(ValueError, match="zip"):
-        both.score_all([run], name="x")
-
-
 @pytest.mark.parametrize("measures", [("nDCG@10",), ("MRR", "Recall@100", "nDCG@10")])
 def test_top_k_must_reach_the_deepest_cut(measures: tuple[str, ...]) -> None:
     deepest = 100 if "Recall@100" in measures else 10
@@ -185,3 +176,26 @@ def test_parts_of_a_group_count_as_one() -> None:
     run: Run = {"q1": {"d1": 1.0}}
     report = evaluator(*sets, measures=("MRR@2",)).evaluate(FixedRetriever(run))
     assert [result.group for result in report.results] == ["parts", "parts", None]
+
+
+@pytest.mark.parametrize(
+    ("queries", "documents", "message"),
+    [
+        (["q 1"], ["d"], r"tiny: query id 'q 1'"),
+        (["q"], ["d", "a\tb"], r"tiny: document id 'a\\tb'"),
+        (["q"], [""], r"tiny: document id ''"),
+    ],
+)
+def test_ids_that_no_run_file_can_hold_are_refused_before_anything_is_asked(
+    queries: list[str], documents: list[str], message: str
+) -> None:
+    data = RetrievalSet(
+        name="tiny",
+        queries=[Query(query_id=name, text="x") for name in queries],
+        corpus=[Document(document_id=name, text="x") for name in documents],
+        qrels={name: {"d": 1} for name in queries},
+    )
+    retriever = FixedRetriever({})
+    with pytest.raises(UserError, match=message):
+        evaluator(BenchmarkSet(name="tiny", load=lambda: data)).evaluate(retriever)
+    assert retriever.asked == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,47 @@ def test_what_was_not_measured_has_no_bar(tmp_path: Path) -> None:
     assert area(pixels(one), BLUE) == pytest.approx(area(pixels(both), BLUE), rel=0.02)
 
 
+def dark_in_the_middle_of_the_bar(path: Path) -> int:
+    """Rows of the picture, down to the foot of the bar, that are dark at the bar's middle."""
+    drawn = pixels(path)
+    rows, columns = (drawn == BLUE).all(axis=2).nonzero()
+    middle = drawn[: rows.max(), (columns.min() + columns.max()) // 2 - 1 :][:, :3]
+    return int((middle.max(axis=2).min(axis=1) < 100).sum())
+
+
+def test_whiskers_reach_as_far_as_the_interval(tmp_path: Path) -> None:
+    report = a_report("bm25", s=0.5)
+    rows = []
+    for low, high in ((0.5, 0.5), (0.4, 0.6), (0.2, 0.8)):
+        result = replace(report.results[0], intervals={"nDCG@10": (low, high)})
+        wide = Report(retriever="bm25", results=(result,))
+        plot_bars([wide], tmp_path / "bars.png", measures=["nDCG@10"])
+        rows.append(dark_in_the_middle_of_the_bar(tmp_path / "bars.png"))
+    # 0.2 and 0.6 of axes that end at 0.66 and 0.88
+    assert rows[2] - rows[0] == pytest.approx((rows[1] - rows[0]) * 2.25, rel=0.15)
+    assert rows[1] - rows[0] > 100
+    plot_bars([report], tmp_path / "plain.png", measures=["nDCG@10"])
+    assert dark_in_the_middle_of_the_bar(tmp_path / "plain.png") <= rows[0]
+
+
+def test_a_group_is_one_bar_and_what_failed_has_none(tmp_path: Path) -> None:
+    names = list("abcdefg")
+    report = a_report("bm25", **dict.fromkeys(names, 0.5))
+    first = tuple(replace(result, group="g") for result in report.results[:4])
+    grouped = Report(retriever="bm25", results=first + report.results[4:])
+    failed = Report(
+        retriever="bm25", results=report.results[3:], failures=dict.fromkeys("abc", "no network")
+    )
+    numbers = []
+    for each in (report, grouped, failed):
+        plot_bars([each], tmp_path / "bars.png")
+        is_blue = (pixels(tmp_path / "bars.png") == BLUE).all(axis=2)
+        near_the_axis = is_blue[:, np.flatnonzero(is_blue.any(axis=0))[0] + 10]
+        numbers.append(int((np.diff(near_the_axis.astype(int)) == 1).sum()))
+    # seven sets and the mean; a group, three sets and the mean; four that did not fail and the mean
+    assert numbers == [8, 5, 5]
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "name",
@@ -145,5 +187,6 @@ def test_running_median() -> None:
 
 
 def test_matplotlib_is_imported_only_to_draw() -> None:
-    code = "import sys, quarry.evaluation.plots; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, quarry.evaluation.plots, quarry.evaluation.scatter; "
+    code += "sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

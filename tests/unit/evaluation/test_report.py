@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from quarry.errors import UserError
-from quarry.evaluation.report import (
-    markdown_report,
-    printable,
-    result_line,
-    terminal_table,
-    write_report,
-)
+from quarry.evaluation.intervals import with_intervals
+from quarry.evaluation.report import markdown_report, result_line, terminal_table, write_report
 from quarry.types import Report, SetResult
 
 
-def a_result(name: str, **metrics: float) -> SetResult:
+def a_result(name: str, group: str | None = None, **metrics: float) -> SetResult:
     """Measures are given as nDCG, Recall and MRR."""
     names = {"nDCG": "nDCG@10", "Recall": "Recall@100", "MRR": "MRR@10"}
     return SetResult(
@@ -28,6 +24,7 @@ def a_result(name: str, **metrics: float) -> SetResult:
         num_queries=1,
         num_documents=7,
         convention={"tie_breaking": "trec_eval"},
+        group=group,
     )
 
 
@@ -154,6 +151,126 @@ def test_markdown_of_several_sets_has_a_table_for_each_measure() -> None:
     assert "Recall@100" not in text
 
 
+GROUPED = [
+    Report(
+        retriever=retriever,
+        results=(
+            a_result("forum-a", group="forums", nDCG=first),
+            a_result("alone", nDCG=0.5),
+            a_result("forum-b", group="forums", nDCG=first + 0.25),
+        ),
+    )
+    for retriever, first in (("bm25", 0.0), ("dense", 0.5))
+]
+
+
+def test_a_group_is_one_row_and_counts_once() -> None:
+    assert terminal_table(GROUPED) == (
+        "nDCG@10\n"
+        "set                   bm25   dense\n"
+        "------------------  ------  ------\n"
+        "forums (mean of 2)  0.1250  0.6250\n"
+        "alone               0.5000  0.5000\n"
+        "mean                0.3125  0.5625"
+    )
+    assert result_line(GROUPED) == "nDCG@10 bm25=0.3125 dense=0.5625"
+    assert GROUPED[1].mean("nDCG@10") == 0.5625
+
+
+def test_the_sets_of_a_group_stand_below() -> None:
+    page = markdown_report(GROUPED)
+    main, members = page.split("The sets of the groups:")
+    assert "forum-a" not in main
+    rows = [line.split("|")[1].strip() for line in members.splitlines() if line.startswith("| ")]
+    assert rows[2:4] == ["forum-a", "forum-b"]
+    assert "alone" not in members.split("## Sets")[0]
+
+
+def test_a_group_that_lacks_a_set_here_has_no_value_here() -> None:
+    partial = Report(retriever="partial", results=GROUPED[0].results[:2])
+    rows = terminal_table([*GROUPED, partial]).splitlines()
+    assert rows[3].split()[-1] == "-"
+    assert rows[5].split() == ["mean", "0.3125", "0.5625", "-"]
+
+
+FAILED = [
+    Report(retriever="bm25", results=(a_result("a", nDCG=0.25), a_result("b", nDCG=0.75))),
+    Report(
+        retriever="dense",
+        results=(a_result("b", nDCG=0.5),),
+        failures={"a": "too | long", "c": "x"},
+    ),
+]
+
+
+def test_what_failed_is_shown_and_left_out_of_every_mean() -> None:
+    assert [line.split() for line in terminal_table(FAILED).splitlines()[1:]] == [
+        ["set", "bm25", "dense"],
+        ["-" * 17, "------", "------"],
+        ["a", "0.2500", "failed"],
+        ["b", "0.7500", "0.5000"],
+        ["c", "-", "failed"],
+        ["mean", "without", "a,", "c", "0.7500", "0.5000"],
+    ]
+    section = markdown_report(FAILED).split("## Failed\n")[1].split("##")[0]
+    assert "- a (dense): too \\| long\n- c (dense): x\n" in section
+
+
+def test_many_failures_are_counted_in_the_name_of_the_mean() -> None:
+    failures = dict.fromkeys("abc", "no network")
+    report = Report(retriever="r", results=(a_result("d", nDCG=0.5),), failures=failures)
+    assert "mean without 3 that failed" in terminal_table([report])
+
+
+def test_a_line_for_programs_has_no_mean_of_fewer_sets() -> None:
+    failed = [FAILED[0], Report(retriever="dense", results=FAILED[1].results, failures={"a": "x"})]
+    assert result_line(failed) == "nDCG@10 bm25=0.5000 dense=failed"
+    assert result_line(failed[1:]) == "nDCG@10 b=0.5000 a=failed"
+
+
+def test_if_everything_failed_there_is_still_a_table() -> None:
+    report = Report(retriever="r", results=(), failures={"a": "x", "b": "y"})
+    assert terminal_table([report]).splitlines()[3:] == [
+        "a                  failed",
+        "b                  failed",
+        "mean without a, b       -",
+    ]
+    assert markdown_report([report]).count("failed") == 6
+    assert result_line([report]) == "nDCG@10 a=failed b=failed"
+
+
+def measured(name: str, *values: float) -> Report:
+    per_query = {"nDCG@10": {f"q{i}": value for i, value in enumerate(values)}}
+    result = SetResult(
+        name=name,
+        metrics={"nDCG@10": sum(values) / len(values)},
+        per_query=per_query,
+        run={},
+        num_queries=len(values),
+        num_documents=1,
+    )
+    return with_intervals(Report(retriever="r", results=(result,)))
+
+
+def test_intervals_have_a_table_of_their_own() -> None:
+    report = measured("s", *[0.0, 1.0] * 50)
+    low, high = report.results[0].intervals["nDCG@10"]
+    assert 0.35 < low < 0.45 < 0.55 < high < 0.65
+    section = markdown_report([report]).split("## 95 % intervals\n")[1]
+    assert f"| r         | {low:.4f} to {high:.4f} |" in section
+    two = Report(retriever="r", results=(*report.results, *measured("t", 0.5).results))
+    section = markdown_report([two]).split("## 95 % intervals of nDCG@10\n")[1]
+    assert f"| s   | {low:.4f} to {high:.4f} |" in section
+    assert "| t   | 0.5000 to 0.5000 |" in section
+
+
+def test_intervals_are_those_of_the_values_and_computed_once() -> None:
+    report = measured("s", 0.0, 1.0, 1.0)
+    assert with_intervals(report) == report
+    kept = replace(report.results[0], per_query={"nDCG@10": {"q0": 0.0}})
+    assert with_intervals(replace(report, results=(kept,))).results[0].intervals == kept.intervals
+
+
 def test_values_that_look_alike_are_equally_good() -> None:
     values = [0.30001, 0.30004, 0.29990]
     reports = [
@@ -199,20 +316,12 @@ def test_a_table_needs_a_measure() -> None:
             table(ONE_SET, measures=["MAP"])
 
 
-def test_unprintable_names_have_a_form() -> None:
-    assert [printable(name) for name in ("", "\n", "a\tb", "\ud800x")] == [
-        "(unnamed)",
-        "(unnamed)",
-        "a b",
-        "x",
-    ]
-
-
 def test_write_report_writes_everything_and_merges(tmp_path: Path) -> None:
     write_report(ONE_SET[:1], tmp_path)
     merged = write_report(ONE_SET[1:], tmp_path, merge=True)
     assert [report.retriever for report in merged] == ["bm25", "untrained", "trained"]
-    assert (tmp_path / "report.md").read_text() == markdown_report(ONE_SET)
+    known = [with_intervals(report) for report in ONE_SET]
+    assert (tmp_path / "report.md").read_text() == markdown_report(known)
     for retriever in ("bm25", "untrained", "trained"):
         assert (tmp_path / "runs" / f"scifact.{retriever}.trec").is_file()
         assert (tmp_path / "per_query" / f"scifact.{retriever}.jsonl").is_file()

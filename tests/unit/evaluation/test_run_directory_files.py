@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,7 @@ def test_metrics_document() -> None:
             "scifact": {"bm25": {"nDCG@10": 0.25, "MRR@10": 0.5}, "dense": {"nDCG@10": 1.0}},
             "nfcorpus": {"bm25": {"nDCG@10": 0.75}},
         },
+        "intervals": {},
         "means": {"bm25": {"nDCG@10": 0.5}, "dense": {"nDCG@10": 1.0}},
         "order": {"retrievers": ["bm25", "dense"], "sets": ["scifact", "nfcorpus"]},
         "num_queries": {"scifact": 2, "nfcorpus": 3},
@@ -290,3 +292,32 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
         write_text(path, "new \ud800")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_intervals_and_groups_are_read_back(tmp_path: Path) -> None:
+    result = a_result("forum", group="forums", intervals={"nDCG@10": (0.125, 0.5)})
+    write_results([a_report("bm25", result)], tmp_path)
+    (back,) = read_reports(tmp_path)
+    assert back.results[0].group == "forums"
+    assert back.results[0].intervals == {"nDCG@10": (0.125, 0.5)}
+    document = json.loads((tmp_path / "metrics.json").read_text())
+    assert document["intervals"] == {"forum": {"bm25": {"nDCG@10": [0.125, 0.5]}}}
+    assert document["group"] == {"forum": "forums"}
+
+
+def test_a_retriever_with_failed_sets_has_no_mean() -> None:
+    whole = a_report("bm25", a_result("scifact"))
+    partial = replace(a_report("dense", a_result("scifact")), failures={"nq": "no network"})
+    assert list(metrics_document([whole, partial])["means"]) == ["bm25"]
+
+
+def test_a_set_is_either_measured_or_failed_whichever_came_last(tmp_path: Path) -> None:
+    report = a_report("bm25", a_result("a"), a_result("b"))
+    write_results([report], tmp_path)
+    failed = Report(retriever="bm25", results=(), failures={"a": "disk full"})
+    (merged,) = write_results([failed], tmp_path, merge=True)
+    assert [result.name for result in merged.results] == ["b"]
+    assert merged.failures == {"a": "disk full"}
+    (merged,) = write_results([a_report("bm25", a_result("a"))], tmp_path, merge=True)
+    assert sorted(result.name for result in merged.results) == ["a", "b"]
+    assert merged.failures == {}

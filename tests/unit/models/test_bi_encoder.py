@@ -7,6 +7,7 @@ import torch
 
 from helpers.models import tiny_bi_encoder, tiny_qwen
 from quarry.data.packing import pack
+from quarry.models import bi_encoder
 from quarry.models.attention import PACKED
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.last_token import LastToken
@@ -62,3 +63,17 @@ def test_every_parameter_of_the_trunk_that_is_used_gets_a_gradient() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(("is_settled", "num_compiled"), [(False, 1), (True, 0)])
+def test_a_settled_model_is_not_compiled_later(
+    is_settled: bool, num_compiled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[object] = []
+    monkeypatch.setattr(bi_encoder, "compile_layers", compiled.append)
+    model = BiEncoder(backbone=tiny_qwen(), pooling=Mean(), compiles=True)
+    if is_settled:
+        model.settle()
+    for _ in range(2):  # once is enough
+        model.prepare(num_texts=10**6)
+    assert len(compiled) == num_compiled

@@ -1,15 +1,17 @@
-"""Reciprocal rank fusion by hand, and the retriever composed of it."""
+"""Reciprocal rank fusion and score mixture by hand, and the retriever composed of them."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import pytest
 
 from quarry.errors import UserError
 from quarry.retrieval.encoder import Encoder
-from quarry.retrieval.fusion import HybridRetriever, reciprocal_rank_fusion
+from quarry.retrieval.fusion import HybridRetriever, reciprocal_rank_fusion, score_mixture
 from quarry.types import Document, Query, RetrievalSet, Run
 
 FP32 = 1e-7  # relative: scores are rounded to fp32
@@ -80,6 +82,42 @@ def test_negative_k_is_refused() -> None:
         reciprocal_rank_fusion([], k=-1, top_k=1)
 
 
+def test_mixture_by_hand() -> None:
+    lexical: Run = {"q": {"a": 9.0, "b": 5.0, "c": 1.0}}
+    dense: Run = {"q": {"b": 0.9, "d": 0.8}}
+    mixed = score_mixture([lexical, dense], top_k=10, weights=[1, 3])
+    # lexical 1, 0.5, 0 at a weight of 0.25; dense 1, 0 at 0.75. What is lacking counts 0.
+    assert list(mixed["q"].items()) == [("b", 0.875), ("a", 0.25), ("d", 0.0), ("c", 0.0)]
+
+
+def test_the_scale_of_the_scores_and_of_the_weights_does_not_matter() -> None:
+    first: Run = {"q": {"a": 3.0, "b": 2.5, "c": 1.0}}
+    second: Run = {"q": {"c": 0.5, "a": 0.25}}
+    mixed = score_mixture([first, second], top_k=3, weights=[0.5, 0.5])
+    stretched: Run = {"q": {name: 8 * score - 100 for name, score in first["q"].items()}}
+    assert score_mixture([stretched, second], top_k=3, weights=[2, 2]) == mixed
+    other_order = score_mixture([second, first], top_k=3, weights=[0.5, 0.5])
+    assert list(other_order["q"].items()) == list(mixed["q"].items())
+
+
+@pytest.mark.parametrize("scores", [{"a": 7.0}, {"a": 7.0, "b": 7.0}, {"a": 0.0}])
+def test_equal_scores_are_all_best(scores: dict[str, float]) -> None:
+    mixed = score_mixture([{"q": scores}, {"q": {}}], top_k=5, weights=[0.5, 0.5])
+    assert mixed == {"q": dict.fromkeys(scores, 0.5)}
+
+
+def test_a_weight_of_one_keeps_the_order_of_that_run() -> None:
+    runs: list[Run] = [{"q": {"a": 3.0, "b": 2.0, "c": 1.0}}, {"q": {"c": 9.0, "b": 8.0}}]
+    assert list(score_mixture(runs, top_k=2, weights=[1, 0])["q"]) == ["a", "b"]
+    assert next(iter(score_mixture(runs, top_k=2, weights=[0, 1])["q"])) == "c"
+
+
+@pytest.mark.parametrize("weights", [[], [1], [1, 1, 1], [-1, 2], [0, 0], [float("nan"), 1]])
+def test_weights_that_fit_nothing_are_refused(weights: list[float]) -> None:
+    with pytest.raises(UserError, match="for 2 rankings; give one for each"):
+        score_mixture([{}, {}], top_k=1, weights=weights)
+
+
 def test_hybrid_asks_each_retriever_and_fuses() -> None:
     dataset = RetrievalSet(
         name="tiny",
@@ -90,7 +128,8 @@ def test_hybrid_asks_each_retriever_and_fuses() -> None:
     lexical = FixedRetriever("bm25", {"q": {"a": 2.0, "b": 1.0}})
     dense = FixedRetriever("dense", {"q": {"b": 0.5}}, uses_encoder=True)
     # what they are called in a configuration does not matter
-    hybrid = HybridRetriever(retrievers={"one": lexical, "two": dense}, k=1)
+    fusion = partial(reciprocal_rank_fusion, k=1)
+    hybrid = HybridRetriever(retrievers={"one": lexical, "two": dense}, fusion=fusion)
     assert hybrid.name == "bm25+dense"
     assert hybrid.uses_encoder
     # b: 1/3 + 1/2, a: 1/2.
@@ -100,11 +139,58 @@ def test_hybrid_asks_each_retriever_and_fuses() -> None:
     assert lexical.asked == dense.asked == [(2, encoder)]
 
 
+def some_retrievers(*names: str) -> dict[str, FixedRetriever]:
+    return {name: FixedRetriever(name, {"q": {"a": 2.0, "b": 1.0}}) for name in names}
+
+
+@pytest.mark.parametrize(("depth", "asked"), [(None, 5), (3, 5), (1000, 1000)])
+def test_depth_is_what_each_is_asked_for_at_least_what_is_kept(
+    depth: int | None, asked: int
+) -> None:
+    parts = some_retrievers("x", "y")
+    hybrid = HybridRetriever(retrievers=parts, fusion=reciprocal_rank_fusion, depth=depth)
+    hybrid.retrieve(cast(RetrievalSet, None), top_k=5)
+    assert [part.asked for part in parts.values()] == [[(asked, None)]] * 2
+
+
+def test_a_document_below_the_cut_of_both_lists_can_rise_with_depth() -> None:
+    class Deep(FixedRetriever):
+        def retrieve(
+            self, dataset: RetrievalSet, *, top_k: int, encoder: Encoder | None = None
+        ) -> Run:
+            return {"q": dict(list(self.run["q"].items())[:top_k])}
+
+    parts = {
+        "x": Deep("x", {"q": {"a": 3.0, "c": 2.0}}),
+        "y": Deep("y", {"q": {"b": 3.0, "c": 2.0}}),
+    }
+    best = [
+        list(
+            HybridRetriever(retrievers=parts, fusion=reciprocal_rank_fusion, depth=depth).retrieve(
+                cast(RetrievalSet, None), top_k=1
+            )["q"]
+        )
+        for depth in (None, 2)
+    ]
+    assert best == [["b"], ["c"]]
+
+
 def test_a_hybrid_of_lexical_retrievers_needs_no_encoder() -> None:
-    retrievers = {name: FixedRetriever(name, {"q": {"a": 1.0}}) for name in ("x", "y")}
-    assert not HybridRetriever(retrievers=retrievers).uses_encoder
+    hybrid = HybridRetriever(
+        retrievers=some_retrievers("x", "y"), fusion=reciprocal_rank_fusion, name="mine"
+    )
+    assert not hybrid.uses_encoder
+    assert hybrid.name == "mine"
 
 
-def test_hybrid_of_one_is_refused() -> None:
+def test_what_cannot_be_fused_is_refused_before_anything_is_asked() -> None:
+    def hybrid(*names: str, depth: int | None = None, weights: Sequence[float] = (1, 1)) -> None:
+        fusion = partial(score_mixture, weights=weights)
+        HybridRetriever(retrievers=some_retrievers(*names), fusion=fusion, depth=depth)
+
     with pytest.raises(UserError, match="two or more"):
-        HybridRetriever(retrievers={"bm25": FixedRetriever("bm25", {})})
+        hybrid("bm25")
+    with pytest.raises(UserError, match=r"retriever\.depth=0 must be at least 1"):
+        hybrid("x", "y", depth=0)
+    with pytest.raises(UserError, match="for 3 rankings"):
+        hybrid("x", "y", "z")

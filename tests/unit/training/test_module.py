@@ -11,11 +11,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from helpers.models import tiny_bi_encoder
+from helpers.models import tiny_bi_encoder, tiny_qwen
 from helpers.training import loader_of, quiet_trainer
 from quarry.data.packing import pack
 from quarry.losses.info_nce import InfoNCE
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.pooling.mean import Mean
 from quarry.training.callbacks.divergence import StopOnDivergence, TrainingDivergedError
 from quarry.training.callbacks.throughput import Throughput
 from quarry.training.module import RetrievalModule
@@ -213,3 +214,14 @@ def test_throughput_counts_real_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer.fit(retrieval_module(), loader_of([batch] * 4))
     assert trainer.callback_metrics["perf/tokens_per_s"].item() == batch.tokens.num_tokens / 2
     assert trainer.callback_metrics["perf/queries_per_s"].item() == 3
+
+
+def test_a_model_in_training_is_settled() -> None:
+    """An evaluation of a large corpus would else compile its layers in the midst of the run."""
+
+    def undecided(**more: Any) -> BiEncoder:
+        return BiEncoder(backbone=tiny_qwen(), pooling=Mean(), compiles=None)
+
+    module = retrieval_module(build_model=undecided)
+    quiet_trainer().fit(module, loader_of([random_batch()]))
+    assert module.model._compiles is False

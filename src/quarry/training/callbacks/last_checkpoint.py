@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes the whole training state every few updates, at the last one, and when interrupted.
+    """Writes the whole training state every few updates, at the last one (also where training is
+    stopped early), and when interrupted.
 
     The file is replaced only by a complete one. The first Ctrl-C (or SIGTERM) lets the current step
     end, saves, and raises `Interrupted`; a second one stops at once, without saving.
@@ -34,11 +35,19 @@ class LastCheckpoint(Checkpoint):
         self.path = Path(path)
         self.every_n_steps = every_n_steps
         self.last_saved_step = 0
+        self._has_stopped = False
         self._interrupted_by: str | None = None
         self._old_handlers: dict[signal.Signals, Any] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"has_stopped": self._has_stopped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._has_stopped = state_dict["has_stopped"]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.last_saved_step = trainer.global_step
+        trainer.should_stop = trainer.should_stop or self._has_stopped  # Lightning forgets it
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._old_handlers[number] = signal.signal(number, self._note)
@@ -47,7 +56,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         step = trainer.global_step
-        is_last = step >= trainer.estimated_stepping_batches
+        self._has_stopped = trainer.should_stop
+        is_last = step >= trainer.estimated_stepping_batches or trainer.should_stop
         if step > self.last_saved_step and (step % self.every_n_steps == 0 or is_last):
             self._save(trainer)
         if self._interrupted_by is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,6 +13,8 @@ import torch
 from quarry.evaluation.evaluator import Evaluator
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
+from quarry.training.evaluation_log import log_report, metric_names, metric_values
+from quarry.training.state import kept_training_state
 from quarry.types import Report
 
 logger = logging.getLogger(__name__)
@@ -21,7 +23,11 @@ logger = logging.getLogger(__name__)
 class RetrievalEvaluation(pl.Callback):
     """Encodes, searches and scores the evaluator's benchmark with the module's current weights.
 
-    Metrics go to every logger and to `trainer.callback_metrics` as `val/<set>/ndcg_at_10`.
+    Training goes on as if nothing had happened (`kept_training_state`). Metrics go to every logger
+    and to `trainer.callback_metrics`: see `metric_values`. To callbacks that monitor a metric an
+    evaluation in training, but for the one before it, ends as a validation of Lightning's does:
+    their `on_validation_end` is called. So `EarlyStopping(check_on_train_epoch_end=False)` and
+    `ModelCheckpoint(save_on_train_epoch_end=False)` act on fresh values and on those alone.
 
     Args:
         evaluator: benchmark and measures.
@@ -30,9 +36,12 @@ class RetrievalEvaluation(pl.Callback):
         every_n_steps: updates between evaluations in training; 0: only before and after.
         on_report: called with each report of `before` and `after` training, or of a test.
         name: of the report of a test.
+        baseline: what W&B's table compares with.
+        num_examples: queries a set that W&B gets with their best documents.
 
     Attributes:
         history: (step, main measure averaged over the sets), for the learning curve.
+        last_report: of this process.
     """
 
     def __init__(
@@ -44,6 +53,8 @@ class RetrievalEvaluation(pl.Callback):
         every_n_steps: int = 0,
         on_report: Callable[[Report], None],
         name: str | None = None,
+        baseline: Report | None = None,
+        num_examples: int = 0,
     ) -> None:
         self.evaluator = evaluator
         self.retriever = retriever
@@ -51,13 +62,18 @@ class RetrievalEvaluation(pl.Callback):
         self.every_n_steps = every_n_steps
         self.on_report = on_report
         self.name = name
+        self.baseline = baseline
+        self.num_examples = num_examples
         self.history: list[tuple[int, float]] = []
+        self.last_report: Report | None = None
+        self._last_step: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
+        return {"history": self.history, "last_step": self._last_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = [(int(step), float(value)) for step, value in state_dict["history"]]
+        self._last_step = state_dict["last_step"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step == 0:
@@ -68,44 +84,53 @@ class RetrievalEvaluation(pl.Callback):
     ) -> None:
         step = trainer.global_step
         is_due = self.every_n_steps > 0 and step > 0 and step % self.every_n_steps == 0
-        is_last = step >= trainer.estimated_stepping_batches  # on_train_end will do it
-        if is_due and not is_last and self._last_step() != step:
+        if is_due and self._last_step != step:  # not again for the next part of an update
             self._evaluate(trainer, pl_module, f"step {step}")
+            _end_validation(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.last_report is not None and self._last_step == trainer.global_step > 0:
+            self.on_report(replace(self.last_report, retriever="trained"))
+            return
         self.on_report(self._evaluate(trainer, pl_module, "trained"))
+        _end_validation(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.on_report(self._evaluate(trainer, pl_module, self.name or self.retriever.name))
 
-    def _last_step(self) -> int | None:
-        return self.history[-1][0] if self.history else None
-
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> Report:
         encoder = self.build_encoder(pl_module.model)
-        with trainer.precision_plugin.forward_context():  # as in training steps
+        with (
+            kept_training_state(pl_module),
+            trainer.precision_plugin.forward_context(),  # as in training steps
+        ):
             report = self.evaluator.evaluate(self.retriever, name=name, encoder=encoder)
         if trainer.training:
-            step, main = trainer.global_step, self.evaluator.measures[0]
-            # a resumed run may evaluate a step again
-            self.history = [point for point in self.history if point[0] != step]
-            self.history.append((step, report.mean(main)))
+            self._remember(report, step=trainer.global_step)
+        log_report(
+            trainer.loggers,
+            report,
+            evaluator=self.evaluator,
+            step=trainer.global_step,
+            baseline=self.baseline,
+            num_examples=self.num_examples,
+        )
         values = metric_values(report)
-        for pl_logger in trainer.loggers:
-            pl_logger.log_metrics(values, step=trainer.global_step)
+        for key in metric_names(self.evaluator):  # of what failed no older value may be left
+            trainer.callback_metrics.pop(key, None)
         trainer.callback_metrics.update({key: torch.tensor(v) for key, v in values.items()})
         return report
 
-
-def metric_values(report: Report) -> dict[str, float]:
-    """`val/<set>/<measure>` -> value, measures as loggers like them: ndcg_at_10."""
-    return {
-        f"val/{result.name}/{measure_key(measure)}": value
-        for result in report.results
-        for measure, value in result.metrics.items()
-    }
+    def _remember(self, report: Report, *, step: int) -> None:
+        self.last_report, self._last_step = report, step
+        # a resumed run may evaluate a step again
+        self.history = [point for point in self.history if point[0] != step]
+        if not report.failures:  # a mean of fewer sets is none of the curve
+            self.history.append((step, report.mean(self.evaluator.measures[0])))
 
 
-def measure_key(measure: str) -> str:
-    """`nDCG@10` -> `ndcg_at_10`."""
-    return re.sub(r"[^a-z0-9]+", "_", measure.lower().replace("@", "_at_"))
+def _end_validation(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    """Tells the callbacks that wait for a metric. (Progress bars expect a loop of Lightning's.)"""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if getattr(callback, "monitor", None) is not None:
+            callback.on_validation_end(trainer, pl_module)

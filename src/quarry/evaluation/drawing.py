@@ -1,0 +1,74 @@
+"""What the pictures of a run directory have in common: colours, labels, legends, files.
+
+matplotlib is slow to import and only needed to draw, so the functions import it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quarry.evaluation.tables import printable
+from quarry.runtime.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe & Ito (2008), "Color Universal Design", without yellow, which is faint on white.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666")
+GREY = "#555555"
+DARK = "#222222"
+
+_DPI = 150
+_NAME_WIDTH = 34  # characters a line in labels
+
+
+def figure_of(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches."""
+    # Without pyplot: no window system, no global state, and nothing to close.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes the PNG; its folder may be new."""
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=_DPI)
+
+
+def wrapped(text: str, width: int) -> str:
+    """`text` on at most three lines; to matplotlib, a bare dollar sign begins mathematics."""
+    lines = textwrap.wrap(printable(text), width, max_lines=3, placeholder="…")
+    return "\n".join(lines).replace("$", r"\$")
+
+
+def label(name: str) -> str:
+    """`name` as matplotlib shows it in a legend or at a tick."""
+    lines = wrapped(name, _NAME_WIDTH)
+    # A legend leaves out labels that begin with an underscore; a zero-width space keeps them in.
+    return f"\u200b{lines}" if lines.startswith("_") else lines
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """What is in `axes`, in as many columns as fit under the figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    num_columns = int(figure.get_figwidth() / (0.7 + 0.075 * longest))
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=max(1, min(num_columns, len(labels))),
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def legend_beside(axes: Axes) -> None:
+    """What is in `axes`, to the right of it."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)

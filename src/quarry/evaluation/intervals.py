@@ -1,0 +1,21 @@
+"""Adds to results how far other queries could move them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quarry.metrics.bootstrap import bootstrap_intervals
+from quarry.types import Report
+
+LEVEL = 0.95
+
+
+def with_intervals(report: Report) -> Report:
+    """The report with the 95 % bootstrap intervals of all results that have values per query."""
+    results = tuple(
+        result
+        if result.intervals or not result.per_query
+        else replace(result, intervals=bootstrap_intervals(result.per_query, level=LEVEL))
+        for result in report.results
+    )
+    return replace(report, results=results)

@@ -1,0 +1,111 @@
+"""Two retrievers query by query: who wins where, which a difference of means does not show."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quarry.evaluation.drawing import COLOURS, DARK, GREY, figure_of, save, wrapped
+from quarry.evaluation.rows import result_of
+from quarry.types import Report
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_PANELS = 12
+_NUM_COLUMNS = 4
+_GRID = 50  # values are shown to 1 / 50, so that queries at the same place make one larger point
+
+
+def plot_scatter(baseline: Report, model: Report, path: Path, *, measure: str) -> list[str]:
+    """Draw each query's `measure` of two retrievers into the PNG `path`, a panel a set.
+
+    Points grow with the number of queries that they stand for. Above the diagonal the model is
+    better; the numbers in a panel say for how many queries either is, and how many are equal.
+
+    Args:
+        baseline, model: with values per query; sets that both have are shown.
+        measure: a report name.
+
+    Returns:
+        The sets that are drawn, at most twelve: of more, those where the means differ most. Empty,
+        and nothing is written, if there is no set with values of both.
+    """
+    pairs = _pairs(baseline, model, measure)
+    if not pairs:
+        return []
+    by_difference = sorted(pairs, key=lambda name: -abs(float(np.diff(pairs[name]).mean())))
+    chosen = set(by_difference[:MAX_PANELS])
+    names = [name for name in pairs if name in chosen]
+    columns = min(len(names), _NUM_COLUMNS)
+    lines = math.ceil(len(names) / columns)
+    figure = figure_of(max(5.0, 3.1 * columns + 0.6), 3.4 * lines + 1.0)
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        _panel(axes, name, pairs[name])
+    for axes in panels[len(names) :]:
+        axes.remove()
+    title = f"{measure} of each query: {model.retriever} against {baseline.retriever}"
+    if len(names) < len(pairs):
+        title += f" ({len(names)} of {len(pairs)} sets, where the means differ most)"
+    figure.suptitle(wrapped(title, 30 * columns + 20), fontsize=11)
+    legend = "larger points: more queries; cross: the means"
+    figure.supxlabel(f"{wrapped(f'{baseline.retriever} (0 to 1)', 40)}\n{legend}", fontsize=9)
+    figure.supylabel(wrapped(f"{model.retriever} (0 to 1)", 40), fontsize=9)
+    save(figure, path)
+    return names
+
+
+def counts(pairs: NDArray[np.float64]) -> tuple[int, int, int]:
+    """For how many queries [num_queries, 2] the second value is higher, equal (to 1e-9), lower."""
+    difference = pairs[:, 1] - pairs[:, 0]
+    better, worse = int((difference > 1e-9).sum()), int((difference < -1e-9).sum())
+    return better, len(pairs) - better - worse, worse
+
+
+def _pairs(baseline: Report, model: Report, measure: str) -> dict[str, NDArray[np.float64]]:
+    """Set -> [num_queries, 2], the queries that both have a value of."""
+    found = {}
+    for result in model.results:
+        other = result_of(baseline, result.name)
+        theirs = {} if other is None else other.per_query.get(measure, {})
+        ours = result.per_query.get(measure, {})
+        rows = [(theirs[query_id], value) for query_id, value in ours.items() if query_id in theirs]
+        if rows:
+            found[result.name] = np.array(rows, dtype=np.float64)
+    return found
+
+
+def _panel(axes: Axes, name: str, pairs: NDArray[np.float64]) -> None:
+    places, numbers = np.unique(np.round(pairs * _GRID) / _GRID, axis=0, return_counts=True)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", zorder=1)
+    axes.scatter(
+        places[:, 0],
+        places[:, 1],
+        s=_areas(numbers),
+        color=COLOURS[0],
+        alpha=0.55,
+        linewidths=0,
+        zorder=2,
+        clip_on=False,
+    )
+    axes.plot(*pairs.mean(axis=0), marker="+", color=COLOURS[5], markersize=12, mew=2, zorder=3)
+    better, equal, worse = counts(pairs)
+    for text, x, y, ha, va in (
+        (f"better: {better}", 0.03, 0.97, "left", "top"),
+        (f"worse: {worse}", 0.97, 0.03, "right", "bottom"),
+    ):
+        box = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1.5}
+        axes.text(x, y, text, ha=ha, va=va, fontsize=8, color=DARK, bbox=box, zorder=4)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    axes.set_title(f"{wrapped(name, 30)}\n{len(pairs):,} queries, {equal:,} equal", fontsize=9)
+
+
+def _areas(numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Of markers, in square points; not in proportion, so that a single query stays visible."""
+    areas: NDArray[np.float64] = np.minimum(14.0 * numbers**0.7, 600.0)
+    return areas

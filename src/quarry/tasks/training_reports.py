@@ -1,0 +1,163 @@
+"""The reports of a training run: of a baseline, of the model before and after and at its best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger
+
+from quarry.evaluation.evaluator import Evaluator
+from quarry.evaluation.plots import plot_bars, plot_learning_curve
+from quarry.evaluation.report import result_line, terminal_table, write_report
+from quarry.evaluation.run_directory_files import read_reports, run_path
+from quarry.evaluation.scatter import plot_scatter
+from quarry.metrics.run_files import read_run
+from quarry.retrieval.fusion import reciprocal_rank_fusion
+from quarry.runtime.run_directory import RunDirectory
+from quarry.tasks.output import show
+from quarry.tasks.parts import build_baseline
+from quarry.training.callbacks.loss_history import LossHistory
+from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
+from quarry.training.evaluation_log import metric_values
+from quarry.types import Report
+
+UNTRAINED, TRAINED, BEST = "untrained", "trained", "best"
+
+
+def first_reports(
+    config: DictConfig, evaluator: Evaluator, run: RunDirectory, *, is_resumed: bool
+) -> list[Report]:
+    """The baseline's, if there is one, and what a resumed run knew of the untrained model."""
+    reports: list[Report] = []
+    baseline = build_baseline(config, beside=TRAINED)
+    if baseline is not None:
+        keep_report(evaluator.evaluate(baseline), reports, run)
+    return [*reports, stored_report(evaluator, run, UNTRAINED)] if is_resumed else reports
+
+
+def keep_report(report: Report, reports: list[Report], run: RunDirectory) -> None:
+    """Notes a report, and writes it now: a run that is killed must find it again."""
+    reports.append(report)
+    write_report([report], run.path, merge=True)
+
+
+def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
+    """The report of that name, scored anew from the run files of an earlier process."""
+    failures = {
+        set_name: reason
+        for report in read_reports(run.path)
+        if report.retriever == name
+        for set_name, reason in report.failures.items()
+    }
+    results = [
+        evaluator.score(read_run(run_path(run.path, set_name=s.name, retriever=name)), s)
+        for s in evaluator.benchmark.sets
+        if s.name not in failures
+    ]
+    return Report(retriever=name, results=tuple(results), failures=failures)
+
+
+def named(reports: Sequence[Report], name: str) -> Report | None:
+    """The report of that name, None if there is none."""
+    return next((report for report in reports if report.retriever == name), None)
+
+
+def last_reports(
+    evaluator: Evaluator, run: RunDirectory, reports: Sequence[Report], *, has_best: bool
+) -> list[Report]:
+    """What is known only at the end: the best model's, and of baseline and trained together."""
+    found = []
+    if has_best:
+        found.append(stored_report(evaluator, run, BEST))
+    if reports[0].retriever != UNTRAINED:  # a baseline comes first
+        found.append(hybrid_report(evaluator, reports))
+    return found
+
+
+def hybrid_report(evaluator: Evaluator, reports: Sequence[Report]) -> Report:
+    """The first (the baseline) and the last (the trained model), fused by reciprocal rank."""
+    sparse, dense = (
+        {r.name: r.run for r in report.results} for report in (reports[0], reports[-1])
+    )
+    results = [
+        evaluator.score(
+            reciprocal_rank_fusion([sparse[s.name], dense[s.name]], top_k=evaluator.top_k), s
+        )
+        for s in evaluator.benchmark.sets
+        if s.name in sparse and s.name in dense
+    ]
+    failures = {**reports[0].failures, **reports[-1].failures}
+    return Report(retriever="hybrid", results=tuple(results), failures=failures)
+
+
+def finish(
+    reports: Sequence[Report],
+    evaluator: Evaluator,
+    evaluation: RetrievalEvaluation,
+    losses: LossHistory,
+    *,
+    run: RunDirectory,
+    loggers: Sequence[Logger],
+    best: str | None,
+) -> dict[str, float]:
+    """Report, plots and the result line; returns `<retriever>/<set>/<measure>` -> value.
+
+    Args:
+        best: what to say of the best model.
+    """
+    known = write_report(reports, run.path, measures=evaluator.measures, merge=True)
+    shown = [report for report in known if named(reports, report.retriever) is not None]
+    draw(reports, shown, evaluator, evaluation, losses, run=run)
+    summary = {
+        f"{report.retriever}/{key.removeprefix('val/')}": value
+        for report in reports
+        for key, value in metric_values(report).items()
+    }
+    for pl_logger in loggers:
+        pl_logger.log_metrics(summary)
+    show(
+        terminal_table(reports, measures=evaluator.measures),
+        *([] if best is None else [best]),
+        f"Run directory: {run.path}",
+        result_line=result_line(reports, evaluator.measures[0]),
+    )
+    return summary
+
+
+def draw(
+    reports: Sequence[Report],
+    known: Sequence[Report],
+    evaluator: Evaluator,
+    evaluation: RetrievalEvaluation,
+    losses: LossHistory,
+    *,
+    run: RunDirectory,
+) -> None:
+    """The pictures in `plots/`.
+
+    Args:
+        known: the reports with intervals.
+    """
+    main = evaluator.measures[0]
+    plots = run.path / "plots"
+    plot_bars(known, plots / "results.png", measures=evaluator.measures)
+    first, trained = reports[0], named(reports, TRAINED)
+    if trained is not None and first is not trained:
+        plot_scatter(first, trained, plots / "queries.png", measure=main)
+    lines = [first, named(reports, UNTRAINED)]
+    plot_learning_curve(
+        evaluation.history,
+        plots / "learning_curve.png",
+        baselines={r.retriever: r.mean(main) for r in lines if r is not None and not r.failures},
+        losses=losses.points,
+        measure=main,
+    )
+
+
+def finish_unevaluated(last_loss: float | None, *, run: RunDirectory) -> dict[str, float]:
+    """Where to find a model that nobody measured; returns the training loss of its last update."""
+    summary = {} if last_loss is None else {"train/loss": last_loss}
+    shown = "unknown" if last_loss is None else f"{last_loss:.4f}"
+    show(f"Run directory: {run.path}", result_line=f"loss={shown}")
+    return summary

@@ -1,0 +1,70 @@
+"""What is a term: words as Lucene's English analyser makes them, identifiers by their parts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from quarry.errors import UserError
+from quarry.retrieval.terms import CodeTokenizer, TextTokenizer
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The Runners were running to A house", ["runner", "were", "run", "hous"]),
+        ("x 2 times", ["x", "2", "time"]),  # single characters are words
+        ("the dog's bone, the dogs’ bones", ["dog", "bone", "dog", "bone"]),
+        ("x-ray and/or NF-kB", ["x", "rai", "nf", "kb"]),
+        ("3.14 or 1,000 at 10:30", ["3.14", "1,000", "10", "30"]),
+        ("e.g. U.S.A. end.Start", ["e.g", "u.s.a", "end.start"]),
+        ("snake_case __init__ _", ["snake_cas", "__init__"]),
+        ("α-helix naïve", ["α", "helix", "naïv"]),
+        ("+ - ...", []),
+        ("", []),
+    ],
+)
+def test_text_tokenizer(text: str, expected: list[str]) -> None:
+    assert TextTokenizer()(text) == expected
+
+
+def test_other_stemmers_and_stop_words() -> None:
+    text = "The generously running houses"
+    assert TextTokenizer(stemmer="english")(text) == ["generous", "run", "hous"]
+    assert TextTokenizer(stemmer=None)(text) == ["generously", "running", "houses"]
+    assert TextTokenizer(stemmer=None, stop_words=["running"])(text)[:2] == ["the", "generously"]
+    assert TextTokenizer(stop_words=[])("the")  # no words are left out, not the default ones
+
+
+def test_unknown_stemmer_is_refused_with_the_choices() -> None:
+    with pytest.raises(UserError, match=r"'klingon'.*english"):
+        TextTokenizer(stemmer="klingon")
+
+
+def test_settings_are_all_that_a_tokenizer_depends_on() -> None:
+    used = TextTokenizer(stop_words=["a"])
+    used("some words")
+    assert used == TextTokenizer(stop_words=["a"]) != TextTokenizer()
+    assert dataclasses.asdict(used) == {"stemmer": "porter", "stop_words": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("parseHTTPResponse_v2", ["parse", "http", "response", "v", "2"]),
+        ("HTTPServer", ["http", "server"]),
+        ("getURLs userIDs", ["get", "urls", "user", "ids"]),
+        ("HTTPSConnection", ["https", "connection"]),
+        ("__init__(self, x1=0.5)", ["init", "self", "x", "1", "0", "5"]),
+        ("MAX_SIZE", ["max", "size"]),
+        ("kebab-case dotted.path", ["kebab", "case", "dotted", "path"]),
+        ("getA", ["get", "a"]),
+        ("iPhone utf8 OAuth2Token", ["i", "phone", "utf", "8", "o", "auth", "2", "token"]),
+        ("naïve café", ["naïve", "café"]),
+        ("the README's 3rd", ["the", "readme", "s", "3", "rd"]),
+        ("+ - ()", []),
+    ],
+)
+def test_code_tokenizer(text: str, expected: list[str]) -> None:
+    assert CodeTokenizer()(text) == expected
