@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -43,6 +44,10 @@ ATTENTIONS = (AUTO, "grid")
 LINEARS = ("plain", "fp8")
 TINY = "tiny"
 """The size that means the family's replica."""
+
+
+Sharding = Callable[[torch.dtype], AbstractContextManager[None]]
+"""The dtype of weights -> a context in which they are loaded in shards, one a process."""
 
 
 class Replica(Protocol):
@@ -209,7 +214,13 @@ class BiEncoderFactory:
             source = self.base_source()
         return load_tokenizer(source, revision=self.revision)
 
-    def build(self, *, is_trained: bool = True, device: torch.device | None = None) -> BiEncoder:
+    def build(
+        self,
+        *,
+        is_trained: bool = True,
+        device: torch.device | None = None,
+        sharding: Sharding | None = None,
+    ) -> BiEncoder:
         """Loads the weights and puts the parts together.
 
         A path that is a peft adapter is loaded onto its base and is what is trained further;
@@ -218,13 +229,19 @@ class BiEncoderFactory:
         Args:
             is_trained: False: for evaluation alone; no adapter is added and nothing is trainable.
             device: where the model is to be; null: left on the CPU.
+            sharding: under ZeRO 3, what weights are loaded in; called with their dtype.
         """
-        backbone = self._load(is_trained=is_trained)
+        dtype = self.torch_dtype(is_trained=is_trained)
+        with nullcontext() if sharding is None else sharding(dtype):
+            backbone = self._load(is_trained=is_trained)
         if not is_trained:
             backbone.requires_grad_(False)
         if device is not None:
             backbone.to(device)
-        backbone = self._made_fast(backbone, is_trained=is_trained)
+        if sharding is None:
+            backbone = self._made_fast(backbone, is_trained=is_trained)
+        elif backbone is not base_model(backbone):
+            logger.info("LoRA: peft's own path, since the weights lie in shards")
         if is_trained and self.has_gradient_checkpointing:
             text_model(backbone).gradient_checkpointing_enable({"use_reentrant": False})
         return BiEncoder(
@@ -233,7 +250,7 @@ class BiEncoderFactory:
             is_causal=self.is_causal,
             is_normalized=self.is_normalized,
             allows_kernel=self.attention == AUTO,
-            compiles=None if self.compile == AUTO else bool(self.compile),
+            compiles=None if self.compile == AUTO and sharding is None else self.compile is True,
         )
 
     def _load(self, *, is_trained: bool) -> PreTrainedModel:
