@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "quarry"
 
 LEVELS = [
     {"types", "errors"},
-    {"runtime"},
+    {"runtime", "distributed"},
     {"data", "models", "losses", "metrics"},
     {"retrieval"},
     {"evaluation"},

@@ -160,7 +160,7 @@ def gradient_of(parameter: nn.Parameter, strategy: Any) -> Tensor:
 
 def train(case: Case, *, num_processes: int) -> dict[str, Any]:
     """Runs a case in this process, or as one of several, and returns what can be compared."""
-    from quarry.training.trained_state import whole_trained_state
+    from quarry.training.trained_state import whole_state
 
     num_queries = NUM_CONTRAST * case.num_contrast_sets
     tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=Prompt())
@@ -192,9 +192,9 @@ class AtEnd(pl.Callback):
     """Keeps the trained weights, whole."""
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        from quarry.training.trained_state import whole_trained_state
+        from quarry.training.trained_state import whole_state
 
-        self.weights = whole_trained_state(pl_module)
+        self.weights = whole_state(pl_module, is_trained_only=True)
 
 
 def joined(tensors: dict[str, Tensor]) -> Tensor:

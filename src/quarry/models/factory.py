@@ -26,7 +26,7 @@ from quarry.models.backbones.huggingface import (
 from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.fp8 import use_fp8
-from quarry.models.memory import available_memory, gib, memory_need
+from quarry.models.memory import Spread, available_memory, gib, memory_need
 from quarry.models.pooling.base import Pooling
 from quarry.models.saved import check_base
 
@@ -172,12 +172,15 @@ class BiEncoderFactory:
         is_half = torch.cuda.is_available() and not trains_trunk
         return torch.bfloat16 if is_half else torch.float32
 
-    def check(self, *, is_trained: bool, on_cpu: bool = False) -> None:
+    def check(
+        self, *, is_trained: bool, on_cpu: bool = False, spread: Spread | None = None
+    ) -> None:
         """Refuses, before anything is loaded, what cannot be had here or would not fit.
 
         Args:
             is_trained: as in `build`.
             on_cpu: the model stays on the CPU, even if there is a GPU.
+            spread: over several processes; None: each has the whole.
 
         Raises:
             CannotLoadError: the hub cannot be reached, or the memory is too small.
@@ -193,7 +196,7 @@ class BiEncoderFactory:
             raise CannotLoadError(str(error), remedies=self._remedies(None)) from error
         trains_trunk = is_trained and self.adapter.trains_trunk
         dtype = self.torch_dtype(is_trained=is_trained)
-        need = memory_need(config, dtype=dtype, trains_trunk=trains_trunk)
+        need = memory_need(config, dtype=dtype, trains_trunk=trains_trunk, spread=spread)
         available, place = available_memory(on_cpu=on_cpu)
         if need.num_bytes > available:
             what = "weights, gradients and optimiser" if trains_trunk else "the weights alone"

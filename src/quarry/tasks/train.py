@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 from quarry.config.instantiate import build, build_named
 from quarry.config.validation import validate
 from quarry.data.datamodule import RetrievalDataModule, one_empty_batch
+from quarry.distributed import world
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars, plot_learning_curve
 from quarry.evaluation.report import result_line, terminal_table, write_report
@@ -32,22 +35,32 @@ from quarry.tasks.parts import (
     settle_contract,
 )
 from quarry.tasks.preflight import preflight
-from quarry.tasks.saving import save_trained_model
+from quarry.tasks.saving import save_from_checkpoint, save_trained_model
+from quarry.tasks.strategy import build_optimizer, planned_spread, settle_dtype
 from quarry.training.callbacks.loss_history import LossHistory
+from quarry.training.callbacks.model_saving import ModelSaving
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation, metric_values
 from quarry.training.callbacks.rng_state import RNGState
 from quarry.training.module import RetrievalModule
+from quarry.training.trained_state import is_spread
 from quarry.types import Report
 
 logger = logging.getLogger(__name__)
 
 
 def train(config: DictConfig) -> dict[str, float]:
-    """Runs a training job from the start; returns the final metrics by name."""
+    """Runs a training job from the start; returns the final metrics by name.
+
+    Each process of a run of several comes through here. The first one checks what can be checked
+    once, and writes the run directory.
+    """
     quiet_libraries()
     validate(config, primary="train")
     differences = settle_contract(config)
-    preflight(build(config.model), is_trained=True)
+    settle_dtype(config)
+    if not world.is_launched_first():
+        return fit(config, RunDirectory.shared(config.paths.run_dir), checkpoint=None)
+    preflight(build(config.model), is_trained=True, spread=planned_spread(config))
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
         record_start(config, run, contract_differences=differences)
@@ -60,18 +73,11 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
     parts = build_model_parts(config)
     datamodule = build_datamodule(config, parts)
     evaluator = build_evaluator(config)
-    num_training_steps = datamodule.num_training_steps(
-        max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
-    )
-    num_texts_per_update = config.data.num_queries_per_update * (2 + config.data.num_hard_negatives)
-    module = RetrievalModule(
-        build_model=parts.factory.build,
-        loss=build(config.loss),
-        optimizer=build(config.optimizer),
-        scheduler=build(config.scheduler),
-        num_training_steps=num_training_steps,
-        num_training_texts=num_training_steps * num_texts_per_update,
-        num_tokens_per_chunk=config.data.num_tokens_per_chunk,
+    module = build_module(config, parts, datamodule)
+    saving = ModelSaving(
+        partial(
+            save_trained_model, config, run.model, factory=parts.factory, tokenizer=parts.tokenizer
+        )
     )
     reports: list[Report] = []
     evaluation = None
@@ -79,26 +85,64 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         reports = first_reports(config, evaluator, run, is_resumed=checkpoint is not None)
         evaluation = build_evaluation(config, parts, evaluator, run, reports)
     losses = LossHistory()
-    hyperparameters = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
-    with built_loggers(config, hyperparameters=hyperparameters) as loggers:  # type: ignore[arg-type]
+    with built_loggers(config, hyperparameters=stored_hyperparameters(run)) as loggers:
         callbacks = [*build_named(config.callbacks), losses, RNGState()]
         trainer = build_trainer(
             config,
-            callbacks=callbacks if evaluation is None else [*callbacks, evaluation],
+            callbacks=[*callbacks, *([] if evaluation is None else [evaluation]), saving],
             loggers=loggers,
             accumulate_grad_batches=datamodule.num_batches_per_update,
         )
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
         if reports and reports[-1].retriever != "trained":  # the checkpoint was the last
             trainer.test(module, one_empty_batch(), verbose=False)
-        save_trained_model(
-            config, run.model, factory=parts.factory, model=module.model, tokenizer=parts.tokenizer
-        )
+        if not saving.has_saved:
+            save_finished(config, run, parts, module)
         if evaluator is None or evaluation is None:
             last = trainer.callback_metrics.get("train/loss")
             return finish_unevaluated(None if last is None else float(last), run=run)
         reports.append(hybrid_report(evaluator, reports))
         return finish(reports, evaluator, evaluation, losses, run=run, loggers=loggers)
+
+
+def build_module(
+    config: DictConfig, parts: ModelParts, datamodule: RetrievalDataModule
+) -> RetrievalModule:
+    """What is trained, and how long."""
+    num_steps = datamodule.num_training_steps(
+        max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
+    )
+    num_texts_per_update = config.data.num_queries_per_update * (2 + config.data.num_hard_negatives)
+    return RetrievalModule(
+        build_model=parts.factory.build,
+        loss=build(config.loss),
+        optimizer=build_optimizer(config),
+        scheduler=build(config.scheduler),
+        num_training_steps=num_steps,
+        num_training_texts=num_steps * num_texts_per_update,
+        num_tokens_per_chunk=config.data.num_tokens_per_chunk,
+    )
+
+
+def save_finished(
+    config: DictConfig, run: RunDirectory, parts: ModelParts, module: RetrievalModule
+) -> None:
+    """Saves the model of a run that was resumed after its last update."""
+    if is_spread(module):  # and what was in shards is gone with the trainer
+        world.first_does(partial(save_from_checkpoint, config, run, parts))
+    else:
+        save_trained_model(
+            config, run.model, factory=parts.factory, model=module.model, tokenizer=parts.tokenizer
+        )
+
+
+def stored_hyperparameters(run: RunDirectory) -> dict[str, Any]:
+    """What loggers are told; the first process alone has loggers."""
+    if not world.is_launched_first():
+        return {}
+    stored = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
+    assert isinstance(stored, dict)
+    return {str(key): value for key, value in stored.items()}
 
 
 def first_reports(
@@ -133,7 +177,8 @@ def finish_unevaluated(last_loss: float | None, *, run: RunDirectory) -> dict[st
     """Where to find a model that nobody measured; returns the training loss of its last update."""
     summary = {} if last_loss is None else {"train/loss": last_loss}
     shown = "unknown" if last_loss is None else f"{last_loss:.4f}"
-    show(f"Run directory: {run.path}", result_line=f"loss={shown}")
+    if world.is_launched_first():
+        show(f"Run directory: {run.path}", result_line=f"loss={shown}")
     return summary
 
 

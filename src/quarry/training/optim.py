@@ -23,6 +23,18 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
+def offloaded_adamw(groups: list[dict[str, Any]], **settings: Any) -> Optimizer:
+    """AdamW for states in the host's memory: DeepSpeed's, compiled at its first use.
+
+    Args:
+        groups: as for `torch.optim.AdamW`, and so are the `settings`.
+    """
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    optimizer: Optimizer = DeepSpeedCPUAdam(groups, adamw_mode=True, **settings)
+    return optimizer
+
+
 def linear_schedule(
     optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int
 ) -> LambdaLR:

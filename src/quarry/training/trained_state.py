@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from quarry.distributed import world
@@ -42,24 +45,59 @@ def check_checkpoint(checkpoint: Mapping[str, Any], module: nn.Module) -> None:
         )
 
 
-def whole_trained_state(module: nn.Module) -> dict[str, Tensor]:
-    """The trained parameters, whole and in the optimiser's precision, on the CPU.
+def read_trained(checkpoint: Path) -> dict[str, Tensor]:
+    """The trained weights of a checkpoint: of a file, or of a folder of ZeRO's shards.
 
-    Under ZeRO every process has to take part, and the first alone gets them; elsewhere each does.
+    (DeepSpeed unpickles its shards: they are read from a run of one's own only.)
     """
-    parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-    state: dict[str, Tensor] = {}
-    for name, parameter in parameters.items():
-        value = _whole(parameter)
-        if world.rank() == 0:
-            state[name] = value.detach().to("cpu", copy=True)
+    if checkpoint.is_dir():
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+        shards: Mapping[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(
+            str(checkpoint), exclude_frozen_parameters=True
+        )
+        return {name: tensor.clone() for name, tensor in shards.items()}
+    stored = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    state: dict[str, Tensor] = stored["state_dict"]
     return state
 
 
-def _whole(parameter: nn.Parameter) -> Tensor:
-    if not (hasattr(parameter, "_hp_mapping") or hasattr(parameter, "ds_id")):
-        return parameter
-    from deepspeed.utils import safe_get_full_fp32_param
+def is_spread(module: nn.Module) -> bool:
+    """Whether ZeRO holds the weights, or their precise values, in parts on several processes."""
+    return any(hasattr(p, "ds_id") or hasattr(p, "_hp_mapping") for p in module.parameters())
 
-    value: Tensor | None = safe_get_full_fp32_param(parameter)
-    return parameter if value is None else value
+
+def whole_state(module: nn.Module, *, is_trained_only: bool) -> dict[str, Tensor]:
+    """Parameters, whole and in the optimiser's precision, on the CPU of the first process.
+
+    Every process has to take part. The others get an empty dict.
+
+    Args:
+        is_trained_only: leave out frozen ones.
+    """
+    state: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters():
+        if is_trained_only and not parameter.requires_grad:
+            continue
+        with _whole(parameter) as value:
+            if world.rank() == 0:
+                state[name] = value.detach().to("cpu", copy=True)
+    return state
+
+
+@contextmanager
+def _whole(parameter: nn.Parameter) -> Iterator[Tensor]:
+    is_in_shards, has_master = hasattr(parameter, "ds_id"), hasattr(parameter, "_hp_mapping")
+    if parameter.requires_grad and (is_in_shards or has_master):
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        value: Tensor | None = safe_get_full_fp32_param(parameter)
+        assert value is not None, "every trained parameter is in the optimiser"
+        yield value
+    elif is_in_shards:
+        from deepspeed.zero import GatheredParameters
+
+        with GatheredParameters([parameter]):
+            yield parameter
+    else:
+        yield parameter

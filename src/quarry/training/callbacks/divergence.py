@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from quarry.distributed import world
+from quarry.distributed.zero import ZeroStrategy
 from quarry.errors import UserError
 
 
@@ -32,6 +34,10 @@ class StopOnDivergence(pl.Callback):
     def __init__(self, *, checkpoint: str | Path) -> None:
         self.checkpoint = Path(checkpoint)
         self._losses: list[Tensor] = []
+        self._last_step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._last_step = trainer.global_step
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
@@ -42,14 +48,32 @@ class StopOnDivergence(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)  # of none where DeepSpeed has them: 0
         losses, self._losses = self._losses, []
-        *found, found_norm = torch.stack([*losses, norm.to(losses[0])]).tolist()
+        # one process has a share of the loss; all have to see the same, and stop together
+        shares = torch.stack([*losses, norm.to(losses[0])])
+        *found, found_norm = (world.total(shares) / world.size()).tolist()
         for loss in found:
             if not math.isfinite(loss):
-                raise TrainingDivergedError(self._message("loss", loss, trainer.global_step))
+                raise TrainingDivergedError(self._message("loss", loss, trainer.global_step + 1))
         if not math.isfinite(found_norm):
-            message = self._message("gradient norm", found_norm, trainer.global_step)
+            message = self._message("gradient norm", found_norm, trainer.global_step + 1)
+            raise TrainingDivergedError(message)
+        if not isinstance(trainer.strategy, ZeroStrategy):
+            pl_module.log("train/gradient_norm", norm)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """DeepSpeed skips an update whose gradient is no number, and tells afterwards."""
+        strategy = trainer.strategy
+        if not isinstance(strategy, ZeroStrategy) or trainer.global_step == self._last_step:
+            return
+        self._last_step = trainer.global_step
+        engine = strategy.deepspeed_engine
+        norm = engine.get_global_grad_norm()
+        if not engine.was_step_applied():
+            message = self._message("gradient norm", float(norm), trainer.global_step)
             raise TrainingDivergedError(message)
         pl_module.log("train/gradient_norm", norm)
 
@@ -59,7 +83,7 @@ class StopOnDivergence(pl.Callback):
         else:
             kept = "No checkpoint had been written yet."
         return (
-            f"The {what} is {value} at step {step + 1}: training stopped before this update. "
+            f"The {what} is {value} at step {step}: training stopped before this update. "
             f"{kept} Lower optimizer.lr, raise loss.temperature or the warm-up, or set "
             "trainer.gradient_clip_val=1.0."
         )

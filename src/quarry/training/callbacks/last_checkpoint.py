@@ -11,8 +11,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from quarry.distributed import world
 from quarry.errors import Interrupted, UserError
-from quarry.runtime.files import replacing
+from quarry.runtime.files import put_in_place, remove
 
 logger = logging.getLogger(__name__)
 
@@ -20,11 +21,12 @@ logger = logging.getLogger(__name__)
 class LastCheckpoint(Checkpoint):
     """Writes the whole training state every few updates, at the last one, and when interrupted.
 
-    The file is replaced only by a complete one. The first Ctrl-C (or SIGTERM) lets the current step
-    end, saves, and raises `Interrupted`; a second one stops at once, without saving.
+    It is replaced only by a complete one. The first Ctrl-C (or SIGTERM), to whichever process, lets
+    the current step end, saves, and raises `Interrupted` in all; a second one stops at once,
+    without saving.
 
     Args:
-        path: where the checkpoint lies.
+        path: where the checkpoint lies: a file, or under ZeRO a folder of shards.
         every_n_steps: updates between two saves.
     """
 
@@ -50,16 +52,14 @@ class LastCheckpoint(Checkpoint):
         is_last = step >= trainer.estimated_stepping_batches
         if step > self.last_saved_step and (step % self.every_n_steps == 0 or is_last):
             self._save(trainer)
-        if self._interrupted_by is not None:
-            # in the midst of an update the accumulated gradients would be lost: finish it first
-            if trainer.fit_loop.epoch_loop._should_accumulate():
-                return
+        # in the midst of an update the accumulated gradients would be lost: finish it first
+        if not trainer.fit_loop.epoch_loop._should_accumulate() and self._is_interrupted(trainer):
             if step > self.last_saved_step:
                 self._save(trainer)
             self._stop(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._interrupted_by is not None:  # in the last evaluation: its step is saved
+        if self._is_interrupted(trainer):  # in the last evaluation: its step is saved
             self._stop(trainer)
 
     def on_exception(self, *_: Any) -> None:
@@ -79,10 +79,25 @@ class LastCheckpoint(Checkpoint):
             f"with: python train.py task=resume run={self.path.parent.parent}"
         )
 
+    def _is_interrupted(self, trainer: pl.Trainer) -> bool:
+        """Whether any process was: all ask at the same time, and all stop."""
+        own = 0 if self._interrupted_by is None else signal.Signals[self._interrupted_by].value
+        number = world.largest(own, device=trainer.strategy.root_device)
+        if number and self._interrupted_by is None:
+            self._interrupted_by = signal.Signals(number).name
+        return number > 0
+
     def _save(self, trainer: pl.Trainer) -> None:
-        with replacing(self.path) as partial:
-            trainer.save_checkpoint(partial, weights_only=False)
-        self.last_saved_step = trainer.global_step
+        step = trainer.global_step
+        partial = self.path.with_name(f".step-{step}.tmp")  # one name in all processes
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            trainer.save_checkpoint(partial, weights_only=False)  # returns when all have written
+            world.first_does(lambda: put_in_place(partial, self.path))
+        finally:
+            if world.rank() == 0:
+                remove(partial)
+        self.last_saved_step = step
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
