@@ -37,6 +37,8 @@ def quiet_libraries() -> None:
     # a warning about a dependency is for its authors; ours are logged, not warned
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*torch.distributed.* is deprecated.*")
+    warnings.filterwarnings("ignore", message=".*saving the DeepSpeed Stage 3 checkpoint.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     for name in (
         "pytorch_lightning",
@@ -46,6 +48,7 @@ def quiet_libraries() -> None:
         "huggingface_hub",
         "datasets",
         "DeepSpeed",
+        "compilers",  # what DeepSpeed's import tries out
         "matplotlib",
         "bm25s",
         "sentence_transformers",
