@@ -25,9 +25,13 @@ from quarry.models.adapters.lora import LoRA
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.last_token import LastToken
 from quarry.models.pooling.mean import Mean
+from quarry.retrieval.golden import golden_embeddings
 from quarry.training.module import RetrievalModule
 from quarry.training.optim import constant_schedule
+from quarry.training.trained_state import whole_state
 from quarry.types import Document, Query, TrainExample
+
+TOKENIZER = TextTokenizer(tokenizer=letter_tokenizer(), prompt=Prompt(max_document_length=64))
 
 NUM_CONTRAST = 7
 """Divides by neither 2 nor 3: no two processes have the same number of queries."""
@@ -131,6 +135,7 @@ class Watch(pl.Callback):
     def __init__(self) -> None:
         self.gradients: list[dict[str, Tensor]] = []
         self.metrics: list[dict[str, float]] = []
+        self.num_queries: list[int] = []
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
@@ -143,8 +148,11 @@ class Watch(pl.Callback):
             }
         )
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, _: int
+    ) -> None:
         self.metrics.append({k: v.item() for k, v in trainer.callback_metrics.items()})
+        self.num_queries.append(batch.num_queries)
 
 
 def gradient_of(parameter: nn.Parameter, strategy: Any) -> Tensor:
@@ -160,12 +168,9 @@ def gradient_of(parameter: nn.Parameter, strategy: Any) -> Tensor:
 
 def train(case: Case, *, num_processes: int) -> dict[str, Any]:
     """Runs a case in this process, or as one of several, and returns what can be compared."""
-    from quarry.training.trained_state import whole_state
-
     num_queries = NUM_CONTRAST * case.num_contrast_sets
-    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=Prompt())
     datamodule = RetrievalDataModule(
-        examples=examples(), tokenizer=tokenizer, num_hard_negatives=1,
+        examples=examples(), tokenizer=TOKENIZER, num_hard_negatives=1,
         num_queries_per_update=num_queries, num_contrast_queries=NUM_CONTRAST, num_workers=0,
         seed=3,
     )  # fmt: skip
@@ -185,16 +190,21 @@ def train(case: Case, *, num_processes: int) -> dict[str, Any]:
         accumulate_grad_batches=datamodule.num_batches_per_update,
     )  # fmt: skip
     trainer.fit(module, datamodule)
-    return {"gradients": watch.gradients, "metrics": watch.metrics, "weights": end.weights}
+    return {
+        "gradients": watch.gradients,
+        "metrics": watch.metrics,
+        "num_queries": watch.num_queries,
+        "weights": end.weights,
+        "digest": end.digest,
+    }
 
 
 class AtEnd(pl.Callback):
-    """Keeps the trained weights, whole."""
+    """Keeps the trained weights, whole in the first process, and a digest of them in each."""
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        from quarry.training.trained_state import whole_state
-
+    def on_train_end(self, trainer: pl.Trainer, pl_module: RetrievalModule) -> None:
         self.weights = whole_state(pl_module, is_trained_only=True)
+        self.digest = golden_embeddings(pl_module.model, TOKENIZER).double().sum().item()
 
 
 def joined(tensors: dict[str, Tensor]) -> Tensor:

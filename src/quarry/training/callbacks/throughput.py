@@ -46,8 +46,9 @@ class Throughput(pl.Callback):
             torch.cuda.synchronize(pl_module.device)  # kernels still queued belong to these steps
         self._seconds += time.perf_counter() - self._mark
         if is_due:
-            own = torch.tensor([self._num_tokens, self._num_queries], device=pl_module.device)
-            num_tokens, num_queries = world.total(own).tolist()
+            own = (self._num_tokens, self._num_queries)
+            every = world.gathered_numbers(own, device=pl_module.device)
+            num_tokens, num_queries = (sum(numbers) for numbers in zip(*every, strict=True))
             rates = {
                 "perf/tokens_per_s": num_tokens / self._seconds,
                 "perf/queries_per_s": num_queries / self._seconds,
