@@ -13,7 +13,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "quarry"
 
 LEVELS = [
     {"types", "errors"},
-    {"runtime", "distributed"},
+    {"distributed"},
+    {"runtime"},
     {"data", "models", "losses", "metrics"},
     {"retrieval"},
     {"evaluation"},

@@ -36,9 +36,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     def launched(num_processes: int) -> Path:
         folder = tmp_path_factory.mktemp(f"processes{num_processes}")
         strategies = LAUNCHES[num_processes]
-        run_processes(
-            WORKER, str(folder), *strategies, num_processes=num_processes, timeout_s=240
-        )
+        run_processes(WORKER, str(folder), *strategies, num_processes=num_processes, timeout_s=240)
         return folder
 
     def of(num_processes: int, case: Case) -> list[dict[str, Any]]:

@@ -89,9 +89,7 @@ def examples(num_examples: int = 40) -> list[TrainExample]:
     return made
 
 
-def build(
-    *, case: Case, device: torch.device | None = None, sharding: Any = None
-) -> BiEncoder:
+def build(*, case: Case, device: torch.device | None = None, sharding: Any = None) -> BiEncoder:
     """The tiny model of a case; the weights are the same in every process."""
     del device, sharding
     dtype = torch.float64 if case.is_double else torch.float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from hydra.utils import get_object
@@ -19,11 +20,11 @@ OFFLOADABLE = "torch.optim.AdamW"
 
 def num_devices(config: DictConfig) -> int | None:
     """Processes on each node; None: not a number that can be told."""
-    devices = config.trainer.devices
+    devices: Any = config.trainer.devices
     if isinstance(devices, ListConfig):
         return len(devices)
     if devices in ("auto", -1, "-1"):
-        return max(1, torch.cuda.device_count())
+        return max(1, int(torch.cuda.device_count()))
     return int(devices) if str(devices).isdigit() else None
 
 
@@ -51,7 +52,7 @@ def device_violations(config: DictConfig) -> Iterator[str]:
     if on_gpu and devices > torch.cuda.device_count():
         found = torch.cuda.device_count()
         yield f"trainer.devices={devices}: this machine has {found}; set trainer.devices={found}"
-    launched = int(os.environ.get("WORLD_SIZE", 0)) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+    launched = int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
     if launched and launched != num_processes(config):
         yield (
             f"trainer.devices={devices} on {config.trainer.get('num_nodes', 1)} node(s) are "

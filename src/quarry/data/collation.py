@@ -13,7 +13,6 @@ from quarry.data.tokenization import TextTokenizer
 from quarry.distributed.balance import balanced_shares
 from quarry.types import Document, Query, RetrievalBatch, Role, TextHashes, TrainExample
 
-
 CHARACTERS_PER_TOKEN = 4
 """Of English text, about; code has some fewer. It tells how long a text may be before it is cut."""
 

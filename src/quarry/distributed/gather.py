@@ -52,9 +52,7 @@ class RowShares:
 def exchanged_shares(*num_rows: int, device: torch.device) -> tuple[RowShares, ...]:
     """For each number of rows that this process has: what the others have of the same."""
     counts = world.gathered_numbers(num_rows, device=device)
-    return tuple(
-        RowShares(sizes=sizes, rank=world.rank()) for sizes in zip(*counts, strict=True)
-    )
+    return tuple(RowShares(sizes=sizes, rank=world.rank()) for sizes in zip(*counts, strict=True))
 
 
 class _Gather(torch.autograd.Function):

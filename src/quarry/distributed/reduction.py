@@ -139,7 +139,8 @@ def mean_gradients(parameters: Sequence[Parameter]) -> None:
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         flat /= world.size()
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        means = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
 
 
@@ -174,7 +175,5 @@ def reduction_of(
     if is_chunked and isinstance(strategy, ZeroStrategy):
         return ZeroReduction(strategy.deepspeed_engine, is_update_due=is_update_due)
     if is_chunked and isinstance(strategy.model, DistributedDataParallel):
-        return MeanOfGradients(
-            strategy.model, parameters=parameters, is_update_due=is_update_due
-        )
+        return MeanOfGradients(strategy.model, parameters=parameters, is_update_due=is_update_due)
     return NoReduction()

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from quarry.errors import UserError
+from quarry.errors import SharedError, UserError
 
 Value = TypeVar("Value")
 
@@ -103,10 +103,10 @@ def first_does(action: Callable[[], Value]) -> Value:
         raise error
     if outcome[1] is not None:
         is_users, message = outcome[1]
-        raise UserError(message) if is_users else RuntimeError(f"In the first process: {message}")
+        raise SharedError(message) if is_users else RuntimeError(f"In the first process: {message}")
     value: Value = outcome[0]
     return value
 
 
 def _is_joined() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return bool(dist.is_available() and dist.is_initialized())

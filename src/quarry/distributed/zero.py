@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning.plugins.precision import DeepSpeedPrecision, Precision
-from pytorch_lightning.strategies import DeepSpeedStrategy
+from pytorch_lightning.strategies import DeepSpeedStrategy, Strategy
 from torch import nn
 
 BF16_WEIGHTS = "bf16-true"
@@ -18,15 +17,28 @@ BF16_AUTOCAST = "bf16-mixed"
 
 
 class ZeroPrecision(DeepSpeedPrecision):
-    """Lightning's precision plugin for DeepSpeed; autocast is left to us, and batches are ints."""
+    """Lightning's precision plugin for DeepSpeed; autocast is done here, and batches are ints.
+
+    Args:
+        precision: of the trainer.
+        device_type: where it computes, asked for at each pass.
+    """
+
+    def __init__(self, precision: Any, *, device_type: Callable[[], str]) -> None:
+        super().__init__(precision)
+        self._device_type = device_type
 
     def convert_input(self, data: Any) -> Any:
         return data
 
     def forward_context(self) -> AbstractContextManager[None]:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.autocast(
-            device, dtype=torch.bfloat16, enabled=self.precision == BF16_AUTOCAST
+        return cast(
+            AbstractContextManager[None],
+            torch.autocast(
+                self._device_type(),
+                dtype=torch.bfloat16,
+                enabled=self.precision == BF16_AUTOCAST,
+            ),
         )
 
 
@@ -110,7 +122,7 @@ class ZeroStrategy(DeepSpeedStrategy):
     @precision_plugin.setter
     def precision_plugin(self, plugin: Precision | None) -> None:
         if isinstance(plugin, DeepSpeedPrecision):
-            plugin = ZeroPrecision(plugin.precision)
+            plugin = ZeroPrecision(plugin.precision, device_type=lambda: self.root_device.type)
         self._precision_plugin = plugin
 
     @property
@@ -176,6 +188,15 @@ class ZeroStrategy(DeepSpeedStrategy):
             # a gradient that is no number skips the update, as it does in the other precisions
             self.config["bf16"] = {"enabled": True, "check_grad_overflow": True}
             self.config["data_types"] = {"grad_accum_dtype": "fp32"}
+
+
+def sharding_of(
+    strategy: Strategy,
+) -> Callable[[torch.dtype], AbstractContextManager[None]] | None:
+    """What weights are loaded in, given their dtype, where ZeRO 3 puts them into shards."""
+    if isinstance(strategy, ZeroStrategy) and strategy.stage == 3:
+        return strategy.loading_in_shards
+    return None
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -28,6 +28,7 @@ from quarry.models.bi_encoder import BiEncoder
 from quarry.models.fp8 import use_fp8
 from quarry.models.memory import Spread, available_memory, gib, memory_need
 from quarry.models.pooling.base import Pooling
+from quarry.models.remedies import CannotLoadError, remedies
 from quarry.models.saved import check_base
 
 logger = logging.getLogger(__name__)
@@ -42,8 +43,6 @@ DTYPES = {
 }
 ATTENTIONS = (AUTO, "grid")
 LINEARS = ("plain", "fp8")
-TINY = "tiny"
-"""The size that means the family's replica."""
 
 
 Sharding = Callable[[torch.dtype], AbstractContextManager[None]]
@@ -54,18 +53,6 @@ class Replica(Protocol):
     """A model folder that can be made on the spot."""
 
     def folder(self) -> Path: ...
-
-
-class CannotLoadError(UserError):
-    """A model that cannot be had here, or would not fit; found before anything is loaded.
-
-    Attributes:
-        remedies: what would run instead: overrides, such as "model.size=3B", and what they mean.
-    """
-
-    def __init__(self, message: str, *, remedies: Mapping[str, str]) -> None:
-        super().__init__(message)
-        self.remedies = dict(remedies)
 
 
 class BiEncoderFactory:
@@ -293,26 +280,22 @@ class BiEncoderFactory:
 
     def saved_as(self, folder: Path, *, dtype: str) -> BiEncoderFactory:
         """The same model as it was saved to `folder`, in another dtype."""
-        other = copy.copy(self)
-        other.path, other.dtype, other.linear, other.compile = str(folder), dtype, "plain", False
+        other = self.in_plain_products()
+        other.path, other.dtype = str(folder), dtype
         other.base_path, other.tokenizer_path = self.base_path, None
         return other
 
+    def in_plain_products(self) -> BiEncoderFactory:
+        """The same model, neither compiled nor in fp8."""
+        other = copy.copy(self)
+        other.linear, other.compile = "plain", False
+        return other
+
     def _remedies(self, share: float | None) -> dict[str, str]:
-        """What would run instead; `share` of the memory that is needed is there."""
-        remedies = {}
-        if self.hub_id is not None and share is None:
-            remedies["model.path=DIR"] = "with the files of that model in a folder"
-        if self.hub_id is not None and share is not None:
-            limit = _num_billions(self.size or "") * share
-            fitting = [size for size in self.hub_ids if _num_billions(size) <= limit]
-            if fitting:
-                largest = max(fitting, key=_num_billions)
-                remedies[f"model.size={largest}"] = "the largest of the family that fits"
-        if self.replica is not None and self.hub_id is not None:
-            remedies[f"model.size={TINY}"] = "a small random replica, to try the command"
-        return remedies
-
-
-def _num_billions(size: str) -> float:
-    return float(size.removesuffix("B") or "nan")
+        return remedies(
+            size=self.size,
+            hub_id=self.hub_id,
+            hub_ids=self.hub_ids,
+            has_replica=self.replica is not None,
+            share=share,
+        )

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from quarry.distributed import world
+
 
 @contextmanager
 def logs_to(path: Path) -> Iterator[None]:
@@ -28,7 +30,10 @@ def logs_to(path: Path) -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """Turns down messages that repeat in every run and that nobody can act on."""
+    """Turns down messages that repeat in every run and that nobody can act on, and in a run of
+    several processes all but the errors of those that are not the first."""
+    if not world.is_launched_first():
+        logging.getLogger().setLevel(logging.ERROR)
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not torch.cuda.is_available():

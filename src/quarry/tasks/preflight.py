@@ -7,8 +7,9 @@ import shlex
 from hydra.core.hydra_config import HydraConfig
 
 from quarry.errors import UserError
-from quarry.models.factory import BiEncoderFactory, CannotLoadError
+from quarry.models.factory import BiEncoderFactory
 from quarry.models.memory import Spread
+from quarry.models.remedies import CannotLoadError
 
 
 def preflight(

@@ -74,7 +74,7 @@ def save_from_checkpoint(config: DictConfig, run: RunDirectory, parts: ModelPart
     Raises:
         UserError: the checkpoint does not hold exactly what the run trains.
     """
-    model = parts.factory.build(is_trained=True)
+    model = parts.factory.in_plain_products().build(is_trained=True)
     state = read_trained(run.checkpoint)
     module = torch.nn.ModuleDict({"model": model})  # as its names are in a checkpoint
     check_checkpoint({"state_dict": state}, module)

@@ -19,9 +19,9 @@ from quarry.training.optim import offloaded_adamw
 
 def settle_dtype(config: DictConfig) -> None:
     """Loads weights as bfloat16 where ZeRO keeps them so, instead of as float32 first."""
-    if zero_stage(config) and config.trainer.precision == BF16_WEIGHTS:
-        if config.model.get("dtype") == "auto":
-            config.model.dtype = "bfloat16"
+    has_bf16_weights = zero_stage(config) > 0 and config.trainer.precision == BF16_WEIGHTS
+    if has_bf16_weights and config.model.get("dtype") == "auto":
+        config.model.dtype = "bfloat16"
 
 
 def build_optimizer(config: DictConfig) -> Callable[[list[dict[str, Any]]], Optimizer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from quarry.config.instantiate import build, build_named
 from quarry.config.validation import validate
 from quarry.data.datamodule import RetrievalDataModule, one_empty_batch
 from quarry.distributed import world
+from quarry.distributed.launch import agreed_with_first, ends_children
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars, plot_learning_curve
 from quarry.evaluation.report import result_line, terminal_table, write_report
@@ -58,6 +60,7 @@ def train(config: DictConfig) -> dict[str, float]:
     validate(config, primary="train")
     differences = settle_contract(config)
     settle_dtype(config)
+    share_run_directory(config)
     if not world.is_launched_first():
         return fit(config, RunDirectory.shared(config.paths.run_dir), checkpoint=None)
     preflight(build(config.model), is_trained=True, spread=planned_spread(config))
@@ -65,6 +68,15 @@ def train(config: DictConfig) -> dict[str, float]:
     with logs_to(run.log):
         record_start(config, run, contract_differences=differences)
         return fit(config, run, checkpoint=None)
+
+
+def share_run_directory(config: DictConfig) -> None:
+    """Under torchrun each process names a directory after its own time: all take the first's."""
+    own = config.paths.run_dir
+    config.paths.run_dir = agreed_with_first(own)
+    if config.paths.run_dir != own:
+        with contextlib.suppress(OSError):
+            Path(own).rmdir()
 
 
 def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> dict[str, float]:
@@ -93,7 +105,8 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
             loggers=loggers,
             accumulate_grad_batches=datamodule.num_batches_per_update,
         )
-        trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+        with ends_children(trainer.strategy):
+            trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
         if reports and reports[-1].retriever != "trained":  # the checkpoint was the last
             trainer.test(module, one_empty_batch(), verbose=False)
         if not saving.has_saved:

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from quarry.distributed import world
 from quarry.distributed.reduction import Reduction, reduction_of
-from quarry.distributed.zero import ZeroStrategy, is_sharded
+from quarry.distributed.zero import is_sharded, sharding_of
 from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
 from quarry.training.contrast import ContrastLoss
@@ -69,16 +69,17 @@ class RetrievalModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         strategy = self.trainer.strategy
-        shards_weights = isinstance(strategy, ZeroStrategy) and strategy.stage == 3
+        sharding = sharding_of(strategy)
         if hasattr(self, "model"):
-            if shards_weights and not is_sharded(self.model):
+            if sharding is not None and not is_sharded(self.model):
                 raise UserError(
                     "strategy=zero3: the model is whole already, on every process. Hand over "
                     "`build_model` and let the module call it, which loads weights into shards."
                 )
         else:
-            more = {"sharding": strategy.loading_in_shards} if shards_weights else {}
-            self.model = self._build_model(device=strategy.root_device, **more)
+            self.model = self._build_model(
+                device=strategy.root_device, **({} if sharding is None else {"sharding": sharding})
+            )
             # transformers hands out models in eval mode; Lightning keeps the mode it finds
             self.model.train(stage == "fit")
             self.model.prepare(num_texts=self._num_training_texts)
@@ -86,7 +87,7 @@ class RetrievalModule(pl.LightningModule):
             most = partial(world.largest, device=strategy.root_device)
             self._grad_cache = GradCache(
                 num_tokens_per_chunk=self._num_tokens_per_chunk,
-                num_chunks=most if shards_weights else None,
+                num_chunks=None if sharding is None else most,
             )
 
     def on_train_start(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,10 @@ def read_trained(checkpoint: Path) -> dict[str, Tensor]:
     if checkpoint.is_dir():
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-        shards: Mapping[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(
-            str(checkpoint), exclude_frozen_parameters=True
-        )
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it prints, and has bars
+            shards: Mapping[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(
+                str(checkpoint), exclude_frozen_parameters=True
+            )
         return {name: tensor.clone() for name, tensor in shards.items()}
     stored = torch.load(checkpoint, weights_only=True, map_location="cpu")
     state: dict[str, Tensor] = stored["state_dict"]

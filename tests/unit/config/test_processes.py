@@ -10,11 +10,11 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "config"))
-from configurations import composed, opened  # noqa: E402
+from configurations import composed, opened
 
-from quarry.config.processes import num_processes, zero_stage  # noqa: E402
-from quarry.config.validation import validate  # noqa: E402
-from quarry.errors import UserError  # noqa: E402
+from quarry.config.processes import num_processes, zero_stage
+from quarry.config.validation import validate
+from quarry.errors import UserError
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from quarry.errors import UserError
-from quarry.models.factory import BiEncoderFactory, CannotLoadError
+from quarry.models.factory import BiEncoderFactory
+from quarry.models.remedies import CannotLoadError
 from quarry.tasks.preflight import command_with, preflight
 
 

@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 
 from quarry.distributed import world
 from quarry.distributed.zero import ZeroStrategy
-from quarry.errors import UserError
+from quarry.errors import SharedError
 
 
-class TrainingDivergedError(UserError):
+class TrainingDivergedError(SharedError):
     """The loss or the gradient became NaN or infinite."""
 
 

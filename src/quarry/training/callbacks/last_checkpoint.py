@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from quarry.distributed import world
-from quarry.errors import Interrupted, UserError
+from quarry.errors import Interrupted, SharedError, UserError
 from quarry.runtime.files import put_in_place, remove
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,12 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.last_saved_step = trainer.global_step
+        paths = world.gathered(str(self.path))
+        if len(set(paths)) > 1:
+            raise SharedError(
+                f"The processes of this run have different run directories: {paths[0]} and others. "
+                "Name one for all: hydra.run.dir=DIR"
+            )
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._old_handlers[number] = signal.signal(number, self._note)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytorch_lightning as pl
 
 
-
 class ModelSaving(pl.Callback):
     """Calls `save` with the model when training ends, in all processes.
 
