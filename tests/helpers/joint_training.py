@@ -54,6 +54,7 @@ class Case:
     num_contrast_sets: int = 1
     has_masks: bool = False
     clip: float | None = None
+    dropout: float = 0.0
     num_updates: int = 2
 
     @property
@@ -98,7 +99,7 @@ def build(*, case: Case, device: torch.device | None = None, sharding: Any = Non
         _use_wide_norms(backbone)
     if not case.is_lora:
         return BiEncoder(backbone=backbone, pooling=Mean())
-    adapter = LoRA(r=4, alpha=8, dropout=0.0, target_modules=["q_proj", "v_proj", "up_proj"])
+    adapter = LoRA(r=4, alpha=8, dropout=case.dropout, target_modules=["q_proj", "v_proj", "up_proj"])
     model = BiEncoder(backbone=adapter(backbone), pooling=LastToken()).to(dtype)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # zero at first, and so would be the gradient of lora_A
@@ -164,14 +165,18 @@ def gradient_of(parameter: nn.Parameter, strategy: Any) -> Tensor:
     return gradient.detach().clone()
 
 
+def datamodule_of(case: Case) -> RetrievalDataModule:
+    """The training data of a case."""
+    return RetrievalDataModule(
+        examples=examples(), tokenizer=TOKENIZER, num_hard_negatives=1,
+        num_queries_per_update=NUM_CONTRAST * case.num_contrast_sets,
+        num_contrast_queries=NUM_CONTRAST, num_workers=0, seed=3,
+    )  # fmt: skip
+
+
 def train(case: Case, *, num_processes: int) -> dict[str, Any]:
     """Runs a case in this process, or as one of several, and returns what can be compared."""
-    num_queries = NUM_CONTRAST * case.num_contrast_sets
-    datamodule = RetrievalDataModule(
-        examples=examples(), tokenizer=TOKENIZER, num_hard_negatives=1,
-        num_queries_per_update=num_queries, num_contrast_queries=NUM_CONTRAST, num_workers=0,
-        seed=3,
-    )  # fmt: skip
+    datamodule = datamodule_of(case)
     loss = InfoNCE(
         temperature=0.02, masks_same_passage=case.has_masks, masks_same_query=case.has_masks
     )

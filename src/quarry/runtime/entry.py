@@ -18,6 +18,9 @@ from quarry.errors import Interrupted, SharedError, UserError
 NULL_GROUP = "Config group override must be a string or a list"
 """How Hydra 1.3 begins its bare ValueError on `group=null`."""
 
+OURS = "QUARRY_SET_HYDRA_FULL_ERROR"
+"""Tells processes that this one starts that it was not the user who set HYDRA_FULL_ERROR."""
+
 
 @contextmanager
 def shows_user_errors() -> Iterator[None]:
@@ -25,11 +28,11 @@ def shows_user_errors() -> Iterator[None]:
 
     Any other exception is ours to mend and keeps its traceback, as all do with HYDRA_FULL_ERROR=1.
     """
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    if os.environ.get("HYDRA_FULL_ERROR") == "1" and OURS not in os.environ:
         yield
         return
     # Hydra's own reporting would cut tracebacks and call exit itself
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ["HYDRA_FULL_ERROR"] = os.environ[OURS] = "1"
     # DeepSpeed's launcher adds what the environment says as well
     sys.argv[1:] = [arg for arg in sys.argv[1:] if not re.match(r"--local[_-]rank=", arg)]
     try:

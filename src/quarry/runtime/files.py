@@ -37,8 +37,9 @@ def put_in_place(new: Path, path: Path) -> None:
         return
     target = path.with_name(f"{path.name}.{new.name.strip('.').removesuffix('.tmp')}")
     old = path.resolve() if path.exists() else None
-    if target != old:
-        shutil.rmtree(target, ignore_errors=True)  # left by a process that was killed right here
+    if target == old:  # which is needed until the link is replaced
+        target = target.with_name(f"{target.name}+")
+    shutil.rmtree(target, ignore_errors=True)  # left by a process that was killed right here
     new.rename(target)
     link = path.with_name(f".{path.name}.link")
     link.unlink(missing_ok=True)

@@ -43,6 +43,7 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*torch.distributed.* is deprecated.*")
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated.*")
     warnings.filterwarnings("ignore", message=".*saving the DeepSpeed Stage 3 checkpoint.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     for name in (

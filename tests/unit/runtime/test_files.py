@@ -88,6 +88,14 @@ def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
         assert sorted(p.name for p in tmp_path.iterdir()) == ["last", f"last.{step}"]
 
 
+def test_the_same_name_again(tmp_path: Path) -> None:
+    last = tmp_path / "last"
+    for text in ("one", "two", "three"):
+        put_in_place(folder_with(tmp_path / ".step-1.tmp", text), last)
+        assert (last / "shard").read_text() == text
+        assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_copied_folder_is_replaced_too(tmp_path: Path) -> None:
     last = folder_with(tmp_path / "last", "a copy, no link")
     put_in_place(folder_with(tmp_path / ".step-2.tmp", "new"), last)
