@@ -99,7 +99,9 @@ def build(*, case: Case, device: torch.device | None = None, sharding: Any = Non
         _use_wide_norms(backbone)
     if not case.is_lora:
         return BiEncoder(backbone=backbone, pooling=Mean())
-    adapter = LoRA(r=4, alpha=8, dropout=case.dropout, target_modules=["q_proj", "v_proj", "up_proj"])
+    adapter = LoRA(
+        r=4, alpha=8, dropout=case.dropout, target_modules=["q_proj", "v_proj", "up_proj"]
+    )
     model = BiEncoder(backbone=adapter(backbone), pooling=LastToken()).to(dtype)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # zero at first, and so would be the gradient of lora_A
