@@ -1,4 +1,4 @@
-"""`python train.py trainer.devices=2`: the losses of one process, one run directory, kill and go on."""
+"""`python train.py trainer.devices=2`: losses of one process, one run directory, kill and go on."""
 
 from __future__ import annotations
 
