@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
@@ -19,6 +18,7 @@ from helpers.training import quiet_trainer
 from quarry.data.datamodule import RetrievalDataModule
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
+from quarry.distributed.data_parallel import data_parallel_strategy
 from quarry.distributed.zero import ZeroStrategy
 from quarry.losses.info_nce import InfoNCE
 from quarry.models.adapters.lora import LoRA
@@ -122,7 +122,7 @@ def strategy_of(name: str) -> Any:
     if name == "auto":
         return "auto"
     if name == "ddp":
-        return DDPStrategy(process_group_backend="gloo", broadcast_buffers=False)
+        return data_parallel_strategy(timeout_s=120)
     # a bucket smaller than the model, so that there are several
     return ZeroStrategy(
         stage=int(name[-1]), reduce_bucket_size=4000, allgather_bucket_size=4000,

@@ -292,10 +292,7 @@ class BiEncoderFactory:
         return other
 
     def _remedies(self, share: float | None) -> dict[str, str]:
+        has_replica, ids = self.replica is not None, self.hub_ids
         return remedies(
-            size=self.size,
-            hub_id=self.hub_id,
-            hub_ids=self.hub_ids,
-            has_replica=self.replica is not None,
-            share=share,
+            size=self.size, hub_id=self.hub_id, hub_ids=ids, has_replica=has_replica, share=share
         )

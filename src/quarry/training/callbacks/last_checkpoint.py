@@ -47,6 +47,7 @@ class LastCheckpoint(Checkpoint):
                 f"The processes of this run have different run directories: {paths[0]} and others. "
                 "Name one for all: hydra.run.dir=DIR"
             )
+        world.first_does(self._remove_unfinished)
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._old_handlers[number] = signal.signal(number, self._note)
@@ -104,6 +105,11 @@ class LastCheckpoint(Checkpoint):
             if world.rank() == 0:
                 remove(partial)
         self.last_saved_step = step
+
+    def _remove_unfinished(self) -> None:
+        """What a process that was killed while it saved has left."""
+        for partial in self.path.parent.glob(".step-*.tmp"):
+            remove(partial)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
