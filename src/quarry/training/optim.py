@@ -23,12 +23,16 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def offloaded_adamw(groups: list[dict[str, Any]], **settings: Any) -> Optimizer:
+def offloaded_adamw(
+    groups: list[dict[str, Any]], *, fused: bool | None = None, **settings: Any
+) -> Optimizer:
     """AdamW for states in the host's memory: DeepSpeed's, compiled at its first use.
 
     Args:
         groups: as for `torch.optim.AdamW`, and so are the `settings`.
+        fused: of `torch.optim.AdamW`; this one is, always.
     """
+    del fused
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
     optimizer: Optimizer = DeepSpeedCPUAdam(groups, adamw_mode=True, **settings)
