@@ -13,6 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "quarry"
 
 LEVELS = [
     {"types", "errors"},
+    {"distributed"},
     {"runtime"},
     {"data", "models", "losses", "metrics"},
     {"retrieval"},

@@ -5,6 +5,10 @@ class UserError(ValueError):
     """A wrong value, file or line. The message names what, where, the rule and the remedy."""
 
 
+class SharedError(UserError):
+    """One that all processes of a run raise at the same time: the first one shows it."""
+
+
 class MissingPathError(UserError, FileNotFoundError):
     """A file or folder that was named and is not there."""
 

@@ -12,6 +12,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from quarry.config.processes import device_violations, num_processes, strategy_violations
 from quarry.errors import UserError
 from quarry.models.factory import DTYPES
 from quarry.retrieval.store.shelf import DTYPES as STORE_DTYPES
@@ -29,6 +30,8 @@ PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
     types.NoneType: (types.NoneType,),
 }
 """Types that a value in YAML can be told to have -> what it may be."""
+
+NO_BENCHMARK = "quarry.evaluation.benchmark.no_benchmark"
 
 _RESOLVING = "ValueError raised while resolving interpolation: "
 """What OmegaConf puts before the message of a resolver of ours."""
@@ -197,11 +200,12 @@ def _type_name(hint: Any) -> str:
 
 
 def _rules(config: DictConfig) -> Iterator[str]:
-    trainer = config.trainer
-    if trainer.devices not in (1, "1") or trainer.get("num_nodes", 1) != 1:
+    yield from device_violations(config)
+    yield from strategy_violations(config)
+    if num_processes(config) > 1 and config.benchmark.get("_target_") != NO_BENCHMARK:
         yield (
-            f"trainer.devices={trainer.devices}: this version runs in one process on one device; "
-            "set trainer.devices=1"
+            f"trainer.devices={config.trainer.devices}: evaluation runs in one process; set "
+            "benchmark=none and evaluate the run afterwards, or trainer.devices=1"
         )
     if config.run is not None:
         yield f"run={config.run} has no effect here: did you mean task=resume?"
@@ -234,6 +238,12 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
     num_update = data.num_queries_per_update
     if num_update < 1 or (contrast is not None and contrast < 1):
         yield "data.num_queries_per_update and loss.num_contrast_queries must be at least 1"
+    elif (contrast or num_update) < num_processes(config):
+        yield (
+            f"{num_processes(config)} processes share a contrast set, and it has "
+            f"{contrast or num_update} queries: each needs one at least. Raise "
+            "data.num_queries_per_update (and loss.num_contrast_queries), or lower trainer.devices"
+        )
     elif num_update % (contrast or num_update):
         yield (
             f"data.num_queries_per_update={num_update} is not a multiple of "

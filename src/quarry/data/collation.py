@@ -10,16 +10,33 @@ import torch
 from quarry.data.packing import pack
 from quarry.data.prompts import joined_text
 from quarry.data.tokenization import TextTokenizer
-from quarry.types import Document, Query, RetrievalBatch, TextHashes, TrainExample
+from quarry.distributed.balance import balanced_shares
+from quarry.types import Document, Query, RetrievalBatch, Role, TextHashes, TrainExample
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text, about; code has some fewer. It tells how long a text may be before it is cut."""
 
 
 class RetrievalCollator:
-    """Tokenises examples (one positive each, all with as many hard negatives) and packs them."""
+    """Tokenises examples (one positive each, all with as many hard negatives) and packs them.
 
-    def __init__(self, tokenizer: TextTokenizer) -> None:
+    In a run of several processes each gets the whole contrast set and keeps its own share of the
+    queries, with their passages. The shares are balanced by what the texts look like before they
+    are tokenised, so that a process tokenises no more than its own: characters, as far as the
+    prompt's lengths let them through. They depend on the examples and the number of processes.
+
+    Args:
+        tokenizer: dresses and tokenises queries and passages.
+        rank, num_shares: of the processes; each query goes to one of them.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, *, rank: int = 0, num_shares: int = 1) -> None:
         self.tokenizer = tokenizer
+        self.rank = rank
+        self.num_shares = num_shares
 
     def __call__(self, examples: Sequence[TrainExample]) -> RetrievalBatch:
+        examples = self._own(examples)
         group_size = 1 + len(examples[0].hard_negatives)
         passages = [p for e in examples for p in (e.positives[0], *e.hard_negatives)]
         assert len(passages) == group_size * len(examples), "every example has one group size"
@@ -30,6 +47,24 @@ class RetrievalCollator:
             positive_index=torch.arange(len(examples)) * group_size,
             hashes=_hashes([example.query for example in examples], passages),
         )
+
+    def _own(self, examples: Sequence[TrainExample]) -> Sequence[TrainExample]:
+        if self.num_shares == 1:
+            return examples
+        costs = [self._cost(example) for example in examples]
+        shares = balanced_shares(costs, num_shares=self.num_shares)
+        return [examples[index] for index in shares[self.rank]]
+
+    def _cost(self, example: TrainExample) -> int:
+        """Characters that are likely to be read, plus one for each text."""
+        passages = (example.positives[0], *example.hard_negatives)
+        return self._length(example.query, "query") + sum(
+            self._length(passage, "document") for passage in passages
+        )
+
+    def _length(self, item: Query | Document, role: Role) -> int:
+        most = CHARACTERS_PER_TOKEN * self.tokenizer.prompt.max_length(role)
+        return min(len(joined_text(item)), most) + 1
 
 
 def text_hash(item: Query | Document) -> int:

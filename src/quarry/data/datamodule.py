@@ -12,6 +12,7 @@ from quarry.data.collation import RetrievalCollator
 from quarry.data.sampler import ResumableLoader, TrainBatchSampler
 from quarry.data.tokenization import TextTokenizer
 from quarry.data.train_dataset import TrainDataset
+from quarry.distributed import world
 from quarry.types import RetrievalBatch, TrainExample
 
 
@@ -22,7 +23,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         examples: the training set.
         tokenizer: dresses and tokenises queries and passages.
         num_hard_negatives: hard negatives a query.
-        num_queries_per_update: queries that one optimiser step sees.
+        num_queries_per_update: queries that one optimiser step sees, in all processes together.
         num_contrast_queries: queries in a batch, compared with one another; divides the former.
         num_workers: processes that tokenise ahead; 0: in the training process.
         seed: of the order and of the choice of passages.
@@ -50,7 +51,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             num_batches_per_update=self.num_batches_per_update,
             seed=seed,
         )
-        self.collator = RetrievalCollator(tokenizer)
+        self.tokenizer = tokenizer
         self.num_workers = num_workers
 
     def num_training_steps(self, *, max_epochs: int | None, max_steps: int) -> int:
@@ -69,7 +70,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         return ResumableLoader(
             dataset=self.dataset,
             batch_sampler=self.sampler,
-            collate_fn=self.collator,
+            collate_fn=RetrievalCollator(
+                self.tokenizer, rank=world.rank(), num_shares=world.size()
+            ),
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context="spawn" if self.num_workers else None,

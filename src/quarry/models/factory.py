@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -25,8 +26,9 @@ from quarry.models.backbones.huggingface import (
 from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.fp8 import use_fp8
-from quarry.models.memory import available_memory, gib, memory_need
+from quarry.models.memory import Spread, available_memory, gib, memory_need
 from quarry.models.pooling.base import Pooling
+from quarry.models.remedies import CannotLoadError, remedies
 from quarry.models.saved import check_base
 
 logger = logging.getLogger(__name__)
@@ -41,26 +43,16 @@ DTYPES = {
 }
 ATTENTIONS = (AUTO, "grid")
 LINEARS = ("plain", "fp8")
-TINY = "tiny"
-"""The size that means the family's replica."""
+
+
+Sharding = Callable[[torch.dtype], AbstractContextManager[None]]
+"""The dtype of weights -> a context in which they are loaded in shards, one a process."""
 
 
 class Replica(Protocol):
     """A model folder that can be made on the spot."""
 
     def folder(self) -> Path: ...
-
-
-class CannotLoadError(UserError):
-    """A model that cannot be had here, or would not fit; found before anything is loaded.
-
-    Attributes:
-        remedies: what would run instead: overrides, such as "model.size=3B", and what they mean.
-    """
-
-    def __init__(self, message: str, *, remedies: Mapping[str, str]) -> None:
-        super().__init__(message)
-        self.remedies = dict(remedies)
 
 
 class BiEncoderFactory:
@@ -167,12 +159,15 @@ class BiEncoderFactory:
         is_half = torch.cuda.is_available() and not trains_trunk
         return torch.bfloat16 if is_half else torch.float32
 
-    def check(self, *, is_trained: bool, on_cpu: bool = False) -> None:
+    def check(
+        self, *, is_trained: bool, on_cpu: bool = False, spread: Spread | None = None
+    ) -> None:
         """Refuses, before anything is loaded, what cannot be had here or would not fit.
 
         Args:
             is_trained: as in `build`.
             on_cpu: the model stays on the CPU, even if there is a GPU.
+            spread: over several processes; None: each has the whole.
 
         Raises:
             CannotLoadError: the hub cannot be reached, or the memory is too small.
@@ -188,7 +183,7 @@ class BiEncoderFactory:
             raise CannotLoadError(str(error), remedies=self._remedies(None)) from error
         trains_trunk = is_trained and self.adapter.trains_trunk
         dtype = self.torch_dtype(is_trained=is_trained)
-        need = memory_need(config, dtype=dtype, trains_trunk=trains_trunk)
+        need = memory_need(config, dtype=dtype, trains_trunk=trains_trunk, spread=spread)
         available, place = available_memory(on_cpu=on_cpu)
         if need.num_bytes > available:
             what = "weights, gradients and optimiser" if trains_trunk else "the weights alone"
@@ -209,7 +204,13 @@ class BiEncoderFactory:
             source = self.base_source()
         return load_tokenizer(source, revision=self.revision)
 
-    def build(self, *, is_trained: bool = True, device: torch.device | None = None) -> BiEncoder:
+    def build(
+        self,
+        *,
+        is_trained: bool = True,
+        device: torch.device | None = None,
+        sharding: Sharding | None = None,
+    ) -> BiEncoder:
         """Loads the weights and puts the parts together.
 
         A path that is a peft adapter is loaded onto its base and is what is trained further;
@@ -218,13 +219,19 @@ class BiEncoderFactory:
         Args:
             is_trained: False: for evaluation alone; no adapter is added and nothing is trainable.
             device: where the model is to be; null: left on the CPU.
+            sharding: under ZeRO 3, what weights are loaded in; called with their dtype.
         """
-        backbone = self._load(is_trained=is_trained)
+        dtype = self.torch_dtype(is_trained=is_trained)
+        with nullcontext() if sharding is None else sharding(dtype):
+            backbone = self._load(is_trained=is_trained)
         if not is_trained:
             backbone.requires_grad_(False)
         if device is not None:
             backbone.to(device)
-        backbone = self._made_fast(backbone, is_trained=is_trained)
+        if sharding is None:
+            backbone = self._made_fast(backbone, is_trained=is_trained)
+        elif backbone is not base_model(backbone):
+            logger.info("LoRA: peft's own path, since the weights lie in shards")
         if is_trained and self.has_gradient_checkpointing:
             text_model(backbone).gradient_checkpointing_enable({"use_reentrant": False})
         return BiEncoder(
@@ -233,7 +240,7 @@ class BiEncoderFactory:
             is_causal=self.is_causal,
             is_normalized=self.is_normalized,
             allows_kernel=self.attention == AUTO,
-            compiles=None if self.compile == AUTO else bool(self.compile),
+            compiles=None if self.compile == AUTO and sharding is None else self.compile is True,
         )
 
     def _load(self, *, is_trained: bool) -> PreTrainedModel:
@@ -273,26 +280,19 @@ class BiEncoderFactory:
 
     def saved_as(self, folder: Path, *, dtype: str) -> BiEncoderFactory:
         """The same model as it was saved to `folder`, in another dtype."""
-        other = copy.copy(self)
-        other.path, other.dtype, other.linear, other.compile = str(folder), dtype, "plain", False
+        other = self.in_plain_products()
+        other.path, other.dtype = str(folder), dtype
         other.base_path, other.tokenizer_path = self.base_path, None
         return other
 
+    def in_plain_products(self) -> BiEncoderFactory:
+        """The same model, neither compiled nor in fp8."""
+        other = copy.copy(self)
+        other.linear, other.compile = "plain", False
+        return other
+
     def _remedies(self, share: float | None) -> dict[str, str]:
-        """What would run instead; `share` of the memory that is needed is there."""
-        remedies = {}
-        if self.hub_id is not None and share is None:
-            remedies["model.path=DIR"] = "with the files of that model in a folder"
-        if self.hub_id is not None and share is not None:
-            limit = _num_billions(self.size or "") * share
-            fitting = [size for size in self.hub_ids if _num_billions(size) <= limit]
-            if fitting:
-                largest = max(fitting, key=_num_billions)
-                remedies[f"model.size={largest}"] = "the largest of the family that fits"
-        if self.replica is not None and self.hub_id is not None:
-            remedies[f"model.size={TINY}"] = "a small random replica, to try the command"
-        return remedies
-
-
-def _num_billions(size: str) -> float:
-    return float(size.removesuffix("B") or "nan")
+        has_replica, ids = self.replica is not None, self.hub_ids
+        return remedies(
+            size=self.size, hub_id=self.hub_id, hub_ids=ids, has_replica=has_replica, share=share
+        )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from quarry.errors import UserError
@@ -32,12 +33,14 @@ def save_model(
     model: BiEncoder,
     tokenizer: PreTrainedTokenizerBase,
     contract: Mapping[str, Any],
+    state: Mapping[str, Tensor] | None = None,
     add_golden: Callable[[Path], None] | None = None,
 ) -> None:
     """Writes weights (an adapter where there is one), tokenizer and contract, in place of an older
     folder only once everything is on disk.
 
     Args:
+        state: the backbone's weights, where the model's own are not whole.
         add_golden: called with the finished folder before it takes its place: what it computes
             there comes from the weights as they were saved.
     """
@@ -45,7 +48,8 @@ def save_model(
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     scratch.chmod(0o755)
     try:
-        model.backbone.save_pretrained(scratch, safe_serialization=True)
+        more = {} if state is None else {"state_dict": dict(state)}
+        model.backbone.save_pretrained(scratch, safe_serialization=True, **more)
         tokenizer.save_pretrained(scratch)
         write_json(scratch / CONTRACT_FILE, contract)
         if add_golden is not None:

@@ -70,7 +70,9 @@ def golden_embeddings(model: BiEncoder, tokenizer: TextTokenizer) -> Tensor:
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with (
+            torch.no_grad()
+        ):  # weights that ZeRO 3 gathers in inference mode could not be trained on
             rows = [model(pack([text]).to(device)) for text in _tokenized(tokenizer)]
     finally:
         model.train(was_training)

@@ -12,10 +12,14 @@ from typing import NoReturn
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from quarry.errors import Interrupted, UserError
+from quarry.distributed import world
+from quarry.errors import Interrupted, SharedError, UserError
 
 NULL_GROUP = "Config group override must be a string or a list"
 """How Hydra 1.3 begins its bare ValueError on `group=null`."""
+
+OURS = "QUARRY_SET_HYDRA_FULL_ERROR"
+"""Tells processes that this one starts that it was not the user who set HYDRA_FULL_ERROR."""
 
 
 @contextmanager
@@ -24,17 +28,23 @@ def shows_user_errors() -> Iterator[None]:
 
     Any other exception is ours to mend and keeps its traceback, as all do with HYDRA_FULL_ERROR=1.
     """
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    if os.environ.get("HYDRA_FULL_ERROR") == "1" and OURS not in os.environ:
         yield
         return
     # Hydra's own reporting would cut tracebacks and call exit itself
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ["HYDRA_FULL_ERROR"] = os.environ[OURS] = "1"
+    # DeepSpeed's launcher adds what the environment says as well
+    sys.argv[1:] = [arg for arg in sys.argv[1:] if not re.match(r"--local[_-]rank=", arg)]
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
-    except Interrupted as interruption:
-        sys.stderr.write(f"\nInterrupted: {interruption}\n")
+    except (Interrupted, SharedError) as error:
+        if not world.is_launched_first():
+            sys.exit(0)  # the first process says it, and its exit code is that of the run
+        if isinstance(error, SharedError):
+            _end(str(error))
+        sys.stderr.write(f"\nInterrupted: {error}\n")
         sys.exit(130)
     except InstantiationException:
         raise  # a class of ours failed to import or to take its arguments

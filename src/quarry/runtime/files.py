@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,42 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Makes the complete file or folder `new`, which lies beside `path`, what `path` is.
+
+    A folder cannot replace another in one step: `path` is then a link, and the link is replaced.
+    Whenever this is killed, `path` is the old one or the new one, whole.
+    """
+    if not new.is_dir():
+        new.replace(path)
+        return
+    target = path.with_name(f"{path.name}.{new.name.strip('.').removesuffix('.tmp')}")
+    old = path.resolve() if path.exists() else None
+    if target == old:  # which is needed until the link is replaced
+        target = target.with_name(f"{target.name}+")
+    shutil.rmtree(target, ignore_errors=True)  # left by a process that was killed right here
+    new.rename(target)
+    link = path.with_name(f".{path.name}.link")
+    link.unlink(missing_ok=True)
+    link.symlink_to(target.name)
+    if path.is_dir() and not path.is_symlink():  # a copy of a run directory has no links
+        old = path.rename(path.with_name(f".{path.name}.old"))
+    link.replace(path)
+    for other in path.parent.glob(f"{path.name}.*"):
+        if other != target:
+            shutil.rmtree(other, ignore_errors=True)
+    if old is not None and old != target:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Takes a file or a folder away, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from quarry.distributed import world
+
 
 @contextmanager
 def logs_to(path: Path) -> Iterator[None]:
@@ -28,7 +30,10 @@ def logs_to(path: Path) -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """Turns down messages that repeat in every run and that nobody can act on."""
+    """Turns down messages that repeat in every run and that nobody can act on, and in a run of
+    several processes all but the errors of those that are not the first."""
+    if not world.is_launched_first():
+        logging.getLogger().setLevel(logging.ERROR)
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not torch.cuda.is_available():
@@ -37,6 +42,9 @@ def quiet_libraries() -> None:
     # a warning about a dependency is for its authors; ours are logged, not warned
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*torch.distributed.* is deprecated.*")
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated.*")
+    warnings.filterwarnings("ignore", message=".*saving the DeepSpeed Stage 3 checkpoint.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     for name in (
         "pytorch_lightning",
@@ -46,6 +54,7 @@ def quiet_libraries() -> None:
         "huggingface_hub",
         "datasets",
         "DeepSpeed",
+        "compilers",  # what DeepSpeed's import tries out
         "matplotlib",
         "bm25s",
         "sentence_transformers",

@@ -33,6 +33,11 @@ class RunDirectory:
         return run
 
     @classmethod
+    def shared(cls, path: str | Path) -> RunDirectory:
+        """The directory that another process of this run has made, or is about to."""
+        return cls(Path(path).absolute())
+
+    @classmethod
     def open(cls, path: str | Path | None) -> RunDirectory:
         """The directory of an earlier run.
 
@@ -63,7 +68,7 @@ class RunDirectory:
 
     @property
     def checkpoint(self) -> Path:
-        """The whole training state, for resuming."""
+        """The whole training state, for resuming: a file, or under ZeRO a folder of shards."""
         return self.path / "checkpoints" / "last.ckpt"
 
     @property

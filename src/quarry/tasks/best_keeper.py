@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from quarry.config.instantiate import build_named
+from quarry.distributed import world
 from quarry.evaluation.report import write_report
 from quarry.runtime.files import write_json
 from quarry.runtime.run_directory import RunDirectory
@@ -47,8 +48,9 @@ class BestKeeper:
             model=self.module.model,
             tokenizer=self.parts.tokenizer,
         )
-        write_json(folder.with_suffix(".json"), facts)
-        write_report([replace(report, retriever=BEST)], self.run.path, merge=True)
+        if world.is_launched_first():
+            write_json(folder.with_suffix(".json"), facts)
+            write_report([replace(report, retriever=BEST)], self.run.path, merge=True)
 
 
 def build_callbacks(

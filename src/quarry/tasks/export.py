@@ -12,6 +12,7 @@ from quarry.retrieval.export.folder import export_sentence_transformers, pooling
 from quarry.retrieval.export.loading import Export
 from quarry.retrieval.golden import golden_token_ids
 from quarry.runtime.logging import quiet_libraries
+from quarry.tasks.consolidation import consolidate_if_unfinished
 from quarry.tasks.golden_table import golden_table
 from quarry.tasks.output import show
 from quarry.tasks.overrides import refuse_other_overrides
@@ -36,6 +37,7 @@ def export(
     )
     if dtype not in DTYPES:
         raise UserError(f"task.dtype={dtype} is not one of {', '.join(DTYPES)}.")
+    consolidate_if_unfinished(config.run)
     stored = open_stored_model(config.run, base_path=base_path)
     target = Path(folder).expanduser().absolute() if folder is not None else stored.export
     if target.exists():

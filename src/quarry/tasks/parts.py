@@ -23,6 +23,7 @@ from quarry.config.contract import (
 )
 from quarry.config.instantiate import build, build_named
 from quarry.data.tokenization import TextTokenizer
+from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.evaluation.evaluator import Evaluator
 from quarry.models.factory import BiEncoderFactory
@@ -158,11 +159,12 @@ def build_trainer(
 
 @contextmanager
 def built_loggers(config: DictConfig, *, hyperparameters: dict[str, Any]) -> Iterator[list[Logger]]:
-    """The configured loggers, told the configuration; closed whatever happens.
+    """The configured loggers, told the configuration; closed whatever happens. Only the first
+    process has any.
 
     A W&B run that is not finished would swallow the next job of a sweep.
     """
-    loggers: list[Logger] = build_named(config.logger)
+    loggers: list[Logger] = build_named(config.logger) if world.is_launched_first() else []
     status = "failed"
     try:
         for pl_logger in loggers:

@@ -7,13 +7,21 @@ import shlex
 from hydra.core.hydra_config import HydraConfig
 
 from quarry.errors import UserError
-from quarry.models.factory import BiEncoderFactory, CannotLoadError
+from quarry.models.factory import BiEncoderFactory
+from quarry.models.memory import Spread
+from quarry.models.remedies import CannotLoadError
 
 
-def preflight(factory: BiEncoderFactory, *, is_trained: bool, on_cpu: bool = False) -> None:
+def preflight(
+    factory: BiEncoderFactory,
+    *,
+    is_trained: bool,
+    on_cpu: bool = False,
+    spread: Spread | None = None,
+) -> None:
     """Refuses a model that cannot be loaded, with the commands that could be run instead."""
     try:
-        factory.check(is_trained=is_trained, on_cpu=on_cpu)
+        factory.check(is_trained=is_trained, on_cpu=on_cpu, spread=spread)
     except CannotLoadError as error:
         commands = "".join(
             f"\n  {command_with(override)}   # {meaning}"

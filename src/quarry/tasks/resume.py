@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.contract import explicit_keys
-from quarry.errors import MissingPathError
+from quarry.config.processes import device_violations, num_processes, zero_stage
+from quarry.distributed import world
+from quarry.errors import MissingPathError, UserError
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.overrides import refuse_other_overrides
@@ -36,6 +40,34 @@ def resume(config: DictConfig) -> dict[str, float]:
     stored.paths.run_dir = str(run.path)
     if any(key == "logger" or key.startswith("logger.") for key in explicit_keys()):
         stored.logger = config.logger
+    check_processes(stored, run.checkpoint)
+    if not world.is_launched_first():
+        return fit(stored, run, checkpoint=run.checkpoint)
     with logs_to(run.log):
         record_resume(run)
         return fit(stored, run, checkpoint=run.checkpoint)
+
+
+def check_processes(config: DictConfig, checkpoint: Path) -> None:
+    """Refuses to go on with other processes, or another strategy, than a run was started with.
+
+    Raises:
+        UserError: the devices are not there, or a checkpoint is not what the strategy writes.
+    """
+    violations = list(device_violations(config))
+    stage = zero_stage(config)
+    if checkpoint.is_dir() != (stage > 0):
+        kind = "a folder of ZeRO's shards" if checkpoint.is_dir() else "one file"
+        violations.append(
+            f"{checkpoint} is {kind}, which trainer.strategy of this run does not write: it was "
+            "changed since. Set it back, or start a new run"
+        )
+    num_shards = len(list(checkpoint.glob("checkpoint/*_optim_states.pt")))
+    if stage and checkpoint.is_dir() and num_shards != num_processes(config):
+        violations.append(
+            f"{checkpoint} has the shards of {num_shards} processes, and this run has "
+            f"{num_processes(config)}: resume with trainer.devices as it was"
+        )
+    if violations:
+        lines = "\n".join(f"- {line}" for line in violations)
+        raise UserError(f"This run cannot go on here:\n{lines}")

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import save_file
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from quarry.config.contract import contract_of
 from quarry.data.tokenization import TextTokenizer
+from quarry.distributed import world
+from quarry.models.adapters.lora import check_adapter_file
+from quarry.models.backbones.text_model import base_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.factory import BiEncoderFactory
 from quarry.models.memory import memory_need
 from quarry.models.saved import GOLDEN_FILE, describe_base, save_model
 from quarry.retrieval.golden import golden_embeddings, golden_texts, golden_token_ids
+from quarry.runtime.run_directory import RunDirectory
+from quarry.tasks.parts import ModelParts
+from quarry.training.trained_state import (
+    check_checkpoint,
+    is_spread,
+    read_trained,
+    whole_state,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +46,60 @@ def save_trained_model(
     model: BiEncoder,
     tokenizer: TextTokenizer,
 ) -> None:
-    """Writes the model folder that `eval.py model.path=RUN` and `task=verify` read."""
+    """Writes the model folder that `eval.py model.path=RUN` and `task=verify` read.
+
+    All processes take part, since each may hold a part of the model; the first one writes.
+    """
+    has_adapter = model.backbone is not base_model(model.backbone)
+    state = None
+    if is_spread(model):
+        state = whole_state(model.backbone, is_trained_only=has_adapter)
+    embeddings = golden_embeddings(model, tokenizer)
+    saving = partial(
+        _save,
+        config,
+        folder,
+        factory=factory,
+        model=model,
+        tokenizer=tokenizer,
+        state=state,
+        embeddings=embeddings,
+    )
+    world.first_does(saving)
+
+
+def save_from_checkpoint(config: DictConfig, run: RunDirectory, parts: ModelParts) -> None:
+    """Writes the model folder of a run from its checkpoint, on one CPU and in one process.
+
+    Raises:
+        UserError: the checkpoint does not hold exactly what the run trains.
+    """
+    model = parts.factory.in_plain_products().build(is_trained=True)
+    state = read_trained(run.checkpoint)
+    module = torch.nn.ModuleDict({"model": model})  # as its names are in a checkpoint
+    check_checkpoint({"state_dict": state}, module)
+    module.load_state_dict(state, strict=False)
+    _save(
+        config,
+        run.model,
+        factory=parts.factory,
+        model=model,
+        tokenizer=parts.tokenizer,
+        state=None,
+        embeddings=golden_embeddings(model, parts.tokenizer),
+    )
+
+
+def _save(
+    config: DictConfig,
+    folder: Path,
+    *,
+    factory: BiEncoderFactory,
+    model: BiEncoder,
+    tokenizer: TextTokenizer,
+    state: Mapping[str, Tensor] | None,
+    embeddings: Tensor,
+) -> None:
     base = factory.base_source()
     contract = contract_of(
         config,
@@ -48,34 +115,29 @@ def save_trained_model(
     }
 
     def add_golden(scratch: Path) -> None:
-        _write_golden(scratch, factory=factory, dtype=dtype, model=model, tokenizer=tokenizer)
+        check_adapter_file(scratch, model.backbone, state=state)
+        saved = factory.saved_as(scratch, dtype=dtype).build(is_trained=False)
+        vectors = golden_embeddings(saved, tokenizer)
+        _check_embeddings(vectors, embeddings)
+        save_file({"embeddings": vectors.contiguous()}, scratch / GOLDEN_FILE)
 
     save_model(
         folder,
         model=model,
         tokenizer=tokenizer.tokenizer,
         contract=contract,
+        state=state,
         add_golden=add_golden,
     )
 
 
-def _write_golden(
-    folder: Path,
-    *,
-    factory: BiEncoderFactory,
-    dtype: str,
-    model: BiEncoder,
-    tokenizer: TextTokenizer,
-) -> None:
-    saved = factory.saved_as(folder, dtype=dtype).build(is_trained=False)
-    vectors = golden_embeddings(saved, tokenizer)
-    least = cosine_similarity(vectors, golden_embeddings(model, tokenizer).cpu()).min().item()
+def _check_embeddings(saved: Tensor, in_memory: Tensor) -> None:
+    least = cosine_similarity(saved, in_memory).min().item()
     if not least > LEAST_COSINE:
         raise RuntimeError(
             f"The model as it was saved gives other embeddings than the one in memory (cosine "
             f"{least:.4f}): nothing was replaced, and the checkpoint holds the training state."
         )
-    save_file({"embeddings": vectors.contiguous()}, folder / GOLDEN_FILE)
 
 
 def _golden_dtype(model: BiEncoder) -> str:

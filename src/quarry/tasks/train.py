@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
@@ -11,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from quarry.config.instantiate import build
 from quarry.config.validation import validate
 from quarry.data.datamodule import RetrievalDataModule, one_empty_batch
+from quarry.distributed import world
+from quarry.distributed.launch import agreed_with_first, ends_children
 from quarry.evaluation.evaluator import Evaluator
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
@@ -28,7 +33,8 @@ from quarry.tasks.parts import (
     settle_contract,
 )
 from quarry.tasks.preflight import preflight
-from quarry.tasks.saving import save_trained_model
+from quarry.tasks.saving import save_from_checkpoint, save_trained_model
+from quarry.tasks.strategy import build_optimizer, planned_spread, settle_dtype
 from quarry.tasks.training_reports import (
     TRAINED,
     UNTRAINED,
@@ -40,27 +46,46 @@ from quarry.tasks.training_reports import (
 )
 from quarry.training.callbacks.best_model import BestModel
 from quarry.training.callbacks.loss_history import LossHistory
+from quarry.training.callbacks.model_saving import ModelSaving
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
 from quarry.training.callbacks.rng_state import RNGState
-from quarry.training.evaluation_log import metric_names
+from quarry.training.evaluation_log import metric_names, metric_values
 from quarry.training.module import RetrievalModule
 from quarry.training.monitors import check_monitors
+from quarry.training.trained_state import is_spread
 from quarry.types import Report
 
 logger = logging.getLogger(__name__)
 
 
 def train(config: DictConfig) -> dict[str, float]:
-    """Runs a training job from the start; returns the final metrics by name."""
+    """Runs a training job from the start; returns the final metrics by name.
+
+    Each process of a run of several comes through here. The first one checks what can be checked
+    once, and writes the run directory.
+    """
     quiet_libraries()
     validate(config, primary="train")
     check_callbacks(config)
     differences = settle_contract(config)
-    preflight(build(config.model), is_trained=True)
+    settle_dtype(config)
+    share_run_directory(config)
+    if not world.is_launched_first():
+        return fit(config, RunDirectory.shared(config.paths.run_dir), checkpoint=None)
+    preflight(build(config.model), is_trained=True, spread=planned_spread(config))
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
         record_start(config, run, contract_differences=differences)
         return fit(config, run, checkpoint=None)
+
+
+def share_run_directory(config: DictConfig) -> None:
+    """Under torchrun each process names a directory after its own time: all take the first's."""
+    own = config.paths.run_dir
+    config.paths.run_dir = agreed_with_first(own)
+    if config.paths.run_dir != own:
+        with contextlib.suppress(OSError):
+            Path(own).rmdir()
 
 
 def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> dict[str, float]:
@@ -71,18 +96,11 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
     evaluator = build_evaluator(config)
     if evaluator is not None:
         evaluator.benchmark.load()  # bad data must not be found after hours of training
-    num_training_steps = datamodule.num_training_steps(
-        max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
-    )
-    num_texts_per_update = config.data.num_queries_per_update * (2 + config.data.num_hard_negatives)
-    module = RetrievalModule(
-        build_model=parts.factory.build,
-        loss=build(config.loss),
-        optimizer=build(config.optimizer),
-        scheduler=build(config.scheduler),
-        num_training_steps=num_training_steps,
-        num_training_texts=num_training_steps * num_texts_per_update,
-        num_tokens_per_chunk=config.data.num_tokens_per_chunk,
+    module = build_module(config, parts, datamodule)
+    saving = ModelSaving(
+        partial(
+            save_trained_model, config, run.model, factory=parts.factory, tokenizer=parts.tokenizer
+        )
     )
     reports: list[Report] = []
     evaluation = None
@@ -93,24 +111,25 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         evaluation = build_evaluation(config, parts, evaluator, run, reports)
         keep.evaluation = evaluation
     losses = LossHistory()
-    hyperparameters = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
-    with built_loggers(config, hyperparameters=hyperparameters) as loggers:  # type: ignore[arg-type]
-        callbacks += [losses, RNGState(), *([] if evaluation is None else [evaluation])]
+    with built_loggers(config, hyperparameters=stored_hyperparameters(run)) as loggers:
+        callbacks += [losses, RNGState(), *([] if evaluation is None else [evaluation]), saving]
         trainer = build_trainer(
             config,
             callbacks=callbacks,
             loggers=loggers,
             accumulate_grad_batches=datamodule.num_batches_per_update,
         )
-        trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
-        if reports and reports[-1].retriever != TRAINED:  # the checkpoint was the last
-            trainer.test(module, one_empty_batch(), verbose=False)
-        save_trained_model(
-            config, run.model, factory=parts.factory, model=module.model, tokenizer=parts.tokenizer
-        )
+        with ends_children(trainer.strategy):
+            trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+            if not saving.has_saved:  # the checkpoint was the last
+                module = saved_finished(config, run, parts, module)
+                if evaluation is not None:
+                    trainer.test(module, one_empty_batch(), verbose=False)
         if evaluator is None or evaluation is None:
             last = trainer.callback_metrics.get("train/loss")
             return finish_unevaluated(None if last is None else float(last), run=run)
+        if not world.is_launched_first():
+            return metric_values(reports[-1])
         best = next((each.summary for each in callbacks if isinstance(each, BestModel)), None)
         reports += last_reports(evaluator, run, reports, has_best=best is not None)
         summary = finish(
@@ -118,6 +137,49 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         )
     refuse_failures(reports, run)
     return summary
+
+
+def build_module(
+    config: DictConfig, parts: ModelParts, datamodule: RetrievalDataModule
+) -> RetrievalModule:
+    """What is trained, and how long."""
+    num_steps = datamodule.num_training_steps(
+        max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
+    )
+    num_texts_per_update = config.data.num_queries_per_update * (2 + config.data.num_hard_negatives)
+    return RetrievalModule(
+        build_model=parts.factory.build,
+        loss=build(config.loss),
+        optimizer=build_optimizer(config),
+        scheduler=build(config.scheduler),
+        num_training_steps=num_steps,
+        num_training_texts=num_steps * num_texts_per_update,
+        num_tokens_per_chunk=config.data.num_tokens_per_chunk,
+    )
+
+
+def saved_finished(
+    config: DictConfig, run: RunDirectory, parts: ModelParts, module: RetrievalModule
+) -> RetrievalModule:
+    """Saves the model of a run that was resumed after its last update; returns it for a test."""
+    if not is_spread(module):
+        save_trained_model(
+            config, run.model, factory=parts.factory, model=module.model, tokenizer=parts.tokenizer
+        )
+        return module
+    # what was in shards is gone with the trainer
+    world.first_does(partial(save_from_checkpoint, config, run, parts))
+    saved = parts.factory.saved_as(run.model, dtype=config.model.dtype)
+    return RetrievalModule(build_model=partial(saved.build, is_trained=False))
+
+
+def stored_hyperparameters(run: RunDirectory) -> dict[str, Any]:
+    """What loggers are told; the first process alone has loggers."""
+    if not world.is_launched_first():
+        return {}
+    stored = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
+    assert isinstance(stored, dict)
+    return {str(key): value for key, value in stored.items()}
 
 
 def check_callbacks(config: DictConfig) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
+from quarry.distributed import world
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars, plot_learning_curve
 from quarry.evaluation.report import result_line, terminal_table, write_report
@@ -28,10 +29,13 @@ UNTRAINED, TRAINED, BEST = "untrained", "trained", "best"
 def first_reports(
     config: DictConfig, evaluator: Evaluator, run: RunDirectory, *, is_resumed: bool
 ) -> list[Report]:
-    """The baseline's, if there is one, and what a resumed run knew of the untrained model."""
+    """The baseline's, if there is one, and what a resumed run knew of the untrained model.
+
+    Of several processes the first one alone has the baseline.
+    """
     reports: list[Report] = []
     baseline = build_baseline(config, beside=TRAINED)
-    if baseline is not None:
+    if baseline is not None and world.is_launched_first():
         keep_report(evaluator.evaluate(baseline), reports, run)
     return [*reports, stored_report(evaluator, run, UNTRAINED)] if is_resumed else reports
 
@@ -39,7 +43,8 @@ def first_reports(
 def keep_report(report: Report, reports: list[Report], run: RunDirectory) -> None:
     """Notes a report, and writes it now: a run that is killed must find it again."""
     reports.append(report)
-    write_report([report], run.path, merge=True)
+    if world.is_launched_first():
+        write_report([report], run.path, merge=True)
 
 
 def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
@@ -159,5 +164,6 @@ def finish_unevaluated(last_loss: float | None, *, run: RunDirectory) -> dict[st
     """Where to find a model that nobody measured; returns the training loss of its last update."""
     summary = {} if last_loss is None else {"train/loss": last_loss}
     shown = "unknown" if last_loss is None else f"{last_loss:.4f}"
-    show(f"Run directory: {run.path}", result_line=f"loss={shown}")
+    if world.is_launched_first():
+        show(f"Run directory: {run.path}", result_line=f"loss={shown}")
     return summary

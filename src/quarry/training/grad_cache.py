@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from quarry.data.packing import plan_batches, split
+from quarry.distributed.reduction import Backward, backward_alone
 from quarry.errors import UserError
 from quarry.types import TokenBatch
 
@@ -25,16 +26,6 @@ logger = logging.getLogger(__name__)
 
 Forward = Callable[[TokenBatch], Tensor]
 """Tokens -> embeddings [num_texts, dim]; the same for the same tokens and random numbers."""
-
-Backward = Callable[[Tensor, Tensor, bool], None]
-"""(embeddings, their gradient, is_last): adds up the parameters' gradients. Processes that reduce
-theirs do so when `is_last`, which is true once a contrast set."""
-
-
-def backward_alone(embeddings: Tensor, gradient: Tensor, is_last: bool) -> None:
-    """The `Backward` of a single process."""
-    del is_last
-    embeddings.backward(gradient)
 
 
 class GradCache:
@@ -53,18 +44,24 @@ class GradCache:
 
     Args:
         num_tokens_per_chunk: tokens in one forward pass; a longer text goes alone.
+        num_chunks: where every forward pass takes all processes (ZeRO 3): how many chunks a process
+            has -> how many the busiest has. One with fewer sends a text through again and again,
+            without effect.
 
     Raises:
         UserError: the budget is below 1; in a pass: half of it is still too much for the memory.
     """
 
-    def __init__(self, *, num_tokens_per_chunk: int) -> None:
+    def __init__(
+        self, *, num_tokens_per_chunk: int, num_chunks: Callable[[int], int] | None = None
+    ) -> None:
         if num_tokens_per_chunk < 1:
             raise UserError(
                 f"data.num_tokens_per_chunk={num_tokens_per_chunk} must be at least 1 (tokens in "
                 "one forward pass), or null for no chunks."
             )
         self.num_tokens_per_chunk = num_tokens_per_chunk
+        self.num_chunks = num_chunks
         self._is_halved = False
         self._todo: list[_Chunk] = []
         self._kept: Tensor | None = None
@@ -120,6 +117,11 @@ class GradCache:
         # longest texts last: the chunk whose graph is kept is a full one
         plan = self._plan(tokens)[::-1]
         self._todo, embeddings = [], []
+        num_idle = 0 if self.num_chunks is None else self.num_chunks(len(plan)) - len(plan)
+        for rows in plan[:1] * num_idle:  # of the shortest texts
+            self._todo.append(_Chunk.idle(rows[-1:], tokens))
+            with torch.no_grad():
+                forward(self._todo[-1].tokens)
         for number, (rows, part) in enumerate(zip(plan, split(tokens, plan), strict=True), start=1):
             self._todo.append(_Chunk(rows=rows, tokens=part, random_state=_RandomState.of(tokens)))
             with torch.set_grad_enabled(number == len(plan)):
@@ -148,7 +150,8 @@ class GradCache:
                 with chunk.random_state.replayed(), torch.enable_grad():
                     embeddings = forward(chunk.tokens)
             rows = torch.from_numpy(chunk.rows).to(gradient.device)
-            backward(embeddings, gradient[rows], is_last)
+            share = torch.zeros_like(embeddings) if chunk.is_idle else gradient[rows]
+            backward(embeddings, share, is_last)
 
     def _plan(self, tokens: TokenBatch) -> list[NDArray[np.int64]]:
         lengths = tokens.cu_seqlens.diff().cpu().numpy()
@@ -222,12 +225,21 @@ class _Chunk:
         tokens: the texts.
         random_state: at the start of their first forward pass.
         done: parameters whose gradient has the share of these texts already.
+        is_idle: the texts are in another chunk, too, and have no share here.
     """
 
     rows: NDArray[np.int64]
     tokens: TokenBatch
     random_state: _RandomState
     done: tuple[Parameter, ...] = ()
+    is_idle: bool = False
+
+    @classmethod
+    def idle(cls, rows: NDArray[np.int64], tokens: TokenBatch) -> _Chunk:
+        """One that keeps other processes company."""
+        (part,) = split(tokens, [rows])
+        state = _RandomState.of(tokens)
+        return cls(rows=rows, tokens=part, random_state=state, is_idle=True)
 
 
 def _versions(parameters: Sequence[Parameter]) -> list[int]:

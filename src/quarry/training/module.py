@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from quarry.distributed import world
+from quarry.distributed.reduction import Reduction, reduction_of
+from quarry.distributed.zero import is_sharded, sharding_of
+from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
+from quarry.training.contrast import ContrastLoss
 from quarry.training.grad_cache import GradCache
 from quarry.training.optim import leave_scaling_to_trainer, parameter_groups
+from quarry.training.trained_state import check_checkpoint, only_trained
 from quarry.types import LossOutput, RetrievalBatch, TokenBatch
 
 
@@ -21,8 +28,9 @@ class RetrievalModule(pl.LightningModule):
     """Trains a bi-encoder; knows nothing of files, metrics or configuration.
 
     Args:
-        build_model: called once on each rank, with the device that the model is to be on, in
-            `setup`, when the process group is up and no parameter sharding is active yet.
+        build_model: called once on each rank, in `setup`, when the process group is up and no
+            parameter sharding is active yet, with `device`, where the model is to be, and
+            `sharding`, which under ZeRO 3 is the context that weights of a dtype are loaded in.
         loss: (queries, passages, positive_index) -> LossOutput; one that also has an argument
             `hashes` gets the batch's `TextHashes`.
         optimizer: parameter groups -> optimiser.
@@ -33,6 +41,8 @@ class RetrievalModule(pl.LightningModule):
             would start again.)
         num_tokens_per_chunk: tokens in one forward pass (GradCache); None: a contrast set in one.
     """
+
+    strict_loading = False  # checkpoints hold what is trained, see `on_load_checkpoint`
 
     def __init__(
         self,
@@ -47,44 +57,67 @@ class RetrievalModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self._build_model = build_model
-        self._loss = loss
-        self._takes_hashes = loss is not None and "hashes" in inspect.signature(loss).parameters
+        self._loss = None if loss is None else ContrastLoss(loss)
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._num_training_steps = num_training_steps
         self._num_training_texts = num_training_texts
-        self._grad_cache = (
-            None
-            if num_tokens_per_chunk is None
-            else GradCache(num_tokens_per_chunk=num_tokens_per_chunk)
-        )
+        self._num_tokens_per_chunk = num_tokens_per_chunk
+        self._grad_cache: GradCache | None = None
+        self._reduction: Reduction
         self.model: BiEncoder
 
     def setup(self, stage: str) -> None:
-        if not hasattr(self, "model"):
-            self.model = self._build_model(device=self.trainer.strategy.root_device)
+        strategy = self.trainer.strategy
+        sharding = sharding_of(strategy)
+        if hasattr(self, "model"):
+            if sharding is not None and not is_sharded(self.model):
+                raise UserError(
+                    "strategy=zero3: the model is whole already, on every process. Hand over "
+                    "`build_model` and let the module call it, which loads weights into shards."
+                )
+        else:
+            self.model = self._build_model(
+                device=strategy.root_device, **({} if sharding is None else {"sharding": sharding})
+            )
             # transformers hands out models in eval mode; Lightning keeps the mode it finds
             self.model.train(stage == "fit")
             self.model.prepare(num_texts=self._num_training_texts)
             if stage == "fit":
                 self.model.settle()
+        if stage == "fit" and self._num_tokens_per_chunk is not None:
+            most = partial(world.largest, device=strategy.root_device)
+            self._grad_cache = GradCache(
+                num_tokens_per_chunk=self._num_tokens_per_chunk,
+                num_chunks=None if sharding is None else most,
+            )
+
+    def on_train_start(self) -> None:
+        self._reduction = reduction_of(
+            self.trainer.strategy,
+            parameters=self._trained_parameters(),
+            is_update_due=lambda: not self.trainer.fit_loop._should_accumulate(),
+            is_chunked=self._grad_cache is not None,
+        )
+
+    def on_train_end(self) -> None:
+        self._reduction.close()
 
     def training_step(self, batch: RetrievalBatch, batch_idx: int) -> Tensor:
         assert self._loss is not None, "a module without a loss evaluates only"
-        embeddings = self._embed(batch.tokens)
-        queries, passages = embeddings.split([batch.num_queries, batch.num_passages])
-        more = {"hashes": batch.hashes} if self._takes_hashes else {}
-        output = self._loss(queries, passages, batch.positive_index, **more)
-        values = {"train/loss": output.loss.detach()}
-        values |= {f"train/{name}": value for name, value in output.metrics.items()}
-        self.log_dict(values, batch_size=batch.num_queries)
+        output = self._loss(self._embed(batch.tokens), batch)
+        values = {f"train/{name}": value for name, value in output.metrics.items()}
+        self.log_dict(values, batch_size=batch.num_queries)  # of all ranks already
         return output.loss
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        self._reduction.begin()
 
     def on_after_backward(self) -> None:
         """With GradCache, Lightning's own backward pass has ended at the embeddings: goes on."""
         if self._grad_cache is not None:
-            trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-            self._grad_cache.backward(self._forward, trained)
+            parameters = self._trained_parameters()
+            self._grad_cache.backward(self._forward, parameters, self._reduction.backward)
 
     def _embed(self, tokens: TokenBatch) -> Tensor:
         if self._grad_cache is None:
@@ -96,6 +129,15 @@ class RetrievalModule(pl.LightningModule):
         with self.trainer.precision_plugin.forward_context():
             embeddings: Tensor = self.model(tokens)
             return embeddings
+
+    def _trained_parameters(self) -> list[Parameter]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = only_trained(checkpoint["state_dict"], self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_checkpoint(checkpoint, self)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing: the evaluation callback does its work at the end of the (one-batch) epoch."""

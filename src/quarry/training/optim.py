@@ -35,6 +35,22 @@ def leave_scaling_to_trainer(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
+def offloaded_adamw(
+    groups: list[dict[str, Any]], *, fused: bool | None = None, **settings: Any
+) -> Optimizer:
+    """AdamW for states in the host's memory: DeepSpeed's, compiled at its first use.
+
+    Args:
+        groups: as for `torch.optim.AdamW`, and so are the `settings`.
+        fused: of `torch.optim.AdamW`; this one is, always.
+    """
+    del fused
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    optimizer: Optimizer = DeepSpeedCPUAdam(groups, adamw_mode=True, **settings)
+    return optimizer
+
+
 def linear_schedule(
     optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int
 ) -> LambdaLR:

@@ -284,7 +284,8 @@ def test_bm25_finds_by_title_only_where_titles_are_joined() -> None:
     retriever = BM25Retriever(tokenizers={"text": TextTokenizer()})
     titled = one_set(qrels={"title": {"a": 1}})
     assert evaluated(convention("coir"), titled, retriever).run == {"title": {}}
-    assert evaluated(convention("mteb"), titled, retriever).run["title"].keys() == {"d", "c"}
+    # "a" is a stop word, which makes document a the shortest; the others tie
+    assert evaluated(convention("mteb"), titled, retriever).run["title"].keys() == {"a", "d"}
     assert evaluated(convention("pyserini"), titled, retriever).run["title"].keys() == {"a", "b"}
 
 

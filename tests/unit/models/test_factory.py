@@ -14,9 +14,10 @@ from quarry.data.packing import pack
 from quarry.errors import MissingPathError, UserError
 from quarry.models.adapters.full import FullFineTuning
 from quarry.models.adapters.lora import LoRA
-from quarry.models.factory import BiEncoderFactory, CannotLoadError
+from quarry.models.factory import BiEncoderFactory
 from quarry.models.memory import memory_need
 from quarry.models.pooling.mean import Mean
+from quarry.models.remedies import CannotLoadError
 
 
 class CountingReplica:

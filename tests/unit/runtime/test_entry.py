@@ -7,13 +7,15 @@ from hydra.errors import ConfigCompositionException, InstantiationException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
-from quarry.errors import Interrupted, MissingPathError, UserError
-from quarry.runtime.entry import shows_user_errors
+from quarry.errors import Interrupted, MissingPathError, SharedError, UserError
+from quarry.runtime.entry import OURS, shows_user_errors
 
 
 @pytest.fixture(autouse=True)
 def _as_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # put back afterwards: the code under test sets it
+    monkeypatch.setenv(OURS, "0")
+    monkeypatch.delenv(OURS)
 
 
 def _end(error: BaseException) -> int:
@@ -116,3 +118,33 @@ def test_full_errors_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_hydra_is_told_not_to_report_by_itself() -> None:
     with shows_user_errors():
         assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+def test_what_all_processes_raise_the_first_one_shows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    assert _end(SharedError("diverged")) == 2
+    assert capsys.readouterr().err == "\nError: diverged\n"
+    monkeypatch.setenv("RANK", "1")
+    for error in (SharedError("diverged"), Interrupted("saved")):
+        assert _end(error) == 0
+    assert capsys.readouterr().err == ""
+    assert _end(UserError("a line that only this process has read")) == 2
+    assert "only this process" in capsys.readouterr().err
+
+
+def test_a_process_that_was_started_by_one_of_ours_shows_messages_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setenv(OURS, "1")
+    assert _end(UserError("no traceback")) == 2
+
+
+def test_deepspeeds_launcher_may_add_the_local_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", "--local_rank=1", "trainer.devices=2"])
+    with shows_user_errors():
+        import sys
+
+        assert sys.argv == ["train.py", "trainer.devices=2"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quarry.runtime.files import replacing, write_json, write_text
+from quarry.runtime.files import put_in_place, replacing, write_json, write_text
 
 
 def test_a_block_that_succeeds_replaces_the_file(tmp_path: Path) -> None:
@@ -72,3 +72,50 @@ def test_what_json_cannot_hold_leaves_the_old_file(tmp_path: Path, value: object
         write_json(path, {"a": value})
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def folder_with(path: Path, text: str) -> Path:
+    path.mkdir()
+    (path / "shard").write_text(text)
+    return path
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
+    last = tmp_path / "last"
+    for step in ("step-1", "step-2", "step-3"):
+        put_in_place(folder_with(tmp_path / f".{step}.tmp", step), last)
+        assert (last / "shard").read_text() == step
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["last", f"last.{step}"]
+
+
+def test_the_same_name_again(tmp_path: Path) -> None:
+    last = tmp_path / "last"
+    for text in ("one", "two", "three"):
+        put_in_place(folder_with(tmp_path / ".step-1.tmp", text), last)
+        assert (last / "shard").read_text() == text
+        assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_copied_folder_is_replaced_too(tmp_path: Path) -> None:
+    last = folder_with(tmp_path / "last", "a copy, no link")
+    put_in_place(folder_with(tmp_path / ".step-2.tmp", "new"), last)
+    assert (last / "shard").read_text() == "new"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last", "last.step-2"]
+
+
+def test_what_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:
+    last = tmp_path / "last"
+    put_in_place(folder_with(tmp_path / ".step-1.tmp", "old"), last)
+    folder_with(tmp_path / "last.step-2", "moved, but the link was not set")
+    assert (last / "shard").read_text() == "old"
+    put_in_place(folder_with(tmp_path / ".step-2.tmp", "new"), last)
+    assert (last / "shard").read_text() == "new"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last", "last.step-2"]
+
+
+def test_a_file_takes_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "last").write_text("old")
+    put_in_place(tmp_path / "new", tmp_path / "last")
+    assert (tmp_path / "last").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["last"]

@@ -12,8 +12,8 @@ from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.report import write_report
 from quarry.runtime.run_directory import RunDirectory
-from quarry.tasks.failed_sets import comparable, refuse_failures
-from quarry.tasks.train import hybrid_report, stored_report
+from quarry.tasks.failed_sets import refuse_failures
+from quarry.tasks.training_reports import hybrid_report, stored_report
 from quarry.types import Document, Query, Report, RetrievalSet, Run
 
 RUN: Run = {"q": {"d": 2.0, "e": 1.0}}
@@ -68,9 +68,3 @@ def test_a_run_with_failures_ends_in_an_error_that_lists_them(
     refuse_failures([whole], run)
     with pytest.raises(UserError, match=r"^1 of the sets failed.*run\.\ndense:\n- one: no memory$"):
         refuse_failures([whole, cut], run)
-
-
-def test_a_result_line_compares_reports_on_the_same_sets(evaluator: Evaluator) -> None:
-    whole, cut = report(evaluator, "bm25"), report(evaluator, "dense", "one")
-    assert comparable([whole, cut]) == [whole]
-    assert comparable([cut]) == [cut]

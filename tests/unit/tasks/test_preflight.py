@@ -10,15 +10,16 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from quarry.errors import UserError
-from quarry.models.factory import BiEncoderFactory, CannotLoadError
+from quarry.models.factory import BiEncoderFactory
+from quarry.models.remedies import CannotLoadError
 from quarry.tasks.preflight import command_with, preflight
 
 
 class Factory:
     """Fits nowhere."""
 
-    def check(self, *, is_trained: bool, on_cpu: bool) -> None:
-        del is_trained, on_cpu
+    def check(self, *, is_trained: bool, on_cpu: bool, spread: object) -> None:
+        del is_trained, on_cpu, spread
         remedies = {"model.size=3B": "the largest that fits", "model.size=tiny": "to try it"}
         raise CannotLoadError("Too large.", remedies=remedies)
 

@@ -51,3 +51,37 @@ def test_the_last_step_is_saved_whatever_the_interval(tmp_path: Path) -> None:
         enable_checkpointing=True,
     )
     assert torch.load(path, weights_only=True)["global_step"] == 3
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".step-7.tmp"
+    left.mkdir()
+    (left / "shard").touch()
+    path = tmp_path / "last.ckpt"
+    callback = LastCheckpoint(path=path, every_n_steps=2)
+    fit(lambda weight, x: weight * x, [1], callback, enable_checkpointing=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+class FailsToWrite(pl.Callback):
+    """Raises while the second checkpoint is put together."""
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+
+    def on_save_checkpoint(self, *_: Any) -> None:
+        self.num_calls += 1
+        if self.num_calls == 2:
+            raise OSError("disk full")
+
+
+def test_a_save_that_fails_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    callback = LastCheckpoint(path=path, every_n_steps=1)
+    with pytest.raises(OSError, match="disk full"):
+        fit(
+            lambda weight, x: weight * x, [1, 1, 1], FailsToWrite(), callback,
+            enable_checkpointing=True,
+        )  # fmt: skip
+    assert torch.load(path, weights_only=True)["global_step"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]

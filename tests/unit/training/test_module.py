@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,9 @@ import torch
 from helpers.models import tiny_bi_encoder, tiny_qwen
 from helpers.training import loader_of, quiet_trainer
 from quarry.data.packing import pack
+from quarry.errors import UserError
 from quarry.losses.info_nce import InfoNCE
+from quarry.models.adapters.lora import LoRA
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.mean import Mean
 from quarry.training.callbacks.divergence import StopOnDivergence, TrainingDivergedError
@@ -225,3 +229,40 @@ def test_a_model_in_training_is_settled() -> None:
     module = retrieval_module(build_model=undecided)
     quiet_trainer().fit(module, loader_of([random_batch()]))
     assert module.model._compiles is False
+
+
+def test_under_zero3_a_model_that_was_built_whole_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quarry.training.module.sharding_of", lambda strategy: nullcontext)
+    module = retrieval_module()
+    module.model = tiny_bi_encoder()
+    with pytest.raises(UserError, match="strategy=zero3: the model is whole already"):
+        quiet_trainer().fit(module, loader_of([random_batch()]))
+
+
+def lora_bi_encoder(*, device: torch.device, targets: tuple[str, ...] = ("q_proj",)) -> BiEncoder:
+    del device
+    adapter = LoRA(r=2, alpha=4, dropout=0.0, target_modules=targets)
+    return BiEncoder(backbone=adapter(tiny_qwen()), pooling=Mean())
+
+
+def test_a_checkpoint_holds_what_is_trained_and_no_more(tmp_path: Path) -> None:
+    trainer = quiet_trainer(max_steps=1)
+    module = retrieval_module(build_model=lora_bi_encoder)
+    trainer.fit(module, loader_of([random_batch()]))
+    path = tmp_path / "last.ckpt"
+    trainer.save_checkpoint(path)
+    state = torch.load(path, weights_only=True)["state_dict"]
+    assert len(state) == 4  # A and B in two layers
+    assert all("lora_" in name for name in state)
+
+    resumed = retrieval_module(build_model=lora_bi_encoder)
+    more = loader_of([random_batch()] * 2)
+    quiet_trainer(max_steps=1).fit(resumed, more, ckpt_path=path, weights_only=True)
+    for name, tensor in state.items():
+        assert torch.equal(resumed.state_dict()[name], tensor)
+
+    other = retrieval_module(build_model=partial(lora_bi_encoder, targets=("v_proj",)))
+    with pytest.raises(UserError, match=r"does not hold the weights that are trained.*v_proj"):
+        quiet_trainer(max_steps=2).fit(other, more, ckpt_path=path, weights_only=True)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from quarry.errors import MissingPathError, UserError
 from quarry.models.backbones.text_model import text_model_name
+
+ADAPTER_FILE = "adapter_model.safetensors"
 
 _LOADING_ERRORS = (
     AttributeError,
@@ -98,11 +103,36 @@ def merge_adapter(backbone: PreTrainedModel) -> PreTrainedModel:
         raise UserError(f"The adapter cannot be merged into its base: {error}") from error
 
 
+def check_adapter_file(
+    folder: Path, backbone: PreTrainedModel, *, state: Mapping[str, Tensor] | None = None
+) -> None:
+    """Compares a saved adapter with the one in memory, number for number.
+
+    Args:
+        state: the adapter's weights, where the model's own are in shards.
+
+    Raises:
+        RuntimeError: a weight is missing, empty, no number, or another one.
+    """
+    if not isinstance(backbone, PeftModel):
+        return
+    if state is None:
+        state = {n: p for n, p in backbone.named_parameters() if p.requires_grad}
+    written = load_file(folder / ADAPTER_FILE)
+    for name, weight in state.items():
+        found = written.pop(name.replace(f".{backbone.active_adapter}", ""), None)
+        is_equal = found is not None and found.numel() > 0 and torch.equal(found, weight.cpu())
+        if not is_equal:
+            raise RuntimeError(f"The adapter was not saved as it is: {name} differs.")
+    if written:
+        raise RuntimeError(f"The adapter was saved with weights of no known origin: {[*written]}.")
+
+
 def load_adapter(backbone: PreTrainedModel, folder: str) -> PreTrainedModel:
     """Puts a saved adapter (adapter_config.json, adapter_model.safetensors) onto its base."""
-    if not (Path(folder) / "adapter_model.safetensors").exists():
+    if not (Path(folder) / ADAPTER_FILE).exists():
         raise MissingPathError(
-            f"{folder} holds no adapter_model.safetensors (a pickled adapter_model.bin is not "
+            f"{folder} holds no {ADAPTER_FILE} (a pickled adapter_model.bin is not "
             "read: it could run code)."
         )
     try:

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from quarry.errors import UserError
+from quarry.distributed import world
+from quarry.distributed.zero import ZeroStrategy
+from quarry.errors import SharedError
 from quarry.retrieval.download import Download, Downloader
 
 
-class TrainingDivergedError(UserError):
+class TrainingDivergedError(SharedError):
     """The loss or the gradient became NaN or infinite."""
 
 
@@ -35,6 +37,10 @@ class StopOnDivergence(pl.Callback):
         self.checkpoint = Path(checkpoint)
         self._losses: list[Tensor] = []
         self._on_the_way: tuple[int, Download] | None = None
+        self._last_step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._last_step = trainer.global_step
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
@@ -46,17 +52,34 @@ class StopOnDivergence(pl.Callback):
     ) -> None:
         self._look()
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        pl_module.log("train/gradient_norm", norm)
+        norm = torch.nn.utils.get_total_norm(gradients)  # of none where DeepSpeed has them: 0
         losses, self._losses = self._losses, []
-        numbers = torch.stack([*losses, norm.to(losses[0])])
-        download = Downloader(numbers.device).start(numbers)
-        self._on_the_way = trainer.global_step + 1, download
-        if optimizer.defaults.get("fused"):
+        # one process has a share of the loss; all have to see the same, and stop together
+        numbers = world.total(torch.stack([*losses, norm.to(losses[0])])) / world.size()
+        self._on_the_way = trainer.global_step + 1, Downloader(numbers.device).start(numbers)
+        is_zero = isinstance(trainer.strategy, ZeroStrategy)
+        if not is_zero:
+            pl_module.log("train/gradient_norm", norm)
+        if not is_zero and optimizer.defaults.get("fused"):
             # torch's own means of leaving out an update, made for the scaling of losses
             optimizer.found_inf = (~numbers.isfinite()).any().float()
         else:
             self._look()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """DeepSpeed skips an update whose gradient is no number, and tells afterwards."""
+        strategy = trainer.strategy
+        if not isinstance(strategy, ZeroStrategy) or trainer.global_step == self._last_step:
+            return
+        self._last_step = trainer.global_step
+        engine = strategy.deepspeed_engine
+        norm = engine.get_global_grad_norm()
+        if not engine.was_step_applied():
+            message = self._message("gradient norm", float(norm), trainer.global_step)
+            raise TrainingDivergedError(message)
+        pl_module.log("train/gradient_norm", norm)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._look()

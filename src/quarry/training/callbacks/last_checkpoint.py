@@ -11,8 +11,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from quarry.errors import Interrupted, UserError
-from quarry.runtime.files import replacing
+from quarry.distributed import world
+from quarry.errors import Interrupted, SharedError, UserError
+from quarry.runtime.files import put_in_place, remove
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +22,12 @@ class LastCheckpoint(Checkpoint):
     """Writes the whole training state every few updates, at the last one (also where training is
     stopped early), and when interrupted.
 
-    The file is replaced only by a complete one. The first Ctrl-C (or SIGTERM) lets the current step
-    end, saves, and raises `Interrupted`; a second one stops at once, without saving.
+    It is replaced only by a complete one. The first Ctrl-C (or SIGTERM), to whichever process, lets
+    the current step end, saves, and raises `Interrupted` in all; a second one stops at once,
+    without saving.
 
     Args:
-        path: where the checkpoint lies.
+        path: where the checkpoint lies: a file, or under ZeRO a folder of shards.
         every_n_steps: updates between two saves.
     """
 
@@ -48,6 +50,13 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.last_saved_step = trainer.global_step
         trainer.should_stop = trainer.should_stop or self._has_stopped  # Lightning forgets it
+        paths = world.gathered(str(self.path))
+        if len(set(paths)) > 1:
+            raise SharedError(
+                f"The processes of this run have different run directories: {paths[0]} and others. "
+                "Name one for all: hydra.run.dir=DIR"
+            )
+        world.first_does(self._remove_unfinished)
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._old_handlers[number] = signal.signal(number, self._note)
@@ -60,16 +69,14 @@ class LastCheckpoint(Checkpoint):
         is_last = step >= trainer.estimated_stepping_batches or trainer.should_stop
         if step > self.last_saved_step and (step % self.every_n_steps == 0 or is_last):
             self._save(trainer)
-        if self._interrupted_by is not None:
-            # in the midst of an update the accumulated gradients would be lost: finish it first
-            if trainer.fit_loop.epoch_loop._should_accumulate():
-                return
+        # in the midst of an update the accumulated gradients would be lost: finish it first
+        if not trainer.fit_loop.epoch_loop._should_accumulate() and self._is_interrupted(trainer):
             if step > self.last_saved_step:
                 self._save(trainer)
             self._stop(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._interrupted_by is not None:  # in the last evaluation: its step is saved
+        if self._is_interrupted(trainer):  # in the last evaluation: its step is saved
             self._stop(trainer)
 
     def on_exception(self, *_: Any) -> None:
@@ -89,10 +96,30 @@ class LastCheckpoint(Checkpoint):
             f"with: python train.py task=resume run={self.path.parent.parent}"
         )
 
+    def _is_interrupted(self, trainer: pl.Trainer) -> bool:
+        """Whether any process was: all ask at the same time, and all stop."""
+        own = 0 if self._interrupted_by is None else signal.Signals[self._interrupted_by].value
+        number = world.largest(own, device=trainer.strategy.root_device)
+        if number and self._interrupted_by is None:
+            self._interrupted_by = signal.Signals(number).name
+        return number > 0
+
     def _save(self, trainer: pl.Trainer) -> None:
-        with replacing(self.path) as partial:
-            trainer.save_checkpoint(partial, weights_only=False)
-        self.last_saved_step = trainer.global_step
+        step = trainer.global_step
+        partial = self.path.with_name(f".step-{step}.tmp")  # one name in all processes
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            trainer.save_checkpoint(partial, weights_only=False)  # returns when all have written
+            world.first_does(lambda: put_in_place(partial, self.path))
+        finally:
+            if world.rank() == 0:
+                remove(partial)
+        self.last_saved_step = step
+
+    def _remove_unfinished(self) -> None:
+        """What a process that was killed while it saved has left."""
+        for partial in self.path.parent.glob(".step-*.tmp"):
+            remove(partial)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name

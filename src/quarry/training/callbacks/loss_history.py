@@ -6,6 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from quarry.distributed import world
+
 
 class LossHistory(pl.Callback):
     """`points`: (step, loss) as often as the loggers are written; survives a resume."""
@@ -25,4 +27,6 @@ class LossHistory(pl.Callback):
         step = trainer.global_step
         is_new = step > 0 and (not self.points or self.points[-1][0] != step)
         if is_new and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.points.append((step, float(outputs["loss"]) * trainer.accumulate_grad_batches))
+            # each process has its share of the loss; the mean is the loss of all queries
+            loss = float(world.total(outputs["loss"])) / world.size()
+            self.points.append((step, loss * trainer.accumulate_grad_batches))

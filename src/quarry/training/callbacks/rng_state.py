@@ -6,25 +6,36 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
+
+from quarry.distributed import world
 
 
 class RNGState(pl.Callback):
-    """Torch's generators, CPU and CUDA. (The order of the data has a seed of its own.)"""
+    """Torch's generators, CPU and CUDA, of every process, each of which has numbers of its own.
+
+    (The order of the data has a seed of its own.)
+    """
 
     def __init__(self) -> None:
-        self._restored: dict[str, Any] | None = None
+        self._restored: list[dict[str, Tensor]] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+        state = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            state["cuda"] = torch.cuda.get_rng_state()
+        return {"processes": world.gathered(state)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored = state_dict
+        self._restored = state_dict["processes"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._restored is None:
-            return
-        torch.set_rng_state(self._restored["cpu"].cpu())
-        if len(self._restored["cuda"]) == torch.cuda.device_count() > 0:
-            torch.cuda.set_rng_state_all([state.cpu() for state in self._restored["cuda"]])
-        self._restored = None
+        restored, self._restored = self._restored, None
+        if restored is not None:
+            own = restored[world.rank()]
+            torch.set_rng_state(own["cpu"].cpu())
+            if "cuda" in own and torch.cuda.is_available():
+                torch.cuda.set_rng_state(own["cuda"].cpu())
+        elif world.rank() > 0:
+            # all were seeded alike, for equal weights; dropout is to differ
+            torch.manual_seed(torch.initial_seed() + world.rank())

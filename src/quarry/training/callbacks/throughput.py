@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from quarry.distributed import world
 from quarry.types import RetrievalBatch
 
 
@@ -15,7 +16,8 @@ class Throughput(pl.Callback):
     """`perf/tokens_per_s` and `perf/queries_per_s`, each time the loggers are written.
 
     Counted is the time inside training steps; evaluation, checkpoints and waiting for data are not.
-    On CUDA also `perf/peak_memory_gib`: the most that tensors took at one time. The first value is
+    Tokens and queries are those of all processes. On CUDA also `perf/peak_memory_gib`: the most
+    that tensors took at one time, in the first process. The first value is
     that of start and first steps, the later ones are of all steps after those.
     """
 
@@ -44,9 +46,12 @@ class Throughput(pl.Callback):
             torch.cuda.synchronize(pl_module.device)  # kernels still queued belong to these steps
         self._seconds += time.perf_counter() - self._mark
         if is_due:
+            own = (self._num_tokens, self._num_queries)
+            every = world.gathered_numbers(own, device=pl_module.device)
+            num_tokens, num_queries = (sum(numbers) for numbers in zip(*every, strict=True))
             rates = {
-                "perf/tokens_per_s": self._num_tokens / self._seconds,
-                "perf/queries_per_s": self._num_queries / self._seconds,
+                "perf/tokens_per_s": num_tokens / self._seconds,
+                "perf/queries_per_s": num_queries / self._seconds,
             }
             pl_module.log_dict(rates | self._peak_memory(pl_module.device))
             self._num_tokens, self._num_queries, self._seconds = 0, 0, 0.0

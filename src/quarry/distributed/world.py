@@ -1,0 +1,112 @@
+"""The processes of a run: which one this is, and small numbers and objects that all must know.
+
+In a run of one process, or before its process group is there, every function here is an identity.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from quarry.errors import SharedError, UserError
+
+Value = TypeVar("Value")
+
+RANK_VARIABLES = ("RANK", "SLURM_PROCID")
+"""Where torchrun, DeepSpeed's launcher and SLURM say which process this is."""
+
+RANK_PARTS = ("NODE_RANK", "LOCAL_RANK")
+"""Where Lightning's own launcher says it: the node, and the process on it."""
+
+
+def is_launched_first() -> bool:
+    """Whether this is the process that writes files and talks to the user; known from the start,
+    before the processes know one another."""
+    for names in (RANK_VARIABLES, RANK_PARTS):
+        found = [os.environ[name] for name in names if name in os.environ]
+        if found:
+            return all(int(value) == 0 for value in found)
+    return True
+
+
+def rank() -> int:
+    """This process's number in the process group."""
+    return dist.get_rank() if _is_joined() else 0
+
+
+def size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if _is_joined() else 1
+
+
+def barrier() -> None:
+    """Waits until all processes are here."""
+    if size() > 1:
+        dist.barrier()
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all processes, elementwise; the same bits on each."""
+    if size() == 1:
+        return values
+    values = values.clone()
+    dist.all_reduce(values)
+    return values
+
+
+def largest(number: int, *, device: torch.device) -> int:
+    """The largest of the numbers that the processes hand in."""
+    return max(numbers[0] for numbers in gathered_numbers([number], device=device))
+
+
+def gathered_numbers(numbers: Sequence[int], *, device: torch.device) -> list[tuple[int, ...]]:
+    """The whole numbers of each process, by rank; all hand in as many."""
+    if size() == 1:
+        return [tuple(numbers)]
+    own = torch.tensor(list(numbers), dtype=torch.int64, device=device)
+    every = own.new_empty(size() * len(numbers))
+    dist.all_gather_into_tensor(every, own)
+    return [tuple(row) for row in every.view(size(), -1).tolist()]
+
+
+def gathered(value: Value) -> list[Value]:
+    """Any object of each process, by rank. Small ones: they are pickled."""
+    if size() == 1:
+        return [value]
+    values: list[Any] = [None] * size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def first_does(action: Callable[[], Value]) -> Value:
+    """What `action` gives in the first process, handed to all; the others wait.
+
+    Raises:
+        UserError, RuntimeError: on every process, what it raised in the first one.
+    """
+    if size() == 1:
+        return action()
+    outcome: list[Any] = [None, None]
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            outcome[0] = action()
+        except Exception as raised:  # noqa: BLE001 (whatever it is, the others must not wait on)
+            error, outcome[1] = raised, (isinstance(raised, UserError), str(raised))
+    dist.broadcast_object_list(outcome)
+    if error is not None:
+        raise error
+    if outcome[1] is not None:
+        is_users, message = outcome[1]
+        raise SharedError(message) if is_users else RuntimeError(f"In the first process: {message}")
+    value: Value = outcome[0]
+    return value
+
+
+def _is_joined() -> bool:
+    return bool(dist.is_available() and dist.is_initialized())

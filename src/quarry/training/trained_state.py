@@ -1,0 +1,105 @@
+"""What a training run changes, apart from what it was loaded from: the weights that are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quarry.distributed import world
+from quarry.errors import UserError
+
+
+def trained_names(module: nn.Module) -> set[str]:
+    """Names of the parameters that are trained."""
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def only_trained(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """The part of a state dict that is trained; the rest is where it was loaded from."""
+    names = trained_names(module)
+    return {name: tensor for name, tensor in state.items() if name in names}
+
+
+def check_checkpoint(checkpoint: Mapping[str, Any], module: nn.Module) -> None:
+    """Refuses a checkpoint that does not hold exactly what is trained here.
+
+    (DeepSpeed's hold no `state_dict`: it checks its shards itself.)
+
+    Raises:
+        UserError: a trained weight is missing, or there is one that is not trained.
+    """
+    state = checkpoint.get("state_dict")
+    if state is None:
+        return
+    wanted, found = trained_names(module), set(state)
+    if wanted != found:
+        missing, left = sorted(wanted - found)[:3], sorted(found - wanted)[:3]
+        raise UserError(
+            f"The checkpoint does not hold the weights that are trained here: missing "
+            f"{missing or 'none'}, left over {left or 'none'}. Was model/adapter another one?"
+        )
+
+
+def read_trained(checkpoint: Path) -> dict[str, Tensor]:
+    """The trained weights of a checkpoint: of a file, or of a folder of ZeRO's shards.
+
+    (DeepSpeed unpickles its shards: they are read from a run of one's own only.)
+    """
+    if checkpoint.is_dir():
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it prints, and has bars
+            shards: Mapping[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(
+                str(checkpoint), exclude_frozen_parameters=True
+            )
+        return {name: tensor.clone() for name, tensor in shards.items()}
+    stored = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    state: dict[str, Tensor] = stored["state_dict"]
+    return state
+
+
+def is_spread(module: nn.Module) -> bool:
+    """Whether ZeRO holds the weights, or their precise values, in parts on several processes."""
+    return any(hasattr(p, "ds_id") or hasattr(p, "_hp_mapping") for p in module.parameters())
+
+
+def whole_state(module: nn.Module, *, is_trained_only: bool) -> dict[str, Tensor]:
+    """Parameters, whole and in the optimiser's precision, on the CPU of the first process.
+
+    Every process has to take part. The others get an empty dict.
+
+    Args:
+        is_trained_only: leave out frozen ones.
+    """
+    state: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters():
+        if is_trained_only and not parameter.requires_grad:
+            continue
+        with _whole(parameter) as value:
+            if world.rank() == 0:
+                state[name] = value.detach().to("cpu", copy=True)
+    return state
+
+
+@contextmanager
+def _whole(parameter: nn.Parameter) -> Iterator[Tensor]:
+    is_in_shards, has_master = hasattr(parameter, "ds_id"), hasattr(parameter, "_hp_mapping")
+    if parameter.requires_grad and (is_in_shards or has_master):
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        value: Tensor | None = safe_get_full_fp32_param(parameter)
+        assert value is not None, "every trained parameter is in the optimiser"
+        yield value
+    elif is_in_shards:
+        from deepspeed.zero import GatheredParameters
+
+        with GatheredParameters([parameter]):
+            yield parameter
+    else:
+        yield parameter

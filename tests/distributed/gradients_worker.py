@@ -1,0 +1,18 @@
+"""One of several processes that train the cases of `helpers.joint_training`; rank 0 writes them."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch
+
+from helpers.joint_training import cases, train
+
+if __name__ == "__main__":
+    folder, *strategies = sys.argv[1:]
+    torch.set_num_threads(1)
+    num_processes = int(os.environ["WORLD_SIZE"])
+    for case in cases(strategies):
+        result = train(case, num_processes=num_processes)
+        torch.save(result, f"{folder}/{case.name}.{os.environ['RANK']}.pt")

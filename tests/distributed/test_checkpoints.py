@@ -1,0 +1,78 @@
+"""Several processes stop together, keep what is needed and go on to the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.processes import run_processes
+
+WORKER = Path(__file__).with_name("checkpoints_worker.py")
+STRATEGIES = ["ddp", "zero1", "zero2", "zero3"]
+NUM_LORA_TENSORS = 12  # A and B of three projections in two layers
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    run_processes(WORKER, str(folder), num_processes=2, timeout_s=240)
+    return [torch.load(folder / f"result.{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_signal_to_one_process_stops_all_after_the_same_update(
+    strategy: str, results: list[dict[str, Any]]
+) -> None:
+    messages = {found[strategy]["message"] for found in results}
+    assert len(messages) == 1
+    assert messages.pop().startswith("SIGTERM after step 1.")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    strategy: str, results: list[dict[str, Any]]
+) -> None:
+    whole, resumed = (results[0][strategy][name] for name in ("whole", "resumed"))
+    assert whole.keys() == resumed.keys()
+    assert len(whole) == NUM_LORA_TENSORS
+    for name, weight in whole.items():
+        assert torch.equal(weight, resumed[name]), name
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_checkpoint_holds_the_adapter_alone_and_nothing_else_is_left(
+    strategy: str, results: list[dict[str, Any]]
+) -> None:
+    found = results[0][strategy]
+    assert found["stored"] == {name: tuple(w.shape) for name, w in found["whole"].items()}
+    assert all("lora_" in name for name in found["stored"])
+    is_folder = strategy != "ddp"
+    names = ["stopped.ckpt", "whole.ckpt"]
+    shards = ["stopped.ckpt.step-4", "whole.ckpt.step-4"] if is_folder else []
+    assert found["files"] == sorted(names + shards)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_no_number_in_one_process_stops_all_before_the_update_is_kept(
+    strategy: str, what: str, results: list[dict[str, Any]]
+) -> None:
+    messages = {found[f"{strategy} {what}"] for found in results}
+    assert len(messages) == 1
+    message = messages.pop()
+    assert "at step 3: training stopped before this update" in message
+    assert message.startswith("The loss is" if what == "loss" else "The gradient norm is")
+
+
+def test_what_the_first_process_fails_at_all_fail_at(results: list[dict[str, Any]]) -> None:
+    assert results[0]["failures"] == ["SharedError: users", "OSError: disk full"]
+    assert results[1]["failures"] == [
+        "SharedError: users",
+        "RuntimeError: In the first process: disk full",
+    ]

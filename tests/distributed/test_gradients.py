@@ -1,0 +1,94 @@
+"""Two and three processes == one: loss, gradients and weights, for every strategy and GradCache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.joint_training import Case, cases, relative_error, train
+from helpers.processes import run_processes
+
+WORKER = Path(__file__).with_name("gradients_worker.py")
+LAUNCHES = {2: ("ddp", "zero1", "zero2", "zero3"), 3: ("ddp", "zero2", "zero3")}
+GRADIENTS = {True: 1e-9, False: 1e-5}
+"""Relative L2 error that is allowed, in fp64 and in fp32, where sums are made in another order."""
+
+CASES = [
+    pytest.param(number, case, id=f"{number} processes, {case.name}")
+    for number, strategies in LAUNCHES.items()
+    for case in cases(strategies)
+]
+
+Results = Callable[[int, Case], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Number of processes, case -> what each process found; one launch for all cases."""
+
+    @cache
+    def launched(num_processes: int) -> Path:
+        folder = tmp_path_factory.mktemp(f"processes{num_processes}")
+        strategies = LAUNCHES[num_processes]
+        run_processes(WORKER, str(folder), *strategies, num_processes=num_processes, timeout_s=240)
+        return folder
+
+    def of(num_processes: int, case: Case) -> list[dict[str, Any]]:
+        files = [launched(num_processes) / f"{case.name}.{r}.pt" for r in range(num_processes)]
+        return [torch.load(file) for file in files]
+
+    return of
+
+
+@cache
+def alone(case: Case) -> dict[str, Any]:
+    """The same training in one process."""
+    return train(replace(case, strategy="auto"), num_processes=1)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("num_processes", "case"), CASES)
+def test_several_processes_equal_one(num_processes: int, case: Case, results: Results) -> None:
+    expected = alone(replace(case, strategy="auto"))
+    assert len(expected["gradients"]) == case.num_updates
+    for rank, found in enumerate(results(num_processes, case)):
+        for ours, theirs in zip(found["gradients"], expected["gradients"], strict=True):
+            assert relative_error(ours, theirs) <= GRADIENTS[case.is_double]
+        for ours, theirs in zip(found["metrics"], expected["metrics"], strict=True):
+            assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-5)
+            # where two passages are equally similar, rounding says which is first
+            assert ours["train/accuracy"] == pytest.approx(theirs["train/accuracy"], abs=0.15)
+        if rank == 0:
+            assert relative_error(found["weights"], expected["weights"]) <= 1e-6
+
+
+@pytest.mark.timeout(300)
+def test_what_is_compared_would_show_a_lost_share(results: Results) -> None:
+    """The gradients of the two updates differ, and those of one contrast set from those of two."""
+    one, two = Case(strategy="ddp", is_double=True), None
+    found = results(2, one)[0]["gradients"]
+    assert relative_error(found[0], found[1]) > 0.01
+    two = next(c for c in cases(["ddp"]) if c.num_contrast_sets == 2 and not c.is_lora)
+    assert relative_error(results(2, two)[0]["gradients"][0], found[0]) > 0.01
+
+
+@pytest.mark.timeout(300)
+def test_shares_are_uneven_and_the_metrics_are_the_same_everywhere(results: Results) -> None:
+    first, *others = results(3, Case(strategy="ddp", is_double=True))
+    assert all(other["metrics"] == first["metrics"] for other in others)
+    sizes = [found["num_queries"] for found in (first, *others)]
+    assert len({tuple(size) for size in sizes}) > 1
+    assert [sum(each) for each in zip(*sizes, strict=True)] == [7, 7]
+
+
+@pytest.mark.timeout(300)
+def test_all_processes_end_with_the_same_weights(results: Results) -> None:
+    for case in cases(["zero2", "zero3"]):
+        first, second = results(2, case)
+        assert first["digest"] == second["digest"], case.name

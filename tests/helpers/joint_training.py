@@ -1,0 +1,238 @@
+"""The same small training in one process or in several, with all that can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+
+from helpers.models import letter_tokenizer, tiny_qwen
+from helpers.training import quiet_trainer
+from quarry.data.datamodule import RetrievalDataModule
+from quarry.data.prompts import Prompt
+from quarry.data.tokenization import TextTokenizer
+from quarry.distributed.data_parallel import data_parallel_strategy
+from quarry.distributed.zero import ZeroStrategy
+from quarry.losses.info_nce import InfoNCE
+from quarry.models.adapters.lora import LoRA
+from quarry.models.bi_encoder import BiEncoder
+from quarry.models.pooling.last_token import LastToken
+from quarry.models.pooling.mean import Mean
+from quarry.retrieval.golden import golden_embeddings
+from quarry.training.module import RetrievalModule
+from quarry.training.optim import constant_schedule
+from quarry.training.trained_state import whole_state
+from quarry.types import Document, Query, TrainExample
+
+TOKENIZER = TextTokenizer(tokenizer=letter_tokenizer(), prompt=Prompt(max_document_length=64))
+
+NUM_CONTRAST = 7
+"""Divides by neither 2 nor 3: no two processes have the same number of queries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One training run.
+
+    Attributes:
+        strategy: "ddp", "zero1", "zero2" or "zero3".
+        num_contrast_sets: in an update.
+        budget: tokens in a chunk; None: no chunks.
+    """
+
+    strategy: str
+    is_lora: bool = False
+    is_double: bool = False
+    budget: int | None = None
+    num_contrast_sets: int = 1
+    has_masks: bool = False
+    clip: float | None = None
+    dropout: float = 0.0
+    num_updates: int = 2
+
+    @property
+    def name(self) -> str:
+        model = "lora" if self.is_lora else "full"
+        parts = [self.strategy, model, "fp64" if self.is_double else "fp32"]
+        parts += [f"chunks of {self.budget}"] if self.budget else []
+        parts += [f"{self.num_contrast_sets} sets"] if self.num_contrast_sets > 1 else []
+        parts += ["masks"] if self.has_masks else []
+        parts += [f"clip {self.clip}"] if self.clip else []
+        return ", ".join(parts)
+
+
+def examples(num_examples: int = 40) -> list[TrainExample]:
+    """Of very different lengths; some queries and passages are equal."""
+    random = np.random.default_rng(0)
+
+    def text(longest: int) -> str:
+        letters = random.integers(0, 26, random.integers(1, longest))
+        return "".join(chr(ord("a") + letter) for letter in letters)
+
+    made = []
+    for number in range(num_examples):
+        query = "same" if number % 5 == 0 else text(8)
+        positive = "shared" if number % 7 == 0 else text(40)
+        made.append(
+            TrainExample(
+                query=Query(query_id=f"q{number}", text=query),
+                positives=(Document(document_id=f"p{number}", text=positive),),
+                hard_negatives=(Document(document_id=f"n{number}", text=text(40)),),
+            )
+        )
+    return made
+
+
+def build(*, case: Case, device: torch.device | None = None, sharding: Any = None) -> BiEncoder:
+    """The tiny model of a case; the weights are the same in every process."""
+    del device, sharding
+    dtype = torch.float64 if case.is_double else torch.float32
+    backbone = tiny_qwen(dtype=dtype)
+    if case.is_double:
+        _use_wide_norms(backbone)
+    if not case.is_lora:
+        return BiEncoder(backbone=backbone, pooling=Mean())
+    adapter = LoRA(
+        r=4, alpha=8, dropout=case.dropout, target_modules=["q_proj", "v_proj", "up_proj"]
+    )
+    model = BiEncoder(backbone=adapter(backbone), pooling=LastToken()).to(dtype)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # zero at first, and so would be the gradient of lora_A
+            nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def _use_wide_norms(backbone: nn.Module) -> None:
+    """Qwen2's own norms compute in fp32, whatever they are given."""
+    for module in list(backbone.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, Qwen2RMSNorm):
+                wide = nn.RMSNorm(len(child.weight), eps=child.variance_epsilon)
+                setattr(module, name, wide.to(child.weight.dtype))
+
+
+def strategy_of(name: str) -> Any:
+    if name == "auto":
+        return "auto"
+    if name == "ddp":
+        return data_parallel_strategy(timeout_s=120)
+    # a bucket smaller than the model, so that there are several
+    return ZeroStrategy(
+        stage=int(name[-1]), reduce_bucket_size=4000, allgather_bucket_size=4000,
+        param_persistence_threshold=100,
+    )  # fmt: skip
+
+
+class Watch(pl.Callback):
+    """Keeps the gradients before each update and the metrics of each contrast set."""
+
+    def __init__(self) -> None:
+        self.gradients: list[dict[str, Tensor]] = []
+        self.metrics: list[dict[str, float]] = []
+        self.num_queries: list[int] = []
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
+    ) -> None:
+        self.gradients.append(
+            {
+                name: gradient_of(parameter, trainer.strategy)
+                for name, parameter in pl_module.named_parameters()
+                if parameter.requires_grad
+            }
+        )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, _: int
+    ) -> None:
+        self.metrics.append({k: v.item() for k, v in trainer.callback_metrics.items()})
+        self.num_queries.append(batch.num_queries)
+
+
+def gradient_of(parameter: nn.Parameter, strategy: Any) -> Tensor:
+    if isinstance(strategy, ZeroStrategy):
+        from deepspeed.utils import safe_get_full_grad
+
+        gradient = safe_get_full_grad(parameter)
+    else:
+        gradient = parameter.grad
+    assert gradient is not None
+    return gradient.detach().clone()
+
+
+def datamodule_of(case: Case) -> RetrievalDataModule:
+    """The training data of a case."""
+    return RetrievalDataModule(
+        examples=examples(), tokenizer=TOKENIZER, num_hard_negatives=1,
+        num_queries_per_update=NUM_CONTRAST * case.num_contrast_sets,
+        num_contrast_queries=NUM_CONTRAST, num_workers=0, seed=3,
+    )  # fmt: skip
+
+
+def train(case: Case, *, num_processes: int) -> dict[str, Any]:
+    """Runs a case in this process, or as one of several, and returns what can be compared."""
+    datamodule = datamodule_of(case)
+    loss = InfoNCE(
+        temperature=0.02, masks_same_passage=case.has_masks, masks_same_query=case.has_masks
+    )
+    module = RetrievalModule(
+        build_model=partial(build, case=case), loss=loss,
+        optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.01),
+        scheduler=partial(constant_schedule, num_warmup_steps=2),
+        num_training_steps=case.num_updates, num_tokens_per_chunk=case.budget,
+    )  # fmt: skip
+    watch, end = Watch(), AtEnd()
+    trainer = quiet_trainer(
+        watch, end, devices=num_processes, strategy=strategy_of(case.strategy),
+        max_steps=case.num_updates, max_epochs=-1, gradient_clip_val=case.clip,
+        accumulate_grad_batches=datamodule.num_batches_per_update,
+    )  # fmt: skip
+    trainer.fit(module, datamodule)
+    return {
+        "gradients": watch.gradients,
+        "metrics": watch.metrics,
+        "num_queries": watch.num_queries,
+        "weights": end.weights,
+        "digest": end.digest,
+    }
+
+
+class AtEnd(pl.Callback):
+    """Keeps the trained weights, whole in the first process, and a digest of them in each."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: RetrievalModule) -> None:
+        self.weights = whole_state(pl_module, is_trained_only=True)
+        self.digest = golden_embeddings(pl_module.model, TOKENIZER).double().sum().item()
+
+
+def joined(tensors: dict[str, Tensor]) -> Tensor:
+    return torch.cat([tensors[name].flatten().double() for name in sorted(tensors)])
+
+
+def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Of all numbers together, in the L2 norm."""
+    assert found.keys() == expected.keys()
+    difference = joined(found) - joined(expected)
+    return float(difference.norm() / joined(expected).norm())
+
+
+def cases(names: Sequence[str]) -> list[Case]:
+    found = []
+    for strategy in names:
+        for is_lora in (False, True):
+            more = {"strategy": strategy, "is_lora": is_lora, "is_double": strategy == "ddp"}
+            found += [
+                Case(**more),
+                Case(**more, budget=40),
+                Case(**more, budget=40, num_contrast_sets=2, has_masks=True),
+                Case(**more, num_contrast_sets=2, clip=0.05),
+                Case(**more, budget=40, num_contrast_sets=2, clip=0.05),
+            ]
+    return found

@@ -1,0 +1,142 @@
+"""`python train.py trainer.devices=2`: losses of one process, one run directory, kill and go on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers.commands import ROOT, SMALL, Result, run_command
+
+STEPS = (
+    *(override for override in SMALL if not override.startswith("benchmark.")),
+    "benchmark=none", "logger=csv", "trainer.max_steps=12", "loss.num_contrast_queries=8",
+    "data.num_tokens_per_chunk=200", "callbacks.last_checkpoint.every_n_steps=4",
+)  # fmt: skip
+"""Two contrast sets an update, each in chunks."""
+
+Train = Callable[..., tuple[Path, Result]]
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def train(environment: dict[str, str]) -> Train:
+    """Runs a training by its name, once; further overrides are those of the first call."""
+    done: dict[str, tuple[Path, Result]] = {}
+
+    def run(name: str, *overrides: str) -> tuple[Path, Result]:
+        if name not in done:
+            folder = Path(environment["QUARRY_RUNS"]) / name
+            command = partial(run_command, environment=environment, timeout_s=180)
+            result = command("train.py", *STEPS, *overrides, f"hydra.run.dir={folder}")
+            done[name] = folder, result
+        return done[name]
+
+    return run
+
+
+def losses(run: Path) -> list[float]:
+    with (run / "csv" / "metrics.csv").open() as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_two_processes_train_as_one_does(strategy: str, train: Train) -> None:
+    one, first = train("one-process")
+    two, second = train(strategy, "trainer.devices=2", f"strategy={strategy}")
+    assert first.code == 0, first.err
+    assert second.code == 0, second.err
+    assert len(losses(one)) == 12
+    assert losses(two) == pytest.approx(losses(one), rel=1e-4)
+    assert second.last_line == first.last_line
+    expected, found = (load_file(run / "model" / "model.safetensors") for run in (one, two))
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=2e-4)
+
+
+def test_one_run_directory_and_every_message_once(train: Train) -> None:
+    run, result = train("zero2", "trainer.devices=2", "strategy=zero2")
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "config.yaml", "config_resolved.yaml", "provenance.json", "run.log", "checkpoints",
+        "model", "csv",
+    }  # fmt: skip
+    assert result.out.count("Run directory:") == 1
+    assert result.err.count("Run directory:") + result.out.count("INFO Run directory:") <= 1
+    assert "Traceback" not in result.err
+    assert {p.name for p in run.parent.iterdir() if p.name.startswith("zero2")} == {"zero2"}
+
+
+def test_killed_exported_and_resumed_under_zero3(
+    train: Train, environment: dict[str, str], tmp_path: Path
+) -> None:
+    whole, _ = train("zero3", "trainer.devices=2", "strategy=zero3")
+    run = tmp_path / "killed"
+    killed_after_checkpoint(
+        environment, run, *STEPS, "logger=none", "trainer.devices=2", "strategy=zero3"
+    )
+    assert not (run / "model").exists(), "killed too late to show anything"
+    command = partial(run_command, environment=environment, timeout_s=180)
+
+    exported = command("train.py", "task=export", f"run={run}")
+    assert exported.code == 0, exported.err
+    assert "was stopped before its end" in exported.out + exported.err
+    assert (run / "export" / "model.safetensors").exists()
+    early = load_file(run / "model" / "model.safetensors")
+
+    result = command("train.py", "task=resume", f"run={run}", "logger=none")
+    assert result.code == 0, result.err
+    expected, found = (load_file(r / "model" / "model.safetensors") for r in (whole, run))
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    assert not all(torch.equal(early[name], weight) for name, weight in expected.items())
+
+
+def test_a_checkpoint_of_other_processes_is_refused(
+    train: Train, environment: dict[str, str]
+) -> None:
+    run, _ = train("zero3", "trainer.devices=2", "strategy=zero3")
+    config = run / "config.yaml"
+    text = config.read_text()
+    try:
+        config.write_text(text.replace("devices: 2", "devices: 3"))
+        result = run_command(
+            "train.py", "task=resume", f"run={run}", environment=environment, timeout_s=60
+        )
+    finally:
+        config.write_text(text)
+    assert result.code == 2
+    assert "has the shards of 2 processes, and this run has 3" in result.err
+
+
+def killed_after_checkpoint(environment: dict[str, str], run: Path, *overrides: str) -> None:
+    """Kills a training and all its processes as soon as it has a checkpoint."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={run}"],
+        cwd=environment["HOME"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (run / "checkpoints" / "last.ckpt").exists():
+            assert process.poll() is None, "the run ended before its first checkpoint"
+            assert time.monotonic() < deadline, "no checkpoint in time"
+            time.sleep(0.01)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

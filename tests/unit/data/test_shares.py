@@ -1,0 +1,56 @@
+"""Each process gets its own queries of a contrast set, with about as many tokens as the others."""
+
+from __future__ import annotations
+
+import torch
+
+from helpers.joint_training import TOKENIZER, examples
+from quarry.data.collation import RetrievalCollator
+
+NUM_SHARES = 3
+
+
+def test_the_shares_are_the_contrast_set() -> None:
+    chosen = examples(20)
+    whole = RetrievalCollator(TOKENIZER)(chosen)
+    shares = [
+        RetrievalCollator(TOKENIZER, rank=rank, num_shares=NUM_SHARES)(chosen)
+        for rank in range(NUM_SHARES)
+    ]
+    assert sum(share.num_queries for share in shares) == whole.num_queries
+    assert sum(share.tokens.num_tokens for share in shares) == whole.tokens.num_tokens
+    assert whole.hashes is not None
+    for name in ("queries", "passages", "answered"):
+        found = torch.cat([getattr(share.hashes, name) for share in shares])
+        expected = getattr(whole.hashes, name)
+        assert torch.equal(found.sort().values, expected.sort().values)
+    for share in shares:  # each positive answers its own query
+        assert share.hashes is not None
+        answered = share.hashes.answered[share.positive_index]
+        assert torch.equal(answered, share.hashes.queries)
+
+
+def test_the_shares_are_balanced_in_tokens() -> None:
+    chosen = examples(40)
+    tokens = [
+        RetrievalCollator(TOKENIZER, rank=rank, num_shares=NUM_SHARES)(chosen).tokens.num_tokens
+        for rank in range(NUM_SHARES)
+    ]
+    assert max(tokens) <= 1.03 * min(tokens)
+    in_turn = [chosen[rank::NUM_SHARES] for rank in range(NUM_SHARES)]
+    in_order = [RetrievalCollator(TOKENIZER)(part).tokens.num_tokens for part in in_turn]
+    assert max(in_order) > 1.03 * min(in_order)  # dealt in turn they would not be
+
+
+def test_text_that_is_cut_counts_as_far_as_it_is_read() -> None:
+    """Two endless passages weigh no more than what the prompt lets through."""
+    collator = RetrievalCollator(TOKENIZER, rank=0, num_shares=2)
+    assert collator._cost(_with_text("a" * 100_000)) == collator._cost(_with_text("a" * 50_000))
+    assert collator._cost(_with_text("a" * 20)) < collator._cost(_with_text("a" * 40))
+
+
+def _with_text(text: str):  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    example = examples(2)[1]
+    return replace(example, positives=(replace(example.positives[0], text=text),))
