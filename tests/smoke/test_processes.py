@@ -1,4 +1,4 @@
-"""`python train.py trainer.devices=2`: losses of one process, one run directory, kill and go on."""
+"""Two processes train and evaluate as one does, in one run directory; killed, they go on."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from helpers.commands import ROOT, SMALL, Result, run_command
 
 STEPS = (
-    *(override for override in SMALL if not override.startswith("benchmark.")),
-    "benchmark=none", "logger=csv", "trainer.max_steps=12", "loss.num_contrast_queries=8",
+    *SMALL, "logger=csv", "trainer.max_steps=12", "evaluation.every_n_steps=6",
+    "loss.num_contrast_queries=8",
     "data.num_tokens_per_chunk=200", "callbacks.last_checkpoint.every_n_steps=4",
 )  # fmt: skip
 """Two contrast sets an update, each in chunks."""
@@ -51,6 +51,19 @@ def losses(run: Path) -> list[float]:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
+def points(run: Path) -> list[float]:
+    """The learning curve."""
+    key = "val/stdlib_code/ndcg_at_10"
+    with (run / "csv" / "metrics.csv").open() as file:
+        return [float(row[key]) for row in csv.DictReader(file) if row[key]]
+
+
+def reached(result: Result) -> dict[str, float]:
+    """What the result line says: retriever -> nDCG@10."""
+    pairs = (part.split("=") for part in result.last_line.split()[1:])
+    return {name: float(value) for name, value in pairs}
+
+
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
 def test_two_processes_train_as_one_does(strategy: str, train: Train) -> None:
     one, first = train("one-process")
@@ -59,7 +72,9 @@ def test_two_processes_train_as_one_does(strategy: str, train: Train) -> None:
     assert second.code == 0, second.err
     assert len(losses(one)) == 12
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
-    assert second.last_line == first.last_line
+    assert reached(second) == pytest.approx(reached(first), abs=2e-3)
+    assert points(two) == pytest.approx(points(one), abs=2e-3)
+    assert len(points(one)) == 3
     expected, found = (load_file(run / "model" / "model.safetensors") for run in (one, two))
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
@@ -71,12 +86,32 @@ def test_one_run_directory_and_every_message_once(train: Train) -> None:
     names = {path.name for path in run.iterdir()}
     assert names == {
         "config.yaml", "config_resolved.yaml", "provenance.json", "run.log", "checkpoints",
-        "model", "csv",
+        "model", "csv", "metrics.json", "report.md", "per_query", "runs", "plots",
     }  # fmt: skip
     assert result.out.count("Run directory:") == 1
     assert result.err.count("Run directory:") + result.out.count("INFO Run directory:") <= 1
     assert "Traceback" not in result.err
     assert {p.name for p in run.parent.iterdir() if p.name.startswith("zero2")} == {"zero2"}
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero3"])
+def test_eval_ranks_in_two_processes_as_in_one(
+    strategy: str, train: Train, environment: dict[str, str], tmp_path: Path
+) -> None:
+    run, _ = train("one-process")
+    rankings = []
+    for name, devices in (("one", ()), ("two", ("trainer.devices=2", f"strategy={strategy}"))):
+        folder = tmp_path / name
+        result = run_command(
+            "eval.py", f"model.path={run}", "logger=none", "benchmark.split=dev", *devices,
+            f"paths.store_dir={tmp_path / name}-store", f"hydra.run.dir={folder}",
+            environment=environment, timeout_s=120,
+        )  # fmt: skip
+        assert result.code == 0, result.err
+        assert result.out.count("Run directory:") == 1
+        (ranking,) = (folder / "runs").iterdir()
+        rankings.append(ranking.read_bytes())
+    assert rankings[0] == rankings[1]
 
 
 def test_killed_exported_and_resumed_under_zero3(

@@ -31,8 +31,6 @@ PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
 }
 """Types that a value in YAML can be told to have -> what it may be."""
 
-NO_BENCHMARK = "quarry.evaluation.benchmark.no_benchmark"
-
 _RESOLVING = "ValueError raised while resolving interpolation: "
 """What OmegaConf puts before the message of a resolver of ours."""
 
@@ -202,11 +200,6 @@ def _type_name(hint: Any) -> str:
 def _rules(config: DictConfig) -> Iterator[str]:
     yield from device_violations(config)
     yield from strategy_violations(config)
-    if num_processes(config) > 1 and config.benchmark.get("_target_") != NO_BENCHMARK:
-        yield (
-            f"trainer.devices={config.trainer.devices}: evaluation runs in one process; set "
-            "benchmark=none and evaluate the run afterwards, or trainer.devices=1"
-        )
     if config.run is not None:
         yield f"run={config.run} has no effect here: did you mean task=resume?"
     if config.evaluation.num_examples < 0:

@@ -59,6 +59,15 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def stacked(values: Tensor) -> Tensor:
+    """The tensors of all processes, [num_processes, ...]; all hand in the same shape."""
+    if size() == 1:
+        return values[None]
+    every = values.new_empty(size() * values.shape[0], *values.shape[1:])
+    dist.all_gather_into_tensor(every, values.contiguous())
+    return every.view(size(), *values.shape)
+
+
 def largest(number: int, *, device: torch.device) -> int:
     """The largest of the numbers that the processes hand in."""
     return max(numbers[0] for numbers in gathered_numbers([number], device=device))

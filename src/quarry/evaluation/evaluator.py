@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
+from quarry.distributed import world
 from quarry.errors import Interrupted, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.collection_views import AscendingTies, without_titles
@@ -57,7 +58,8 @@ class Evaluator:
         """A report under the name of the retriever, or `name`.
 
         A set that fails, for whatever reason, is logged and stands in the report's failures; the
-        others go on.
+        others go on. (Of several processes one alone may have failed, and the others would wait
+        for it: there only a set that cannot be read is left out.)
 
         Raises:
             UserError: every set failed. Of a single set the error is its own.
@@ -66,12 +68,15 @@ class Evaluator:
         results: list[SetResult] = []
         failures: dict[str, str] = {}
         for benchmark_set in self.benchmark.sets:
+            is_read = False
             try:
+                self._read(benchmark_set)
+                is_read = True
                 results.append(self._evaluate_set(retriever, benchmark_set, name, encoder))
             except Interrupted:
                 raise
             except Exception as error:
-                if len(self.benchmark.sets) == 1:
+                if len(self.benchmark.sets) == 1 or (is_read and world.size() > 1):
                     raise
                 failures[benchmark_set.name] = _reason(error)
                 logger.error("%s on %s failed: %s", name, benchmark_set.name, _reason(error))
@@ -123,7 +128,6 @@ class Evaluator:
     def _retrieve(
         self, retriever: Retriever, benchmark_set: BenchmarkSet, encoder: TextEncoder | None
     ) -> Run:
-        self._check_ids(benchmark_set)
         data, rules = self.collection(benchmark_set), self.convention.rules_on(benchmark_set)
         # one more, so that top_k are left after the query's own document is gone
         top_k = self.top_k + 1 if rules.removes_self_match else self.top_k
@@ -158,7 +162,7 @@ class Evaluator:
                 self.convention.name,
             )
 
-    def _check_ids(self, benchmark_set: BenchmarkSet) -> None:
+    def _read(self, benchmark_set: BenchmarkSet) -> None:
         """Once a set: an id that the run file cannot hold is told before anything is encoded."""
         if benchmark_set.name not in self._checked:
             data = benchmark_set.data

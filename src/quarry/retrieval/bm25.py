@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from quarry.data import prompts
+from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.retrieval import ranking
 from quarry.retrieval.embeddings import TextEncoder
@@ -69,12 +70,16 @@ class BM25Retriever:
     def retrieve(
         self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
     ) -> Run:
-        """Rank the documents that share a term with the query; `encoder` is not used.
+        """Rank the documents that share a term with the query; `encoder` is not used. One process
+        does it for all.
 
         Returns:
             An entry for every query: at most `top_k` documents, best first, exact, ties by
             document id descending; empty if no term of the query occurs in the corpus.
         """
+        return world.first_does(lambda: self._kept_or_ranked(dataset, top_k=top_k))
+
+    def _kept_or_ranked(self, dataset: RetrievalSet, *, top_k: int) -> Run:
         tokenizer = self.tokenizers[dataset.content]
         settings = _settings(tokenizer)
         if self.kept is None or settings is None:

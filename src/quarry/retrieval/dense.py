@@ -23,15 +23,16 @@ class DenseRetriever:
     def retrieve(
         self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
     ) -> Run:
-        """The `top_k` documents of every query in `dataset`."""
+        """The `top_k` documents of every query in `dataset`, in every process."""
         assert encoder is not None, "dense retrieval needs an encoder"
         queries = encoder.encode(dataset.queries, "query", label=f"{dataset.name} queries")
-        documents = encoder.encode(dataset.corpus, "document", label=f"{dataset.name} corpus")
+        share = encoder.encode_share(dataset.corpus, "document", label=f"{dataset.name} corpus")
         return self.index.search(
             query_ids=[query.query_id for query in dataset.queries],
             queries=queries,
             document_ids=[document.document_id for document in dataset.corpus],
-            documents=documents,
+            documents=share.embeddings,
+            share=share.items,
             top_k=top_k,
             device=encoder.device,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -26,26 +28,6 @@ class Embeddings(Protocol):
 
     def __getitem__(self, rows: slice, /) -> Tensor:
         """The rows of a slice, as a tensor."""
-        ...
-
-
-class TextEncoder(Protocol):
-    """Texts in, embeddings out: from a model, or from where they were kept."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        ...
-
-    def encode(
-        self, items: Sequence[Query | Document], role: Role, *, label: str = ""
-    ) -> Embeddings:
-        """One embedding an item, in the order of the items.
-
-        Args:
-            role: which prompt and length the texts get.
-            label: what the texts are called in progress bars, logs and messages.
-        """
         ...
 
 
@@ -95,3 +77,49 @@ class GatheredEmbeddings:
             else:
                 gathered.numpy()[is_here] = part[local[is_here]]
         return gathered
+
+    def choose(self, rows: NDArray[np.int64]) -> GatheredEmbeddings:
+        """These rows of the same arrays: [num_chosen], in any order and as often as asked for."""
+        chosen = copy(self)
+        chosen._rows = self._rows[rows]
+        chosen.shape = (len(rows), self.shape[1])
+        return chosen
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddingShare:
+    """The part of a corpus that this process searches; those of all processes make the whole.
+
+    Attributes:
+        items: [num_items] positions in the corpus.
+        embeddings: [num_items, dim] of these.
+    """
+
+    items: NDArray[np.int64]
+    embeddings: GatheredEmbeddings
+
+
+class TextEncoder(Protocol):
+    """Texts in, embeddings out: from a model, or from where they were kept."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        ...
+
+    def encode(
+        self, items: Sequence[Query | Document], role: Role, *, label: str = ""
+    ) -> Embeddings:
+        """One embedding an item, in the order of the items.
+
+        Args:
+            role: which prompt and length the texts get.
+            label: what the texts are called in progress bars, logs and messages.
+        """
+        ...
+
+    def encode_share(
+        self, items: Sequence[Query | Document], role: Role, *, label: str = ""
+    ) -> EmbeddingShare:
+        """The same, but of several processes each gets a part; with one process, the whole."""
+        ...

@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,9 +15,13 @@ from tqdm import tqdm
 
 from quarry.data.packing import pack, plan_batches
 from quarry.data.tokenization import TextTokenizer, TokenizedText
+from quarry.distributed import world
+from quarry.distributed.zero import is_sharded
 from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
 from quarry.retrieval.download import Download, Downloader
+from quarry.retrieval.embeddings import EmbeddingShare, GatheredEmbeddings
+from quarry.retrieval.plan import PlannedBatch, own_batches, plan_windows
 from quarry.runtime.ahead import run_ahead
 from quarry.types import Document, Query, Role
 
@@ -27,29 +30,15 @@ logger = logging.getLogger(__name__)
 NUM_TEXTS_PER_CALL = 256
 """Texts that are tokenised at a time: few enough that the model's launches never wait for long."""
 
-NUM_TEXTS_IN_FIRST_WINDOW = 1_024
+NUM_ROWS_PER_EXCHANGE = 8_192
+"""Embeddings that processes exchange at a time."""
 
 NUM_BATCHES_AHEAD = 2
 """Batches the CPU may be ahead of the device: enough to hide it, and no more memory than that."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlannedBatch:
-    """Texts that go through the model together.
-
-    Attributes:
-        start: how many texts are in the batches before it; names the batch.
-        rows: [num_texts] positions of the texts among the items.
-        texts: the same, tokenised.
-    """
-
-    start: int
-    rows: NDArray[np.int64]
-    texts: Sequence[TokenizedText]
-
-
 class Encoder:
-    """Texts in, embeddings out, in the order of the texts.
+    """Texts in, embeddings out, in the order of the texts, in any number of processes.
 
     Texts are tokenised and sorted by length a window at a time, so a corpus larger than memory is
     read once, in order. What is in a batch depends on the texts and the budget alone.
@@ -83,8 +72,14 @@ class Encoder:
         """Where the model is."""
         return next(iter(self.model.parameters())).device
 
+    @property
+    def has_equal_steps(self) -> bool:
+        """Whether all processes have to run as many forward passes: weights are in shards."""
+        return is_sharded(self.model)
+
     def encode(self, items: Sequence[Query | Document], role: Role, *, label: str = "") -> Tensor:
-        """Embeddings [num_texts, dim], fp32, on the CPU.
+        """Embeddings [num_texts, dim], fp32, on the CPU. Several processes encode a share each, and
+        all of them get the whole.
 
         Args:
             role: which prompt and length the texts get.
@@ -93,7 +88,33 @@ class Encoder:
         Raises:
             UserError: a text, or half a batch, does not fit the device's memory.
         """
-        embeddings = torch.empty(len(items), self.model.embedding_dim)
+        embeddings, _ = self._encode_own(items, role, label=label)
+        if world.size() > 1:  # what others have encoded is 0 here
+            for piece in embeddings.split(NUM_ROWS_PER_EXCHANGE):
+                piece.copy_(world.total(piece.to(self.device)))
+        return embeddings
+
+    def encode_share(
+        self, items: Sequence[Query | Document], role: Role, *, label: str = ""
+    ) -> EmbeddingShare:
+        """What this process has encoded of it; arguments and errors as in `encode`."""
+        embeddings, rows = self._encode_own(items, role, label=label)
+        own = GatheredEmbeddings(
+            parts=[(0, embeddings.numpy())],
+            rows=rows,
+            dim=self.model.embedding_dim,
+            dtype=embeddings.dtype,
+        )
+        return EmbeddingShare(items=rows, embeddings=own)
+
+    def _encode_own(
+        self, items: Sequence[Query | Document], role: Role, *, label: str
+    ) -> tuple[Tensor, NDArray[np.int64]]:
+        """Embeddings of all items, 0 for those of other processes; the items of this one."""
+        # numpy's zeros take no memory before something is written
+        dim = self.model.embedding_dim
+        embeddings = torch.from_numpy(np.zeros((len(items), dim), dtype=np.float32))
+        is_own = np.zeros(len(items), dtype=bool)
         with (
             closing(self.plan(items, role)) as plan,
             closing(self.encode_batches(plan, role, num_texts=len(items))) as batches,
@@ -103,16 +124,18 @@ class Encoder:
         ):
             for batch, encoded in batches:
                 embeddings[torch.from_numpy(batch.rows)] = encoded
+                is_own[batch.rows] = True
                 bar.update(len(batch.rows))
-        return embeddings
+        return embeddings, np.flatnonzero(is_own)
 
     def encode_batches(
         self, batches: Iterable[PlannedBatch], role: Role, *, num_texts: int
     ) -> Generator[tuple[PlannedBatch, Tensor]]:
         """Embeddings [num_texts of the batch, dim], fp32, on the CPU, of batches of a plan.
 
-        Any batches of it in any order: each is encoded for itself. The model is in eval mode until
-        the generator ends or is closed.
+        Any batches of it in any order: each is encoded for itself. Several processes hand in the
+        same ones, and each encodes its share. The model is in eval mode until the generator ends
+        or is closed.
 
         Args:
             num_texts: in all batches, or so; whether compiling the model pays depends on it.
@@ -123,7 +146,11 @@ class Encoder:
         try:
             downloader = Downloader(self.device)
             on_the_way: deque[tuple[PlannedBatch, Download]] = deque()
-            for batch in batches:
+            has_equal_steps = self.has_equal_steps
+            for batch in own_batches(batches, has_equal_steps=has_equal_steps):
+                if batch.is_idle:
+                    self._forward(batch.texts)
+                    continue
                 on_the_way.append((batch, downloader.start(self._embed(batch.texts, role))))
                 if len(on_the_way) > NUM_BATCHES_AHEAD:
                     yield _arrived(on_the_way.popleft())
@@ -173,6 +200,11 @@ class Encoder:
         try:
             return self._forward(token_ids)
         except torch.OutOfMemoryError as error:
+            if self.has_equal_steps:  # the others would wait for the second half
+                raise UserError(
+                    f"max_tokens_per_batch={self.max_tokens_per_batch} does not fit the device's "
+                    f"memory. Set evaluation.max_tokens_per_batch={self.max_tokens_per_batch // 2}."
+                ) from error
             if len(token_ids) == 1:
                 raise UserError(
                     f"A {role} of {len(token_ids[0])} tokens does not fit the device's memory, "
@@ -201,7 +233,8 @@ class Encoder:
         tokens = pack(token_ids)
         if device.type == "cuda":
             tokens = tokens.pin_memory()
-        with torch.inference_mode():
+        # weights that are fetched in inference mode could not be trained after
+        with torch.no_grad() if self.has_equal_steps else torch.inference_mode():
             embeddings: Tensor = self.model(tokens.to(device, non_blocking=True))
         return embeddings
 
@@ -214,17 +247,6 @@ class Encoder:
             num_tokens,
             budget,
         )
-
-
-def plan_windows(num_texts: int, *, largest: int) -> Iterator[range]:
-    """Cuts texts in order into windows that double in size up to the largest.
-
-    The first is small, since the model waits for its tokens. Depends on the numbers alone.
-    """
-    start, size = 0, min(NUM_TEXTS_IN_FIRST_WINDOW, largest)
-    while start < num_texts:
-        yield range(start, min(start + size, num_texts))
-        start, size = start + size, min(2 * size, largest)
 
 
 def _arrived(sent: tuple[PlannedBatch, Download]) -> tuple[PlannedBatch, Tensor]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from quarry.distributed import world
 from quarry.errors import UserError
-from quarry.retrieval.embeddings import GatheredEmbeddings
-from quarry.retrieval.encoder import NUM_TEXTS_IN_FIRST_WINDOW, Encoder
+from quarry.retrieval.embeddings import EmbeddingShare, GatheredEmbeddings
+from quarry.retrieval.encoder import Encoder
+from quarry.retrieval.plan import NUM_TEXTS_IN_FIRST_WINDOW
 from quarry.retrieval.store.segment import Segment
-from quarry.retrieval.store.shelf import Shelf
+from quarry.retrieval.store.shelf import Found, Shelf
 from quarry.retrieval.store.writer import SegmentWriter
 from quarry.retrieval.unique_texts import ChosenItems, UniqueTexts, unique_texts
 from quarry.types import Document, Query, Role
@@ -55,10 +58,28 @@ class StoredEncoder:
             UserError: as in `Encoder.encode`; the store has no room, cannot be written to, or was
                 written by another version.
         """
-        what, shelf = label or role, self.shelves[role]
+        found, texts = self._found(items, role, what=label or role)
+        return self.shelves[role].embeddings(found, texts.text_of)
+
+    def encode_share(
+        self, items: Sequence[Query | Document], role: Role, *, label: str = ""
+    ) -> EmbeddingShare:
+        """As many of them as every other process gets, in order; the rest as in `encode`."""
+        found, texts = self._found(items, role, what=label or role)
+        own = np.array_split(np.arange(len(items)), world.size())[world.rank()]
+        embeddings = self.shelves[role].embeddings(found, texts.text_of[own])
+        return EmbeddingShare(items=own, embeddings=embeddings)
+
+    def _found(
+        self, items: Sequence[Query | Document], role: Role, *, what: str
+    ) -> tuple[Found, UniqueTexts]:
+        """Where the embeddings of all texts are, once all are in the store."""
+        shelf = self.shelves[role]
         texts = unique_texts(items, self.encoder.tokenizer.frames[role].text_of)
         own = shelf.segment_name(texts.hashes, self._plan)
-        found = shelf.find(texts.hashes, first=own)
+        # one process looks, so that all see the same; and reads each checksum
+        look = partial(shelf.find, texts.hashes, first=own)
+        found = world.first_does(look)
         logger.info(
             "%s: %d texts, %d of them different, %d in the store already",
             what,
@@ -72,7 +93,7 @@ class StoredEncoder:
             if not found.is_missing.any():
                 break
             self._encode(items, texts, role, segment, missing=found.is_missing, what=what)
-            found = shelf.find(texts.hashes, first=own)
+            found = world.first_does(look)
             segment = shelf.segment_name(texts.hashes[found.is_missing], self._plan)
         if found.is_missing.any():
             raise UserError(
@@ -80,7 +101,7 @@ class StoredEncoder:
                 "Is its disk sound? Keep embeddings elsewhere, paths.store_dir=DIR, or in memory, "
                 "evaluation.store=false."
             )
-        return shelf.embeddings(found, texts.text_of)
+        return found, texts
 
     @property
     def _plan(self) -> dict[str, int]:
@@ -101,15 +122,22 @@ class StoredEncoder:
         missing: NDArray[np.bool_],
         what: str,
     ) -> None:
-        """Finishes a segment: one that an earlier call has left, or a new one for the missing."""
-        with self.shelves[role].writable(
-            name, missing=texts.hashes[missing], plan=self._plan, what=what
-        ) as (segment, writer):
-            if writer.num_open == 0:  # another process, which this one has waited for, has done it
+        """Finishes a segment: one that an earlier call has left, or a new one for the missing.
+
+        Of several processes the first one has the lock, and all write.
+        """
+        shelf = self.shelves[role]
+        with ExitStack() as held:
+            lock = shelf.writable(name, missing=texts.hashes[missing], plan=self._plan, what=what)
+            finished = world.first_does(lambda: held.enter_context(lock))
+            segment, writer = shelf.writer(name, finished=finished, what=what)
+            if writer.num_open == 0:  # another job, which this one has waited for, has done it
                 return
             logger.info("%s: encoding %d of %d texts", what, writer.num_open, len(segment))
             is_here = np.isin(texts.hashes, segment.hashes)
             self._fill(segment, writer, ChosenItems(items, texts.first[is_here]), role, what=what)
+            writer.sync()
+            world.barrier()
 
     def _fill(
         self,

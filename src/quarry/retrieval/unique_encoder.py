@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from quarry.retrieval.embeddings import GatheredEmbeddings
+from quarry.retrieval.embeddings import EmbeddingShare, GatheredEmbeddings
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.unique_texts import ChosenItems, unique_texts
 from quarry.types import Document, Query, Role
@@ -41,4 +41,17 @@ class UniqueEncoder:
             rows=texts.text_of,
             dim=embeddings.shape[1],
             dtype=embeddings.dtype,
+        )
+
+    def encode_share(
+        self, items: Sequence[Query | Document], role: Role, *, label: str = ""
+    ) -> EmbeddingShare:
+        """The items whose texts this process has encoded; see `Encoder.encode_share`."""
+        texts = unique_texts(items, self.encoder.tokenizer.frames[role].text_of)
+        share = self.encoder.encode_share(ChosenItems(items, texts.first), role, label=label)
+        place = np.full(len(texts), -1, dtype=np.int64)
+        place[share.items] = np.arange(len(share.items))
+        own = np.flatnonzero(place[texts.text_of] >= 0)
+        return EmbeddingShare(
+            items=own, embeddings=share.embeddings.choose(place[texts.text_of[own]])
         )

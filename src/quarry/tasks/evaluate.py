@@ -14,6 +14,8 @@ from torch import Tensor
 from quarry.config.instantiate import build
 from quarry.config.validation import validate
 from quarry.data.datamodule import one_empty_batch
+from quarry.distributed import world
+from quarry.distributed.launch import ends_children
 from quarry.errors import UserError
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars
@@ -44,6 +46,8 @@ from quarry.tasks.parts import (
     settle_contract,
 )
 from quarry.tasks.preflight import preflight
+from quarry.tasks.processes import share_run_directory
+from quarry.tasks.strategy import planned_spread
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
 from quarry.training.evaluation_log import log_report, metric_values
 from quarry.training.module import RetrievalModule
@@ -53,7 +57,10 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(config: DictConfig) -> dict[str, float]:
-    """Runs an evaluation job; returns `val/<set>/<measure>` -> value."""
+    """Runs an evaluation job; returns `val/<set>/<measure>` -> value.
+
+    Each process of a job of several comes through here; the first one writes the run directory.
+    """
     quiet_libraries()
     validate(config, primary="eval")
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -70,7 +77,14 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     differences = {}
     if retriever.uses_encoder:
         differences = settle_contract(config)
-        preflight(build(config.model), is_trained=False)
+    share_run_directory(config)
+    if not world.is_launched_first():
+        if not retriever.uses_encoder:  # one process does it for all
+            return {}
+        reports, _ = evaluate_model(config, retriever, evaluator, [], None)
+        return metric_values(reports[0])
+    if retriever.uses_encoder:
+        preflight(build(config.model), is_trained=False, spread=planned_spread(config))
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
         hyperparameters = record_start(config, run, contract_differences=differences)
@@ -174,5 +188,6 @@ def _test(
     callbacks = [evaluation, sample] if is_compared else [evaluation]
     trainer = build_trainer(config, callbacks=callbacks, loggers=loggers)
     module = RetrievalModule(build_model=partial(parts.factory.build, is_trained=False))
-    trainer.test(module, one_empty_batch(), verbose=False)
+    with ends_children(trainer.strategy):
+        trainer.test(module, one_empty_batch(), verbose=False)
     return reports[0], sample.embeddings

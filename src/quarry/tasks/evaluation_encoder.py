@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import transformers
 from omegaconf import DictConfig, OmegaConf
 
 import quarry
+from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import weights_digest
 from quarry.models.bi_encoder import BiEncoder
@@ -102,7 +104,8 @@ def embedding_contract(config: DictConfig, parts: ModelParts, *, memo: Path) -> 
 def _shelves(
     config: DictConfig, parts: ModelParts, model: BiEncoder, *, store: Path
 ) -> dict[Role, Shelf]:
-    contracts = embedding_contract(config, parts, memo=store / "weights")
+    # one process reads all weights
+    contracts = world.first_does(partial(embedding_contract, config, parts, memo=store / "weights"))
     device = next(model.parameters()).device
     made_by = {
         "model": parts.factory.source(),

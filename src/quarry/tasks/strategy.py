@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.optim import Optimizer
 
 from quarry.config.instantiate import build
@@ -39,7 +39,8 @@ def planned_spread(config: DictConfig) -> Spread:
     if stage == 0:
         return Spread()
     strategy = config.trainer.strategy
-    is_chunked = config.data.num_tokens_per_chunk is not None  # gradients wait for the last chunk
+    chunk = OmegaConf.select(config, "data.num_tokens_per_chunk")
+    is_chunked = chunk is not None  # gradients wait for the last chunk
     return Spread(
         weights=_share(number if stage == 3 else 1, strategy.get("offload_parameters", False)),
         gradients=number if stage >= 2 and not is_chunked else 1,

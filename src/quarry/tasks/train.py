@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from quarry.config.instantiate import build
 from quarry.config.validation import validate
 from quarry.data.datamodule import RetrievalDataModule, one_empty_batch
 from quarry.distributed import world
-from quarry.distributed.launch import agreed_with_first, ends_children
+from quarry.distributed.launch import ends_children
 from quarry.evaluation.evaluator import Evaluator
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
@@ -33,6 +32,7 @@ from quarry.tasks.parts import (
     settle_contract,
 )
 from quarry.tasks.preflight import preflight
+from quarry.tasks.processes import share_run_directory
 from quarry.tasks.saving import save_from_checkpoint, save_trained_model
 from quarry.tasks.strategy import build_optimizer, planned_spread, settle_dtype
 from quarry.tasks.training_reports import (
@@ -77,15 +77,6 @@ def train(config: DictConfig) -> dict[str, float]:
     with logs_to(run.log):
         record_start(config, run, contract_differences=differences)
         return fit(config, run, checkpoint=None)
-
-
-def share_run_directory(config: DictConfig) -> None:
-    """Under torchrun each process names a directory after its own time: all take the first's."""
-    own = config.paths.run_dir
-    config.paths.run_dir = agreed_with_first(own)
-    if config.paths.run_dir != own:
-        with contextlib.suppress(OSError):
-            Path(own).rmdir()
 
 
 def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> dict[str, float]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from quarry.errors import UserError
 from quarry.retrieval.embeddings import Embeddings
 from quarry.retrieval.index.device_chunks import device_chunks
-from quarry.retrieval.index.top_k import RunningTopK, TopK
+from quarry.retrieval.index.top_k import RunningTopK, TopK, exchange_top_k
 from quarry.retrieval.ranking import tie_order
 from quarry.types import Run
 
@@ -62,18 +62,27 @@ class ExactIndex:
         queries: Embeddings | Array,
         document_ids: Sequence[str],
         documents: Embeddings | Array,
+        share: NDArray[np.int64] | None = None,
         top_k: int,
         device: torch.device | str = "cpu",
     ) -> Run:
-        """The `top_k` best documents of each query; the other arguments as in `top_k`."""
+        """The `top_k` best documents of each query; the other arguments as in `top_k`.
+
+        Args:
+            document_ids: of the whole corpus.
+            share: [num_documents] positions in there of the documents that this process searches;
+                every process has its own, and all get the same result. None: all of them.
+        """
         places = tie_order(document_ids)
         best = self.top_k(
             queries=queries,
             documents=documents,
-            places=torch.from_numpy(places),
+            places=torch.from_numpy(places if share is None else places[share]),
             top_k=top_k,
             device=device,
         )
+        if share is not None:
+            best = exchange_top_k(best, top_k=min(top_k, len(document_ids)), device=device)
         ids = [document_ids[row] for row in np.argsort(places)]
         return {
             query_id: {ids[place]: score for place, score in zip(*ranked, strict=True)}

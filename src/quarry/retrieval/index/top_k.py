@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.retrieval.ranking import NO_RANKING
 
 LAST_PLACE = 2**32 - 1
+NO_KEY = torch.iinfo(torch.int64).min
+NUM_QUERIES_PER_EXCHANGE = 8_192
 NUM_KEYS_AT_A_TIME = 2**23
 """Keys made at a time for queries that have many ties: 64 MiB."""
 
@@ -43,6 +46,24 @@ def merge_top_k(parts: Sequence[TopK], *, top_k: int) -> TopK:
     """
     keys = torch.cat([_to_keys(part.scores, part.places) for part in parts], dim=1)
     return _to_top_k(_best(keys, min(top_k, keys.shape[1])))
+
+
+def exchange_top_k(best: TopK, *, top_k: int, device: torch.device | str) -> TopK:
+    """The best `top_k` of a corpus that is searched by several processes, in all of them.
+
+    Args:
+        best: what this process has found in its share: its best `top_k`, or all it has.
+        top_k: at most as many as there are documents in all shares.
+        device: where the processes exchange.
+    """
+    if world.size() == 1:
+        return best
+    own = pad(_to_keys(best.scores, best.places), (0, top_k - best.scores.shape[1]), value=NO_KEY)
+    merged = [
+        _best(world.stacked(keys.to(device)).transpose(0, 1).flatten(1), top_k).cpu()
+        for keys in own.split(NUM_QUERIES_PER_EXCHANGE)
+    ]
+    return _to_top_k(torch.cat(merged))
 
 
 class RunningTopK:
@@ -122,7 +143,7 @@ class RunningTopK:
         rows = torch.arange(len(blocks) + 1, device=row.device)
         first = torch.searchsorted(row, rows)
         width = int(first.diff().max())
-        grouped = keys.new_full((len(blocks), width), torch.iinfo(torch.int64).min)
+        grouped = keys.new_full((len(blocks), width), NO_KEY)
         grouped[row, torch.arange(len(row), device=row.device) - first[row]] = keys
         self._keys = _best(torch.cat([self._keys, grouped], dim=1), self._top_k)
 

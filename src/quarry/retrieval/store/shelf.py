@@ -41,12 +41,13 @@ class Found:
     """Which vectors there are for some texts, and where.
 
     Attributes:
-        rows: [num_texts] the row of each text's vector in `parts`; -1: there is none.
-        parts: see `GatheredEmbeddings`.
+        rows: [num_texts] the row of each text's vector, counted over `segments`; -1: there is none.
+        segments: names, each with the number that its first row has.
+        num_rows: of all of them.
     """
 
     rows: NDArray[np.int64]
-    parts: list[tuple[int, NDArray[np.floating]]] = field(default_factory=list)
+    segments: list[tuple[int, str]] = field(default_factory=list)
     num_rows: int = 0
 
     @property
@@ -123,8 +124,13 @@ class Shelf:
         Args:
             text_of: [num_items] the text of each item, see `UniqueTexts`.
         """
+        parts: list[tuple[int, NDArray[np.floating]]] = []
+        for first, name in found.segments:
+            segment = open_segment(self.folder / name)
+            assert segment is not None, "it was there a moment ago"
+            parts += [(first + start, part) for start, part in segment.vectors.parts()]
         return GatheredEmbeddings(
-            parts=found.parts, rows=found.rows[text_of], dim=self.dim, dtype=DTYPES[self.dtype]
+            parts=parts, rows=found.rows[text_of], dim=self.dim, dtype=DTYPES[self.dtype]
         )
 
     @contextmanager
@@ -135,8 +141,9 @@ class Shelf:
         missing: NDArray[np.bytes_],
         plan: Mapping[str, int],
         what: str,
-    ) -> Iterator[tuple[Segment, SegmentWriter]]:
-        """Lends the segment of that name to write in, under its lock; it is made if need be.
+    ) -> Iterator[list[FinishedBatch]]:
+        """Holds the lock of the segment of that name, which is made if need be; gives the batches
+        that are finished and sound.
 
         Args:
             missing: [num_texts] the texts that a new segment is for: those of the call that the
@@ -163,9 +170,19 @@ class Shelf:
                     segment = open_segment(folder)
                     assert segment is not None
                 finished = self._kept(segment)
-            writer = SegmentWriter(segment, finished=finished, what=what)
-            yield segment, writer
-            writer.sync()
+            yield finished
+
+    def writer(
+        self, name: str, *, finished: Sequence[FinishedBatch], what: str
+    ) -> tuple[Segment, SegmentWriter]:
+        """For each process that writes to a segment which one of them has the lock of.
+
+        Args:
+            finished: as `writable` gives it.
+        """
+        segment = open_segment(self.folder / name)
+        assert segment is not None, "it was made before"
+        return segment, SegmentWriter(segment, finished=finished, what=what)
 
     def _segments(self, first: str) -> Iterator[Segment]:
         """In the order of their names, so that of two vectors it is always the same one."""
@@ -213,8 +230,7 @@ class Shelf:
         is_wanted &= is_sound[batch_of]
         if is_wanted.any():
             found.rows[text[is_wanted]] = found.num_rows + place[is_wanted]
-            parts = segment.vectors.parts()
-            found.parts += [(found.num_rows + start, part) for start, part in parts]
+            found.segments.append((found.num_rows, segment.folder.name))
             found.num_rows += len(segment)
 
     def _are_sound(self, segment: Segment, batches: Sequence[FinishedBatch]) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ class SegmentWriter:
         UserError: the disk has no room for what is open.
     """
 
-    def __init__(self, segment: Segment, *, finished: list[FinishedBatch], what: str) -> None:
+    def __init__(self, segment: Segment, *, finished: Sequence[FinishedBatch], what: str) -> None:
         self._segment = segment
         self._journal = Journal(segment.folder)
         self._is_finished = np.zeros(len(segment), dtype=bool)
