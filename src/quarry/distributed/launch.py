@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -13,25 +18,119 @@ from torch.distributed import TCPStore
 
 from quarry.distributed import world
 
-STORE_TIMEOUT_S = 300
+STORE_TIMEOUT = timedelta(seconds=300)
 GRACE_S = 10
 """How long processes may take to end by themselves once the first one has failed."""
 
+FREE_PORT_S = 1.0
+"""For how long the port that processes met at is closed, so that each of them sees it."""
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that a process gets when the one that started it ends."""
+
+
+def settle_launcher() -> None:
+    """To be called first in every process: takes over what its launcher says in words of its own.
+
+    DeepSpeed's launcher calls the node CROSS_RANK, Lightning NODE_RANK. And a child of Lightning's
+    launcher shall not outlive the process that started it, however that ended: on GPUs it would
+    wait for it as long as processes wait for one another.
+    """
+    if "CROSS_RANK" in os.environ:
+        os.environ.setdefault("NODE_RANK", os.environ["CROSS_RANK"])
+    is_child = int(os.environ.get("LOCAL_RANK", 0)) > 0
+    is_of_lightning = not any(name in os.environ for name in world.RANK_VARIABLES)
+    if is_child and is_of_lightning and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
 
 def agreed_with_first(value: str) -> str:
-    """Under torchrun: the first process's value, in all; elsewhere the value itself.
+    """The first process's value, in all that a launcher has started; without one the value itself.
 
     For what processes would each make up by themselves, such as a directory named after the time.
-    torchrun keeps a store that can be asked before the processes know one another.
     """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return value
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return _agreed_by_torchrun(value)
+    meeting = _meeting()
+    return value if meeting is None else _agreed_at(meeting, value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Meeting:
+    """Where the processes of a run are going to find one another, and can do so before."""
+
+    address: str
+    port: int
+    rank: int
+    num_processes: int
+
+
+def _meeting() -> _Meeting | None:
+    """As SLURM says it, or a launcher that sets torch's variables, such as DeepSpeed's."""
+    from pytorch_lightning.plugins.environments import SLURMEnvironment
+
+    if SLURMEnvironment.detect():
+        slurm = SLURMEnvironment()
+        meeting = _Meeting(
+            address=slurm.main_address,
+            port=slurm.main_port,
+            rank=slurm.global_rank(),
+            num_processes=slurm.world_size(),
+        )
+    elif all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
+        meeting = _Meeting(
+            address=os.environ["MASTER_ADDR"],
+            port=int(os.environ["MASTER_PORT"]),
+            rank=int(os.environ["RANK"]),
+            num_processes=int(os.environ["WORLD_SIZE"]),
+        )
+    else:
+        return None
+    return meeting if meeting.num_processes > 1 else None
+
+
+def _agreed_at(meeting: _Meeting, value: str) -> str:
+    """The first process lends its port to a store, until all have read from it.
+
+    The processes will find one another at the same port: nobody goes on before it is free.
+    """
+    store = TCPStore(
+        meeting.address,
+        meeting.port,
+        is_master=meeting.rank == 0,
+        wait_for_workers=False,
+        timeout=STORE_TIMEOUT,
+    )
+    if meeting.rank > 0:
+        agreed = store.get("quarry").decode()
+        store.set(f"quarry/{meeting.rank}", "read")
+        deadline = time.monotonic() + GRACE_S
+        while _is_open(meeting) and time.monotonic() < deadline:
+            time.sleep(FREE_PORT_S / 20)
+        return str(agreed)
+    store.set("quarry", value)
+    store.wait([f"quarry/{rank}" for rank in range(1, meeting.num_processes)])
+    del store
+    time.sleep(FREE_PORT_S)
+    return value
+
+
+def _is_open(meeting: _Meeting) -> bool:
+    try:
+        socket.create_connection((meeting.address, meeting.port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _agreed_by_torchrun(value: str) -> str:
+    """torchrun keeps a store that can be asked before the processes know one another."""
     store = TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         is_master=False,
         wait_for_workers=False,
-        timeout=timedelta(seconds=STORE_TIMEOUT_S),
+        timeout=STORE_TIMEOUT,
     )
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     key = f"quarry/{os.environ['TORCHELASTIC_RUN_ID']}/{restarts}"

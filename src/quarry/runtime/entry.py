@@ -13,6 +13,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from quarry.distributed import world
+from quarry.distributed.launch import settle_launcher
 from quarry.errors import Interrupted, SharedError, UserError
 
 NULL_GROUP = "Config group override must be a string or a list"
@@ -28,6 +29,7 @@ def shows_user_errors() -> Iterator[None]:
 
     Any other exception is ours to mend and keeps its traceback, as all do with HYDRA_FULL_ERROR=1.
     """
+    settle_launcher()
     if os.environ.get("HYDRA_FULL_ERROR") == "1" and OURS not in os.environ:
         yield
         return

@@ -11,7 +11,8 @@ from quarry.distributed.launch import agreed_with_first
 
 
 def share_run_directory(config: DictConfig) -> None:
-    """Under torchrun each process names a directory after its own time: all take the first's."""
+    """Where a launcher starts all processes, each names a directory after its own time: all take
+    the first's."""
     own = config.paths.run_dir
     config.paths.run_dir = agreed_with_first(own)
     if config.paths.run_dir != own:

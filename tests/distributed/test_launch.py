@@ -1,0 +1,70 @@
+"""Processes agree on a value before they have a group, whoever has started them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers.processes import run_processes
+from quarry.distributed.launch import agreed_with_first
+
+WORKER = Path(__file__).parent / "meeting_worker.py"
+
+
+@pytest.mark.parametrize("launcher", ["deepspeed", "slurm"])
+def test_all_take_the_value_of_the_first(launcher: str) -> None:
+    run_processes(WORKER, launcher, num_processes=3, timeout_s=120)
+
+
+def test_without_a_launcher_it_is_the_own_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "SLURM_NTASKS", "TORCHELASTIC_USE_AGENT_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    assert agreed_with_first("own") == "own"
+
+
+PARENT = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], env=os.environ | {"LOCAL_RANK": "1"})
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+CHILD = """
+import time
+from quarry.distributed.launch import settle_launcher
+settle_launcher()
+print("settled", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of it")
+def test_a_child_ends_with_the_process_that_started_it_however_that_ends() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    assert process.stdout.readline() == "settled\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20
+    while _is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    is_alive = _is_alive(child)
+    if is_alive:
+        os.kill(child, signal.SIGKILL)
+    assert not is_alive
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
