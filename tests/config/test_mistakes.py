@@ -75,7 +75,7 @@ def test_misspelt_keys_in_components_are_found_together(copy: Path) -> None:
 def test_rules_between_keys_are_reported_together() -> None:
     config = composed(
         "train",
-        "trainer.devices=4",
+        "trainer.devices=0",
         "evaluation.every_n_steps=-1",
         "evaluation.max_tokens_per_batch=0",
         "evaluation.store=true",
@@ -91,7 +91,7 @@ def test_rules_between_keys_are_reported_together() -> None:
         validate(config, primary="train")
     lines = str(caught.value).splitlines()[1:]
     names = [
-        "trainer.devices=4",
+        "trainer.devices=0",
         "evaluation.max_tokens_per_batch",
         "evaluation.store=true",
         "evaluation.store_dtype=float8",

@@ -38,7 +38,7 @@ def settle_launcher() -> None:
     """
     if "CROSS_RANK" in os.environ:
         os.environ.setdefault("NODE_RANK", os.environ["CROSS_RANK"])
-    is_child = int(os.environ.get("LOCAL_RANK", 0)) > 0
+    is_child = int(os.environ.get("LOCAL_RANK", "0")) > 0
     is_of_lightning = not any(name in os.environ for name in world.RANK_VARIABLES)
     if is_child and is_of_lightning and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -67,7 +67,7 @@ class _Meeting:
 
 def _meeting() -> _Meeting | None:
     """As SLURM says it, or a launcher that sets torch's variables, such as DeepSpeed's."""
-    from pytorch_lightning.plugins.environments import SLURMEnvironment
+    from lightning_fabric.plugins.environments import SLURMEnvironment
 
     if SLURMEnvironment.detect():
         slurm = SLURMEnvironment()

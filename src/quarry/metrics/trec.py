@@ -105,14 +105,13 @@ def evaluate_run(
         relevance_level: the lowest grade that is relevant, at least 1, for all but nDCG.
         ties: order of documents whose scores are equal.
         missing_queries: judged queries for which the run holds nothing: "zero" is trec_eval's
-            option -c; "left_out", they have no value.
+            option -c; "left_out", they have no value, unless that leaves none.
 
     Returns:
         Report name -> query id -> value in 0..1, queries in the order of `qrels`.
 
     Raises:
-        UserError: an unknown measure, no judgements, a relevance level below 1, a NaN score; or
-            missing queries are left out and all are missing.
+        UserError: an unknown measure, no judgements, a relevance level below 1, a NaN score.
     """
     parsed = {name: parse_measure(name) for name in measures}
     if not qrels:
@@ -148,14 +147,12 @@ def mean_scores(per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float
 
 
 def _answered(qrels: Qrels, run: Run) -> Qrels:
-    """The judgements of the queries for which the run holds something."""
+    """The judgements of the queries for which the run holds something; of a run that holds nothing
+    at all those of all queries, for trec_eval's mean over none is 0, too."""
     answered = {query_id: grades for query_id, grades in qrels.items() if run.get(query_id)}
     if not answered:
-        raise UserError(
-            "the run holds nothing for any judged query, and missing_queries=left_out leaves such "
-            "queries out of the mean, so there is none; count them: missing_queries=zero"
-        )
-    return answered
+        logger.warning("the run holds nothing for any judged query: every measure is 0")
+    return answered or qrels
 
 
 def _count_own(measure: Measure, qrels: Qrels, run: Run, relevance_level: int) -> dict[str, float]:
