@@ -203,9 +203,10 @@ def test_queries_that_find_nothing(name: str, mean: float) -> None:
     assert result.num_queries == 2
 
 
-def test_nothing_found_at_all_leaves_no_mean() -> None:
-    with pytest.raises(UserError, match="missing_queries=left_out"):
-        evaluated(convention("study"), one_set(qrels={"q": {"a": 1}}), Ranks({}))
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_found_at_all_is_zero_under_every_convention(name: str) -> None:
+    result = evaluated(convention(name), one_set(qrels={"q": {"a": 1}}), Ranks({}))
+    assert set(result.metrics.values()) == {0.0}
 
 
 # relevance level
