@@ -50,6 +50,7 @@ class Evaluator:
         self.top_k = top_k
         self.convention = convention
         self._checked: set[str] = set()
+        self._told: set[str] = set()
         self._warn_of_a_flag_without_effect()
 
     def evaluate(
@@ -140,17 +141,19 @@ class Evaluator:
         return run
 
     def _tell_of_kept_self_matches(self, run: Run, benchmark_set: BenchmarkSet) -> None:
-        rules = self.convention.rules_on(benchmark_set)
-        if self.convention.self_match != "always" or rules.removes_self_match:
+        """Once a set: an evaluation in training would say it again and again."""
+        rules, name = self.convention.rules_on(benchmark_set), benchmark_set.name
+        if self.convention.self_match != "always" or rules.removes_self_match or name in self._told:
             return
         if num_found := sum(query_id in scores for query_id, scores in run.items()):
             logger.info(
                 "%s: %d of %d queries found a document with their own id. It stays, for ids may be "
                 "equal by accident; if they mean the same text: benchmark.remove_self_match=true",
-                benchmark_set.name,
+                name,
                 num_found,
                 len(run),
             )
+            self._told.add(name)
 
     def _warn_of_a_flag_without_effect(self) -> None:
         sets = self.benchmark.sets
