@@ -166,12 +166,31 @@ class Evaluator:
             )
 
     def _read(self, benchmark_set: BenchmarkSet) -> None:
-        """Once a set: an id that the run file cannot hold is told before anything is encoded."""
-        if benchmark_set.name not in self._checked:
-            data = benchmark_set.data
-            check_ids(f"{data.name}: query id", (query.query_id for query in data.queries))
-            check_ids(f"{data.name}: document id", (each.document_id for each in data.corpus))
-            self._checked.add(benchmark_set.name)
+        """Once a set: an id that the run file cannot hold is told before anything is encoded.
+
+        Of several processes none goes on with a set that one cannot read: they would wait for it.
+        """
+        if benchmark_set.name in self._checked:
+            return
+        error = _reading_error(benchmark_set)
+        reasons = world.gathered(None if error is None else _reason(error))
+        if error is not None:
+            raise error
+        if reason := next(filter(None, reasons), None):
+            raise UserError(f"In another process: {reason}")
+        self._checked.add(benchmark_set.name)
+
+
+def _reading_error(benchmark_set: BenchmarkSet) -> Exception | None:
+    try:
+        data = benchmark_set.data
+        check_ids(f"{data.name}: query id", (query.query_id for query in data.queries))
+        check_ids(f"{data.name}: document id", (each.document_id for each in data.corpus))
+    except Interrupted:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever it is, the others must not wait on)
+        return error
+    return None
 
 
 def failure_lines(failures: Mapping[str, str]) -> str:
