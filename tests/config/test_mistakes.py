@@ -145,13 +145,16 @@ def test_values_that_a_class_cannot_take_are_reported_together() -> None:
         ("eval", "retriever.index=null", "DenseRetriever takes ExactIndex"),
         ("eval", "convention.ties=random", "takes Literal['descending', 'ascending']"),
         ("eval", "convention.title=yes", "takes Literal['set', 'joined', 'none']"),
+        ("eval", "benchmark.sets=scifact", "folder_benchmark takes Sequence[str] | None"),
+        ("train", "evaluation.store_dtype=float16", "no effect with evaluation.store=false"),
         ("train", "~loss", "loss has no value"),
         ("train", "~loss.temperature", "loss.temperature is needed by"),
         ("train", "paths.cache_dir=${oc.env:QUARRY_NOT_SET}", "paths.cache_dir: KeyError raised"),
     ],
 )
 def test_what_a_component_lacks_is_a_clear_error(primary: str, override: str, message: str) -> None:
-    config = composed(primary, override)
+    more = ["benchmark=folder"] if override.startswith("benchmark.sets") else []
+    config = composed(primary, override, *more)
     with pytest.raises(UserError) as caught:
         validate(config, primary=primary)
     assert message in str(caught.value)

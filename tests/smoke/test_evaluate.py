@@ -76,6 +76,19 @@ def test_sets_of_a_folder_are_picked_by_name(command: Run, beir: Path, tmp_path:
     assert (tmp_path / "eval" / "runs" / "two.bm25.trec").exists()
 
 
+def test_a_set_that_is_called_as_the_mean_is_refused_before_anything_is_encoded(
+    command: Run, beir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(beir / "two", tmp_path / "sets" / "mean")
+    shutil.copytree(beir / "two", tmp_path / "sets" / "two")
+    message = refused(
+        command, "eval.py", "retriever=bm25", "benchmark=folder", "logger=none",
+        f"benchmark.path={tmp_path / 'sets'}", f"hydra.run.dir={tmp_path / 'eval'}",
+    )  # fmt: skip
+    assert "mean would name two things in the logs" in message
+    assert not (tmp_path / "eval").exists()
+
+
 def refused(command: Run, script: str, *overrides: str) -> str:
     """The message of a command that must end in one."""
     result = command(script, *overrides)

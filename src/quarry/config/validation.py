@@ -179,6 +179,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, member) for member in get_args(hint))
     if get_origin(hint) is Literal:
         return value in get_args(hint)
+    if isinstance(value, str) and get_origin(hint) is Sequence:
+        return False  # Python takes it for a list of characters
     if hint in PLAIN_TYPES:
         is_bool = isinstance(value, bool)  # which Python counts among the integers
         return isinstance(value, PLAIN_TYPES[hint]) and (hint is bool or not is_bool)
@@ -194,7 +196,9 @@ def _shown(value: Any) -> str:
 
 
 def _type_name(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    if isinstance(hint, type) and get_origin(hint) is None:
+        return hint.__name__
+    return str(hint).replace("typing.", "").replace("collections.abc.", "")
 
 
 def _rules(config: DictConfig) -> Iterator[str]:
@@ -215,6 +219,11 @@ def _rules(config: DictConfig) -> Iterator[str]:
         yield (
             f"evaluation.store_dtype={config.evaluation.store_dtype} is none of "
             f"{', '.join(STORE_DTYPES)}"
+        )
+    elif config.evaluation.store_dtype != "float32" and not config.evaluation.store:
+        yield (
+            f"evaluation.store_dtype={config.evaluation.store_dtype} has no effect with "
+            "evaluation.store=false, which keeps embeddings in memory in float32: leave it out"
         )
     if config.evaluation.every_n_steps < 0:
         yield "evaluation.every_n_steps must be 0 (only before and after training) or more"

@@ -173,7 +173,7 @@ def _parquet_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, dic
 
 def _grade(score: object, where: str) -> int:
     """Scores are whole numbers, though several repositories store them as floats."""
-    if isinstance(score, int | float) and not isinstance(score, bool) and score == int(score):
+    if isinstance(score, int | float) and not isinstance(score, bool) and float(score).is_integer():
         return int(score)
     raise UserError(f"{where}: the grade {score!r} is not an integer; grades are 0, 1, 2, ...")
 

@@ -50,6 +50,7 @@ class Evaluator:
         self.top_k = top_k
         self.convention = convention
         self._checked: set[str] = set()
+        self._told: set[str] = set()
         self._warn_of_a_flag_without_effect()
 
     def evaluate(
@@ -140,17 +141,19 @@ class Evaluator:
         return run
 
     def _tell_of_kept_self_matches(self, run: Run, benchmark_set: BenchmarkSet) -> None:
-        rules = self.convention.rules_on(benchmark_set)
-        if self.convention.self_match != "always" or rules.removes_self_match:
+        """Once a set: an evaluation in training would say it again and again."""
+        rules, name = self.convention.rules_on(benchmark_set), benchmark_set.name
+        if self.convention.self_match != "always" or rules.removes_self_match or name in self._told:
             return
         if num_found := sum(query_id in scores for query_id, scores in run.items()):
             logger.info(
                 "%s: %d of %d queries found a document with their own id. It stays, for ids may be "
                 "equal by accident; if they mean the same text: benchmark.remove_self_match=true",
-                benchmark_set.name,
+                name,
                 num_found,
                 len(run),
             )
+            self._told.add(name)
 
     def _warn_of_a_flag_without_effect(self) -> None:
         sets = self.benchmark.sets
@@ -163,12 +166,31 @@ class Evaluator:
             )
 
     def _read(self, benchmark_set: BenchmarkSet) -> None:
-        """Once a set: an id that the run file cannot hold is told before anything is encoded."""
-        if benchmark_set.name not in self._checked:
-            data = benchmark_set.data
-            check_ids(f"{data.name}: query id", (query.query_id for query in data.queries))
-            check_ids(f"{data.name}: document id", (each.document_id for each in data.corpus))
-            self._checked.add(benchmark_set.name)
+        """Once a set: an id that the run file cannot hold is told before anything is encoded.
+
+        Of several processes none goes on with a set that one cannot read: they would wait for it.
+        """
+        if benchmark_set.name in self._checked:
+            return
+        error = _reading_error(benchmark_set)
+        reasons = world.gathered(None if error is None else _reason(error))
+        if error is not None:
+            raise error
+        if reason := next(filter(None, reasons), None):
+            raise UserError(f"In another process: {reason}")
+        self._checked.add(benchmark_set.name)
+
+
+def _reading_error(benchmark_set: BenchmarkSet) -> Exception | None:
+    try:
+        data = benchmark_set.data
+        check_ids(f"{data.name}: query id", (query.query_id for query in data.queries))
+        check_ids(f"{data.name}: document id", (each.document_id for each in data.corpus))
+    except Interrupted:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever it is, the others must not wait on)
+        return error
+    return None
 
 
 def failure_lines(failures: Mapping[str, str]) -> str:

@@ -49,7 +49,7 @@ from quarry.tasks.preflight import preflight
 from quarry.tasks.processes import share_run_directory
 from quarry.tasks.strategy import planned_spread
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
-from quarry.training.evaluation_log import log_report, metric_values
+from quarry.training.evaluation_log import log_report, metric_names, metric_values
 from quarry.training.module import RetrievalModule
 from quarry.types import Report
 
@@ -69,6 +69,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     evaluator = build_evaluator(config)
     if evaluator is None:
         raise UserError("benchmark=none leaves nothing to evaluate: choose another, see --help.")
+    metric_names(evaluator)  # refuses names that clash: not after hours of encoding
     if config.evaluation.compare_dtype is not None and not retriever.uses_encoder:
         raise UserError(
             f"evaluation.compare_dtype={config.evaluation.compare_dtype} has no effect with "

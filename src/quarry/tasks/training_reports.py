@@ -150,6 +150,8 @@ def draw(
     first, trained = reports[0], named(reports, TRAINED)
     if trained is not None and first is not trained:
         plot_scatter(first, trained, plots / "queries.png", measure=main)
+    if not evaluation.history:  # a set failed in each of them, so there is no mean
+        return
     lines = [first, named(reports, UNTRAINED)]
     plot_learning_curve(
         evaluation.history,

@@ -10,7 +10,12 @@ import pytest
 from huggingface_hub import constants
 
 from helpers.hub_repos import write_coir, write_mteb, write_text
-from quarry.data.hub_tables import HubTable, find_table_files, read_records
+from quarry.data.hub_tables import (
+    HubTable,
+    find_table_files,
+    read_hub_judgements,
+    read_records,
+)
 from quarry.errors import UserError
 
 PINNED, OTHER = "a" * 40, "b" * 40
@@ -107,3 +112,15 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     shutil.copyfile(__file__, tmp_path / "corpus.csv")
     with pytest.raises(UserError, match=r"corpus\.csv: tables are read from \.jsonl"):
         list(read_records([tmp_path / "corpus.csv"], ("_id",)))
+
+
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "0.5", "true", "null", '"1"'])
+def test_a_grade_that_is_no_whole_number_is_refused(tmp_path: Path, score: str) -> None:
+    line = f'{{"query-id": "1", "corpus-id": "2", "score": {score}}}\n'
+    write_text(
+        tmp_path / "qrels.jsonl", '{"query-id": "1", "corpus-id": "1", "score": 2.0}\n' + line
+    )
+    grades = read_hub_judgements([tmp_path / "qrels.jsonl"])
+    assert next(grades)[1:] == ("1", "1", 2)
+    with pytest.raises(UserError, match=r"qrels\.jsonl:2: the grade .* is not an integer"):
+        next(grades)

@@ -155,6 +155,25 @@ def test_a_set_that_fails_is_reported_and_the_others_go_on(
     assert traces == [UserError, RuntimeError]
 
 
+def test_a_set_that_another_process_cannot_read_is_left_out_here_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else this process would encode its share and wait for theirs."""
+    told: list[object] = []
+
+    def gathered(reason: object) -> list[object]:
+        told.append(reason)
+        return [reason, "no such file" if len(told) == 1 else None]
+
+    monkeypatch.setattr("quarry.distributed.world.gathered", gathered)
+    retriever = FixedRetriever({"q1": {"d1": 1.0}})
+    report = evaluator(benchmark_set("torn"), benchmark_set("good")).evaluate(retriever)
+    assert told == [None, None]
+    assert report.failures == {"torn": "In another process: no such file"}
+    assert [result.name for result in report.results] == ["good"]
+    assert len(retriever.asked) == 1
+
+
 def test_all_sets_failing_is_an_error_and_of_one_set_it_is_its_own() -> None:
     bad = [broken_set(name, RuntimeError(f"no {name}")) for name in "ab"]
     with pytest.raises(UserError, match="failed on every set:\n- a: .*no a\n- b: .*no b"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.report import write_report
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.failed_sets import refuse_failures
-from quarry.tasks.training_reports import hybrid_report, stored_report
+from quarry.tasks.training_reports import draw, hybrid_report, stored_report
 from quarry.types import Document, Query, Report, RetrievalSet, Run
 
 RUN: Run = {"q": {"d": 2.0, "e": 1.0}}
@@ -68,3 +70,15 @@ def test_a_run_with_failures_ends_in_an_error_that_lists_them(
     refuse_failures([whole], run)
     with pytest.raises(UserError, match=r"^1 of the sets failed.*run\.\ndense:\n- one: no memory$"):
         refuse_failures([whole, cut], run)
+
+
+def test_without_a_mean_in_any_evaluation_there_is_no_curve_and_no_error(
+    evaluator: Evaluator, tmp_path: Path
+) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    reports = [report(evaluator, name, "one") for name in ("bm25", "untrained", "trained")]
+    evaluation: Any = SimpleNamespace(history=[])
+    losses: Any = SimpleNamespace(points=[(1, 2.0)])
+    draw(reports, reports, evaluator, evaluation, losses, run=run)
+    found = {path.name for path in (run.path / "plots").iterdir()}
+    assert found == {"results.png", "queries.png"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -160,15 +161,19 @@ def early_stopping(**more: Any) -> EarlyStopping:
 
 
 @pytest.mark.parametrize("comes_first", [True, False])
-def test_lightnings_early_stopping_counts_evaluations(comes_first: bool) -> None:
+def test_lightnings_early_stopping_counts_evaluations(
+    comes_first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """Best at step 2; two more without a better one, whatever the order of the callbacks."""
     callback, stopping = evaluation([], every_n_steps=1), early_stopping()
     callback.retriever = InAdvance(1.0, 0.0, 0.5, 0.5, 0.5, 1.0, 1.0)
     order = (stopping, callback) if comes_first else (callback, stopping)
     notes = Notes()
     trainer = quiet_trainer(*order, logger=notes)
-    trainer.fit(Module(), loader_of([torch.tensor(0.0)] * 6))
+    with caplog.at_level(logging.INFO):
+        trainer.fit(Module(), loader_of([torch.tensor(0.0)] * 6))
     assert trainer.global_step == 4
+    assert caplog.text.count("EarlyStopping ends training after 4 updates") == 1
     assert stopping.wait_count == 2
     assert [step for step, _ in callback.history] == [0, 1, 2, 3, 4]
 

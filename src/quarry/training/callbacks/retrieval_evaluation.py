@@ -132,5 +132,10 @@ class RetrievalEvaluation(pl.Callback):
 def _end_validation(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
     """Tells the callbacks that wait for a metric. (Progress bars expect a loop of Lightning's.)"""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if getattr(callback, "monitor", None) is not None:
-            callback.on_validation_end(trainer, pl_module)
+        if getattr(callback, "monitor", None) is None:
+            continue
+        was_to_stop = trainer.should_stop
+        callback.on_validation_end(trainer, pl_module)
+        if trainer.should_stop and not was_to_stop:
+            who, step = type(callback).__name__, trainer.global_step
+            logger.info("%s ends training after %d updates", who, step)
