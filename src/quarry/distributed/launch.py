@@ -67,7 +67,7 @@ class _Meeting:
 
 def _meeting() -> _Meeting | None:
     """As SLURM says it, or a launcher that sets torch's variables, such as DeepSpeed's."""
-    from lightning_fabric.plugins.environments import SLURMEnvironment
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
     if SLURMEnvironment.detect():
         slurm = SLURMEnvironment()

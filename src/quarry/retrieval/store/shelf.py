@@ -170,6 +170,7 @@ class Shelf:
                     segment = open_segment(folder)
                     assert segment is not None
                 finished = self._kept(segment)
+            SegmentWriter(segment, finished=finished, what=what).check_room()
             yield finished
 
     def writer(

@@ -26,9 +26,6 @@ class SegmentWriter:
     Args:
         finished: the batches whose vectors are there and sound.
         what: the texts, for messages.
-
-    Raises:
-        UserError: the disk has no room for what is open.
     """
 
     def __init__(self, segment: Segment, *, finished: Sequence[FinishedBatch], what: str) -> None:
@@ -39,9 +36,19 @@ class SegmentWriter:
             self._is_finished[batch.start : batch.stop] = True
         dtype = segment.vectors.dtype.name
         self._what = f"{what} ({len(segment):,} texts x {segment.vectors.dim} {dtype})"
-        num_bytes = segment.vectors.num_bytes_per_row + NUM_HASH_BYTES
+
+    def check_room(self) -> None:
+        """To be called before anything is written, by one process.
+
+        Raises:
+            UserError: the disk has no room for what is open.
+        """
+        num_bytes = self._segment.vectors.num_bytes_per_row + NUM_HASH_BYTES
         check_room(
-            segment.folder, num_bytes=self.num_open * num_bytes, what=self._what, dtype=dtype
+            self._segment.folder,
+            num_bytes=self.num_open * num_bytes,
+            what=self._what,
+            dtype=self._segment.vectors.dtype.name,
         )
 
     @property
