@@ -11,6 +11,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig
 
 from quarry.distributed.zero import BF16_WEIGHTS, ZeroStrategy
+from quarry.runtime.devices import has_gpu
 
 PRECISIONS = ("32-true", "bf16-mixed")
 """Of Lightning's, those that mean the same in one process and in several."""
@@ -95,7 +96,7 @@ def _offload_violations(config: DictConfig, stage: int) -> Iterator[str]:
     offloads_parameters = strategy.get("offload_parameters", False)
     if not (offloads_optimizer or offloads_parameters):
         return
-    if not torch.cuda.is_available() or config.trainer.accelerator == "cpu":
+    if not has_gpu() or config.trainer.accelerator == "cpu":
         yield (
             "trainer.strategy.offload_optimizer and offload_parameters have no effect without a "
             "GPU, whose memory they save: choose strategy=zero3"
