@@ -50,8 +50,10 @@ class Kept:
         is_compiled: the compiler keeps no fp32 copies and computes the activation again.
         has_checkpointing: of a layer its input alone is kept, and the layer run again.
         trains_trunk: norms are trained, too, and keep what they have normalised.
-        copied_bytes: of each token, over all layers: inputs of projections that peft's own LoRA
-            path copies, each for itself; 0: one input serves all that read it.
+        has_copies: peft's own LoRA path copies the input of each projection, where the fast one
+            has one input for all that read it.
+        num_inputs: numbers of a token that go into projections with LoRA, over all layers.
+        has_dropout: on these copies, whose masks are kept, too.
     """
 
     itemsize: int
@@ -59,7 +61,9 @@ class Kept:
     is_compiled: bool
     has_checkpointing: bool
     trains_trunk: bool
-    copied_bytes: int = 0
+    has_copies: bool = False
+    num_inputs: int = 0
+    has_dropout: bool = False
 
 
 def activation_bytes(shape: LayerShape, kept: Kept, *, num_tokens: int) -> int:
@@ -75,15 +79,21 @@ def layer_bytes(shape: LayerShape, kept: Kept) -> float:
     """Of one token in one layer."""
     hidden = 2 * shape.hidden_size  # there are two norms, and two sums that they read
     attention = 4 * shape.attention_size * kept.itemsize  # queries, keys, values, and the result
-    inputs = (hidden + shape.intermediate_size) * kept.itemsize  # of the projections
     if kept.is_compiled:
-        gates = 2 * shape.intermediate_size * kept.itemsize
-        return hidden * kept.state_itemsize + attention + inputs + gates
-    if kept.copied_bytes:
-        inputs = kept.copied_bytes / shape.num_layers
+        products = (hidden + 3 * shape.intermediate_size) * kept.itemsize
+        return hidden * kept.state_itemsize + attention + products
     gates = 3 * shape.intermediate_size * kept.itemsize  # before and after the activation, and up
     normalised = hidden * kept.state_itemsize if kept.trains_trunk else 0
-    return hidden * FP32_BYTES + normalised + attention + inputs + gates
+    return hidden * FP32_BYTES + normalised + attention + _input_bytes(shape, kept) + gates
+
+
+def _input_bytes(shape: LayerShape, kept: Kept) -> float:
+    """Inputs of a layer's projections, but the one that attention has kept already."""
+    if kept.has_copies:
+        return kept.num_inputs * (kept.itemsize + kept.has_dropout) / shape.num_layers
+    # autocast makes one for each of q, k, v, gate and up; what needs no cast is shared by them
+    num_copies = 5 if kept.itemsize < kept.state_itemsize else 2
+    return (num_copies * shape.hidden_size + shape.intermediate_size) * kept.itemsize
 
 
 def passing_bytes(shape: LayerShape, kept: Kept, *, num_tokens: int) -> int:

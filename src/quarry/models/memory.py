@@ -51,10 +51,12 @@ class Spread:
         """
         if stage == 0:
             return cls()
+        optimizer = math.inf if offloads_optimizer else num_processes
+        has_whole_gradients = is_chunked or (stage == 1 and not offloads_optimizer)
         return cls(
             weights=math.inf if offloads_parameters else num_processes if stage == 3 else 1,
-            gradients=num_processes if stage >= 2 and not is_chunked else 1,
-            optimizer=math.inf if offloads_optimizer else num_processes,
+            gradients=1 if has_whole_gradients else optimizer,  # they go to where it is
+            optimizer=optimizer,
             has_master=True,
         )
 
