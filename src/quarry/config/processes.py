@@ -43,11 +43,17 @@ def zero_stage(config: DictConfig) -> int:
     return int(strategy.stage) if is_zero else 0
 
 
-def device_violations(config: DictConfig) -> Iterator[str]:
-    """Devices that there are not, and launchers that started another number of processes."""
+def device_violations(config: DictConfig, *, is_planned: bool = False) -> Iterator[str]:
+    """Devices that there are not, and launchers that started another number of processes.
+
+    Args:
+        is_planned: the run is for a machine that need not be this one.
+    """
     devices = num_devices(config)
     if devices is None or devices < 1:
         yield f"trainer.devices={config.trainer.devices} must be a number of devices, 1 or more"
+        return
+    if is_planned:
         return
     on_gpu = config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     if on_gpu and devices > torch.cuda.device_count():

@@ -46,7 +46,7 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
     Args:
         config: the composed configuration.
         primary: "train" or "eval".
-        is_planned: the devices are those of a machine that need not be this one.
+        is_planned: the run is for a machine that need not be this one.
     """
     is_training = primary == "train"
     if is_training and OmegaConf.select(config, "data") is None:
@@ -60,7 +60,7 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
         violations += [*unknown_keys(config), *component_violations(config, names)]
         violations += signature_violations(config)
     if not violations:
-        violations += [] if is_planned else [*device_violations(config)]
+        violations += device_violations(config, is_planned=is_planned)
         violations += _rules(config)
         violations += [*_training_rules(config), *_trainer_rules(config)] if is_training else []
     if violations:

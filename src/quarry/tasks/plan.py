@@ -21,7 +21,7 @@ from quarry.tasks.output import show
 from quarry.tasks.parts import build_evaluator, settle_contract
 from quarry.tasks.planning.alternatives import Alternative, alternatives
 from quarry.tasks.planning.disk import download_bytes, planned_disk
-from quarry.tasks.planning.machine import Machine, planned_machine
+from quarry.tasks.planning.machine import CLOSE, Machine, planned_machine
 from quarry.tasks.planning.outcome import Evaluations, Plan
 from quarry.tasks.planning.page import paragraphs, refusal, result_line
 from quarry.tasks.planning.rate import planned_rate
@@ -168,7 +168,9 @@ def _other_models(config: DictConfig, made: Plan) -> dict[str, str]:
         if model.num_parameters < made.model.num_parameters:
             setup = training_setup(config, other, model, made.workload)
             smaller[size] = (model.num_parameters, step_memory(setup).total)
-    fitting = [size for size, (_, need) in smaller.items() if need <= made.machine.num_bytes]
+    fitting = [
+        size for size, (_, need) in smaller.items() if need <= CLOSE * made.machine.num_bytes
+    ]
     largest = max(fitting, key=lambda size: smaller[size][0], default=None)
     found = {} if largest is None else {f"model.size={largest}": "the largest that fits as it is"}
     return found | factory.remedies(share=0)

@@ -159,9 +159,7 @@ def test_the_largest_size_that_fits_is_proposed(
         tmp_path, vocab_size=1000, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=4,
     )  # fmt: skip
-    need = memory_need(
-        Qwen2Config.from_pretrained(folder), dtype=torch.float32
-    ).num_bytes
+    need = memory_need(Qwen2Config.from_pretrained(folder), dtype=torch.float32).num_bytes
     monkeypatch.setattr(
         "quarry.models.memory.available_memory", lambda **_: (int(need * share), "here")
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from quarry.distributed.zero_buffers import ZeroBuffers
-from quarry.tasks.planning.machine import Machine
+from quarry.tasks.planning.machine import CLOSE, Machine
 from quarry.training.step_memory import StepMemory, TrainingSetup, step_memory
 
 CHUNKS = (65_536, 32_768, 16_384, 8_192, 4_096, 2_048, 1_024)
@@ -59,31 +59,34 @@ def alternatives(
     Args:
         zero_overrides: what has to be said beside a strategy of ZeRO.
     """
-    found = []
-    for base in _bases(Alternative(setup=setup), machine, zero_overrides):
-        fitting = next((x for x in _thrifty(base) if x.memory.total <= machine.num_bytes), None)
-        if fitting is not None and fitting.overrides:
-            found.append(fitting)
-        if len(found) == NUM_SHOWN:
-            break
-    return found
+    found: list[Alternative] = []
+    for plain in _numbers(Alternative(setup=setup), machine):
+        fitting = _fitting([plain], machine)
+        # what fits whole needs no shards
+        found += fitting or _fitting(_sharded(plain, zero_overrides), machine)
+    return found[:NUM_SHOWN]
 
 
-def _bases(
-    plan: Alternative, machine: Machine, zero_overrides: tuple[str, ...]
-) -> Iterator[Alternative]:
-    """The plan, and the plan in shards or on more devices."""
+def _numbers(plan: Alternative, machine: Machine) -> Iterator[Alternative]:
+    """The plan as it is, and on more devices."""
     yield plan
     if not machine.is_gpu:  # more processes would share the same memory
         return
-    yield from _sharded(plan, zero_overrides)
     for number in PROCESSES:
         if plan.setup.num_processes < number <= plan.setup.contrast.num_queries:
-            more = plan.and_then(
+            yield plan.and_then(
                 *_devices(number), meaning=f"{number} devices", num_processes=number
             )
-            yield more
-            yield from _sharded(more, zero_overrides)
+
+
+def _fitting(bases: Iterable[Alternative], machine: Machine) -> list[Alternative]:
+    """Of each base the cheapest form that fits, if there is one."""
+    forms = [next((x for x in _thrifty(base) if _fits(x, machine)), None) for base in bases]
+    return [form for form in forms if form is not None]
+
+
+def _fits(alternative: Alternative, machine: Machine) -> bool:
+    return alternative.memory.total <= CLOSE * machine.num_bytes
 
 
 def _thrifty(base: Alternative) -> Iterator[Alternative]:

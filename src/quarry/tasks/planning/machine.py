@@ -11,6 +11,10 @@ import torch
 
 from quarry.errors import UserError
 
+CLOSE = 0.92
+"""Share of the memory from which on a run may yet fail: the estimate errs, CUDA and NCCL take some
+hundred MiB that it does not count, and allocating leaves gaps."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:

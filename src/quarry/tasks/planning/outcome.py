@@ -6,15 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from quarry.tasks.planning.disk import DiskNeed
-from quarry.tasks.planning.machine import Machine
+from quarry.tasks.planning.machine import CLOSE, Machine
 from quarry.tasks.planning.rate import Rate
 from quarry.tasks.planning.setup import PlannedModel
 from quarry.tasks.planning.workload import Workload
 from quarry.training.step_memory import StepMemory, TrainingSetup
-
-CLOSE = 0.92
-"""Share of a GPU from which on a plan is called close: the estimate errs, CUDA and NCCL take some
-hundred MiB that it does not count, and allocating leaves gaps."""
 
 GIB = 2**30
 

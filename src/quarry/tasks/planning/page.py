@@ -182,7 +182,11 @@ def _disk(plan: Plan) -> list[Row]:
         ("run directory", disk.run_directory, room),
         ("download", disk.download, "from the hub, into its cache"),
     ]
-    return [(name, size(number), note) for name, number, note in rows if number or name == "run directory"]
+    return [
+        (name, size(number), note)
+        for name, number, note in rows
+        if number or name == "run directory"
+    ]
 
 
 def _aligned(rows: Sequence[Row], widths: Sequence[int]) -> str:

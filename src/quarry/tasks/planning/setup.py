@@ -91,7 +91,7 @@ def training_setup(
         kept=_kept(config, factory, part, workload),
         num_tokens_per_chunk=config.data.num_tokens_per_chunk,
         num_processes=num_processes(config),
-        zero=_zero_buffers(config) if stage else None,
+        zero=zero_buffers(config) if stage else None,
         offloads_parameters=stage > 0 and strategy.get("offload_parameters", False),
         offloads_optimizer=stage > 0 and strategy.get("offload_optimizer", False),
         contrast=_contrast(config, workload),
@@ -135,12 +135,14 @@ def _contrast(config: DictConfig, workload: Workload) -> ContrastSets:
     )
 
 
-def _zero_buffers(config: DictConfig) -> ZeroBuffers:
+def zero_buffers(config: DictConfig) -> ZeroBuffers:
+    """The settings of a strategy of ZeRO that cost memory."""
     settings = config.trainer.strategy
+    in_shards = settings.stage == 3
     return ZeroBuffers(
         stage=settings.stage,
         reduce_bucket_size=settings.reduce_bucket_size,
         overlap_comm=settings.get("overlap_comm", True),
         contiguous_gradients=settings.get("contiguous_gradients", True),
-        max_live_parameters=settings.get("max_live_parameters", 1_000_000_000),
+        max_live_parameters=settings.get("max_live_parameters", 10**9) if in_shards else 0,
     )
