@@ -14,6 +14,7 @@ from quarry.config.validation import validate
 from quarry.distributed.zero import BF16_WEIGHTS
 from quarry.errors import MissingPathError, UserError
 from quarry.models.factory import BiEncoderFactory
+from quarry.models.remedies import CannotLoadError
 from quarry.runtime.devices import planned_for_gpu
 from quarry.runtime.files import write_json
 from quarry.runtime.logging import quiet_libraries
@@ -164,7 +165,10 @@ def _other_models(config: DictConfig, made: Plan) -> dict[str, str]:
     for size, hub_id in factory.hub_ids.items() if factory.path is None else ():
         other = copy.copy(factory)
         other.size, other.hub_id = size, hub_id
-        model = planned_model(other)
+        try:
+            model = planned_model(other)
+        except CannotLoadError:  # neither the hub nor its name tells its shape
+            continue
         if model.num_parameters < made.model.num_parameters:
             setup = training_setup(config, other, model, made.workload)
             smaller[size] = (model.num_parameters, step_memory(setup).total)

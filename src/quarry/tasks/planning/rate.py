@@ -11,11 +11,14 @@ from quarry.training.step_memory import TrainingSetup
 MEASURED = Path(__file__).resolve().parents[4] / "docs" / "performance.json"
 """What `make bench` has measured, the source of docs/performance.md."""
 
-FORMS = {
+WHOLE = {
     "plain": (("train_7b_16x16", "ours"), ("train_7b", "ours"), ("train_05b", "ours")),
     "fp8": (("train_7b_fp8", "ours_fp8"),),
 }
 """`model.linear` -> measurements of LoRA training without recomputation, the best match first."""
+
+CHECKPOINTED = {"plain": (("train_7b_same_memory", "ours"),), "fp8": ()}
+"""The same with gradient checkpointing."""
 
 LORA_FLOP = 4
 """Of a token and a weight in linear layers: forward, and the gradient of the input."""
@@ -59,22 +62,27 @@ def planned_rate(
     if not is_measured or setup.stage == 3 or not MEASURED.exists():
         return None
     content = json.loads(MEASURED.read_text(encoding="utf-8"))
-    for measurement, name in FORMS[linear]:
+    has_checkpointing = setup.kept.has_checkpointing
+    forms = [(name, False) for name in WHOLE[linear]]
+    if has_checkpointing:
+        forms = [*((name, True) for name in CHECKPOINTED[linear]), *forms]
+    for (measurement, name), repeats_layers in forms:
         part = content["parts"].get(measurement, {}).get(name, {})
         if "tokens_per_s" not in part:
             continue
-        num_linear = part["flop_per_token"] / LORA_FLOP
-        if abs(num_linear / setup.num_linear - 1) > NEAR:
+        if abs(part["flop_per_token"] / LORA_FLOP / setup.num_linear - 1) > NEAR:
             continue
-        device = content["runs"][part["run"]]["device"]
-        return _scaled(setup, part["tokens_per_s"], f"docs/performance.md, {device}")
+        source = f"docs/performance.md, {content['runs'][part['run']]['device']}"
+        return _scaled(setup, part["tokens_per_s"], source, repeats_layers=repeats_layers)
     return None
 
 
-def _scaled(setup: TrainingSetup, measured: float, source: str) -> Rate:
+def _scaled(setup: TrainingSetup, measured: float, source: str, *, repeats_layers: bool) -> Rate:
+    """From a measurement, of which layers may have run twice, to the work that is planned."""
+    done = LORA_FLOP + FORWARD_FLOP * repeats_layers
     flop = LORA_FLOP + FORWARD_FLOP * (setup.kept.has_checkpointing + setup.is_cut)
-    if flop > LORA_FLOP:
-        source += f", times {LORA_FLOP}/{flop} for what is computed twice"
+    if flop > done:
+        source += f", times {done}/{flop} for what is computed again"
     slower = []
     if setup.kept.has_dropout:
         slower.append("without LoRA's dropout")
@@ -82,5 +90,5 @@ def _scaled(setup: TrainingSetup, measured: float, source: str) -> Rate:
         slower.append("compiled")
     if slower:
         source += f"; measured {' and '.join(slower)}, so the run takes longer"
-    rate = measured * LORA_FLOP / flop
+    rate = measured * done / flop
     return Rate(tokens_per_s=rate, source=source, is_limit=bool(slower))

@@ -11,7 +11,7 @@ import pytest
 from helpers.plans import LORA, setup
 from quarry.distributed.zero_buffers import ZeroBuffers
 from quarry.tasks.planning import rate as module
-from quarry.tasks.planning.rate import FORMS, MEASURED, Rate, planned_rate
+from quarry.tasks.planning.rate import MEASURED, Rate, planned_rate
 from quarry.training.step_memory import TrainingSetup
 
 
@@ -59,6 +59,18 @@ def test_what_is_computed_twice() -> None:
     both = replace(checkpointed, num_tokens_per_chunk=4096)
     assert rate(both).tokens_per_s == pytest.approx(20_000 * 4 / 8)
     assert "4/8" in rate(both).source
+
+
+def test_a_measurement_with_checkpointing_goes_before_one_without() -> None:
+    content = json.loads(module.MEASURED.read_text(encoding="utf-8"))
+    part = dict(content["parts"]["train_7b"]["ours"], tokens_per_s=15_000.0)
+    content["parts"]["train_7b_same_memory"] = {"ours": part}
+    module.MEASURED.write_text(json.dumps(content), encoding="utf-8")
+    checkpointed = setup(kept=replace(LORA, has_checkpointing=True))
+    assert rate(checkpointed).tokens_per_s == 15_000
+    in_chunks = replace(checkpointed, num_tokens_per_chunk=4096)
+    assert rate(in_chunks).tokens_per_s == pytest.approx(15_000 * 6 / 8)
+    assert rate(setup()).tokens_per_s == 20_000
 
 
 @pytest.mark.parametrize(
