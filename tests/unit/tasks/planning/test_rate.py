@@ -11,7 +11,7 @@ import pytest
 from helpers.plans import LORA, setup
 from quarry.distributed.zero_buffers import ZeroBuffers
 from quarry.tasks.planning import rate as module
-from quarry.tasks.planning.rate import MEASURED, Rate, planned_rate
+from quarry.tasks.planning.rate import CHECKPOINTED, MEASURED, WHOLE, Rate, planned_rate
 from quarry.training.step_memory import TrainingSetup
 
 
@@ -102,9 +102,8 @@ def test_without_measurements_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -
 def test_the_measurements_are_those_of_the_page() -> None:
     """Under the names that are asked for, in the units that are read."""
     content = json.loads(MEASURED.read_text(encoding="utf-8"))
-    found = [
-        content["parts"].get(part, {}).get(name) for form in FORMS.values() for part, name in form
-    ]
-    measured = [part for part in found if part and "tokens_per_s" in part]
+    names = [name for forms in (WHOLE, CHECKPOINTED) for form in forms.values() for name in form]
+    found = [content["parts"].get(part, {}).get(name, {}) for part, name in names]
+    measured = [part for part in found if "tokens_per_s" in part]
     assert measured
     assert all(part["flop_per_token"] > 1e9 for part in measured)
