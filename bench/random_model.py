@@ -20,23 +20,15 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
+from quarry.models.backbones.published import SIZES as PUBLISHED
+from quarry.models.backbones.published import Shape
 from quarry.runtime.files import write_json
 
 END_TOKEN = "<|endoftext|>"
 STD = 0.02
 NUM_LAYERS_PER_SHARD = 4
 
-Shape = dict[str, int]
-
-SIZES: dict[str, Shape] = {
-    "7B": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-           "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064},
-    "3B": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
-           "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936},
-    "1.5B": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
-             "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936},
-    "0.5B": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
-             "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936},
+SIZES: dict[str, Shape] = PUBLISHED | {
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
              "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 2048},
 }  # fmt: skip

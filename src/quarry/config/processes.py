@@ -11,6 +11,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig
 
 from quarry.distributed.zero import BF16_WEIGHTS, ZeroStrategy
+from quarry.runtime.devices import has_gpu
 
 PRECISIONS = ("32-true", "bf16-mixed")
 """Of Lightning's, those that mean the same in one process and in several."""
@@ -42,11 +43,17 @@ def zero_stage(config: DictConfig) -> int:
     return int(strategy.stage) if is_zero else 0
 
 
-def device_violations(config: DictConfig) -> Iterator[str]:
-    """Devices that there are not, and launchers that started another number of processes."""
+def device_violations(config: DictConfig, *, is_planned: bool = False) -> Iterator[str]:
+    """Devices that there are not, and launchers that started another number of processes.
+
+    Args:
+        is_planned: the run is for a machine that need not be this one.
+    """
     devices = num_devices(config)
     if devices is None or devices < 1:
         yield f"trainer.devices={config.trainer.devices} must be a number of devices, 1 or more"
+        return
+    if is_planned:
         return
     on_gpu = config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     if on_gpu and devices > torch.cuda.device_count():
@@ -95,7 +102,7 @@ def _offload_violations(config: DictConfig, stage: int) -> Iterator[str]:
     offloads_parameters = strategy.get("offload_parameters", False)
     if not (offloads_optimizer or offloads_parameters):
         return
-    if not torch.cuda.is_available() or config.trainer.accelerator == "cpu":
+    if not has_gpu() or config.trainer.accelerator == "cpu":
         yield (
             "trainer.strategy.offload_optimizer and offload_parameters have no effect without a "
             "GPU, whose memory they save: choose strategy=zero3"

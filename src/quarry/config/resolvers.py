@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from quarry.runtime.devices import has_gpu
+
 
 def register_resolvers() -> None:
     """Registers every function below as `${name:...}`."""
@@ -40,9 +42,7 @@ def is_terminal() -> bool:
 
 def on_gpu(with_gpu: str, without: str) -> str:
     """One of two values, by whether there is a CUDA device."""
-    import torch
-
-    return with_gpu if torch.cuda.is_available() else without
+    return with_gpu if has_gpu() else without
 
 
 def hub_id(size: str, hub_ids: Mapping[str, str]) -> str | None:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from quarry.config.processes import device_violations, num_processes, strategy_violations
 from quarry.errors import UserError
-from quarry.models.factory import DTYPES
+from quarry.models.dtypes import DTYPES
 from quarry.retrieval.store.shelf import DTYPES as STORE_DTYPES
 
 EVALUATION_COMPONENTS = (
@@ -35,7 +35,7 @@ _RESOLVING = "ValueError raised while resolving interpolation: "
 """What OmegaConf puts before the message of a resolver of ours."""
 
 
-def validate(config: DictConfig, *, primary: str) -> None:
+def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> None:
     """Raises one UserError that lists every violation.
 
     Values that are missing come first, then keys and arguments, then the rules between them: each
@@ -44,6 +44,7 @@ def validate(config: DictConfig, *, primary: str) -> None:
     Args:
         config: the composed configuration.
         primary: "train" or "eval".
+        is_planned: the run is for a machine that need not be this one.
     """
     is_training = primary == "train"
     if is_training and OmegaConf.select(config, "data") is None:
@@ -57,6 +58,7 @@ def validate(config: DictConfig, *, primary: str) -> None:
         violations += [*unknown_keys(config), *component_violations(config, names)]
         violations += signature_violations(config)
     if not violations:
+        violations += device_violations(config, is_planned=is_planned)
         violations += _rules(config)
         violations += [*_training_rules(config), *_trainer_rules(config)] if is_training else []
     if violations:
@@ -202,7 +204,6 @@ def _type_name(hint: Any) -> str:
 
 
 def _rules(config: DictConfig) -> Iterator[str]:
-    yield from device_violations(config)
     yield from strategy_violations(config)
     if config.run is not None:
         yield f"run={config.run} has no effect here: did you mean task=resume?"

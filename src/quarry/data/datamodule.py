@@ -57,9 +57,7 @@ class RetrievalDataModule(pl.LightningDataModule):
     def num_training_steps(self, *, max_epochs: int | None, max_steps: int) -> int:
         """Updates until one of the limits is reached (-1 or None: no such limit)."""
         num_per_epoch = len(self.sampler) // self.num_batches_per_update
-        by_epochs = None if max_epochs in (None, -1) else max_epochs * num_per_epoch
-        limits = [limit for limit in (by_epochs, max_steps) if limit not in (None, -1)]
-        return min(limits)
+        return num_updates(num_per_epoch, max_epochs=max_epochs, max_steps=max_steps)
 
     def transfer_batch_to_device(
         self, batch: RetrievalBatch, device: torch.device, dataloader_idx: int
@@ -78,6 +76,13 @@ class RetrievalDataModule(pl.LightningDataModule):
             multiprocessing_context="spawn" if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
         )
+
+
+def num_updates(num_per_epoch: int, *, max_epochs: int | None, max_steps: int) -> int:
+    """Until one of the limits is reached (-1 or None: no such limit, but one there must be)."""
+    by_epochs = None if max_epochs in (None, -1) else max_epochs * num_per_epoch
+    limits = [limit for limit in (by_epochs, max_steps) if limit not in (None, -1)]
+    return min(limits)
 
 
 def one_empty_batch() -> DataLoader[int]:

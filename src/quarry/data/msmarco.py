@@ -10,7 +10,20 @@ from quarry.runtime.hub import settle_offline
 
 HUB_ID = "Tevatron/msmarco-passage-aug"
 HUB_FILE = "train.jsonl.gz"
-"""2,155,342,997 bytes, about 491,000 lines."""
+NUM_BYTES = 2_155_342_997
+NUM_EXAMPLES = 491_007
+"""Of the file, as the hub states them (the lines about)."""
+
+
+class NotDownloadedError(UserError):
+    """The training set is not here and the hub could not give it.
+
+    Attributes:
+        num_examples, num_bytes: what it is known to have.
+    """
+
+    num_examples = NUM_EXAMPLES
+    num_bytes = NUM_BYTES
 
 
 def msmarco_examples(*, path: Path | str | None, cache_dir: Path | str) -> TableExamples:
@@ -19,7 +32,7 @@ def msmarco_examples(*, path: Path | str | None, cache_dir: Path | str) -> Table
     Hard negatives come from the top 200 of BM25 and of coCondenser, mixed.
 
     Raises:
-        UserError: the hub cannot be reached.
+        NotDownloadedError: the hub cannot be reached.
         MissingPathError: there is no such file.
     """
     if path is None:
@@ -35,7 +48,7 @@ def _download() -> str:
     try:
         return hf_hub_download(HUB_ID, HUB_FILE, repo_type="dataset")
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise UserError(
+        raise NotDownloadedError(
             f"data=msmarco: {HUB_FILE} of {HUB_ID} is not in the hub's cache and the hub could not "
             f"give it ({' '.join(str(error).split())[:200]}). Download the file elsewhere and give "
             "data.path=FILE."

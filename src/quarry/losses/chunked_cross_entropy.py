@@ -60,6 +60,12 @@ def chunked_cross_entropy(
     return losses, is_first
 
 
+def similarity_bytes(num_queries: int, num_passages: int) -> int:
+    """What the similarities that are held at a time take, in fp32 (`MAX_SIMILARITIES` of them)."""
+    num_rows = max(1, MAX_SIMILARITIES // num_passages)
+    return 4 * min(num_queries, num_rows) * num_passages
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Chunks:
     """How similarities are cut into rows, and what is made of them."""

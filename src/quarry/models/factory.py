@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from quarry.errors import MissingPathError, UserError
-from quarry.models.adapters.base import Adapter
+from quarry.models.adapters.base import Adapter, TrainedPart
 from quarry.models.adapters.fast_lora import use_fast_lora
+from quarry.models.adapters.lora import load_adapter, merge_adapter, stored_part
 from quarry.models.backbones.huggingface import (
     adapter_base,
     load_backbone,
@@ -25,25 +26,19 @@ from quarry.models.backbones.huggingface import (
 )
 from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.dtypes import DTYPES
 from quarry.models.fp8 import use_fp8
-from quarry.models.memory import Spread, available_memory, gib, memory_need
+from quarry.models.memory import Spread, check_fits, memory_need
 from quarry.models.pooling.base import Pooling
 from quarry.models.remedies import CannotLoadError, remedies
 from quarry.models.saved import check_base
+from quarry.runtime.devices import has_gpu
 
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 ATTENTIONS = (AUTO, "grid")
 LINEARS = ("plain", "fp8")
-
 
 Sharding = Callable[[torch.dtype], AbstractContextManager[None]]
 """The dtype of weights -> a context in which they are loaded in shards, one a process."""
@@ -103,14 +98,15 @@ class BiEncoderFactory:
         base_path: str | None = None,
         tokenizer_path: str | None = None,
     ) -> None:
-        if dtype not in (AUTO, *DTYPES):
-            raise UserError(f"model.dtype={dtype} is not one of auto, {', '.join(DTYPES)}.")
-        if attention not in ATTENTIONS:
-            raise UserError(f"model.attention={attention} is not one of {', '.join(ATTENTIONS)}.")
-        if linear not in LINEARS:
-            raise UserError(f"model.linear={linear} is not one of {', '.join(LINEARS)}.")
-        if compile not in (AUTO, True, False):
-            raise UserError(f"model.compile={compile} is not one of auto, true, false.")
+        for key, value, allowed in (
+            ("dtype", dtype, (AUTO, *DTYPES)),
+            ("attention", attention, ATTENTIONS),
+            ("linear", linear, LINEARS),
+            ("compile", compile, (AUTO, True, False)),
+        ):
+            if value not in allowed:
+                names = ", ".join(str(each).lower() for each in allowed)
+                raise UserError(f"model.{key}={value} is not one of {names}.")
         self.path = path
         self.size = size
         self.hub_ids = dict(hub_ids or {})
@@ -156,7 +152,7 @@ class BiEncoderFactory:
         if self.dtype != AUTO:
             return DTYPES[self.dtype]
         trains_trunk = is_trained and self.adapter.trains_trunk
-        is_half = torch.cuda.is_available() and not trains_trunk
+        is_half = has_gpu() and not trains_trunk
         return torch.bfloat16 if is_half else torch.float32
 
     def check(
@@ -172,27 +168,37 @@ class BiEncoderFactory:
         Raises:
             CannotLoadError: the hub cannot be reached, or the memory is too small.
         """
+        dtype = self.torch_dtype(is_trained=is_trained)
+        need = memory_need(
+            self.trunk_config(),
+            dtype=dtype,
+            trained_part=self.trained_part if is_trained else None,
+            spread=spread,
+        )
+        check_fits(need, self.base_source(), dtype=dtype, on_cpu=on_cpu, remedies=self.remedies)
+
+    def trunk_config(self) -> PretrainedConfig:
+        """The config.json of the trunk.
+
+        Raises:
+            CannotLoadError: the hub cannot be reached.
+        """
         source = self.base_source()
         try:
-            config = load_config(
+            return load_config(
                 source, revision=self.revision, has_trusted_code=self.has_trusted_code
             )
         except UserError as error:
             if Path(source).exists():
                 raise
-            raise CannotLoadError(str(error), remedies=self._remedies(None)) from error
-        trains_trunk = is_trained and self.adapter.trains_trunk
-        dtype = self.torch_dtype(is_trained=is_trained)
-        need = memory_need(config, dtype=dtype, trains_trunk=trains_trunk, spread=spread)
-        available, place = available_memory(on_cpu=on_cpu)
-        if need.num_bytes > available:
-            what = "weights, gradients and optimiser" if trains_trunk else "the weights alone"
-            raise CannotLoadError(
-                f"{source} ({need.num_parameters / 1e9:.2f}e9 parameters) does not fit: {what} "
-                f"take {gib(need.num_bytes)} in {str(dtype).removeprefix('torch.')}, and {place} "
-                f"has {gib(available)} free.",
-                remedies=self._remedies(available / need.num_bytes),
-            )
+            raise CannotLoadError(str(error), remedies=self.remedies(share=None)) from error
+
+    def trained_part(self, trunk: PreTrainedModel) -> TrainedPart:
+        """What `build` would train of a trunk, which may have no memory behind it."""
+        source = self.source()
+        if adapter_base(source) is not None:
+            return stored_part(source)
+        return self.adapter.trained_part(trunk)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer beside the weights; an adapter folder without one lends its base's."""
@@ -254,8 +260,6 @@ class BiEncoderFactory:
         )
         if base == source:
             return self.adapter(backbone) if is_trained else backbone
-        from quarry.models.adapters.lora import load_adapter
-
         check_base(source, base, revision=self.revision)
         if is_trained and not self.adapter.trains_trunk:
             logger.warning(
@@ -270,8 +274,6 @@ class BiEncoderFactory:
         has_adapter = backbone is not base_model(backbone)
         if self.linear == "fp8":
             if has_adapter and not is_trained:  # one product instead of three
-                from quarry.models.adapters.lora import merge_adapter
-
                 backbone, has_adapter = merge_adapter(backbone), False
             use_fp8(text_model(backbone), is_trained_through=is_trained)
         if has_adapter:
@@ -281,8 +283,7 @@ class BiEncoderFactory:
     def saved_as(self, folder: Path, *, dtype: str) -> BiEncoderFactory:
         """The same model as it was saved to `folder`, in another dtype."""
         other = self.in_plain_products()
-        other.path, other.dtype = str(folder), dtype
-        other.base_path, other.tokenizer_path = self.base_path, None
+        other.path, other.dtype, other.tokenizer_path = str(folder), dtype, None
         return other
 
     def in_plain_products(self) -> BiEncoderFactory:
@@ -291,8 +292,8 @@ class BiEncoderFactory:
         other.linear, other.compile = "plain", False
         return other
 
-    def _remedies(self, share: float | None) -> dict[str, str]:
+    def remedies(self, *, share: float | None) -> dict[str, str]:
+        """See `models.remedies`."""
         has_replica, ids = self.replica is not None, self.hub_ids
-        return remedies(
-            size=self.size, hub_id=self.hub_id, hub_ids=ids, has_replica=has_replica, share=share
-        )
+        size, hub_id = self.size, self.hub_id
+        return remedies(size=size, hub_id=hub_id, hub_ids=ids, has_replica=has_replica, share=share)

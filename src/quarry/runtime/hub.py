@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from huggingface_hub import constants
@@ -32,3 +34,14 @@ def settle_offline(*, timeout_s: float = 5.0) -> None:
             error,
         )
         constants.HF_HUB_OFFLINE = True
+
+
+@contextmanager
+def from_cache_alone() -> Iterator[None]:
+    """Inside, the hub's library takes what its cache has, and downloads nothing."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from quarry.errors import UserError
-from quarry.models.factory import DTYPES
+from quarry.models.dtypes import DTYPES
 from quarry.retrieval.export.folder import export_sentence_transformers, pooling_mode
 from quarry.retrieval.export.loading import Export
 from quarry.retrieval.golden import golden_token_ids

@@ -102,6 +102,12 @@ def _check_copies(factory: BiEncoderFactory, tokenizer: TextTokenizer) -> None:
         )
 
 
+def num_texts_per_update(config: DictConfig) -> int:
+    """Queries, positives and hard negatives."""
+    num_queries: int = config.data.num_queries_per_update
+    return num_queries * (2 + int(config.data.num_hard_negatives))
+
+
 def build_evaluator(config: DictConfig) -> Evaluator | None:
     """None where there is no benchmark."""
     benchmark = build(config.benchmark)

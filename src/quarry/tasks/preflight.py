@@ -32,11 +32,11 @@ def preflight(
         ) from error
 
 
-def command_with(override: str) -> str:
-    """The command of this job, with one override in place of what it said of that key."""
+def command_with(*overrides: str) -> str:
+    """The command of this job, with the overrides in place of what it said of their keys."""
     if not HydraConfig.initialized():
-        return override
+        return " ".join(overrides)
     hydra = HydraConfig.get()
-    key = override.split("=", 1)[0]
-    kept = [entry for entry in hydra.overrides.task if entry.split("=", 1)[0] != key]
-    return shlex.join(["python", f"{hydra.job.name}.py", *kept, override])
+    keys = {override.split("=", 1)[0] for override in overrides}
+    kept = [entry for entry in hydra.overrides.task if entry.split("=", 1)[0] not in keys]
+    return shlex.join(["python", f"{hydra.job.name}.py", *kept, *overrides])

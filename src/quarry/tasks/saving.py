@@ -144,7 +144,7 @@ def _golden_dtype(model: BiEncoder) -> str:
     """float32, unless the trunk would not fit beside what is in memory."""
     import psutil
 
-    need = memory_need(model.backbone.config, dtype=torch.float32, trains_trunk=False)
+    need = memory_need(model.backbone.config, dtype=torch.float32)
     if need.num_bytes <= psutil.virtual_memory().available:
         return "float32"
     dtype = str(next(model.backbone.parameters()).dtype).removeprefix("torch.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -35,19 +34,13 @@ def build_optimizer(config: DictConfig) -> Callable[[list[dict[str, Any]]], Opti
 
 def planned_spread(config: DictConfig) -> Spread:
     """How many processes share the weights, gradients and optimiser states of the run."""
-    stage, number = zero_stage(config), num_processes(config)
-    if stage == 0:
-        return Spread()
-    strategy = config.trainer.strategy
+    strategy = config.trainer.get("strategy")
+    is_zero = zero_stage(config) > 0
     chunk = OmegaConf.select(config, "data.num_tokens_per_chunk")
-    is_chunked = chunk is not None  # gradients wait for the last chunk
-    return Spread(
-        weights=_share(number if stage == 3 else 1, strategy.get("offload_parameters", False)),
-        gradients=number if stage >= 2 and not is_chunked else 1,
-        optimizer=_share(number, strategy.get("offload_optimizer", False)),
-        has_master=True,
+    return Spread.of_zero(
+        stage=zero_stage(config),
+        num_processes=num_processes(config),
+        is_chunked=chunk is not None,
+        offloads_parameters=is_zero and strategy.get("offload_parameters", False),
+        offloads_optimizer=is_zero and strategy.get("offload_optimizer", False),
     )
-
-
-def _share(number: int, is_offloaded: bool) -> float:
-    return math.inf if is_offloaded else number

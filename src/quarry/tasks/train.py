@@ -28,6 +28,7 @@ from quarry.tasks.parts import (
     build_model_parts,
     build_trainer,
     built_loggers,
+    num_texts_per_update,
     record_start,
     settle_contract,
 )
@@ -137,14 +138,13 @@ def build_module(
     num_steps = datamodule.num_training_steps(
         max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
     )
-    num_texts_per_update = config.data.num_queries_per_update * (2 + config.data.num_hard_negatives)
     return RetrievalModule(
         build_model=parts.factory.build,
         loss=build(config.loss),
         optimizer=build_optimizer(config),
         scheduler=build(config.scheduler),
         num_training_steps=num_steps,
-        num_training_texts=num_steps * num_texts_per_update,
+        num_training_texts=num_steps * num_texts_per_update(config),
         num_tokens_per_chunk=config.data.num_tokens_per_chunk,
     )
 

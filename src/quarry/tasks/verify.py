@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from quarry.errors import MissingPathError, UserError
-from quarry.models.factory import DTYPES
+from quarry.models.dtypes import DTYPES
 from quarry.models.saved import GOLDEN_FILE
 from quarry.retrieval.export.loading import exported_embeddings, read_export
 from quarry.retrieval.golden import (

@@ -126,7 +126,7 @@ def test_a_model_that_cannot_fit_is_refused_before_it_is_loaded(
         p.numel() for p in Qwen2Model(Qwen2Config.from_pretrained(folder)).parameters()
     )
     monkeypatch.setattr(
-        "quarry.models.factory.available_memory", lambda **_: (num_parameters * 5, "this room")
+        "quarry.models.memory.available_memory", lambda **_: (num_parameters * 5, "this room")
     )
     tried = factory(path=str(folder), dtype="float32")
     tried.check(is_trained=False)  # four bytes each
@@ -159,11 +159,9 @@ def test_the_largest_size_that_fits_is_proposed(
         tmp_path, vocab_size=1000, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=4,
     )  # fmt: skip
-    need = memory_need(
-        Qwen2Config.from_pretrained(folder), dtype=torch.float32, trains_trunk=False
-    ).num_bytes
+    need = memory_need(Qwen2Config.from_pretrained(folder), dtype=torch.float32).num_bytes
     monkeypatch.setattr(
-        "quarry.models.factory.available_memory", lambda **_: (int(need * share), "here")
+        "quarry.models.memory.available_memory", lambda **_: (int(need * share), "here")
     )
     monkeypatch.setattr(BiEncoderFactory, "base_source", lambda self: str(folder))
     with pytest.raises(CannotLoadError) as caught:

@@ -17,7 +17,7 @@ from helpers.models import letter_tokenizer, tiny_folder, tiny_qwen
 from quarry.data.packing import pack
 from quarry.errors import MissingPathError, UserError
 from quarry.models.adapters.full import FullFineTuning
-from quarry.models.adapters.lora import LoRA, load_adapter
+from quarry.models.adapters.lora import LoRA, load_adapter, stored_part
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.factory import BiEncoderFactory
 from quarry.models.pooling.last_token import LastToken
@@ -215,3 +215,27 @@ def test_the_adapter_config_names_its_base(base: Path, saved: Path) -> None:
     config = json.loads((saved / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(base)
     assert (config["r"], config["lora_alpha"]) == (4, 8)
+
+
+def test_what_would_be_trained_is_counted_without_training_it(base: Path) -> None:
+    with torch.device("meta"):
+        outline = tiny_qwen()
+    part = lora(dropout=0.1).trained_part(outline)
+    adapted = lora()(tiny_qwen())
+    trained = [p for p in adapted.parameters() if p.requires_grad]
+    assert part.num_parameters == sum(p.numel() for p in trained)
+    assert part.num_inputs == 2 * (32 + 32 + 64)
+    assert (part.is_beside, part.dropout) == (True, 0.1)
+    whole = FullFineTuning().trained_part(outline)
+    assert whole.num_parameters == sum(p.numel() for p in tiny_qwen().parameters())
+    assert not whole.is_beside
+    saved = base.parent / "adapter"
+    adapted.save_pretrained(saved)
+    stored = stored_part(str(saved))
+    assert stored.num_parameters == part.num_parameters
+    assert (stored.num_inputs, stored.dropout) == (part.num_inputs, 0.0)
+
+
+def test_an_adapter_whose_files_are_gone_cannot_be_counted(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors cannot be read"):
+        stored_part(str(tmp_path))

@@ -149,7 +149,7 @@ def test_tied_and_untied_heads_both_occur(cache: Path) -> None:
 
 def test_what_fits_is_told_before_loading(folder: Path) -> None:
     model = load_backbone(str(folder), dtype=torch.float32)
-    need = memory_need(model.config, dtype=torch.bfloat16, trains_trunk=False)
+    need = memory_need(model.config, dtype=torch.bfloat16)
     assert need.num_parameters == sum(p.numel() for p in model.parameters())
 
 

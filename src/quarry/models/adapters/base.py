@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedPart:
+    """What an adapter would train of a trunk.
+
+    Attributes:
+        is_beside: new weights beside the trunk's, in fp32 whatever the trunk's are in.
+        num_inputs: numbers of each token that go into layers with new weights beside them.
+        dropout: on the input of new weights.
+    """
+
+    num_parameters: int
+    is_beside: bool
+    num_inputs: int = 0
+    dropout: float = 0.0
+
+
+NOTHING = TrainedPart(num_parameters=0, is_beside=True)
 
 
 class Adapter(Protocol):
@@ -17,3 +37,7 @@ class Adapter(Protocol):
     trains_trunk: bool
 
     def __call__(self, backbone: PreTrainedModel) -> PreTrainedModel: ...
+
+    def trained_part(self, backbone: PreTrainedModel) -> TrainedPart:
+        """What a call would train; the trunk is left as it is and may have no memory behind it."""
+        ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,13 +12,14 @@ from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from quarry.errors import MissingPathError, UserError
-from quarry.models.backbones.text_model import text_model_name
+from quarry.models.adapters.base import TrainedPart
+from quarry.models.backbones.text_model import text_model, text_model_name
 
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -78,6 +81,22 @@ class LoRA:
             ) from error
         return cast(PreTrainedModel, adapted)
 
+    def trained_part(self, backbone: PreTrainedModel) -> TrainedPart:
+        layers = [
+            layer
+            for name, layer in text_model(backbone).named_modules()
+            if isinstance(layer, nn.Linear) and self._is_target(name)
+        ]
+        return TrainedPart(
+            num_parameters=sum(self.r * (x.in_features + x.out_features) for x in layers),
+            is_beside=True,
+            num_inputs=sum(layer.in_features for layer in layers),
+            dropout=self.dropout,
+        )
+
+    def _is_target(self, name: str) -> bool:
+        return any(f".{name}".endswith(f".{target}") for target in self.target_modules)
+
     def _targets(self, backbone: PreTrainedModel) -> list[str] | str:
         """Names of layers, or, where only a part of the trunk is meant, a pattern of full names."""
         prefix = text_model_name(backbone)
@@ -85,6 +104,24 @@ class LoRA:
             return self.target_modules
         names = "|".join(re.escape(name) for name in self.target_modules)
         return rf"{re.escape(prefix)}\..*\.({names})"
+
+
+def stored_part(folder: str) -> TrainedPart:
+    """What a saved adapter would train further: its own weights, by the head of their file."""
+    file = Path(folder) / ADAPTER_FILE
+    try:
+        with safe_open(file, framework="pt") as weights:
+            names = list(weights.keys())
+            shapes = {name: weights.get_slice(name).get_shape() for name in names}
+        settings = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}. Restore the adapter's files.") from error
+    return TrainedPart(
+        num_parameters=sum(math.prod(shape) for shape in shapes.values()),
+        is_beside=True,
+        num_inputs=sum(shape[1] for name, shape in shapes.items() if ".lora_A." in name),
+        dropout=float(settings.get("lora_dropout") or 0.0),
+    )
 
 
 def merge_adapter(backbone: PreTrainedModel) -> PreTrainedModel:

@@ -1,0 +1,32 @@
+"""What DeepSpeed's ZeRO holds on each process beside its shards, by DeepSpeed 0.19's own code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FP32_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ZeroBuffers:
+    """The settings of `ZeroStrategy` that cost memory; see there."""
+
+    stage: int
+    reduce_bucket_size: int
+    overlap_comm: bool = True
+    contiguous_gradients: bool = True
+    max_live_parameters: int = 0
+
+    def num_bytes(self, *, num_parameters: int, itemsize: int, trained_itemsize: int) -> int:
+        """Buckets, which are made whole however few weights are trained, and what is fetched.
+
+        Args:
+            num_parameters: of the whole model.
+            itemsize, trained_itemsize: bytes of a weight, and of one that is trained.
+        """
+        bucket = self.reduce_bucket_size * trained_itemsize if self.contiguous_gradients else 0
+        if self.stage == 3:
+            return bucket + min(self.max_live_parameters, num_parameters) * itemsize
+        if self.stage == 1:  # which collects in the precision of its optimiser
+            bucket = bucket // trained_itemsize * FP32_BYTES
+        return bucket * (2 if self.overlap_comm else 1)

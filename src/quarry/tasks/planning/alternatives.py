@@ -1,0 +1,150 @@
+"""What would fit where a plan does not: changes to it, the cheapest first, each estimated anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from quarry.distributed.zero_buffers import ZeroBuffers
+from quarry.tasks.planning.machine import CLOSE, Machine
+from quarry.training.step_memory import StepMemory, TrainingSetup, step_memory
+
+CHUNKS = (65_536, 32_768, 16_384, 8_192, 4_096, 2_048, 1_024)
+"""Tokens in a chunk of GradCache that are tried, as far as a text fits in."""
+
+PROCESSES = (2, 4, 8, 16, 32, 64)
+MAX_PER_NODE = 8
+
+ZERO2 = ZeroBuffers(stage=2, reduce_bucket_size=200_000_000)
+ZERO3 = ZeroBuffers(stage=3, reduce_bucket_size=100_000_000, max_live_parameters=1_000_000_000)
+"""As conf/strategy has them."""
+
+NUM_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alternative:
+    """A run that differs from the plan.
+
+    Attributes:
+        overrides: that make it.
+        meaning: what they do and cost, for people.
+    """
+
+    setup: TrainingSetup
+    overrides: tuple[str, ...] = ()
+    meaning: str = ""
+
+    @property
+    def memory(self) -> StepMemory:
+        return step_memory(self.setup)
+
+    def and_then(self, *overrides: str, meaning: str, **changes: Any) -> Alternative:
+        """With more overrides, and what they change in the setup."""
+        return Alternative(
+            setup=replace(self.setup, **changes),
+            overrides=(*self.overrides, *overrides),
+            meaning="; ".join(part for part in (self.meaning, meaning) if part),
+        )
+
+
+def alternatives(
+    setup: TrainingSetup, machine: Machine, *, zero_overrides: tuple[str, ...]
+) -> list[Alternative]:
+    """The first few that fit, in order of what they cost.
+
+    Less memory for more time comes first, then shards, then more devices.
+
+    Args:
+        zero_overrides: what has to be said beside a strategy of ZeRO.
+    """
+    found: list[Alternative] = []
+    for plain in _numbers(Alternative(setup=setup), machine):
+        fitting = _fitting([plain], machine)
+        # what fits whole needs no shards
+        found += fitting or _fitting(_sharded(plain, zero_overrides), machine)
+    return found[:NUM_SHOWN]
+
+
+def _numbers(plan: Alternative, machine: Machine) -> Iterator[Alternative]:
+    """The plan as it is, and on more devices."""
+    yield plan
+    if not machine.is_gpu:  # more processes would share the same memory
+        return
+    for number in PROCESSES:
+        if plan.setup.num_processes < number <= plan.setup.contrast.num_queries:
+            yield plan.and_then(
+                *_devices(number), meaning=f"{number} devices", num_processes=number
+            )
+
+
+def _fitting(bases: Iterable[Alternative], machine: Machine) -> list[Alternative]:
+    """Of each base the cheapest form that fits, if there is one."""
+    forms = [next((x for x in _thrifty(base) if _fits(x, machine)), None) for base in bases]
+    return [form for form in forms if form is not None]
+
+
+def _fits(alternative: Alternative, machine: Machine) -> bool:
+    return alternative.memory.total <= CLOSE * machine.num_bytes
+
+
+def _thrifty(base: Alternative) -> Iterator[Alternative]:
+    """The base, and what computes more to hold less: checkpointing, chunks, both."""
+    yield base
+    kept, longest = base.setup.kept, base.setup.contrast.longest_text
+    forms = [base]
+    if not kept.has_checkpointing:
+        checkpointed = base.and_then(
+            "model.has_gradient_checkpointing=true",
+            meaning="layers run twice",
+            kept=replace(kept, has_checkpointing=True),
+        )
+        yield checkpointed
+        forms.append(checkpointed)
+    for form in forms:
+        largest = form.setup.tokens_per_pass
+        for chunk in CHUNKS:
+            if longest <= chunk < largest:
+                yield form.and_then(
+                    f"data.num_tokens_per_chunk={chunk}",
+                    meaning="GradCache, texts go through twice",
+                    num_tokens_per_chunk=chunk,
+                )
+
+
+def _sharded(base: Alternative, zero_overrides: tuple[str, ...]) -> Iterator[Alternative]:
+    """ZeRO 2 and 3, in bfloat16 where all weights are trained."""
+    setup = base.setup
+    is_shared = setup.num_processes > 1 and not setup.offloads_parameters
+    if not is_shared or setup.stage == 3:
+        return
+    changes: dict[str, Any] = {}
+    if setup.kept.trains_trunk:
+        changes = {"frozen_itemsize": 2, "trained_itemsize": 2}
+        kept = replace(setup.kept, itemsize=2, state_itemsize=2)
+        if setup.stage < 2:
+            yield base.and_then(
+                "strategy=zero2",
+                *zero_overrides,
+                meaning="gradients and optimiser in shards",
+                zero=ZERO2,
+                kept=kept,
+                **changes,
+            )
+        setup = replace(setup, kept=kept)
+    kept = replace(setup.kept, is_compiled=False, has_copies=not setup.kept.trains_trunk)
+    yield base.and_then(
+        "strategy=zero3",
+        *zero_overrides,
+        meaning="weights in shards, fetched layer by layer",
+        zero=ZERO3,
+        kept=kept,
+        **changes,
+    )
+
+
+def _devices(number: int) -> tuple[str, ...]:
+    if number <= MAX_PER_NODE:
+        return (f"trainer.devices={number}",)
+    return f"trainer.devices={MAX_PER_NODE}", f"trainer.num_nodes={number // MAX_PER_NODE}"

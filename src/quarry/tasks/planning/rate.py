@@ -1,0 +1,94 @@
+"""How fast a device trains: as it is stated, or as it was measured with a model of that size."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from quarry.training.step_memory import TrainingSetup
+
+MEASURED = Path(__file__).resolve().parents[4] / "docs" / "performance.json"
+"""What `make bench` has measured, the source of docs/performance.md."""
+
+WHOLE = {
+    "plain": (("train_7b_16x16", "ours"), ("train_7b", "ours"), ("train_05b", "ours")),
+    "fp8": (("train_7b_fp8", "ours_fp8"),),
+}
+"""`model.linear` -> measurements of LoRA training without recomputation, the best match first."""
+
+CHECKPOINTED = {"plain": (("train_7b_same_memory", "ours"),), "fp8": ()}
+"""The same with gradient checkpointing."""
+
+LORA_FLOP = 4
+"""Of a token and a weight in linear layers: forward, and the gradient of the input."""
+
+FORWARD_FLOP = 2
+NEAR = 0.02
+"""Sizes are the same if their linear layers differ by less than this share."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rate:
+    """Real tokens a second.
+
+    Attributes:
+        tokens_per_s: of one device.
+        source: where it comes from and what was assumed, for people.
+        is_limit: a run is slower than that.
+    """
+
+    tokens_per_s: float
+    source: str
+    is_limit: bool = False
+
+
+def planned_rate(
+    setup: TrainingSetup, *, stated: float | None, linear: str, is_gpu: bool
+) -> Rate | None:
+    """The rate of one device; None: nobody has stated or measured it.
+
+    Measured is LoRA in half precision on GPUs, compiled. With recomputation the rate falls as the
+    work grows; several devices are taken to work without waiting for one another.
+
+    Args:
+        stated: tokens a second of one device.
+        linear: of the model.
+        is_gpu: it runs on GPUs.
+    """
+    if stated is not None:
+        return Rate(tokens_per_s=stated, source="as stated")
+    is_measured = is_gpu and not setup.kept.trains_trunk and setup.kept.itemsize == 2
+    if not is_measured or setup.stage == 3 or not MEASURED.exists():
+        return None
+    content = json.loads(MEASURED.read_text(encoding="utf-8"))
+    has_checkpointing = setup.kept.has_checkpointing
+    forms = [(name, False) for name in WHOLE[linear]]
+    if has_checkpointing:
+        forms = [*((name, True) for name in CHECKPOINTED[linear]), *forms]
+    for (measurement, name), repeats_layers in forms:
+        part = content["parts"].get(measurement, {}).get(name, {})
+        if "tokens_per_s" not in part:
+            continue
+        if abs(part["flop_per_token"] / LORA_FLOP / setup.num_linear - 1) > NEAR:
+            continue
+        source = f"docs/performance.md, {content['runs'][part['run']]['device']}"
+        return _scaled(setup, part["tokens_per_s"], source, repeats_layers=repeats_layers)
+    return None
+
+
+def _scaled(setup: TrainingSetup, measured: float, source: str, *, repeats_layers: bool) -> Rate:
+    """From a measurement, of which layers may have run twice, to the work that is planned."""
+    done = LORA_FLOP + FORWARD_FLOP * repeats_layers
+    flop = LORA_FLOP + FORWARD_FLOP * (setup.kept.has_checkpointing + setup.is_cut)
+    if flop > done:
+        source += f", times {done}/{flop} for what is computed again"
+    slower = []
+    if setup.kept.has_dropout:
+        slower.append("without LoRA's dropout")
+    if not setup.kept.is_compiled:
+        slower.append("compiled")
+    if slower:
+        source += f"; measured {' and '.join(slower)}, so the run takes longer"
+    rate = measured * done / flop
+    return Rate(tokens_per_s=rate, source=source, is_limit=bool(slower))

@@ -1,0 +1,148 @@
+"""From a configuration to the numbers that decide what a training run takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from quarry.config.processes import num_processes, zero_stage
+from quarry.distributed.zero import BF16_WEIGHTS
+from quarry.distributed.zero_buffers import ZeroBuffers
+from quarry.models.activations import Kept, LayerShape
+from quarry.models.adapters.base import TrainedPart
+from quarry.models.backbones.published import published_config
+from quarry.models.backbones.text_model import text_model
+from quarry.models.bi_encoder import NUM_TEXTS_THAT_REPAY
+from quarry.models.factory import AUTO, BiEncoderFactory
+from quarry.models.memory import FP32_BYTES, num_weights, outline
+from quarry.models.remedies import CannotLoadError
+from quarry.runtime.devices import has_gpu
+from quarry.tasks.parts import num_texts_per_update
+from quarry.tasks.planning.workload import Workload
+from quarry.training.step_memory import ContrastSets, TrainingSetup
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedModel:
+    """A model whose weights were not looked at.
+
+    Attributes:
+        source: folder or hub id of the trunk.
+        shape_from: where its shape comes from, for people.
+        num_linear: weights in the linear layers that text goes through.
+    """
+
+    source: str
+    config: PretrainedConfig
+    shape_from: str
+    num_parameters: int
+    num_linear: int
+    part: TrainedPart
+
+
+def planned_model(factory: BiEncoderFactory) -> PlannedModel:
+    """Its config.json, or, where the hub cannot be reached, the shape that its name stands for.
+
+    Raises:
+        CannotLoadError: neither is known.
+    """
+    source, shape_from = factory.base_source(), "config.json"
+    try:
+        config = factory.trunk_config()
+    except CannotLoadError:
+        published = published_config(source)
+        if published is None:
+            raise
+        config, shape_from = published, "its published shape; the hub cannot be reached"
+    trunk = outline(config)
+    return PlannedModel(
+        source=source,
+        config=config,
+        shape_from=shape_from,
+        num_parameters=num_weights(trunk),
+        num_linear=_num_linear(trunk),
+        part=factory.trained_part(trunk),
+    )
+
+
+def _num_linear(trunk: PreTrainedModel) -> int:
+    layers = [module for module in text_model(trunk).modules() if isinstance(module, nn.Linear)]
+    return sum(layer.weight.numel() for layer in layers)
+
+
+def training_setup(
+    config: DictConfig, factory: BiEncoderFactory, model: PlannedModel, workload: Workload
+) -> TrainingSetup:
+    """What the configuration says, with every default followed."""
+    dtype, part = factory.torch_dtype(is_trained=True), model.part
+    strategy, stage = config.trainer.get("strategy"), zero_stage(config)
+    has_bf16_weights = config.trainer.precision == BF16_WEIGHTS
+    beside = dtype.itemsize if has_bf16_weights else FP32_BYTES
+    return TrainingSetup(
+        layers=LayerShape.of(model.config),
+        num_frozen=model.num_parameters - (0 if part.is_beside else part.num_parameters),
+        num_trained=part.num_parameters,
+        num_linear=model.num_linear,
+        frozen_itemsize=dtype.itemsize,
+        trained_itemsize=beside if part.is_beside else dtype.itemsize,
+        kept=_kept(config, factory, part, workload),
+        num_tokens_per_chunk=config.data.num_tokens_per_chunk,
+        num_processes=num_processes(config),
+        zero=zero_buffers(config) if stage else None,
+        offloads_parameters=stage > 0 and strategy.get("offload_parameters", False),
+        offloads_optimizer=stage > 0 and strategy.get("offload_optimizer", False),
+        contrast=_contrast(config, workload),
+    )
+
+
+def _kept(
+    config: DictConfig, factory: BiEncoderFactory, part: TrainedPart, workload: Workload
+) -> Kept:
+    dtype, stage = factory.torch_dtype(is_trained=True), zero_stage(config)
+    itemsize = 2 if "16" in str(config.trainer.precision) else dtype.itemsize
+    return Kept(
+        itemsize=itemsize,
+        state_itemsize=dtype.itemsize,
+        is_compiled=_is_compiled(config, factory, workload),
+        has_checkpointing=factory.has_gradient_checkpointing,
+        trains_trunk=not part.is_beside,
+        has_copies=part.is_beside and (part.dropout > 0 or stage == 3),
+        num_inputs=part.num_inputs,
+        has_dropout=part.dropout > 0,
+    )
+
+
+def _is_compiled(config: DictConfig, factory: BiEncoderFactory, workload: Workload) -> bool:
+    if factory.compile != AUTO:
+        return factory.compile is True
+    if zero_stage(config) == 3 or not has_gpu() or workload.num_steps is None:
+        return False
+    return workload.num_steps * num_texts_per_update(config) >= NUM_TEXTS_THAT_REPAY
+
+
+def _contrast(config: DictConfig, workload: Workload) -> ContrastSets:
+    num_sets = (workload.num_steps or 0) * workload.num_contrast_sets
+    return ContrastSets(
+        num_queries=workload.num_queries_per_update // workload.num_contrast_sets,
+        num_passages_per_query=1 + config.data.num_hard_negatives,
+        tokens_per_query=workload.tokens_per_query,
+        deviation=workload.deviation,
+        longest_text=max(config.prompt.max_query_length, config.prompt.max_document_length),
+        num_sets=num_sets,
+    )
+
+
+def zero_buffers(config: DictConfig) -> ZeroBuffers:
+    """The settings of a strategy of ZeRO that cost memory."""
+    settings = config.trainer.strategy
+    in_shards = settings.stage == 3
+    return ZeroBuffers(
+        stage=settings.stage,
+        reduce_bucket_size=settings.reduce_bucket_size,
+        overlap_comm=settings.get("overlap_comm", True),
+        contiguous_gradients=settings.get("contiguous_gradients", True),
+        max_live_parameters=settings.get("max_live_parameters", 10**9) if in_shards else 0,
+    )

@@ -1,0 +1,202 @@
+"""How much a run has to do: examples, updates, and tokens, counted in a sample or bounded."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from quarry.config.instantiate import build
+from quarry.data.collation import CHARACTERS_PER_TOKEN
+from quarry.data.datamodule import num_updates
+from quarry.data.msmarco import NotDownloadedError
+from quarry.data.prompts import Prompt, joined_text
+from quarry.data.sampler import TrainBatchSampler
+from quarry.data.tokenization import TextTokenizer
+from quarry.data.train_dataset import TrainDataset
+from quarry.errors import MissingPathError, UserError
+from quarry.runtime.hub import from_cache_alone
+from quarry.tasks.parts import build_model_parts
+from quarry.types import TrainExample
+
+NUM_SAMPLED = 256
+"""Examples that are tokenised."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """The training data and what is made of them.
+
+    Attributes:
+        num_examples, num_steps: None: not known.
+        num_contrast_sets: of an update.
+        tokens_per_query: of a query with its passages, on average.
+        deviation: of that number from query to query.
+        is_bound: the number is the most that the prompt lets through.
+        tokens_from, examples_from: where the numbers come from, for people.
+        num_missing_bytes: of a training set that is still to be downloaded.
+    """
+
+    num_examples: int | None
+    num_steps: int | None
+    num_queries_per_update: int
+    num_contrast_sets: int
+    tokens_per_query: float
+    deviation: float
+    is_bound: bool
+    tokens_from: str
+    examples_from: str
+    num_missing_bytes: int
+
+    @property
+    def tokens_per_step(self) -> float:
+        return self.tokens_per_query * self.num_queries_per_update
+
+    @property
+    def num_tokens(self) -> float | None:
+        """Of the whole run."""
+        return None if self.num_steps is None else self.num_steps * self.tokens_per_step
+
+    @property
+    def tokens_per_epoch(self) -> float | None:
+        return None if self.num_examples is None else self.num_examples * self.tokens_per_query
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Lengths:
+    """Tokens of queries with their passages, and where the numbers come from."""
+
+    mean: float
+    deviation: float = 0.0
+    is_bound: bool = False
+    source: str
+
+
+def planned_workload(
+    config: DictConfig, *, num_examples: int | None, tokens_per_query: float | None
+) -> Workload:
+    """Reads the training data where they can be had without the network.
+
+    Args:
+        num_examples: of the training set; None: counted.
+        tokens_per_query: of a query with its passages, on average; None: counted in a sample.
+            With both the data are not read.
+
+    Raises:
+        UserError: the data are no good, or too few for an update.
+    """
+    for key, value in (("num_examples", num_examples), ("tokens_per_query", tokens_per_query)):
+        if value is not None and not value > 0:
+            raise UserError(f"task.{key}={value} must be above 0, or null: counted in the data.")
+    dataset, found, reason, missing = None, num_examples, "stated", 0
+    if num_examples is None or tokens_per_query is None:
+        dataset, known, why, missing = _read(config)
+        if num_examples is None:
+            found, reason = known, why
+    lengths = _lengths(config, dataset, tokens_per_query)
+    num_contrast = config.loss.get("num_contrast_queries") or config.data.num_queries_per_update
+    return Workload(
+        num_examples=found,
+        num_steps=_num_steps(config, found),
+        num_queries_per_update=config.data.num_queries_per_update,
+        num_contrast_sets=config.data.num_queries_per_update // num_contrast,
+        tokens_per_query=lengths.mean,
+        deviation=lengths.deviation,
+        is_bound=lengths.is_bound,
+        tokens_from=lengths.source,
+        examples_from=reason,
+        num_missing_bytes=missing,
+    )
+
+
+def _read(config: DictConfig) -> tuple[TrainDataset | None, int | None, str, int]:
+    """The training set, its size, where that comes from, and bytes still to be downloaded."""
+    try:
+        with from_cache_alone():
+            examples = build(config.data.examples)
+    except NotDownloadedError as error:
+        return None, error.num_examples, "as published; not downloaded yet", error.num_bytes
+    except MissingPathError as error:
+        return None, None, f"not known: {error}", 0
+    dataset = TrainDataset(
+        examples=examples, num_hard_negatives=config.data.num_hard_negatives, seed=config.seed
+    )
+    return dataset, len(dataset), "counted", 0
+
+
+def _lengths(
+    config: DictConfig, dataset: TrainDataset | None, tokens_per_query: float | None
+) -> _Lengths:
+    prompt: Prompt = build(config.prompt)
+    if tokens_per_query is not None:
+        return _Lengths(mean=tokens_per_query, source="stated")
+    if dataset is None:
+        bound = (
+            prompt.max_query_length
+            + (1 + config.data.num_hard_negatives) * prompt.max_document_length
+        )
+        return _Lengths(mean=bound, is_bound=True, source="the most that the prompt lets through")
+    number = min(NUM_SAMPLED, len(dataset))
+    chosen = np.random.default_rng(config.seed).choice(len(dataset), number, replace=False)
+    sample = [dataset[0, int(index)] for index in chosen]
+    tokenizer = _tokenizer(config)
+    if tokenizer is None:
+        counts = [_by_characters(example, prompt) for example in sample]
+        source = (
+            f"{number} examples at {CHARACTERS_PER_TOKEN} characters a token: the hub's tokenizer "
+            "is not here"
+        )
+    else:
+        counts, source = _counted(sample, tokenizer), f"{number} examples, tokenised"
+    return _Lengths(
+        mean=statistics.fmean(counts), deviation=statistics.pstdev(counts), source=source
+    )
+
+
+def _tokenizer(config: DictConfig) -> TextTokenizer | None:
+    """None: it is on a hub that cannot be reached."""
+    try:
+        return build_model_parts(config).tokenizer
+    except UserError:
+        factory = build(config.model)
+        if Path(factory.tokenizer_path or factory.source()).expanduser().exists():
+            raise
+        return None
+
+
+def _counted(sample: Sequence[TrainExample], tokenizer: TextTokenizer) -> list[int]:
+    passages = [(*example.positives, *example.hard_negatives) for example in sample]
+    queries = tokenizer([example.query for example in sample], "query")
+    return [
+        len(query.ids) + sum(len(text.ids) for text in tokenizer(group, "document"))
+        for query, group in zip(queries, passages, strict=True)
+    ]
+
+
+def _by_characters(example: TrainExample, prompt: Prompt) -> int:
+    passages = (*example.positives, *example.hard_negatives)
+    lengths = [len(joined_text(passage)) for passage in passages]
+    return min(1 + len(example.query.text) // CHARACTERS_PER_TOKEN, prompt.max_query_length) + sum(
+        min(1 + length // CHARACTERS_PER_TOKEN, prompt.max_document_length) for length in lengths
+    )
+
+
+def _num_steps(config: DictConfig, num_examples: int | None) -> int | None:
+    trainer, data = config.trainer, config.data
+    if num_examples is None:
+        return None if trainer.max_steps == -1 else int(trainer.max_steps)
+    num_contrast = config.loss.get("num_contrast_queries") or data.num_queries_per_update
+    num_batches = data.num_queries_per_update // num_contrast
+    sampler = TrainBatchSampler(
+        num_examples=num_examples,
+        batch_size=num_contrast,
+        num_batches_per_update=num_batches,
+        seed=config.seed,
+    )
+    return num_updates(
+        len(sampler) // num_batches, max_epochs=trainer.max_epochs, max_steps=trainer.max_steps
+    )

@@ -1,0 +1,33 @@
+"""Plans for tests: a setup of numbers that can be followed by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quarry.models.activations import Kept, LayerShape
+from quarry.training.step_memory import ContrastSets, TrainingSetup
+
+GIB = 2**30
+
+LORA = Kept(
+    itemsize=2, state_itemsize=2, is_compiled=True, has_checkpointing=False, trains_trunk=False,
+    num_inputs=28 * (5 * 3584 + 3584 + 18944),
+)  # fmt: skip
+
+
+def setup(**more: Any) -> TrainingSetup:
+    """LoRA of a 7B on one GPU, 16 queries of 1,280 tokens with 15 hard negatives."""
+    settings: dict[str, Any] = {
+        "layers": LayerShape(
+            num_layers=28, hidden_size=3584, intermediate_size=18944, attention_size=3584
+        ),
+        "num_frozen": 7_070_619_136, "num_trained": 40_370_176, "num_linear": 6_525_288_448,
+        "frozen_itemsize": 2, "trained_itemsize": 4, "kept": LORA, "num_tokens_per_chunk": None,
+        "num_processes": 1, "zero": None, "offloads_parameters": False,
+        "offloads_optimizer": False,
+        "contrast": ContrastSets(
+            num_queries=16, num_passages_per_query=16, tokens_per_query=1280, deviation=0,
+            longest_text=156, num_sets=0,
+        ),
+    }  # fmt: skip
+    return TrainingSetup(**(settings | more))

@@ -1,0 +1,33 @@
+"""`python train.py ... task=plan`: what it prints, and that what it proposes would run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from helpers.commands import Result
+
+PLAN = (
+    "task=plan", "model=qwen-coder", "data=msmarco", "benchmark=none", "task.gpu_memory_gib=79",
+    "task.num_examples=128000", "task.tokens_per_query=1250",
+)  # fmt: skip
+
+
+def test_a_refused_plan_names_commands_that_are_accepted(
+    command: Callable[..., Result], environment: dict[str, str]
+) -> None:
+    refused = command("train.py", *PLAN, "trainer.devices=8", "data.num_queries_per_update=2048")
+    assert refused.code == 2, refused.err
+    assert "Traceback" not in refused.err
+    assert "activations" in refused.out
+    assert refused.last_line.startswith("plan memory_gib=")
+    lines = refused.err.partition("What would run:\n")[2].splitlines()
+    first, _, size = lines[0].partition("   # ")
+    python, script, *overrides = shlex.split(first)
+    assert (python, script) == ("python", "train.py")
+    accepted = command(script, *overrides)
+    assert accepted.code == 0, accepted.err
+    assert f"{float(accepted.last_line.split()[1].split('=')[1]):.1f} GiB" == size.split(":")[0]
+    runs = Path(environment["QUARRY_RUNS"])
+    assert not runs.exists() or not any("qwen-coder" in run.name for run in runs.rglob("*"))

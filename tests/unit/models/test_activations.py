@@ -1,0 +1,130 @@
+"""What layers keep for the backward pass: the count, and what autograd really holds on to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import Qwen2Config, Qwen2Model
+
+from quarry.data.packing import pack
+from quarry.models.activations import (
+    Kept,
+    LayerShape,
+    activation_bytes,
+    layer_bytes,
+    passing_bytes,
+)
+from quarry.models.adapters.base import Adapter
+from quarry.models.adapters.fast_lora import use_fast_lora
+from quarry.models.adapters.full import FullFineTuning
+from quarry.models.adapters.lora import LoRA
+from quarry.models.bi_encoder import BiEncoder
+from quarry.models.pooling.last_token import LastToken
+
+SHAPE = LayerShape(num_layers=3, hidden_size=10, intermediate_size=100, attention_size=20)
+HALF = Kept(
+    itemsize=2, state_itemsize=2, is_compiled=True, has_checkpointing=False, trains_trunk=False
+)
+
+TEXTS = [np.arange(16)] * 8  # of one length: the grid that attention takes on a CPU is full
+NUM_TOKENS = 128
+HIDDEN, INTERMEDIATE, HEADS = 64, 160, 4
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def test_by_hand() -> None:
+    compiled = 2 * (2 * 10 + 2 * 10 + 4 * 20 + 3 * 100)
+    assert layer_bytes(SHAPE, HALF) == compiled
+    assert activation_bytes(SHAPE, HALF, num_tokens=7) == 7 * 3 * compiled
+    assert passing_bytes(SHAPE, HALF, num_tokens=7) == 7 * 3 * 100 * 2
+    recomputed = replace(HALF, has_checkpointing=True)
+    assert activation_bytes(SHAPE, recomputed, num_tokens=7) == 7 * (3 * 10 * 2 + compiled)
+    eager = replace(HALF, is_compiled=False)
+    assert layer_bytes(SHAPE, eager) == 2 * 10 * 4 + 2 * (2 * 10 + 4 * 20 + 4 * 100)
+    copies = replace(eager, has_copies=True, num_inputs=3 * 200, has_dropout=True)
+    assert layer_bytes(SHAPE, copies) == 2 * 10 * 4 + 2 * (4 * 20 + 3 * 100) + 200 * (2 + 1)
+
+
+def lora() -> LoRA:
+    return LoRA(r=4, alpha=4, dropout=0, target_modules=TARGETS)
+
+
+def held_bytes(
+    num_layers: int, adapter: Adapter, dtype: torch.dtype, *, in_half: bool, is_fast: bool
+) -> int:
+    """What autograd holds after a forward pass, weights left out."""
+    config = Qwen2Config(
+        vocab_size=128, hidden_size=HIDDEN, intermediate_size=INTERMEDIATE,
+        num_hidden_layers=num_layers, num_attention_heads=HEADS, num_key_value_heads=HEADS,
+        use_cache=False,
+    )  # fmt: skip
+    backbone = adapter(Qwen2Model(config).to(dtype))
+    if is_fast:
+        use_fast_lora(backbone)
+    model = BiEncoder(backbone=backbone, pooling=LastToken()).train()
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    held: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        held[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_half),
+    ):
+        model(pack(TEXTS))
+    return sum(t.untyped_storage().nbytes() for at, t in held.items() if at not in weights)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "dtype", "in_half", "is_fast"),
+    [
+        (FullFineTuning(), torch.float32, False, False),
+        (FullFineTuning(), torch.float32, True, False),
+        (lora(), torch.bfloat16, True, True),
+        (lora(), torch.bfloat16, True, False),
+    ],
+    ids=["all-fp32", "all-mixed", "fast-lora", "peft-lora"],
+)
+def test_autograd_holds_what_is_counted(
+    adapter: Adapter, dtype: torch.dtype, in_half: bool, is_fast: bool
+) -> None:
+    few, many = (
+        held_bytes(number, adapter, dtype, in_half=in_half, is_fast=is_fast) for number in (2, 4)
+    )
+    held = (many - few) / 2 / NUM_TOKENS
+    itemsize = 2 if in_half else dtype.itemsize
+    held -= 4 * HIDDEN * itemsize  # the grid, which the kernel does without
+    if adapter.trains_trunk and in_half:
+        num_weights = 4 * HIDDEN**2 + 3 * HIDDEN * INTERMEDIATE
+        held -= num_weights * itemsize / NUM_TOKENS  # casts of weights are counted by themselves
+    shape = LayerShape(
+        num_layers=1, hidden_size=HIDDEN, intermediate_size=INTERMEDIATE, attention_size=HIDDEN
+    )
+    kept = Kept(
+        itemsize=itemsize,
+        state_itemsize=dtype.itemsize,
+        is_compiled=False,
+        has_checkpointing=False,
+        trains_trunk=adapter.trains_trunk,
+        has_copies=not adapter.trains_trunk and not is_fast,
+        num_inputs=6 * HIDDEN + INTERMEDIATE,
+    )
+    assert held == pytest.approx(layer_bytes(shape, kept), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("more", "attention_size"), [({}, 12), ({"head_dim": 8}, 24)], ids=["plain", "head-size"]
+)
+def test_the_shape_is_read_from_a_config(more: dict[str, int], attention_size: int) -> None:
+    config = Qwen2Config(
+        hidden_size=12, intermediate_size=20, num_hidden_layers=5, num_attention_heads=3, **more
+    )
+    assert LayerShape.of(config) == LayerShape(
+        num_layers=5, hidden_size=12, intermediate_size=20, attention_size=attention_size
+    )

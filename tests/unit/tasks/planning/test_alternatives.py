@@ -1,0 +1,83 @@
+"""What is proposed fits, the cheapest first, and says all that has to be said."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "config"))
+from configurations import composed, opened
+
+from helpers.plans import GIB, LORA, setup
+from quarry.tasks.planning.alternatives import ZERO2, ZERO3, alternatives
+from quarry.tasks.planning.machine import Machine
+from quarry.tasks.planning.setup import zero_buffers
+
+
+def machine(gib: float, *, is_gpu: bool = True) -> Machine:
+    return Machine(name="a card", num_bytes=int(gib * GIB), is_gpu=is_gpu, disk_bytes=None)
+
+
+def test_time_for_memory_comes_before_more_devices() -> None:
+    found = alternatives(setup(), machine(79), zero_overrides=())
+    assert [each.overrides for each in found] == [
+        ("model.has_gradient_checkpointing=true",),
+        ("trainer.devices=2",),
+        ("trainer.devices=4",),
+    ]
+    assert all(each.memory.total <= 79 * GIB for each in found)
+
+
+def test_chunks_where_checkpointing_is_not_enough() -> None:
+    many = replace(setup().contrast, num_queries=1024)
+    first = alternatives(setup(contrast=many), machine(79), zero_overrides=())[0]
+    assert first.overrides == ("data.num_tokens_per_chunk=8192",)
+    tight = alternatives(setup(), machine(16.2), zero_overrides=())[0]
+    assert tight.overrides == (
+        "model.has_gradient_checkpointing=true",
+        "data.num_tokens_per_chunk=2048",
+    )
+
+
+def test_a_chunk_is_no_shorter_than_a_text() -> None:
+    contrast = replace(setup().contrast, longest_text=8000)
+    found = alternatives(setup(contrast=contrast), machine(16.2), zero_overrides=())
+    chunks = [o for each in found for o in each.overrides if "chunk" in o]
+    assert all(int(chunk.split("=")[1]) >= 8000 for chunk in chunks)
+
+
+def test_all_weights_go_into_shards() -> None:
+    every = setup(
+        num_frozen=0, num_trained=7_070_619_136, frozen_itemsize=4, num_processes=8,
+        kept=replace(LORA, trains_trunk=True, state_itemsize=4),
+    )  # fmt: skip
+    beside = ("trainer.precision=bf16-true",)
+    found = alternatives(every, machine(79), zero_overrides=beside)
+    assert found[0].overrides == ("strategy=zero2", *beside)
+    assert found[1].overrides == ("strategy=zero3", *beside)
+    assert found[1].memory.weights == 2 * every.num_trained // 8
+    assert found[2].overrides[0] == "trainer.devices=8"
+    assert found[2].overrides[1] == "trainer.num_nodes=2"
+
+
+def test_no_more_devices_than_queries_and_none_on_a_cpu() -> None:
+    contrast = replace(setup().contrast, num_queries=3, tokens_per_query=8000)
+    found = alternatives(setup(contrast=contrast), machine(79), zero_overrides=())
+    numbers = {o for each in found for o in each.overrides if o.startswith("trainer.devices")}
+    assert numbers == {"trainer.devices=2"}
+    on_cpu = alternatives(setup(), machine(30, is_gpu=False), zero_overrides=())
+    assert [each.overrides for each in on_cpu] == [("model.has_gradient_checkpointing=true",)]
+
+
+def test_nothing_fits_nowhere() -> None:
+    assert alternatives(setup(), machine(0.1), zero_overrides=()) == []
+
+
+@pytest.mark.parametrize(("name", "buffers"), [("zero2", ZERO2), ("zero3", ZERO3)])
+def test_settings_are_those_of_the_options(name: str, buffers: object) -> None:
+    with opened():
+        config = composed("train", f"strategy={name}")
+    assert zero_buffers(config) == buffers
