@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from quarry.errors import UserError
+from quarry.metrics.run_files import check_ids
 from quarry.types import RetrievalSet
 
 
@@ -73,11 +74,14 @@ class BenchmarkSet:
         """The collection.
 
         Raises:
-            UserError: what `load` raises, or a count is not the expected one.
+            UserError: what `load` raises, a count is not the expected one, or an id is none that a
+                run file can hold.
         """
         if self._loaded is None:
             loaded = self.load()
             self._check_counts(loaded)
+            check_ids(f"{loaded.name}: query id", (each.query_id for each in loaded.queries))
+            check_ids(f"{loaded.name}: document id", (each.document_id for each in loaded.corpus))
             self._loaded = loaded
         return self._loaded
 

@@ -12,7 +12,6 @@ from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.collection_views import AscendingTies, without_titles
 from quarry.evaluation.convention import Convention
 from quarry.evaluation.scoring import cut_run, score_run
-from quarry.metrics.run_files import check_ids
 from quarry.metrics.trec import mean_scores, parse_measure
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
@@ -166,7 +165,7 @@ class Evaluator:
             )
 
     def _read(self, benchmark_set: BenchmarkSet) -> None:
-        """Once a set: an id that the run file cannot hold is told before anything is encoded.
+        """Once a set, before anything is encoded: what is wrong with it is told now.
 
         Of several processes none goes on with a set that one cannot read: they would wait for it.
         """
@@ -183,9 +182,7 @@ class Evaluator:
 
 def _reading_error(benchmark_set: BenchmarkSet) -> Exception | None:
     try:
-        data = benchmark_set.data
-        check_ids(f"{data.name}: query id", (query.query_id for query in data.queries))
-        check_ids(f"{data.name}: document id", (each.document_id for each in data.corpus))
+        _ = benchmark_set.data
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 (whatever it is, the others must not wait on)
