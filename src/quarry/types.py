@@ -60,6 +60,11 @@ class RetrievalSet:
 
     `corpus` may be memory-mapped: iterate or index it, do not copy it. Every query is judged
     (its id is a key of `qrels`); a judged document may be missing from the corpus.
+
+    Attributes:
+        self_matches: query id -> the document that is the query itself and no result for it.
+            Evaluation asks for one document more and takes it out of each ranking; who looks at
+            other documents' places before that (fusion) takes it out first.
     """
 
     name: str
@@ -67,6 +72,7 @@ class RetrievalSet:
     corpus: Sequence[Document]
     qrels: Qrels
     content: Content = "text"
+    self_matches: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from quarry.distributed import world
 from quarry.errors import Interrupted, UserError
@@ -121,9 +122,12 @@ class Evaluator:
         )
 
     def collection(self, benchmark_set: BenchmarkSet) -> RetrievalSet:
-        """The set as it is encoded and indexed: with titles or without."""
+        """The set as it is encoded, indexed and searched: titles and self matches by the rules."""
         rules = self.convention.rules_on(benchmark_set)
-        return benchmark_set.data if rules.uses_title else without_titles(benchmark_set.data)
+        data = benchmark_set.data if rules.uses_title else without_titles(benchmark_set.data)
+        if not rules.removes_self_match:
+            return data
+        return replace(data, self_matches={q.query_id: q.query_id for q in data.queries})
 
     def _retrieve(
         self, retriever: Retriever, benchmark_set: BenchmarkSet, encoder: TextEncoder | None
