@@ -50,8 +50,6 @@ class BenchmarkSet:
         uses_title: documents are title and text, under conventions that leave it to the set.
         relevance_level: the lowest grade that is relevant, under conventions that leave it to the
             set; None: 1.
-        main_measure: report name of the measure that the collection is known by; None: the
-            evaluation's own.
         licence: of the data, as its publisher or distributor states it; None: not known.
         expected: counts that are checked after loading; None: not checked.
         group: what the collection is a part of, where parts count as one in means.
@@ -63,7 +61,6 @@ class BenchmarkSet:
     ids_may_collide: bool = False
     uses_title: bool = True
     relevance_level: int | None = None
-    main_measure: str | None = None
     licence: str | None = None
     expected: ExpectedCounts | None = None
     group: str | None = None

@@ -119,6 +119,8 @@ class Evaluator:
             num_documents=len(data.corpus),
             convention=self.convention.record(benchmark_set) | {"top_k": self.top_k},
             group=benchmark_set.group,
+            source=data.source,
+            licence=benchmark_set.licence,
         )
 
     def collection(self, benchmark_set: BenchmarkSet) -> RetrievalSet:

@@ -6,7 +6,7 @@ sets that counts as one is one row; its sets stand below.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from quarry.errors import UserError
@@ -223,18 +223,34 @@ def _set_descriptions(reports: Sequence[Report]) -> str:
     for report in reports:
         for result in report.results:
             results.setdefault(result.name, result)
-    cells = [["set", "queries", "documents"]]
-    cells += [[escaped(r.name), str(r.num_queries), str(r.num_documents)] for r in results.values()]
-    conventions: dict[str, list[str]] = {}
-    for result in results.values():
-        conventions.setdefault(_convention(result.convention), []).append(escaped(result.name))
-    if len(conventions) == 1:
-        lines = [f"Convention: {next(iter(conventions))}"]
-    else:
-        lines = [f"- Convention of {', '.join(n)}: {text}" for text, n in conventions.items()]
-    return "\n".join([markdown_grid(cells), "", *lines])
+    cells = [["set", "source", "licence", "queries", "documents"]]
+    cells += [
+        [*map(_words, (r.name, r.source, r.licence)), str(r.num_queries), str(r.num_documents)]
+        for r in results.values()
+    ]
+    return f"{markdown_grid(cells, num_texts=3)}\n\n{_conventions(list(results.values()))}"
 
 
-def _convention(convention: Mapping[str, object]) -> str:
-    pairs = (f"{escaped(key)} = {escaped(str(value))}" for key, value in convention.items())
-    return ", ".join(pairs) or "not recorded"
+def _conventions(results: Sequence[SetResult]) -> str:
+    """The rules as a table; where sets differ, what holds on most, then the others by name."""
+    rules = dict.fromkeys(key for result in results for key in result.convention)
+    if not rules:
+        return "Convention: not recorded"
+    cells = [["convention", "value"]]
+    for rule in rules:
+        names: dict[str, list[str]] = {}
+        for result in results:
+            names.setdefault(_words(result.convention.get(rule)), []).append(escaped(result.name))
+        most, *others = sorted(names, key=lambda value: -len(names[value]))
+        value = "; ".join([most, *(f"{each} on {', '.join(names[each])}" for each in others)])
+        cells.append([escaped(rule.replace("_", " ")), value])
+    return markdown_grid(cells, num_texts=2)
+
+
+def _words(value: object) -> str:
+    """A fact in words, as Markdown; `-` for none."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_words, value)) or NOT_MEASURED
+    return NOT_MEASURED if value is None else escaped(str(value))

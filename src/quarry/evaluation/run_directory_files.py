@@ -104,7 +104,8 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     they are known; `means` the unweighted mean over a retriever's sets of each measure that all of
     them have, those of a group counting as one, and none for a retriever with failed sets;
     `failed` holds set -> retriever -> why there is no result; `num_queries`, `num_documents`,
-    `convention` and `group` describe each set; `order` keeps the order in which to show names.
+    `convention`, `group`, `source` and `licence` describe each set; `order` keeps the order in
+    which to show names.
 
     Raises:
         UserError: two retrievers were measured on different states of a set.
@@ -128,7 +129,7 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
                 intervals.setdefault(result.name, {})[report.retriever] = ends
     described = {
         key: {name: known[key] for name, known in facts.items()}
-        for key in ("num_queries", "num_documents", "convention", "group")
+        for key in ("num_queries", "num_documents", "convention", "group", "source", "licence")
     }
     failed: dict[str, dict[str, str]] = {}
     for report in reports:
@@ -202,6 +203,8 @@ def _facts(result: SetResult) -> dict[str, object]:
         "num_documents": result.num_documents,
         "convention": convention,
         "group": result.group,
+        "source": result.source,
+        "licence": result.licence,
     }
 
 
@@ -216,6 +219,8 @@ def _report_of(document: Mapping[str, Mapping], retriever: str) -> Report:
             num_documents=document["num_documents"][name],
             convention=document["convention"][name],
             group=document["group"][name],
+            source=document["source"][name],
+            licence=document["licence"][name],
             intervals=_intervals_of(document["intervals"].get(name, {}).get(retriever, {})),
         )
         for name in document["order"]["sets"]

@@ -117,11 +117,13 @@ def test_markdown_of_one_set_with_the_best_bold_ties_included() -> None:
         "\n"
         "## Sets\n"
         "\n"
-        "| set     | queries | documents |\n"
-        "| ------- | ------: | --------: |\n"
-        "| scifact |       1 |         7 |\n"
+        "| set     | source | licence | queries | documents |\n"
+        "| ------- | ------ | ------- | ------: | --------: |\n"
+        "| scifact | -      | -       |       1 |         7 |\n"
         "\n"
-        "Convention: tie_breaking = trec_eval\n"
+        "| convention   | value     |\n"
+        "| ------------ | --------- |\n"
+        "| tie breaking | trec_eval |\n"
     )
 
 
@@ -300,14 +302,44 @@ def test_names_are_plain_text_in_markdown() -> None:
     assert row == f"| {expected} |  0.5000 |"
 
 
-def test_differing_conventions_are_told_per_set() -> None:
-    other = SetResult(
-        name="b", metrics={"MAP": 1.0}, per_query={}, run={}, num_queries=1, num_documents=1
-    )
-    report = Report(retriever="r", results=(a_result("a", nDCG=0.5), other))
-    assert markdown_report([report]).endswith(
-        "- Convention of a: tie_breaking = trec_eval\n- Convention of b: not recorded\n"
-    )
+def rules_of(**conventions: dict[str, object]) -> list[list[str]]:
+    """The cells of the table of rules, without its header."""
+    results = (replace(a_result(n, nDCG=0.5), convention=c) for n, c in conventions.items())
+    page = markdown_report([Report(retriever="r", results=tuple(results))])
+    lines = page.split("| convention ")[1].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+
+
+def test_rules_are_words() -> None:
+    facts = {"capped_recall": ["a_b", "*c*"], "none": [], "nothing": None, "is": True, "level": 2}
+    assert rules_of(s=facts) == [
+        ["capped recall", r"a_b, \*c\*"],
+        ["none", "-"],
+        ["nothing", "-"],
+        ["is", "yes"],
+        ["level", "2"],
+    ]
+
+
+def test_where_sets_differ_the_fewer_are_named() -> None:
+    kept, removed = {"self_match": "kept", "top_k": 9}, {"self_match": "removed", "top_k": 9}
+    assert rules_of(a=removed, b=kept, c=kept, d=removed, e=kept) == [
+        ["self match", "kept; removed on a, d"],
+        ["top k", "9"],
+    ]
+    assert rules_of(a=kept, b={}) == [["self match", "kept; - on b"], ["top k", "9; - on b"]]
+
+
+def test_where_no_rule_is_known_it_says_so() -> None:
+    bare = replace(a_result("a", nDCG=0.5), convention={})
+    page = markdown_report([Report(retriever="r", results=(bare,))])
+    assert page.endswith("\n\nConvention: not recorded\n")
+
+
+def test_source_and_licence_of_a_set_are_told() -> None:
+    public = replace(a_result("a", nDCG=0.5), source="mteb/a@" + "5" * 40, licence="cc-by-4.0")
+    page = markdown_report([Report(retriever="r", results=(public,))])
+    assert f"| a   | mteb/a@{'5' * 40} | cc-by-4.0 |       1 |         7 |" in page
 
 
 def test_a_table_needs_a_measure() -> None:

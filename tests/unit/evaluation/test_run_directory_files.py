@@ -60,6 +60,8 @@ def a_result(name: str = "scifact", **changes: object) -> SetResult:
         "num_queries": 2,
         "num_documents": 7,
         "convention": {"self_match_removal": True},
+        "source": "mteb/scifact@d56462d0, test",
+        "licence": "cc-by-4.0",
     }
     return SetResult(**(fields | changes))  # type: ignore[arg-type]
 
@@ -124,6 +126,8 @@ def test_metrics_document() -> None:
             "nfcorpus": {"self_match_removal": True},
         },
         "group": {"scifact": None, "nfcorpus": None},
+        "source": dict.fromkeys(["scifact", "nfcorpus"], "mteb/scifact@d56462d0, test"),
+        "licence": dict.fromkeys(["scifact", "nfcorpus"], "cc-by-4.0"),
         "failed": {},
     }
 

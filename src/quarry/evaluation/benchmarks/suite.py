@@ -119,7 +119,6 @@ def _benchmark_set(
         ids_may_collide=one.ids_may_collide,
         uses_title=one.uses_title,
         relevance_level=one.relevance_level,
-        main_measure=one.main_measure,
         licence=one.licence,
         expected=one.expected if check_counts else None,
         group=one.group,

@@ -64,7 +64,8 @@ def test_each_set_brings_its_own_rules(folders: Path, tmp_path: Path) -> None:
     assert (arguana.relevance_level, deep.relevance_level) == (None, 2)
     assert (arguana.uses_title, apps.uses_title) == (True, False)
     assert (arguana.data.content, apps.data.content) == ("text", "code")
-    assert (deep.main_measure, deep.licence) == ("nDCG@10", "msr-la-nc")
+    assert (arguana.licence, deep.licence) == ("cc-by-sa-4.0", "msr-la-nc")
+    assert (arguana.data.source, deep.data.source) == ("arguana, test", "trec-dl-2019, test")
 
 
 def test_a_cut_set_is_refused_unless_counts_are_not_checked(folders: Path, tmp_path: Path) -> None:
