@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from quarry.data.beir import read_judgements
@@ -177,8 +178,8 @@ def _fetch(table: HubTable) -> Path:
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise UserError(
             f"{table}: this data set is not in the hub's cache and the hub could not give it "
-            f"({_short(error)}). Fetch it where there is a network, or give a BEIR folder: "
-            "benchmark.path=DIR."
+            f"({_short(error)}). Fetch it where there is a network, {_fetch_command(table)}, or "
+            "give a BEIR folder: benchmark.path=DIR."
         ) from error
     return Path(snapshot)
 
@@ -215,6 +216,13 @@ def _grade(score: object, where: str) -> int:
     raise UserError(f"{where}: the grade {score!r} is not an integer; grades are 0, 1, 2, ...")
 
 
+def _fetch_command(table: HubTable) -> str:
+    """What fills the hub's cache with a repository, all its tables at once."""
+    commit = "" if table.revision is None else f" --revision {table.revision}"
+    return f"hf download --repo-type dataset {table.repo}{commit}"
+
+
 def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 160 else f"{text[:160]}..."
+    """The first sentence, whole words of it."""
+    first, *_ = re.split(r"[.!] ", " ".join(str(error).split()), maxsplit=1)
+    return shorten(first.rstrip("."), 300, placeholder=" ...")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from quarry.distributed import world
@@ -83,7 +83,7 @@ class Evaluator:
                 logger.error("%s on %s failed: %s", name, benchmark_set.name, _reason(error))
                 logger.debug("%s on %s failed", name, benchmark_set.name, exc_info=True)
         if not results:
-            raise UserError(f"{name} failed on every set:\n" + failure_lines(failures))
+            raise UserError(f"{name} failed on every set: {', '.join(failures)}. Why stands above.")
         return Report(retriever=name, results=tuple(results), failures=failures)
 
     def _evaluate_set(
@@ -194,11 +194,6 @@ def _reading_error(benchmark_set: BenchmarkSet) -> Exception | None:
     except Exception as error:  # noqa: BLE001 (whatever it is, the others must not wait on)
         return error
     return None
-
-
-def failure_lines(failures: Mapping[str, str]) -> str:
-    """Sets and why each failed, a line or more each."""
-    return "\n".join(f"- {name}: {reason}" for name, reason in failures.items())
 
 
 def _reason(error: Exception) -> str:

@@ -74,8 +74,9 @@ def write_report(
 def result_line(reports: Sequence[Report], measure: str = "nDCG@10") -> str:
     """One line for logs and scripts: ``nDCG@10 name=0.1234 name=0.1234 ...``.
 
-    The names are the sets when there is one retriever, else the retrievers; with several of both,
-    the value is a retriever's unweighted mean over the sets. What failed reads ``name=failed``: a
+    The names are the sets when there is one retriever, then ``mean`` if they are several; else the
+    retrievers. With several of both, the value is a retriever's unweighted mean over the sets.
+    Sets of a group count as one in a mean. What failed reads ``name=failed``: a
     mean of fewer sets would be taken for one of all. Names pass through `safe_name`.
 
     Raises:
@@ -95,8 +96,11 @@ def result_line(reports: Sequence[Report], measure: str = "nDCG@10") -> str:
         values = {row.name: value_of(reports[0], row, measure) for row in sets}
     else:
         values = {report.retriever: mean_of(report, rows, measure) for report in reports}
-    shown = {safe_name(name): number(v, has_failed=True) for name, v in values.items()}
-    return " ".join([measure, *(f"{name}={text}" for name, text in shown.items())])
+    pairs = [(safe_name(name), value) for name, value in values.items()]
+    if len(reports) == 1 and len(sets) > 1:
+        pairs.append(("mean", mean_of(reports[0], rows, measure)))
+    shown = (f"{name}={number(value, has_failed=True)}" for name, value in pairs)
+    return " ".join([measure, *shown])
 
 
 def terminal_table(reports: Sequence[Report], *, measures: Sequence[str] = MEASURES) -> str:

@@ -50,7 +50,7 @@ def test_result_line_of_several_retrievers_on_one_set() -> None:
 
 
 def test_result_line_of_one_retriever_names_the_sets() -> None:
-    assert result_line(SEVERAL_SETS[:1]) == "nDCG@10 a=0.2500 b=0.5000"
+    assert result_line(SEVERAL_SETS[:1]) == "nDCG@10 a=0.2500 b=0.5000 mean=0.3750"
     assert result_line(ONE_SET[:1], "MRR@10") == "MRR@10 scifact=0.2500"
 
 
@@ -64,7 +64,8 @@ def test_result_line_can_be_split_whatever_the_names() -> None:
     measure, *entries = result_line([report]).split(" ")
     assert measure == "nDCG@10"
     parsed = dict(entry.split("=") for entry in entries)
-    assert len(parsed) == len(names)
+    assert len(parsed) == len(names) + 1
+    assert entries[-1] == "mean=0.5000"
     assert set(parsed.values()) == {"0.5000"}
     assert "plain" in parsed
 
@@ -177,6 +178,9 @@ def test_a_group_is_one_row_and_counts_once() -> None:
     )
     assert result_line(GROUPED) == "nDCG@10 bm25=0.3125 dense=0.5625"
     assert GROUPED[1].mean("nDCG@10") == 0.5625
+    assert result_line(GROUPED[:1]) == (
+        "nDCG@10 forum-a=0.0000 forum-b=0.2500 alone=0.5000 mean=0.3125"
+    )
 
 
 def test_the_sets_of_a_group_stand_below() -> None:
@@ -227,7 +231,7 @@ def test_many_failures_are_counted_in_the_name_of_the_mean() -> None:
 def test_a_line_for_programs_has_no_mean_of_fewer_sets() -> None:
     failed = [FAILED[0], Report(retriever="dense", results=FAILED[1].results, failures={"a": "x"})]
     assert result_line(failed) == "nDCG@10 bm25=0.5000 dense=failed"
-    assert result_line(failed[1:]) == "nDCG@10 b=0.5000 a=failed"
+    assert result_line(failed[1:]) == "nDCG@10 b=0.5000 a=failed mean=failed"
 
 
 def test_if_everything_failed_there_is_still_a_table() -> None:
@@ -238,7 +242,7 @@ def test_if_everything_failed_there_is_still_a_table() -> None:
         "mean without a, b       -",
     ]
     assert markdown_report([report]).count("failed") == 6
-    assert result_line([report]) == "nDCG@10 a=failed b=failed"
+    assert result_line([report]) == "nDCG@10 a=failed b=failed mean=failed"
 
 
 def measured(name: str, *values: float) -> Report:

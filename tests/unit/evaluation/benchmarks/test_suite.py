@@ -82,6 +82,8 @@ def test_with_a_path_nothing_comes_from_the_hub(folders: Path, tmp_path: Path) -
         suite(tmp_path, "scifact", "nq", "fiqa")
     with pytest.raises(MissingPathError, match="no such folder"):
         suite(tmp_path, "scifact", path=str(tmp_path / "nowhere"))
+    with pytest.raises(MissingPathError, match=r"^benchmark\.path is empty"):
+        suite(tmp_path, "scifact", path="")
     write_beir_folder(folders / "msmarco-dev")
     with pytest.raises(MissingPathError, match=r"no split 'dev'.*choose one of: test"):
         suite(tmp_path, "msmarco-dev")
