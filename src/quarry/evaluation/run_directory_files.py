@@ -61,8 +61,9 @@ def write_results(
     an older `metrics.json` is kept.
 
     Returns:
-        What `metrics.json` now holds, older retrievers first. Results kept from the older file
-        have empty `per_query` and `run`.
+        What `metrics.json` now holds, older retrievers first, but those of `reports` among
+        themselves in their order. Results kept from the older file have empty `per_query` and
+        `run`.
 
     Raises:
         UserError: a retriever or set is named twice; or, without `merge`, older results would be
@@ -251,9 +252,11 @@ def _merged(older: Sequence[Report], newer: Sequence[Report]) -> tuple[Report, .
         for name, reason in report.failures.items():
             by_set.pop(name, None)
             reasons[name] = reason
+    in_order = iter([report.retriever for report in newer])
+    are_newer = {report.retriever for report in newer}
     return tuple(
-        Report(retriever=retriever, results=tuple(by_set.values()), failures=failures[retriever])
-        for retriever, by_set in results.items()
+        Report(retriever=name, results=tuple(results[name].values()), failures=failures[name])
+        for name in (next(in_order) if name in are_newer else name for name in results)
     )
 
 
