@@ -60,6 +60,13 @@ class RetrievalSet:
 
     `corpus` may be memory-mapped: iterate or index it, do not copy it. Every query is judged
     (its id is a key of `qrels`); a judged document may be missing from the corpus.
+
+    Attributes:
+        source: where the texts and judgements came from, for people: repository and commit, or
+            folder, and split. None: not known.
+        self_matches: query id -> the document that is the query itself and no result for it.
+            Evaluation asks for one document more and takes it out of each ranking; who looks at
+            other documents' places before that (fusion) takes it out first.
     """
 
     name: str
@@ -67,6 +74,8 @@ class RetrievalSet:
     corpus: Sequence[Document]
     qrels: Qrels
     content: Content = "text"
+    source: str | None = None
+    self_matches: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,6 +179,8 @@ class SetResult:
         convention: the rules that the numbers were made under, as plain data.
         group: what the collection is a part of, where parts count as one: the twelve forums of
             CQADupStack, the languages of CodeSearchNet.
+        source: where the collection came from, see `RetrievalSet`.
+        licence: of its data; None: not known.
         intervals: report name of a measure -> where 95 % of its bootstrapped means lie (low, high);
             empty until they are computed.
     """
@@ -182,6 +193,8 @@ class SetResult:
     num_documents: int
     convention: Mapping[str, object] = field(default_factory=dict)
     group: str | None = None
+    source: str | None = None
+    licence: str | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 

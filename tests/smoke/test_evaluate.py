@@ -69,10 +69,12 @@ def test_an_override_of_the_contract_is_logged_and_stored(
 def test_sets_of_a_folder_are_picked_by_name(command: Run, beir: Path, tmp_path: Path) -> None:
     result = command(
         "eval.py", "retriever=bm25", "benchmark=folder", f"benchmark.path={beir}",
-        "benchmark.sets=[two]", "logger=none", f"hydra.run.dir={tmp_path / 'eval'}",
+        "benchmark.sets=[two]", "logger=none", "evaluation.store_dtype=float16",
+        f"hydra.run.dir={tmp_path / 'eval'}",
     )  # fmt: skip
     assert result.code == 0, result.err
     assert result.last_line == "nDCG@10 two=1.0000"
+    assert result.err.count("evaluation.store_dtype: no effect with retriever=bm25") == 1
     assert (tmp_path / "eval" / "runs" / "two.bm25.trec").exists()
 
 
@@ -158,11 +160,16 @@ def test_a_suite_goes_on_past_a_set_that_fails_and_does_not_exit_0(
     )  # fmt: skip
     assert result.code == 2
     assert "Traceback" not in result.err
+    assert "no effect" not in result.err
     message = result.err.split("\nError: ", 1)[1]
     assert message.startswith("1 of the sets failed")
-    assert f"- nfcorpus: {sets / 'nfcorpus' / 'corpus.jsonl'}:5: lacks '_id'" in message
-    assert str(run) in message
-    assert result.last_line == "nDCG@10 scifact=1.0000 fiqa=1.0000"
+    assert "(bm25: nfcorpus)" in message
+    assert str(run / "report.md") in message
+    reason = f"{sets / 'nfcorpus' / 'corpus.jsonl'}:5: lacks '_id'"
+    assert result.err.count(reason) == 1
+    assert f"bm25 on nfcorpus failed: {reason}" in result.err
+    assert "5: lacks '" in (run / "report.md").read_text()
+    assert result.last_line == "nDCG@10 scifact=1.0000 fiqa=1.0000 nfcorpus=failed mean=failed"
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["sets"]["scifact"]["bm25"]["nDCG@10"] == 1
     assert "nfcorpus" not in metrics["sets"]

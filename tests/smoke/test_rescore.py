@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from helpers.commands import Result
 
@@ -67,6 +68,21 @@ def test_all_conventions_side_by_side_and_the_run_stays_as_it_is(
     assert (copy / "rescore.md").read_text().startswith("# One run under several conventions")
     assert (copy / "metrics.json").read_bytes() == before
     assert json.loads(before)["convention"]["one"]["self_match_rule"].startswith("always, but ids")
+
+
+def test_the_cache_of_another_machine_is_not_looked_for(
+    command: Run, run: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (tmp_path / "file").touch()
+    file = copy / "config_resolved.yaml"
+    stored = OmegaConf.load(file)
+    stored.benchmark.cache_dir = str(tmp_path / "file" / "cannot_be_made")
+    OmegaConf.save(stored, file)
+    cache = tmp_path / "cache"
+    result = command("eval.py", "task=rescore", f"run={copy}", f"paths.cache_dir={cache}")
+    assert result.code == 0, result.err
+    assert list(cache.glob("corpus-*"))
 
 
 def refused(command: Run, *overrides: str) -> str:

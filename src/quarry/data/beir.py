@@ -75,7 +75,14 @@ def read_beir(
     corpus = read_corpus(path=path / "corpus.jsonl", cache_dir=cache_dir)
     name = name or path.resolve().name
     check_judged_documents(name=name, qrels=qrels, where=qrels_path, corpus=corpus)
-    return RetrievalSet(name=name, queries=queries, corpus=corpus, qrels=qrels, content=content)
+    return RetrievalSet(
+        name=name,
+        queries=queries,
+        corpus=corpus,
+        qrels=qrels,
+        content=content,
+        source=f"{path.resolve().name}, {split}",
+    )
 
 
 def list_splits(path: Path | str) -> list[str]:

@@ -11,11 +11,17 @@ Ids are strings, whatever a file has.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quarry.data.corpus import check_judged_documents, open_corpus
-from quarry.data.hub_tables import HubTable, find_table_files, read_hub_judgements, read_records
+from quarry.data.hub_tables import (
+    HubTable,
+    find_table_files,
+    newest_commit,
+    read_hub_judgements,
+    read_records,
+)
 from quarry.data.records import collect_qrels, judged_queries, record_document
 from quarry.types import Content, RetrievalSet
 
@@ -34,6 +40,16 @@ class HubTables:
     queries: HubTable
     qrels: HubTable
 
+    @property
+    def source(self) -> str:
+        """Repository, commit and split, for people; of each table where they differ."""
+        split = self.qrels.splits[0]
+        places = [self.corpus.place, self.queries.place, self.qrels.place]
+        if len(set(places)) == 1:
+            return f"{places[0]}, {split}"
+        corpus, queries, qrels = places
+        return f"corpus {corpus}; queries {queries}; judgements {qrels}, {split}"
+
 
 def read_hub_set(
     *,
@@ -49,7 +65,7 @@ def read_hub_set(
     one warning, as `read_beir` does.
 
     Args:
-        tables: where it is.
+        tables: where it is. What names no commit is read at the newest, with a warning.
         name: of the set in reports.
         content: what the corpus holds, for BM25.
         cache_dir: where the memory-mapped corpus goes.
@@ -58,6 +74,7 @@ def read_hub_set(
         UserError: see `find_table_files`; an id twice; a judged query that is empty or missing; no
             judged document in the corpus; no judgement above 0; a record that is malformed.
     """
+    tables = _pinned(tables)
     qrels_files = find_table_files(tables.qrels)
     grades = collect_qrels(lambda: read_hub_judgements(qrels_files), source=tables.qrels)
     query_records = read_records(find_table_files(tables.queries), (*_QUERY_IDS, "text", "query"))
@@ -73,7 +90,32 @@ def read_hub_set(
         cache_dir=cache_dir,
     )
     check_judged_documents(name=name, qrels=grades, where=tables.qrels, corpus=documents)
-    return RetrievalSet(name=name, queries=kept, corpus=documents, qrels=grades, content=content)
+    return RetrievalSet(
+        name=name,
+        queries=kept,
+        corpus=documents,
+        qrels=grades,
+        content=content,
+        source=tables.source,
+    )
+
+
+def _pinned(tables: HubTables) -> HubTables:
+    """The tables at commits: one that names none is read, like its siblings, at today's newest."""
+    commits: dict[tuple[str, str | None], str] = {}
+    for table in (tables.qrels, tables.queries, tables.corpus):  # small ones first
+        key = (table.repo, table.revision)
+        if not table.is_pinned and key not in commits:
+            commits[key] = newest_commit(table)
+
+    def at_commit(table: HubTable) -> HubTable:
+        return replace(table, revision=commits.get((table.repo, table.revision), table.revision))
+
+    return HubTables(
+        corpus=at_commit(tables.corpus),
+        queries=at_commit(tables.queries),
+        qrels=at_commit(tables.qrels),
+    )
 
 
 def mteb_tables(

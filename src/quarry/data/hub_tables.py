@@ -8,10 +8,13 @@ become numbers. No table is ever in memory as a whole.
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from quarry.data.beir import read_judgements
@@ -19,6 +22,8 @@ from quarry.data.jsonl import read_jsonl, record_id
 from quarry.data.records import Judgement, Record
 from quarry.errors import UserError
 from quarry.runtime.hub import settle_offline
+
+logger = logging.getLogger(__name__)
 
 ROWS_PER_BATCH = 1024
 
@@ -47,6 +52,39 @@ class HubTable:
 
     def __str__(self) -> str:
         return self.repo if self.revision is None else f"{self.repo}@{self.revision[:8]}"
+
+    @property
+    def is_local(self) -> bool:
+        return self.repo.startswith(LOCAL)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the same files are read whenever it is asked for, as far as we can tell."""
+        return self.is_local or re.fullmatch(r"[0-9a-f]{40}", self.revision or "") is not None
+
+    @property
+    def place(self) -> str:
+        """Repository and commit; of a local copy the folder's name."""
+        if self.is_local:
+            return Path(self.repo).expanduser().resolve().name
+        return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
+
+
+def newest_commit(table: HubTable) -> str:
+    """The commit that a table without a pinned one is read at; its files are fetched.
+
+    Raises:
+        UserError: the hub cannot give the repository and its cache lacks it.
+    """
+    commit = _fetch(table).name  # the cache has a folder for each commit, named after it
+    logger.warning(
+        "%s is not pinned: the numbers are those of its commit %s. Give that as "
+        "benchmark.revision (of judgements of their own: benchmark.qrels_revision), or they "
+        "cannot be made again once it has a newer one",
+        table,
+        commit,
+    )
+    return commit
 
 
 def find_table_files(table: HubTable) -> list[Path]:
@@ -118,7 +156,7 @@ def read_hub_judgements(files: Sequence[Path]) -> Iterator[Judgement]:
 
 def _fetch(table: HubTable) -> Path:
     """The folder of the repository: a local copy, or the hub's cache at that commit."""
-    if table.repo.startswith(LOCAL):
+    if table.is_local:
         folder = Path(table.repo).expanduser()
         if not folder.is_dir():
             raise UserError(f"{table.repo}: no such folder; name a copy of a repository of the hub")
@@ -140,8 +178,8 @@ def _fetch(table: HubTable) -> Path:
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise UserError(
             f"{table}: this data set is not in the hub's cache and the hub could not give it "
-            f"({_short(error)}). Fetch it where there is a network, or give a BEIR folder: "
-            "benchmark.path=DIR."
+            f"({_short(error)}). Fetch it where there is a network, {_fetch_command(table)}, or "
+            "give a BEIR folder: benchmark.path=DIR."
         ) from error
     return Path(snapshot)
 
@@ -178,6 +216,13 @@ def _grade(score: object, where: str) -> int:
     raise UserError(f"{where}: the grade {score!r} is not an integer; grades are 0, 1, 2, ...")
 
 
+def _fetch_command(table: HubTable) -> str:
+    """What fills the hub's cache with a repository, all its tables at once."""
+    commit = "" if table.revision is None else f" --revision {table.revision}"
+    return f"hf download --repo-type dataset {table.repo}{commit}"
+
+
 def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 160 else f"{text[:160]}..."
+    """The first sentence, whole words of it."""
+    first, *_ = re.split(r"[.!] ", " ".join(str(error).split()), maxsplit=1)
+    return shorten(first.rstrip("."), 300, placeholder=" ...")

@@ -302,19 +302,26 @@ def _to_collection(pairs: dict[Split, list[CodePair]]) -> StdlibCode:
             TrainExample(query=_query(pair), positives=(_document(pair),))
             for pair in pairs["train"]
         ),
-        dev=_to_set("stdlib_code_dev", pairs["dev"]),
-        test=_to_set("stdlib_code", pairs["test"]),
+        dev=_to_set("stdlib_code_dev", pairs["dev"], split="dev"),
+        test=_to_set("stdlib_code", pairs["test"], split="test"),
     )
 
 
-def _to_set(name: str, pairs: Sequence[CodePair]) -> RetrievalSet:
+def _to_set(name: str, pairs: Sequence[CodePair], *, split: Split) -> RetrievalSet:
     queries = tuple(_query(pair) for pair in pairs)
     corpus = tuple(_document(pair) for pair in pairs)
     qrels: Qrels = {
         query.query_id: {document.document_id: 1}
         for query, document in zip(queries, corpus, strict=True)
     }
-    return RetrievalSet(name=name, queries=queries, corpus=corpus, qrels=qrels, content="code")
+    return RetrievalSet(
+        name=name,
+        queries=queries,
+        corpus=corpus,
+        qrels=qrels,
+        content="code",
+        source=f"standard library of Python {platform.python_version()}, {split}",
+    )
 
 
 def _query(pair: CodePair) -> Query:

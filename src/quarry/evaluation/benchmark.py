@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from quarry.errors import UserError
+from quarry.metrics.run_files import check_ids
 from quarry.types import RetrievalSet
 
 
@@ -49,8 +50,6 @@ class BenchmarkSet:
         uses_title: documents are title and text, under conventions that leave it to the set.
         relevance_level: the lowest grade that is relevant, under conventions that leave it to the
             set; None: 1.
-        main_measure: report name of the measure that the collection is known by; None: the
-            evaluation's own.
         licence: of the data, as its publisher or distributor states it; None: not known.
         expected: counts that are checked after loading; None: not checked.
         group: what the collection is a part of, where parts count as one in means.
@@ -62,7 +61,6 @@ class BenchmarkSet:
     ids_may_collide: bool = False
     uses_title: bool = True
     relevance_level: int | None = None
-    main_measure: str | None = None
     licence: str | None = None
     expected: ExpectedCounts | None = None
     group: str | None = None
@@ -73,11 +71,14 @@ class BenchmarkSet:
         """The collection.
 
         Raises:
-            UserError: what `load` raises, or a count is not the expected one.
+            UserError: what `load` raises, a count is not the expected one, or an id is none that a
+                run file can hold.
         """
         if self._loaded is None:
             loaded = self.load()
             self._check_counts(loaded)
+            check_ids(f"{loaded.name}: query id", (each.query_id for each in loaded.queries))
+            check_ids(f"{loaded.name}: document id", (each.document_id for each in loaded.corpus))
             self._loaded = loaded
         return self._loaded
 

@@ -64,7 +64,17 @@ class AscendingTies:
         self._places = np.empty(len(ids), dtype=np.int64)
         self._places[rows] = np.arange(len(ids))
         self._num_digits = len(str(len(ids)))
-        self.data = replace(data, corpus=CorpusView(corpus=data.corpus, change=self._rename))
+        own = set(data.self_matches.values())
+        new_names = {ids[row]: self._name(row) for row in rows if ids[row] in own}
+        self.data = replace(
+            data,
+            corpus=CorpusView(corpus=data.corpus, change=self._rename),
+            self_matches={
+                query_id: new_names[document_id]
+                for query_id, document_id in data.self_matches.items()
+                if document_id in new_names
+            },
+        )
 
     def restore(self, run: Run) -> Run:
         """The run under the documents' own ids, in the same order."""
@@ -74,7 +84,10 @@ class AscendingTies:
         }
 
     def _rename(self, row: int, document: Document) -> Document:
-        return replace(document, document_id=f"{self._places[row]:0{self._num_digits}d}")
+        return replace(document, document_id=self._name(row))
+
+    def _name(self, row: int) -> str:
+        return f"{self._places[row]:0{self._num_digits}d}"
 
 
 def _drop_title(row: int, document: Document) -> Document:

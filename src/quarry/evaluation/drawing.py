@@ -55,15 +55,18 @@ def label(name: str) -> str:
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """What is in `axes`, in as many columns as fit under the figure."""
+    """What is in `axes`, in as many columns as fit under the figure, to be read line by line."""
     handles, labels = axes.get_legend_handles_labels()
     longest = max(len(line) for label in labels for line in label.splitlines())
     num_columns = int(figure.get_figwidth() / (0.7 + 0.075 * longest))
+    num_columns = max(1, min(num_columns, len(labels)))
+    # matplotlib fills column after column
+    order = [i for column in range(num_columns) for i in range(column, len(labels), num_columns)]
     figure.legend(
-        handles,
-        labels,
+        [handles[i] for i in order],
+        [labels[i] for i in order],
         loc="outside lower center",
-        ncols=max(1, min(num_columns, len(labels))),
+        ncols=num_columns,
         frameon=False,
         fontsize=9,
     )

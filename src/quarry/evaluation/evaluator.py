@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from quarry.distributed import world
 from quarry.errors import Interrupted, UserError
@@ -12,7 +13,6 @@ from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.collection_views import AscendingTies, without_titles
 from quarry.evaluation.convention import Convention
 from quarry.evaluation.scoring import cut_run, score_run
-from quarry.metrics.run_files import check_ids
 from quarry.metrics.trec import mean_scores, parse_measure
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
@@ -83,7 +83,7 @@ class Evaluator:
                 logger.error("%s on %s failed: %s", name, benchmark_set.name, _reason(error))
                 logger.debug("%s on %s failed", name, benchmark_set.name, exc_info=True)
         if not results:
-            raise UserError(f"{name} failed on every set:\n" + failure_lines(failures))
+            raise UserError(f"{name} failed on every set: {', '.join(failures)}. Why stands above.")
         return Report(retriever=name, results=tuple(results), failures=failures)
 
     def _evaluate_set(
@@ -119,12 +119,17 @@ class Evaluator:
             num_documents=len(data.corpus),
             convention=self.convention.record(benchmark_set) | {"top_k": self.top_k},
             group=benchmark_set.group,
+            source=data.source,
+            licence=benchmark_set.licence,
         )
 
     def collection(self, benchmark_set: BenchmarkSet) -> RetrievalSet:
-        """The set as it is encoded and indexed: with titles or without."""
+        """The set as it is encoded, indexed and searched: titles and self matches by the rules."""
         rules = self.convention.rules_on(benchmark_set)
-        return benchmark_set.data if rules.uses_title else without_titles(benchmark_set.data)
+        data = benchmark_set.data if rules.uses_title else without_titles(benchmark_set.data)
+        if not rules.removes_self_match:
+            return data
+        return replace(data, self_matches={q.query_id: q.query_id for q in data.queries})
 
     def _retrieve(
         self, retriever: Retriever, benchmark_set: BenchmarkSet, encoder: TextEncoder | None
@@ -166,7 +171,7 @@ class Evaluator:
             )
 
     def _read(self, benchmark_set: BenchmarkSet) -> None:
-        """Once a set: an id that the run file cannot hold is told before anything is encoded.
+        """Once a set, before anything is encoded: what is wrong with it is told now.
 
         Of several processes none goes on with a set that one cannot read: they would wait for it.
         """
@@ -183,19 +188,12 @@ class Evaluator:
 
 def _reading_error(benchmark_set: BenchmarkSet) -> Exception | None:
     try:
-        data = benchmark_set.data
-        check_ids(f"{data.name}: query id", (query.query_id for query in data.queries))
-        check_ids(f"{data.name}: document id", (each.document_id for each in data.corpus))
+        _ = benchmark_set.data
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 (whatever it is, the others must not wait on)
         return error
     return None
-
-
-def failure_lines(failures: Mapping[str, str]) -> str:
-    """Sets and why each failed, a line or more each."""
-    return "\n".join(f"- {name}: {reason}" for name, reason in failures.items())
 
 
 def _reason(error: Exception) -> str:

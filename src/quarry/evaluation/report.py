@@ -6,7 +6,7 @@ sets that counts as one is one row; its sets stand below.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from quarry.errors import UserError
@@ -74,8 +74,9 @@ def write_report(
 def result_line(reports: Sequence[Report], measure: str = "nDCG@10") -> str:
     """One line for logs and scripts: ``nDCG@10 name=0.1234 name=0.1234 ...``.
 
-    The names are the sets when there is one retriever, else the retrievers; with several of both,
-    the value is a retriever's unweighted mean over the sets. What failed reads ``name=failed``: a
+    The names are the sets when there is one retriever, then ``mean`` if they are several; else the
+    retrievers. With several of both, the value is a retriever's unweighted mean over the sets.
+    Sets of a group count as one in a mean. What failed reads ``name=failed``: a
     mean of fewer sets would be taken for one of all. Names pass through `safe_name`.
 
     Raises:
@@ -95,8 +96,11 @@ def result_line(reports: Sequence[Report], measure: str = "nDCG@10") -> str:
         values = {row.name: value_of(reports[0], row, measure) for row in sets}
     else:
         values = {report.retriever: mean_of(report, rows, measure) for report in reports}
-    shown = {safe_name(name): number(v, has_failed=True) for name, v in values.items()}
-    return " ".join([measure, *(f"{name}={text}" for name, text in shown.items())])
+    pairs = [(safe_name(name), value) for name, value in values.items()]
+    if len(reports) == 1 and len(sets) > 1:
+        pairs.append(("mean", mean_of(reports[0], rows, measure)))
+    shown = (f"{name}={number(value, has_failed=True)}" for name, value in pairs)
+    return " ".join([measure, *shown])
 
 
 def terminal_table(reports: Sequence[Report], *, measures: Sequence[str] = MEASURES) -> str:
@@ -223,18 +227,34 @@ def _set_descriptions(reports: Sequence[Report]) -> str:
     for report in reports:
         for result in report.results:
             results.setdefault(result.name, result)
-    cells = [["set", "queries", "documents"]]
-    cells += [[escaped(r.name), str(r.num_queries), str(r.num_documents)] for r in results.values()]
-    conventions: dict[str, list[str]] = {}
-    for result in results.values():
-        conventions.setdefault(_convention(result.convention), []).append(escaped(result.name))
-    if len(conventions) == 1:
-        lines = [f"Convention: {next(iter(conventions))}"]
-    else:
-        lines = [f"- Convention of {', '.join(n)}: {text}" for text, n in conventions.items()]
-    return "\n".join([markdown_grid(cells), "", *lines])
+    cells = [["set", "source", "licence", "queries", "documents"]]
+    cells += [
+        [*map(_words, (r.name, r.source, r.licence)), str(r.num_queries), str(r.num_documents)]
+        for r in results.values()
+    ]
+    return f"{markdown_grid(cells, num_texts=3)}\n\n{_conventions(list(results.values()))}"
 
 
-def _convention(convention: Mapping[str, object]) -> str:
-    pairs = (f"{escaped(key)} = {escaped(str(value))}" for key, value in convention.items())
-    return ", ".join(pairs) or "not recorded"
+def _conventions(results: Sequence[SetResult]) -> str:
+    """The rules as a table; where sets differ, what holds on most, then the others by name."""
+    rules = dict.fromkeys(key for result in results for key in result.convention)
+    if not rules:
+        return "Convention: not recorded"
+    cells = [["convention", "value"]]
+    for rule in rules:
+        names: dict[str, list[str]] = {}
+        for result in results:
+            names.setdefault(_words(result.convention.get(rule)), []).append(escaped(result.name))
+        most, *others = sorted(names, key=lambda value: -len(names[value]))
+        value = "; ".join([most, *(f"{each} on {', '.join(names[each])}" for each in others)])
+        cells.append([escaped(rule.replace("_", " ")), value])
+    return markdown_grid(cells, num_texts=2)
+
+
+def _words(value: object) -> str:
+    """A fact in words, as Markdown; `-` for none."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_words, value)) or NOT_MEASURED
+    return NOT_MEASURED if value is None else escaped(str(value))

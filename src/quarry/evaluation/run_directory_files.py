@@ -61,8 +61,9 @@ def write_results(
     an older `metrics.json` is kept.
 
     Returns:
-        What `metrics.json` now holds, older retrievers first. Results kept from the older file
-        have empty `per_query` and `run`.
+        What `metrics.json` now holds, older retrievers first, but those of `reports` among
+        themselves in their order. Results kept from the older file have empty `per_query` and
+        `run`.
 
     Raises:
         UserError: a retriever or set is named twice; or, without `merge`, older results would be
@@ -104,7 +105,8 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     they are known; `means` the unweighted mean over a retriever's sets of each measure that all of
     them have, those of a group counting as one, and none for a retriever with failed sets;
     `failed` holds set -> retriever -> why there is no result; `num_queries`, `num_documents`,
-    `convention` and `group` describe each set; `order` keeps the order in which to show names.
+    `convention`, `group`, `source` and `licence` describe each set; `order` keeps the order in
+    which to show names.
 
     Raises:
         UserError: two retrievers were measured on different states of a set.
@@ -128,7 +130,7 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
                 intervals.setdefault(result.name, {})[report.retriever] = ends
     described = {
         key: {name: known[key] for name, known in facts.items()}
-        for key in ("num_queries", "num_documents", "convention", "group")
+        for key in ("num_queries", "num_documents", "convention", "group", "source", "licence")
     }
     failed: dict[str, dict[str, str]] = {}
     for report in reports:
@@ -202,6 +204,8 @@ def _facts(result: SetResult) -> dict[str, object]:
         "num_documents": result.num_documents,
         "convention": convention,
         "group": result.group,
+        "source": result.source,
+        "licence": result.licence,
     }
 
 
@@ -216,6 +220,8 @@ def _report_of(document: Mapping[str, Mapping], retriever: str) -> Report:
             num_documents=document["num_documents"][name],
             convention=document["convention"][name],
             group=document["group"][name],
+            source=document["source"][name],
+            licence=document["licence"][name],
             intervals=_intervals_of(document["intervals"].get(name, {}).get(retriever, {})),
         )
         for name in document["order"]["sets"]
@@ -246,9 +252,11 @@ def _merged(older: Sequence[Report], newer: Sequence[Report]) -> tuple[Report, .
         for name, reason in report.failures.items():
             by_set.pop(name, None)
             reasons[name] = reason
+    in_order = iter([report.retriever for report in newer])
+    are_newer = {report.retriever for report in newer}
     return tuple(
-        Report(retriever=retriever, results=tuple(by_set.values()), failures=failures[retriever])
-        for retriever, by_set in results.items()
+        Report(retriever=name, results=tuple(results[name].values()), failures=failures[name])
+        for name in (next(in_order) if name in are_newer else name for name in results)
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from quarry.evaluation.drawing import COLOURS, DARK, GREY, figure_of, save, wrapped
+from quarry.evaluation.drawing import COLOURS, GREY, figure_of, save, wrapped
 from quarry.evaluation.rows import result_of
 from quarry.types import Report
 
@@ -25,7 +25,7 @@ def plot_scatter(baseline: Report, model: Report, path: Path, *, measure: str) -
     """Draw each query's `measure` of two retrievers into the PNG `path`, a panel a set.
 
     Points grow with the number of queries that they stand for. Above the diagonal the model is
-    better; the numbers in a panel say for how many queries either is, and how many are equal.
+    better; the title of a panel says for how many queries it is, and for how many it is worse.
 
     Args:
         baseline, model: with values per query; sets that both have are shown.
@@ -95,14 +95,10 @@ def _panel(axes: Axes, name: str, pairs: NDArray[np.float64]) -> None:
     )
     axes.plot(*pairs.mean(axis=0), marker="+", color=COLOURS[5], markersize=12, mew=2, zorder=3)
     better, equal, worse = counts(pairs)
-    for text, x, y, ha, va in (
-        (f"better: {better}", 0.03, 0.97, "left", "top"),
-        (f"worse: {worse}", 0.97, 0.03, "right", "bottom"),
-    ):
-        box = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1.5}
-        axes.text(x, y, text, ha=ha, va=va, fontsize=8, color=DARK, bbox=box, zorder=4)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-    axes.set_title(f"{wrapped(name, 30)}\n{len(pairs):,} queries, {equal:,} equal", fontsize=9)
+    # in the title, for points may lie anywhere in the panel
+    numbers_line = f"better {better:,} · equal {equal:,} · worse {worse:,}"
+    axes.set_title(f"{wrapped(name, 30)}\n{len(pairs):,} queries\n{numbers_line}", fontsize=9)
 
 
 def _areas(numbers: NDArray[np.int64]) -> NDArray[np.float64]:

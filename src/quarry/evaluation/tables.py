@@ -64,12 +64,13 @@ def markdown(table: Table) -> str:
     return markdown_grid(cells)
 
 
-def markdown_grid(cells: list[list[str]]) -> str:
-    """Cells that are Markdown already, the header first."""
+def markdown_grid(cells: list[list[str]], *, num_texts: int = 1) -> str:
+    """Cells that are Markdown already, the header first; after `num_texts` columns, numbers."""
     widths = [max(3, width) for width in _widths(cells)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    rows = [cells[0], rule, *cells[1:]]
-    return "\n".join(f"| {' | '.join(_padded(row, widths))} |" for row in rows)
+    rule = ["-" * width for width in widths[:num_texts]]
+    rule += ["-" * (width - 1) + ":" for width in widths[num_texts:]]
+    rows = [_padded(row, widths, num_texts=num_texts) for row in [cells[0], rule, *cells[1:]]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def printable(name: str) -> str:
@@ -86,6 +87,8 @@ def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
     return [max(cell_len(cell) for cell in column) for column in zip(*cells, strict=True)]
 
 
-def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+def _padded(row: Sequence[str], widths: Sequence[int], *, num_texts: int = 1) -> list[str]:
     spaces = [" " * (w - cell_len(cell)) for cell, w in zip(row, widths, strict=True)]
-    return [row[0] + spaces[0], *(s + c for s, c in zip(spaces[1:], row[1:], strict=True))]
+    pairs = list(zip(row, spaces, strict=True))
+    texts = [cell + space for cell, space in pairs[:num_texts]]
+    return [*texts, *(space + cell for cell, space in pairs[num_texts:])]

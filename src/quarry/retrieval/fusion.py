@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from quarry.errors import UserError
-from quarry.metrics.ranking import rank
+from quarry.metrics.ranking import Ties, rank
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
 from quarry.types import RetrievalSet, Run
@@ -21,16 +21,19 @@ class Fusion(Protocol):
     def __call__(self, runs: Sequence[Run], *, top_k: int) -> Run: ...
 
 
-def reciprocal_rank_fusion(runs: Sequence[Run], *, top_k: int, k: int = 60) -> Run:
+def reciprocal_rank_fusion(
+    runs: Sequence[Run], *, top_k: int, k: int = 60, ties: Ties = "descending"
+) -> Run:
     """Sum 1 / (k + rank) over the runs that hold a document, ranks from 1 (Cormack et al. 2009).
 
     The result does not depend on the order of `runs`. Scores have fp32 precision, that of
     trec_eval, which would otherwise see ties that are none here and order them anew.
 
     Args:
-        runs: rankings; ranks are those of the scores, ties by document id descending.
+        runs: rankings; ranks are those of the scores.
         top_k: documents to keep for a query.
         k: damps the weight of the first ranks; 60 in the paper.
+        ties: order of documents of one score, by id, in `runs` and in the result.
 
     Returns:
         A ranking for each query of any run.
@@ -39,9 +42,11 @@ def reciprocal_rank_fusion(runs: Sequence[Run], *, top_k: int, k: int = 60) -> R
         raise UserError(f"reciprocal rank fusion: k is {k}, it must be 0 or more (60 is usual)")
 
     def shares(scores: Mapping[str, float]) -> dict[str, float]:
-        return {name: 1 / (k + place) for place, name in enumerate(rank(scores), start=1)}
+        return {
+            name: 1 / (k + place) for place, name in enumerate(rank(scores, ties=ties), start=1)
+        }
 
-    return _summed(runs, [shares] * len(runs), top_k=top_k)
+    return _summed(runs, [shares] * len(runs), top_k=top_k, ties=ties)
 
 
 def score_mixture(runs: Sequence[Run], *, top_k: int, weights: Sequence[float]) -> Run:
@@ -115,13 +120,35 @@ class HybridRetriever:
     def retrieve(
         self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
     ) -> Run:
-        """The `top_k` best of the fused ranking."""
-        depth = max(top_k, self.depth or top_k)
+        """The `top_k` best of the fused ranking, without the self matches of the set.
+
+        They are gone before the fusion: a document that is the query itself, the best of each
+        ranking, would shift all ranks by one and squeeze all scaled scores.
+        """
+        # what was asked for has room for one self match, and so has what is asked of the parts
+        spare = 1 if dataset.self_matches else 0
+        depth = max(top_k - spare, self.depth or 1)
         runs = [
-            retriever.retrieve(dataset, top_k=depth, encoder=encoder)
+            _without(
+                retriever.retrieve(dataset, top_k=depth + spare, encoder=encoder),
+                dataset.self_matches,
+                top_k=depth,
+            )
             for retriever in self.retrievers
         ]
         return self.fusion(runs, top_k=top_k)
+
+
+def _without(run: Run, self_matches: Mapping[str, str], *, top_k: int) -> Run:
+    """The run, best document first as before, without the self matches; then `top_k` of it."""
+    if not self_matches:
+        return run
+    kept: Run = {}
+    for query_id, scores in run.items():
+        own = self_matches.get(query_id)
+        others = [document_id for document_id in scores if document_id != own]
+        kept[query_id] = {document_id: scores[document_id] for document_id in others[:top_k]}
+    return kept
 
 
 def _summed(
@@ -129,6 +156,7 @@ def _summed(
     share_functions: Sequence[Callable[[Mapping[str, float]], dict[str, float]]],
     *,
     top_k: int,
+    ties: Ties = "descending",
 ) -> Run:
     """Adds up what each run's function makes of its scores, and ranks the sums."""
     fused: Run = {}
@@ -142,7 +170,8 @@ def _summed(
             document_id: float(np.float32(math.fsum(terms)))
             for document_id, terms in shares.items()
         }
-        fused[query_id] = {document_id: scores[document_id] for document_id in rank(scores)[:top_k]}
+        best = rank(scores, ties=ties)[:top_k]
+        fused[query_id] = {document_id: scores[document_id] for document_id in best}
     return fused
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
+from quarry.config.contract import explicit_keys
 from quarry.config.instantiate import build
 from quarry.config.validation import validate
 from quarry.data.datamodule import one_empty_batch
@@ -76,7 +77,9 @@ def evaluate(config: DictConfig) -> dict[str, float]:
             f"retriever={retriever.name}, which embeds nothing. Leave it out."
         )
     differences = {}
-    if retriever.uses_encoder:
+    if not retriever.uses_encoder:
+        warn_of_a_store_without_effect(retriever.name)
+    else:
         differences = settle_contract(config)
     share_run_directory(config)
     if not world.is_launched_first():
@@ -105,6 +108,17 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         )
     refuse_failures(reports, run)
     return values
+
+
+def warn_of_a_store_without_effect(retriever: str) -> None:
+    """What the command line says of the embedding store means nothing without embeddings."""
+    keys = ("evaluation.store", "evaluation.store_dtype", "paths.store_dir")
+    if given := [key for key in explicit_keys() if key in keys]:
+        logger.warning(
+            "%s: no effect with retriever=%s, which embeds nothing. Leave it out.",
+            ", ".join(given),
+            retriever,
+        )
 
 
 def write_and_draw(

@@ -57,7 +57,7 @@ def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dic
     """
     quiet_libraries()
     refuse_other_overrides(
-        ("task", "run", "hydra", "benchmark"),
+        ("task", "run", "hydra", "benchmark", "paths.cache_dir"),
         why="has no effect on task=rescore: all conventions are compared with the rules that the "
         "run was made under. Leave it out; benchmark=... can say where the sets lie now.",
     )
@@ -127,6 +127,8 @@ def _benchmark(config: DictConfig, stored: DictConfig, run: RunDirectory) -> Ben
         if "benchmark" not in stored or "_target_" not in stored.benchmark:
             raise UserError(f"{run.resolved_config} names no benchmark: give it, benchmark=NAME.")
         given = {key: value for key, value in node.items() if value is not None}
+        if "cache_dir" in stored.benchmark:  # the stored one may be of another machine
+            given["cache_dir"] = config.paths.cache_dir
         node = OmegaConf.create({**stored.benchmark, **given})
     violations = list(signature_violations(node, "benchmark"))
     if violations:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
@@ -81,14 +82,16 @@ def last_reports(
 
 
 def hybrid_report(evaluator: Evaluator, reports: Sequence[Report]) -> Report:
-    """The first (the baseline) and the last (the trained model), fused by reciprocal rank."""
+    """The first (the baseline) and the last (the trained model), fused by reciprocal rank.
+
+    Their rankings are without self matches, and `retriever=hybrid` gives the same numbers.
+    """
     sparse, dense = (
         {r.name: r.run for r in report.results} for report in (reports[0], reports[-1])
     )
+    fuse = partial(reciprocal_rank_fusion, top_k=evaluator.top_k, ties=evaluator.convention.ties)
     results = [
-        evaluator.score(
-            reciprocal_rank_fusion([sparse[s.name], dense[s.name]], top_k=evaluator.top_k), s
-        )
+        evaluator.score(fuse([sparse[s.name], dense[s.name]]), s)
         for s in evaluator.benchmark.sets
         if s.name in sparse and s.name in dense
     ]

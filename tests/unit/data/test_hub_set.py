@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from helpers.hub_repos import (
     CORPUS,
@@ -17,6 +18,7 @@ from helpers.hub_repos import (
     write_lines,
     write_mteb,
     write_tevatron,
+    write_text,
 )
 from quarry.data.corpus import Corpus
 from quarry.data.hub_set import HubTables, mteb_tables, read_hub_set
@@ -80,6 +82,48 @@ def test_every_layout_gives_the_same_collection(
     assert found.qrels == {"1": {"d1": 2, "007": 0}, "02": {"007": 1}}
     assert all(type(g) is int for judged in found.qrels.values() for g in judged.values())
     assert (found.name, found.content) == ("tiny", "text")
+    assert caplog.text == ""
+
+
+def test_the_source_is_each_repository_at_its_commit_and_the_split() -> None:
+    assert mteb_tables("mteb/x", revision="a" * 40, split="dev").source == f"mteb/x@{'a' * 40}, dev"
+    apart = mteb_tables(
+        "BeIR/x",
+        revision="a" * 40,
+        qrels_repo="BeIR/x-qrels",
+        qrels_revision="b" * 40,
+        split="test",
+    )
+    texts = f"BeIR/x@{'a' * 40}"
+    assert apart.source == (
+        f"corpus {texts}; queries {texts}; judgements BeIR/x-qrels@{'b' * 40}, test"
+    )
+
+
+def test_of_a_local_copy_the_source_is_its_name(tmp_path: Path) -> None:
+    assert read(layout("mteb", tmp_path / "hub"), tmp_path).source == "hub, test"
+
+
+def test_all_tables_are_read_at_one_commit_which_is_recorded_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    commit, cached = "a" * 40, tmp_path / "hub" / "datasets--mteb--tiny"
+    write_mteb(cached / "snapshots" / commit)
+    for branch in ("main", "other"):
+        write_text(cached / "refs" / branch, commit)
+    with caplog.at_level(logging.WARNING):
+        newest = read(mteb_tables("mteb/tiny", split="test"), tmp_path)
+    assert newest.source == f"mteb/tiny@{commit}, test"
+    (record,) = caplog.records
+    assert "mteb/tiny is not pinned" in record.message
+    assert f"commit {commit}" in record.message
+    branch = read(mteb_tables("mteb/tiny", revision="other", split="test"), tmp_path)
+    assert branch.source == newest.source
+    caplog.clear()
+    pinned = read(mteb_tables("mteb/tiny", revision=commit, split="test"), tmp_path)
+    assert pinned.source == newest.source
     assert caplog.text == ""
 
 

@@ -49,8 +49,26 @@ def test_without_a_network_the_pinned_commit_is_read_and_no_other(tmp_path: Path
     cached(tmp_path, OTHER, "newest")
     assert texts(queries_at(PINNED)) == ["pinned"]
     assert texts(queries_at(None)) == ["newest"]
-    with pytest.raises(UserError, match=r"mteb/tiny@cccccccc: .*not in the hub's cache"):
+    with pytest.raises(UserError, match=r"mteb/tiny@cccccccc: .*not in the hub's cache") as caught:
         find_table_files(queries_at("c" * 40))
+    command = f"hf download --repo-type dataset mteb/tiny --revision {'c' * 40}, or"
+    assert command in str(caught.value)
+
+
+def test_of_what_the_hub_says_the_first_sentence_is_shown_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "The repository\n  owner.name " + "is not there " * 12 + "at all. Please read on ..."
+
+    def refuse(name: str, **arguments: Any) -> str:
+        raise OSError(said)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(UserError) as caught:
+        find_table_files(queries_at(None))
+    assert "(The repository owner.name is not there " in str(caught.value)
+    assert " is not there at all). Fetch it where there is a network, hf down" in str(caught.value)
+    assert "dataset mteb/tiny, or give" in str(caught.value)  # no commit was asked for
 
 
 def test_the_hub_is_asked_for_the_commit_and_not_for_what_is_skipped(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from quarry.evaluation.collection_views import AscendingTies, CorpusView, without_titles
@@ -45,3 +47,10 @@ def test_names_sort_the_other_way_round_and_are_taken_back() -> None:
     assert sorted(names, key=names.__getitem__, reverse=True) == ["A", "B", "C", "D"]
     run = {"q": {names["D"]: 1.0, names["A"]: 0.5}, "empty": {}}
     assert view.restore(run) == {"q": {"d": 1.0, "a": 0.5}, "empty": {}}
+
+
+def test_self_matches_go_by_the_new_names() -> None:
+    own = {"a": "a", "gone": "gone"}  # no document of the corpus is called so
+    view = AscendingTies(replace(DATA, self_matches=own))
+    names = {d.text: d.document_id for d in view.data.corpus}
+    assert view.data.self_matches == {"a": names["A"]}

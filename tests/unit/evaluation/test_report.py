@@ -50,7 +50,7 @@ def test_result_line_of_several_retrievers_on_one_set() -> None:
 
 
 def test_result_line_of_one_retriever_names_the_sets() -> None:
-    assert result_line(SEVERAL_SETS[:1]) == "nDCG@10 a=0.2500 b=0.5000"
+    assert result_line(SEVERAL_SETS[:1]) == "nDCG@10 a=0.2500 b=0.5000 mean=0.3750"
     assert result_line(ONE_SET[:1], "MRR@10") == "MRR@10 scifact=0.2500"
 
 
@@ -64,7 +64,8 @@ def test_result_line_can_be_split_whatever_the_names() -> None:
     measure, *entries = result_line([report]).split(" ")
     assert measure == "nDCG@10"
     parsed = dict(entry.split("=") for entry in entries)
-    assert len(parsed) == len(names)
+    assert len(parsed) == len(names) + 1
+    assert entries[-1] == "mean=0.5000"
     assert set(parsed.values()) == {"0.5000"}
     assert "plain" in parsed
 
@@ -117,11 +118,13 @@ def test_markdown_of_one_set_with_the_best_bold_ties_included() -> None:
         "\n"
         "## Sets\n"
         "\n"
-        "| set     | queries | documents |\n"
-        "| ------- | ------: | --------: |\n"
-        "| scifact |       1 |         7 |\n"
+        "| set     | source | licence | queries | documents |\n"
+        "| ------- | ------ | ------- | ------: | --------: |\n"
+        "| scifact | -      | -       |       1 |         7 |\n"
         "\n"
-        "Convention: tie_breaking = trec_eval\n"
+        "| convention   | value     |\n"
+        "| ------------ | --------- |\n"
+        "| tie breaking | trec_eval |\n"
     )
 
 
@@ -175,6 +178,9 @@ def test_a_group_is_one_row_and_counts_once() -> None:
     )
     assert result_line(GROUPED) == "nDCG@10 bm25=0.3125 dense=0.5625"
     assert GROUPED[1].mean("nDCG@10") == 0.5625
+    assert result_line(GROUPED[:1]) == (
+        "nDCG@10 forum-a=0.0000 forum-b=0.2500 alone=0.5000 mean=0.3125"
+    )
 
 
 def test_the_sets_of_a_group_stand_below() -> None:
@@ -225,7 +231,7 @@ def test_many_failures_are_counted_in_the_name_of_the_mean() -> None:
 def test_a_line_for_programs_has_no_mean_of_fewer_sets() -> None:
     failed = [FAILED[0], Report(retriever="dense", results=FAILED[1].results, failures={"a": "x"})]
     assert result_line(failed) == "nDCG@10 bm25=0.5000 dense=failed"
-    assert result_line(failed[1:]) == "nDCG@10 b=0.5000 a=failed"
+    assert result_line(failed[1:]) == "nDCG@10 b=0.5000 a=failed mean=failed"
 
 
 def test_if_everything_failed_there_is_still_a_table() -> None:
@@ -236,7 +242,7 @@ def test_if_everything_failed_there_is_still_a_table() -> None:
         "mean without a, b       -",
     ]
     assert markdown_report([report]).count("failed") == 6
-    assert result_line([report]) == "nDCG@10 a=failed b=failed"
+    assert result_line([report]) == "nDCG@10 a=failed b=failed mean=failed"
 
 
 def measured(name: str, *values: float) -> Report:
@@ -300,14 +306,44 @@ def test_names_are_plain_text_in_markdown() -> None:
     assert row == f"| {expected} |  0.5000 |"
 
 
-def test_differing_conventions_are_told_per_set() -> None:
-    other = SetResult(
-        name="b", metrics={"MAP": 1.0}, per_query={}, run={}, num_queries=1, num_documents=1
-    )
-    report = Report(retriever="r", results=(a_result("a", nDCG=0.5), other))
-    assert markdown_report([report]).endswith(
-        "- Convention of a: tie_breaking = trec_eval\n- Convention of b: not recorded\n"
-    )
+def rules_of(**conventions: dict[str, object]) -> list[list[str]]:
+    """The cells of the table of rules, without its header."""
+    results = (replace(a_result(n, nDCG=0.5), convention=c) for n, c in conventions.items())
+    page = markdown_report([Report(retriever="r", results=tuple(results))])
+    lines = page.split("| convention ")[1].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+
+
+def test_rules_are_words() -> None:
+    facts = {"capped_recall": ["a_b", "*c*"], "none": [], "nothing": None, "is": True, "level": 2}
+    assert rules_of(s=facts) == [
+        ["capped recall", r"a_b, \*c\*"],
+        ["none", "-"],
+        ["nothing", "-"],
+        ["is", "yes"],
+        ["level", "2"],
+    ]
+
+
+def test_where_sets_differ_the_fewer_are_named() -> None:
+    kept, removed = {"self_match": "kept", "top_k": 9}, {"self_match": "removed", "top_k": 9}
+    assert rules_of(a=removed, b=kept, c=kept, d=removed, e=kept) == [
+        ["self match", "kept; removed on a, d"],
+        ["top k", "9"],
+    ]
+    assert rules_of(a=kept, b={}) == [["self match", "kept; - on b"], ["top k", "9; - on b"]]
+
+
+def test_where_no_rule_is_known_it_says_so() -> None:
+    bare = replace(a_result("a", nDCG=0.5), convention={})
+    page = markdown_report([Report(retriever="r", results=(bare,))])
+    assert page.endswith("\n\nConvention: not recorded\n")
+
+
+def test_source_and_licence_of_a_set_are_told() -> None:
+    public = replace(a_result("a", nDCG=0.5), source="mteb/a@" + "5" * 40, licence="cc-by-4.0")
+    page = markdown_report([Report(retriever="r", results=(public,))])
+    assert f"| a   | mteb/a@{'5' * 40} | cc-by-4.0 |       1 |         7 |" in page
 
 
 def test_a_table_needs_a_measure() -> None:

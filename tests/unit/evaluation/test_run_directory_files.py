@@ -60,6 +60,8 @@ def a_result(name: str = "scifact", **changes: object) -> SetResult:
         "num_queries": 2,
         "num_documents": 7,
         "convention": {"self_match_removal": True},
+        "source": "mteb/scifact@d56462d0, test",
+        "licence": "cc-by-4.0",
     }
     return SetResult(**(fields | changes))  # type: ignore[arg-type]
 
@@ -124,6 +126,8 @@ def test_metrics_document() -> None:
             "nfcorpus": {"self_match_removal": True},
         },
         "group": {"scifact": None, "nfcorpus": None},
+        "source": dict.fromkeys(["scifact", "nfcorpus"], "mteb/scifact@d56462d0, test"),
+        "licence": dict.fromkeys(["scifact", "nfcorpus"], "cc-by-4.0"),
         "failed": {},
     }
 
@@ -213,7 +217,7 @@ def test_merge_keeps_others_and_replaces_the_same(tmp_path: Path) -> None:
         a_report("zeta", a_result("b", metrics={"nDCG@10": 0.75})),
     ]
     merged = write_results(newer, tmp_path, merge=True)
-    assert [report.retriever for report in merged] == ["zeta", "bm25", "dense"]
+    assert [report.retriever for report in merged] == ["dense", "bm25", "zeta"]
     document = json.loads((tmp_path / "metrics.json").read_text())
     assert document["sets"] == {
         "a": {"zeta": {"nDCG@10": 0.25}},
@@ -225,6 +229,16 @@ def test_merge_keeps_others_and_replaces_the_same(tmp_path: Path) -> None:
     }
     assert document["means"]["zeta"] == {"nDCG@10": 0.5}
     assert per_query_path(tmp_path, set_name="b", retriever="bm25").is_file()
+
+
+def test_the_last_to_write_says_in_which_order_its_retrievers_stand(tmp_path: Path) -> None:
+    for name in ("untrained", "best", "trained"):
+        write_results([a_report(name)], tmp_path, merge=True)
+    names = ["untrained", "trained", "best", "hybrid"]
+    merged = write_results([a_report(name) for name in names], tmp_path, merge=True)
+    assert [report.retriever for report in merged] == names
+    (again, *_) = write_results([a_report("untrained")], tmp_path, merge=True)
+    assert again.retriever == "untrained"  # measured anew, it stays where it was
 
 
 def test_merge_into_nothing_is_a_plain_write(tmp_path: Path) -> None:

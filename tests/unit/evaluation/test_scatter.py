@@ -56,6 +56,15 @@ def test_a_point_is_where_its_values_are(tmp_path: Path) -> None:
     assert drawn[0.1, 0.1][0] - drawn[0.1, 0.9][0] > 200  # rows count from the top
 
 
+def test_nothing_is_written_over_a_point(tmp_path: Path) -> None:
+    areas = []
+    for x, y in ((0.5, 0.3), (0.9, 0.07), (0.1, 0.93)):
+        reports = a_report("a", s=[x] * 99), a_report("b", s=[y] * 99)
+        plot_scatter(*reports, tmp_path / "scatter.png", measure="m")
+        areas.append(int(points(tmp_path / "scatter.png").sum()))
+    assert min(areas) == pytest.approx(max(areas), rel=0.05)  # but for pixels of the edge
+
+
 def test_more_queries_make_a_larger_point(tmp_path: Path) -> None:
     areas = []
     for number in (8, 200):

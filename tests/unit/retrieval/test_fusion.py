@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -139,6 +140,9 @@ def test_hybrid_asks_each_retriever_and_fuses() -> None:
     assert lexical.asked == dense.asked == [(2, encoder)]
 
 
+TINY = RetrievalSet(name="tiny", queries=[Query(query_id="q", text="x")], corpus=[], qrels={})
+
+
 def some_retrievers(*names: str) -> dict[str, FixedRetriever]:
     return {name: FixedRetriever(name, {"q": {"a": 2.0, "b": 1.0}}) for name in names}
 
@@ -149,8 +153,53 @@ def test_depth_is_what_each_is_asked_for_at_least_what_is_kept(
 ) -> None:
     parts = some_retrievers("x", "y")
     hybrid = HybridRetriever(retrievers=parts, fusion=reciprocal_rank_fusion, depth=depth)
-    hybrid.retrieve(cast(RetrievalSet, None), top_k=5)
+    hybrid.retrieve(TINY, top_k=5)
     assert [part.asked for part in parts.values()] == [[(asked, None)]] * 2
+
+
+@pytest.mark.parametrize("depth", [None, 2, 1000])
+def test_self_matches_are_gone_before_ranks_and_scales_are_taken(depth: int | None) -> None:
+    dataset = replace(TINY, self_matches={"q": "own"})
+    lexical = FixedRetriever("x", {"q": {"own": 100.0, "a": 3.0, "b": 2.0, "c": 1.0}})
+    dense = FixedRetriever("y", {"q": {"b": 0.5, "a": 0.4, "c": 0.3}})
+    parts = {"x": lexical, "y": dense}
+    asked = max(depth or 0, 3) + 1  # one more for the self match
+
+    hybrid = HybridRetriever(
+        retrievers=parts, fusion=partial(reciprocal_rank_fusion, k=1), depth=depth
+    )
+    first, second, third = 1 / 2, 1 / 3, 1 / 4
+    both = pytest.approx(first + second, rel=FP32)
+    assert hybrid.retrieve(dataset, top_k=4) == {
+        "q": {"b": both, "a": both, "c": pytest.approx(2 * third, rel=FP32)}
+    }
+    assert lexical.asked == dense.asked == [(asked, None)]
+
+    mixture = partial(score_mixture, weights=[1, 1])
+    mixed = HybridRetriever(retrievers=parts, fusion=mixture, depth=depth)
+    # 3, 2, 1 and 0.5, 0.4, 0.3 scale to 1, 1/2, 0
+    assert mixed.retrieve(dataset, top_k=4) == {
+        "q": {"b": pytest.approx(0.75), "a": pytest.approx(0.75), "c": 0.0}
+    }
+
+
+def test_each_part_is_cut_as_deep_as_if_there_were_no_self_match() -> None:
+    dataset = replace(TINY, self_matches={"q": "own"})
+    with_own = FixedRetriever("x", {"q": {"own": 9.0, "a": 3.0}})
+    without = FixedRetriever("y", {"q": {"b": 0.5, "a": 0.4}})  # a is one too deep
+    hybrid = HybridRetriever(
+        retrievers={"x": with_own, "y": without}, fusion=partial(reciprocal_rank_fusion, k=1)
+    )
+    assert hybrid.retrieve(dataset, top_k=2) == {"q": {"b": 0.5, "a": 0.5}}
+
+
+def test_ties_are_ranked_as_asked_for_in_the_runs_and_in_the_result() -> None:
+    runs: list[Run] = [{"q": {"a": 1.0, "b": 1.0}}, {"q": {"c": 1.0}}]
+    fuse = partial(reciprocal_rank_fusion, runs, top_k=3, k=1)
+    third = pytest.approx(1 / 3, rel=FP32)
+    assert list(fuse()["q"].items()) == [("c", 0.5), ("b", 0.5), ("a", third)]
+    ascending = fuse(ties="ascending")
+    assert list(ascending["q"].items()) == [("a", 0.5), ("c", 0.5), ("b", third)]
 
 
 def test_a_document_below_the_cut_of_both_lists_can_rise_with_depth() -> None:
@@ -167,7 +216,7 @@ def test_a_document_below_the_cut_of_both_lists_can_rise_with_depth() -> None:
     best = [
         list(
             HybridRetriever(retrievers=parts, fusion=reciprocal_rank_fusion, depth=depth).retrieve(
-                cast(RetrievalSet, None), top_k=1
+                TINY, top_k=1
             )["q"]
         )
         for depth in (None, 2)

@@ -9,6 +9,7 @@ from pathlib import Path
 from quarry.data.beir import find_sets, find_split, read_beir
 from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
+from quarry.evaluation.benchmarks.given_path import given_folder
 from quarry.types import Content
 
 
@@ -32,7 +33,7 @@ def folder_benchmark(
         cache_dir: where memory-mapped copies are kept.
 
     Raises:
-        MissingPathError: no folder, or one that lacks the split.
+        MissingPathError: no folder or an empty path, or one that lacks the split.
         UserError: a name that is not there.
     """
     if path is None:
@@ -40,7 +41,9 @@ def folder_benchmark(
             "benchmark.path is not set. benchmark=folder reads a BEIR folder, or a folder of them: "
             "benchmark.path=DIR."
         )
-    found = {folder.name or folder.resolve().name: folder for folder in find_sets(path)}
+    found = {
+        folder.name or folder.resolve().name: folder for folder in find_sets(given_folder(path))
+    }
     chosen = list(found) if sets is None else list(sets)
     unknown = [name for name in chosen if name not in found]
     if unknown:

@@ -12,4 +12,5 @@ from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 def stdlib_code_benchmark(*, split: str, cache_dir: str | Path) -> Benchmark:
     """One set, the pairs of `split` ("test" or "dev"): each query has one document."""
     load = partial(stdlib_code_set, split=split, cache_dir=Path(cache_dir).expanduser())
-    return Benchmark(name="stdlib_code", sets=[BenchmarkSet(name="stdlib_code", load=load)])
+    stdlib_code = BenchmarkSet(name="stdlib_code", load=load, licence="psf-2.0")
+    return Benchmark(name="stdlib_code", sets=[stdlib_code])

@@ -13,6 +13,7 @@ from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.benchmarks.beir_sets import BEIR_SETS
 from quarry.evaluation.benchmarks.catalogue import PublicSet, pick
 from quarry.evaluation.benchmarks.coir_sets import COIR_SETS
+from quarry.evaluation.benchmarks.given_path import given_folder
 from quarry.evaluation.benchmarks.msmarco_sets import MSMARCO_SETS
 from quarry.types import RetrievalSet
 
@@ -47,7 +48,7 @@ def suite_benchmark(
     if path is None:
         loaders = [partial(_read_from_hub, one, cache_dir=cache_dir) for one in chosen]
     else:
-        found = find_folders(chosen, Path(path).expanduser())
+        found = find_folders(chosen, given_folder(path))
         chosen = list(found)
         loaders = [
             partial(_read_from_folder, one, folder, cache_dir=cache_dir)
@@ -119,7 +120,6 @@ def _benchmark_set(
         ids_may_collide=one.ids_may_collide,
         uses_title=one.uses_title,
         relevance_level=one.relevance_level,
-        main_measure=one.main_measure,
         licence=one.licence,
         expected=one.expected if check_counts else None,
         group=one.group,

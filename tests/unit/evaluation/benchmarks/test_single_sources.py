@@ -15,7 +15,7 @@ from quarry.evaluation.benchmarks.folder import folder_benchmark
 from quarry.evaluation.benchmarks.hub import hub_benchmark
 
 
-def from_folder(tmp_path: Path, path: Path | None, **more: Any) -> Benchmark:
+def from_folder(tmp_path: Path, path: Path | str | None, **more: Any) -> Benchmark:
     arguments: dict[str, Any] = {
         "path": None if path is None else str(path),
         "sets": None,
@@ -40,6 +40,9 @@ def test_an_unknown_set_or_split_is_refused_before_anything_is_read(tmp_path: Pa
         from_folder(tmp_path, sets, sets=["one", "one"])
     with pytest.raises(MissingPathError, match=r"benchmark\.path is not set"):
         from_folder(tmp_path, None)
+    for empty in ("", " "):
+        with pytest.raises(MissingPathError, match=r"^benchmark\.path is empty"):
+            from_folder(tmp_path, empty)
 
 
 def test_a_link_is_called_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,8 @@ def test_each_set_brings_its_own_rules(folders: Path, tmp_path: Path) -> None:
     assert (arguana.relevance_level, deep.relevance_level) == (None, 2)
     assert (arguana.uses_title, apps.uses_title) == (True, False)
     assert (arguana.data.content, apps.data.content) == ("text", "code")
-    assert (deep.main_measure, deep.licence) == ("nDCG@10", "msr-la-nc")
+    assert (arguana.licence, deep.licence) == ("cc-by-sa-4.0", "msr-la-nc")
+    assert (arguana.data.source, deep.data.source) == ("arguana, test", "trec-dl-2019, test")
 
 
 def test_a_cut_set_is_refused_unless_counts_are_not_checked(folders: Path, tmp_path: Path) -> None:
@@ -81,6 +82,8 @@ def test_with_a_path_nothing_comes_from_the_hub(folders: Path, tmp_path: Path) -
         suite(tmp_path, "scifact", "nq", "fiqa")
     with pytest.raises(MissingPathError, match="no such folder"):
         suite(tmp_path, "scifact", path=str(tmp_path / "nowhere"))
+    with pytest.raises(MissingPathError, match=r"^benchmark\.path is empty"):
+        suite(tmp_path, "scifact", path="")
     write_beir_folder(folders / "msmarco-dev")
     with pytest.raises(MissingPathError, match=r"no split 'dev'.*choose one of: test"):
         suite(tmp_path, "msmarco-dev")
