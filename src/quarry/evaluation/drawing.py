@@ -21,6 +21,9 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6
 GREY = "#555555"
 DARK = "#222222"
 
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""With `COLOURS` these tell apart as many things as there are colours times markers."""
+
 _DPI = 150
 _NAME_WIDTH = 34  # characters a line in labels
 
@@ -39,6 +42,16 @@ def save(figure: Figure, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     with replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=_DPI)
+
+
+def save_with_pdf(figure: Figure, path: Path) -> tuple[Path, Path]:
+    """Writes the PNG `path`, and a PDF beside it for print; returns both paths."""
+    save(figure, path)
+    pdf = path.with_suffix(".pdf")
+    with replacing(pdf) as partial:
+        # no date: the same numbers make the same file
+        figure.savefig(partial, format="pdf", metadata={"CreationDate": None})
+    return path, pdf
 
 
 def wrapped(text: str, width: int) -> str:

@@ -119,7 +119,7 @@ def finish(
     known = write_report(reports, run.path, measures=evaluator.measures, merge=True)
     shown = [report for report in known if named(reports, report.retriever) is not None]
     draw(reports, shown, evaluator, evaluation, losses, run=run)
-    write_learning_curve(run, evaluator.measures[0], evaluation, losses)
+    write_learning_curve(run, evaluator, evaluation, losses)
     summary = {
         f"{report.retriever}/{key.removeprefix('val/')}": value
         for report in reports
@@ -155,11 +155,12 @@ def write_training_time(run: RunDirectory, callbacks: Sequence[pl.Callback], *, 
 
 
 def write_learning_curve(
-    run: RunDirectory, measure: str, evaluation: RetrievalEvaluation, losses: LossHistory
+    run: RunDirectory, evaluator: Evaluator, evaluation: RetrievalEvaluation, losses: LossHistory
 ) -> None:
     """The points of the learning curve, for reports over several runs."""
     document = {
-        "measure": measure,
+        "measure": evaluator.measures[0],
+        "sets": [benchmark_set.name for benchmark_set in evaluator.benchmark.sets],
         "evaluations": sorted(evaluation.history),
         "losses": [(step, loss) for step, loss in losses.points if math.isfinite(loss)],
     }

@@ -1,0 +1,65 @@
+"""Quality against what training took: device-hours in training steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+
+from quarry.evaluation.drawing import figure_of, label, legend_below, save_with_pdf, wrapped
+from quarry.evaluation.study.entries import Entry
+from quarry.evaluation.study.figures.summary import styles, summary_cell, summary_label
+from quarry.evaluation.study.table import StudyTable
+
+WIDE_RANGE = 20
+"""Hours that differ by more than this factor stand on a logarithmic axis."""
+
+
+def device_hours(entry: Entry) -> tuple[float, str] | None:
+    """Mean over the seeds, and the kinds of device; None if no training run tells."""
+    times = entry.training_times
+    if not times:
+        return None
+    kinds = " and ".join(dict.fromkeys(time.device for time in times))
+    return fmean(time.device_hours for time in times), kinds
+
+
+def plot_cost(table: StudyTable, path: Path) -> tuple[Path, ...]:
+    """Draws the trained models of `table` into the PNG `path` and a PDF beside it; returns both.
+
+    Hours are those of one device in training steps, times the devices; evaluations are not in them.
+    Whiskers are standard deviations over seeds. Nothing is drawn for fewer than two points.
+    """
+    points = [
+        (entry, hours, cell)
+        for entry in table.models
+        if (hours := device_hours(entry)) is not None
+        and (cell := summary_cell(table, entry)).value is not None
+    ]
+    if len(points) < 2:
+        return ()
+    figure = figure_of(7.0, 5.2)
+    axes = figure.subplots()
+    kinds = list(dict.fromkeys(kind for _, (_, kind), _ in points))
+    style = styles([entry.label for entry, _, _ in points])
+    for entry, (hours, kind), cell in points:
+        shown = entry.label if len(kinds) == 1 else f"{entry.label} ({kind})"
+        axes.errorbar(
+            [hours],
+            [cell.value],
+            yerr=cell.deviation or None,
+            linestyle="none",
+            elinewidth=0.9,
+            markersize=7,
+            label=label(shown),
+            **style[entry.label],
+        )
+    numbers = [hours for _, (hours, _), _ in points]
+    if min(numbers) > 0 and max(numbers) / min(numbers) > WIDE_RANGE:
+        axes.set_xscale("log")
+    axes.margins(0.12)
+    where = kinds[0] if len(kinds) == 1 else "device"
+    axes.set_xlabel(f"{where}-hours in training steps, mean over the seeds", fontsize=9)
+    axes.set_ylabel(wrapped(summary_label(table), 60), fontsize=9)
+    axes.set_title("Quality against training time", fontsize=10)
+    legend_below(figure, axes)
+    return save_with_pdf(figure, path)

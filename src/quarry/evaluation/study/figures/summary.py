@@ -1,0 +1,40 @@
+"""The one number that figures show of a row: its average, or its first column where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from quarry.evaluation.drawing import COLOURS, MARKERS
+from quarry.evaluation.study.cells import Cell
+from quarry.evaluation.study.entries import Entry
+from quarry.evaluation.study.suites import Column
+from quarry.evaluation.study.table import StudyTable
+
+
+def summary_cell(table: StudyTable, entry: Entry) -> Cell:
+    """The average over the columns where there is one, else the first column's."""
+    return table.row(entry)[-1 if table.has_average else 0]
+
+
+def summary_columns(table: StudyTable) -> list[Column]:
+    """What `summary_cell` is the mean of."""
+    return list(table.columns) if table.has_average else [table.columns[0]]
+
+
+def summary_label(table: StudyTable) -> str:
+    """What `summary_cell` shows, for an axis."""
+    first = table.columns[0]
+    if table.has_average:
+        return f"{table.title}: mean {first.measure} of {len(table.columns)}"
+    return f"{table.title}: {first.measure} on {first.row.name}"
+
+
+def styles(labels: Sequence[str]) -> Mapping[str, dict[str, str]]:
+    """A colour and a marker for each label, the same two for no two of 49."""
+    return {
+        label: {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+        }
+        for i, label in enumerate(labels)
+    }
