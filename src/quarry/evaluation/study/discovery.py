@@ -13,6 +13,9 @@ from quarry.errors import MissingPathError, UserError
 from quarry.runtime.run_directory import RunDirectory
 
 STUDY_FILE = "study.json"
+REPORT_FILE = "report.json"
+"""What the folder of a report has; it is no run, and patterns pass it over."""
+
 MAX_DEPTH = 3
 """How deep a folder is searched for run directories: STUDY/SWEEP/JOB."""
 
@@ -131,7 +134,7 @@ def _matching(pattern: str) -> list[Path]:
             raise MissingPathError(f"runs: {pattern} is no folder; check the path.")
         return [path.absolute()]
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
-    folders = [match.absolute() for match in matches if match.is_dir()]
+    folders = [m.absolute() for m in matches if m.is_dir() and not (m / REPORT_FILE).is_file()]
     if not folders:
         raise MissingPathError(f"runs: no folder matches {pattern}; check the pattern.")
     return folders

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from quarry.errors import UserError
 from quarry.evaluation.study.measured import Measured
-from quarry.evaluation.study.run_record import LearningCurve, TrainingTime
-from quarry.evaluation.study.settings import Stage, distinguishing
+from quarry.evaluation.study.run_record import LearningCurve, RunRecord, TrainingTime
+from quarry.evaluation.study.settings import Stage, distinguishing, shortened, value_of
 from quarry.types import SetResult
 
 Seed = str | None
@@ -24,6 +24,7 @@ class Entry:
     Attributes:
         label: how tables call it, different from all others of its stage.
         name: of the model or baseline alone.
+        variant: what of its configuration the label says; empty where the name is enough.
         stage: what it is in a study.
         members: what was measured, in one or more run directories.
         results: seed -> set -> result.
@@ -34,6 +35,7 @@ class Entry:
 
     label: str
     name: str
+    variant: str
     stage: Stage
     members: tuple[Measured, ...]
     results: Mapping[Seed, Mapping[str, SetResult]]
@@ -59,15 +61,19 @@ class Entry:
 
     @property
     def training_times(self) -> list[TrainingTime]:
-        """Of the training runs behind it, each once."""
-        runs = {member.origin.directory: member.origin for member in self.members}
-        return [run.training_time for run in runs.values() if run.training_time is not None]
+        """Of the training runs that made it."""
+        return [run.training_time for run in self._trainings if run.training_time is not None]
 
     @property
-    def curves(self) -> list[LearningCurve]:
-        """Of the training runs behind it, each once."""
-        runs = {member.origin.directory: member.origin for member in self.members}
-        return [run.curve for run in runs.values() if run.curve is not None]
+    def curves(self) -> dict[Path, LearningCurve]:
+        """Of the training runs that made it, by directory."""
+        return {run.directory: run.curve for run in self._trainings if run.curve is not None}
+
+    @property
+    def _trainings(self) -> list[RunRecord]:
+        if self.stage != "supervised":
+            return []
+        return list({m.origin.directory: m.origin for m in self.members}.values())
 
 
 def entries_of(measured: Sequence[Measured], *, labels: Mapping[str, str]) -> list[Entry]:
@@ -112,6 +118,7 @@ def _entry(members: Sequence[Measured]) -> Entry:
     return Entry(
         label=members[0].name,
         name=members[0].name,
+        variant="",
         stage=members[0].stage,
         members=tuple(members),
         results=results,
@@ -145,20 +152,26 @@ def _twice(known: SetResult, other: SetResult, first: Path, second: Path) -> str
 
 
 def _labelled(entries: Sequence[Entry]) -> list[Entry]:
-    """With labels that tell the entries of a stage apart."""
+    """With labels that tell the entries of a stage apart, by the same words for all of them."""
     sizes = {entry.members[0].size for entry in entries} - {None}
     names = [
         f"{entry.name} {size}" if len(sizes) > 1 and (size := entry.members[0].size) else entry.name
         for entry in entries
     ]
-    labels = list(names)
-    for name in names:
-        same = [i for i, other in enumerate(names) if other == name]
-        members = [entries[i].members[0] for i in same]
-        words = distinguishing([m.settings for m in members], [m.options for m in members])
-        for i, found in zip(same, words, strict=True):
-            labels[i] = ", ".join([name, *found])
-    return [replace(entry, label=label) for entry, label in zip(entries, labels, strict=True)]
+    keys: dict[str, None] = {}
+    for name in dict.fromkeys(names):
+        same = [e.members[0] for e, other in zip(entries, names, strict=True) if other == name]
+        found = distinguishing([m.settings for m in same], [m.options for m in same])
+        keys |= dict.fromkeys(found)
+    short = shortened(list(keys))
+    labelled = []
+    for entry, name in zip(entries, names, strict=True):
+        first = entry.members[0]
+        words = [f"{short[key]}={value_of(first.settings, first.options, key)}" for key in keys]
+        variant = ", ".join(words)
+        label = ", ".join([name, *words])
+        labelled.append(replace(entry, label=label, variant=variant))
+    return labelled
 
 
 def _renamed(entries: Sequence[Entry], labels: Mapping[str, str]) -> list[Entry]:

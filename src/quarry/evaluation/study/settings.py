@@ -88,14 +88,11 @@ def placed(options: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def distinguishing(
-    settings: Sequence[Settings], options: Sequence[Mapping[str, str]]
-) -> list[list[str]]:
-    """For each of some configurations a few words that tell it from the others.
+def distinguishing(settings: Sequence[Settings], options: Sequence[Mapping[str, str]]) -> list[str]:
+    """A few groups and keys that tell some configurations apart, all of them.
 
-    A group whose option differs is named by the option (`prompt=promptreps`); keys below it only
-    where they differ among configurations with the same option. Words that are not needed to tell
-    all of them apart are left out, keys before options.
+    A group whose option differs goes before keys (`prompt`); keys below it are used only where they
+    differ among configurations with the same option. What is not needed is left out, keys first.
 
     Args:
         settings: what results depend on.
@@ -103,16 +100,15 @@ def distinguishing(
     """
     groups, keys = differing(settings, options)
     names = [*groups, *keys]
-    words = [
-        {name: _value(each, chosen, name) for name in names}
+    values = [
+        {name: value_of(each, chosen, name) for name in names}
         for each, chosen in zip(settings, options, strict=True)
     ]
     for name in reversed(names):
         left = [other for other in names if other != name]
-        if len({tuple(each[other] for other in left) for each in words}) == len(words):
+        if len({tuple(each[other] for other in left) for each in values}) == len(values):
             names = left
-    short = _shortened(names)
-    return [[f"{short[name]}={each[name]}" for name in names] for each in words]
+    return names
 
 
 def differing(
@@ -146,7 +142,7 @@ def _varies_within(
     return any(len(values) > 1 for values in found.values())
 
 
-def _shortened(names: Sequence[str]) -> dict[str, str]:
+def shortened(names: Sequence[str]) -> dict[str, str]:
     """The last part of each dotted name, or the whole of it where that would be another's."""
     last = [name.rpartition(".")[2] for name in names]
     return {
@@ -154,7 +150,8 @@ def _shortened(names: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _value(settings: Settings, options: Mapping[str, str], name: str) -> str:
+def value_of(settings: Settings, options: Mapping[str, str], name: str) -> str:
+    """Of a key, or of a group its option."""
     if name in settings:
         return settings[name].strip('"')
     return options.get(name, "unset")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
-from quarry.evaluation.drawing import figure_of, label, legend_below, save_with_pdf, wrapped
+from quarry.evaluation.drawing import figure_of, legend_below, save_with_pdf, wrapped
 from quarry.evaluation.study.entries import Entry
-from quarry.evaluation.study.figures.summary import styles, summary_cell, summary_label
+from quarry.evaluation.study.figures.points import draw_point, styles
+from quarry.evaluation.study.figures.summary import summary_cell, summary_label
 from quarry.evaluation.study.table import StudyTable
 
 WIDE_RANGE = 20
@@ -30,9 +31,9 @@ def plot_cost(table: StudyTable, path: Path) -> tuple[Path, ...]:
     Whiskers are standard deviations over seeds. Nothing is drawn for fewer than two points.
     """
     points = [
-        (entry, hours, cell)
+        (entry, found, cell)
         for entry in table.models
-        if (hours := device_hours(entry)) is not None
+        if (found := device_hours(entry)) is not None
         and (cell := summary_cell(table, entry)).value is not None
     ]
     if len(points) < 2:
@@ -42,16 +43,13 @@ def plot_cost(table: StudyTable, path: Path) -> tuple[Path, ...]:
     kinds = list(dict.fromkeys(kind for _, (_, kind), _ in points))
     style = styles([entry.label for entry, _, _ in points])
     for entry, (hours, kind), cell in points:
-        shown = entry.label if len(kinds) == 1 else f"{entry.label} ({kind})"
-        axes.errorbar(
-            [hours],
-            [cell.value],
-            yerr=cell.deviation or None,
-            linestyle="none",
-            elinewidth=0.9,
-            markersize=7,
-            label=label(shown),
-            **style[entry.label],
+        draw_point(
+            axes,
+            hours,
+            cell.value or 0.0,
+            style=style[entry.label],
+            name=entry.label if len(kinds) == 1 else f"{entry.label} ({kind})",
+            deviations=(None, cell.deviation),
         )
     numbers = [hours for _, (hours, _), _ in points]
     if min(numbers) > 0 and max(numbers) / min(numbers) > WIDE_RANGE:

@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from quarry.evaluation.drawing import figure_of, label, legend_below, save_with_pdf, wrapped
+from quarry.evaluation.drawing import figure_of, label, save_with_pdf, wrapped
 from quarry.evaluation.study.entries import Entry
-from quarry.evaluation.study.figures.summary import styles
+from quarry.evaluation.study.figures.points import Style, shared_legend, styles
 from quarry.evaluation.study.run_record import LearningCurve
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def plot_learning_curves(entries: Sequence[Entry], path: Path) -> tuple[Path, ..
         axes.set_ylabel(f"{measure} (0 to 1)", fontsize=9)
         axes.margins(x=0.03, y=0.1)
     grid[-1][0].set_xlabel("training step (optimiser updates); thin lines: seeds", fontsize=9)
-    legend_below(figure, max(grid.flat, key=lambda axes: len(axes.get_legend_handles_labels()[1])))
+    shared_legend(figure, grid[0][0], style)
     return save_with_pdf(figure, path)
 
 
@@ -51,11 +51,11 @@ def curves_by_subject(
 ) -> dict[Subject, dict[str, list[LearningCurve]]]:
     """What is drawn: subject -> label -> the curves of its seeds."""
     panels: dict[Subject, dict[str, list[LearningCurve]]] = {}
-    drawn: list[LearningCurve] = []
+    drawn: set[Path] = set()
     for entry in entries:
-        for curve in entry.curves:
-            if len(curve.evaluations) > 1 and not any(curve is known for known in drawn):
-                drawn.append(curve)
+        for run, curve in entry.curves.items():
+            if len(curve.evaluations) > 1 and run not in drawn:
+                drawn.add(run)
                 subject = (curve.measure, curve.sets)
                 panels.setdefault(subject, {}).setdefault(entry.label, []).append(curve)
     return panels
@@ -68,14 +68,17 @@ def mean_curve(curves: Sequence[LearningCurve]) -> list[tuple[int, float]]:
     return [(step, fmean(each[step] for each in by_step)) for step in sorted(shared)]
 
 
-def _draw(axes: Axes, name: str, curves: Sequence[LearningCurve], style: dict[str, str]) -> None:
-    if len(curves) > 1:
-        for curve in curves:
-            axes.plot(
-                *zip(*curve.evaluations, strict=True),
-                color=style["color"],
-                linewidth=0.6,
-                alpha=0.6,
-            )
-    points = mean_curve(curves)
-    axes.plot(*zip(*points, strict=True), markersize=5, linewidth=1.7, label=label(name), **style)
+def _draw(axes: Axes, name: str, curves: Sequence[LearningCurve], style: Style) -> None:
+    for curve in curves if len(curves) > 1 else ():
+        steps, values = zip(*curve.evaluations, strict=True)
+        axes.plot(steps, values, color=style.colour, linewidth=0.6, alpha=0.6)
+    steps, values = zip(*mean_curve(curves), strict=True)
+    axes.plot(
+        steps,
+        values,
+        color=style.colour,
+        marker=style.marker,
+        markersize=5,
+        linewidth=1.7,
+        label=label(name),
+    )

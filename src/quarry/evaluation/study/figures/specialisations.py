@@ -39,13 +39,20 @@ def specialisations_of(
 ) -> list[Specialisation]:
     """Those that have a model in the table, in the order of `members`, then models of none.
 
+    Rows of one model under several configurations are in several bars: no mean is over both.
+
     Args:
         members: specialisation -> names of models.
     """
     entries = [e for e in table.models if summary_cell(table, e).value is not None]
-    groups = {name: [e for e in entries if e.name in models] for name, models in members.items()}
-    known = [entry for group in groups.values() for entry in group]
-    groups |= {entry.label: [entry] for entry in entries if entry not in known}
+    variants = dict.fromkeys(entry.variant for entry in entries)
+    groups: dict[str, list[Entry]] = {}
+    for name, models in members.items():
+        for variant in variants:
+            same = [e for e in entries if e.name in models and e.variant == variant]
+            groups[", ".join(part for part in (name, variant) if part)] = same
+    known = [id(entry) for group in groups.values() for entry in group]
+    groups |= {entry.label: [entry] for entry in entries if id(entry) not in known}
     return [
         Specialisation(
             name=name,

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from quarry.evaluation.drawing import GREY, figure_of, label, legend_below, save_with_pdf, wrapped
+from quarry.evaluation.drawing import GREY, figure_of, save_with_pdf, wrapped
 from quarry.evaluation.study.cells import Cell
 from quarry.evaluation.study.entries import Entry
-from quarry.evaluation.study.figures.summary import styles, summary_cell, summary_label
+from quarry.evaluation.study.figures.points import draw_point, shared_legend, styles
+from quarry.evaluation.study.figures.summary import summary_cell, summary_label
 from quarry.evaluation.study.table import StudyTable
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 MAX_PANELS = 6
 
@@ -48,7 +45,14 @@ def plot_stages(tables: Sequence[StudyTable], path: Path) -> tuple[Path, ...]:
     style = styles(names)
     for axes, (before, after, pairs) in zip(grid.flat, panels, strict=False):
         for name, x, y in pairs:
-            _point(axes, x, y, name, style[name])
+            draw_point(
+                axes,
+                x.value or 0.0,
+                y.value or 0.0,
+                style=style[name],
+                name=name,
+                deviations=(x.deviation, y.deviation),
+            )
         if before.columns == after.columns:
             axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8, linestyle="--")
             axes.text(
@@ -60,7 +64,7 @@ def plot_stages(tables: Sequence[StudyTable], path: Path) -> tuple[Path, ...]:
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
     figure.suptitle("Zero-shot against supervised", fontsize=11)
-    _legend(grid.flat[: len(panels)], names)
+    shared_legend(figure, grid[0][0], style)
     return save_with_pdf(figure, path)
 
 
@@ -83,37 +87,3 @@ def pairs_of(before: StudyTable, after: StudyTable) -> list[Pair]:
 
 def _model(entry: Entry) -> tuple[str, str | None]:
     return entry.name, entry.members[0].size
-
-
-def _point(axes: Axes, x: Cell, y: Cell, name: str, style: dict[str, str]) -> None:
-    axes.errorbar(
-        [x.value],
-        [y.value],
-        xerr=x.deviation or None,
-        yerr=y.deviation or None,
-        linestyle="none",
-        elinewidth=0.9,
-        markersize=7,
-        label=label(name),
-        **style,
-    )
-
-
-def _legend(panels: Sequence[Axes], names: Sequence[str]) -> None:
-    """One legend of all panels: the first one is given what it lacks."""
-    first = panels[0]
-    known = first.get_legend_handles_labels()[1]
-    for panel in panels[1:]:
-        for handle, text in zip(*panel.get_legend_handles_labels(), strict=True):
-            if text not in known:
-                known.append(text)
-                first.errorbar(
-                    [],
-                    [],
-                    linestyle="none",
-                    label=text,
-                    color=handle[0].get_color(),
-                    marker=handle[0].get_marker(),
-                    markersize=7,
-                )
-    legend_below(first.figure, first)

@@ -1,10 +1,7 @@
-"""The one number that figures show of a row: its average, or its first column where there is none."""
+"""The one number that figures show of a row: its average, else its first column."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from quarry.evaluation.drawing import COLOURS, MARKERS
 from quarry.evaluation.study.cells import Cell
 from quarry.evaluation.study.entries import Entry
 from quarry.evaluation.study.suites import Column
@@ -27,14 +24,3 @@ def summary_label(table: StudyTable) -> str:
     if table.has_average:
         return f"{table.title}: mean {first.measure} of {len(table.columns)}"
     return f"{table.title}: {first.measure} on {first.row.name}"
-
-
-def styles(labels: Sequence[str]) -> Mapping[str, dict[str, str]]:
-    """A colour and a marker for each label, the same two for no two of 49."""
-    return {
-        label: {
-            "color": COLOURS[i % len(COLOURS)],
-            "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
-        }
-        for i, label in enumerate(labels)
-    }
