@@ -6,6 +6,7 @@ matplotlib is slow to import and only needed to draw, so the functions import it
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from quarry.evaluation.tables import printable
 from quarry.runtime.files import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -69,7 +71,11 @@ def label(name: str) -> str:
 
 def legend_below(figure: Figure, axes: Axes) -> None:
     """What is in `axes`, in as many columns as fit under the figure."""
-    handles, labels = axes.get_legend_handles_labels()
+    entries_below(figure, *axes.get_legend_handles_labels())
+
+
+def entries_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """These entries of a legend, in as many columns as fit under the figure."""
     longest = max(len(line) for label in labels for line in label.splitlines())
     num_columns = int(figure.get_figwidth() / (0.7 + 0.075 * longest))
     figure.legend(

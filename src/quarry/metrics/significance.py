@@ -54,7 +54,7 @@ def randomisation_p_values(
     observed = np.abs(weighted.sum(axis=0))
     bounds = observed - _ROUNDING * np.abs(weighted).sum(axis=0)
     num_different = (differences != 0).sum(axis=0)
-    is_exact = 2.0**num_different <= num_permutations
+    is_exact = num_different <= np.log2(num_permutations)
     p_values = np.ones(differences.shape[1])
     for column in np.flatnonzero(is_exact):
         parts = weighted[differences[:, column] != 0, column]

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_object
+from omegaconf import DictConfig
 
-from quarry.config.instantiate import build
 from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.run_directory_files import safe_name
 from quarry.evaluation.study.comparisons import SignificanceTest
@@ -25,7 +25,6 @@ from quarry.evaluation.study.table import StudyTable, study_tables
 from quarry.evaluation.tables import NOT_MEASURED, Table, number, terminal
 from quarry.metrics.trec import parse_measure
 from quarry.runtime.logging import quiet_libraries
-from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.output import show
 from quarry.tasks.overrides import refuse_other_overrides
 from quarry.tasks.report_logging import log_study_report
@@ -72,8 +71,9 @@ def report(
     found = find_runs(_patterns(config, study))
     records, left_out = read_records(found)
     measured = [each for each in records if each.report.retriever not in leaves_out]
+    order = [name for models in specialisations.values() for name in models]
     tables = study_tables(
-        entries_of(measured, labels=labels),
+        entries_of(measured, order=order, labels=labels),
         published=rows,
         base=base,
         measures=measures,
@@ -124,12 +124,20 @@ def read_records(found: FoundRuns) -> tuple[list[Measured], list[str]]:
 
 
 def _uses_encoder(record: RunRecord) -> bool:
-    """Whether the retriever of a run needs a model; a training run's does."""
+    """Whether the retriever of a run needs a model; a training run's does.
+
+    The class is asked, not an object: what it is made with may have changed since.
+    """
     if record.is_training:
         return True
-    stored = OmegaConf.load(RunDirectory(record.directory).resolved_config)
-    assert isinstance(stored, DictConfig)
-    return bool(build(stored.retriever).uses_encoder)
+    target = record.setting("retriever._target_") or ""
+    try:
+        return bool(get_object(target).uses_encoder)  # true also where objects say it
+    except Exception as error:
+        raise UserError(
+            f"retriever._target_={target} cannot be imported, so it cannot be told whether it "
+            f"needs a model: {error}"
+        ) from error
 
 
 def _patterns(config: DictConfig, study: str | None) -> list[str]:

@@ -76,10 +76,13 @@ class Entry:
         return list({m.origin.directory: m.origin for m in self.members}.values())
 
 
-def entries_of(measured: Sequence[Measured], *, labels: Mapping[str, str]) -> list[Entry]:
-    """One entry for each configuration, in the order of the runs, baselines first.
+def entries_of(
+    measured: Sequence[Measured], *, order: Sequence[str] = (), labels: Mapping[str, str]
+) -> list[Entry]:
+    """One entry for each configuration, baselines first.
 
     Args:
+        order: names of models in the order to show them; others follow, in that of the runs.
         labels: label -> another one to show in its place.
 
     Raises:
@@ -89,7 +92,9 @@ def entries_of(measured: Sequence[Measured], *, labels: Mapping[str, str]) -> li
     for each in measured:
         key = (each.stage, each.name, frozenset(each.settings.items()))
         groups.setdefault(key, []).append(each)
+    places = {name: place for place, name in enumerate(order)}
     entries = [_entry(members) for members in groups.values()]
+    entries.sort(key=lambda entry: places.get(entry.members[0].model, len(places)))
     stages: tuple[Stage, ...] = ("baseline", "zero_shot", "supervised")
     labelled = []
     for stage in stages:

@@ -55,6 +55,11 @@ class Measured:
         return self.origin.setting("seed") if self.stage == "supervised" else None
 
     @property
+    def model(self) -> str:
+        """The name without the form."""
+        return self.name if self.stage == "baseline" else model_name(self.origin)
+
+    @property
     def size(self) -> str | None:
         return None if self.stage == "baseline" else self.origin.setting("model.size")
 

@@ -113,9 +113,13 @@ def _differences(entries: Sequence[Entry]) -> str:
 
 
 def _sources(tables: Sequence[StudyTable]) -> str:
-    rows = {row.label: row for table in tables for row, _ in table.published}
+    """A line for each source, with the rows that it is of."""
+    lines: dict[str, list[str]] = {}
+    for table in tables:
+        for row, _ in table.published:
+            text = f"{escaped(row.source)} ({escaped(row.confidence)})."
+            text += f" {escaped(row.note)}" if row.note else ""
+            lines.setdefault(text, []).append(row.label)
     return "\n".join(
-        f"- {escaped(label)}: {escaped(row.source)} ({escaped(row.confidence)}). "
-        f"{escaped(row.note)}".rstrip()
-        for label, row in rows.items()
+        f"- {escaped('; '.join(dict.fromkeys(labels)))}: {text}" for text, labels in lines.items()
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
-from quarry.evaluation.drawing import figure_of, legend_below, save_with_pdf, wrapped
+from quarry.evaluation.drawing import figure_of, save_with_pdf, wrapped
 from quarry.evaluation.study.entries import Entry
-from quarry.evaluation.study.figures.points import draw_point, styles
+from quarry.evaluation.study.figures.points import draw_point, shared_legend, styles
 from quarry.evaluation.study.figures.summary import summary_cell, summary_label
 from quarry.evaluation.study.table import StudyTable
 
@@ -41,23 +41,25 @@ def plot_cost(table: StudyTable, path: Path) -> tuple[Path, ...]:
     figure = figure_of(7.0, 5.2)
     axes = figure.subplots()
     kinds = list(dict.fromkeys(kind for _, (_, kind), _ in points))
-    style = styles([entry.label for entry, _, _ in points])
-    for entry, (hours, kind), cell in points:
+    names = [e.label if len(kinds) == 1 else f"{e.label} ({kind})" for e, (_, kind), _ in points]
+    shown = styles(names)
+    for name, (_, (hours, _), cell) in zip(names, points, strict=True):
         draw_point(
             axes,
             hours,
             cell.value or 0.0,
-            style=style[entry.label],
-            name=entry.label if len(kinds) == 1 else f"{entry.label} ({kind})",
+            style=shown[name],
+            name=name,
             deviations=(None, cell.deviation),
         )
     numbers = [hours for _, (hours, _), _ in points]
     if min(numbers) > 0 and max(numbers) / min(numbers) > WIDE_RANGE:
         axes.set_xscale("log")
     axes.margins(0.12)
-    where = kinds[0] if len(kinds) == 1 else "device"
-    axes.set_xlabel(f"{where}-hours in training steps, mean over the seeds", fontsize=9)
+    on = f" ({kinds[0]})" if len(kinds) == 1 else ""
+    about = "; whiskers: deviation over seeds" if any(c.deviation for *_, c in points) else ""
+    axes.set_xlabel(wrapped(f"hours in training steps x devices{on}{about}", 90), fontsize=9)
     axes.set_ylabel(wrapped(summary_label(table), 60), fontsize=9)
     axes.set_title("Quality against training time", fontsize=10)
-    legend_below(figure, axes)
+    shared_legend(figure, shown)
     return save_with_pdf(figure, path)

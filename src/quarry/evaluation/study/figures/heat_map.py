@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,9 @@ _DARK_BELOW = 0.5  # of the scale, from where on text is dark
 def plot_heat_map(table: StudyTable, path: Path) -> tuple[Path, ...]:
     """Draws `table` into the PNG `path` and a PDF beside it; returns both.
 
-    Colours run from the lowest to the highest value of each column, since sets differ more than
-    models do. What is missing is white and reads "-". Nothing is drawn for a single row.
+    Colours run from the lowest to the highest model of each column, since sets differ more than
+    models do, and so may baselines. What is missing is white and reads "-". Nothing is drawn for a
+    single row.
     """
     if len(table.entries) < 2:
         return ()
@@ -35,8 +37,9 @@ def plot_heat_map(table: StudyTable, path: Path) -> tuple[Path, ...]:
     width = 1.0 + 0.075 * max(len(line) for name in names for line in name.split("\n"))
     figure = figure_of(width + max(0.62 * num_columns, 3.2), 2.1 + 0.36 * num_rows)
     axes = figure.subplots()
-    image = axes.imshow(scaled(values), cmap=_COLOUR_MAP, vmin=0, vmax=1, aspect="auto")
-    _write_values(axes, values)
+    lightness = scaled(values, [entry in table.models for entry in table.entries])
+    image = axes.imshow(lightness, cmap=_COLOUR_MAP, vmin=0, vmax=1, aspect="auto")
+    _write_values(axes, values, lightness)
     columns = [
         c.row.label if len(table.measures) == 1 else f"{c.row.label}, {c.measure}"
         for c in table.columns
@@ -50,28 +53,30 @@ def plot_heat_map(table: StudyTable, path: Path) -> tuple[Path, ...]:
         axes.axvline(num_columns - 1.5, color="white", linewidth=3)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, ticks=[0, 1], fraction=0.03, pad=0.02)
-    bar.ax.set_yticklabels(["lowest of\nthe column", "highest"], fontsize=8)
+    bar.ax.set_yticklabels(["lowest model\nof the column", "highest"], fontsize=8)
     bar.outline.set_visible(False)
     measure = f": {table.measures[0]}" if len(table.measures) == 1 else ""
     axes.set_title(wrapped(f"{table.title}{measure}", 60), fontsize=10)
     return save_with_pdf(figure, path)
 
 
-def scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each column from 0 (its lowest) to 1; 0.5 where all are equal, NaN where there is none."""
+def scaled(values: NDArray[np.float64], is_model: Sequence[bool]) -> NDArray[np.float64]:
+    """Each column from 0 (its lowest model) to 1; rows that are no models are cut off there.
+
+    0.5 where all models are equal, NaN where there is no value.
+    """
+    shown = values[np.array(is_model)] if any(is_model) else values
     result = np.full_like(values, np.nan)
     for index, column in enumerate(values.T):
-        present = column[~np.isnan(column)]
-        if len(present):
-            low, span = present.min(), np.ptp(present)
-            result[:, index] = (
-                (column - low) / span if span else np.where(column == low, 0.5, np.nan)
-            )
-    return result
+        present = shown[:, index][~np.isnan(shown[:, index])]
+        low, span = (present.min(), np.ptp(present)) if len(present) else (0.0, 0.0)
+        result[:, index] = (
+            (column - low) / span if span else np.where(np.isnan(column), np.nan, 0.5)
+        )
+    return np.clip(result, 0, 1)
 
 
-def _write_values(axes: Axes, values: NDArray[np.float64]) -> None:
-    lightness = scaled(values)
+def _write_values(axes: Axes, values: NDArray[np.float64], lightness: NDArray[np.float64]) -> None:
     for (row, column), value in np.ndenumerate(values):
         is_missing = np.isnan(value)
         is_light = is_missing or lightness[row, column] > _DARK_BELOW

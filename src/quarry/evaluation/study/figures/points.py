@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quarry.evaluation.drawing import COLOURS, MARKERS, label, legend_below
+from quarry.evaluation.drawing import COLOURS, MARKERS, entries_below, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+PALETTE = (*COLOURS, "#000000")  # as many as the study has models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +25,9 @@ class Style:
 
 
 def styles(labels: Sequence[str]) -> dict[str, Style]:
-    """A colour and a marker for each label, the same two for no two of 49."""
+    """A colour and a marker for each label, the same two for no two of 56."""
     return {
-        label: Style(
-            colour=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
-        )
+        label: Style(colour=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)])
         for i, label in enumerate(labels)
     }
 
@@ -57,18 +57,12 @@ def draw_point(
     )
 
 
-def shared_legend(figure: Figure, axes: Axes, used: Mapping[str, Style]) -> None:
+def shared_legend(figure: Figure, used: Mapping[str, Style]) -> None:
     """One legend of all rows, whichever panels they are in, under the figure."""
-    known = axes.get_legend_handles_labels()[1]
-    for name, style in used.items():
-        if label(name) not in known:
-            axes.plot(
-                [],
-                [],
-                linestyle="none",
-                color=style.colour,
-                marker=style.marker,
-                markersize=7,
-                label=label(name),
-            )
-    legend_below(figure, axes)
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], linestyle="none", color=each.colour, marker=each.marker, markersize=7)
+        for each in used.values()
+    ]
+    entries_below(figure, handles, [label(name) for name in used])

@@ -6,15 +6,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quarry.evaluation.drawing import COLOURS, DARK, GREY, figure_of, label, save_with_pdf, wrapped
+from quarry.evaluation.drawing import (
+    COLOURS,
+    DARK,
+    GREY,
+    figure_of,
+    label,
+    legend_below,
+    save_with_pdf,
+    wrapped,
+)
 from quarry.evaluation.study.comparisons import mean_per_query, set_weights
 from quarry.evaluation.study.entries import Entry
 from quarry.evaluation.study.figures.summary import summary_cell, summary_columns, summary_label
 from quarry.evaluation.study.table import StudyTable
 from quarry.metrics.bootstrap import stratified_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_DASHES = ("--", ":", "-.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +38,26 @@ class Specialisation:
 
     Attributes:
         name: of the specialisation, or of a model that belongs to none.
-        num_models: whose mean it is.
-        value: mean over them of what the table's rows end in.
+        num_models: whose mean it is; those without a value are not counted.
+        num_missing: models without a value.
+        value: mean over the models of what the table's rows end in; None: all are missing.
         interval: 95 %, bootstrapped over the queries; None without values per query.
     """
 
     name: str
     num_models: int
-    value: float
+    num_missing: int
+    value: float | None
     interval: tuple[float, float] | None
+
+    @property
+    def label(self) -> str:
+        """The name, and whose mean it is where that is not plain."""
+        total = self.num_models + self.num_missing
+        if total == 1:
+            return self.name
+        of = f"{self.num_models} of {total}" if self.num_missing else str(total)
+        return f"{self.name} (mean of {of})"
 
 
 def specialisations_of(
@@ -44,7 +70,7 @@ def specialisations_of(
     Args:
         members: specialisation -> names of models.
     """
-    entries = [e for e in table.models if summary_cell(table, e).value is not None]
+    entries = table.models
     variants = dict.fromkeys(entry.variant for entry in entries)
     groups: dict[str, list[Entry]] = {}
     for name, models in members.items():
@@ -53,16 +79,19 @@ def specialisations_of(
             groups[", ".join(part for part in (name, variant) if part)] = same
     known = [id(entry) for group in groups.values() for entry in group]
     groups |= {entry.label: [entry] for entry in entries if id(entry) not in known}
-    return [
-        Specialisation(
-            name=name,
-            num_models=len(group),
-            value=fmean(summary_cell(table, e).value or 0.0 for e in group),
-            interval=_interval(table, group),
-        )
-        for name, group in groups.items()
-        if group
-    ]
+    return [_bar(table, name, group) for name, group in groups.items() if group]
+
+
+def _bar(table: StudyTable, name: str, group: Sequence[Entry]) -> Specialisation:
+    present = [entry for entry in group if summary_cell(table, entry).value is not None]
+    values = [summary_cell(table, entry).value or 0.0 for entry in present]
+    return Specialisation(
+        name=name,
+        num_models=len(present),
+        num_missing=len(group) - len(present),
+        value=fmean(values) if values else None,
+        interval=_interval(table, present) if present else None,
+    )
 
 
 def plot_specialisations(
@@ -73,48 +102,56 @@ def plot_specialisations(
     Baselines are lines. Nothing is drawn for fewer than two bars.
     """
     bars = specialisations_of(table, members)
-    if len(bars) < 2:
+    if sum(bar.value is not None for bar in bars) < 2:
         return ()
     figure = figure_of(7.4, 1.7 + 0.42 * len(bars))
     axes = figure.subplots()
-    places = range(len(bars))
-    axes.barh(places, [bar.value for bar in bars], 0.62, color=COLOURS[0])
-    for place, bar in zip(places, bars, strict=True):
-        end = bar.value
-        if bar.interval is not None:
-            end = max(end, bar.interval[1])
-            axes.plot(bar.interval, (place, place), color=DARK, linewidth=1.2)
-        axes.annotate(
-            f"{bar.value:.4f}",
-            (end, place),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=DARK,
-        )
-    ends = [bar.interval[1] if bar.interval else bar.value for bar in bars]
-    for number, entry in enumerate(e for e in table.entries if e.stage == "baseline"):
-        value = summary_cell(table, entry).value
-        if value is not None:
-            ends.append(value)
-            axes.axvline(
-                value,
-                color=GREY,
-                linewidth=1.4,
-                linestyle=("--", ":", "-.")[number % 3],
-                label=f"{label(entry.label)} ({value:.4f})",
-            )
-    names = [b.name if b.num_models == 1 else f"{b.name} (mean of {b.num_models})" for b in bars]
-    axes.set_yticks(places, [label(name) for name in names])
+    ends = [_draw_bar(axes, place, bar) for place, bar in enumerate(bars)]
+    ends += _draw_baselines(axes, table)
+    axes.set_yticks(range(len(bars)), [label(bar.label) for bar in bars])
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xlim(0, 1.13 * max(ends) or 1.0)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("whiskers: 95 % bootstrap intervals over the queries", fontsize=9)
     axes.set_title(wrapped(summary_label(table), 70), fontsize=10)
     if axes.get_legend_handles_labels()[1]:
-        figure.legend(loc="outside lower center", frameon=False, fontsize=9, ncols=2)
+        legend_below(figure, axes)
     return save_with_pdf(figure, path)
+
+
+def _draw_bar(axes: Axes, place: int, bar: Specialisation) -> float:
+    """Returns where it ends, its whisker included."""
+    value = bar.value or 0.0
+    axes.barh(place, value, 0.62, color=COLOURS[0])
+    end = value
+    if bar.interval is not None:
+        end = max(value, bar.interval[1])
+        axes.plot(bar.interval, (place, place), color=DARK, linewidth=1.2)
+    axes.annotate(
+        "missing" if bar.value is None else f"{value:.4f}",
+        (end, place),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        color=DARK,
+        bbox={"facecolor": "white", "linewidth": 0, "pad": 1},
+        zorder=4,
+    )
+    return end
+
+
+def _draw_baselines(axes: Axes, table: StudyTable) -> list[float]:
+    """Lines; returns where they are."""
+    values: list[float] = []
+    for entry in table.entries:
+        value = summary_cell(table, entry).value
+        if entry.stage == "baseline" and value is not None:
+            style = _DASHES[len(values) % len(_DASHES)]
+            name = f"{label(entry.label)} ({value:.4f})"
+            axes.axvline(value, color=GREY, linewidth=1.4, linestyle=style, label=name)
+            values.append(value)
+    return values
 
 
 def _interval(table: StudyTable, group: Sequence[Entry]) -> tuple[float, float] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quarry.evaluation.drawing import GREY, figure_of, save_with_pdf, wrapped
 from quarry.evaluation.study.cells import Cell
@@ -11,6 +12,9 @@ from quarry.evaluation.study.entries import Entry
 from quarry.evaluation.study.figures.points import draw_point, shared_legend, styles
 from quarry.evaluation.study.figures.summary import summary_cell, summary_label
 from quarry.evaluation.study.table import StudyTable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_PANELS = 6
 
@@ -41,8 +45,11 @@ def plot_stages(tables: Sequence[StudyTable], path: Path) -> tuple[Path, ...]:
     num_rows = -(-len(panels) // num_columns)
     figure = figure_of(max(4.6 * num_columns, 6.0), 4.0 * num_rows + 1.0)
     grid = figure.subplots(num_rows, num_columns, squeeze=False)
-    names = list(dict.fromkeys(name for _, _, pairs in panels for name, _, _ in pairs))
-    style = styles(names)
+    names = dict.fromkeys(name for _, _, pairs in panels for name, _, _ in pairs)
+    order = {
+        entry.label: place for _, after, _ in panels for place, entry in enumerate(after.models)
+    }
+    style = styles(sorted(names, key=lambda name: order.get(name, len(order))))
     for axes, (before, after, pairs) in zip(grid.flat, panels, strict=False):
         for name, x, y in pairs:
             draw_point(
@@ -53,18 +60,17 @@ def plot_stages(tables: Sequence[StudyTable], path: Path) -> tuple[Path, ...]:
                 name=name,
                 deviations=(x.deviation, y.deviation),
             )
-        if before.columns == after.columns:
-            axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8, linestyle="--")
-            axes.text(
-                0.02, 0.98, "dashed: no change", transform=axes.transAxes, va="top", fontsize=8
-            )
         axes.margins(0.12)
+        if before.columns == after.columns:
+            _draw_diagonal(axes)
         axes.set_xlabel(wrapped(summary_label(before), 44), fontsize=9)
         axes.set_ylabel(wrapped(summary_label(after), 44), fontsize=9)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
-    figure.suptitle("Zero-shot against supervised", fontsize=11)
-    shared_legend(figure, grid[0][0], style)
+    has_whiskers = any(c.deviation for _, _, pairs in panels for _, *both in pairs for c in both)
+    about = "; whiskers: standard deviation over seeds" if has_whiskers else ""
+    figure.suptitle(f"Zero-shot against supervised{about}", fontsize=11)
+    shared_legend(figure, style)
     return save_with_pdf(figure, path)
 
 
@@ -87,3 +93,13 @@ def pairs_of(before: StudyTable, after: StudyTable) -> list[Pair]:
 
 def _model(entry: Entry) -> tuple[str, str | None]:
     return entry.name, entry.members[0].size
+
+
+def _draw_diagonal(axes: Axes) -> None:
+    """Where training changes nothing, if that is near the points."""
+    low_x, high_x = axes.get_xlim()
+    low_y, high_y = axes.get_ylim()
+    if max(low_x, low_y) < min(high_x, high_y):
+        axes.axline((low_x, low_x), slope=1, color=GREY, linewidth=0.8, linestyle="--")
+        axes.set(xlim=(low_x, high_x), ylim=(low_y, high_y))
+        axes.set_title("dashed: training changes nothing", fontsize=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from quarry.evaluation.study.cells import Cell
 from quarry.evaluation.study.entries import Entry
 from quarry.evaluation.study.suites import Column
-from quarry.evaluation.study.table import StudyTable
+from quarry.evaluation.study.table import STAGE_TITLES, StudyTable
 
 
 def summary_cell(table: StudyTable, entry: Entry) -> Cell:
@@ -23,4 +23,4 @@ def summary_label(table: StudyTable) -> str:
     first = table.columns[0]
     if table.has_average:
         return f"{table.title}: mean {first.measure} of {len(table.columns)}"
-    return f"{table.title}: {first.measure} on {first.row.name}"
+    return f"{STAGE_TITLES[table.stage]}: {first.measure} on {first.row.label}"
