@@ -76,16 +76,25 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 
 def entries_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """These entries of a legend, in as many columns as fit under the figure."""
-    longest = max(len(line) for label in labels for line in label.splitlines())
-    num_columns = int(figure.get_figwidth() / (0.7 + 0.075 * longest))
     figure.legend(
         handles,
         labels,
         loc="outside lower center",
-        ncols=max(1, min(num_columns, len(labels))),
+        ncols=_num_legend_columns(figure.get_figwidth(), labels),
         frameon=False,
         fontsize=9,
     )
+
+
+def legend_height(width: float, labels: Sequence[str]) -> float:
+    """Inches that `entries_below` takes of a figure `width` inches wide."""
+    num_rows = -(-len(labels) // _num_legend_columns(width, labels))
+    return 0.2 + 0.18 * num_rows * max(1 + label.count("\n") for label in labels)
+
+
+def _num_legend_columns(width: float, labels: Sequence[str]) -> int:
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    return max(1, min(int(width / (0.7 + 0.075 * longest)), len(labels)))
 
 
 def legend_beside(axes: Axes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
-from quarry.evaluation.drawing import figure_of, save_with_pdf, wrapped
+from quarry.evaluation.drawing import figure_of, label, legend_height, save_with_pdf, wrapped
 from quarry.evaluation.study.entries import Entry
 from quarry.evaluation.study.figures.points import draw_point, shared_legend, styles
 from quarry.evaluation.study.figures.summary import summary_cell, summary_label
@@ -38,11 +38,11 @@ def plot_cost(table: StudyTable, path: Path) -> tuple[Path, ...]:
     ]
     if len(points) < 2:
         return ()
-    figure = figure_of(7.0, 5.2)
-    axes = figure.subplots()
     kinds = list(dict.fromkeys(kind for _, (_, kind), _ in points))
     names = [e.label if len(kinds) == 1 else f"{e.label} ({kind})" for e, (_, kind), _ in points]
     shown = styles(names)
+    figure = figure_of(7.0, 4.4 + legend_height(7.0, [label(name) for name in names]))
+    axes = figure.subplots()
     for name, (_, (hours, _), cell) in zip(names, points, strict=True):
         draw_point(
             axes,

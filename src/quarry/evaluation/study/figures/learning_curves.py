@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from quarry.evaluation.drawing import figure_of, label, save_with_pdf, wrapped
+from quarry.evaluation.drawing import figure_of, label, legend_height, save_with_pdf, wrapped
 from quarry.evaluation.study.entries import Entry
 from quarry.evaluation.study.figures.points import Style, shared_legend, styles
 from quarry.evaluation.study.run_record import LearningCurve
@@ -29,10 +29,11 @@ def plot_learning_curves(entries: Sequence[Entry], path: Path) -> tuple[Path, ..
     panels = curves_by_subject(entries)
     if not panels:
         return ()
-    figure = figure_of(7.4, 3.4 * len(panels) + 1.2)
-    grid = figure.subplots(len(panels), 1, squeeze=False)
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     style = styles(names)
+    legend = legend_height(7.4, [label(name) for name in names])
+    figure = figure_of(7.4, 3.7 * len(panels) + legend)
+    grid = figure.subplots(len(panels), 1, squeeze=False)
     for row, ((measure, sets), curves) in zip(grid, panels.items(), strict=True):
         axes: Axes = row[0]
         for name, seeds in curves.items():

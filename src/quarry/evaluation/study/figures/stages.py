@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quarry.evaluation.drawing import GREY, figure_of, save_with_pdf, wrapped
+from quarry.evaluation.drawing import (
+    GREY,
+    figure_of,
+    label,
+    legend_height,
+    save_with_pdf,
+    wrapped,
+)
 from quarry.evaluation.study.cells import Cell
 from quarry.evaluation.study.entries import Entry
 from quarry.evaluation.study.figures.points import draw_point, shared_legend, styles
@@ -41,15 +48,17 @@ def plot_stages(tables: Sequence[StudyTable], path: Path) -> tuple[Path, ...]:
     ][:MAX_PANELS]
     if not panels:
         return ()
-    num_columns = min(len(panels), 3)
-    num_rows = -(-len(panels) // num_columns)
-    figure = figure_of(max(4.6 * num_columns, 6.0), 4.0 * num_rows + 1.0)
-    grid = figure.subplots(num_rows, num_columns, squeeze=False)
     names = dict.fromkeys(name for _, _, pairs in panels for name, _, _ in pairs)
     order = {
         entry.label: place for _, after, _ in panels for place, entry in enumerate(after.models)
     }
     style = styles(sorted(names, key=lambda name: order.get(name, len(order))))
+    num_columns = min(len(panels), 3)
+    num_rows = -(-len(panels) // num_columns)
+    width = max(4.6 * num_columns, 6.0)
+    legend = legend_height(width, [label(name) for name in style])
+    figure = figure_of(width, 4.2 * num_rows + legend)
+    grid = figure.subplots(num_rows, num_columns, squeeze=False)
     for axes, (before, after, pairs) in zip(grid.flat, panels, strict=False):
         for name, x, y in pairs:
             draw_point(
@@ -87,7 +96,8 @@ def pairs_of(before: StudyTable, after: StudyTable) -> list[Pair]:
         if x.value is None or y.value is None:
             continue
         is_only = rows.count(second) == 1
-        pairs.append((second.label if is_only else f"{first.label} / {second.label}", x, y))
+        name = second.label if is_only else f"{second.label} / {first.variant}"
+        pairs.append((name, x, y))
     return pairs
 
 
