@@ -11,6 +11,11 @@ import numpy as np
 import yaml
 
 from quarry.evaluation.report import write_report
+from quarry.evaluation.study.comparisons import SignificanceTest
+from quarry.evaluation.study.entries import Entry, entries_of
+from quarry.evaluation.study.measured import measured_in
+from quarry.evaluation.study.run_record import read_record
+from quarry.evaluation.study.table import StudyTable, study_tables
 from quarry.runtime.run_directory import RunDirectory
 from quarry.types import Report, SetResult
 
@@ -129,3 +134,27 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(folder, {})
         node[leaf] = value
     return tree
+
+
+def entries_in(
+    directories: Sequence[Path], *, labels: Mapping[str, str] | None = None, **more: Any
+) -> list[Entry]:
+    """The rows of run directories; a name with "bm25_alone" says that the run needed no model."""
+    measured = [
+        each
+        for path in directories
+        for each in measured_in(read_record(path), uses_encoder="bm25_alone" not in path.name)
+    ]
+    return entries_of(measured, labels=labels or {}, **more)
+
+
+def tables_of(entries: Sequence[Entry], **more: Any) -> list[StudyTable]:
+    """With few permutations and nothing published, unless `more` says otherwise."""
+    given = {
+        "published": [],
+        "base": None,
+        "measures": None,
+        "sets": None,
+        "test": SignificanceTest(num_permutations=2000, seed=1),
+    }
+    return study_tables(entries, **{**given, **more})

@@ -1,4 +1,4 @@
-"""Randomisation tests against numbers by hand, an enumeration, and their own promise on shuffles."""
+"""Randomisation tests: by hand, by enumeration, and their own promise on shuffled values."""
 
 from __future__ import annotations
 
