@@ -44,7 +44,7 @@ def report(
     sets: Sequence[str] | None,
     published: Sequence[str] | None,
     leaves_out: Sequence[str],
-    labels: Mapping[str, str],
+    labels: Mapping[str, str] | None,
     specialisations: Mapping[str, Sequence[str]],
     alpha: float,
     num_permutations: int,
@@ -69,11 +69,14 @@ def report(
     test = SignificanceTest(alpha=alpha, num_permutations=num_permutations, seed=config.seed)
     rows = read_published(published)
     found = find_runs(_patterns(config, study))
-    records, left_out = read_records(found)
-    measured = [each for each in records if each.report.retriever not in leaves_out]
+    measured, left_out = read_measured(found)
     order = [name for models in specialisations.values() for name in models]
     tables = study_tables(
-        entries_of(measured, order=order, labels=labels),
+        entries_of(
+            [each for each in measured if each.report.retriever not in leaves_out],
+            order=order,
+            labels=labels or {},
+        ),
         published=rows,
         base=base,
         measures=measures,
@@ -87,15 +90,22 @@ def report(
         tables=tuple(tables),
         specialisations=specialisations,
         left_out=(*found.remarks, *left_out),
-        test=test,
     )
-    where = _folder(config, found, folder)
-    pictures = write_study_report(made, where)
+    publish(config, made, folder=_folder(config, found, folder))
+    return _summary(tables)
+
+
+def publish(config: DictConfig, made: StudyReport, *, folder: Path) -> None:
+    """Writes, logs and shows a report."""
+    pictures = write_study_report(made, folder)
     for line in made.left_out:
         logger.warning("%s", line)
-    log_study_report(config, made, pictures, folder=where)
-    show(*map(_terminal, tables), f"Report: {where / PAGE}", result_line=_result_line(tables))
-    return _summary(tables)
+    log_study_report(config, made, pictures, folder=folder)
+    show(
+        *map(_terminal, made.tables),
+        f"Report: {folder / PAGE}",
+        result_line=_result_line(made.tables),
+    )
 
 
 _NOTHING = (
@@ -104,7 +114,7 @@ _NOTHING = (
 )
 
 
-def read_records(found: FoundRuns) -> tuple[list[Measured], list[str]]:
+def read_measured(found: FoundRuns) -> tuple[list[Measured], list[str]]:
     """What each run directory has measured, and a sentence on each that cannot be read.
 
     Raises:

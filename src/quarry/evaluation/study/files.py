@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quarry.evaluation.study.comparisons import SignificanceTest
 from quarry.evaluation.study.discovery import REPORT_FILE
 from quarry.evaluation.study.figures.cost import plot_cost
 from quarry.evaluation.study.figures.heat_map import plot_heat_map
@@ -33,12 +32,10 @@ class StudyReport:
         tables: with all rows.
         specialisations: name -> names of models, for the bars.
         left_out: sentences on runs that are in no table.
-        test: how differences were tested.
     """
 
     title: str
     tables: tuple[StudyTable, ...]
-    test: SignificanceTest
     specialisations: Mapping[str, Sequence[str]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
 
@@ -68,7 +65,6 @@ def write_study_report(report: StudyReport, folder: Path) -> dict[str, dict[str,
                 for key, shown in pictures.items()
             },
             left_out=report.left_out,
-            test=report.test,
         ),
         "report.tex": latex_document([grid.key for grid in grids]),
         "values.csv": values_csv(report.tables),

@@ -14,9 +14,9 @@ from quarry.errors import UserError
 from quarry.evaluation.study.discovery import is_run
 from quarry.evaluation.study.run_record import RunRecord, read_record
 from quarry.evaluation.study.settings import Settings, Stage, is_in, relevant
+from quarry.models.saved import CONTRACT_FILE
 from quarry.types import Report
 
-CONTRACT_FILE = "quarry_contract.json"
 UNTRAINED, TRAINED = "untrained", "trained"
 TRAINED_FORMS = (TRAINED, "best", "hybrid")
 """How a training run calls what depends on the training."""

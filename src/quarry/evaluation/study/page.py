@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from quarry.evaluation.study.comparisons import SignificanceTest
 from quarry.evaluation.study.entries import Entry
 from quarry.evaluation.study.grid import MEAN, difference_grid, value_grid
 from quarry.evaluation.study.markup import DAGGER, grid_markdown
@@ -24,7 +23,6 @@ def report_page(
     *,
     figures: Mapping[str, Figures],
     left_out: Sequence[str],
-    test: SignificanceTest,
 ) -> str:
     """The page.
 
@@ -32,7 +30,6 @@ def report_page(
         title: of the study, or a description of the runs.
         figures: key of a table (or "" for those of several tables) -> its figures.
         left_out: sentences on runs that are in no table.
-        test: how differences were tested.
     """
     entries = list({id(e): e for table in tables for e in table.entries}.values())
     parts = [f"# {escaped(title)}"]

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from helpers.study_runs import a_set, entries_in, tables_of, values_of, write_run_directory
-from quarry.evaluation.study.comparisons import SignificanceTest
 from quarry.evaluation.study.figures.cost import device_hours, plot_cost
 from quarry.evaluation.study.figures.heat_map import plot_heat_map, scaled
 from quarry.evaluation.study.figures.learning_curves import (
@@ -83,7 +82,6 @@ def report(tables: list[StudyTable], *, left_out: tuple[str, ...] = ()) -> Study
         tables=tuple(tables),
         specialisations=MEMBERS,
         left_out=left_out,
-        test=SignificanceTest(),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from quarry.evaluation.drawing import (
 )
 from quarry.evaluation.study.cells import Cell
 from quarry.evaluation.study.entries import Entry
-from quarry.evaluation.study.figures.points import draw_point, shared_legend, styles
+from quarry.evaluation.study.figures.points import Style, draw_point, shared_legend, styles
 from quarry.evaluation.study.figures.summary import summary_cell, summary_label
 from quarry.evaluation.study.table import StudyTable
 
@@ -27,6 +27,8 @@ MAX_PANELS = 6
 
 Pair = tuple[str, Cell, Cell]
 """A model, as it came and trained."""
+
+Panel = tuple[StudyTable, StudyTable, list[Pair]]
 
 
 def plot_stages(tables: Sequence[StudyTable], path: Path) -> tuple[Path, ...]:
@@ -48,32 +50,15 @@ def plot_stages(tables: Sequence[StudyTable], path: Path) -> tuple[Path, ...]:
     ][:MAX_PANELS]
     if not panels:
         return ()
-    names = dict.fromkeys(name for _, _, pairs in panels for name, _, _ in pairs)
-    order = {
-        entry.label: place for _, after, _ in panels for place, entry in enumerate(after.models)
-    }
-    style = styles(sorted(names, key=lambda name: order.get(name, len(order))))
+    style = _styles(panels)
     num_columns = min(len(panels), 3)
     num_rows = -(-len(panels) // num_columns)
     width = max(4.6 * num_columns, 6.0)
     legend = legend_height(width, [label(name) for name in style])
     figure = figure_of(width, 4.2 * num_rows + legend)
     grid = figure.subplots(num_rows, num_columns, squeeze=False)
-    for axes, (before, after, pairs) in zip(grid.flat, panels, strict=False):
-        for name, x, y in pairs:
-            draw_point(
-                axes,
-                x.value or 0.0,
-                y.value or 0.0,
-                style=style[name],
-                name=name,
-                deviations=(x.deviation, y.deviation),
-            )
-        axes.margins(0.12)
-        if before.columns == after.columns:
-            _draw_diagonal(axes)
-        axes.set_xlabel(wrapped(summary_label(before), 44), fontsize=9)
-        axes.set_ylabel(wrapped(summary_label(after), 44), fontsize=9)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _draw_panel(axes, panel, style)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
     has_whiskers = any(c.deviation for _, _, pairs in panels for _, *both in pairs for c in both)
@@ -81,6 +66,31 @@ def plot_stages(tables: Sequence[StudyTable], path: Path) -> tuple[Path, ...]:
     figure.suptitle(f"Zero-shot against supervised{about}", fontsize=11)
     shared_legend(figure, style)
     return save_with_pdf(figure, path)
+
+
+def _styles(panels: Sequence[Panel]) -> dict[str, Style]:
+    """In the order of the rows of the supervised tables."""
+    names = dict.fromkeys(name for _, _, pairs in panels for name, _, _ in pairs)
+    rows = [entry.label for _, after, _ in panels for entry in after.models]
+    return styles(sorted(names, key=lambda name: rows.index(name) if name in rows else len(rows)))
+
+
+def _draw_panel(axes: Axes, panel: Panel, style: Mapping[str, Style]) -> None:
+    before, after, pairs = panel
+    for name, x, y in pairs:
+        draw_point(
+            axes,
+            x.value or 0.0,
+            y.value or 0.0,
+            style=style[name],
+            name=name,
+            deviations=(x.deviation, y.deviation),
+        )
+    axes.margins(0.12)
+    if before.columns == after.columns:
+        _draw_diagonal(axes)
+    axes.set_xlabel(wrapped(summary_label(before), 44), fontsize=9)
+    axes.set_ylabel(wrapped(summary_label(after), 44), fontsize=9)
 
 
 def pairs_of(before: StudyTable, after: StudyTable) -> list[Pair]:
