@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -71,8 +72,9 @@ def test_one_run_directory_and_every_message_once(train: Train) -> None:
     names = {path.name for path in run.iterdir()}
     assert names == {
         "config.yaml", "config_resolved.yaml", "provenance.json", "run.log", "checkpoints",
-        "model", "csv",
+        "model", "csv", "training_time.json",
     }  # fmt: skip
+    assert json.loads((run / "training_time.json").read_text())["num_devices"] == 2
     assert result.out.count("Run directory:") == 1
     assert result.err.count("Run directory:") + result.out.count("INFO Run directory:") <= 1
     assert "Traceback" not in result.err

@@ -9,7 +9,9 @@ import pytest
 
 from helpers.study_runs import BM25_SETTINGS, a_set, entries_in, write_run_directory
 from quarry.errors import UserError
-from quarry.evaluation.study.entries import Entry
+from quarry.evaluation.study.entries import Entry, entries_of
+from quarry.evaluation.study.measured import measured_in
+from quarry.evaluation.study.run_record import read_record
 from quarry.types import Report
 
 
@@ -194,3 +196,16 @@ def test_rows_come_in_a_given_order_and_under_other_names(tmp_path: Path) -> Non
         entries_in(runs, labels={"qwen-r1": "x"})
     with pytest.raises(UserError, match="'mine' would name two rows"):
         entries_in(runs, labels={"qwen-vl": "mine"})
+
+
+def test_a_training_without_an_evaluation_has_the_results_of_a_later_one(tmp_path: Path) -> None:
+    trained = write_run_directory(tmp_path / "trained", [], is_training=True, training_s=3600)
+    later = write_run_directory(
+        tmp_path / "later", [report("dense")], model="local", settings={"model.path": str(trained)}
+    )
+    records = [read_record(trained, problem="no metrics.json"), read_record(later)]
+    measured = [each for record in records for each in measured_in(record, uses_encoder=True)]
+    (entry,) = entries_of(measured, labels={})
+    assert (entry.stage, entry.unfinished) == ("supervised", {})
+    assert entry.results["42"]["alpha"].metrics["nDCG@10"] == 0.5
+    assert [time.device_hours for time in entry.training_times] == [8.0]
