@@ -25,6 +25,7 @@ TOP_LEVEL = {
         "recipe",
         "retriever",
         "run",
+        "runs",
         "seed",
         "task",
         "trainer",

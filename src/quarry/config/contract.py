@@ -133,6 +133,18 @@ def explicit_keys() -> list[str]:
     return [entry.split("=", 1)[0].lstrip("+~").split("@")[0] for entry in overrides]
 
 
+def chosen_options() -> dict[str, str]:
+    """Which option each group has in this job: `model` -> `qwen-coder`."""
+    if not HydraConfig.initialized():
+        return {}
+    choices = HydraConfig.get().runtime.choices
+    return {
+        str(group): str(option)
+        for group, option in choices.items()
+        if not str(group).startswith("hydra/")
+    }
+
+
 def _merge(
     stored: Any, wanted: Any, *, key: str, group: str | None, explicit: Sequence[str]
 ) -> Any:

@@ -61,8 +61,8 @@ class EvaluationConfig:
 
 
 @dataclass
-class EvalSchema:
-    """Top level of conf/eval.yaml."""
+class CommonSchema:
+    """What both primaries have at their top level."""
 
     task: Any = MISSING
     paths: PathsConfig = field(default_factory=PathsConfig)
@@ -81,7 +81,14 @@ class EvalSchema:
 
 
 @dataclass
-class TrainSchema(EvalSchema):
+class EvalSchema(CommonSchema):
+    """Top level of conf/eval.yaml."""
+
+    runs: list[str] = field(default_factory=list)
+
+
+@dataclass
+class TrainSchema(CommonSchema):
     """Top level of conf/train.yaml."""
 
     data: DataConfig = field(default_factory=DataConfig)

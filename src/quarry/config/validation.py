@@ -207,6 +207,8 @@ def _rules(config: DictConfig) -> Iterator[str]:
     yield from strategy_violations(config)
     if config.run is not None:
         yield f"run={config.run} has no effect here: did you mean task=resume?"
+    if config.get("runs"):
+        yield f"runs={list(config.runs)} has no effect here: did you mean task=report?"
     if config.evaluation.num_examples < 0:
         yield "evaluation.num_examples must be 0 (none) or more"
     if config.evaluation.max_tokens_per_batch < 1:

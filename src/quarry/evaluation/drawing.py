@@ -6,6 +6,7 @@ matplotlib is slow to import and only needed to draw, so the functions import it
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from quarry.evaluation.tables import printable
 from quarry.runtime.files import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666")
 GREY = "#555555"
 DARK = "#222222"
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""With `COLOURS` these tell apart as many things as there are colours times markers."""
 
 _DPI = 150
 _NAME_WIDTH = 34  # characters a line in labels
@@ -41,6 +46,16 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(partial, format="png", dpi=_DPI)
 
 
+def save_with_pdf(figure: Figure, path: Path) -> tuple[Path, Path]:
+    """Writes the PNG `path`, and a PDF beside it for print; returns both paths."""
+    save(figure, path)
+    pdf = path.with_suffix(".pdf")
+    with replacing(pdf) as partial:
+        # no date: the same numbers make the same file
+        figure.savefig(partial, format="pdf", metadata={"CreationDate": None})
+    return path, pdf
+
+
 def wrapped(text: str, width: int) -> str:
     """`text` on at most three lines; to matplotlib, a bare dollar sign begins mathematics."""
     lines = textwrap.wrap(printable(text), width, max_lines=3, placeholder="…")
@@ -56,10 +71,12 @@ def label(name: str) -> str:
 
 def legend_below(figure: Figure, axes: Axes) -> None:
     """What is in `axes`, in as many columns as fit under the figure, to be read line by line."""
-    handles, labels = axes.get_legend_handles_labels()
-    longest = max(len(line) for label in labels for line in label.splitlines())
-    num_columns = int(figure.get_figwidth() / (0.7 + 0.075 * longest))
-    num_columns = max(1, min(num_columns, len(labels)))
+    entries_below(figure, *axes.get_legend_handles_labels())
+
+
+def entries_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """These entries of a legend, in as many columns as fit under the figure, line by line."""
+    num_columns = _num_legend_columns(figure.get_figwidth(), labels)
     # matplotlib fills column after column
     order = [i for column in range(num_columns) for i in range(column, len(labels), num_columns)]
     figure.legend(
@@ -70,6 +87,17 @@ def legend_below(figure: Figure, axes: Axes) -> None:
         frameon=False,
         fontsize=9,
     )
+
+
+def legend_height(width: float, labels: Sequence[str]) -> float:
+    """Inches that `entries_below` takes of a figure `width` inches wide."""
+    num_rows = -(-len(labels) // _num_legend_columns(width, labels))
+    return 0.2 + 0.18 * num_rows * max(1 + label.count("\n") for label in labels)
+
+
+def _num_legend_columns(width: float, labels: Sequence[str]) -> int:
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    return max(1, min(int(width / (0.7 + 0.075 * longest)), len(labels)))
 
 
 def legend_beside(axes: Axes) -> None:

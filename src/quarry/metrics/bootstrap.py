@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +50,34 @@ def bootstrap_intervals(
     return {m: (float(low[i]), float(high[i])) for i, m in enumerate(measures)}
 
 
+def stratified_interval(
+    strata: Sequence[NDArray[np.float64]],
+    *,
+    weights: Sequence[float],
+    level: float = 0.95,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of a weighted sum of the means of several sets.
+
+    Queries are drawn within each set, as many as it has, and independently of the other sets.
+
+    Args:
+        strata: of each set the values of its queries, [num_queries], at least one.
+        weights: of the sets; 1 / their number for the unweighted mean.
+        level, num_resamples, seed: as in `bootstrap_intervals`.
+    """
+    means = sum(
+        weight * _resampled_means(values[:, None], num_resamples=num_resamples, seed=[seed, i])
+        for i, (values, weight) in enumerate(zip(strata, weights, strict=True))
+    )
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
 def _resampled_means(
-    values: NDArray[np.float64], *, num_resamples: int, seed: int
+    values: NDArray[np.float64], *, num_resamples: int, seed: int | Sequence[int]
 ) -> NDArray[np.float64]:
     """[num_resamples, num_measures] from [num_queries, num_measures]."""
     num_queries = len(values)

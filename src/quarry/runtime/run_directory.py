@@ -81,6 +81,16 @@ class RunDirectory:
         return self.path / "metrics.json"
 
     @property
+    def learning_curve(self) -> Path:
+        """Evaluations and losses by step."""
+        return self.path / "learning_curve.json"
+
+    @property
+    def training_time(self) -> Path:
+        """Seconds in training steps, and on how many devices of which kind."""
+        return self.path / "training_time.json"
+
+    @property
     def log(self) -> Path:
         return self.path / "run.log"
 

@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from quarry.config.contract import (
     apply_contract,
     check_frames,
+    chosen_options,
     explicit_keys,
     has_own_prompt,
 )
@@ -190,7 +191,7 @@ def record_start(config: DictConfig, run: RunDirectory, **more: Any) -> dict[str
     resolved: dict[str, Any] = scrub(OmegaConf.to_container(config, resolve=True))
     OmegaConf.save(OmegaConf.create(composed), run.config)
     OmegaConf.save(OmegaConf.create(resolved), run.resolved_config)
-    write_json(run.provenance, {**collect_provenance(), **more})
+    write_json(run.provenance, {**collect_provenance(), "options": chosen_options(), **more})
     logger.info("Run directory: %s", run.path)
     return resolved
 

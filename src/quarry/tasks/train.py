@@ -44,6 +44,7 @@ from quarry.tasks.training_reports import (
     first_reports,
     keep_report,
     last_reports,
+    write_training_time,
 )
 from quarry.training.callbacks.best_model import BestModel
 from quarry.training.callbacks.loss_history import LossHistory
@@ -113,6 +114,7 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         )
         with ends_children(trainer.strategy):
             trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+            write_training_time(run, callbacks, on=str(trainer.strategy.root_device))
             if not saving.has_saved:  # the checkpoint was the last
                 module = saved_finished(config, run, parts, module)
                 if evaluation is not None:

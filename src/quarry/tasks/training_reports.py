@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
+import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
@@ -16,11 +19,13 @@ from quarry.evaluation.run_directory_files import read_reports, run_path
 from quarry.evaluation.scatter import plot_scatter
 from quarry.metrics.run_files import read_run
 from quarry.retrieval.fusion import reciprocal_rank_fusion
+from quarry.runtime.files import write_json
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.output import show
 from quarry.tasks.parts import build_baseline
 from quarry.training.callbacks.loss_history import LossHistory
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
+from quarry.training.callbacks.throughput import Throughput
 from quarry.training.evaluation_log import metric_values
 from quarry.types import Report
 
@@ -117,6 +122,7 @@ def finish(
     known = write_report(reports, run.path, measures=evaluator.measures, merge=True)
     shown = [report for report in known if named(reports, report.retriever) is not None]
     draw(reports, shown, evaluator, evaluation, losses, run=run)
+    write_learning_curve(run, evaluator, evaluation, losses)
     summary = {
         f"{report.retriever}/{key.removeprefix('val/')}": value
         for report in reports
@@ -131,6 +137,37 @@ def finish(
         result_line=result_line(reports, evaluator.measures[0]),
     )
     return summary
+
+
+def write_training_time(run: RunDirectory, callbacks: Sequence[pl.Callback], *, on: str) -> None:
+    """What training took, if a callback measured it.
+
+    Args:
+        on: the device of this process, as in `torch.device`.
+    """
+    watch = next((each for each in callbacks if isinstance(each, Throughput)), None)
+    if watch is None or not world.is_launched_first():
+        return
+    is_gpu = torch.device(on).type == "cuda"
+    document = {
+        "training_s": watch.total_s,
+        "num_devices": world.size(),
+        "device": torch.cuda.get_device_name(on) if is_gpu else "CPU",
+    }
+    write_json(run.training_time, document)
+
+
+def write_learning_curve(
+    run: RunDirectory, evaluator: Evaluator, evaluation: RetrievalEvaluation, losses: LossHistory
+) -> None:
+    """The points of the learning curve, for reports over several runs."""
+    document = {
+        "measure": evaluator.measures[0],
+        "sets": [benchmark_set.name for benchmark_set in evaluator.benchmark.sets],
+        "evaluations": sorted(evaluation.history),
+        "losses": [(step, loss) for step, loss in losses.points if math.isfinite(loss)],
+    }
+    write_json(run.learning_curve, document)
 
 
 def draw(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from quarry.metrics import bootstrap
-from quarry.metrics.bootstrap import bootstrap_intervals
+from quarry.metrics.bootstrap import bootstrap_intervals, stratified_interval
 
 
 def per_query(values: np.ndarray, measure: str = "m") -> dict[str, dict[str, float]]:
@@ -70,3 +70,23 @@ def test_msmarco_dev_takes_a_second_not_a_minute() -> None:
     start = time.perf_counter()
     bootstrap_intervals({name: per_query(values, name)[name] for name in ("a", "b", "c")})
     assert time.perf_counter() - start < 10  # measured: 0.3 s
+
+
+def test_a_stratified_interval_of_one_set_is_the_plain_one() -> None:
+    values = np.random.default_rng(3).random(50)
+    per_query = {"m": {f"q{i:02d}": float(value) for i, value in enumerate(values)}}
+    low, high = bootstrap_intervals(per_query, num_resamples=20_000)["m"]
+    found = stratified_interval([values], weights=[1.0], num_resamples=20_000)
+    assert found == pytest.approx((low, high), abs=0.004)
+
+
+def test_sets_of_a_stratified_interval_count_as_weighted_and_vary_apart() -> None:
+    rng = np.random.default_rng(4)
+    wide, narrow = rng.random(40), np.full(7, 0.25)
+    low, high = stratified_interval([wide, narrow], weights=[0.5, 0.5])
+    alone = stratified_interval([wide], weights=[1.0])
+    # a set without spread only shifts the interval
+    assert (low, high) == pytest.approx((alone[0] / 2 + 0.125, alone[1] / 2 + 0.125))
+    two_low, two_high = stratified_interval([wide, wide], weights=[0.5, 0.5])
+    # independent draws: narrower by the square root of two
+    assert two_high - two_low == pytest.approx((alone[1] - alone[0]) / 2**0.5, rel=0.1)
