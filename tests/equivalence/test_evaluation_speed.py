@@ -91,11 +91,11 @@ class Timed(Encoder):
 
     seconds = 0.0
 
-    def encode(self, *args: Any, **more: Any) -> torch.Tensor:
+    def _encode_own(self, *args: Any, **more: Any) -> Any:
         start = time.perf_counter()
-        embeddings = super().encode(*args, **more)
+        encoded = super()._encode_own(*args, **more)
         Timed.seconds += time.perf_counter() - start
-        return embeddings
+        return encoded
 
 
 class Module(pl.LightningModule):

@@ -26,6 +26,7 @@ from quarry.data.prompts import joined_text
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.evaluator import Evaluator
 from quarry.retrieval.dense import DenseRetriever
+from quarry.retrieval.embeddings import EmbeddingShare, GatheredEmbeddings
 from quarry.retrieval.index.exact import ExactIndex
 from quarry.types import Document, Query, RetrievalSet, Role, SetResult
 
@@ -52,6 +53,16 @@ class OurEncoder:
 
     def encode(self, items: Sequence[Query | Document], role: Role, *, label: str = "") -> Tensor:
         return embeddings_of([joined_text(i) if role == "document" else i.text for i in items])  # type: ignore[arg-type]
+
+    def encode_share(
+        self, items: Sequence[Query | Document], role: Role, *, label: str = ""
+    ) -> EmbeddingShare:
+        rows = np.arange(len(items))
+        vectors = self.encode(items, role)
+        whole = GatheredEmbeddings(
+            parts=[(0, vectors.numpy())], rows=rows, dim=vectors.shape[1], dtype=vectors.dtype
+        )
+        return EmbeddingShare(items=rows, embeddings=whole)
 
 
 class TheirEncoder:

@@ -100,11 +100,12 @@ def test_where_and_in_what_is_chosen_by_the_user(data: Path) -> None:
 
 
 def test_an_index_larger_than_the_disk_ends_in_a_message(
-    data: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     import shutil
     from types import SimpleNamespace
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    with pytest.raises(UserError, match=r"one queries \(1 texts x 32 float32\) need 0\.1 KiB in"):
+    with pytest.raises(UserError, match="dense failed on every set: one, two"):
         evaluate(configured(data, "run"))
+    assert "one queries (1 texts x 32 float32) need 0.1 KiB in" in caplog.text
