@@ -49,7 +49,6 @@ class Evaluator:
         self.measures = list(measures)
         self.top_k = top_k
         self.convention = convention
-        self._checked: set[str] = set()
         self._told: set[str] = set()
         self._warn_of_a_flag_without_effect()
 
@@ -171,19 +170,17 @@ class Evaluator:
             )
 
     def _read(self, benchmark_set: BenchmarkSet) -> None:
-        """Once a set, before anything is encoded: what is wrong with it is told now.
+        """Before anything is encoded: what is wrong with a set is told now.
 
         Of several processes none goes on with a set that one cannot read: they would wait for it.
+        They ask each other every time, for the first one may have read it alone, for a baseline.
         """
-        if benchmark_set.name in self._checked:
-            return
         error = _reading_error(benchmark_set)
         reasons = world.gathered(None if error is None else _reason(error))
         if error is not None:
             raise error
         if reason := next(filter(None, reasons), None):
             raise UserError(f"In another process: {reason}")
-        self._checked.add(benchmark_set.name)
 
 
 def _reading_error(benchmark_set: BenchmarkSet) -> Exception | None:
