@@ -17,7 +17,7 @@ from quarry.runtime.devices import has_gpu
 
 def register_resolvers() -> None:
     """Registers every function below as `${name:...}`."""
-    for resolver in (run_dir, run_name, is_terminal, wandb_offline, on_gpu, hub_id):
+    for resolver in (run_dir, is_terminal, wandb_offline, on_gpu, hub_id):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
@@ -28,11 +28,6 @@ def run_dir() -> str:
         if not OmegaConf.is_missing(runtime, "output_dir"):
             return str(runtime.output_dir)
     return "RUN_DIR"
-
-
-def run_name(path: str) -> str:
-    """The last part of a run directory's path."""
-    return Path(path).name
 
 
 def is_terminal() -> bool:

@@ -50,6 +50,7 @@ from quarry.tasks.preflight import preflight
 from quarry.tasks.processes import share_run_directory
 from quarry.tasks.strategy import planned_spread
 from quarry.tasks.summary import summary_of, write_summary
+from quarry.tasks.wandb_identity import identity_of
 from quarry.training.callbacks.cost_meter import CostMeter
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
 from quarry.training.evaluation_log import log_report, metric_names, metric_values
@@ -95,7 +96,8 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
         hyperparameters = record_start(config, run, contract_differences=differences)
-        with built_loggers(config, hyperparameters=hyperparameters) as loggers:
+        identity = identity_of(config, run, job_type="evaluate", has_model=retriever.uses_encoder)
+        with built_loggers(config, identity=identity, hyperparameters=hyperparameters) as loggers:
             known = None if baseline is None else evaluator.evaluate(baseline)
             reports, found = evaluate_retriever(
                 config, retriever, evaluator, loggers, known, meter=meter
@@ -103,7 +105,8 @@ def evaluate(config: DictConfig) -> dict[str, float]:
             values = metric_values(reports[0])
             of = reports[0].retriever
             reports = write_and_draw(reports, evaluator, run, baseline=known)
-            write_summary(summary_of(reports, of=of, cost=meter.cost()), run, loggers)
+            summary = summary_of(reports, of=of, cost=meter.cost())
+            write_summary(summary, reports, run, loggers)
         dtype = config.evaluation.compare_dtype
         if found:
             write_json(run.path / "dtype_comparison.json", as_document(found, dtype))

@@ -36,6 +36,7 @@ from quarry.runtime.provenance import collect_provenance, scrub
 from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.threads import hand_over_quickly
 from quarry.tasks.golden_tokens import check_golden_tokens
+from quarry.tasks.wandb_identity import WandbIdentity, with_identity
 
 logger = logging.getLogger(__name__)
 
@@ -165,13 +166,20 @@ def build_trainer(
 
 
 @contextmanager
-def built_loggers(config: DictConfig, *, hyperparameters: dict[str, Any]) -> Iterator[list[Logger]]:
+def built_loggers(
+    config: DictConfig, *, identity: WandbIdentity, hyperparameters: dict[str, Any]
+) -> Iterator[list[Logger]]:
     """The configured loggers, told the configuration; closed whatever happens. Only the first
     process has any.
 
     A W&B run that is not finished would swallow the next job of a sweep.
+
+    Args:
+        identity: which run it is for W&B.
     """
-    loggers: list[Logger] = build_named(config.logger) if world.is_launched_first() else []
+    loggers: list[Logger] = []
+    if world.is_launched_first():
+        loggers = build_named(with_identity(config.logger, identity))
     status = "failed"
     try:
         for pl_logger in loggers:

@@ -91,16 +91,17 @@ def report(
         specialisations=specialisations,
         left_out=(*found.remarks, *left_out),
     )
-    publish(config, made, folder=_folder(config, found, folder))
+    name = None if found.study is None else found.study.name
+    publish(config, made, folder=_folder(config, found, folder), study=name)
     return _summary(tables)
 
 
-def publish(config: DictConfig, made: StudyReport, *, folder: Path) -> None:
+def publish(config: DictConfig, made: StudyReport, *, folder: Path, study: str | None) -> None:
     """Writes, logs and shows a report."""
     pictures = write_study_report(made, folder)
     for line in made.left_out:
         logger.warning("%s", line)
-    log_study_report(config, made, pictures, folder=folder)
+    log_study_report(config, made, pictures, folder=folder, study=study)
     show(
         *map(_terminal, made.tables),
         f"Report: {folder / PAGE}",

@@ -9,7 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
 from quarry.evaluation.study.files import StudyReport
+from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.parts import built_loggers
+from quarry.tasks.wandb_identity import WandbIdentity
 
 
 def log_study_report(
@@ -18,12 +20,15 @@ def log_study_report(
     pictures: Mapping[str, Mapping[str, Path]],
     *,
     folder: Path,
+    study: str | None,
 ) -> None:
     """Tables and pictures to W&B, where the logger is W&B; other loggers have no use for them.
 
     Args:
         pictures: key of a table -> what a figure shows -> its PNG.
-        folder: of the report; an offline W&B run is written there.
+        folder: of the report; an offline W&B run is written there, and a report that takes the
+            place of another goes on with its run.
+        study: that it is about, the group of its runs.
     """
     if not config.logger:
         return
@@ -33,7 +38,10 @@ def log_study_report(
         "title": report.title,
         "runs": list(config.runs),
     }
-    with built_loggers(config, hyperparameters=facts) as loggers:
+    identity = WandbIdentity(
+        directory=RunDirectory(folder), job_type="report", name=report.title, group=study
+    )
+    with built_loggers(config, identity=identity, hyperparameters=facts) as loggers:
         for each in loggers:
             if isinstance(each, WandbLogger):
                 _log(each, report, pictures)

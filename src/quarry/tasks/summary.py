@@ -5,14 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 
 from quarry.distributed import world
 from quarry.evaluation.run_cost import RunCost
 from quarry.runtime.files import write_json
 from quarry.runtime.run_directory import RunDirectory
-from quarry.training.evaluation_log import metric_values
+from quarry.training.evaluation_log import Cell, metric_values
+from quarry.training.wandb_run import WandbRun
 from quarry.types import Report
+
+SETS_TABLE = "results_by_set"
+"""What W&B calls the table: the same in every run, so that it can show those of many as one."""
+
+RESULT_FILES = (
+    "config.yaml",
+    "config_resolved.yaml",
+    "provenance.json",
+    "summary.json",
+    "metrics.json",
+    "report.md",
+    "learning_curve.json",
+    "per_query",
+    "runs",
+)
+"""What an artifact of results holds: enough to score and compare a run again."""
 
 
 def summary_of(
@@ -44,18 +61,29 @@ def summary_of(
     return {"results": results, "beside": beside, "cost": cost.as_json()}
 
 
-def write_summary(summary: Mapping[str, Any], run: RunDirectory, loggers: Sequence[Logger]) -> None:
+def write_summary(
+    summary: Mapping[str, Any],
+    reports: Sequence[Report],
+    run: RunDirectory,
+    loggers: Sequence[Logger],
+) -> None:
     """To the run directory, and to the loggers as flat numbers: `results/scifact/ndcg_at_10`.
 
-    W&B gets them where its panels look, in the summary of the run. Only the first process writes.
+    W&B gets them where its panels look, in the summary of the run, and the table of `reports` and
+    the files of the run beside. Only the first process writes.
     """
     if not world.is_launched_first():
         return
     write_json(run.summary, summary)
     flat = flattened(summary)
     for each in loggers:
-        if isinstance(each, WandbLogger):
+        if isinstance(each, WandbRun):
             each.experiment.summary.update(flat)
+            if reports:
+                columns, rows = table_of_sets(reports)
+                each.log_table(SETS_TABLE, columns=columns, data=rows)
+            each.log_files("results", run.path, RESULT_FILES)
+            each.log_files("model", run.model, ["."])
         else:
             each.log_metrics({k: float(v) for k, v in flat.items() if not isinstance(v, str)})
 
@@ -68,3 +96,21 @@ def flattened(summary: Mapping[str, Any]) -> dict[str, float | str]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def table_of_sets(reports: Sequence[Report]) -> tuple[list[str], list[list[Cell]]]:
+    """Columns and rows: retriever, set, its group and size, and a column a measure."""
+    measures = list(dict.fromkeys(m for each in reports for r in each.results for m in r.metrics))
+    rows: list[list[Cell]] = [
+        [
+            report.retriever,
+            result.name,
+            result.group,
+            result.num_queries,
+            result.num_documents,
+            *(result.metrics.get(measure) for measure in measures),
+        ]
+        for report in reports
+        for result in report.results
+    ]
+    return ["retriever", "set", "group", "queries", "documents", *measures], rows

@@ -46,6 +46,7 @@ from quarry.tasks.training_reports import (
     keep_report,
     last_reports,
 )
+from quarry.tasks.wandb_identity import identity_of
 from quarry.training.callbacks.best_model import BestModel
 from quarry.training.callbacks.cost_meter import CostMeter
 from quarry.training.callbacks.loss_history import LossHistory
@@ -106,7 +107,9 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         evaluation = build_evaluation(config, parts, evaluator, run, reports)
         keep.evaluation = evaluation
     losses = LossHistory()
-    with built_loggers(config, hyperparameters=stored_hyperparameters(run)) as loggers:
+    identity = identity_of(config, run, job_type="train")
+    hyperparameters = stored_hyperparameters(run)
+    with built_loggers(config, identity=identity, hyperparameters=hyperparameters) as loggers:
         callbacks += [meter, losses, RNGState()]
         callbacks += [*([] if evaluation is None else [evaluation]), saving]
         trainer = build_trainer(
@@ -124,14 +127,16 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         if evaluator is None or evaluation is None:
             last = trainer.callback_metrics.get("train/loss")
             values = finish_unevaluated(None if last is None else float(last), run=run)
-            write_summary(summary_of([], values, of=TRAINED, cost=meter.cost()), run, loggers)
+            summary = summary_of([], values, of=TRAINED, cost=meter.cost())
+            write_summary(summary, [], run, loggers)
             return values
         if not world.is_launched_first():
             return metric_values(reports[-1])
         best = next((each.summary for each in callbacks if isinstance(each, BestModel)), None)
         reports += last_reports(evaluator, run, reports, has_best=best is not None)
         values = finish(reports, evaluator, evaluation, losses, run=run, best=best)
-        write_summary(summary_of(reports, of=TRAINED, cost=meter.cost()), run, loggers)
+        summary = summary_of(reports, of=TRAINED, cost=meter.cost())
+        write_summary(summary, reports, run, loggers)
     refuse_failures(reports, run)
     return values
 

@@ -1,0 +1,91 @@
+"""One run of Weights & Biases for one run directory: Lightning's logger, and files as artifacts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import WandbLogger
+
+from quarry.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class WandbRun(WandbLogger):
+    """Lightning's logger, which can also keep files.
+
+    Args:
+        project, name, save_dir, offline: see `WandbLogger`.
+        group, job_type, tags: what dashboards sort runs by.
+        max_artifact_gib: what is larger is not uploaded; 0: nothing is, None: everything.
+        more: further arguments of `WandbLogger` and `wandb.init`.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        save_dir: str,
+        name: str | None = None,
+        group: str | None = None,
+        job_type: str | None = None,
+        tags: Sequence[str] | None = None,
+        offline: bool = False,
+        max_artifact_gib: float | None = 1.0,
+        **more: Any,
+    ) -> None:
+        if max_artifact_gib is not None and max_artifact_gib < 0:
+            raise UserError(
+                f"logger.wandb.max_artifact_gib={max_artifact_gib} must be at least 0 (nothing is "
+                "uploaded), or null (everything is)."
+            )
+        super().__init__(
+            project=project,
+            save_dir=save_dir,
+            name=name,
+            offline=offline,
+            group=group,
+            job_type=job_type,
+            tags=None if tags is None else list(tags),
+            **more,
+        )
+        self.max_artifact_gib = max_artifact_gib
+
+    def log_files(self, kind: str, root: Path, names: Sequence[str]) -> None:
+        """Files below `root` as one artifact, under their names there; nothing where there are none.
+
+        They are not copied: an offline run finds them when it is synced, where they are now.
+
+        Args:
+            kind: of artifact, such as "model"; with the id of the run it is its name.
+            names: files and folders; those that are not there are passed over.
+        """
+        files = [file for name in names for file in _files(root / name)]
+        num_bytes = sum(file.stat().st_size for file in files)
+        if not files or self.max_artifact_gib == 0:
+            return
+        if self.max_artifact_gib is not None and num_bytes > self.max_artifact_gib * 2**30:
+            logger.info(
+                "%s is not uploaded to W&B: %.1f GiB are more than logger.wandb.max_artifact_gib=%g",
+                root if names == ["."] else f"{kind} of {root}",
+                num_bytes / 2**30,
+                self.max_artifact_gib,
+            )
+            return
+        import wandb
+
+        artifact = wandb.Artifact(f"{kind}-{self.experiment.id}", type=kind)
+        for file in files:
+            name = file.relative_to(root).as_posix()
+            artifact.add_file(str(file), name=name, policy="immutable", skip_cache=True)
+        self.experiment.log_artifact(artifact)
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or all files of a folder, in order."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return [path] if path.is_file() else []
