@@ -61,6 +61,15 @@ class EvaluationConfig:
 
 
 @dataclass
+class StudyConfig:
+    """The study that a run is a job of; a sweep tells its jobs `name` and `job`."""
+
+    name: str | None = None  # of the study; of a plain multirun its folder's name
+    job: str | None = None  # by what is swept: model-qwen-coder_seed-1
+    resume: bool = False  # go on with a study: finished jobs are left alone
+
+
+@dataclass
 class CommonSchema:
     """What both primaries have at their top level."""
 
@@ -78,6 +87,8 @@ class CommonSchema:
     baseline: Any = MISSING
     seed: int = MISSING
     run: str | None = None
+    study: StudyConfig = field(default_factory=StudyConfig)
+    optimized_metric: str | None = None  # what sweepers get: SET/MEASURE or mean/MEASURE
 
 
 @dataclass
