@@ -121,6 +121,38 @@ def test_wandb_has_numbers_over_the_trainers_step_and_tables_of_each_evaluation(
         assert row["is_relevant_1"] is (row["first_relevant_rank"] == 1)
 
 
+def test_wandb_has_the_results_and_files_of_the_run_where_dashboards_look(
+    trained: tuple[Path, Result],
+) -> None:
+    run, _ = trained
+    found = wandb_files.identity(run)
+    assert found.id == json.loads((run / "wandb_run.json").read_text())["id"]
+    assert (found.group, found.name, found.job_type) == ("", "trained", "train")
+    assert found.tags == ["qwen-tiny", "mean", "short", "stdlib_code"]
+    assert wandb_files.config(run)["optimizer"]["lr"] > 0
+    stored = json.loads((run / "summary.json").read_text())
+    assert stored["cost"]["num_trained_tokens"] > 1000
+    flat = {
+        f"{part}/{name}": value for part, of in stored.items() for name, value in of.items()
+        if value is not None
+    }  # fmt: skip
+    assert flat["results/mean/ndcg_at_10"] > 0
+    summary = wandb_files.summary(run)
+    assert flat.items() <= summary.items()
+    (rows,) = wandb_files.tables(run, "results_by_set")
+    metrics = json.loads((run / "metrics.json").read_text())["sets"]["stdlib_code"]
+    assert {row["retriever"]: row["nDCG@10"] for row in rows} == {
+        name: values["nDCG@10"] for name, values in metrics.items()
+    }
+    artifacts = wandb_files.artifacts(run)
+    assert artifacts.keys() == {f"results-{found.id}", f"model-{found.id}"}
+    results, model = artifacts[f"results-{found.id}"], artifacts[f"model-{found.id}"]
+    assert "runs/stdlib_code.trained.trec" in results
+    assert results["config_resolved.yaml"] == run / "config_resolved.yaml"  # not a copy
+    assert {"model.safetensors", "quarry_contract.json"} <= model.keys()
+    assert all(path.is_file() for files in (results, model) for path in files.values())
+
+
 def start(environment: dict[str, str], run: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={run}"],
@@ -159,7 +191,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
 ) -> None:
     whole, _ = trained
     run = tmp_path / "killed"
-    process = start(environment, run, *STEPS, "logger=none")
+    process = start(environment, run, *STEPS)
     wait_until((run / "checkpoints" / "last.ckpt").exists)
     process.kill()
     process.wait()
@@ -172,6 +204,11 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
     assert result.last_line.startswith("nDCG@10 bm25=")
     provenance = json.loads((run / "provenance.json").read_text())
     assert len(provenance["resumed"]) == 1
+    costs = [json.loads((each / "summary.json").read_text())["cost"] for each in (whole, run)]
+    assert costs[0]["num_trained_tokens"] == costs[1]["num_trained_tokens"]
+    wandb_id = json.loads((run / "wandb_run.json").read_text())["id"]
+    parts = list((run / "wandb").glob("offline-run-*"))
+    assert [part.name.rsplit("-", 1)[1] for part in parts] == [wandb_id] * 2, "one run of W&B"
 
 
 def test_ctrl_c_saves_says_where_and_resumes_to_the_same_bits(
@@ -182,7 +219,7 @@ def test_ctrl_c_saves_says_where_and_resumes_to_the_same_bits(
 ) -> None:
     whole, _ = trained
     run = tmp_path / "interrupted"
-    process = start(environment, run, *STEPS, "logger=none")
+    process = start(environment, run, *STEPS)
     log = run / "run.log"
     wait_until(lambda: log.exists() and "step 2 on" in log.read_text())
     process.send_signal(signal.SIGINT)
@@ -193,6 +230,9 @@ def test_ctrl_c_saves_says_where_and_resumes_to_the_same_bits(
     result = command("train.py", "task=resume", f"run={run}")
     assert result.code == 0, result.err
     assert_same_bits(whole, run)
+    first_part, second_part = wandb_files.identities(run)
+    assert first_part == second_part, "both parts are one run of W&B"
+    assert (first_part.name, first_part.tags[0]) == ("interrupted", "qwen-tiny")
 
 
 def loss_curve(run: Path) -> list[tuple[int, float]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,13 +57,12 @@ def identity_of(
     Args:
         has_model: what is evaluated needs the model of the configuration.
     """
-    study, job = (OmegaConf.select(config, key) for key in ("study.name", "study.job"))
-    group = study if study is not None or job is None else run.path.parent.name
+    study, job = config.study.name, config.study.job
     return WandbIdentity(
         directory=run,
         job_type=job_type,
-        name=run.path.name if job is None else str(job),
-        group=group,
+        name=run.path.name if job is None else job,
+        group=study,
         tags=tags_of(config, _options(run), has_model=has_model),
         is_job=job is not None,
     )
@@ -96,9 +97,9 @@ def with_identity(loggers: DictConfig, identity: WandbIdentity) -> DictConfig:
     Raises:
         UserError: an id of a run is given for all jobs of a sweep.
     """
-    loggers = OmegaConf.create(OmegaConf.to_container(loggers, resolve=True))
-    assert isinstance(loggers, DictConfig)
-    for name, node in loggers.items():
+    copied = OmegaConf.create(OmegaConf.to_container(loggers, resolve=True))
+    assert isinstance(copied, DictConfig)
+    for name, node in copied.items():
         if node is None or not _is_wandb(node):
             continue
         own: dict[str, Any] = {
@@ -106,11 +107,11 @@ def with_identity(loggers: DictConfig, identity: WandbIdentity) -> DictConfig:
             "name": identity.name,
             "job_type": identity.job_type,
             "tags": list(identity.tags),
-            "id": _run_id(node, identity, key=f"logger.{name}"),
+            "id": _run_id(node, identity, key=f"logger.{name!s}"),
         }
         with open_dict(node):
             node.update({key: value for key, value in own.items() if node.get(key) is None})
-    return loggers
+    return copied
 
 
 def _run_id(node: DictConfig, identity: WandbIdentity, *, key: str) -> str:
@@ -145,9 +146,8 @@ def _from_environment(identity: WandbIdentity) -> str | None:
 
 
 def _new_id() -> str:
-    import wandb
-
-    return wandb.util.generate_id()
+    """Of the form that W&B gives."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
 
 
 def _is_wandb(node: DictConfig) -> bool:

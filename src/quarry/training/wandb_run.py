@@ -52,10 +52,12 @@ class WandbRun(WandbLogger):
             tags=None if tags is None else list(tags),
             **more,
         )
+        # Lightning hands it on as None, and W&B warns that it has no effect
+        self._wandb_init.pop("anonymous", None)
         self.max_artifact_gib = max_artifact_gib
 
     def log_files(self, kind: str, root: Path, names: Sequence[str]) -> None:
-        """Files below `root` as one artifact, under their names there; nothing where there are none.
+        """Files below `root` as one artifact, under their names there; none if there are none.
 
         They are not copied: an offline run finds them when it is synced, where they are now.
 
@@ -69,8 +71,10 @@ class WandbRun(WandbLogger):
             return
         if self.max_artifact_gib is not None and num_bytes > self.max_artifact_gib * 2**30:
             logger.info(
-                "%s is not uploaded to W&B: %.1f GiB are more than logger.wandb.max_artifact_gib=%g",
-                root if names == ["."] else f"{kind} of {root}",
+                "W&B does not get the artifact %r of %s: %.1f GiB are more than "
+                "logger.wandb.max_artifact_gib=%g",
+                kind,
+                root,
                 num_bytes / 2**30,
                 self.max_artifact_gib,
             )

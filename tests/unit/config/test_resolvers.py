@@ -10,7 +10,6 @@ from quarry.config.resolvers import (
     is_terminal,
     register_resolvers,
     run_dir,
-    run_name,
     wandb_offline,
 )
 
@@ -76,19 +75,13 @@ def test_run_directory_outside_a_run_is_a_placeholder() -> None:
     assert run_dir() == "RUN_DIR"
 
 
-@pytest.mark.parametrize("path", ["runs/train/one", "/abs/one/"])
-def test_run_name_is_the_last_part(path: str) -> None:
-    assert run_name(path) == "one"
-
-
 def test_resolvers_are_registered_under_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     register_resolvers()
     register_resolvers()  # both entry points may live in one process
-    config = OmegaConf.create({"a": "${run_dir:}", "b": "${run_name:${a}}", "c": "${is_terminal:}"})
+    config = OmegaConf.create({"a": "${run_dir:}", "c": "${is_terminal:}"})
     assert OmegaConf.to_container(config, resolve=True) == {
         "a": "RUN_DIR",
-        "b": "RUN_DIR",
         "c": is_terminal(),
     }
 
