@@ -95,6 +95,9 @@ def test_tables_and_figures_go_to_wandb_where_they_are_wanted(
     assert table[1].keys() == {"model", "alpha nDCG@10", "beta nDCG@10", "mean nDCG@10"}
     logged = {key for row in wandb_files.history(tmp_path) for key in row}
     assert any(key.startswith("report/zero_shot_other/Heat map") for key in logged)
+    found = wandb_files.identity(tmp_path)
+    assert (found.group, found.name) == ("specials", "Study specials")
+    assert found.job_type == "report"
 
 
 def refused(command: Command, *overrides: str) -> str:
