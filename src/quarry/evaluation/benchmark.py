@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from quarry.errors import UserError
@@ -53,6 +53,8 @@ class BenchmarkSet:
         licence: of the data, as its publisher or distributor states it; None: not known.
         expected: counts that are checked after loading; None: not checked.
         group: what the collection is a part of, where parts count as one in means.
+        corpus: where its documents come from; sets of one corpus search the same ones. None: not
+            known.
     """
 
     name: str
@@ -64,6 +66,7 @@ class BenchmarkSet:
     licence: str | None = None
     expected: ExpectedCounts | None = None
     group: str | None = None
+    corpus: Hashable | None = None
     _loaded: RetrievalSet | None = field(default=None, init=False, repr=False)
 
     @property

@@ -131,7 +131,8 @@ def planned_evaluations(config: DictConfig, *, num_steps: int | None) -> Evaluat
     if evaluator is None:
         return None
     sets = evaluator.benchmark.sets
-    known = [one.expected for one in sets if one.expected is not None]
+    known = [(one, one.expected) for one in sets if one.expected is not None]
+    corpora = {one.corpus or one.name: counts.num_documents for one, counts in known}
     number = None
     if num_steps is not None:
         every = config.evaluation.every_n_steps
@@ -140,7 +141,7 @@ def planned_evaluations(config: DictConfig, *, num_steps: int | None) -> Evaluat
         number = 1 + in_between + (not is_last_due)
     return Evaluations(
         number=number,
-        num_texts=sum(counts.num_queries + counts.num_documents for counts in known),
+        num_texts=sum(counts.num_queries for _, counts in known) + sum(corpora.values()),
         unknown_sets=tuple(one.name for one in sets if one.expected is None),
     )
 

@@ -123,6 +123,7 @@ def _benchmark_set(
         licence=one.licence,
         expected=one.expected if check_counts else None,
         group=one.group,
+        corpus=one.tables.corpus,
     )
 
 

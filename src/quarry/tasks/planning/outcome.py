@@ -21,7 +21,8 @@ class Evaluations:
 
     Attributes:
         number: how often; None: not known.
-        num_texts: queries and documents of the sets whose size is known.
+        num_texts: queries and documents of the sets whose size is known; those of a corpus that
+            several sets search once.
         unknown_sets: the others.
     """
 

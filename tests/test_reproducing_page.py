@@ -1,0 +1,71 @@
+"""docs/reproducing.md is what its command makes of catalogue, configuration and measured rates."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from quarry.evaluation.benchmarks.catalogue import pick
+from quarry.evaluation.benchmarks.suite import PUBLIC_SETS
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_reproducing", DOCS / "make_reproducing.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there for their module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_its_command_makes(script: ModuleType) -> None:
+    assert script.page() == (DOCS / "reproducing.md").read_text(encoding="utf-8"), "run: make docs"
+
+
+def test_the_work_of_a_set_by_hand(script: ModuleType) -> None:
+    suite = script.Suite.of("eval", "small", "promptreps", "experiment=zero_shot")
+    row = suite.rows()["arguana"]
+    assert row.num_texts == 1406 + 8674
+    # characters of mteb at four a token, and the template
+    assert row.num_tokens == 1406 * (1193 / 4 + 48) + 8674 * (1030 / 4 + 49)
+    assert suite.work.num_texts == sum(each.num_texts for each in suite.rows().values())
+
+
+def test_long_texts_are_cut_and_shared_corpora_count_once(script: ModuleType) -> None:
+    recipe = ("experiment=sft_msmarco", "model=qwen-base")
+    marco = script.Suite.of("train", "msmarco_dl", "repllama", *recipe)
+    assert marco.work.num_texts == 8_841_823 + 6980 + 43 + 54
+    assert marco.rows()["trec-dl-2019"].num_texts == 43
+    coir = script.Suite.of("eval", "coir", "promptreps", "experiment=zero_shot")
+    assert coir.rows()["codesearchnet"].num_texts == 52_561 + 1_003_765  # each language its own
+    long = coir.rows()["codefeedback-mt"]
+    assert long.num_tokens == 13_277 * (512 + 48) + 66_383 * (1468 / 4 + 49)
+    fevers = pick(["climate-fever", "fever"], PUBLIC_SETS, key="x")
+    for order in (fevers, fevers[::-1]):
+        work = script.encoding_work(order, marco.prompt, (0, 0))
+        assert work.num_texts - 1535 - 6666 in (5_416_568, 5_416_593)
+
+
+def test_hours_follow_from_the_measured_rate(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.loads(script.MEASURED.read_text(encoding="utf-8"))
+    assert script.encoding_rate(content) == pytest.approx(46_917, abs=1)
+    one, eight = script.training_plan(1), script.training_plan(8)
+    assert one.hours == pytest.approx(8 * eight.hours)
+    content["parts"]["encode_7b"]["ours"]["tokens_per_s"] /= 2
+    (tmp_path / "performance.json").write_text(json.dumps(content))
+    before = script.page()
+    monkeypatch.setattr(script, "MEASURED", tmp_path / "performance.json")
+    after = script.page()
+    assert "| `msmarco` | 8,848,803 | 1,178.6 | 7.0 |" in before
+    assert "| `msmarco` | 8,848,803 | 1,178.6 | 14 |" in after
