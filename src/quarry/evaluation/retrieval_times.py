@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -40,7 +40,7 @@ class RetrievalTimes:
 
 
 class TimedEncoder:
-    """An encoder that notes how long it took.
+    """An encoder that notes how long it took; all else of it is as it was.
 
     Args:
         encoder: does the work.
@@ -54,6 +54,9 @@ class TimedEncoder:
     @property
     def device(self) -> torch.device:
         return self.encoder.device
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.encoder, name)
 
     def encode(
         self, items: Sequence[Query | Document], role: Role, *, label: str = ""

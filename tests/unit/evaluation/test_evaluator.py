@@ -13,6 +13,7 @@ from quarry.errors import Interrupted, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.convention import Convention
 from quarry.evaluation.evaluator import Evaluator
+from quarry.evaluation.retrieval_times import TimedEncoder
 from quarry.retrieval.encoder import Encoder
 from quarry.types import Document, Qrels, Query, RetrievalSet, Run
 
@@ -98,7 +99,8 @@ def test_every_set_is_asked_for_top_k_and_handed_the_encoder() -> None:
         retriever, encoder=encoder
     )
     assert [result.name for result in report.results] == ["a", "b"]
-    assert retriever.asked == [("a", 7, encoder), ("b", 7, encoder)]
+    assert [asked[:2] for asked in retriever.asked] == [("a", 7), ("b", 7)]
+    assert all(cast(TimedEncoder, asked[2]).encoder is encoder for asked in retriever.asked)
 
 
 @pytest.mark.parametrize("measures", [("nDCG@10",), ("MRR", "Recall@100", "nDCG@10")])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from quarry.evaluation.retrieval_times import RetrievalTimes
+from quarry.evaluation.retrieval_times import RetrievalTimes, TimedEncoder
 
 
 class SlowEncoder:
@@ -43,6 +43,7 @@ def test_search_is_what_is_left(clock: SimpleNamespace) -> None:
         return [*found, encoder.device]
 
     times, encoder = RetrievalTimes(), SlowEncoder(clock)
+    assert TimedEncoder(encoder, times=times).clock is clock  # type: ignore[arg-type]
     for _ in range(2):
         found = times.measure(retrieve, encoder)  # type: ignore[arg-type]
         assert found == [("query", "x"), ("document", ""), torch.device("cpu")]

@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import CSVLogger
 from helpers.study_runs import a_set
 from quarry.evaluation.run_cost import RunCost
 from quarry.runtime.run_directory import RunDirectory
-from quarry.tasks.summary import flattened, summary_of, write_summary
+from quarry.tasks.summary import flattened, summary_of, table_of_sets, write_summary
 from quarry.types import Report
 
 COST = RunCost(
@@ -63,7 +63,7 @@ def test_what_is_not_known_is_null_in_the_file_and_nowhere_else(tmp_path: Path) 
     cost = replace(COST, device="CPU", peak_device_memory_gib=None, training_s=0.0)
     logger = create_autospec(CSVLogger, instance=True)
     run = RunDirectory(tmp_path)
-    write_summary(summary_of(REPORTS, of="trained", cost=cost), run, [logger])
+    write_summary(summary_of(REPORTS, of="trained", cost=cost), REPORTS, run, [logger])
     stored = json.loads((tmp_path / "summary.json").read_text())
     assert stored["cost"]["peak_device_memory_gib"] is None
     assert stored["cost"]["tokens_per_s"] is None
@@ -73,3 +73,12 @@ def test_what_is_not_known_is_null_in_the_file_and_nowhere_else(tmp_path: Path) 
     assert numbers["cost/num_devices"] == 8.0
     assert not numbers.keys() & {"cost/device", "cost/tokens_per_s"}
     assert flattened(stored)["cost/device"] == "CPU"
+
+
+def test_the_table_has_a_row_for_each_retriever_and_set_and_gaps_for_what_is_missing() -> None:
+    more = Report(retriever="rerun", results=(a_set("scifact", [0.5, 1.0], measure="MRR@10"),))
+    columns, rows = table_of_sets([*REPORTS, more])
+    assert columns == ["retriever", "set", "group", "queries", "documents", "nDCG@10", "MRR@10"]
+    assert rows[0] == ["bm25", "scifact", None, 1, 100, 0.25, None]
+    assert rows[2] == ["trained", "go", "code", 1, 100, 0.25, None]
+    assert rows[-1] == ["rerun", "scifact", None, 2, 100, None, 0.75]
