@@ -41,6 +41,9 @@ LEAST_S = 20
 """Nothing is begun with less time left."""
 
 NUM_GPUS = 2
+MATRIX_SIZE = 4096
+"""Of the product that machine.py times, here in passing."""
+
 NUM_CHARACTERS_KEPT = 8000
 """Of what each process says."""
 
@@ -69,13 +72,15 @@ class Show:
     def begin(self) -> None:
         """Looks at the machine and makes models and texts."""
         self.content = opened(self.results)
-        machine = self._machine()
+        with ThreadPoolExecutor(1) as pool:
+            making = pool.submit(self._prepare)
+            machine = self._machine()
+            making.result()
         self.has_gpu = machine["has_gpu"]
         if self.has_gpu and machine["num_gpus"] < NUM_GPUS:
             sys.exit(f"Two GPUs are needed: this machine has {machine['num_gpus']}.")
         self.content["runs"].append(machine)
         self.content["scale"] = asdict(self.jobs.scale)
-        self._prepare()
         self.write()
 
     def _prepare(self) -> None:
@@ -103,7 +108,10 @@ class Show:
         start = time.monotonic()
         with ThreadPoolExecutor(len(lanes)) as pool:
             list(pool.map(self._lane, lanes))
-        compare(self.content, self.jobs)
+        try:
+            compare(self.content, self.jobs)
+        except ValueError as error:
+            say(f"  cannot be compared: {error}")
         say(f"{name}: {time.monotonic() - start:.0f} s")
         self.write()
 
@@ -166,7 +174,7 @@ class Show:
         return output
 
     def _machine(self) -> Content:
-        command = [sys.executable, str(BENCH / "machine.py"), "--size", "8192"]
+        command = [sys.executable, str(BENCH / "machine.py"), "--size", str(MATRIX_SIZE)]
         output = self._run(command, "machine.py", time_limit_s=120)
         line = next(line for line in output.splitlines() if line.startswith(RESULT))
         found: Content = json.loads(line.removeprefix(RESULT))
@@ -182,21 +190,25 @@ class Show:
 
 
 def compare(content: Content, jobs: Jobs) -> None:
-    """Adds how far runs that should agree do, for all that have ended well."""
-    done = {name for name, job in content["jobs"].items() if "not_run" not in job}
+    """Adds how far runs that should agree do, for all that have ended well and are still here."""
+    done = {
+        name
+        for name, job in content["jobs"].items()
+        if "not_run" not in job and (jobs.result_of(name) / "learning_curve.json").exists()
+    }
     for name in STRATEGIES:
         whole = f"{name}_whole"
         if not {whole, f"{name}_resumed"} <= done:
             continue
         content["survival"][name] = survival(
-            jobs.run_of(whole),
-            jobs.run_of(f"{name}_killed"),
+            jobs.result_of(whole),
+            jobs.result_of(f"{name}_resumed"),
             first=jobs.scale.num_updates_per_save,
         )
     for name in LORA_STRATEGIES:
         whole = f"{name}_whole"
         if {whole, ONE} <= done:
-            content["agreement"][name] = agreement(jobs.run_of(ONE), jobs.run_of(whole))
+            content["agreement"][name] = agreement(jobs.result_of(ONE), jobs.result_of(whole))
 
 
 def say(text: str) -> None:
@@ -254,6 +266,8 @@ def main() -> None:
         for name, lanes in stages.items():
             show.stage(name, lanes)
         say(f"\n{tables(show.content)}\n{arguments.results}")
+    except RuntimeError as error:
+        sys.exit(f"Neither models nor texts: {error}")
     finally:
         if arguments.work is None:
             shutil.rmtree(work, ignore_errors=True)

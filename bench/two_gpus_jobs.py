@@ -232,7 +232,7 @@ class Jobs:
         return self._trained(f"{strategy}_killed", strategy, is_killed=True)
 
     def _resumed(self, strategy: str) -> Job:
-        run = self.run_of(f"{strategy}_killed")
+        run = self.result_of(f"{strategy}_resumed")
         command = (sys.executable, str(ROOT / "train.py"), "task=resume", f"run={run}")
         return Job(
             name=f"{strategy}_resumed",
@@ -246,8 +246,12 @@ class Jobs:
     def _common(self, gpus: tuple[int, ...]) -> list[str]:
         return [f"trainer.devices={len(gpus)}", f"data.num_workers={self.scale.num_workers}"]
 
+    def result_of(self, name: str) -> Path:
+        """The run directory that holds the result of a job, which may go on in an earlier one's."""
+        return self.run_of(name.replace("_resumed", "_killed"))
+
     def run_of(self, name: str) -> Path:
-        """The run directory of a job; one that goes on has that of the killed one."""
+        """The run directory that a job begins."""
         return self.work / name / "run"
 
     @property

@@ -64,7 +64,8 @@ class LastCheckpoint(Checkpoint):
                 return
         # Lightning's own question, whether the first process got SIGTERM, is never answered by yes
         # any more; on GPUs each batch would wait for the answer until the last one is done
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        loop: Any = trainer.fit_loop.epoch_loop
+        loop._broadcast_sigterm_tensor = lambda: None
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         step = trainer.global_step
