@@ -8,12 +8,16 @@ from typing import Any
 import pytorch_lightning as pl
 
 from measuring import Clock
+from quarry.distributed import world
 from quarry.runtime.files import write_json
 from quarry.types import RetrievalBatch
 
 
 class LightningClock(pl.Callback):
     """Ends the process when all is measured: what would be saved after it is of no use.
+
+    In a run of several processes each has a clock, which counts the tokens of all; the first one
+    writes its own times and the largest peak.
 
     Args:
         path: where the result goes.
@@ -38,6 +42,11 @@ class LightningClock(pl.Callback):
         batch: RetrievalBatch,
         batch_idx: int,
     ) -> None:
-        if self.clock.tick(batch.tokens.num_tokens):
-            write_json(self.path, self.clock.result())
-            raise SystemExit(0)
+        if not self.clock.tick(sum(world.gathered(batch.tokens.num_tokens))):
+            return
+        result, *others = world.gathered(self.clock.result())
+        if "peak_gib" in result:
+            result["peak_gib"] = max(each["peak_gib"] for each in (result, *others))
+        if world.rank() == 0:
+            write_json(self.path, result)
+        raise SystemExit(0)

@@ -40,6 +40,7 @@ def main() -> None:
         {
             "device": torch.cuda.get_device_name() if has_gpu else f"{os.cpu_count()} CPU cores",
             "has_gpu": has_gpu,
+            "num_gpus": torch.cuda.device_count(),
             "memory_gib": torch.cuda.mem_get_info()[1] / 2**30 if has_gpu else 0.0,
             "matrix_flop_per_s": matrix_rate(size),
             "matrix_size": size,

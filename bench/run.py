@@ -12,13 +12,10 @@ takes too long is a row with the reason.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from measurements import SCALES, Measurement, Part, Scale, measurements
+from processes import end, environment, reason
 from table import table
 
 BENCH = Path(__file__).resolve().parent
-ROOT = BENCH.parent
 RESULT = "RESULT "
 """As in `measuring`, which would load torch here, too."""
 
@@ -78,13 +75,13 @@ class Runner:
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"\n$ {' '.join(command[1:])}\n")
         start = time.perf_counter()
-        output, code = _run(command, time_limit_s=time_limit_s, environment=_environment(on_cpu))
+        output, code = _run(command, time_limit_s=time_limit_s, on_cpu=on_cpu)
         with self.log.open("a", encoding="utf-8") as log:
             log.write(output)
         if code is None:
             raise NotMeasuredError(f"ended after {time_limit_s:.0f} s, its time limit")
         if code:
-            raise NotMeasuredError(_reason(output))
+            raise NotMeasuredError(reason(output))
         results = [line for line in output.splitlines() if line.startswith(RESULT)]
         result: Content = json.loads(results[-1].removeprefix(RESULT)) if results else {}
         return result | {"process_s": time.perf_counter() - start}
@@ -115,51 +112,22 @@ class Runner:
         ]  # fmt: skip
 
 
-def _environment(on_cpu: bool) -> dict[str, str]:
-    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
-    environment = os.environ | {
-        "PYTHONPATH": path,
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONFAULTHANDLER": "1",
-        # for all alike: batches of changing size leave gaps in memory otherwise
-        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
-    }
-    return environment | ({"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {})
-
-
-def _run(
-    command: Sequence[str], *, time_limit_s: float, environment: dict[str, str]
-) -> tuple[str, int | None]:
+def _run(command: Sequence[str], *, time_limit_s: float, on_cpu: bool) -> tuple[str, int | None]:
     """Output and exit code; no code: it was ended, with all that it had started."""
     process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        command, env=environment(on_cpu=on_cpu), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
     )  # fmt: skip
     try:
         output, _ = process.communicate(timeout=time_limit_s)
         return output, process.returncode
     except subprocess.TimeoutExpired:
-        _end(process)
+        end(process)
         output, _ = process.communicate()
         return output, None
     except KeyboardInterrupt:  # it has a session of its own and is not told
-        _end(process)
+        end(process)
         raise
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """With all that it had started; Python's fault handler says where it was."""
-    for sent, wait_s in ((signal.SIGABRT, 2), (signal.SIGKILL, 0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sent)
-        time.sleep(wait_s)
-
-
-def _reason(output: str) -> str:
-    """The last line that names an error, else the last line."""
-    lines = [line.strip() for line in re.split(r"[\r\n]+", output) if line.strip()]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return (errors or lines or ["failed without a word"])[-1][:240]
 
 
 def obstacle(part: Part, measurement: Measurement, machine: Content, runner: Runner) -> str | None:

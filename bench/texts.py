@@ -4,7 +4,8 @@
 
 Queries have 11 tokens on average and at most 30, passages 78 and at most 154, each before its end
 token. `train.jsonl` and `corpus.jsonl` are in Tevatron's form, which both sides of a comparison
-read.
+read. With --num-test-queries there is a BEIR folder `beir`, too: its queries are words of the
+documents that answer them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_PASSAGES_PER_QUERY = 16
+NUM_WORDS_SHARED = 8
+MAX_TEST_DOCUMENTS = 512
 
 
 def write_texts(
@@ -33,6 +36,26 @@ def write_texts(
         for number, length in enumerate(passage_lengths(num_documents, random)):
             document = {"docid": f"d{number}", "text": _text(length, random, num_words=num_words)}
             file.write(json.dumps(document) + "\n")
+
+
+def write_beir(
+    folder: Path, *, num_queries: int, num_documents: int, num_words: int, seed: int = 1
+) -> None:
+    """Writes corpus.jsonl, queries.jsonl and qrels/test.tsv; query n is answered by document n."""
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    lengths = passage_lengths(num_documents, random)
+    documents = [_text(length, random, num_words=num_words) for length in lengths]
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        for number, text in enumerate(documents):
+            file.write(json.dumps({"_id": f"d{number}", "title": "", "text": text}) + "\n")
+    judged = ["query-id\tcorpus-id\tscore\n"]
+    with (folder / "queries.jsonl").open("w", encoding="utf-8") as file:
+        for number, text in enumerate(documents[:num_queries]):
+            words = random.permutation(text.split())[:NUM_WORDS_SHARED].tolist()
+            file.write(json.dumps({"_id": f"q{number}", "text": " ".join(words)}) + "\n")
+            judged.append(f"q{number}\td{number}\t1\n")
+    (folder / "qrels" / "test.tsv").write_text("".join(judged), encoding="utf-8")
 
 
 def query_lengths(number: int, random: np.random.Generator) -> NDArray[np.int64]:
@@ -76,6 +99,7 @@ def main() -> None:
     parser.add_argument("--num-examples", type=int, default=2048)
     parser.add_argument("--num-documents", type=int, default=16384)
     parser.add_argument("--num-words", type=int, default=151_000, help="of the tokenizer's w0, ...")
+    parser.add_argument("--num-test-queries", type=int, default=0)
     arguments = parser.parse_args()
     write_texts(
         arguments.folder,
@@ -83,6 +107,13 @@ def main() -> None:
         num_documents=arguments.num_documents,
         num_words=arguments.num_words,
     )
+    if arguments.num_test_queries:
+        write_beir(
+            arguments.folder / "beir",
+            num_queries=arguments.num_test_queries,
+            num_documents=min(arguments.num_documents, MAX_TEST_DOCUMENTS),
+            num_words=arguments.num_words,
+        )
 
 
 if __name__ == "__main__":

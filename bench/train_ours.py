@@ -25,17 +25,38 @@ ROOT = BENCH.parent
 
 
 def training_command(
-    *, model: Path, texts: Path, run: Path, num_queries: int, overrides: Sequence[str] = ()
+    *,
+    model: Path,
+    texts: Path,
+    run: Path,
+    num_queries: int,
+    benchmark: str = "none",
+    adapter: str = "lora",
+    overrides: Sequence[str] = (),
 ) -> list[str]:
     """What a user would type: LoRA on a folder, bare texts, 16 passages a query."""
     return [
         sys.executable, str(ROOT / "train.py"),
-        "model=local", f"model.path={model}", "model/adapter=lora", "prompt=none",
+        "model=local", f"model.path={model}", f"model/adapter={adapter}", "prompt=none",
         "data=jsonl", f"data.path={texts / 'train.jsonl'}", "data.num_hard_negatives=15",
         f"data.num_queries_per_update={num_queries}", "trainer.max_epochs=-1",
-        "trainer.max_steps=10000", "benchmark=none", "logger=csv",
+        "trainer.max_steps=10000", f"benchmark={benchmark}", "logger=csv",
         f"paths.cache_dir={run.parent / 'cache'}", f"hydra.run.dir={run}", *overrides,
     ]  # fmt: skip
+
+
+def clock_overrides(path: Path, **numbers: int) -> list[str]:
+    """Adds the clock, which ends the training when it has written its result.
+
+    Args:
+        numbers: of `lightning_clock.LightningClock`.
+    """
+    settings = {"path": path, **numbers}
+    return [
+        f"trainer.log_every_n_steps={numbers['num_steps_per_window']}",
+        "+callbacks.clock._target_=lightning_clock.LightningClock",
+        *(f"+callbacks.clock.{key}={value}" for key, value in settings.items()),
+    ]
 
 
 def run_training(command: Sequence[str]) -> None:
@@ -69,16 +90,13 @@ def main() -> None:
     arguments = parser.parse_args()
     run = Path(tempfile.mkdtemp(prefix="train_", dir=arguments.work)) / "run"
     clock = run.parent / "clock.json"
-    settings = {
-        "path": clock,
-        "num_warm_up": arguments.num_warm_up,
-        "num_steps": arguments.num_steps,
-        "num_steps_per_window": arguments.num_steps_per_window,
-    }
     overrides = [
-        f"trainer.log_every_n_steps={arguments.num_steps_per_window}",
-        "+callbacks.clock._target_=lightning_clock.LightningClock",
-        *(f"+callbacks.clock.{key}={value}" for key, value in settings.items()),
+        *clock_overrides(
+            clock,
+            num_warm_up=arguments.num_warm_up,
+            num_steps=arguments.num_steps,
+            num_steps_per_window=arguments.num_steps_per_window,
+        ),
         *arguments.overrides,
     ]
     run_training(

@@ -8,6 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytorch_lightning as pl
 import torch
@@ -63,6 +64,15 @@ class SpoilGradient(pl.Callback):
         if index == 2 and world.rank() == 0:
             norm = module.model.backbone.norm
             norm.register_full_backward_hook(lambda m, gi, go: (gi[0] * torch.nan,))
+
+
+def broadcasts(case: Case, folder: Path) -> int:
+    """Tensors that a whole training sends from the first process to the others, one by one."""
+    with mock.patch.object(
+        torch.distributed, "broadcast", wraps=torch.distributed.broadcast
+    ) as broadcast:
+        fit(case, folder / "counted.ckpt")
+    return broadcast.call_count
 
 
 def fit(case: Case, path: Path, *callbacks: pl.Callback, resumes: bool = False) -> AtEnd:
@@ -144,6 +154,7 @@ def main(folder: Path) -> None:
         plain = Case(strategy=strategy)
         result[f"{strategy} loss"] = diverges(plain, folder, SpoilOne())
         result[f"{strategy} gradient"] = diverges(plain, folder, SpoilGradient())
+    result["broadcasts"] = broadcasts(Case(strategy="ddp"), folder)
     result["failures"] = shared_failures()
     torch.save(result, folder / f"result.{world.rank()}.pt")
 

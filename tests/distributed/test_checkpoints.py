@@ -70,6 +70,12 @@ def test_what_is_no_number_in_one_process_stops_all_before_the_update_is_kept(
     assert message.startswith("The loss is" if what == "loss" else "The gradient norm is")
 
 
+def test_no_batch_waits_for_the_first_process_to_say_whether_it_was_told_to_end(
+    results: list[dict[str, Any]],
+) -> None:
+    assert [found["broadcasts"] for found in results] == [0, 0]
+
+
 def test_what_the_first_process_fails_at_all_fail_at(results: list[dict[str, Any]]) -> None:
     assert results[0]["failures"] == ["SharedError: users", "OSError: disk full"]
     assert results[1]["failures"] == [

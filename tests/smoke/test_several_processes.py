@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -141,6 +142,40 @@ def test_killed_exported_and_resumed_under_zero3(
     assert not all(torch.equal(early[name], weight) for name, weight in expected.items())
 
 
+def test_killed_while_shards_are_written_goes_on_from_the_checkpoint_before(
+    train: Train, environment: dict[str, str], tmp_path: Path
+) -> None:
+    whole, _ = train("zero3", "trainer.devices=2", "strategy=zero3")
+    run, mark = tmp_path / "killed", tmp_path / "mark"
+    callback = "helpers.killed_saving.KillWhileSaving"
+    path = os.pathsep.join([str(ROOT / "tests"), environment.get("PYTHONPATH", "")])
+    environment = environment | {"PYTHONPATH": path}
+    process = start_training(
+        environment, run, *STEPS, "logger=none",
+        "trainer.devices=2", "strategy=zero3", f"+callbacks.killer._target_={callback}",
+        "+callbacks.killer.name=.step-8.tmp", f"+callbacks.killer.mark={mark}",
+    )  # fmt: skip
+    try:
+        code = process.wait(timeout=120)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert mark.exists(), "killed too early to show anything"
+    checkpoints = run / "checkpoints"
+    assert (checkpoints / "last.ckpt").resolve().name == "last.ckpt.step-4"
+    assert (checkpoints / ".step-8.tmp").exists()
+
+    result = run_command(
+        "train.py", "task=resume", f"run={run}", "logger=none",
+        environment=environment, timeout_s=180,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    expected, found = (load_file(r / "model" / "model.safetensors") for r in (whole, run))
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    assert {path.name for path in checkpoints.iterdir()} == {"last.ckpt", "last.ckpt.step-12"}
+
+
 def test_a_checkpoint_of_other_processes_is_refused(
     train: Train, environment: dict[str, str]
 ) -> None:
@@ -160,15 +195,7 @@ def test_a_checkpoint_of_other_processes_is_refused(
 
 def killed_after_checkpoint(environment: dict[str, str], run: Path, *overrides: str) -> None:
     """Kills a training and all its processes as soon as it has a checkpoint."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={run}"],
-        cwd=environment["HOME"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = start_training(environment, run, *overrides)
     try:
         deadline = time.monotonic() + 120
         while not (run / "checkpoints" / "last.ckpt").exists():
@@ -178,3 +205,18 @@ def killed_after_checkpoint(environment: dict[str, str], run: Path, *overrides: 
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def start_training(
+    environment: dict[str, str], run: Path, *overrides: str
+) -> subprocess.Popen[bytes]:
+    """A training whose processes are a group of their own."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={run}"],
+        cwd=environment["HOME"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

@@ -6,6 +6,8 @@ from datetime import timedelta
 
 from pytorch_lightning.strategies import DDPStrategy
 
+from quarry.distributed import world
+
 TIMEOUT_S = 7200
 
 
@@ -22,6 +24,7 @@ def data_parallel_strategy(*, timeout_s: float) -> DDPStrategy:
         timeout_s: how long a process waits for another: longer than a search of rank 0.
     """
     return DDPStrategy(
+        process_group_backend=world.backend(),
         timeout=timedelta(seconds=timeout_s),
         broadcast_buffers=False,
         gradient_as_bucket_view=True,

@@ -49,9 +49,9 @@ class RowShares:
         return every
 
 
-def exchanged_shares(*num_rows: int, device: torch.device) -> tuple[RowShares, ...]:
+def exchanged_shares(*num_rows: int) -> tuple[RowShares, ...]:
     """For each number of rows that this process has: what the others have of the same."""
-    counts = world.gathered_numbers(num_rows, device=device)
+    counts = world.gathered(num_rows)
     return tuple(RowShares(sizes=sizes, rank=world.rank()) for sizes in zip(*counts, strict=True))
 
 

@@ -6,7 +6,7 @@ In a run of one process, or before its process group is there, every function he
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +22,18 @@ RANK_VARIABLES = ("RANK", "SLURM_PROCID")
 
 RANK_PARTS = ("NODE_RANK", "LOCAL_RANK")
 """Where Lightning's own launcher says it: the node, and the process on it."""
+
+
+def backend() -> str | None:
+    """What processes talk through, as torch names it: GPUs by NCCL, CPUs by gloo at the same time.
+
+    A number that went through NCCL would be read from the GPU, which first finishes all that was
+    launched; several times an update, that costs a large part of what a second GPU brings.
+
+    Returns:
+        None: without GPUs there is one choice, and Lightning makes it.
+    """
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else None
 
 
 def is_launched_first() -> bool:
@@ -42,6 +54,12 @@ def rank() -> int:
 def size() -> int:
     """How many processes there are."""
     return dist.get_world_size() if _is_joined() else 1
+
+
+def leave() -> None:
+    """Ends the process group at the end of a run that went well; NCCL wants it said."""
+    if _is_joined():
+        dist.destroy_process_group()
 
 
 def barrier() -> None:
@@ -68,23 +86,16 @@ def stacked(values: Tensor) -> Tensor:
     return every.view(size(), *values.shape)
 
 
-def largest(number: int, *, device: torch.device) -> int:
+def largest(number: int) -> int:
     """The largest of the numbers that the processes hand in."""
-    return max(numbers[0] for numbers in gathered_numbers([number], device=device))
-
-
-def gathered_numbers(numbers: Sequence[int], *, device: torch.device) -> list[tuple[int, ...]]:
-    """The whole numbers of each process, by rank; all hand in as many."""
-    if size() == 1:
-        return [tuple(numbers)]
-    own = torch.tensor(list(numbers), dtype=torch.int64, device=device)
-    every = own.new_empty(size() * len(numbers))
-    dist.all_gather_into_tensor(every, own)
-    return [tuple(row) for row in every.view(size(), -1).tolist()]
+    return max(gathered(number))
 
 
 def gathered(value: Value) -> list[Value]:
-    """Any object of each process, by rank. Small ones: they are pickled."""
+    """Any object of each process, by rank. Small ones: they are pickled.
+
+    They travel between CPUs (see `backend`): nobody waits for what a GPU has still to do.
+    """
     if size() == 1:
         return [value]
     values: list[Any] = [None] * size()

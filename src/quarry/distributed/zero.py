@@ -12,6 +12,8 @@ from pytorch_lightning.plugins.precision import DeepSpeedPrecision, Precision
 from pytorch_lightning.strategies import DeepSpeedStrategy, Strategy
 from torch import nn
 
+from quarry.distributed import world
+
 BF16_WEIGHTS = "bf16-true"
 BF16_AUTOCAST = "bf16-mixed"
 
@@ -109,6 +111,7 @@ class ZeroStrategy(DeepSpeedStrategy):
                 "zero_optimization": zero,
             },
             exclude_frozen_parameters=True,
+            process_group_backend=world.backend(),
             timeout=timedelta(seconds=timeout_s),
         )
         self.stage = stage

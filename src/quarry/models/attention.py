@@ -7,12 +7,14 @@ queries, keys and values (and nothing else) are laid on a right-padded grid for
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
@@ -25,6 +27,10 @@ PACKED_ON_GRID = "quarry_packed_on_grid"
 
 MIN_CAPABILITY = (8, 0)
 """CUDA's compute capability from which on there is the variable-length kernel: Ampere."""
+
+_ASKS = "enable_gqa" in inspect.signature(varlen_attn).parameters
+_GROUPED = {"enable_gqa": True} if _ASKS else {}
+"""Fewer heads of keys than of queries: torch 2.11 takes them, later versions want to be told."""
 
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
 """Kinds of layers, as a config names them, that mix tokens by plain attention alone."""
@@ -223,12 +229,7 @@ def _flash(
     scaling: float | None,
     window: tuple[int, int],
 ) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    groups = q.shape[1] // k.shape[1]
-    if groups > 1:  # the kernel of torch 2.11 has no grouped-query argument
-        k, v = (states.repeat_interleave(groups, dim=1) for states in (k, v))
-    return varlen_attn(
+    out: Tensor = varlen_attn(
         q.contiguous(),
         k.contiguous(),
         v.contiguous(),
@@ -238,7 +239,9 @@ def _flash(
         max_seqlen,
         scale=scaling,
         window_size=window,
+        **_GROUPED,
     )
+    return out
 
 
 def _grid(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -42,6 +43,10 @@ def compile_layers(backbone: nn.Module, *, backend: str | Callable[..., Any] = "
             f"model.compile=true: {type(backbone).__name__} has no layers to compile one by one. "
             "Use model.compile=false with this model."
         )
+    # DDP has dynamo cut what it compiles where its buckets end, for whole models that would reduce
+    # nothing before the end of their backward pass. Layers by themselves need no cuts, and dynamo
+    # refuses some of them
+    torch._dynamo.config.optimize_ddp = False
     recomputes = any(layer.gradient_checkpointing for layer in layers)
     for layer in layers:
         # not a wrapper around the layer: names of parameters stay as they are

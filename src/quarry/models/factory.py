@@ -28,6 +28,7 @@ from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.dtypes import DTYPES
 from quarry.models.fp8 import use_fp8
+from quarry.models.fp8_gated import fuse_gated_layers
 from quarry.models.memory import Spread, check_fits, memory_need
 from quarry.models.pooling.base import Pooling
 from quarry.models.remedies import CannotLoadError, remedies
@@ -276,6 +277,8 @@ class BiEncoderFactory:
             if has_adapter and not is_trained:  # one product instead of three
                 backbone, has_adapter = merge_adapter(backbone), False
             use_fp8(text_model(backbone), is_trained_through=is_trained)
+            if not is_trained:
+                fuse_gated_layers(text_model(backbone))
         if has_adapter:
             logger.info("%s", use_fast_lora(backbone))
         return backbone

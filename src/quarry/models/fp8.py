@@ -59,9 +59,15 @@ class Fp8Linear(nn.Module):
             self.backward_values,
             self.backward_scale,
         )
-        if self.bias is not None:
-            y = y + self.bias.to(y.dtype)
-        return y.view(*x.shape[:-1], -1)
+        return self._with_bias(y).view(*x.shape[:-1], -1)
+
+    def product(self, rows: Scaled, *, dtype: torch.dtype) -> Tensor:
+        """The same of rows [num_tokens, in_features] that are quantised already; no gradient."""
+        weight = Scaled(self.forward_values, self.forward_scale)
+        return self._with_bias(scaled_product(rows, weight, dtype=dtype))
+
+    def _with_bias(self, y: Tensor) -> Tensor:
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"

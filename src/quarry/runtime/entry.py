@@ -32,6 +32,7 @@ def shows_user_errors() -> Iterator[None]:
     settle_launcher()
     if os.environ.get("HYDRA_FULL_ERROR") == "1" and OURS not in os.environ:
         yield
+        world.leave()
         return
     # Hydra's own reporting would cut tracebacks and call exit itself
     os.environ["HYDRA_FULL_ERROR"] = os.environ[OURS] = "1"
@@ -39,6 +40,7 @@ def shows_user_errors() -> Iterator[None]:
     sys.argv[1:] = [arg for arg in sys.argv[1:] if not re.match(r"--local[_-]rank=", arg)]
     try:
         yield
+        world.leave()
     except KeyboardInterrupt:
         sys.exit(130)
     except (Interrupted, SharedError) as error:

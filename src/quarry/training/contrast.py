@@ -41,9 +41,7 @@ class ContrastLoss:
             whole contrast set, on every process.
         """
         queries, passages = embeddings.split([batch.num_queries, batch.num_passages])
-        of_queries, of_passages = exchanged_shares(
-            batch.num_queries, batch.num_passages, device=embeddings.device
-        )
+        of_queries, of_passages = exchanged_shares(batch.num_queries, batch.num_passages)
         more = {}
         if self._takes_hashes:
             more["hashes"] = None if batch.hashes is None else _joined(batch.hashes, of_passages)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -86,10 +85,9 @@ class RetrievalModule(pl.LightningModule):
             if stage == "fit":
                 self.model.settle()
         if stage == "fit" and self._num_tokens_per_chunk is not None:
-            most = partial(world.largest, device=strategy.root_device)
             self._grad_cache = GradCache(
                 num_tokens_per_chunk=self._num_tokens_per_chunk,
-                num_chunks=None if sharding is None else most,
+                num_chunks=None if sharding is None else world.largest,
             )
 
     def on_train_start(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from helpers.models import tiny_qwen
 from quarry.data.packing import pack
@@ -128,6 +129,27 @@ def test_where_compiling_fails_checkpointing_is_that_of_the_plain_layers() -> No
     compile_layers(model.backbone, backend=no_compiler)
     step(model, batches()[0])
     assert [layer.gradient_checkpointing for layer in layers] == before
+
+
+def test_layers_stay_whole_in_a_data_parallel_model() -> None:
+    model = lora_model()
+    num_compiled = []
+
+    def count(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        num_compiled.append(len(inputs))
+        return graph.forward
+
+    compile_layers(model.backbone, backend=count)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        # buckets smaller than a layer, where dynamo would cut
+        parallel = DistributedDataParallel(model, bucket_cap_mb=0.001)
+        parallel(batches()[0]).sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert len(num_compiled) == 2  # the first layer's input asks for no gradient
 
 
 def no_compiler(graph: torch.fx.GraphModule, inputs: Any) -> Any:

@@ -70,11 +70,10 @@ def test_a_resumed_run_adds_up_what_led_to_its_checkpoint(clock: SimpleNamespace
 def test_tokens_and_peaks_are_those_of_all_processes(
     clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others = {1: [(250,)], 2: [(3000, 10**7)]}  # tokens; MiB on the device and on the host
+    most = 10**4 * 2**30
     monkeypatch.setattr(world, "size", lambda: 2)
-    monkeypatch.setattr(
-        world, "gathered_numbers", lambda own, device: [tuple(own), *others[len(own)]]
-    )
+    others = {int: 250, tuple: (3000, most)}  # tokens; bytes on the device and on the host
+    monkeypatch.setattr(world, "gathered", lambda own: [own, others[type(own)]])
     meter = CostMeter()
     train(meter, clock, num_steps=2, num_tokens=100)
     assert meter.state_dict()["num_tokens"] == 450
@@ -82,7 +81,7 @@ def test_tokens_and_peaks_are_those_of_all_processes(
     cost = meter.cost()
     assert (cost.num_devices, cost.num_trained_tokens) == (2, 450)
     assert cost.device_hours == pytest.approx(2 * cost.wall_hours)
-    assert cost.peak_host_memory_gib == 10**7 / 1024
+    assert cost.peak_host_memory_gib == 10**4
 
 
 def test_a_gpus_peak_survives_being_reset(

@@ -26,7 +26,8 @@ class Module:
 
 
 def train(callback: Throughput, module: Any, *, num_steps: int, every: int = 1) -> None:
-    trainer: Any = SimpleNamespace(log_every_n_steps=every)
+    strategy = SimpleNamespace(root_device=module.device)
+    trainer: Any = SimpleNamespace(log_every_n_steps=every, strategy=strategy)
     batch: Any = SimpleNamespace(tokens=SimpleNamespace(num_tokens=100), num_queries=4)
     for index in range(num_steps):
         callback.on_train_batch_start()

@@ -15,9 +15,6 @@ from quarry.evaluation.retrieval_times import RetrievalTimes
 from quarry.evaluation.run_cost import CPU, RunCost
 from quarry.types import RetrievalBatch
 
-UNIT = 2**20
-"""Peaks are gathered as whole MiB."""
-
 
 class CostMeter(pl.Callback):
     """Watches training and tests; `cost` is the sum so far.
@@ -41,7 +38,7 @@ class CostMeter(pl.Callback):
         self._tokens_before = 0  # of all processes, in earlier parts
         self._own_tokens = 0
         self._peak_device_bytes = 0
-        self._gathered: tuple[int, float, float] | None = None
+        self._gathered: tuple[int, int, int] | None = None
         self._device = torch.device("cpu")
         self._num_devices = 1
 
@@ -116,15 +113,13 @@ class CostMeter(pl.Callback):
         return self._wall_before_s + time.perf_counter() - self._start
 
     def _num_tokens(self) -> int:
-        every = world.gathered_numbers([self._own_tokens], device=self._device)
-        return self._tokens_before + sum(number for (number,) in every)
+        return self._tokens_before + sum(world.gathered(self._own_tokens))
 
     def _gather(self) -> None:
         self._note_peak()
-        peaks = [self._peak_device_bytes // UNIT, _peak_host_bytes() // UNIT]
-        every = world.gathered_numbers(peaks, device=self._device)
-        device_mib, host_mib = (max(numbers) for numbers in zip(*every, strict=True))
-        self._gathered = (self._num_tokens(), device_mib * UNIT, host_mib * UNIT)
+        every = world.gathered((self._peak_device_bytes, _peak_host_bytes()))
+        device_bytes, host_bytes = (max(numbers) for numbers in zip(*every, strict=True))
+        self._gathered = (self._num_tokens(), device_bytes, host_bytes)
 
     def _note_peak(self) -> None:
         if self._device.type == "cuda":

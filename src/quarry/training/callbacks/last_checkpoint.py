@@ -62,6 +62,10 @@ class LastCheckpoint(Checkpoint):
                 self._old_handlers[number] = signal.signal(number, self._note)
             except ValueError:  # not in the main thread: nothing to catch here
                 return
+        # Lightning's own question, whether the first process got SIGTERM, is never answered by yes
+        # any more; on GPUs each batch would wait for the answer until the last one is done
+        loop: Any = trainer.fit_loop.epoch_loop
+        loop._broadcast_sigterm_tensor = lambda: None
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         step = trainer.global_step
@@ -70,13 +74,13 @@ class LastCheckpoint(Checkpoint):
         if step > self.last_saved_step and (step % self.every_n_steps == 0 or is_last):
             self._save(trainer)
         # in the midst of an update the accumulated gradients would be lost: finish it first
-        if not trainer.fit_loop.epoch_loop._should_accumulate() and self._is_interrupted(trainer):
+        if not trainer.fit_loop.epoch_loop._should_accumulate() and self._is_interrupted():
             if step > self.last_saved_step:
                 self._save(trainer)
             self._stop(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._is_interrupted(trainer):  # in the last evaluation: its step is saved
+        if self._is_interrupted():  # in the last evaluation: its step is saved
             self._stop(trainer)
 
     def on_exception(self, *_: Any) -> None:
@@ -96,10 +100,10 @@ class LastCheckpoint(Checkpoint):
             f"with: python train.py task=resume run={self.path.parent.parent}"
         )
 
-    def _is_interrupted(self, trainer: pl.Trainer) -> bool:
+    def _is_interrupted(self) -> bool:
         """Whether any process was: all ask at the same time, and all stop."""
         own = 0 if self._interrupted_by is None else signal.Signals[self._interrupted_by].value
-        number = world.largest(own, device=trainer.strategy.root_device)
+        number = world.largest(own)
         if number and self._interrupted_by is None:
             self._interrupted_by = signal.Signals(number).name
         return number > 0

@@ -42,18 +42,19 @@ class Throughput(pl.Callback):
         self._num_tokens += batch.tokens.num_tokens
         self._num_queries += batch.num_queries
         is_due = (batch_idx + 1) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if is_due and pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)  # kernels still queued belong to these steps
+        device = trainer.strategy.root_device  # the module's own is wrong where ZeRO 3 placed it
+        if is_due and device.type == "cuda":
+            torch.cuda.synchronize(device)  # kernels still queued belong to these steps
         self._seconds += time.perf_counter() - self._mark
         if is_due:
             own = (self._num_tokens, self._num_queries)
-            every = world.gathered_numbers(own, device=pl_module.device)
+            every = world.gathered(own)
             num_tokens, num_queries = (sum(numbers) for numbers in zip(*every, strict=True))
             rates = {
                 "perf/tokens_per_s": num_tokens / self._seconds,
                 "perf/queries_per_s": num_queries / self._seconds,
             }
-            pl_module.log_dict(rates | self._peak_memory(pl_module.device))
+            pl_module.log_dict(rates | self._peak_memory(device))
             self._num_tokens, self._num_queries, self._seconds = 0, 0, 0.0
 
     def _peak_memory(self, device: torch.device) -> dict[str, float]:

@@ -1,0 +1,84 @@
+"""How far two runs agree that should: losses of each update, scores, and the saved model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+Content = dict[str, Any]
+
+
+def survival(whole: Path, resumed: Path, *, first: int) -> Content:
+    """A run that nobody stopped, and one that was killed and went on after update `first`.
+
+    Raises:
+        ValueError: they have not the same updates, or other tensors.
+    """
+    one, two = (_losses(run) for run in (whole, resumed))
+    if one.keys() != two.keys():
+        raise ValueError(f"updates {sorted(one)} and {sorted(two)}")
+    gone_on = [step for step in one if step > first]
+    return {
+        "num_updates": len(one),
+        "num_updates_gone_on": len(gone_on),
+        "largest_loss_difference": max(abs(one[step] - two[step]) for step in gone_on),
+        "scores": evaluations(whole),
+        "scores_resumed": evaluations(resumed),
+        **_weights_compared(whole / "model", resumed / "model"),
+    }
+
+
+def agreement(one: Path, two: Path) -> Content:
+    """The same training in one process and in two: losses in the share of their size."""
+    ours, theirs = _losses(one), _losses(two)
+    differences = [abs(theirs[step] - loss) / abs(loss) for step, loss in ours.items()]
+    return {
+        "largest_loss_difference": max(differences),
+        "scores_one": evaluations(one),
+        "scores_two": evaluations(two),
+    }
+
+
+def evaluations(run: Path) -> list[list[float]]:
+    """(update, main measure), in order."""
+    found: list[list[float]] = _curve(run)["evaluations"]
+    return found
+
+
+def _losses(run: Path) -> dict[int, float]:
+    return {int(step): float(loss) for step, loss in _curve(run)["losses"]}
+
+
+def _curve(run: Path) -> Content:
+    curve: Content = json.loads((run / "learning_curve.json").read_text(encoding="utf-8"))
+    return curve
+
+
+def _weights_compared(one: Path, two: Path) -> Content:
+    """Of all tensors in a folder, shard by shard."""
+    names = sorted(path.name for path in one.glob("*model*.safetensors"))
+    if not names or names != sorted(path.name for path in two.glob("*model*.safetensors")):
+        raise ValueError(f"{one} and {two} hold other files")
+    differences: list[float] = []
+    is_equal = True
+    for name in names:
+        ours, theirs = load_file(one / name), load_file(two / name)
+        if ours.keys() != theirs.keys():
+            raise ValueError(f"{one / name} and {two / name} hold other tensors")
+        for key, tensor in ours.items():
+            is_equal &= torch.equal(tensor, theirs[key])
+            differences.append(_largest_difference(tensor, theirs[key]))
+    return {
+        "num_tensors": len(differences),
+        "is_model_equal": is_equal,
+        "largest_weight_difference": max(differences),
+    }
+
+
+def _largest_difference(one: Tensor, two: Tensor) -> float:
+    return float((one.float() - two.float()).abs().max())

@@ -1,0 +1,47 @@
+"""Gated layers in fp8; the kernel itself is checked in tests/gpu/test_fp8_cuda.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import silu
+from transformers import PreTrainedModel
+
+from helpers.models import tiny_qwen
+from quarry.models.fp8 import quantise, replace_linear_layers
+from quarry.models.fp8_gated import Fp8GatedMlp, fuse_gated_layers, quantise_gated
+
+
+def fp8_trunk(**shape: object) -> PreTrainedModel:
+    trunk = tiny_qwen(dtype=torch.bfloat16, initializer_range=0.1, **shape)
+    replace_linear_layers(trunk, is_trained_through=False)
+    return trunk
+
+
+@torch.no_grad()
+def test_a_fused_trunk_computes_the_same() -> None:
+    trunk = fp8_trunk()
+    input_ids = torch.arange(5, 45)[None]
+    expected = trunk(input_ids).last_hidden_state
+    names = set(trunk.state_dict())
+    assert fuse_gated_layers(trunk) == trunk.config.num_hidden_layers
+    assert isinstance(trunk.layers[0].mlp, Fp8GatedMlp)
+    assert set(trunk.state_dict()) == names
+    torch.testing.assert_close(trunk(input_ids).last_hidden_state, expected, rtol=0.0, atol=0.0)
+
+
+def test_another_activation_stays_as_it_is() -> None:
+    assert fuse_gated_layers(fp8_trunk(hidden_act="gelu")) == 0
+
+
+def test_a_trunk_that_is_not_in_fp8_stays_as_it_is() -> None:
+    assert fuse_gated_layers(tiny_qwen()) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_product_is_quantised_row_by_row(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    gate, up = torch.randn(9, 48, dtype=dtype), torch.randn(9, 48, dtype=dtype)
+    ours, expected = quantise_gated(gate, up), quantise(silu(gate) * up)
+    assert torch.equal(ours.values.float(), expected.values.float())
+    assert torch.equal(ours.scale, expected.scale)
