@@ -50,8 +50,8 @@ SFT = {
     "prompt.query": "Query:{text}",
     "prompt.document": "Passage:{title} {text}",
     "convention.name": "study",
-    "benchmark.name": "msmarco",
-    "evaluation.measures": ["MRR@10", "Recall@1000", "nDCG@10"],
+    "benchmark.name": "msmarco_dl",
+    "evaluation.measures": ["nDCG@10", "MRR@10", "Recall@1000", "MAP"],
     "evaluation.top_k": 1000,
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from quarry.evaluation.report import write_report
+from quarry.evaluation.run_cost import RunCost
 from quarry.evaluation.study.comparisons import SignificanceTest
 from quarry.evaluation.study.entries import Entry, entries_of
 from quarry.evaluation.study.measured import measured_in
@@ -119,8 +120,18 @@ def write_run_directory(
         document = {"measure": "nDCG@10", "sets": ["alpha"], "evaluations": curve, "losses": []}
         run.learning_curve.write_text(json.dumps(document))
     if training_s is not None:
-        time = {"training_s": training_s, "num_devices": 8, "device": device}
-        run.training_time.write_text(json.dumps(time))
+        cost = RunCost(
+            wall_hours=training_s / 1800,
+            training_s=training_s,
+            encoding_s=10.0,
+            searching_s=1.0,
+            num_devices=8,
+            device=device,
+            num_trained_tokens=1000,
+            peak_device_memory_gib=60.0,
+            peak_host_memory_gib=4.0,
+        )
+        run.summary.write_text(json.dumps({"results": {}, "beside": {}, "cost": cost.as_json()}))
     return directory
 
 

@@ -88,9 +88,9 @@ def test_one_run_directory_and_every_message_once(train: Train) -> None:
     assert names == {
         "config.yaml", "config_resolved.yaml", "provenance.json", "run.log", "checkpoints",
         "model", "csv", "metrics.json", "report.md", "per_query", "runs", "plots",
-        "training_time.json", "learning_curve.json",
+        "summary.json", "learning_curve.json",
     }  # fmt: skip
-    assert json.loads((run / "training_time.json").read_text())["num_devices"] == 2
+    assert json.loads((run / "summary.json").read_text())["cost"]["num_devices"] == 2
     assert result.out.count("Run directory:") == 1
     assert result.err.count("Run directory:") + result.out.count("INFO Run directory:") <= 1
     assert "Traceback" not in result.err

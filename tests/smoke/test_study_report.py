@@ -66,7 +66,7 @@ def test_the_newest_study_is_reported_in_its_own_folder(command: Command, study:
 def test_a_training_run_makes_a_report_by_itself(
     command: Command, trained: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    """What a run really leaves: learning curve, training time, values per query."""
+    """What a run really leaves: learning curve, cost, values per query."""
     result = command("eval.py", "task=report", f"runs=[{trained[0]}]", f"task.folder={tmp_path}")
     assert result.code == 0, result.err
     metrics = json.loads((trained[0] / "metrics.json").read_text())["sets"]["stdlib_code"]
@@ -76,9 +76,9 @@ def test_a_training_run_makes_a_report_by_itself(
     assert (tmp_path / "figures" / "learning_curves.png").is_file()
     curve = json.loads((trained[0] / "learning_curve.json").read_text())
     assert [step for step, _ in curve["evaluations"]] == [0, 2, 4, 6]
-    time = json.loads((trained[0] / "training_time.json").read_text())
-    assert 0 < time["training_s"] < 120
-    assert time["num_devices"] == 1
+    cost = json.loads((trained[0] / "summary.json").read_text())["cost"]
+    assert 0 < cost["training_s"] < 120
+    assert cost["num_devices"] == 1
     options = json.loads((trained[0] / "provenance.json").read_text())["options"]
     assert (options["model"], options["data"]) == ("qwen-tiny", "stdlib_code")
 

@@ -34,7 +34,7 @@ def test_a_run_leaves_exactly_what_the_documentation_lists(trained: tuple[Path, 
     assert names == {
         "config.yaml", "config_resolved.yaml", "provenance.json", "run.log", "metrics.json",
         "report.md", "per_query", "runs", "plots", "checkpoints", "model", "wandb",
-        "learning_curve.json", "training_time.json",
+        "learning_curve.json", "summary.json", "wandb_run.json",
     }  # fmt: skip
     assert {path.name for path in (run / "plots").iterdir()} == {
         "learning_curve.png",

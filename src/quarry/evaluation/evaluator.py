@@ -12,6 +12,7 @@ from quarry.errors import Interrupted, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.collection_views import AscendingTies, without_titles
 from quarry.evaluation.convention import Convention
+from quarry.evaluation.retrieval_times import RetrievalTimes
 from quarry.evaluation.scoring import cut_run, score_run
 from quarry.metrics.trec import mean_scores, parse_measure
 from quarry.retrieval.embeddings import TextEncoder
@@ -29,6 +30,9 @@ class Evaluator:
         measures: report names such as "nDCG@10"; the first is the main one.
         top_k: documents kept a query; at least the largest cut among the measures.
         convention: the rules that rankings are made and scored under.
+
+    Attributes:
+        times: what retrieving has taken so far.
 
     Raises:
         UserError: there is no measure, an unknown one, or one that looks deeper than `top_k`.
@@ -49,6 +53,7 @@ class Evaluator:
         self.measures = list(measures)
         self.top_k = top_k
         self.convention = convention
+        self.times = RetrievalTimes()
         self._told: set[str] = set()
         self._warn_of_a_flag_without_effect()
 
@@ -137,10 +142,15 @@ class Evaluator:
         # one more, so that top_k are left after the query's own document is gone
         top_k = self.top_k + 1 if rules.removes_self_match else self.top_k
         if rules.ties == "descending":
-            run = retriever.retrieve(data, top_k=top_k, encoder=encoder)
+            run = self.times.measure(
+                lambda timed: retriever.retrieve(data, top_k=top_k, encoder=timed), encoder
+            )
         else:
             view = AscendingTies(data)
-            run = view.restore(retriever.retrieve(view.data, top_k=top_k, encoder=encoder))
+            run = self.times.measure(
+                lambda timed: retriever.retrieve(view.data, top_k=top_k, encoder=timed), encoder
+            )
+            run = view.restore(run)
         self._tell_of_kept_self_matches(run, benchmark_set)
         return run
 

@@ -1,22 +1,39 @@
-"""Encodes equal texts once; embeddings stay in memory."""
+"""Encodes equal texts once, and a shared corpus once; embeddings stay in memory."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from quarry.retrieval.embeddings import EmbeddingShare, GatheredEmbeddings
 from quarry.retrieval.encoder import Encoder
-from quarry.retrieval.unique_texts import ChosenItems, unique_texts
+from quarry.retrieval.unique_texts import ChosenItems, UniqueTexts, unique_texts
 from quarry.types import Document, Query, Role
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Kept:
+    """The share of a corpus that was encoded last, and which texts it is of."""
+
+    key: tuple[Role, bytes]
+    share: EmbeddingShare
 
 
 class UniqueEncoder:
     """An encoder that knows equal texts: each goes through the model once a call.
 
-    For weights that change from call to call, as in training.
+    Of the corpora the last one is remembered: MS MARCO dev and both TREC DL tracks search the same
+    passages. Embeddings are then those of the first time, so equal to the bit. It is let go before
+    another corpus is encoded, so that never two are in memory.
+
+    The weights must not change while an encoder lives: each evaluation in training has its own.
 
     Args:
         encoder: does the work.
@@ -24,6 +41,7 @@ class UniqueEncoder:
 
     def __init__(self, *, encoder: Encoder) -> None:
         self.encoder = encoder
+        self._kept: _Kept | None = None
 
     @property
     def device(self) -> torch.device:
@@ -48,10 +66,23 @@ class UniqueEncoder:
     ) -> EmbeddingShare:
         """The items whose texts this process has encoded; see `Encoder.encode_share`."""
         texts = unique_texts(items, self.encoder.tokenizer.frames[role].text_of)
-        share = self.encoder.encode_share(ChosenItems(items, texts.first), role, label=label)
+        share = self._share_of(texts, items, role, label=label)
         place = np.full(len(texts), -1, dtype=np.int64)
         place[share.items] = np.arange(len(share.items))
         own = np.flatnonzero(place[texts.text_of] >= 0)
         return EmbeddingShare(
             items=own, embeddings=share.embeddings.choose(place[texts.text_of[own]])
         )
+
+    def _share_of(
+        self, texts: UniqueTexts, items: Sequence[Query | Document], role: Role, *, label: str
+    ) -> EmbeddingShare:
+        """Of the different texts; the same texts in the same order are not encoded again."""
+        key = (role, hashlib.blake2b(texts.hashes.tobytes()).digest())
+        if self._kept is not None and self._kept.key == key:
+            logger.info("%s: the texts of the last corpus; they are encoded already", label or role)
+            return self._kept.share
+        self._kept = None  # before the next one takes memory
+        share = self.encoder.encode_share(ChosenItems(items, texts.first), role, label=label)
+        self._kept = _Kept(key=key, share=share)
+        return share

@@ -86,9 +86,14 @@ class RunDirectory:
         return self.path / "learning_curve.json"
 
     @property
-    def training_time(self) -> Path:
-        """Seconds in training steps, and on how many devices of which kind."""
-        return self.path / "training_time.json"
+    def summary(self) -> Path:
+        """Final results, and what they cost."""
+        return self.path / "summary.json"
+
+    @property
+    def wandb_run(self) -> Path:
+        """Which run of Weights & Biases this is."""
+        return self.path / "wandb_run.json"
 
     @property
     def log(self) -> Path:

@@ -49,6 +49,8 @@ from quarry.tasks.parts import (
 from quarry.tasks.preflight import preflight
 from quarry.tasks.processes import share_run_directory
 from quarry.tasks.strategy import planned_spread
+from quarry.tasks.summary import summary_of, write_summary
+from quarry.training.callbacks.cost_meter import CostMeter
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
 from quarry.training.evaluation_log import log_report, metric_names, metric_values
 from quarry.training.module import RetrievalModule
@@ -71,6 +73,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     if evaluator is None:
         raise UserError("benchmark=none leaves nothing to evaluate: choose another, see --help.")
     metric_names(evaluator)  # refuses names that clash: not after hours of encoding
+    meter = CostMeter(times=evaluator.times)
     if config.evaluation.compare_dtype is not None and not retriever.uses_encoder:
         raise UserError(
             f"evaluation.compare_dtype={config.evaluation.compare_dtype} has no effect with "
@@ -85,7 +88,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     if not world.is_launched_first():
         if not retriever.uses_encoder:  # one process does it for all
             return {}
-        reports, _ = evaluate_model(config, retriever, evaluator, [], None)
+        reports, _ = evaluate_model(config, retriever, evaluator, [], None, meter=meter)
         return metric_values(reports[0])
     if retriever.uses_encoder:
         preflight(build(config.model), is_trained=False, spread=planned_spread(config))
@@ -94,9 +97,13 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         hyperparameters = record_start(config, run, contract_differences=differences)
         with built_loggers(config, hyperparameters=hyperparameters) as loggers:
             known = None if baseline is None else evaluator.evaluate(baseline)
-            reports, found = evaluate_retriever(config, retriever, evaluator, loggers, known)
-        values = metric_values(reports[0])
-        reports = write_and_draw(reports, evaluator, run, baseline=known)
+            reports, found = evaluate_retriever(
+                config, retriever, evaluator, loggers, known, meter=meter
+            )
+            values = metric_values(reports[0])
+            of = reports[0].retriever
+            reports = write_and_draw(reports, evaluator, run, baseline=known)
+            write_summary(summary_of(reports, of=of, cost=meter.cost()), run, loggers)
         dtype = config.evaluation.compare_dtype
         if found:
             write_json(run.path / "dtype_comparison.json", as_document(found, dtype))
@@ -140,10 +147,12 @@ def evaluate_retriever(
     evaluator: Evaluator,
     loggers: Sequence[Logger],
     baseline: Report | None,
+    *,
+    meter: CostMeter,
 ) -> tuple[list[Report], list[Agreement]]:
     """Its report, logged; of a model also what `evaluate_model` adds."""
     if retriever.uses_encoder:
-        return evaluate_model(config, retriever, evaluator, loggers, baseline)
+        return evaluate_model(config, retriever, evaluator, loggers, baseline, meter=meter)
     report = evaluator.evaluate(retriever)
     log_report(
         loggers,
@@ -161,15 +170,24 @@ def evaluate_model(
     evaluator: Evaluator,
     loggers: Sequence[Logger],
     baseline: Report | None,
+    *,
+    meter: CostMeter,
 ) -> tuple[list[Report], list[Agreement]]:
     """The model's report; with `evaluation.compare_dtype` also that of the same model in that
     dtype, and how far the embeddings agree."""
-    report, embeddings = _test(config, retriever, evaluator, loggers, baseline=baseline)
+    report, embeddings = _test(
+        config, retriever, evaluator, loggers, baseline=baseline, meter=meter
+    )
     dtype = config.evaluation.compare_dtype
     if dtype is None:
         return [report], []
     other, references = _test(
-        in_plain_dtype(config, dtype), retriever, evaluator, [], name=f"{report.retriever}-{dtype}"
+        in_plain_dtype(config, dtype),
+        retriever,
+        evaluator,
+        [],
+        name=f"{report.retriever}-{dtype}",
+        meter=meter,
     )
     return [report, other], agreements(embeddings, references)
 
@@ -180,6 +198,7 @@ def _test(
     evaluator: Evaluator,
     loggers: Sequence[Logger],
     *,
+    meter: CostMeter,
     name: str | None = None,
     baseline: Report | None = None,
 ) -> tuple[Report, dict[str, Tensor]]:
@@ -200,7 +219,7 @@ def _test(
     )
     sample = EmbeddingSample(evaluator=evaluator, build_encoder=build_encoder, reports=reports)
     is_compared = config.evaluation.compare_dtype is not None
-    callbacks = [evaluation, sample] if is_compared else [evaluation]
+    callbacks = [meter, evaluation, *([sample] if is_compared else [])]
     trainer = build_trainer(config, callbacks=callbacks, loggers=loggers)
     module = RetrievalModule(build_model=partial(parts.factory.build, is_trained=False))
     with ends_children(trainer.strategy):

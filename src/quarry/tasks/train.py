@@ -36,6 +36,7 @@ from quarry.tasks.preflight import preflight
 from quarry.tasks.processes import share_run_directory
 from quarry.tasks.saving import save_from_checkpoint, save_trained_model
 from quarry.tasks.strategy import build_optimizer, planned_spread, settle_dtype
+from quarry.tasks.summary import summary_of, write_summary
 from quarry.tasks.training_reports import (
     TRAINED,
     UNTRAINED,
@@ -44,9 +45,9 @@ from quarry.tasks.training_reports import (
     first_reports,
     keep_report,
     last_reports,
-    write_training_time,
 )
 from quarry.training.callbacks.best_model import BestModel
+from quarry.training.callbacks.cost_meter import CostMeter
 from quarry.training.callbacks.loss_history import LossHistory
 from quarry.training.callbacks.model_saving import ModelSaving
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
@@ -87,6 +88,7 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
     parts = build_model_parts(config)
     datamodule = build_datamodule(config, parts)
     evaluator = build_evaluator(config)
+    meter = CostMeter(times=None if evaluator is None else evaluator.times)
     if evaluator is not None:
         evaluator.benchmark.load()  # bad data must not be found after hours of training
     module = build_module(config, parts, datamodule)
@@ -105,7 +107,8 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         keep.evaluation = evaluation
     losses = LossHistory()
     with built_loggers(config, hyperparameters=stored_hyperparameters(run)) as loggers:
-        callbacks += [losses, RNGState(), *([] if evaluation is None else [evaluation]), saving]
+        callbacks += [meter, losses, RNGState()]
+        callbacks += [*([] if evaluation is None else [evaluation]), saving]
         trainer = build_trainer(
             config,
             callbacks=callbacks,
@@ -114,23 +117,23 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         )
         with ends_children(trainer.strategy):
             trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
-            write_training_time(run, callbacks, on=str(trainer.strategy.root_device))
             if not saving.has_saved:  # the checkpoint was the last
                 module = saved_finished(config, run, parts, module)
                 if evaluation is not None:
                     trainer.test(module, one_empty_batch(), verbose=False)
         if evaluator is None or evaluation is None:
             last = trainer.callback_metrics.get("train/loss")
-            return finish_unevaluated(None if last is None else float(last), run=run)
+            values = finish_unevaluated(None if last is None else float(last), run=run)
+            write_summary(summary_of([], values, of=TRAINED, cost=meter.cost()), run, loggers)
+            return values
         if not world.is_launched_first():
             return metric_values(reports[-1])
         best = next((each.summary for each in callbacks if isinstance(each, BestModel)), None)
         reports += last_reports(evaluator, run, reports, has_best=best is not None)
-        summary = finish(
-            reports, evaluator, evaluation, losses, run=run, loggers=loggers, best=best
-        )
+        values = finish(reports, evaluator, evaluation, losses, run=run, best=best)
+        write_summary(summary_of(reports, of=TRAINED, cost=meter.cost()), run, loggers)
     refuse_failures(reports, run)
-    return summary
+    return values
 
 
 def build_module(

@@ -6,10 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-import pytorch_lightning as pl
-import torch
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import Logger
 
 from quarry.distributed import world
 from quarry.evaluation.evaluator import Evaluator
@@ -25,7 +22,6 @@ from quarry.tasks.output import show
 from quarry.tasks.parts import build_baseline
 from quarry.training.callbacks.loss_history import LossHistory
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
-from quarry.training.callbacks.throughput import Throughput
 from quarry.training.evaluation_log import metric_values
 from quarry.types import Report
 
@@ -111,7 +107,6 @@ def finish(
     losses: LossHistory,
     *,
     run: RunDirectory,
-    loggers: Sequence[Logger],
     best: str | None,
 ) -> dict[str, float]:
     """Report, plots and the result line; returns `<retriever>/<set>/<measure>` -> value.
@@ -128,8 +123,6 @@ def finish(
         for report in reports
         for key, value in metric_values(report).items()
     }
-    for pl_logger in loggers:
-        pl_logger.log_metrics(summary)
     show(
         terminal_table(reports, measures=evaluator.measures),
         *([] if best is None else [best]),
@@ -137,24 +130,6 @@ def finish(
         result_line=result_line(reports, evaluator.measures[0]),
     )
     return summary
-
-
-def write_training_time(run: RunDirectory, callbacks: Sequence[pl.Callback], *, on: str) -> None:
-    """What training took, if a callback measured it.
-
-    Args:
-        on: the device of this process, as in `torch.device`.
-    """
-    watch = next((each for each in callbacks if isinstance(each, Throughput)), None)
-    if watch is None or not world.is_launched_first():
-        return
-    is_gpu = torch.device(on).type == "cuda"
-    document = {
-        "training_s": watch.total_s,
-        "num_devices": world.size(),
-        "device": torch.cuda.get_device_name(on) if is_gpu else "CPU",
-    }
-    write_json(run.training_time, document)
 
 
 def write_learning_curve(

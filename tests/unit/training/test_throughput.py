@@ -41,16 +41,6 @@ def test_rates_are_of_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     assert module.logged == [{"perf/tokens_per_s": 100.0, "perf/queries_per_s": 4.0}] * 2
 
 
-def test_all_seconds_in_steps_are_counted_across_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter(range(0, 1000, 3))
-    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))  # a step takes three
-    first, second = Throughput(), Throughput()
-    train(first, Module("cpu"), num_steps=4, every=2)
-    second.load_state_dict(first.state_dict())
-    train(second, Module("cpu"), num_steps=3, every=2)
-    assert (first.total_s, second.total_s) == (12.0, 21.0)
-
-
 def test_the_peak_is_reset_after_the_first_interval_and_never_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

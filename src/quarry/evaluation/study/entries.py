@@ -9,8 +9,9 @@ from math import isclose
 from pathlib import Path
 
 from quarry.errors import UserError
+from quarry.evaluation.run_cost import RunCost
 from quarry.evaluation.study.measured import Measured
-from quarry.evaluation.study.run_record import LearningCurve, RunRecord, TrainingTime
+from quarry.evaluation.study.run_record import LearningCurve, RunRecord
 from quarry.evaluation.study.settings import Stage, distinguishing, shortened, value_of
 from quarry.types import SetResult
 
@@ -60,9 +61,9 @@ class Entry:
         return next((result for result in found if result is not None), None)
 
     @property
-    def training_times(self) -> list[TrainingTime]:
+    def training_costs(self) -> list[RunCost]:
         """Of the training runs that made it."""
-        return [run.training_time for run in self._trainings if run.training_time is not None]
+        return [run.cost for run in self._trainings if run.cost is not None]
 
     @property
     def curves(self) -> dict[Path, LearningCurve]:

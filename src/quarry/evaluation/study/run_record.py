@@ -1,4 +1,4 @@
-"""What a run directory says of itself: how it was set, what was measured, what training took."""
+"""What a run directory says of itself: how it was set, what was measured, what it took."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from statistics import fmean
 import yaml
 
 from quarry.errors import UserError
+from quarry.evaluation.run_cost import RunCost
 from quarry.evaluation.run_directory_files import per_query_path, read_reports
 from quarry.evaluation.study.settings import Settings, flattened, placed
 from quarry.runtime.run_directory import RunDirectory
@@ -19,19 +20,6 @@ from quarry.types import Report, SetResult
 
 TOLERANCE = 1e-9
 """Between a stored mean and that of the stored values per query: the order of a sum."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingTime:
-    """Seconds in training steps, on how many devices of which kind."""
-
-    training_s: float
-    num_devices: int
-    device: str
-
-    @property
-    def device_hours(self) -> float:
-        return self.training_s * self.num_devices / 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +40,8 @@ class RunRecord:
         settings: the resolved configuration.
         options: which option fills which part of it.
         reports: with values per query; none if the run did not come that far.
-        training_time, curve: of a training run that left them.
+        cost: of a run that came to its end.
+        curve: of a training run that left it.
         problem: why there are no reports.
     """
 
@@ -60,7 +49,7 @@ class RunRecord:
     settings: Settings
     options: Mapping[str, str] = field(default_factory=dict)
     reports: tuple[Report, ...] = ()
-    training_time: TrainingTime | None = None
+    cost: RunCost | None = None
     curve: LearningCurve | None = None
     problem: str | None = None
 
@@ -100,13 +89,13 @@ def read_record(directory: Path, *, problem: str | None = None) -> RunRecord:
     try:
         config = yaml.safe_load(run.resolved_config.read_text(encoding="utf-8"))
         provenance = _json(run.provenance)
-        time, curve = _json(run.training_time), _json(run.learning_curve)
+        summary, curve = _json(run.summary), _json(run.learning_curve)
         return RunRecord(
             directory=directory,
             settings=flattened(config),
             options=placed((provenance or {}).get("options", {})),
             reports=() if problem else tuple(_complete(r, run) for r in read_reports(directory)),
-            training_time=None if time is None else TrainingTime(**time),
+            cost=None if summary is None else RunCost.from_json(summary["cost"]),
             curve=None if curve is None else _curve(curve),
             problem=problem,
         )

@@ -19,24 +19,14 @@ class Throughput(pl.Callback):
     Tokens and queries are those of all processes. On CUDA also `perf/peak_memory_gib`: the most
     that tensors took at one time, in the first process. The first value is
     that of start and first steps, the later ones are of all steps after those.
-
-    Attributes:
-        total_s: seconds inside training steps since the run began; survives a resume.
     """
 
     def __init__(self) -> None:
         self._num_tokens = 0
         self._num_queries = 0
         self._seconds = 0.0
-        self.total_s = 0.0
         self._mark = 0.0
         self._has_reset_peak = False
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"total_s": self.total_s}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.total_s = float(state_dict["total_s"])
 
     def on_train_batch_start(self, *_: Any) -> None:
         self._mark = time.perf_counter()
@@ -54,9 +44,7 @@ class Throughput(pl.Callback):
         is_due = (batch_idx + 1) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if is_due and pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)  # kernels still queued belong to these steps
-        step_s = time.perf_counter() - self._mark
-        self._seconds += step_s
-        self.total_s += step_s
+        self._seconds += time.perf_counter() - self._mark
         if is_due:
             own = (self._num_tokens, self._num_queries)
             every = world.gathered_numbers(own, device=pl_module.device)

@@ -208,4 +208,4 @@ def test_a_training_without_an_evaluation_has_the_results_of_a_later_one(tmp_pat
     (entry,) = entries_of(measured, labels={})
     assert (entry.stage, entry.unfinished) == ("supervised", {})
     assert entry.results["42"]["alpha"].metrics["nDCG@10"] == 0.5
-    assert [time.device_hours for time in entry.training_times] == [8.0]
+    assert [cost.training_device_hours for cost in entry.training_costs] == [8.0]

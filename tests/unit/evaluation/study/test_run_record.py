@@ -33,8 +33,8 @@ def test_everything_that_a_report_needs_is_there(tmp_path: Path) -> None:
     (report,) = record.reports
     assert report.results[0].per_query == {"nDCG@10": {"q0": 0.5, "q1": 0.25}}
     assert report.failures == {"b": "x"}
-    assert record.training_time is not None
-    assert record.training_time.device_hours == 4.0  # half an hour on eight
+    assert record.cost is not None
+    assert record.cost.training_device_hours == 4.0  # half an hour on eight
     assert record.curve is not None
     assert record.curve.evaluations == ((0, 0.1), (10, 0.2))
 
@@ -58,7 +58,7 @@ def test_values_that_are_gone_leave_the_mean(tmp_path: Path) -> None:
     assert result.per_query == {}
 
 
-@pytest.mark.parametrize("name", ["learning_curve.json", "training_time.json", "provenance.json"])
+@pytest.mark.parametrize("name", ["learning_curve.json", "summary.json", "provenance.json"])
 def test_a_file_that_is_something_else_is_named(tmp_path: Path, name: str) -> None:
     directory = write_run_directory(tmp_path / "run", REPORTS)
     (directory / name).write_text(json.dumps([1]))

@@ -17,11 +17,11 @@ WIDE_RANGE = 20
 
 def device_hours(entry: Entry) -> tuple[float, str] | None:
     """Mean over the seeds, and the kinds of device; None if no training run tells."""
-    times = entry.training_times
-    if not times:
+    costs = entry.training_costs
+    if not costs:
         return None
-    kinds = " and ".join(dict.fromkeys(time.device for time in times))
-    return fmean(time.device_hours for time in times), kinds
+    kinds = " and ".join(dict.fromkeys(cost.device for cost in costs))
+    return fmean(cost.training_device_hours for cost in costs), kinds
 
 
 def plot_cost(table: StudyTable, path: Path) -> tuple[Path, ...]:
