@@ -13,11 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from quarry.runtime.devices import has_gpu
+from quarry.runtime.gpu_slots import visible_gpus
 
 
 def register_resolvers() -> None:
     """Registers every function below as `${name:...}`."""
-    for resolver in (run_dir, is_terminal, wandb_offline, on_gpu, hub_id):
+    resolvers = (run_dir, sweeps_dir, is_terminal, wandb_offline, on_gpu, num_gpu_jobs, hub_id)
+    for resolver in resolvers:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
@@ -30,6 +32,11 @@ def run_dir() -> str:
     return "RUN_DIR"
 
 
+def sweeps_dir() -> str:
+    """The folder of studies, beside `src/`."""
+    return str(Path(__file__).resolve().parents[3] / "sweeps")
+
+
 def is_terminal() -> bool:
     """Whether a person is watching; progress bars are for them."""
     return sys.stderr.isatty()
@@ -38,6 +45,12 @@ def is_terminal() -> bool:
 def on_gpu(with_gpu: str, without: str) -> str:
     """One of two values, by whether there is a CUDA device."""
     return with_gpu if has_gpu() else without
+
+
+def num_gpu_jobs(num_devices: int | str) -> int:
+    """How many jobs of so many devices the GPUs of this machine can hold at once."""
+    num = int(num_devices) if str(num_devices).isdigit() else len(visible_gpus())
+    return max(1, len(visible_gpus()) // max(1, num))
 
 
 def hub_id(size: str, hub_ids: Mapping[str, str]) -> str | None:

@@ -28,20 +28,43 @@ FREE_PORT_S = 1.0
 PR_SET_PDEATHSIG = 1
 """Of Linux's prctl: the signal that a process gets when the one that started it ends."""
 
+ENDS_WITH = "QUARRY_ENDS_WITH"
+"""Tells a job of a sweep the process that it must not outlive."""
+
+LAUNCHER_VARIABLES = (
+    *("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "GLOBAL_RANK", "CROSS_RANK"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
+    *("MASTER_ADDR", "MASTER_PORT"),
+    *("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID"),
+)
+"""What launchers tell processes of one another. Beside them torchrun's TORCHELASTIC_*."""
+
 
 def settle_launcher() -> None:
     """To be called first in every process: takes over what its launcher says in words of its own.
 
     DeepSpeed's launcher calls the node CROSS_RANK, Lightning NODE_RANK. And a child of Lightning's
     launcher shall not outlive the process that started it, however that ended: on GPUs it would
-    wait for it as long as processes wait for one another.
+    wait for it as long as processes wait for one another. Nor shall a job outlive its sweep.
     """
     if "CROSS_RANK" in os.environ:
         os.environ.setdefault("NODE_RANK", os.environ["CROSS_RANK"])
     is_child = int(os.environ.get("LOCAL_RANK", "0")) > 0
     is_of_lightning = not any(name in os.environ for name in world.RANK_VARIABLES)
-    if is_child and is_of_lightning and sys.platform == "linux":
+    starter = os.environ.pop(ENDS_WITH, None)  # not for the processes that this one starts
+    if ((is_child and is_of_lightning) or starter is not None) and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if starter is not None and os.getppid() != int(starter):  # it has ended already
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def environment_of_a_job() -> dict[str, str]:
+    """That of this process without what a launcher told it: a job finds its own processes."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in LAUNCHER_VARIABLES and not name.startswith("TORCHELASTIC_")
+    }
 
 
 def agreed_with_first(value: str) -> str:

@@ -47,26 +47,27 @@ def shows_user_errors() -> Iterator[None]:
         if not world.is_launched_first():
             sys.exit(0)  # the first process says it, and its exit code is that of the run
         if isinstance(error, SharedError):
-            _end(str(error))
+            end_with_error(str(error))
         sys.stderr.write(f"\nInterrupted: {error}\n")
         sys.exit(130)
     except InstantiationException:
         raise  # a class of ours failed to import or to take its arguments
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        _end(_message(error))
+        end_with_error(_message(error))
     except ValueError as error:
         if not str(error).startswith(NULL_GROUP):
             raise
         nulls = [arg for arg in sys.argv[1:] if re.fullmatch(r"[^.=]+(@[^=]+)?=null", arg, re.I)]
-        _end(
+        end_with_error(
             f"{', '.join(nulls) or 'null'}: a group cannot be null, it takes one of its options "
             "(--help lists them). Where it may be left out, that is the option none."
         )
 
 
-def _end(message: str) -> NoReturn:
+def end_with_error(message: str, *, code: int = 2) -> NoReturn:
+    """Ends the process with a message; code 2 is a user's mistake."""
     sys.stderr.write(f"\nError: {message}\n")
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _message(error: BaseException) -> str:

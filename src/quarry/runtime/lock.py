@@ -41,3 +41,21 @@ def locked(path: Path, *, what: str) -> Iterator[None]:
                 what,
             )
         yield  # closing the file gives the lock back
+
+
+@contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Holds the lock on `path`, and lends True; False where another process has it.
+
+    Where the file system knows no locks nobody can have one.
+    """
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield True

@@ -11,14 +11,18 @@ _lines: list[str] = []
 def show(*paragraphs: str, result_line: str) -> None:
     """Prints the paragraphs to standard output; the result line comes last, when all else is done.
 
-    Libraries still speak while they shut down, so the line waits for the end of the process. A
-    sweep ends with a line for each job, in order.
+    Libraries still speak while they shut down, so the line waits for the end of the process.
     """
     sys.stdout.write("\n" + "\n\n".join(paragraphs) + "\n\n")
     sys.stdout.flush()
     if not _lines:
         atexit.register(_print_lines)
     _lines.append(result_line)
+
+
+def last_result_line() -> str | None:
+    """The result line that was handed in last, None if there is none."""
+    return _lines[-1] if _lines else None
 
 
 def _print_lines() -> None:

@@ -1,4 +1,4 @@
-"""The embedded benchmark: documentation to code, from Python's own standard library."""
+"""The embedded benchmarks: documentation, and names, to code of Python's own standard library."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from quarry.data.stdlib_code import stdlib_code_set
+from quarry.data.stdlib_names import stdlib_names_set
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 
 
@@ -14,3 +15,12 @@ def stdlib_code_benchmark(*, split: str, cache_dir: str | Path) -> Benchmark:
     load = partial(stdlib_code_set, split=split, cache_dir=Path(cache_dir).expanduser())
     stdlib_code = BenchmarkSet(name="stdlib_code", load=load, licence="psf-2.0")
     return Benchmark(name="stdlib_code", sets=[stdlib_code])
+
+
+def stdlib_benchmark(*, split: str, cache_dir: str | Path) -> Benchmark:
+    """Two sets over the same code: the pairs of `split`, and the names of the definitions."""
+    cache = Path(cache_dir).expanduser()
+    load = partial(stdlib_names_set, split=split, cache_dir=cache)
+    names = BenchmarkSet(name="stdlib_names", load=load, licence="psf-2.0")
+    code = stdlib_code_benchmark(split=split, cache_dir=cache).sets
+    return Benchmark(name="stdlib", sets=[*code, names])

@@ -1,0 +1,101 @@
+"""When a sweep ends, however that is: what became of its jobs, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from quarry.config.sweep import with_first_choices
+from quarry.runtime.entry import end_with_error
+from quarry.runtime.study_record import JobRecord, Study, StudyRecord
+from quarry.tasks.output import show
+
+begun_study: ContextVar[StudyRecord | None] = ContextVar("begun_study", default=None)
+"""The record of the sweep that this process has begun; Hydra calls nobody when one fails."""
+
+FAILED_CODE = 1
+
+
+@contextmanager
+def shows_study() -> Iterator[None]:
+    """Around an entry point: shows the jobs of a sweep, and ends with a code above 0 where one
+    failed. Of a run that is no sweep it takes no notice."""
+    failure: Exception | None = None
+    sys.argv[1:] = with_first_choices(sys.argv[1:])
+    try:
+        yield
+    except Exception as error:
+        if begun_study.get() is None:
+            raise
+        failure = error
+    except KeyboardInterrupt:
+        _show_interrupted()
+        raise
+    record = begun_study.get()
+    study = None if record is None else record.settle()
+    if record is None or study is None:
+        return
+    show_jobs(study, record)
+    unfinished = study.having("failed", "interrupted")
+    if failure is not None and not unfinished:
+        raise failure
+    if unfinished:  # which is what the failure came from, if there is one
+        end_with_error(_failures(study, record), code=FAILED_CODE)
+
+
+def show_jobs(study: Study, record: StudyRecord) -> None:
+    """A line for each job: status, time, main metrics; and where the record is."""
+    rows = [[job.status, _time(job), _outcome(job)] for job in study.jobs]
+    table = "\n".join(_aligned([["job", "status", "time", "result"]], study, rows))
+    counts = {s: len(study.having(s)) for s in ("finished", "failed", "interrupted", "queued")}
+    line = " ".join(f"{status}={number}" for status, number in counts.items())
+    show(table, f"Study: {record.path}", result_line=f"study {line}")
+
+
+def _aligned(header: list[list[str]], study: Study, rows: list[list[str]]) -> list[str]:
+    lines = [*header, *([job.directory, *row] for job, row in zip(study.jobs, rows, strict=True))]
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    return [
+        "  ".join([*(text.ljust(width) for text, width in zip(line, widths, strict=False)), line[3]])
+        for line in lines
+    ]
+
+
+def _time(job: JobRecord) -> str:
+    if job.seconds is None:
+        return "-"
+    minutes, seconds = divmod(round(job.seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def _outcome(job: JobRecord) -> str:
+    return job.result or (job.error or "").splitlines()[0] if (job.result or job.error) else "-"
+
+
+def _failures(study: Study, record: StudyRecord) -> str:
+    lines = [
+        f"- {job.directory}: {job.error or job.status}"
+        for job in study.having("failed", "interrupted")
+    ]
+    return (
+        f"{len(lines)} of {len(study.jobs)} jobs did not finish. When the cause is gone, go on with "
+        f"the same command and study.resume=true hydra.sweep.dir={record.folder}\n"
+        + "\n".join(lines)
+    )
+
+
+def _show_interrupted() -> None:
+    record = begun_study.get()
+    study = None if record is None else record.settle()
+    if record is None or study is None:
+        return
+    num_finished = len(study.having("finished"))
+    running = len(study.having("running"))
+    still = f" {running} still run elsewhere." if running else ""
+    sys.stderr.write(
+        f"\nInterrupted: {num_finished} of {len(study.jobs)} jobs are finished.{still} Go on with "
+        f"the same command and study.resume=true hydra.sweep.dir={record.folder}\n"
+    )
