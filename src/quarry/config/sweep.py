@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 MAX_NAME = 100
 """Characters of a job's name, which is a folder's, and a run's in W&B."""
 
-OWN_KEYS = ("study.name", "study.job", "study.resume")
+OWN_KEYS = ("study.name", "study.job", "study.resume", "optimized_metric")
 """What a sweep tells its jobs, or is told itself; a job's identity is without."""
 
 
@@ -48,9 +48,9 @@ def _first_choice(argument: str) -> list[str]:
     return [f"{override.get_key_element()}={values[0]}"] if values else []
 
 
-def has_all_jobs_known(config: DictConfig) -> bool:
-    """Whether the sweeper is Hydra's own, which runs every combination; others choose as they go."""
-    return str(config.hydra.sweeper._target_).endswith(f".{BasicSweeper.__name__}")
+def has_all_jobs_known(sweeper: DictConfig) -> bool:
+    """Whether the sweeper is Hydra's own, which runs all combinations; others choose as they go."""
+    return str(sweeper._target_).endswith(f".{BasicSweeper.__name__}")
 
 
 def fixed_keys(config: DictConfig) -> tuple[str, ...]:
@@ -72,9 +72,7 @@ def twice_given(config: DictConfig) -> list[str]:
 def all_jobs(config: DictConfig) -> list[tuple[str, ...]]:
     """The overrides of every job, in order, of a sweep whose jobs are known."""
     overrides = OverridesParser.create().parse_overrides([*_params(config), *_command(config)])
-    return [
-        tuple(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch
-    ]
+    return [tuple(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
 def identity(overrides: Sequence[str]) -> tuple[str, ...]:
@@ -109,7 +107,7 @@ def _params(config: DictConfig) -> list[str]:
     params = OmegaConf.select(config, "hydra.sweeper.params")
     plain = {} if params is None else OmegaConf.to_container(params, resolve=True)
     assert isinstance(plain, dict)
-    return [f"{key}={value}" for key, value in plain.items()]
+    return [f"{key!s}={value}" for key, value in plain.items()]
 
 
 def _command(config: DictConfig) -> list[str]:

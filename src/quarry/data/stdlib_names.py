@@ -27,9 +27,7 @@ def names_set(code: RetrievalSet) -> RetrievalSet:
     for document in code.corpus:
         text = " ".join(name_words(document.document_id))
         # unlike the document's id, which some conventions drop from a query's results
-        query = queries.setdefault(
-            text, Query(query_id=f"name:{document.document_id}", text=text)
-        )
+        query = queries.setdefault(text, Query(query_id=f"name:{document.document_id}", text=text))
         qrels.setdefault(query.query_id, {})[document.document_id] = 1
     judged: Qrels = qrels
     return RetrievalSet(

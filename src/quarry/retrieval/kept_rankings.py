@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from quarry.runtime.files import replacing
+from quarry.runtime.lock import locked
 from quarry.types import RetrievalSet, Run
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,8 @@ FORMAT = 1
 
 
 class KeptRankings:
-    """A folder of rankings, one file each; what is written by several processes at once is whole.
+    """A folder of rankings, one file each; of several processes at once one makes a ranking, and
+    the others wait for it.
 
     Args:
         folder: made when the first ranking is kept. It may be deleted at any time.
@@ -43,13 +45,15 @@ class KeptRankings:
         """
         key = _digest([FORMAT, method, facts, texts_digest(dataset)])[:24]
         path = self.folder / f"{method}-{key}.json"
-        kept = _read(path)
-        if kept is not None:
-            logger.info("%s: the ranking of %s is kept in %s", method, dataset.name, path)
-            return kept
-        run = make()
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(run), encoding="utf-8")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock"), what=f"the ranking of {dataset.name} by {method}"):
+            kept = _read(path)
+            if kept is not None:
+                logger.info("%s: the ranking of %s is kept in %s", method, dataset.name, path)
+                return kept
+            run = make()
+            with replacing(path) as partial:
+                partial.write_text(json.dumps(run), encoding="utf-8")
         return run
 
 

@@ -82,9 +82,7 @@ def run_process(command: Sequence[str], *, environment: Mapping[str, str]) -> En
         _end_group(process)
         process.wait()
         reader.join(timeout=10)
-    return EndedProcess(
-        code=code, tail="".join(tail), stopped_by=received[0] if received else None
-    )
+    return EndedProcess(code=code, tail="".join(tail), stopped_by=received[0] if received else None)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from quarry.tasks.dtype_comparison import (
 )
 from quarry.tasks.evaluation_encoder import stored_encoder_builder, unique_encoder_builder
 from quarry.tasks.failed_sets import refuse_failures
+from quarry.tasks.objective import check_objective
 from quarry.tasks.output import show
 from quarry.tasks.parts import (
     build_baseline,
@@ -73,7 +74,8 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     evaluator = build_evaluator(config)
     if evaluator is None:
         raise UserError("benchmark=none leaves nothing to evaluate: choose another, see --help.")
-    metric_names(evaluator)  # refuses names that clash: not after hours of encoding
+    # refuses names that clash, too: not after hours of encoding
+    check_objective(config.optimized_metric, metric_names(evaluator))
     meter = CostMeter(times=evaluator.times)
     if config.evaluation.compare_dtype is not None and not retriever.uses_encoder:
         raise UserError(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from quarry.errors import UserError
 
 STAGES = ("best", "trained", "val")
-"""Whose metric it is: of a training run the best model's, where one is kept, else the trained one's;
+"""Whose metric it is: of a training run the best model's, where one is kept, else the last one's;
 of an evaluation the model's."""
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quarry.config.contract import explicit_keys
+from quarry.config.sweep import OWN_KEYS
 from quarry.errors import UserError
 
 
 def refuse_other_overrides(allowed: Sequence[str], *, why: str) -> None:
-    """Refuses overrides of anything but the keys and groups `allowed` (and what is in them).
+    """Refuses overrides of anything but the keys and groups `allowed` (and what is in them),
+    and of those that a sweep tells its jobs.
 
     Args:
         why: how the message goes on after the keys, with the remedy.
@@ -17,7 +19,8 @@ def refuse_other_overrides(allowed: Sequence[str], *, why: str) -> None:
     refused = [
         key
         for key in explicit_keys()
-        if not any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in allowed)
+        if key not in OWN_KEYS
+        and not any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in allowed)
     ]
     if refused:
         raise UserError(f"{', '.join(refused)} {why}")

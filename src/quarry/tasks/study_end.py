@@ -48,19 +48,17 @@ def shows_study() -> Iterator[None]:
 def show_jobs(study: Study, record: StudyRecord) -> None:
     """A line for each job: status, time, main metrics; and where the record is."""
     rows = [[job.status, _time(job), _outcome(job)] for job in study.jobs]
-    table = "\n".join(_aligned([["job", "status", "time", "result"]], study, rows))
+    table = "\n".join(_aligned(study, rows))
     counts = {s: len(study.having(s)) for s in ("finished", "failed", "interrupted", "queued")}
     line = " ".join(f"{status}={number}" for status, number in counts.items())
     show(table, f"Study: {record.path}", result_line=f"study {line}")
 
 
-def _aligned(header: list[list[str]], study: Study, rows: list[list[str]]) -> list[str]:
-    lines = [*header, *([job.directory, *row] for job, row in zip(study.jobs, rows, strict=True))]
+def _aligned(study: Study, rows: list[list[str]]) -> list[str]:
+    named = [[job.directory, *row] for job, row in zip(study.jobs, rows, strict=True)]
+    lines = [["job", "status", "time", "result"], *named]
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
-    return [
-        "  ".join([*(text.ljust(width) for text, width in zip(line, widths, strict=False)), line[3]])
-        for line in lines
-    ]
+    return ["  ".join(map(str.ljust, line[:3], widths)) + f"  {line[3]}" for line in lines]
 
 
 def _time(job: JobRecord) -> str:
@@ -81,8 +79,8 @@ def _failures(study: Study, record: StudyRecord) -> str:
         for job in study.having("failed", "interrupted")
     ]
     return (
-        f"{len(lines)} of {len(study.jobs)} jobs did not finish. When the cause is gone, go on with "
-        f"the same command and study.resume=true hydra.sweep.dir={record.folder}\n"
+        f"{len(lines)} of {len(study.jobs)} jobs did not finish. When the cause is gone, go on "
+        f"with the same command and study.resume=true hydra.sweep.dir={record.folder}\n"
         + "\n".join(lines)
     )
 

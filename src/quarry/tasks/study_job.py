@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -57,7 +57,7 @@ def run_job(config: DictConfig, *, entry: Path) -> float | None:
         assert job is not None
         if job.status != "finished":
             job = _attempt(job, record, config, entry=entry, study_name=study.name)
-    if job.status != "finished" and not has_all_jobs_known(HydraConfig.instance().cfg):
+    if job.status != "finished" and not has_all_jobs_known(hydra.sweeper):
         raise JobFailedError(f"{name}: {job.error or job.status}")
     return job.objective
 
@@ -101,7 +101,10 @@ def _attempt(
     job = replace(job, status="running", error=None, started=now, attempts=job.attempts + 1)
     record.put(job)
     own = ["task=resume", f"run={quoted(str(folder))}"] if is_resumed else None
-    command = job_command(entry, folder, study_name=study_name, overrides=own)
+    told = {"study.name": study_name, "study.job": job.directory}
+    if config.optimized_metric is not None:
+        told["optimized_metric"] = config.optimized_metric
+    command = job_command(entry, folder, told=told, overrides=own)
     logger.info("Job %s %s: %s", job.directory, "goes on" if is_resumed else "begins", folder)
     begin = time.monotonic()
     with _own_devices(config, record) as environment:
@@ -127,12 +130,13 @@ def _ended(job: JobRecord, ended: EndedProcess, folder: Path) -> JobRecord:
 
 
 def job_command(
-    entry: Path, folder: Path, *, study_name: str, overrides: list[str] | None
+    entry: Path, folder: Path, *, told: Mapping[str, str], overrides: list[str] | None
 ) -> list[str]:
     """The command line of a job. It ends in `hydra.mode=RUN`, or a study's file would make each of
     its jobs sweep again.
 
     Args:
+        told: what the sweep tells its job, key -> value.
         overrides: instead of those of the job.
     """
     hydra = HydraConfig.get()
@@ -147,8 +151,7 @@ def job_command(
     return [
         *command,
         *overrides,
-        f"study.name={quoted(study_name)}",
-        f"study.job={quoted(folder.name)}",
+        *(f"{key}={quoted(value)}" for key, value in told.items()),
         *(one for one in hydra.overrides.hydra if not _is_of_the_sweep(str(one))),
         f"hydra.run.dir={quoted(str(folder))}",
         "hydra.mode=RUN",

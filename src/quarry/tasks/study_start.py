@@ -38,6 +38,7 @@ class StudyStart(Callback):
         except UserError as error:
             end_with_error(str(error))
         begun_study.set(record)
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # of Optuna: says what it is made of
         signal.signal(signal.SIGTERM, _stop)
 
 
@@ -52,7 +53,7 @@ def begin(config: DictConfig) -> StudyRecord:
     folder = Path(config.hydra.sweep.dir).absolute()
     record = StudyRecord(folder)
     fixed = fixed_keys(config)
-    jobs = _named_jobs(config, fixed) if has_all_jobs_known(config) else ()
+    jobs = _named_jobs(config, fixed) if has_all_jobs_known(config.hydra.sweeper) else ()
     earlier = record.read()
     if earlier is not None and any(job.attempts for job in earlier.jobs):
         _check_earlier(config, record, earlier, jobs)
@@ -75,22 +76,22 @@ def _check_process(config: DictConfig) -> None:
             "A sweep is started by one process: each job starts its own (trainer.devices). Run it "
             "without torchrun, DeepSpeed's launcher or srun; docs/studies.md has SLURM."
         )
-    if not has_all_jobs_known(config) and (keys := twice_given(config)):
+    if not has_all_jobs_known(config.hydra.sweeper) and (keys := twice_given(config)):
         raise UserError(
             f"{', '.join(keys)}: the sweeper of this study does not take sweeps beside --multirun, "
             "which the study says itself. Leave --multirun out."
         )
     if config.hydra.sweep.subdir != ".":
         raise UserError(
-            f"hydra.sweep.subdir={config.hydra.sweep.subdir} has no effect: jobs are named by their "
-            "overrides, below hydra.sweep.dir. Leave it out."
+            f"hydra.sweep.subdir={config.hydra.sweep.subdir} has no effect: jobs are named by "
+            "their overrides, below hydra.sweep.dir. Leave it out."
         )
     if int(config.trainer.get("num_nodes", 1)) > 1:
         raise UserError(
-            f"trainer.num_nodes={config.trainer.num_nodes}: a job of a sweep runs on one node. Start "
-            "runs of several nodes one by one, see docs/distributed.md."
+            f"trainer.num_nodes={config.trainer.num_nodes}: a job of a sweep runs on one node. "
+            "Start runs of several nodes one by one, see docs/distributed.md."
         )
-    if config.optimized_metric is None and not has_all_jobs_known(config):
+    if config.optimized_metric is None and not has_all_jobs_known(config.hydra.sweeper):
         raise UserError(
             "optimized_metric is not set, and hydra/sweeper chooses jobs by it: "
             "optimized_metric=SET/MEASURE or mean/MEASURE, such as mean/ndcg_at_10."
@@ -141,8 +142,8 @@ def _check_earlier(
     if not config.study.resume:
         raise UserError(
             f"{record.folder} holds a study already, {num_finished} of {len(earlier.jobs)} jobs "
-            f"finished. Go on with it: study.resume=true hydra.sweep.dir={record.folder}. Or choose "
-            "another hydra.sweep.dir, or move it away."
+            f"finished. Go on with it: study.resume=true hydra.sweep.dir={record.folder}. Or "
+            "choose another hydra.sweep.dir, or move it away."
         )
     if jobs:
         before = {job.directory: job.overrides for job in earlier.jobs}
@@ -154,8 +155,8 @@ def _check_earlier(
         ]
         if differ:
             raise UserError(
-                f"study.resume=true: the jobs are not those that {record.path} has. Use the command "
-                "that it was begun with, or another hydra.sweep.dir.\n" + "\n".join(differ)
+                f"study.resume=true: the jobs are not those that {record.path} has. Use the "
+                "command that it was begun with, or another hydra.sweep.dir.\n" + "\n".join(differ)
             )
     logger.info("%d of %d jobs are finished", num_finished, len(earlier.jobs))
 

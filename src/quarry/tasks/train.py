@@ -21,6 +21,7 @@ from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.best_keeper import BestKeeper, build_callbacks
 from quarry.tasks.evaluation_encoder import unique_encoder_builder
 from quarry.tasks.failed_sets import refuse_failures
+from quarry.tasks.objective import check_objective
 from quarry.tasks.parts import (
     ModelParts,
     build_baseline,
@@ -184,13 +185,16 @@ def stored_hyperparameters(run: RunDirectory) -> dict[str, Any]:
 
 
 def check_callbacks(config: DictConfig) -> None:
-    """Refuses, before the run has a directory, a baseline or a monitored metric that cannot be."""
+    """Refuses, before the run has a directory, a baseline, or a metric that is monitored or
+    optimised, that cannot be."""
     evaluator = build_evaluator(config)
     if evaluator is not None:
         build_baseline(config, beside=TRAINED)
+    names = [] if evaluator is None else metric_names(evaluator)
+    check_objective(config.optimized_metric, names)
     check_monitors(
         build_callbacks(config, save_model=lambda folder, facts: None),
-        names=[] if evaluator is None else metric_names(evaluator),
+        names=names,
         every_n_steps=config.evaluation.every_n_steps,
     )
 
