@@ -15,10 +15,13 @@ GIB = 2**30
 
 
 class Module:
-    """What the callback needs of a LightningModule."""
+    """What the callback needs of a LightningModule, and where the strategy put it. The device that
+    it has itself may be another one: ZeRO 3 never tells it."""
+
+    device = torch.device("cpu")
 
     def __init__(self, device: str) -> None:
-        self.device = torch.device(device)
+        self.root_device = torch.device(device)
         self.logged: list[dict[str, float]] = []
 
     def log_dict(self, values: dict[str, float]) -> None:
@@ -26,7 +29,8 @@ class Module:
 
 
 def train(callback: Throughput, module: Any, *, num_steps: int, every: int = 1) -> None:
-    trainer: Any = SimpleNamespace(log_every_n_steps=every)
+    strategy = SimpleNamespace(root_device=module.root_device)
+    trainer: Any = SimpleNamespace(log_every_n_steps=every, strategy=strategy)
     batch: Any = SimpleNamespace(tokens=SimpleNamespace(num_tokens=100), num_queries=4)
     for index in range(num_steps):
         callback.on_train_batch_start()
