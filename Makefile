@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python; do \
 	&& { echo $$p; break; }; done)
 SMOLLM2 := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/smollm2-135m
 
-.PHONY: help install demo test test-slow smollm2 check report bench docs format clean
+.PHONY: help install demo test test-slow smollm2 check sweeps report bench docs format clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -47,6 +47,9 @@ check: install ## Lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+sweeps: install ## List the studies: python train.py study=NAME
+	@$(BIN)/python -m quarry.tasks.study_list
 
 report: install ## Tables and figures of the newest study (STUDY=NAME, or REPORT='runs=[DIR,...] task.base=ROW')
 	@$(BIN)/python eval.py task=report $(if $(STUDY),task.study=$(STUDY)) $(REPORT)
