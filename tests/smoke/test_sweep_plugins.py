@@ -1,0 +1,82 @@
+"""Sweeps through launchers that run jobs at once, and through a sweeper that searches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers.commands import SMALL, run_command
+from helpers.sweeps import jobs_of
+
+Environment = dict[str, str]
+
+pytestmark = pytest.mark.timeout(240)
+
+BM25 = ("retriever=bm25", "benchmark.split=dev", "logger=none")
+
+
+def test_jobs_at_once_share_what_is_made_once(environment: Environment, tmp_path: Path) -> None:
+    """BM25's ranking, and the embeddings of a model."""
+    fresh = {**environment, "QUARRY_CACHE": str(tmp_path / "cache")}
+    result = run_command(
+        "eval.py", "-m", "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
+        "model=qwen-tiny", "baseline=bm25", *BM25[1:], f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        *(one for one in SMALL if one.startswith("model.")), environment=fresh, timeout_s=150,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    jobs = jobs_of(tmp_path / "sweep")
+    assert [job["status"] for job in jobs.values()] == ["finished", "finished"]
+    assert len({job["result"] for job in jobs.values()}) == 1
+    logs = [(tmp_path / "sweep" / name / "run.log").read_text() for name in jobs]
+    assert sum("bm25: indexed" in log for log in logs) == 1
+    assert sum("is kept in" in log for log in logs) == 1
+    for what in ("queries", "corpus"):
+        assert sum(f"{what}: encoding 289 of 289 texts" in log for log in logs) == 1
+
+
+def test_submitit_starts_jobs(environment: Environment, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    result = run_command(
+        "eval.py", "-m", "seed=1", "hydra/launcher=submitit_local", *BM25,
+        f"hydra.sweep.dir={folder}", environment=environment, timeout_s=120,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    (job,) = jobs_of(folder).values()
+    assert (job["status"], job["directory"]) == ("finished", "job")
+    assert job["result"] in result.out
+
+
+def test_optuna_gets_objectives_and_outlives_failed_trials(
+    environment: Environment, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sweep"
+    overrides = (
+        "-m", "hydra/sweeper=optuna_tpe", "hydra.sweeper.n_trials=3", "retriever.k1=choice(0.1,2)",
+        "benchmark.split=choice(dev,nope)", "optimized_metric=stdlib_code/ndcg_at_10",
+        *(one for one in BM25 if "split" not in one), f"hydra.sweep.dir={folder}",
+    )  # fmt: skip
+    result = run_command("eval.py", *overrides, environment=environment, timeout_s=120)
+    jobs = jobs_of(folder)
+    failed = [job for name, job in jobs.items() if "nope" in name]
+    good = [job for name, job in jobs.items() if "dev" in name]
+    assert failed, jobs.keys()
+    assert good, jobs.keys()
+    assert all("no retrieval split 'nope'" in job["error"] for job in failed)
+    assert result.code == 1, result.err
+    assert f"{len(failed)} of {len(jobs)} jobs did not finish" in result.err
+    best = yaml.safe_load((folder / "optimization_results.yaml").read_text())
+    assert best["best_value"] == max(job["objective"] for job in good)
+    metrics = json.loads((folder / good[0]["directory"] / "metrics.json").read_text())
+    assert good[0]["objective"] == metrics["sets"]["stdlib_code"]["bm25"]["nDCG@10"]
+
+    # asked again, the sampler comes to the same trials: none is measured twice
+    again = run_command(
+        "eval.py", *overrides, "study.resume=true", environment=environment, timeout_s=120
+    )
+    assert again.code == 1, again.err
+    assert jobs_of(folder).keys() == jobs.keys()
+    for name, job in jobs_of(folder).items():
+        assert job["attempts"] == jobs[name]["attempts"] or job["status"] == "failed"
