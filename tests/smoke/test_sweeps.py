@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from helpers.commands import SMALL, Result, run_command
+from helpers.commands import SMALL, run_command
 from helpers.sweeps import StartedSweep, commands_started, counted, jobs_of
 
-Command = Callable[..., Result]
 Environment = dict[str, str]
 
 pytestmark = pytest.mark.timeout(240)
@@ -93,13 +91,3 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on_where_it_was(
     assert (first["status"], first["attempts"]) == ("finished", 2)
     assert (second["status"], second["attempts"]) == ("finished", 2)
     assert (folder / "seed-2" / "model").exists()
-
-    again = run_command("train.py", *overrides, environment=environment, timeout_s=60)
-    assert again.code == 2
-    assert f"{folder} holds a study already, 2 of 2 jobs finished." in again.err
-
-
-def test_what_has_no_effect_outside_a_sweep_is_refused(command: Command) -> None:
-    result = command("train.py", "study.resume=true")
-    assert result.code == 2
-    assert "study.resume=true has no effect outside a sweep" in result.err

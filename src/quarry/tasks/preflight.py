@@ -6,6 +6,7 @@ import shlex
 
 from hydra.core.hydra_config import HydraConfig
 
+from quarry.config.sweep import identity
 from quarry.errors import UserError
 from quarry.models.factory import BiEncoderFactory
 from quarry.models.memory import Spread
@@ -38,5 +39,6 @@ def command_with(*overrides: str) -> str:
         return " ".join(overrides)
     hydra = HydraConfig.get()
     keys = {override.split("=", 1)[0] for override in overrides}
-    kept = [entry for entry in hydra.overrides.task if entry.split("=", 1)[0] not in keys]
+    own = identity([str(entry) for entry in hydra.overrides.task])
+    kept = [entry for entry in own if entry.split("=", 1)[0] not in keys]
     return shlex.join(["python", f"{hydra.job.name}.py", *kept, *overrides])

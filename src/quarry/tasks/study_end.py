@@ -75,7 +75,7 @@ def _outcome(job: JobRecord) -> str:
 
 def _failures(study: Study, record: StudyRecord) -> str:
     lines = [
-        f"- {job.directory}: {job.error or job.status}"
+        f"- {job.directory}: {(job.error or job.status).splitlines()[0]}"
         for job in study.having("failed", "interrupted")
     ]
     return (

@@ -32,6 +32,9 @@ OF_THE_SWEEP = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra.launcher", "hyd
 
 INTERRUPTED_CODE = 130
 
+WORDS = ("null", "true", "false", "nan", "inf")
+"""Texts that Hydra takes for something else."""
+
 
 class JobFailedError(RuntimeError):
     """For sweepers that choose the next jobs by the last ones: this one has no value."""
@@ -160,9 +163,11 @@ def job_command(
 
 def quoted(value: str) -> str:
     """As Hydra's grammar takes it for this very text."""
-    if re.fullmatch(r"[A-Za-z/._-][A-Za-z0-9/._-]*", value):
+    is_plain = re.fullmatch(r"[A-Za-z/._-][A-Za-z0-9/._-]*", value) is not None
+    if is_plain and value.lower() not in WORDS:
         return value
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    # a backslash means something before a quote alone
+    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
     return f'"{escaped}"'
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +35,7 @@ def test_scores_order_empty_rankings_and_odd_ids_come_back(tmp_path: Path) -> No
     back = kept.get(never, dataset=DATASET, method="m", k=1)
     assert back == RUN
     assert list(back["q 1"]) == ["d", "a b"]
-    assert len(list((tmp_path / "new").glob("*.json"))) == 1
+    assert sorted(p.suffix for p in (tmp_path / "new").iterdir()) == [".json", ".lock"]
 
 
 def test_the_name_and_the_judgements_have_no_part_in_it(tmp_path: Path) -> None:
@@ -85,11 +87,29 @@ def test_a_damaged_file_is_made_anew(
     assert kept.get(never, dataset=DATASET, method="m") == RUN
 
 
+@pytest.mark.timeout(60)
+def test_of_several_at_once_one_makes_it_and_the_others_wait(tmp_path: Path) -> None:
+    num_made = 0
+
+    def make() -> Run:
+        nonlocal num_made
+        num_made += 1
+        time.sleep(0.2)
+        return RUN
+
+    def get(_: int) -> Run:
+        return KeptRankings(tmp_path).get(make, dataset=DATASET, method="m")
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(get, range(4))) == [RUN] * 4
+    assert num_made == 1
+
+
 def test_a_failed_attempt_keeps_nothing(tmp_path: Path) -> None:
     kept = KeptRankings(tmp_path / "new")
     with pytest.raises(AssertionError, match="it was kept"):
         kept.get(never, dataset=DATASET, method="m")
-    assert not list((tmp_path / "new").glob("*.json"))
+    assert list((tmp_path / "new").glob("*.json")) == []
 
 
 def test_text_that_is_no_valid_unicode_has_a_digest() -> None:
