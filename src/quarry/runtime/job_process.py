@@ -60,6 +60,7 @@ def run_process(command: Sequence[str], *, environment: Mapping[str, str]) -> En
 
     It ends when this process does, however that is (Linux). SIGINT and SIGTERM are passed on as
     SIGINT, to the command alone: it stops its own. A second one, or `GRACE_S`, ends the group.
+    What a handler of someone else's raises here stops the command in the same way.
 
     Args:
         environment: added to ours, which is without what launchers told us.
@@ -78,6 +79,11 @@ def run_process(command: Sequence[str], *, environment: Mapping[str, str]) -> En
     try:
         with _signals_passed_on(process) as received:
             code = process.wait()
+    except BaseException:  # of a launcher's signal handler: the time is over
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+        raise
     finally:
         _end_group(process)
         process.wait()

@@ -110,8 +110,12 @@ def _attempt(
     command = job_command(entry, folder, told=told, overrides=own)
     logger.info("Job %s %s: %s", job.directory, "goes on" if is_resumed else "begins", folder)
     begin = time.monotonic()
-    with _own_devices(config, record) as environment:
-        ended = run_process(command, environment=environment)
+    try:
+        with _own_devices(config, record) as environment:
+            ended = run_process(command, environment=environment)
+    except BaseException as error:
+        record.put(replace(job, status="interrupted", error=str(error) or None))
+        raise
     job = _ended(replace(job, seconds=round(time.monotonic() - begin, 1)), ended, folder)
     record.put(job)
     logger.info("Job %s: %s after %.0f s", job.directory, job.status, job.seconds)

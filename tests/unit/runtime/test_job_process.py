@@ -138,3 +138,35 @@ def test_a_job_that_came_too_late_ends_at_once() -> None:
         [sys.executable, "-c", WAITING + "time.sleep(100)"], env=environment, check=False
     )
     assert process.returncode == -9
+
+
+def test_an_exception_in_the_waiting_process_lets_the_job_save_itself(tmp_path: Path) -> None:
+    """So does submitit say that the time of a job is over."""
+    pid, saved = tmp_path / "pid", tmp_path / "saved"
+    code = (
+        "import os, pathlib, signal, time\n"
+        "def save(*_):\n"
+        "    time.sleep(0.5)\n"
+        f"    pathlib.Path({str(saved)!r}).write_text('1')\n"
+        "    exit(130)\n"
+        "signal.signal(signal.SIGINT, save)\n"
+        f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n"
+        "time.sleep(100)"
+    )
+
+    def time_is_over(*_: object) -> None:
+        raise RuntimeError("time is over")
+
+    def send() -> None:
+        appeared(pid)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    old = signal.signal(signal.SIGUSR2, time_is_over)
+    try:
+        threading.Thread(target=send).start()
+        with pytest.raises(RuntimeError, match="time is over"):
+            run_python(code)
+    finally:
+        signal.signal(signal.SIGUSR2, old)
+    assert saved.read_text() == "1"
+    assert is_gone(appeared(pid))
