@@ -40,7 +40,8 @@ def study(environment: dict[str, str]) -> Path:
     job(folder, "qwen-coder", 0.6)
     killed = write_run_directory(folder / "qwen-math", [], model="qwen-math")
     jobs = [{"directory": str(killed), "overrides": [], "status": "killed", "error": "signal 9"}]
-    (folder / "study.json").write_text(json.dumps({"name": "specials", "jobs": jobs}))
+    record = {"name": "specials", "fixed": [], "jobs": jobs}
+    (folder / "study.json").write_text(json.dumps(record))
     return folder
 
 

@@ -9,7 +9,8 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -45,8 +46,7 @@ class KeptRankings:
         """
         key = _digest([FORMAT, method, facts, texts_digest(dataset)])[:24]
         path = self.folder / f"{method}-{key}.json"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_suffix(".lock"), what=f"the ranking of {dataset.name} by {method}"):
+        with nullcontext() if path.exists() else self._right_to_make(path):
             kept = _read(path)
             if kept is not None:
                 logger.info("%s: the ranking of %s is kept in %s", method, dataset.name, path)
@@ -55,6 +55,12 @@ class KeptRankings:
             with replacing(path) as partial:
                 partial.write_text(json.dumps(run), encoding="utf-8")
         return run
+
+    @contextmanager
+    def _right_to_make(self, path: Path) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock"), what=f"the ranking {path.name}"):
+            yield
 
 
 def texts_digest(dataset: RetrievalSet) -> str:

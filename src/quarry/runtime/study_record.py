@@ -125,6 +125,13 @@ class StudyRecord:
         with locked(self._lock(directory), what=f"the job {directory}"):
             yield
 
+    @property
+    def locks(self) -> Path:
+        """A folder for locks, one for all processes of the study."""
+        folder = self.folder / LOCKS
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def is_held(self, directory: str) -> bool:
         with locked_if_free(self._lock(directory)) as is_free:
             return not is_free
@@ -138,9 +145,7 @@ class StudyRecord:
         return self.read()
 
     def _lock(self, name: str) -> Path:
-        folder = self.folder / LOCKS
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / name
+        return self.locks / name
 
 
 def _job(content: dict[str, Any]) -> JobRecord:

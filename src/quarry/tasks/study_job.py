@@ -23,7 +23,7 @@ from quarry.runtime.job_process import EndedProcess, run_process
 from quarry.runtime.provenance import scrub_argument
 from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.study_record import JobRecord, Study, StudyRecord
-from quarry.tasks.job_result import JobResult
+from quarry.tasks.job_result import JOB_FILE, JobResult
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def _attempt(
     is_resumed = job.attempts > 0 and RunDirectory(folder).checkpoint.exists()
     if job.attempts > 0 and not is_resumed:
         shutil.rmtree(folder, ignore_errors=True)
-    (folder / "job.json").unlink(missing_ok=True)
+    (folder / JOB_FILE).unlink(missing_ok=True)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     job = replace(job, status="running", error=None, started=now, attempts=job.attempts + 1)
     record.put(job)
@@ -188,5 +188,5 @@ def _own_devices(config: DictConfig, record: StudyRecord) -> Iterator[dict[str, 
         yield {}
         return
     num = num_devices(config) or 1
-    with lent_gpus(min(num, len(gpus)), gpus=gpus, folder=record.folder / ".locks") as lent:
+    with lent_gpus(min(num, len(gpus)), gpus=gpus, folder=record.locks) as lent:
         yield {"CUDA_VISIBLE_DEVICES": ",".join(lent)}

@@ -109,7 +109,20 @@ def test_a_failed_attempt_keeps_nothing(tmp_path: Path) -> None:
     kept = KeptRankings(tmp_path / "new")
     with pytest.raises(AssertionError, match="it was kept"):
         kept.get(never, dataset=DATASET, method="m")
-    assert list((tmp_path / "new").glob("*.json")) == []
+    assert [path.suffix for path in (tmp_path / "new").iterdir()] == [".lock"]
+
+
+def test_what_is_kept_is_read_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = KeptRankings(tmp_path)
+    kept.get(lambda: RUN, dataset=DATASET, method="m")
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("quarry.retrieval.kept_rankings.locked", refused)
+    assert kept.get(never, dataset=DATASET, method="m") == RUN
 
 
 def test_text_that_is_no_valid_unicode_has_a_digest() -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from quarry.errors import MissingPathError, UserError
+from quarry.errors import MissingPathError
 from quarry.runtime.run_directory import RunDirectory
+from quarry.runtime.study_record import STUDY_FILE, JobRecord, StudyRecord
 
-STUDY_FILE = "study.json"
 REPORT_FILE = "report.json"
 """What the folder of a report has; it is no run, and patterns pass it over."""
 
@@ -151,29 +149,15 @@ def _runs_below(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _jobs_of(folder: Path) -> list[_Job]:
-    file = folder / STUDY_FILE
-    if not file.is_file():
-        return []
-    try:
-        jobs = json.loads(file.read_text(encoding="utf-8"))["jobs"]
-        return [_job(folder, job) for job in jobs]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{file}: not the record of a study ({type(error).__name__}: {error}). Move it away, "
-            "and the run directories below are taken as they are."
-        ) from error
+    study = StudyRecord(folder).read()
+    jobs = () if study is None else study.jobs
+    return [_Job(directory=folder / job.directory, problem=_problem(job)) for job in jobs]
 
 
-def _job(folder: Path, job: Mapping[str, Any]) -> _Job:
-    directory = Path(job["directory"])
-    if not directory.is_absolute():
-        directory = folder / directory
-    if not directory.is_dir():  # the study was moved, or stands relative to another place
-        directory = folder / directory.name
-    status, error = str(job["status"]), job.get("error")
-    if status == "finished":
-        return _Job(directory=directory, problem=None)
-    return _Job(directory=directory, problem=f"{status}: {error}" if error else status)
+def _problem(job: JobRecord) -> str | None:
+    if job.status == "finished":
+        return None
+    return f"{job.status}: {job.error}" if job.error else job.status
 
 
 def _last_change(study: Path) -> float:

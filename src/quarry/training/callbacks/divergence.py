@@ -43,7 +43,7 @@ class StopOnDivergence(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last_step = trainer.global_step
-        # once: walking all modules in each update is 4 % of a step of 0.5B
+        # once: in a small model the walk over all modules is a part of each update that shows
         self._trained = [each for each in pl_module.parameters() if each.requires_grad]
 
     def on_before_backward(

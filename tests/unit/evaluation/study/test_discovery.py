@@ -50,7 +50,7 @@ def test_a_study_says_why_a_job_has_nothing(tmp_path: Path) -> None:
         {"directory": "jobs/three", "overrides": [], "status": "failed", "error": "no such model"},
         {"directory": "jobs/four", "overrides": [], "status": "failed", "error": "a set failed"},
     ]
-    (tmp_path / "study.json").write_text(json.dumps({"name": "s", "jobs": jobs}))
+    (tmp_path / "study.json").write_text(json.dumps({"name": "s", "fixed": [], "jobs": jobs}))
     found = find_runs([str(tmp_path)])
     assert found.directories == (partly, finished)
     assert found.unfinished == {killed: "killed: signal 9"}
