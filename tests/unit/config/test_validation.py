@@ -5,6 +5,7 @@ from typing import Any, Literal
 import pytest
 from omegaconf import OmegaConf
 
+from quarry.config.resolvers import register_resolvers
 from quarry.config.schema import DataConfig
 from quarry.config.validation import (
     component_violations,
@@ -145,6 +146,7 @@ def test_unresolved_values_are_all_named() -> None:
 
 
 def test_unknown_keys_are_those_that_plus_adds() -> None:
+    register_resolvers()  # a default asks for one, and no other test may have been here before
     config = OmegaConf.structured(DataConfig)
     config.examples = {"free": 1}
     config.num_queries_per_update = 8
