@@ -7,7 +7,6 @@ from omegaconf import DictConfig
 
 from quarry.config.schema import register_schemas
 from quarry.runtime.entry import shows_user_errors
-from quarry.tasks.run import run
 from quarry.tasks.study_end import shows_study
 
 register_schemas()
@@ -16,6 +15,9 @@ register_schemas()
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
 def main(config: DictConfig) -> object:
     """Runs the chosen task (conf/task) and returns its result, for sweepers."""
+    # not above: processes that prepare batches import this file, and would import all of it
+    from quarry.tasks.run import run
+
     return run(config, entry=Path(__file__).resolve())
 
 

@@ -73,7 +73,7 @@ def run_until(
                 seen = now
             if seen is not None and now >= seen + grace_s:
                 return 0
-            if now > start + time_limit_s:
+            if seen is None and now > start + time_limit_s:
                 end(process)
                 return None
             time.sleep(0.02)

@@ -192,7 +192,7 @@ class Jobs:
             time_limit_s=self.scale.time_limit_s,
             num_queries=num_queries,
             ends_when=run.with_name(CLOCK),
-            grace_s=15,
+            grace_s=4,
         )
 
     def _trained(

@@ -12,6 +12,7 @@ from quarry.data.collation import RetrievalCollator
 from quarry.data.sampler import ResumableLoader, TrainBatchSampler
 from quarry.data.tokenization import TextTokenizer
 from quarry.data.train_dataset import TrainDataset
+from quarry.data.workers import end_with_training_process, start_worker_server, worker_context
 from quarry.distributed import world
 from quarry.types import RetrievalBatch, TrainExample
 
@@ -53,6 +54,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         )
         self.tokenizer = tokenizer
         self.num_workers = num_workers
+        if num_workers:
+            start_worker_server()  # while the model is read
 
     def num_training_steps(self, *, max_epochs: int | None, max_steps: int) -> int:
         """Updates until one of the limits is reached (-1 or None: no such limit)."""
@@ -73,8 +76,9 @@ class RetrievalDataModule(pl.LightningDataModule):
             ),
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
-            multiprocessing_context="spawn" if self.num_workers else None,
+            multiprocessing_context=worker_context() if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=end_with_training_process if self.num_workers else None,
         )
 
 

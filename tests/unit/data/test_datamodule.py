@@ -90,7 +90,7 @@ def test_number_of_updates(max_epochs: int | None, max_steps: int, expected: int
     assert module.num_training_steps(max_epochs=max_epochs, max_steps=max_steps) == expected
 
 
-@pytest.mark.slow  # the workers are spawned, and each imports torch
+@pytest.mark.slow  # each worker reads the tests anew
 def test_workers_prepare_the_same_batches() -> None:
     with_workers = list(datamodule(num_workers=2).train_dataloader())
     assert token_ids(with_workers) == token_ids(list(datamodule().train_dataloader()))
