@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.profiler import ProfilerActivity, profile
 
 from composed import composed_parts
 from measuring import hand_over, num_matrix_weights, read_documents, timed_passes
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("--embeddings", type=Path, required=True, help="see measuring.timed_passes")
     parser.add_argument("--num-texts", type=int)
     parser.add_argument("--num-passes", type=int, default=3)
+    parser.add_argument("--trace", type=Path, help="of one pass more: what ran on the GPU")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     config, parts = composed_parts(
@@ -45,6 +47,11 @@ def main() -> None:
         num_passes=arguments.num_passes,
         compared_with=arguments.embeddings,
     )
+    if arguments.trace is not None:
+        with profile(activities=[ProfilerActivity.CUDA]) as trace:
+            encode(len(documents))
+            torch.cuda.synchronize()
+        trace.export_chrome_trace(str(arguments.trace))
     hand_over(result | {"flop_per_token": 2 * num_matrix_weights(arguments.model)})
 
 

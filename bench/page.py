@@ -1,10 +1,10 @@
 """Writes docs/performance.md from docs/performance.json, which holds results of `run.py`.
 
     python bench/page.py                                         (part of make docs)
-    python bench/page.py bench/results/FILE.json ... [--profile FILE.md]
+    python bench/page.py bench/results/FILE.json ... [--profile TITLE=FILE.md ...]
 
-With files, those become docs/performance.json first, whatever was there; `--profile` adds the table
-of `profile_training.py`.
+With files, those become docs/performance.json first, whatever was there; each `--profile` adds, or
+replaces, a table of `profile_training.py` or `profile_encoding.py` under its title.
 """
 
 from __future__ import annotations
@@ -62,8 +62,11 @@ def page(content: Content) -> str:
         return text
     text += "\n## Runs\n\n" + "".join(map(_run, content["runs"]))
     text += DETAILS + details(content)
-    if "profile" in content:
-        text += f"\n## Where the time of a training step goes\n\n{content['profile']}"
+    profiles: dict[str, str] = content.get("profiles", {})
+    if profiles:
+        text += "\n## Where the time goes\n"
+    for title, shares in profiles.items():
+        text += f"\n### {title}\n\n{shares}"
     return text
 
 
@@ -96,14 +99,16 @@ def _run(run: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("results", type=Path, nargs="*", help="of run.py")
-    parser.add_argument("--profile", type=Path, help="what profile_training.py printed")
+    parser.add_argument("--profile", action="append", default=[], help="TITLE=FILE, several times")
     arguments = parser.parse_args()
     content: dict[str, Any] = json.loads(SOURCE.read_text(encoding="utf-8"))
     if arguments.results:
         texts = [path.read_text(encoding="utf-8") for path in arguments.results]
         content.update(joined([json.loads(text) for text in texts]))
-    if arguments.profile is not None:
-        content["profile"] = arguments.profile.read_text(encoding="utf-8")
+    for profile in arguments.profile:
+        title, _, file = profile.partition("=")
+        shares = Path(file).read_text(encoding="utf-8")
+        content.setdefault("profiles", {})[title] = shares.strip() + "\n"
     write_json(SOURCE, content)
     write_text(PAGE, page(json.loads(SOURCE.read_text(encoding="utf-8"))))  # in the file's order
 

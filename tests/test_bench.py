@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from transformers import AutoModel
 
 import table
+from kernels import WAITING, profile_table, times_by, waiting
 from measurements import FULL, PEER, Part, measurements
 from measuring import Clock, num_matrix_weights
 from page import joined, page
-from profile_training import WAITING, profile_table, times_by, waiting
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
 from quarry.models.backbones.huggingface import load_tokenizer

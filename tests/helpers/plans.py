@@ -11,7 +11,7 @@ GIB = 2**30
 
 LORA = Kept(
     itemsize=2, state_itemsize=2, is_compiled=True, has_checkpointing=False, trains_trunk=False,
-    num_inputs=28 * (5 * 3584 + 3584 + 18944),
+    num_inputs=28 * (5 * 3584 + 3584 + 18944), num_low_rank=28 * 7 * 16,
 )  # fmt: skip
 
 

@@ -53,6 +53,7 @@ class Kept:
         has_copies: peft's own LoRA path copies the input of each projection, where the fast one
             has one input for all that read it.
         num_inputs: numbers of a token that go into projections with LoRA, over all layers.
+        num_low_rank: numbers of a token between LoRA's two matrices, over all layers.
         has_dropout: on these copies, whose masks are kept, too.
     """
 
@@ -63,6 +64,7 @@ class Kept:
     trains_trunk: bool
     has_copies: bool = False
     num_inputs: int = 0
+    num_low_rank: int = 0
     has_dropout: bool = False
 
 
@@ -79,12 +81,14 @@ def layer_bytes(shape: LayerShape, kept: Kept) -> float:
     """Of one token in one layer."""
     hidden = 2 * shape.hidden_size  # there are two norms, and two sums that they read
     attention = 4 * shape.attention_size * kept.itemsize  # queries, keys, values, and the result
+    low_rank = kept.num_low_rank * kept.itemsize / shape.num_layers
     if kept.is_compiled:
         products = (hidden + 3 * shape.intermediate_size) * kept.itemsize
-        return hidden * kept.state_itemsize + attention + products
+        return hidden * kept.state_itemsize + attention + low_rank + products
     gates = 3 * shape.intermediate_size * kept.itemsize  # before and after the activation, and up
     normalised = hidden * kept.state_itemsize if kept.trains_trunk else 0
-    return hidden * FP32_BYTES + normalised + attention + _input_bytes(shape, kept) + gates
+    inputs = _input_bytes(shape, kept) + low_rank
+    return hidden * FP32_BYTES + normalised + attention + inputs + gates
 
 
 def _input_bytes(shape: LayerShape, kept: Kept) -> float:

@@ -33,6 +33,7 @@ HALF = Kept(
 TEXTS = [np.arange(16)] * 8  # of one length: the grid that attention takes on a CPU is full
 NUM_TOKENS = 128
 HIDDEN, INTERMEDIATE, HEADS = 64, 160, 4
+RANK = 8
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -45,12 +46,14 @@ def test_by_hand() -> None:
     assert activation_bytes(SHAPE, recomputed, num_tokens=7) == 7 * (3 * 10 * 2 + compiled)
     eager = replace(HALF, is_compiled=False)
     assert layer_bytes(SHAPE, eager) == 2 * 10 * 4 + 2 * (2 * 10 + 4 * 20 + 4 * 100)
+    low_rank = replace(HALF, num_low_rank=3 * 14)
+    assert layer_bytes(SHAPE, low_rank) == compiled + 2 * 14
     copies = replace(eager, has_copies=True, num_inputs=3 * 200, has_dropout=True)
     assert layer_bytes(SHAPE, copies) == 2 * 10 * 4 + 2 * (4 * 20 + 3 * 100) + 200 * (2 + 1)
 
 
 def lora() -> LoRA:
-    return LoRA(r=4, alpha=4, dropout=0, target_modules=TARGETS)
+    return LoRA(r=RANK, alpha=4, dropout=0, target_modules=TARGETS)
 
 
 def held_bytes(
@@ -114,6 +117,7 @@ def test_autograd_holds_what_is_counted(
         trains_trunk=adapter.trains_trunk,
         has_copies=not adapter.trains_trunk and not is_fast,
         num_inputs=6 * HIDDEN + INTERMEDIATE,
+        num_low_rank=0 if adapter.trains_trunk else len(TARGETS) * RANK,
     )
     assert held == pytest.approx(layer_bytes(shape, kept), rel=0.02)
 

@@ -225,6 +225,7 @@ def test_what_would_be_trained_is_counted_without_training_it(base: Path) -> Non
     trained = [p for p in adapted.parameters() if p.requires_grad]
     assert part.num_parameters == sum(p.numel() for p in trained)
     assert part.num_inputs == 2 * (32 + 32 + 64)
+    assert part.num_low_rank == 2 * 3 * 4
     assert (part.is_beside, part.dropout) == (True, 0.1)
     whole = FullFineTuning().trained_part(outline)
     assert whole.num_parameters == sum(p.numel() for p in tiny_qwen().parameters())
@@ -233,7 +234,8 @@ def test_what_would_be_trained_is_counted_without_training_it(base: Path) -> Non
     adapted.save_pretrained(saved)
     stored = stored_part(str(saved))
     assert stored.num_parameters == part.num_parameters
-    assert (stored.num_inputs, stored.dropout) == (part.num_inputs, 0.0)
+    assert (stored.num_inputs, stored.num_low_rank) == (part.num_inputs, part.num_low_rank)
+    assert stored.dropout == 0.0
 
 
 def test_an_adapter_whose_files_are_gone_cannot_be_counted(tmp_path: Path) -> None:

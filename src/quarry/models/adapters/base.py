@@ -15,12 +15,14 @@ class TrainedPart:
     Attributes:
         is_beside: new weights beside the trunk's, in fp32 whatever the trunk's are in.
         num_inputs: numbers of each token that go into layers with new weights beside them.
+        num_low_rank: those between two new matrices: the ranks of all layers.
         dropout: on the input of new weights.
     """
 
     num_parameters: int
     is_beside: bool
     num_inputs: int = 0
+    num_low_rank: int = 0
     dropout: float = 0.0
 
 

@@ -91,6 +91,7 @@ class LoRA:
             num_parameters=sum(self.r * (x.in_features + x.out_features) for x in layers),
             is_beside=True,
             num_inputs=sum(layer.in_features for layer in layers),
+            num_low_rank=self.r * len(layers),
             dropout=self.dropout,
         )
 
@@ -116,10 +117,12 @@ def stored_part(folder: str) -> TrainedPart:
         settings = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}. Restore the adapter's files.") from error
+    down = [shape for name, shape in shapes.items() if ".lora_A." in name]
     return TrainedPart(
         num_parameters=sum(math.prod(shape) for shape in shapes.values()),
         is_beside=True,
-        num_inputs=sum(shape[1] for name, shape in shapes.items() if ".lora_A." in name),
+        num_inputs=sum(num_inputs for _, num_inputs in down),
+        num_low_rank=sum(rank for rank, _ in down),
         dropout=float(settings.get("lora_dropout") or 0.0),
     )
 

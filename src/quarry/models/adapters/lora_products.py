@@ -1,9 +1,9 @@
 """The arithmetic of a LoRA layer, with a backward pass written by hand.
 
 y = x W^T + s (x A^T) B^T + bias for a frozen W [out, in] and trainable A [r, in] and B [out, r]. No
-gradient of W is ever formed, and x, W, A and B are all that is kept for the backward pass. x stays
-in its dtype: A and B, which peft may hold in fp32, are cast to it, and their gradients come back in
-their own dtype.
+gradient of W is ever formed, and x, x A^T, W, A and B are all that is kept for the backward pass.
+x stays in its dtype: A and s B, which peft may hold in fp32, are cast to it, and their gradients
+come back in their own dtype.
 
 The update meets W's product, not W: in half precision W + s B A rounds to W wherever the update is
 below half a unit in the last place of W, about 0.2 % of it in bf16.
@@ -61,22 +61,29 @@ def as_rows(x: Tensor) -> Tensor:
     return rows
 
 
+def lora_factors(
+    lora_a: Tensor, lora_b: Tensor, *, scaling: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """A and s B in the dtype of the products. The scaling costs nothing on the way to it."""
+    return lora_a.to(dtype), (lora_b * scaling).to(dtype)
+
+
 def lora_gradients(
-    dy: Tensor, x: Tensor, *, lora_a: Tensor, lora_b: Tensor, scaling: float
+    dy: Tensor, x: Tensor, u: Tensor, *, lora_a: Tensor, lora_b: Tensor, scaling: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The part of the backward pass that does not ask for W.
 
     Args:
         dy: [num_tokens, out], gradient of the output.
         x: [num_tokens, in], the input.
+        u: [num_tokens, r], x A^T.
 
     Returns:
-        v = s dy B [num_tokens, r], and the gradients of A and of B in their own dtypes.
+        The gradient of x through A and B [num_tokens, in], and those of A and of B in their dtypes.
     """
-    a, b = lora_a.to(x.dtype), lora_b.to(x.dtype)
-    u = (x @ a.t()) * scaling
-    v = (dy @ b) * scaling
-    return v, (v.t() @ x).to(lora_a.dtype), (dy.t() @ u).to(lora_b.dtype)
+    a, b = lora_factors(lora_a, lora_b, scaling=scaling, dtype=x.dtype)
+    v = dy @ b
+    return v @ a, (v.t() @ x).to(lora_a.dtype), (dy.t() @ u).to(lora_b.dtype) * scaling
 
 
 class _LoraProduct(torch.autograd.Function):
@@ -90,22 +97,21 @@ class _LoraProduct(torch.autograd.Function):
         lora_b: Tensor,
         scaling: float,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, lora_a, lora_b)
+        a, b = lora_factors(lora_a, lora_b, scaling=scaling, dtype=x.dtype)
+        u = x @ a.t()
+        ctx.save_for_backward(x, u, weight, lora_a, lora_b)
         ctx.scaling = scaling
-        w, a, b = (matrix.to(x.dtype) for matrix in (weight, lora_a, lora_b))
-        u = (x @ a.t()) * scaling
         # the small product first: its rounding is small, too, and the large one is rounded once
         update = linear(u, b, None if bias is None else bias.to(x.dtype))
-        return _add_product(update, x, w.t())
+        return _add_product(update, x, weight.to(x.dtype).t())
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, lora_a, lora_b = ctx.saved_tensors
-        v, da, db = lora_gradients(dy, x, lora_a=lora_a, lora_b=lora_b, scaling=ctx.scaling)
-        dx = None
-        if ctx.needs_input_grad[0]:
-            dx = _add_product(v @ lora_a.to(x.dtype), dy, weight.to(x.dtype))
-        return dx, None, None, da, db, None
+        x, u, weight, lora_a, lora_b = ctx.saved_tensors
+        dx, da, db = lora_gradients(dy, x, u, lora_a=lora_a, lora_b=lora_b, scaling=ctx.scaling)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, da, db, None
+        return _add_product(dx, dy, weight.to(x.dtype)), None, None, da, db, None
 
 
 class _Fp8LoraProduct(torch.autograd.Function):
@@ -125,21 +131,22 @@ class _Fp8LoraProduct(torch.autograd.Function):
         lora_b: Tensor,
         scaling: float,
     ) -> Tensor:
-        ctx.save_for_backward(x, backward_values, backward_scale, lora_a, lora_b)
+        a, b = lora_factors(lora_a, lora_b, scaling=scaling, dtype=x.dtype)
+        u = x @ a.t()
+        ctx.save_for_backward(x, u, backward_values, backward_scale, lora_a, lora_b)
         ctx.scaling = scaling
-        a, b = lora_a.to(x.dtype), lora_b.to(x.dtype)
-        update = linear((x @ a.t()) * scaling, b, None if bias is None else bias.to(x.dtype))
+        update = linear(u, b, None if bias is None else bias.to(x.dtype))
         return update + scaled_product(quantise(x), Scaled(values, scale), dtype=x.dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, backward_values, backward_scale, lora_a, lora_b = ctx.saved_tensors
-        v, da, db = lora_gradients(dy, x, lora_a=lora_a, lora_b=lora_b, scaling=ctx.scaling)
-        dx = None
-        if ctx.needs_input_grad[0]:
-            assert backward_values is not None, "quantised for encoding only"
-            weight = Scaled(backward_values, backward_scale)
-            dx = v @ lora_a.to(x.dtype) + scaled_product(quantise(dy), weight, dtype=x.dtype)
+        x, u, backward_values, backward_scale, lora_a, lora_b = ctx.saved_tensors
+        dx, da, db = lora_gradients(dy, x, u, lora_a=lora_a, lora_b=lora_b, scaling=ctx.scaling)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, None, None, da, db, None
+        assert backward_values is not None, "quantised for encoding only"
+        weight = Scaled(backward_values, backward_scale)
+        dx = dx + scaled_product(quantise(dy), weight, dtype=x.dtype)
         return dx, None, None, None, None, None, da, db, None
 
 

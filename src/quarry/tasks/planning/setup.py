@@ -111,6 +111,7 @@ def _kept(
         trains_trunk=not part.is_beside,
         has_copies=part.is_beside and (part.dropout > 0 or stage == 3),
         num_inputs=part.num_inputs,
+        num_low_rank=part.num_low_rank,
         has_dropout=part.dropout > 0,
     )
 
