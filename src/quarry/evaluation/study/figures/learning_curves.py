@@ -42,6 +42,7 @@ def plot_learning_curves(entries: Sequence[Entry], path: Path) -> tuple[Path, ..
         axes.set_title(wrapped(f"{measure} during training, {where}", 80), fontsize=10)
         axes.set_ylabel(f"{measure} (0 to 1)", fontsize=9)
         axes.margins(x=0.03, y=0.1)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     grid[-1][0].set_xlabel("training step (optimiser updates); thin lines: seeds", fontsize=9)
     shared_legend(figure, style)
     return save_with_pdf(figure, path)
