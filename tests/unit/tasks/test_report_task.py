@@ -96,6 +96,21 @@ def test_a_run_that_cannot_be_read_is_told_and_the_others_are_reported(runs_dir:
         report(runs_dir, f"runs=[{broken}]")
 
 
+def test_a_run_without_results_is_told_also_where_no_row_lacks_them(runs_dir: Path) -> None:
+    """Another directory has the results of the first; a table for the second there is not."""
+    study = runs_dir / "study" / "one"
+    write_run_directory(study / "again", [])
+    write_run_directory(study / "coir", [], settings={"benchmark.sets": ["apps"]})
+    write_run_directory(study / "other", [], model="qwen-coder")  # a row, and its cell is missing
+    assert list(report(runs_dir)) == ["report/zero_shot_other/qwen-base"]
+    page = (study / "report" / "report.md").read_text().replace("\\", "")
+    missing = page.partition("## Missing")[2].partition("##")[0]
+    assert f"- {study / 'again'} has no results: no metrics.json" in missing
+    assert f"- {study / 'coir'} has no results: no metrics.json" in missing
+    assert missing.count("no metrics.json") == 3
+    assert str(study / "other") not in missing
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
