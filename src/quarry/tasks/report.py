@@ -139,11 +139,12 @@ def _in_no_row(measured: Sequence[Measured], tables: Sequence[StudyTable]) -> li
     has the results of its settings, or its sets are in no table."""
     entries = [entry for table in tables for entry in table.entries]
     shown = {m.record.directory for e in entries for m in e.members if m.seed in e.unfinished}
-    problems = {each.record.directory: each.record.problem for each in measured}
+    shown |= {m.origin.directory for m in measured if m.origin is not m.record}  # evaluated later
+    problems = {m.record.directory: m.record.problem for m in measured if m.record.problem}
     return [
-        f"{directory} has no results: {problem}"
+        f"{directory}: {problem}"
         for directory, problem in problems.items()
-        if problem is not None and directory not in shown
+        if directory not in shown
     ]
 
 
