@@ -85,8 +85,11 @@ def _outcome(job: JobRecord) -> str:
 
 
 def _brief(text: str) -> str:
-    """On one line: the first line of some messages says only that a list follows."""
-    return shorten(text, MAX_REASON, placeholder=" ...")
+    """On one line: the first, and what it announces."""
+    first, _, rest = text.partition("\n")
+    return shorten(
+        f"{first} {rest}" if first.endswith(":") else first, MAX_REASON, placeholder=" ..."
+    )
 
 
 def _failures(study: Study, record: StudyRecord) -> str:

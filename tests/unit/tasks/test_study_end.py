@@ -37,16 +37,18 @@ def test_a_failure_is_told_with_its_cause_and_once_for_all_jobs_that_failed_alik
         a_job("seed-2", "finished"),
         a_job("seed-3", "failed", RULES),
         a_job("seed-4", "interrupted"),
+        a_job("seed-5", "failed", "It would not fit.\nWhat would run:\n  another command"),
     )
     StudyRecord(folder).write(Study(name="mine", fixed=(), jobs=jobs))
     with pytest.raises(SystemExit) as caught, shows_study():
         pass
     assert caught.value.code == 1
     error = capsys.readouterr().err
-    assert "Error: 3 of 4 jobs did not finish." in error
-    assert error.splitlines()[-2:] == [
+    assert "Error: 4 of 5 jobs did not finish." in error
+    assert error.splitlines()[-3:] == [
         "- seed-1, seed-3: The configuration cannot work: - data.num_workers must be 0 or more",
         "- seed-4: interrupted",
+        "- seed-5: It would not fit.",
     ]
 
 
