@@ -49,7 +49,8 @@ def check_entry_point(arguments: Sequence[str], *, primary: str) -> None:
             continue  # Hydra says it better
         if override.key_or_group == "study" and override.is_sweep_override():
             raise UserError(
-                f"{argument}: a command runs one study, which has its folder. Start them one by one."
+                f"{argument}: a command runs one study, which has its folder. Start them one by "
+                "one."
             )
         for option in _options(override):
             _check(override.key_or_group, option, primary=primary)
