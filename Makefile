@@ -61,6 +61,7 @@ docs: install ## Write the pages that are made (PUBLISHED='--published NAME=FOLD
 	$(BIN)/python docs/make_models.py $(PUBLISHED)
 	$(BIN)/python docs/make_benchmarks.py
 	$(BIN)/python bench/page.py
+	$(BIN)/python docs/make_reproducing.py
 
 format: install ## Put the code into shape
 	$(BIN)/ruff check --fix .

@@ -29,6 +29,8 @@ def script() -> ModuleType:
 
 def test_the_page_is_what_its_command_makes(script: ModuleType) -> None:
     assert script.page() == (DOCS / "reproducing.md").read_text(encoding="utf-8"), "run: make docs"
+    docs = (DOCS.parent / "Makefile").read_text(encoding="utf-8").partition("\ndocs:")[2]
+    assert all(f"docs/{path.name}" in docs for path in DOCS.glob("make_*.py"))
 
 
 def test_the_work_of_a_set_by_hand(script: ModuleType) -> None:

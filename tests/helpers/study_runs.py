@@ -50,6 +50,7 @@ def a_set(
     num_queries: int | None = None,
     num_documents: int = 100,
     group: str | None = None,
+    source: str | None = None,
     convention: Mapping[str, Any] | None = None,
     more: Mapping[str, float] | None = None,
 ) -> SetResult:
@@ -71,6 +72,7 @@ def a_set(
         num_documents=num_documents,
         convention={**CONVENTION, **(convention or {})},
         group=group,
+        source=source,
     )
 
 

@@ -45,6 +45,7 @@ def test_a_job_of_two_devices_has_one_directory_and_a_failed_one_ends_itself_alo
     assert jobs[good]["result"] in result.out
     assert result.last_line == "study finished=1 failed=1 interrupted=0 queued=0"
     assert {path.name for path in folder.iterdir() if path.is_dir()} == {failed, good, ".locks"}
+    assert not (folder / "multirun.yaml").exists()  # of Hydra's: secrets in the clear
     assert (folder / good / "model").exists()
     # the sweep, two processes of the good job, and of the other one as many as it came to
     commands = commands_started(tmp_path / "count", "train.py")

@@ -58,9 +58,12 @@ def fixed_keys(config: DictConfig) -> tuple[str, ...]:
 
     A plain value on the command line fixes a key that a study sweeps.
     """
-    overrides = OverridesParser.create().parse_overrides([*_params(config), *_command(config)])
-    is_swept = {one.get_key_element(): one.is_sweep_override() for one in overrides}
-    return tuple(key.lstrip("+~") for key, swept in is_swept.items() if not swept)
+    return tuple(key for key, swept in _keys(config).items() if not swept)
+
+
+def swept_keys(config: DictConfig) -> tuple[str, ...]:
+    """The keys that have several values, or that a sweeper chooses values of."""
+    return tuple(key for key, swept in _keys(config).items() if swept)
 
 
 def twice_given(config: DictConfig) -> list[str]:
@@ -101,6 +104,13 @@ def job_name(overrides: Sequence[str], *, fixed: Sequence[str]) -> str:
         return name
     digest = hashlib.blake2b("\n".join(named).encode(), digest_size=4).hexdigest()
     return f"{name[: MAX_NAME - len(digest) - 1].strip('-')}-{digest}"
+
+
+def _keys(config: DictConfig) -> dict[str, bool]:
+    """Every key that a sweep overrides -> whether it is swept."""
+    overrides = OverridesParser.create().parse_overrides([*_params(config), *_command(config)])
+    is_swept = {one.get_key_element(): one.is_sweep_override() for one in overrides}
+    return {key.lstrip("+~"): swept for key, swept in is_swept.items()}
 
 
 def _params(config: DictConfig) -> list[str]:

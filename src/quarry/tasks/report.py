@@ -89,7 +89,7 @@ def report(
         title=f"Study {found.study.name}" if found.study else f"{len(found.directories)} runs",
         tables=tuple(tables),
         specialisations=specialisations,
-        left_out=(*found.remarks, *left_out),
+        left_out=(*found.remarks, *left_out, *_in_no_row(measured, tables)),
     )
     name = None if found.study is None else found.study.name
     publish(config, made, folder=_folder(config, found, folder), study=name)
@@ -132,6 +132,20 @@ def read_measured(found: FoundRuns) -> tuple[list[Measured], list[str]]:
     if not read:
         raise UserError("No run directory can be reported:\n" + "\n".join(problems))
     return read, problems
+
+
+def _in_no_row(measured: Sequence[Measured], tables: Sequence[StudyTable]) -> list[str]:
+    """A sentence on each run without results that no row shows to be missing: another directory
+    has the results of its settings, or its sets are in no table."""
+    entries = [entry for table in tables for entry in table.entries]
+    shown = {m.record.directory for e in entries for m in e.members if m.seed in e.unfinished}
+    shown |= {m.origin.directory for m in measured if m.origin is not m.record}  # evaluated later
+    problems = {m.record.directory: m.record.problem for m in measured if m.record.problem}
+    return [
+        f"{directory}: {problem}"
+        for directory, problem in problems.items()
+        if directory not in shown
+    ]
 
 
 def _uses_encoder(record: RunRecord) -> bool:

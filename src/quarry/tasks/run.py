@@ -29,12 +29,12 @@ def run(config: DictConfig, *, entry: Path) -> object:
     """
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return run_job(config, entry=entry)
-    if config.study.resume:
-        raise UserError(
-            "study.resume=true has no effect outside a sweep: a training run goes on with "
-            "python train.py task=resume run=RUN_DIR."
-        )
     with removed_if_empty(config.paths.run_dir):
+        if config.study.resume:
+            raise UserError(
+                "study.resume=true has no effect outside a sweep: a training run goes on with "
+                "python train.py task=resume run=RUN_DIR."
+            )
         result: object = instantiate(config.task)(config)
     if config.study.job is not None and world.is_launched_first():
         _leave_result(config, result)

@@ -6,7 +6,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
+from textwrap import shorten
 
+from quarry.config.entry_point import check_entry_point
 from quarry.config.sweep import with_first_choices
 from quarry.runtime.entry import end_with_error
 from quarry.runtime.study_record import JobRecord, Study, StudyRecord
@@ -17,12 +20,20 @@ begun_study: ContextVar[StudyRecord | None] = ContextVar("begun_study", default=
 
 FAILED_CODE = 1
 
+MAX_REASON = 300
+"""Characters of what is shown of an error; `study.json` and `error.log` have more."""
+
 
 @contextmanager
 def shows_study() -> Iterator[None]:
     """Around an entry point: shows the jobs of a sweep, and ends with a code above 0 where one
-    failed. Of a run that is no sweep it takes no notice."""
+    failed. Of a run that is no sweep it takes no notice.
+
+    Raises:
+        UserError: the command line is for the other entry point.
+    """
     failure: Exception | None = None
+    check_entry_point(sys.argv[1:], primary=Path(sys.argv[0]).stem)
     sys.argv[1:] = with_first_choices(sys.argv[1:])
     try:
         yield
@@ -70,17 +81,27 @@ def _time(job: JobRecord) -> str:
 
 
 def _outcome(job: JobRecord) -> str:
-    return job.result or (job.error or "").splitlines()[0] if (job.result or job.error) else "-"
+    return job.result or (_brief(job.error) if job.error else "-")
+
+
+def _brief(text: str) -> str:
+    """On one line: the first, and what it announces."""
+    first, _, rest = text.partition("\n")
+    return shorten(
+        f"{first} {rest}" if first.endswith(":") else first, MAX_REASON, placeholder=" ..."
+    )
 
 
 def _failures(study: Study, record: StudyRecord) -> str:
-    lines = [
-        f"- {job.directory}: {(job.error or job.status).splitlines()[0]}"
-        for job in study.having("failed", "interrupted")
-    ]
+    """Jobs that failed alike are one line."""
+    unfinished = study.having("failed", "interrupted")
+    alike: dict[str, list[str]] = {}
+    for job in unfinished:
+        alike.setdefault(_brief(job.error or job.status), []).append(job.directory)
+    lines = [f"- {', '.join(names)}: {reason}" for reason, names in alike.items()]
     return (
-        f"{len(lines)} of {len(study.jobs)} jobs did not finish. When the cause is gone, go on "
-        f"with the same command and study.resume=true hydra.sweep.dir={record.folder}\n"
+        f"{len(unfinished)} of {len(study.jobs)} jobs did not finish. When the cause is gone, go "
+        f"on with the same command and study.resume=true hydra.sweep.dir={record.folder}\n"
         + "\n".join(lines)
     )
 

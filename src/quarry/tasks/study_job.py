@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 OF_THE_SWEEP = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra.launcher", "hydra.callbacks")
 """Hydra's settings that are the sweep's business, not its jobs'; `hydra/sweeper` likewise."""
 
+OF_HYDRA = "multirun.yaml"
+"""Hydra's sweeper writes the whole configuration, secrets too; each job's own record hides them."""
+
 INTERRUPTED_CODE = 130
 
 WORDS = ("null", "true", "false", "nan", "inf")
@@ -52,6 +55,7 @@ def run_job(config: DictConfig, *, entry: Path) -> float | None:
     """
     hydra = HydraConfig.get()
     record = StudyRecord((Path(hydra.runtime.cwd) / hydra.sweep.dir).absolute())
+    (record.folder / OF_HYDRA).unlink(missing_ok=True)
     name = _register(record, [str(one) for one in hydra.overrides.task])
     with record.held(name):
         study = record.read()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,11 +12,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from quarry.config.entry_point import primaries_of
 from quarry.config.resolvers import sweeps_dir
 from quarry.config.schema import register_schemas
 from quarry.config.sweep import all_jobs, has_all_jobs_known
-
-PRIMARY = re.compile(r"^# primary: (train|eval)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +39,15 @@ def study_files() -> Iterator[StudyFile]:
     """Every study, by name. To be called where Hydra is initialised with conf/."""
     for path in sorted((Path(sweeps_dir()) / "study").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
-        found = PRIMARY.search(text)
-        if found is None:
+        primary, *others = primaries_of(text)
+        if others:
             raise ValueError(f"{path}: its header does not say '# primary: train' or eval.")
-        rest = text[found.end() :].lstrip().splitlines()
+        rest = text.partition(f"# primary: {primary}\n")[2].splitlines()
         yield StudyFile(
             name=path.stem,
-            primary=found[1],
+            primary=primary,
             purpose=rest[0].removeprefix("# "),
-            num_jobs=_num_jobs(composed_sweep(found[1], f"study={path.stem}")),
+            num_jobs=_num_jobs(composed_sweep(primary, f"study={path.stem}")),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import signal
@@ -15,14 +16,25 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from quarry.config.sweep import all_jobs, fixed_keys, has_all_jobs_known, job_name, twice_given
+from quarry.config.sweep import (
+    all_jobs,
+    fixed_keys,
+    has_all_jobs_known,
+    job_name,
+    swept_keys,
+    twice_given,
+)
 from quarry.errors import UserError
 from quarry.runtime.entry import end_with_error
 from quarry.runtime.study_record import JobRecord, Study, StudyRecord
+from quarry.tasks.objective import check_objective
 from quarry.tasks.study_end import begun_study
 from quarry.tasks.study_job import recorded
 
 logger = logging.getLogger(__name__)
+
+DECIDES_ON_METRICS = ("benchmark", "evaluation", "experiment", "task")
+"""Keys that say what is measured, and by what."""
 
 VALIDATED = {"quarry.tasks.train.train": "train", "quarry.tasks.evaluate.evaluate": "eval"}
 """Tasks whose configuration is checked for every job, with their primary."""
@@ -54,6 +66,7 @@ def begin(config: DictConfig) -> StudyRecord:
     record = StudyRecord(folder)
     fixed = fixed_keys(config)
     jobs = _named_jobs(config, fixed) if has_all_jobs_known(config.hydra.sweeper) else ()
+    _check_metric(config)
     earlier = record.read()
     if earlier is not None and any(job.attempts for job in earlier.jobs):
         _check_earlier(config, record, earlier, jobs)
@@ -123,15 +136,40 @@ def _validate_all(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
     loader = GlobalHydra.instance().config_loader()
     for job in jobs:
         composed = loader.load_sweep_config(config, list(job))
-        primary = VALIDATED.get(str(OmegaConf.select(composed, "task._target_")))
+        primary = _primary(composed)
         if primary is None:
             continue
-        OmegaConf.set_struct(composed, False)
-        del composed["hydra"]  # as in the job
         try:
-            validate(composed, primary=primary)
+            validate(_as_in_a_job(composed), primary=primary)
         except UserError as error:
             raise UserError(f"The job {' '.join(job)}:\n{error}") from None
+
+
+def _check_metric(config: DictConfig) -> None:
+    """Refuses an `optimized_metric` that no job will have, where all jobs measure the same; those
+    of other sweeps see for themselves."""
+    from quarry.tasks.parts import build_evaluator
+    from quarry.training.evaluation_log import metric_names
+
+    metric, swept = config.optimized_metric, swept_keys(config)
+    is_same = not any(key.startswith(DECIDES_ON_METRICS) for key in swept)
+    if metric is None or not is_same or _primary(config) is None:
+        return
+    evaluator = build_evaluator(_as_in_a_job(config))
+    check_objective(metric, [] if evaluator is None else metric_names(evaluator))
+
+
+def _primary(config: DictConfig) -> str | None:
+    """Whose configuration it is; None: of a task that is not checked."""
+    return VALIDATED.get(str(OmegaConf.select(config, "task._target_")))
+
+
+def _as_in_a_job(config: DictConfig) -> DictConfig:
+    """A copy without Hydra's own part."""
+    copied = copy.deepcopy(config)
+    OmegaConf.set_struct(copied, False)
+    del copied["hydra"]
+    return copied
 
 
 def _check_earlier(

@@ -11,6 +11,7 @@ from quarry.config.sweep import (
     fixed_keys,
     identity,
     job_name,
+    swept_keys,
     twice_given,
     with_first_choices,
 )
@@ -35,7 +36,7 @@ def test_a_job_is_named_by_what_is_swept() -> None:
 
 def test_a_study_is_swept_by_its_params_and_the_command_line_fixes_them() -> None:
     sweep = a_sweep("study=x", "seed=3", **{"model": "a,b", "seed": "1,2"})
-    assert fixed_keys(sweep) == ("seed", "study")
+    assert (fixed_keys(sweep), swept_keys(sweep)) == (("seed", "study"), ("model",))
     assert all_jobs(sweep) == [
         ("model=a", "seed=3", "study=x"),
         ("model=b", "seed=3", "study=x"),

@@ -96,6 +96,37 @@ def test_a_run_that_cannot_be_read_is_told_and_the_others_are_reported(runs_dir:
         report(runs_dir, f"runs=[{broken}]")
 
 
+def test_a_training_that_was_stopped_is_a_row_without_values(runs_dir: Path) -> None:
+    """What is measured before it is written at once, so it has a metrics.json."""
+    both = [
+        Report(retriever=name, results=(a_set("alpha", [0.5, 0.25]),))
+        for name in ("untrained", "trained")
+    ]
+    study = runs_dir / "study" / "one"
+    write_run_directory(study / "whole", both, model="qwen-coder", is_training=True)
+    write_run_directory(study / "stopped", both[:1], model="qwen-math", is_training=True)
+    found = report(runs_dir)
+    assert "report/zero_shot_other/qwen-math" in found
+    assert "report/supervised_other/qwen-math" not in found
+    page = (study / "report" / "report.md").read_text()
+    assert "Supervised, other sets: qwen-math, alpha: training was stopped, or is" in page
+
+
+def test_a_run_without_results_is_told_also_where_no_row_lacks_them(runs_dir: Path) -> None:
+    """Another directory has the results of the first; a table for the second there is not."""
+    study = runs_dir / "study" / "one"
+    write_run_directory(study / "again", [])
+    write_run_directory(study / "coir", [], settings={"benchmark.sets": ["apps"]})
+    write_run_directory(study / "other", [], model="qwen-coder")  # a row, and its cell is missing
+    assert list(report(runs_dir)) == ["report/zero_shot_other/qwen-base"]
+    page = (study / "report" / "report.md").read_text().replace("\\", "")
+    missing = page.partition("## Missing")[2].partition("##")[0]
+    assert f"- {study / 'again'}: no metrics.json" in missing
+    assert f"- {study / 'coir'}: no metrics.json" in missing
+    assert missing.count("no metrics.json") == 3
+    assert str(study / "other") not in missing
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

@@ -150,6 +150,15 @@ def test_a_sweeper_that_searches_has_no_jobs_beforehand(tmp_path: Path) -> None:
     assert (study.name, study.jobs, study.fixed) == ("temperature_lr", (), ("study",))
 
 
+def test_a_metric_that_no_job_will_have_is_refused_before_the_first(tmp_path: Path) -> None:
+    text = refused(tmp_path, "study=temperature_lr", "optimized_metric=stdlib_code/ndcg")
+    assert text.startswith("optimized_metric=stdlib_code/ndcg is nothing that will be measured.")
+    assert "There is stdlib_code/ndcg_at_10, " in text
+    assert "benchmark=none has no metrics" in refused(tmp_path, *TWO, "optimized_metric=mean/x")
+    # what is measured is swept: each job sees for itself
+    begin(sweep(tmp_path, "benchmark=stdlib,none", "optimized_metric=mean/ndcg_at_10"))
+
+
 def test_a_refusal_ends_the_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Hydra would make a warning of an exception, and start the jobs."""
     with pytest.raises(SystemExit) as caught:

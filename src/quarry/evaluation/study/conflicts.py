@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from quarry.types import SetResult
 
 SOURCE = ("repo", "revision", "qrels_repo", "qrels_revision", "subset", "split")
 """What of a benchmark's settings says which version of a set was read."""
+
+VERSIONED = re.compile(r"@|Python \d")
+"""A source that names a commit or a release. That of a folder is its name, which says nothing."""
 
 MAX_NAMED = 4
 
@@ -75,6 +79,8 @@ def _facts(member: Measured, result: SetResult, measure: str) -> dict[str, Any]:
         value = member.record.setting(f"benchmark.{key}")
         if value is not None:
             facts[f"benchmark.{key}"] = value
+    if result.source is not None and VERSIONED.search(result.source):
+        facts["source"] = result.source  # what was read: the newest, where no commit was set
     return facts
 
 

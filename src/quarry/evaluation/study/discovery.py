@@ -106,7 +106,7 @@ def _sorted_out(
 ) -> FoundRuns:
     finished = [path for path in reasons if RunDirectory(path).metrics.is_file()]
     unfinished = {
-        path: reason or "no metrics.json: the run was stopped, or is still going on"
+        path: reason or _why_without_results(RunDirectory(path))
         for path, reason in reasons.items()
         if path not in finished
     }
@@ -123,6 +123,12 @@ def _sorted_out(
         remarks=(*remarks, *more),
         study=folders[0] if len(folders) == 1 else None,
     )
+
+
+def _why_without_results(run: RunDirectory) -> str:
+    if run.summary.is_file():  # which is written last
+        return "nothing was evaluated (benchmark=none)"
+    return "no metrics.json: the run was stopped, or is still going on"
 
 
 def _matching(pattern: str) -> list[Path]:

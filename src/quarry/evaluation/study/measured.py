@@ -7,7 +7,7 @@ the same row.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quarry.errors import UserError
@@ -20,6 +20,8 @@ from quarry.types import Report
 UNTRAINED, TRAINED = "untrained", "trained"
 TRAINED_FORMS = (TRAINED, "best", "hybrid")
 """How a training run calls what depends on the training."""
+
+STOPPED = "training was stopped, or is still going on"
 
 NO_BASELINE = "quarry.retrieval.retriever.no_retriever"
 
@@ -75,8 +77,7 @@ def measured_in(record: RunRecord, *, uses_encoder: bool) -> list[Measured]:
             model was trained.
     """
     if record.is_training:
-        reports = record.reports or (Report(retriever=TRAINED, results=()),)
-        return [_of_training(record, report) for report in reports]
+        return [_of_training(record, report) for report in record.reports] + _stopped(record)
     reports = record.reports or (Report(retriever="dense", results=()),)
     has_baseline = len(reports) > 1 and record.setting("baseline._target_") != NO_BASELINE
     found = []
@@ -105,6 +106,16 @@ def _of_training(record: RunRecord, report: Report) -> Measured:
         form = "" if report.retriever == TRAINED else report.retriever
         return _measured(record, record, "supervised", report, form=form)
     return _baseline(record, report, part="baseline")
+
+
+def _stopped(record: RunRecord) -> list[Measured]:
+    """The trained model that there is no report of; what comes before it is written at once."""
+    names = [report.retriever for report in record.reports]
+    if TRAINED in names:
+        return []
+    if names:
+        record = replace(record, problem=STOPPED)
+    return [_of_training(record, Report(retriever=TRAINED, results=()))]
 
 
 def _of_evaluation(record: RunRecord, report: Report, *, form: str) -> Measured:

@@ -70,6 +70,20 @@ def test_another_revision_is_refused_even_where_counts_agree(tmp_path: Path) -> 
     assert "alpha: benchmark.revision is abc in" in message(named)
 
 
+def test_another_commit_that_was_read_is_refused_though_none_was_set(tmp_path: Path) -> None:
+    """Of a suite the commits stand in the code; of `benchmark.revision=null` it is the newest."""
+
+    def run(name: str, *sources: str) -> list[Path]:
+        one, two = (a_set("alpha", [0.5], source=source) for source in sources)
+        return two_runs(tmp_path / name, one, two)
+
+    runs = run("newer", "o/n@aaa, test", "o/n@bbb, test")
+    assert f"alpha: source is o/n@aaa, test in {runs[0]}, but o/n@bbb, test in" in message(runs)
+    release = "standard library of Python 3.11.7, test"
+    assert "alpha: source is" in message(run("python", release, release.replace("7", "8")))
+    assert tables_of(entries_in(run("folders", "my_copy, test", "o/n@aaa, test")))
+
+
 def test_other_queries_are_refused_where_each_must_have_a_value(tmp_path: Path) -> None:
     first, second = a_set("alpha", [0.5, 0.25]), a_set("alpha", [0.5, 0.25])
     per_query = {"nDCG@10": {"q0": 0.5, "other": 0.25}}

@@ -38,6 +38,10 @@ def test_a_run_without_metrics_is_told_and_not_left_out_in_silence(tmp_path: Pat
     assert found.directories == (finished,)
     assert list(found.unfinished) == [stopped]
     assert "no metrics.json" in found.unfinished[stopped]
+    (stopped / "summary.json").touch()
+    assert find_runs([str(tmp_path)]).unfinished == {
+        stopped: "nothing was evaluated (benchmark=none)"
+    }
 
 
 def test_a_study_says_why_a_job_has_nothing(tmp_path: Path) -> None:

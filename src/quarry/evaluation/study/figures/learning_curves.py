@@ -26,6 +26,8 @@ def plot_learning_curves(entries: Sequence[Entry], path: Path) -> tuple[Path, ..
     that all of them have; the seeds are thin lines. Rows of one training (its best model, its
     hybrid) share a curve, which is drawn once. Nothing is drawn without a curve of two points.
     """
+    from matplotlib.ticker import MaxNLocator
+
     panels = curves_by_subject(entries)
     if not panels:
         return ()
@@ -42,6 +44,7 @@ def plot_learning_curves(entries: Sequence[Entry], path: Path) -> tuple[Path, ..
         axes.set_title(wrapped(f"{measure} during training, {where}", 80), fontsize=10)
         axes.set_ylabel(f"{measure} (0 to 1)", fontsize=9)
         axes.margins(x=0.03, y=0.1)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     grid[-1][0].set_xlabel("training step (optimiser updates); thin lines: seeds", fontsize=9)
     shared_legend(figure, style)
     return save_with_pdf(figure, path)

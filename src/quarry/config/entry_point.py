@@ -1,0 +1,77 @@
+"""Studies and experiments are for one entry point, as their header says: the other one would do
+something else with them, such as train for a study of evaluations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
+
+from quarry.config.resolvers import sweeps_dir
+from quarry.errors import UserError
+
+PRIMARIES = ("train", "eval")
+"""The entry points train.py and eval.py, and what they compose first: conf/train.yaml, ..."""
+
+GROUPS = ("study", "experiment")
+"""What decides on a whole run."""
+
+_HEADER = re.compile(r"^# primary: (.+)$", re.MULTILINE)
+
+
+def primaries_of(text: str) -> tuple[str, ...]:
+    """The entry points that an option is for: those of its line `# primary: train`, or all."""
+    found = _HEADER.search(text)
+    return PRIMARIES if found is None else tuple(re.split(r",\s*", found[1].strip()))
+
+
+def check_entry_point(arguments: Sequence[str], *, primary: str) -> None:
+    """Refuses, before anything is composed, what a command line asks of the wrong entry point.
+
+    Args:
+        primary: the entry point; of one that is none of ours nothing is known.
+
+    Raises:
+        UserError: a study or an experiment is for the other one, or there are several studies.
+    """
+    if primary not in PRIMARIES:
+        return
+    for argument in arguments:
+        if not argument.startswith(tuple(f"{group}=" for group in GROUPS)):
+            continue
+        try:
+            override = OverridesParser.create().parse_override(argument)
+        except HydraException:
+            continue  # Hydra says it better
+        if override.key_or_group == "study" and override.is_sweep_override():
+            raise UserError(
+                f"{argument}: a command runs one study, which has its folder. Start them one by "
+                "one."
+            )
+        for option in _options(override):
+            _check(override.key_or_group, option, primary=primary)
+
+
+def _options(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.value())]
+    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
+        return []
+    return [str(value) for value in override.sweep_string_iterator()]
+
+
+def _check(group: str, option: str, *, primary: str) -> None:
+    sweeps = Path(sweeps_dir())
+    for folder in (sweeps, sweeps.parent / "conf"):
+        file = folder / group / f"{option}.yaml"
+        if not file.is_file():
+            continue
+        names = primaries_of(file.read_text(encoding="utf-8"))
+        if primary not in names:
+            raise UserError(
+                f"{group}={option} is for {names[0]}.py: python {names[0]}.py {group}={option}"
+            )
