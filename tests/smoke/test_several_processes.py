@@ -176,23 +176,6 @@ def test_killed_while_shards_are_written_goes_on_from_the_checkpoint_before(
     assert {path.name for path in checkpoints.iterdir()} == {"last.ckpt", "last.ckpt.step-12"}
 
 
-def test_a_checkpoint_of_other_processes_is_refused(
-    train: Train, environment: dict[str, str]
-) -> None:
-    run, _ = train("zero3", "trainer.devices=2", "strategy=zero3")
-    config = run / "config.yaml"
-    text = config.read_text()
-    try:
-        config.write_text(text.replace("devices: 2", "devices: 3"))
-        result = run_command(
-            "train.py", "task=resume", f"run={run}", environment=environment, timeout_s=60
-        )
-    finally:
-        config.write_text(text)
-    assert result.code == 2
-    assert "has the shards of 2 processes, and this run has 3" in result.err
-
-
 def killed_after_checkpoint(environment: dict[str, str], run: Path, *overrides: str) -> None:
     """Kills a training and all its processes as soon as it has a checkpoint."""
     process = start_training(environment, run, *overrides)
