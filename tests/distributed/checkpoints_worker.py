@@ -25,7 +25,7 @@ from quarry.training.module import RetrievalModule
 from quarry.training.optim import constant_schedule
 from quarry.training.trained_state import read_trained, whole_state
 
-NUM_UPDATES = 4
+NUM_UPDATES = 3
 
 
 class AtEnd(pl.Callback):
