@@ -85,8 +85,11 @@ def launched_by() -> tuple[str, int] | None:
     """The launcher that started this process and others, and how many it says they are; None:
     there is none, or it is Lightning's own, which starts what it is told."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        name = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "the launcher (WORLD_SIZE)"
-        return name, int(os.environ["WORLD_SIZE"])
+        number = int(os.environ["WORLD_SIZE"])
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            return "torchrun", number
+        # one process: a cluster may say so of each container, and Lightning starts the others
+        return ("the launcher (WORLD_SIZE)", number) if number > 1 else None
     slurm = _slurm()
     return None if slurm is None else ("SLURM", slurm.world_size())
 

@@ -76,6 +76,8 @@ def test_deepspeeds_launcher_with_another_number(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert "the launcher (WORLD_SIZE) started 4" in refusal("trainer.devices=2")
+    monkeypatch.setenv("WORLD_SIZE", "1")  # as a container's only process: Lightning starts more
+    validate(composed("train", "benchmark=none", "trainer.devices=2"), primary="train")
 
 
 def test_slurm_with_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
