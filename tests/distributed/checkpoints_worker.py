@@ -25,7 +25,7 @@ from quarry.training.module import RetrievalModule
 from quarry.training.optim import constant_schedule
 from quarry.training.trained_state import read_trained, whole_state
 
-NUM_UPDATES = 4
+NUM_UPDATES = 3
 
 
 class AtEnd(pl.Callback):
@@ -162,3 +162,4 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main(Path(sys.argv[1]))
+    world.leave()

@@ -8,6 +8,7 @@ import sys
 import torch
 
 from helpers.joint_training import cases, train
+from quarry.distributed import world
 
 if __name__ == "__main__":
     folder, *strategies = sys.argv[1:]
@@ -16,3 +17,4 @@ if __name__ == "__main__":
     for case in cases(strategies):
         result = train(case, num_processes=num_processes)
         torch.save(result, f"{folder}/{case.name}.{os.environ['RANK']}.pt")
+    world.leave()

@@ -8,18 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
-from helpers.processes import run_processes
-from quarry.distributed.launch import agreed_with_first
+from helpers.processes import free_port, run_processes
+from quarry.distributed.launch import agreed_with_first, ends_children
 
 WORKER = Path(__file__).parent / "meeting_worker.py"
 
 
-@pytest.mark.parametrize("launcher", ["deepspeed", "slurm"])
-def test_all_take_the_value_of_the_first(launcher: str) -> None:
-    run_processes(WORKER, launcher, num_processes=3, timeout_s=120)
+def test_all_take_the_value_of_the_first_under_deepspeeds_launcher_and_slurm() -> None:
+    run_processes(WORKER, str(free_port()), num_processes=3, timeout_s=120)
 
 
 def test_without_a_launcher_it_is_the_own_value(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +61,25 @@ def test_a_child_ends_with_the_process_that_started_it_however_that_ends() -> No
     if is_alive:
         os.kill(child, signal.SIGKILL)
     assert not is_alive
+
+
+def test_a_child_that_was_killed_is_told_of_and_the_others_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sleeps = [sys.executable, "-c", "import time; time.sleep(60)"]
+    killed, waiting = subprocess.Popen(sleeps), subprocess.Popen(sleeps)
+    killed.kill()
+    strategy = SimpleNamespace(launcher=SimpleNamespace(procs=[killed, waiting]))
+    with (
+        mock.patch("quarry.distributed.launch.GRACE_S", 0.5),
+        pytest.raises(RuntimeError, match="connection reset"),
+        ends_children(strategy),
+    ):
+        raise RuntimeError("connection reset")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Process 1 of this node was ended by SIGKILL"
+    ]
+    assert waiting.wait(timeout=20) == -signal.SIGKILL
 
 
 def _is_alive(pid: int) -> bool:

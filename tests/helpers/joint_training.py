@@ -231,8 +231,7 @@ def cases(names: Sequence[str]) -> list[Case]:
             found += [
                 Case(**more),
                 Case(**more, budget=40),
-                Case(**more, budget=40, num_contrast_sets=2, has_masks=True),
                 Case(**more, num_contrast_sets=2, clip=0.05),
-                Case(**more, budget=40, num_contrast_sets=2, clip=0.05),
+                Case(**more, budget=40, num_contrast_sets=2, has_masks=True, clip=0.05),
             ]
     return found

@@ -10,17 +10,20 @@ import time
 from pathlib import Path
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def run_processes(script: Path, *arguments: str, num_processes: int, timeout_s: float) -> None:
     """Runs `python SCRIPT ARGUMENTS...` in each process; all have ended well, or it fails.
 
     The output of all goes to the failure's message. Whatever happens, no process is left.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     common = os.environ | {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(num_processes),
         "LOCAL_WORLD_SIZE": str(num_processes),
         "GROUP_RANK": "0",

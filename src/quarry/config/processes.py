@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,23 +9,22 @@ import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig
 
+from quarry.distributed.data_parallel import num_processes_of
+from quarry.distributed.launch import launched_by
 from quarry.distributed.zero import BF16_WEIGHTS, ZeroStrategy
 from quarry.runtime.devices import has_gpu
 
 PRECISIONS = ("32-true", "bf16-mixed")
 """Of Lightning's, those that mean the same in one process and in several."""
 
+GPU_ACCELERATORS = ("gpu", "cuda")
+
 OFFLOADABLE = "torch.optim.AdamW"
 
 
 def num_devices(config: DictConfig) -> int | None:
     """Processes on each node; None: not a number that can be told."""
-    devices: Any = config.trainer.devices
-    if isinstance(devices, ListConfig):
-        return len(devices)
-    if devices in ("auto", -1, "-1"):
-        return max(1, int(torch.cuda.device_count()))
-    return int(devices) if str(devices).isdigit() else None
+    return num_processes_of(config.trainer.devices)
 
 
 def num_processes(config: DictConfig) -> int:
@@ -49,22 +47,48 @@ def device_violations(config: DictConfig, *, is_planned: bool = False) -> Iterat
     Args:
         is_planned: the run is for a machine that need not be this one.
     """
-    devices = num_devices(config)
+    devices, num_nodes = num_devices(config), config.trainer.get("num_nodes", 1)
     if devices is None or devices < 1:
         yield f"trainer.devices={config.trainer.devices} must be a number of devices, 1 or more"
         return
+    if num_nodes < 1:
+        yield f"trainer.num_nodes={num_nodes} must be a number of nodes, 1 or more"
+        return
     if is_planned:
         return
-    on_gpu = config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if on_gpu and devices > torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        yield f"trainer.devices={devices}: this machine has {found}; set trainer.devices={found}"
-    launched = int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
-    if launched and launched != num_processes(config):
+    accelerator = config.trainer.accelerator
+    if accelerator in GPU_ACCELERATORS or (accelerator == "auto" and torch.cuda.is_available()):
+        yield from _missing_gpus(config)
+    elif accelerator in ("auto", "cpu"):
+        yield from _devices_of_a_cpu(config.trainer.devices)
+    launcher, num_launched = launched_by() or (None, None)
+    if launcher is not None and num_launched != num_processes(config):
         yield (
-            f"trainer.devices={devices} on {config.trainer.get('num_nodes', 1)} node(s) are "
-            f"{num_processes(config)} processes, and torchrun started {launched}: set "
-            "trainer.devices to its --nproc-per-node and trainer.num_nodes to its --nnodes"
+            f"trainer.devices={devices} on {num_nodes} node(s) are {num_processes(config)} "
+            f"processes, and {launcher} started {num_launched}: let trainer.devices be its "
+            "processes on a node, and trainer.num_nodes its nodes"
+        )
+
+
+def _missing_gpus(config: DictConfig) -> Iterator[str]:
+    devices, found = config.trainer.devices, int(torch.cuda.device_count())
+    if not torch.cuda.is_available():
+        yield (
+            f"trainer.accelerator={config.trainer.accelerator}: this machine has no GPU; set "
+            "trainer.accelerator=auto"
+        )
+    elif isinstance(devices, ListConfig):
+        if missing := [index for index in devices if not 0 <= int(index) < found]:
+            yield f"trainer.devices={devices}: this machine has no GPU {missing}, of its {found}"
+    elif (num_devices(config) or 1) > found:
+        yield f"trainer.devices={devices}: this machine has {found}; set trainer.devices={found}"
+
+
+def _devices_of_a_cpu(devices: Any) -> Iterator[str]:
+    if isinstance(devices, ListConfig) or str(devices) == "-1":
+        yield (
+            f"trainer.devices={devices} are GPUs, and this run has none: set a number of "
+            "processes, trainer.devices=1"
         )
 
 

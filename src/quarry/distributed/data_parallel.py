@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
+import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 from quarry.distributed import world
@@ -11,9 +13,19 @@ from quarry.distributed import world
 TIMEOUT_S = 7200
 
 
-def suggested_strategy(*, devices: int | str, num_nodes: int) -> DDPStrategy | str:
-    """DDP where several devices are asked for by number, else what Lightning takes."""
-    is_several = num_nodes > 1 or (str(devices).isdigit() and int(devices) > 1)
+def num_processes_of(devices: int | str | Sequence[int]) -> int | None:
+    """How many processes on a node Lightning's `devices` are: a number, a list of GPUs, or, as
+    "auto" and -1, all GPUs; None: nothing of that."""
+    if isinstance(devices, Sequence) and not isinstance(devices, str):
+        return len(devices)
+    if devices in ("auto", -1, "-1"):
+        return max(1, int(torch.cuda.device_count()))
+    return int(devices) if str(devices).isdigit() else None
+
+
+def suggested_strategy(*, devices: int | str | Sequence[int], num_nodes: int) -> DDPStrategy | str:
+    """DDP where there are several devices, else what Lightning takes."""
+    is_several = num_nodes > 1 or (num_processes_of(devices) or 1) > 1
     return data_parallel_strategy(timeout_s=TIMEOUT_S) if is_several else "auto"
 
 

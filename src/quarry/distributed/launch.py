@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -17,6 +18,8 @@ from typing import Any
 from torch.distributed import TCPStore
 
 from quarry.distributed import world
+
+logger = logging.getLogger(__name__)
 
 STORE_TIMEOUT = timedelta(seconds=300)
 GRACE_S = 10
@@ -78,6 +81,19 @@ def agreed_with_first(value: str) -> str:
     return value if meeting is None else _agreed_at(meeting, value)
 
 
+def launched_by() -> tuple[str, int] | None:
+    """The launcher that started this process and others, and how many it says they are; None:
+    there is none, or it is Lightning's own, which starts what it is told."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        number = int(os.environ["WORLD_SIZE"])
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            return "torchrun", number
+        # one process: a cluster may say so of each container, and Lightning starts the others
+        return ("the launcher (WORLD_SIZE)", number) if number > 1 else None
+    slurm = _slurm()
+    return None if slurm is None else ("SLURM", slurm.world_size())
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Meeting:
     """Where the processes of a run are going to find one another, and can do so before."""
@@ -90,10 +106,7 @@ class _Meeting:
 
 def _meeting() -> _Meeting | None:
     """As SLURM says it, or a launcher that sets torch's variables, such as DeepSpeed's."""
-    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-
-    if SLURMEnvironment.detect():
-        slurm = SLURMEnvironment()
+    if slurm := _slurm():
         meeting = _Meeting(
             address=slurm.main_address,
             port=slurm.main_port,
@@ -110,6 +123,15 @@ def _meeting() -> _Meeting | None:
     else:
         return None
     return meeting if meeting.num_processes > 1 else None
+
+
+def _slurm() -> Any:
+    """Lightning's view of SLURM, where it started this process; else None."""
+    if "SLURM_NTASKS" not in os.environ:  # without it Lightning, slow to import, finds nothing
+        return None
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+
+    return SLURMEnvironment() if SLURMEnvironment.detect() else None
 
 
 def _agreed_at(meeting: _Meeting, value: str) -> str:
@@ -167,7 +189,8 @@ def ends_children(strategy: Any) -> Iterator[None]:
     """Where this process started the others (Lightning's launcher): ends them when it fails.
 
     They would wait for it in a collective, on GPUs for as long as `timeout_s`. Those that have
-    failed likewise get the time to say so.
+    failed likewise get the time to say so. Of one that could not (out of memory, `kill -9`) the log
+    tells: here is only seen that it is gone.
     """
     try:
         yield
@@ -176,6 +199,10 @@ def ends_children(strategy: Any) -> Iterator[None]:
         deadline = time.monotonic() + GRACE_S
         while any(child.poll() is None for child in children) and time.monotonic() < deadline:
             time.sleep(0.05)
+        for rank, child in enumerate(children, start=1):
+            if child.poll() is not None and child.returncode < 0:
+                name = signal.Signals(-child.returncode).name
+                logger.error("Process %d of this node was ended by %s", rank, name)
         for child in children:
             child.kill()
         raise

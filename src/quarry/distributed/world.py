@@ -6,6 +6,7 @@ In a run of one process, or before its process group is there, every function he
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -22,6 +23,9 @@ RANK_VARIABLES = ("RANK", "SLURM_PROCID")
 
 RANK_PARTS = ("NODE_RANK", "LOCAL_RANK")
 """Where Lightning's own launcher says it: the node, and the process on it."""
+
+SETTLE_S = 0.2
+"""How long the threads of collectives get to put down what they hold."""
 
 
 def backend() -> str | None:
@@ -57,9 +61,16 @@ def size() -> int:
 
 
 def leave() -> None:
-    """Ends the process group at the end of a run that went well; NCCL wants it said."""
+    """Ends the process group of a run that ends in order, in all processes; NCCL wants it said.
+
+    A collective of gloo returns before its thread has let go of the tensors, which takes the
+    interpreter's lock. A thread that asks for the lock while the interpreter ends aborts the
+    process ("terminate called without an active exception"), and such threads live on after the
+    group, where DDP or DeepSpeed still hold it. So they get time.
+    """
     if _is_joined():
         dist.destroy_process_group()
+        time.sleep(SETTLE_S)
 
 
 def barrier() -> None:

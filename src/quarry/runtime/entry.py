@@ -44,6 +44,7 @@ def shows_user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(130)
     except (Interrupted, SharedError) as error:
+        world.leave()  # all processes have come here
         if not world.is_launched_first():
             sys.exit(0)  # the first process says it, and its exit code is that of the run
         if isinstance(error, SharedError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.contract import explicit_keys
@@ -15,6 +16,7 @@ from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.overrides import refuse_other_overrides
 from quarry.tasks.parts import record_resume
 from quarry.tasks.train import fit
+from quarry.training.callbacks.rng_state import RNGState
 
 HARMLESS = ("task", "run", "logger", "hydra")
 """Overrides that cannot change the result."""
@@ -62,12 +64,21 @@ def check_processes(config: DictConfig, checkpoint: Path) -> None:
             f"{checkpoint} is {kind}, which trainer.strategy of this run does not write: it was "
             "changed since. Set it back, or start a new run"
         )
-    num_shards = len(list(checkpoint.glob("checkpoint/*_optim_states.pt")))
-    if stage and checkpoint.is_dir() and num_shards != num_processes(config):
+    num_written = _num_processes_of(checkpoint)
+    if num_written != num_processes(config):
         violations.append(
-            f"{checkpoint} has the shards of {num_shards} processes, and this run has "
-            f"{num_processes(config)}: resume with trainer.devices as it was"
+            f"{checkpoint} is of {num_written} process(es), and this run has "
+            f"{num_processes(config)}: resume with trainer.devices and trainer.num_nodes as they "
+            "were"
         )
     if violations:
         lines = "\n".join(f"- {line}" for line in violations)
         raise UserError(f"This run cannot go on here:\n{lines}")
+
+
+def _num_processes_of(checkpoint: Path) -> int:
+    """Each has left a shard of the optimiser, or its random numbers, which are read alone."""
+    if checkpoint.is_dir():
+        return len(list(checkpoint.glob("checkpoint/*_optim_states.pt")))
+    stored = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
+    return len(stored["callbacks"][RNGState.__name__]["processes"])

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "config"))
 from configurations import composed, opened
 
+from quarry.config.instantiate import build
 from quarry.config.processes import num_processes, zero_stage
 from quarry.config.validation import validate
 from quarry.errors import UserError
@@ -59,12 +61,57 @@ def test_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     message = refusal("trainer.devices=4", "strategy=ddp")
     assert "trainer.devices=4: this machine has 2; set trainer.devices=2" in message
+    message = refusal("trainer.devices=[0,2]", "strategy=ddp")
+    assert "this machine has no GPU [2], of its 2" in message
 
 
 def test_torchrun_with_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "0")
     assert "torchrun started 4" in refusal("trainer.devices=2")
+
+
+def test_deepspeeds_launcher_with_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert "the launcher (WORLD_SIZE) started 4" in refusal("trainer.devices=2")
+    monkeypatch.setenv("WORLD_SIZE", "1")  # as a container's only process: Lightning starts more
+    validate(composed("train", "benchmark=none", "trainer.devices=2"), primary="train")
+
+
+def test_slurm_with_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "8")
+    monkeypatch.setenv("SLURM_JOB_NAME", "study")
+    assert "are 1 processes, and SLURM started 8" in refusal("trainer.devices=1")
+
+
+@pytest.mark.parametrize("devices", ["-1", "[0,1]"])
+def test_gpus_where_there_are_none(monkeypatch: pytest.MonkeyPatch, devices: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert "are GPUs, and this run has none" in refusal(f"trainer.devices={devices}")
+    message = refusal(f"trainer.devices={devices}", "trainer.accelerator=gpu")
+    assert "trainer.accelerator=gpu: this machine has no GPU" in message
+
+
+def test_no_nodes() -> None:
+    assert "trainer.num_nodes=0 must be" in refusal("trainer.num_nodes=0")
+
+
+@pytest.mark.parametrize("devices", ["auto", "-1", "2", "[0,1]"])
+def test_several_gpus_get_our_ddp_however_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, devices: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    config = composed("train", "benchmark=none", f"trainer.devices={devices}")
+    validate(config, primary="train")
+    assert num_processes(config) == 2
+    strategy = build(config.trainer.strategy)
+    assert isinstance(strategy, DDPStrategy)
+    assert strategy.process_group_backend == "cpu:gloo,cuda:nccl"
 
 
 @pytest.mark.parametrize("strategy", ["zero1", "zero3"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch.distributed as dist
 from hydra.errors import ConfigCompositionException, InstantiationException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
@@ -132,6 +133,21 @@ def test_what_all_processes_raise_the_first_one_shows(
     assert capsys.readouterr().err == ""
     assert _end(UserError("a line that only this process has read")) == 2
     assert "only this process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [None, SharedError("diverged"), Interrupted("saved")])
+def test_what_ends_in_order_leaves_the_process_group(error: Exception | None) -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        if error is not None:
+            _end(error)
+        else:
+            with shows_user_errors():
+                pass
+        assert not dist.is_initialized()
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def test_a_process_that_was_started_by_one_of_ours_shows_messages_too(

@@ -1,0 +1,61 @@
+"""A run goes on with the processes that its checkpoint is of, or not at all."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "config"))
+from configurations import composed, opened
+
+from quarry.errors import UserError
+from quarry.tasks.resume import check_processes
+from quarry.training.callbacks.rng_state import RNGState
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _conf() -> Iterator[None]:
+    with opened():
+        yield
+
+
+def checkpoint_of(folder: Path, *, num_processes: int, has_shards: bool) -> Path:
+    """What is looked at of the one that so many processes write."""
+    path = folder / "last.ckpt"
+    if has_shards:
+        (path / "checkpoint").mkdir(parents=True)
+        for rank in range(num_processes):
+            (path / "checkpoint" / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
+        return path
+    state = RNGState().state_dict()
+    torch.save({"callbacks": {"RNGState": {"processes": state["processes"] * num_processes}}}, path)
+    return path
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero3"])
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_a_checkpoint_of_other_processes_is_refused(
+    strategy: str, num_processes: int, tmp_path: Path
+) -> None:
+    path = checkpoint_of(tmp_path, num_processes=num_processes, has_shards=strategy == "zero3")
+    config = composed("train", f"strategy={strategy}", "trainer.devices=2")
+    if num_processes == 2:
+        check_processes(config, path)
+        return
+    with pytest.raises(UserError) as info:
+        check_processes(config, path)
+    assert f"is of {num_processes} process(es), and this run has 2" in str(info.value)
+
+
+@pytest.mark.parametrize(("strategy", "has_shards"), [("ddp", True), ("zero1", False)])
+def test_a_checkpoint_of_another_strategy_is_refused(
+    strategy: str, has_shards: bool, tmp_path: Path
+) -> None:
+    path = checkpoint_of(tmp_path, num_processes=2, has_shards=has_shards)
+    config = composed("train", f"strategy={strategy}", "trainer.devices=2")
+    with pytest.raises(UserError, match="which trainer.strategy of this run does not write"):
+        check_processes(config, path)
