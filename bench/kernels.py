@@ -12,8 +12,8 @@ KINDS = {
     "attention": r"flash|fmha|attention|varlen",
     "matrix products": r"gemm|nvjet|cutlass|cublas|xmma|scaled_mm|splitk|_mm_",
     "optimiser and clipping": r"adam|multi_tensor|foreach|lpnorm",
+    "compiled element-wise": r"^triton",
     "copies": r"memcpy|memset|copy",
-    "compiled element-wise": r"triton",
 }
 """The first whose pattern stands in a kernel's name; the others are element-wise, not compiled."""
 

@@ -50,7 +50,8 @@ def main() -> None:
     ended = subprocess.run(command, check=False, env=environment(), stdin=subprocess.DEVNULL)
     if ended.returncode:
         sys.exit(ended.returncode)
-    print(profile_table(read_trace(folder / "trace.json"), num_steps=1, unit="pass"))
+    table = profile_table(read_trace(folder / "trace.json"), num_steps=1, unit="pass")
+    print(f"\n{table}")
 
 
 if __name__ == "__main__":

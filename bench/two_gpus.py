@@ -30,7 +30,7 @@ from typing import Any
 from measuring import RESULT
 from processes import ROOT, reason, run_until
 from two_gpus_compared import agreement, survival
-from two_gpus_jobs import CLOCK, LORA_STRATEGIES, ONE, SCALES, STRATEGIES, Job, Jobs, Lane, Stages
+from two_gpus_jobs import CLOCK, LORA_STRATEGIES, ONE, SCALES, Job, Jobs, Lane, Stages
 from two_gpus_table import tables
 
 BENCH = ROOT / "bench"
@@ -196,7 +196,7 @@ def compare(content: Content, jobs: Jobs) -> None:
         for name, job in content["jobs"].items()
         if "not_run" not in job and (jobs.result_of(name) / "learning_curve.json").exists()
     }
-    for name in STRATEGIES:
+    for name in jobs.scale.survivors:
         whole = f"{name}_whole"
         if not {whole, f"{name}_resumed"} <= done:
             continue

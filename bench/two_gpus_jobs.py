@@ -32,6 +32,8 @@ class Scale:
         num_updates, num_updates_per_save: of a run that is killed and goes on.
         num_workers: that prepare batches.
         is_compiled: timed trainings of LoRA compile their layers.
+        survivors: strategies whose runs are killed and go on: LoRA of the large model, under
+            `zero3` all weights of the small one.
         time_limit_s: of each process.
     """
 
@@ -46,6 +48,7 @@ class Scale:
     num_updates_per_save: int = 3
     num_workers: int = 2
     is_compiled: bool = True
+    survivors: tuple[str, ...] = ("ddp", "zero2", "zero3")
     time_limit_s: float = 170
 
 
@@ -53,15 +56,13 @@ SCALES = {
     "full": Scale(),
     "tiny": Scale(
         large="tiny", small="tiny", num_words=1000, num_queries=2, num_queries_full=4,
-        num_warm_up=1, num_steps=3, num_workers=0, is_compiled=False,
+        num_warm_up=1, num_steps=3, num_workers=0, is_compiled=False, survivors=("ddp",),
     ),
 }  # fmt: skip
 """`tiny` asks whether it runs at all, on any machine; its numbers mean nothing."""
 
 LORA_STRATEGIES = ("ddp", "zero2")
 FULL = ("strategy=zero3", "trainer.precision=bf16-true")
-STRATEGIES = (*LORA_STRATEGIES, "zero3")
-"""Whose runs are killed and go on: LoRA on the large model, and all weights of the small one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +120,9 @@ class Jobs:
             ),
             "ddp": ((self._lora("lora_ddp", many, "strategy=ddp"),),),
             "zero2": ((self._lora("lora_zero2", many, "strategy=zero2"),),),
-            "whole": tuple((self._trained(f"{name}_whole", name),) for name in STRATEGIES),
-            "killed": tuple((self._killed(name),) for name in STRATEGIES),
-            "resumed": tuple((self._resumed(name),) for name in STRATEGIES),
+            "whole": tuple((self._trained(f"{name}_whole", name),) for name in scale.survivors),
+            "killed": tuple((self._killed(name),) for name in scale.survivors),
+            "resumed": tuple((self._resumed(name),) for name in scale.survivors),
             "zero3_large": (
                 (
                     self._full(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from two_gpus_jobs import LORA_STRATEGIES, STRATEGIES
+from two_gpus_jobs import LORA_STRATEGIES
 
 WANTED = 1.85
 """Times the rate of one GPU, for LoRA with as much work a GPU."""
@@ -51,10 +51,12 @@ def tables(content: Content) -> str:
     speed = [_speed(row, content) for row in ROWS]
     head = ["training", "queries an update, 1 / 2 GPUs", "tokens/s on 1", "on 2", "times"]
     parts = [_table([*head, "wanted", "peak GiB a GPU, 1 / 2"], speed)]
-    survived = [_survived(name, content, scale) for name in STRATEGIES]
+    survived = [_survived(name, content, scale) for name in scale["survivors"]]
     head = ["killed and resumed on 2 GPUs", "updates after", "largest difference of a loss"]
     parts.append(_table([*head, "saved model", "nDCG@10 whole / resumed"], survived))
-    agreed = [_agreed(name, content, scale) for name in LORA_STRATEGIES]
+    agreed = [
+        _agreed(name, content, scale) for name in LORA_STRATEGIES if name in scale["survivors"]
+    ]
     head = ["one GPU and two, the same updates", "largest difference of a loss"]
     parts.append(_table([*head, "nDCG@10 on 1 / 2"], agreed))
     return "\n".join(parts) + "\n" + "".join(map(_machine, content["runs"]))

@@ -177,7 +177,7 @@ def two_gpus(rate: float) -> dict[str, Any]:
     job = {"num_gpus": 2, "num_queries": 16, "tokens_per_s": rate, "peak_gib": 63.21}
     one = job | {"num_gpus": 1, "num_queries": 8, "tokens_per_s": 10_000.0, "peak_gib": 62.0}
     jobs = {"lora_one": one, "lora_ddp": job, "lora_zero2": {"not_run": "out of memory"}}
-    scale = {"large": "7B", "small": "1.5B"}
+    scale = {"large": "7B", "small": "1.5B", "survivors": ["ddp"]}
     return {"scale": scale, "jobs": jobs, "survival": {}, "agreement": {}, "runs": []}
 
 
