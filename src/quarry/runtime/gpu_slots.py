@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +23,11 @@ def visible_gpus() -> tuple[str, ...]:
     if named is not None:
         return tuple(name.strip() for name in named.split(",") if name.strip())
     return tuple(str(index) for index in range(torch.cuda.device_count()))
+
+
+def gpu_locks() -> Path:
+    """A folder for locks on this machine's GPUs, one for all sweeps of this user."""
+    return Path(tempfile.gettempdir()) / f"quarry-gpus-{getpass.getuser()}"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
@@ -182,6 +183,8 @@ def _patterns(config: DictConfig, study: str | None) -> list[str]:
 def _folder(config: DictConfig, found: FoundRuns, folder: str | None) -> Path:
     if folder is not None:
         return Path(folder).expanduser().absolute()
+    if config.study.job is not None:  # jobs of a sweep would write over one another
+        return Path(HydraConfig.get().runtime.output_dir).absolute() / "report"
     if found.study is not None:
         return found.study / "report"
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

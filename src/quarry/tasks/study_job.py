@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from quarry.config.processes import num_devices
 from quarry.config.sweep import has_all_jobs_known, identity, job_name, key_of
-from quarry.runtime.gpu_slots import lent_gpus, visible_gpus
+from quarry.runtime.gpu_slots import gpu_locks, lent_gpus, visible_gpus
 from quarry.runtime.job_process import EndedProcess, run_process
 from quarry.runtime.provenance import scrub_argument
 from quarry.runtime.run_directory import RunDirectory
@@ -115,7 +115,7 @@ def _attempt(
     logger.info("Job %s %s: %s", job.directory, "goes on" if is_resumed else "begins", folder)
     begin = time.monotonic()
     try:
-        with _own_devices(config, record) as environment:
+        with _own_devices(config) as environment:
             ended = run_process(command, environment=environment)
     except BaseException as error:
         record.put(replace(job, status="interrupted", error=str(error) or None))
@@ -184,7 +184,7 @@ def _is_of_the_sweep(override: str) -> bool:
 
 
 @contextmanager
-def _own_devices(config: DictConfig, record: StudyRecord) -> Iterator[dict[str, str]]:
+def _own_devices(config: DictConfig) -> Iterator[dict[str, str]]:
     """What tells a job which GPUs are its own, where several run at once on one machine."""
     launcher = str(HydraConfig.get().launcher.get("_target_"))
     gpus = visible_gpus()
@@ -192,5 +192,5 @@ def _own_devices(config: DictConfig, record: StudyRecord) -> Iterator[dict[str, 
         yield {}
         return
     num = num_devices(config) or 1
-    with lent_gpus(min(num, len(gpus)), gpus=gpus, folder=record.locks) as lent:
+    with lent_gpus(min(num, len(gpus)), gpus=gpus, folder=gpu_locks()) as lent:
         yield {"CUDA_VISIBLE_DEVICES": ",".join(lent)}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 
 from helpers.commands import ROOT
@@ -154,3 +156,13 @@ def test_mistakes_are_told_and_nothing_is_written(
 def test_without_a_study_there_is_nothing_to_report(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There are no runs to report"):
         report(tmp_path)
+
+
+def test_a_job_of_a_sweep_reports_into_its_own_folder(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hydra = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(runs_dir / "job")))
+    monkeypatch.setattr(HydraConfig, "get", lambda: hydra)
+    report(runs_dir, "study.job=task.base-x")
+    assert (runs_dir / "job" / "report" / "report.md").is_file()
+    assert not (runs_dir / "study" / "one" / "report").exists()
