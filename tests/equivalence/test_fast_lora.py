@@ -22,6 +22,7 @@ from quarry.models.adapters.fast_lora import (
     obstacle,
     use_fast_lora,
 )
+from quarry.models.adapters.lora_factors import cast_factors, fast_layers
 from quarry.models.adapters.lora_products import lora_product
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.mean import Mean
@@ -122,19 +123,87 @@ def test_bf16_is_as_close_to_fp64_as_peft_is() -> None:
     assert relative(ours, exact) <= 1.5 * relative(theirs, exact)
 
 
+def gradients_of_a_step(model: BiEncoder) -> tuple[Tensor, dict[str, Tensor]]:
+    model.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        embeddings = model(TOKENS)
+    embeddings.cumsum(0).square().sum().backward()
+    named = model.named_parameters()
+    return embeddings.detach(), {n: p.grad.clone() for n, p in named if p.grad is not None}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_factors_that_are_cast_at_once_give_the_same_bits(dtype: torch.dtype) -> None:
+    backbone = peft_model(dtype=dtype)
+    use_fast_lora(backbone)
+    model = BiEncoder(backbone=backbone, pooling=Mean()).train()
+    expected, expected_gradients = gradients_of_a_step(model)
+    model.prepare(num_texts=1)  # from here on at once
+    seen: list[torch.dtype] = []
+    layers = fast_layers(backbone)
+    layers[0].register_forward_pre_hook(lambda layer, _: seen.append(layer.cast_b.dtype))
+    embeddings, gradients = gradients_of_a_step(model)
+    assert seen == [torch.bfloat16]
+    assert torch.equal(embeddings, expected)
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in gradients.items():
+        assert gradient.dtype == torch.float32
+        assert torch.equal(gradient, expected_gradients[name]), name
+    assert all(layer.cast_a is layer.cast_b is None for layer in layers)
+
+
+def test_factors_are_gone_after_a_pass_that_failed() -> None:
+    backbone = peft_model(dtype=torch.bfloat16)
+    use_fast_lora(backbone)
+    layers = fast_layers(backbone)
+
+    def fails() -> None:
+        with cast_factors(layers, torch.bfloat16):
+            assert layers[0].cast_a is not None
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert all(layer.cast_a is layer.cast_b is None for layer in layers)
+
+
+def test_what_has_no_gradient_gets_none_from_factors_that_are_cast_at_once() -> None:
+    backbone = peft_model(dtype=torch.bfloat16)
+    use_fast_lora(backbone)
+    layers = fast_layers(backbone)
+    with cast_factors(layers, torch.bfloat16):
+        layers[3].cast_b.sum().backward()
+    given = [name for name, p in backbone.named_parameters() if p.grad is not None]
+    assert len(given) == 1
+    scale = layers[3].lora_B["default"].weight.grad.unique()
+    assert scale.tolist() == [layers[3].scaling["default"]]
+
+
+def test_layers_that_run_again_cast_their_own_factors() -> None:
+    backbone = peft_model(dtype=torch.bfloat16)
+    use_fast_lora(backbone)
+    model = BiEncoder(backbone=backbone, pooling=Mean()).train()
+    expected, expected_gradients = gradients_of_a_step(model)
+    backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    model.prepare(num_texts=1)
+    embeddings, gradients = gradients_of_a_step(model)
+    assert torch.equal(embeddings, expected)
+    for name, gradient in gradients.items():
+        assert torch.equal(gradient, expected_gradients[name]), name
+
+
 def test_updates_are_kept_that_bf16_weights_cannot_hold() -> None:
     torch.manual_seed(0)
     weight, x = torch.ones(16, 16).bfloat16(), torch.randn(8, 16).bfloat16()
     small: dict[str, Any] = {
         "weight": weight,
         "bias": None,
-        "lora_a": torch.eye(16),
-        "lora_b": 1e-3 * torch.eye(16),  # below half a unit in the last place of 1
-        "scaling": 1.0,
+        "a": torch.eye(16),
+        "b": 1e-3 * torch.eye(16),  # below half a unit in the last place of 1
     }
     x = x - x.mean(dim=1, keepdim=True)  # so that the product with ones does not hide the update
     plain = x @ weight.t()
-    merged = (weight + small["lora_b"] @ small["lora_a"]).bfloat16()
+    merged = (weight + small["b"] @ small["a"]).bfloat16()
     assert torch.equal(merged, weight)
     update = (lora_product(x, **small) - plain).float()
     assert relative(update, 1e-3 * x.float()) < 0.3
@@ -147,7 +216,7 @@ def test_autocast_computes_in_its_dtype_and_gradients_keep_theirs(dtype: torch.d
     weight, bias = torch.randn(5, 8, dtype=dtype), torch.randn(5, dtype=dtype)
     a, b = torch.randn(2, 8, requires_grad=True), torch.randn(5, 2, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = lora_product(x, weight=weight, bias=bias, lora_a=a, lora_b=b, scaling=2.0)
+        y = lora_product(x, weight=weight, bias=bias, a=a, b=2.0 * b)
     y.float().sum().backward()
     assert y.dtype == torch.bfloat16
     assert (x.grad.dtype, a.grad.dtype, b.grad.dtype) == (dtype, torch.float32, torch.float32)
@@ -165,7 +234,7 @@ def test_only_inputs_and_the_small_product_are_kept_for_the_backward_pass() -> N
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack_hook, lambda tensor: tensor):
-        lora_product(x, weight=weight, bias=torch.zeros(5), lora_a=a, lora_b=b, scaling=2.0)
+        lora_product(x, weight=weight, bias=torch.zeros(5), a=a, b=b)
     (small,) = (kept[at] for at in kept if at not in {t.data_ptr() for t in (x, weight, a, b)})
     assert torch.equal(small, x @ a.t())
     assert len(kept) == 5
@@ -182,7 +251,7 @@ def test_a_compiler_does_not_keep_merged_weights() -> None:
         return tensor
 
     def layer(x: Tensor, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return lora_product(x, weight=weight, bias=None, lora_a=a, lora_b=b, scaling=2.0)
+        return lora_product(x, weight=weight, bias=None, a=a, b=2.0 * b)
 
     compiled = torch.compile(layer, backend="aot_eager_decomp_partition", fullgraph=True)
     with torch.autograd.graph.saved_tensors_hooks(pack_hook, lambda tensor: tensor):

@@ -173,7 +173,7 @@ def test_a_compiler_keeps_no_copy_of_the_weight() -> None:
     b = torch.randn(4096, 16, device=DEVICE, requires_grad=True)
 
     def layer(x: Tensor) -> Tensor:
-        return lora_product(x, weight=weight, bias=None, lora_a=a, lora_b=b, scaling=2.0)
+        return lora_product(x, weight=weight, bias=None, a=a, b=2.0 * b)
 
     compiled = torch.compile(layer, dynamic=True, fullgraph=True)
     compiled(x.requires_grad_()).sum().backward()

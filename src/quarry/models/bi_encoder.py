@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
+from quarry.models.adapters.fast_lora import FastLoraLinear
+from quarry.models.adapters.lora_factors import cast_factors, fast_layers
 from quarry.models.attention import first_position, is_causal_by_design, use_packed_attention
 from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.compilation import compile_layers
@@ -56,9 +58,13 @@ class BiEncoder(nn.Module):
         self.is_causal = is_causal
         self.is_normalized = is_normalized
         self._compiles = compiles
+        self._lora_layers: list[FastLoraLinear] = []
 
     def prepare(self, *, num_texts: int) -> None:
-        """Compiles the layers, once, if they are to be compiled for that many texts."""
+        """Compiles the layers, once, if they are to be compiled for that many texts.
+
+        To be called before the first pass and again where adapters have come or gone.
+        """
         if self._compiles is None:
             device = next(self.parameters()).device
             should_compile = device.type == "cuda" and num_texts >= NUM_TEXTS_THAT_REPAY
@@ -67,6 +73,7 @@ class BiEncoder(nn.Module):
         if should_compile:
             self._compiles = False  # done
             compile_layers(text_model(self.backbone))
+        self._lora_layers = fast_layers(self.backbone)
 
     def settle(self) -> None:
         """From here on `prepare` changes nothing: a training run that an evaluation compiles layers
@@ -85,17 +92,19 @@ class BiEncoder(nn.Module):
 
     def token_states(self, tokens: TokenBatch) -> Tensor:
         """The trunk's last states, [num_tokens, dim], in the trunk's own dtype."""
-        output = text_model(self.backbone)(
-            input_ids=tokens.input_ids[None],
-            position_ids=tokens.position_ids[None] + self.first_position,
-            attention_mask=None,
-            use_cache=False,
-            cu_seq_lens_q=tokens.cu_seqlens,
-            cu_seq_lens_k=tokens.cu_seqlens,
-            max_length_q=tokens.max_seqlen,
-            max_length_k=tokens.max_seqlen,
-            is_causal=self.is_causal,
-        )
+        trunk = text_model(self.backbone)
+        with cast_factors(self._lora_layers, _dtype_of_products(trunk)):
+            output = trunk(
+                input_ids=tokens.input_ids[None],
+                position_ids=tokens.position_ids[None] + self.first_position,
+                attention_mask=None,
+                use_cache=False,
+                cu_seq_lens_q=tokens.cu_seqlens,
+                cu_seq_lens_k=tokens.cu_seqlens,
+                max_length_q=tokens.max_seqlen,
+                max_length_k=tokens.max_seqlen,
+                is_causal=self.is_causal,
+            )
         states: Tensor = output.last_hidden_state[0]
         return states
 
@@ -107,3 +116,12 @@ class BiEncoder(nn.Module):
                 states if states.dtype == torch.float64 else states.float(), tokens
             )
             return normalize(pooled, dim=-1) if self.is_normalized else pooled
+
+
+def _dtype_of_products(trunk: PreTrainedModel) -> torch.dtype:
+    """Autocast's where that is on, else that of the states, which is the embeddings'."""
+    weight = trunk.get_input_embeddings().weight
+    device = weight.device.type
+    if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return weight.dtype

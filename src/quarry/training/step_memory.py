@@ -184,9 +184,11 @@ def _embeddings(setup: TrainingSetup) -> int:
 
 
 def _casts(setup: TrainingSetup) -> int:
-    """Autocast keeps a copy of each trained weight that it casts; of frozen ones none."""
-    is_cast = setup.kept.itemsize < setup.trained_itemsize
-    return setup.num_linear * setup.kept.itemsize if setup.kept.trains_trunk and is_cast else 0
+    """Of each trained weight that is cast to half precision a copy is kept; of frozen ones none."""
+    if setup.kept.itemsize >= setup.trained_itemsize:
+        return 0
+    num_cast = setup.num_linear if setup.kept.trains_trunk else setup.num_trained
+    return num_cast * setup.kept.itemsize
 
 
 def _buffers(setup: TrainingSetup) -> int:

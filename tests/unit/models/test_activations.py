@@ -106,6 +106,9 @@ def test_autograd_holds_what_is_counted(
     if adapter.trains_trunk and in_half:
         num_weights = 4 * HIDDEN**2 + 3 * HIDDEN * INTERMEDIATE
         held -= num_weights * itemsize / NUM_TOKENS  # casts of weights are counted by themselves
+    if is_fast:
+        num_factors = RANK * (4 * 2 * HIDDEN + 3 * (HIDDEN + INTERMEDIATE))
+        held -= num_factors * itemsize / NUM_TOKENS
     shape = LayerShape(
         num_layers=1, hidden_size=HIDDEN, intermediate_size=INTERMEDIATE, attention_size=HIDDEN
     )

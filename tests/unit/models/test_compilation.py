@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,31 @@ def test_ten_sizes_of_training_batches_take_two_graphs_and_equal_plain_layers() 
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     assert num_graphs() == 2
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_factors_that_are_cast_at_once_are_cast_in_no_layer() -> None:
+    model = lora_model()
+    model.backbone.to(torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    expected = step(model, batches()[0])
+    ranks: list[tuple[int, torch.dtype]] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        ranks.extend((2, x.dtype) for x in inputs if isinstance(x, Tensor) and 2 in x.shape)
+        return graph.forward
+
+    compile_layers(model.backbone, backend=backend)
+    model.prepare(num_texts=1)  # which looks for the layers that have factors
+    embeddings, gradients = step(model, batches()[0])
+    assert torch.equal(embeddings, expected[0])
+    for ours, theirs in zip(gradients, expected[1], strict=True):
+        assert torch.equal(ours, theirs)
+    assert set(ranks) == {(2, torch.bfloat16)}
+    for tokens in batches()[1:]:
+        step(model, tokens)
+    assert num_graphs() == 2
 
 
 def test_encoding_takes_one_graph_for_all_layers() -> None:

@@ -60,21 +60,31 @@ def use_fast_lora(backbone: nn.Module) -> FastLoraSummary:
 
 
 class FastLoraLinear(LoraLinear):
-    """A peft LoRA layer that takes the fast path whenever that is exact."""
+    """A peft LoRA layer that takes the fast path whenever that is exact.
+
+    Attributes:
+        cast_a, cast_b: A and the scaled B in the dtype of the products, while a pass has them cast
+            for all layers at once (see lora_factors.py).
+    """
+
+    cast_a: Tensor | None = None
+    cast_b: Tensor | None = None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or kwargs or obstacle(self) is not None:
             output: Tensor = super().forward(x, *args, **kwargs)
             return output
-        (name,) = _active(self)
         base = self.base_layer
-        lora_a, lora_b = self.lora_A[name].weight, self.lora_B[name].weight
-        scaling = self.scaling[name]
+        a, b = self._factors()
         if isinstance(base, Fp8Linear):
-            return fp8_product(x, base=base, lora_a=lora_a, lora_b=lora_b, scaling=scaling)
-        return lora_product(
-            x, weight=base.weight, bias=base.bias, lora_a=lora_a, lora_b=lora_b, scaling=scaling
-        )
+            return fp8_product(x, base=base, a=a, b=b)
+        return lora_product(x, weight=base.weight, bias=base.bias, a=a, b=b)
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        if self.cast_a is not None and self.cast_b is not None:
+            return self.cast_a, self.cast_b
+        (name,) = active_adapters(self)
+        return self.lora_A[name].weight, self.lora_B[name].weight * self.scaling[name]
 
 
 def obstacle(layer: LoraLinear, *, is_planning: bool = False) -> str | None:
@@ -83,7 +93,7 @@ def obstacle(layer: LoraLinear, *, is_planning: bool = False) -> str | None:
     Args:
         is_planning: judge as if the layer were in training already.
     """
-    active = _active(layer)
+    active = active_adapters(layer)
     if layer.disable_adapters:
         return "adapters are disabled"
     if layer.merged:
@@ -116,5 +126,6 @@ def _obstacle_in_parts(base: nn.Module, lora_a: nn.Module, lora_b: nn.Module) ->
     return None
 
 
-def _active(layer: LoraLinear) -> list[str]:
+def active_adapters(layer: LoraLinear) -> list[str]:
+    """Those of the active adapters that the layer has a part of."""
     return [name for name in layer.active_adapters if name in layer.lora_A]

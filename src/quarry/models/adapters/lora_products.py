@@ -1,11 +1,10 @@
 """The arithmetic of a LoRA layer, with a backward pass written by hand.
 
-y = x W^T + s (x A^T) B^T + bias for a frozen W [out, in] and trainable A [r, in] and B [out, r]. No
-gradient of W is ever formed, and x, x A^T, W, A and B are all that is kept for the backward pass.
-x stays in its dtype: A and s B, which peft may hold in fp32, are cast to it, and their gradients
-come back in their own dtype.
+y = x W^T + (x A^T) B^T + bias for a frozen W [out, in] and trainable factors A [r, in] and
+B [out, r], B with peft's scaling in it. No gradient of W is ever formed, and x, x A^T, W, A and B
+are all that is kept for the backward pass. x stays in its dtype, and A and B are cast to it.
 
-The update meets W's product, not W: in half precision W + s B A rounds to W wherever the update is
+The update meets W's product, not W: in half precision W + B A rounds to W wherever the update is
 below half a unit in the last place of W, about 0.2 % of it in bf16.
 """
 
@@ -20,34 +19,25 @@ from torch.nn.functional import linear
 from quarry.models.fp8 import Fp8Linear, Scaled, quantise, scaled_product
 
 
-def lora_product(
-    x: Tensor,
-    *,
-    weight: Tensor,
-    bias: Tensor | None,
-    lora_a: Tensor,
-    lora_b: Tensor,
-    scaling: float,
-) -> Tensor:
+def lora_product(x: Tensor, *, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
     """x [..., in] through a frozen linear layer and its update, [..., out]."""
-    y: Tensor = _LoraProduct.apply(as_rows(x), weight, bias, lora_a, lora_b, scaling)
+    rows = as_rows(x)
+    y: Tensor = _LoraProduct.apply(rows, weight, bias, a.to(rows.dtype), b.to(rows.dtype))
     return y.view(*x.shape[:-1], -1)
 
 
-def fp8_product(
-    x: Tensor, *, base: Fp8Linear, lora_a: Tensor, lora_b: Tensor, scaling: float
-) -> Tensor:
+def fp8_product(x: Tensor, *, base: Fp8Linear, a: Tensor, b: Tensor) -> Tensor:
     """The same over a base in fp8; the update stays in x's dtype."""
+    rows = as_rows(x)
     y: Tensor = _Fp8LoraProduct.apply(
-        as_rows(x),
+        rows,
         base.forward_values,
         base.forward_scale,
         base.backward_values,
         base.backward_scale,
         base.bias,
-        lora_a,
-        lora_b,
-        scaling,
+        a.to(rows.dtype),
+        b.to(rows.dtype),
     )
     return y.view(*x.shape[:-1], -1)
 
@@ -61,57 +51,38 @@ def as_rows(x: Tensor) -> Tensor:
     return rows
 
 
-def lora_factors(
-    lora_a: Tensor, lora_b: Tensor, *, scaling: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """A and s B in the dtype of the products. The scaling costs nothing on the way to it."""
-    return lora_a.to(dtype), (lora_b * scaling).to(dtype)
-
-
-def lora_gradients(
-    dy: Tensor, x: Tensor, u: Tensor, *, lora_a: Tensor, lora_b: Tensor, scaling: float
+def _update_gradients(
+    dy: Tensor, x: Tensor, u: Tensor, a: Tensor, b: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The part of the backward pass that does not ask for W.
+    """Gradients of x, as far as it comes through A and B, of A and of B.
 
     Args:
         dy: [num_tokens, out], gradient of the output.
         x: [num_tokens, in], the input.
         u: [num_tokens, r], x A^T.
-
-    Returns:
-        The gradient of x through A and B [num_tokens, in], and those of A and of B in their dtypes.
     """
-    a, b = lora_factors(lora_a, lora_b, scaling=scaling, dtype=x.dtype)
     v = dy @ b
-    return v @ a, (v.t() @ x).to(lora_a.dtype), (dy.t() @ u).to(lora_b.dtype) * scaling
+    return v @ a, v.t() @ x, dy.t() @ u
 
 
 class _LoraProduct(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917 (autograd knows positions only)
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        lora_a: Tensor,
-        lora_b: Tensor,
-        scaling: float,
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor
     ) -> Tensor:
-        a, b = lora_factors(lora_a, lora_b, scaling=scaling, dtype=x.dtype)
         u = x @ a.t()
-        ctx.save_for_backward(x, u, weight, lora_a, lora_b)
-        ctx.scaling = scaling
+        ctx.save_for_backward(x, u, weight, a, b)
         # the small product first: its rounding is small, too, and the large one is rounded once
         update = linear(u, b, None if bias is None else bias.to(x.dtype))
         return _add_product(update, x, weight.to(x.dtype).t())
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, u, weight, lora_a, lora_b = ctx.saved_tensors
-        dx, da, db = lora_gradients(dy, x, u, lora_a=lora_a, lora_b=lora_b, scaling=ctx.scaling)
+        x, u, weight, a, b = ctx.saved_tensors
+        dx, da, db = _update_gradients(dy, x, u, a, b)
         if not ctx.needs_input_grad[0]:
-            return None, None, None, da, db, None
-        return _add_product(dx, dy, weight.to(x.dtype)), None, None, da, db, None
+            return None, None, None, da, db
+        return _add_product(dx, dy, weight.to(x.dtype)), None, None, da, db
 
 
 class _Fp8LoraProduct(torch.autograd.Function):
@@ -127,27 +98,24 @@ class _Fp8LoraProduct(torch.autograd.Function):
         backward_values: Tensor | None,
         backward_scale: Tensor | None,
         bias: Tensor | None,
-        lora_a: Tensor,
-        lora_b: Tensor,
-        scaling: float,
+        a: Tensor,
+        b: Tensor,
     ) -> Tensor:
-        a, b = lora_factors(lora_a, lora_b, scaling=scaling, dtype=x.dtype)
         u = x @ a.t()
-        ctx.save_for_backward(x, u, backward_values, backward_scale, lora_a, lora_b)
-        ctx.scaling = scaling
+        ctx.save_for_backward(x, u, backward_values, backward_scale, a, b)
         update = linear(u, b, None if bias is None else bias.to(x.dtype))
         return update + scaled_product(quantise(x), Scaled(values, scale), dtype=x.dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, u, backward_values, backward_scale, lora_a, lora_b = ctx.saved_tensors
-        dx, da, db = lora_gradients(dy, x, u, lora_a=lora_a, lora_b=lora_b, scaling=ctx.scaling)
+        x, u, backward_values, backward_scale, a, b = ctx.saved_tensors
+        dx, da, db = _update_gradients(dy, x, u, a, b)
         if not ctx.needs_input_grad[0]:
-            return None, None, None, None, None, None, da, db, None
+            return None, None, None, None, None, None, da, db
         assert backward_values is not None, "quantised for encoding only"
         weight = Scaled(backward_values, backward_scale)
         dx = dx + scaled_product(quantise(dy), weight, dtype=x.dtype)
-        return dx, None, None, None, None, None, da, db, None
+        return dx, None, None, None, None, None, da, db
 
 
 def _add_product(update: Tensor, left: Tensor, right: Tensor) -> Tensor:
