@@ -12,7 +12,7 @@ from quarry.data.collation import RetrievalCollator
 from quarry.data.sampler import ResumableLoader, TrainBatchSampler
 from quarry.data.tokenization import TextTokenizer
 from quarry.data.train_dataset import TrainDataset
-from quarry.data.workers import end_with_training_process, start_worker_server, worker_context
+from quarry.data.workers import follow_training_process, start_worker_server, worker_context
 from quarry.distributed import world
 from quarry.types import RetrievalBatch, TrainExample
 
@@ -78,7 +78,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context=worker_context() if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=end_with_training_process if self.num_workers else None,
+            worker_init_fn=follow_training_process if self.num_workers else None,
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
@@ -27,12 +28,16 @@ def start_worker_server() -> None:
     forkserver.ensure_running()
 
 
-def end_with_training_process(_worker_id: int) -> None:
-    """For a loader's `worker_init_fn`: has the worker end even if its loader was killed.
+def follow_training_process(_worker_id: int) -> None:
+    """For a loader's `worker_init_fn`: the worker ends when its loader does, and not before.
 
-    PyTorch's own watch looks at the process that a worker was forked from, here the server, which
-    in turn lives as long as one of its workers.
+    Not before: Ctrl-C reaches all processes of a terminal, and the one that trains may want some
+    more batches, to end an update before it saves.
+
+    When its loader does, even if that was killed: PyTorch's own watch looks at the process that a
+    worker was forked from, here the server, which lives as long as one of its workers.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, daemon=True).start()
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from quarry.errors import UserError
+from quarry.runtime.devices import has_gpu
 
 FP8 = torch.float8_e4m3fn
 MIN_CAPABILITY = (8, 9)
@@ -163,6 +164,21 @@ def _linear_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Lin
         for name, child in parent.named_children():
             if type(child) is nn.Linear:
                 yield f"{prefix}.{name}", parent, child
+
+
+def check_fp8(*, on_cpu: bool) -> None:
+    """Refuses what this machine's device cannot do, before anything is loaded.
+
+    Args:
+        on_cpu: the model stays on the CPU, even if there is a GPU.
+
+    Raises:
+        UserError: no GPU is used, or one without fp8.
+    """
+    if on_cpu or not has_gpu():
+        _check_device(torch.device("cpu"))
+    elif torch.cuda.is_available():  # else a plan is made for a machine that has one
+        _check_device(torch.device("cuda"))
 
 
 def _check_device(device: torch.device) -> None:

@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from quarry.config.sweep import identity
 from quarry.errors import UserError
 from quarry.models.factory import BiEncoderFactory
+from quarry.models.fp8 import check_fp8
 from quarry.models.memory import Spread
 from quarry.models.remedies import CannotLoadError
 
@@ -21,6 +22,8 @@ def preflight(
     spread: Spread | None = None,
 ) -> None:
     """Refuses a model that cannot be loaded, with the commands that could be run instead."""
+    if factory.linear == "fp8":
+        check_fp8(on_cpu=on_cpu)
     try:
         factory.check(is_trained=is_trained, on_cpu=on_cpu, spread=spread)
     except CannotLoadError as error:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,20 +15,22 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 LOADER = """
-import time
+import signal, sys, time
 from torch.utils.data import DataLoader
-from quarry.data.workers import end_with_training_process, start_worker_server, worker_context
+from quarry.data.workers import follow_training_process, start_worker_server, worker_context
 
 if __name__ == "__main__":
     start_worker_server()
     loader = DataLoader(
-        range(10_000), num_workers=2, multiprocessing_context=worker_context(),
-        worker_init_fn=end_with_training_process,
+        range(1_000), num_workers=2, multiprocessing_context=worker_context(),
+        worker_init_fn=follow_training_process,
     )
     batches = iter(loader)
     next(batches)
+    signal.signal(signal.SIGINT, lambda *_: None)  # as in training, which ends an update first
     print(*(worker.pid for worker in batches._workers), flush=True)
-    time.sleep(60)
+    if sys.stdin.readline():
+        print(1 + sum(1 for _ in batches))
 """
 
 
@@ -48,20 +51,50 @@ def test_a_worker_that_reads_an_entry_point_imports_little(entry: str) -> None:
     assert answer.stdout.split() == ["False", "False"], answer.stderr
 
 
-@pytest.mark.timeout(90)
-def test_workers_end_with_a_loader_that_is_killed(tmp_path: Path) -> None:
+@pytest.fixture
+def loader(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process whose loader has handed out one batch; once told to, it reads the others."""
     script = tmp_path / "loader.py"
     script.write_text(LOADER, encoding="utf-8")
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as it:
-        assert it.stdout is not None
-        workers = [int(pid) for pid in it.stdout.readline().split()]
-        assert len(workers) == 2
-        assert all(map(is_alive, workers))
-        it.send_signal(signal.SIGKILL)
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # signals to its group are for it and its workers alone
+    )
+    with process:
+        yield process
+        process.kill()
+
+
+def pids_of_workers(loader: subprocess.Popen[str]) -> list[int]:
+    assert loader.stdout is not None
+    pids = [int(pid) for pid in loader.stdout.readline().split()]
+    assert len(pids) == 2
+    assert all(map(is_alive, pids))
+    return pids
+
+
+@pytest.mark.timeout(90)
+def test_workers_end_with_a_loader_that_is_killed(loader: subprocess.Popen[str]) -> None:
+    workers = pids_of_workers(loader)
+    loader.kill()
     deadline = time.monotonic() + 20
     while any(map(is_alive, workers)):
         assert time.monotonic() < deadline, "they are still there"
         time.sleep(0.1)
+
+
+@pytest.mark.timeout(90)
+def test_workers_outlive_a_ctrl_c_as_long_as_batches_are_wanted(
+    loader: subprocess.Popen[str],
+) -> None:
+    workers = pids_of_workers(loader)
+    os.killpg(loader.pid, signal.SIGINT)  # as a terminal does
+    answer, _ = loader.communicate("go on\n", timeout=60)
+    assert (answer, loader.returncode) == ("1000\n", 0)
+    assert not any(map(is_alive, workers))
 
 
 def is_alive(pid: int) -> bool:

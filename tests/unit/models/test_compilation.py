@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import free_symbols
 from torch.nn.parallel import DistributedDataParallel
 
 from helpers.models import tiny_qwen
@@ -102,6 +103,28 @@ def test_factors_that_are_cast_at_once_are_cast_in_no_layer() -> None:
     for tokens in batches()[1:]:
         step(model, tokens)
     assert num_graphs() == 2
+
+
+def test_factors_that_are_cast_at_once_have_the_sizes_of_parameters() -> None:
+    """Sizes that are symbols would go on to the states, and with them into every kernel."""
+    model = lora_model()
+    model.backbone.to(torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    symbols: dict[str, set[Any]] = {}
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        for node in graph.graph.find_nodes(op="placeholder"):
+            if "cast_" in node.name:
+                symbols[node.name] = free_symbols(node.meta["example_value"].shape)
+        return graph.forward
+
+    compile_layers(model.backbone, backend=backend)
+    model.prepare(num_texts=1)
+    step(model, batches()[0])
+    assert len(symbols) == 4  # A and B of two projections
+    assert not any(symbols.values()), symbols
 
 
 def test_encoding_takes_one_graph_for_all_layers() -> None:

@@ -23,12 +23,14 @@ from quarry.models.fp8 import (
     FP8,
     Fp8Linear,
     Scaled,
+    check_fp8,
     quantise,
     replace_linear_layers,
     scaled_product,
     use_fp8,
 )
 from quarry.models.pooling.mean import Mean
+from quarry.runtime.devices import planned_for_gpu
 
 TOKENS = pack([[5, 6, 7, 8], [9], list(range(20, 51))])
 
@@ -181,6 +183,23 @@ def test_a_layer_compiles_without_a_break_for_all_numbers_of_tokens() -> None:
         torch.testing.assert_close(compiled(x), layer(x))
         compiled(x).sum().backward()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_device_without_fp8_is_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(UserError, match=r"model\.linear=fp8 needs a CUDA device.*on cpu"):
+        check_fp8(on_cpu=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"model\.linear=fp8 needs a CUDA device.*on cpu"):
+        check_fp8(on_cpu=False)
+    with planned_for_gpu():  # of another machine
+        check_fp8(on_cpu=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A100")
+    with pytest.raises(UserError, match=r"needs compute capability .* A100 has 8\.0"):
+        check_fp8(on_cpu=False)
 
 
 def test_a_device_without_fp8_is_refused() -> None:

@@ -81,9 +81,12 @@ class FastLoraLinear(LoraLinear):
         return lora_product(x, weight=base.weight, bias=base.bias, a=a, b=b)
 
     def _factors(self) -> tuple[Tensor, Tensor]:
-        if self.cast_a is not None and self.cast_b is not None:
-            return self.cast_a, self.cast_b
         (name,) = active_adapters(self)
+        if (a := self.cast_a) is not None and (b := self.cast_b) is not None:
+            # tells a compiler the sizes of what is no parameter: it would take them for symbols
+            assert a.shape == (self.r[name], self.in_features)
+            assert b.shape == (self.out_features, self.r[name])
+            return a, b
         return self.lora_A[name].weight, self.lora_B[name].weight * self.scaling[name]
 
 

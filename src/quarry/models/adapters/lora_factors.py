@@ -4,6 +4,9 @@ Cast where it is used, a factor is a kernel of its own in the forward pass, one 
 pass, and its gradient a third: 31 of the 105 calls of a compiled layer, each a smaller kernel than
 the time that it takes to launch. All at once they are a handful. A layer that checkpointing runs
 again after the pass casts its own, to the same numbers.
+
+Their gradients come all at once, too, at the end of the backward pass: DDP has nothing of them to
+reduce while it runs.
 """
 
 from __future__ import annotations
@@ -31,37 +34,40 @@ def cast_factors(layers: Sequence[FastLoraLinear], dtype: torch.dtype) -> Iterat
         dtype: of the products. Layers whose factors have it already, or that ask for a wider one,
             are left alone.
     """
-    chosen = [(layer, names[0]) for layer in layers if len(names := active_adapters(layer)) == 1]
-    chosen = [
-        (layer, name) for layer, name in chosen if _is_wider(layer.lora_A[name].weight, dtype)
-    ]
+    chosen = [wider for layer in layers if (wider := _wider_factors(layer, dtype)) is not None]
     if not chosen:
         yield
         return
-    factors = _CastFactors.apply(
-        dtype,
-        [layer.scaling[name] for layer, name in chosen],
-        *(layer.lora_A[name].weight for layer, name in chosen),
-        *(layer.lora_B[name].weight for layer, name in chosen),
-    )
+    every_a, every_b = [a for _, _, a, _ in chosen], [b for _, _, _, b in chosen]
+    scalings = [layer.scaling[name] for layer, name, _, _ in chosen]
+    factors = _CastFactors.apply(dtype, scalings, *every_a, *every_b)
     num = len(chosen)
     try:
-        for (layer, _), a, b in zip(chosen, factors[:num], factors[num:], strict=True):
+        for (layer, *_), a, b in zip(chosen, factors[:num], factors[num:], strict=True):
             _give(layer, a, b)
         yield
     finally:
-        for layer, _ in chosen:
+        for layer, *_ in chosen:
             _give(layer, None, None)
+
+
+def _wider_factors(
+    layer: FastLoraLinear, dtype: torch.dtype
+) -> tuple[FastLoraLinear, str, Tensor, Tensor] | None:
+    """The layer, its one active adapter, A and B; None where it is left alone."""
+    names = active_adapters(layer)
+    if len(names) != 1:
+        return None
+    a: Tensor = layer.lora_A[names[0]].weight
+    if a.dtype.itemsize <= dtype.itemsize:
+        return None
+    return layer, names[0], a, layer.lora_B[names[0]].weight
 
 
 def _give(layer: FastLoraLinear, a: Tensor | None, b: Tensor | None) -> None:
     # a module's own way looks for parameters, buffers and modules first: 2 us instead of 0.1
     object.__setattr__(layer, "cast_a", a)
     object.__setattr__(layer, "cast_b", b)
-
-
-def _is_wider(factor: Tensor, dtype: torch.dtype) -> bool:
-    return bool(factor.dtype.itemsize > dtype.itemsize)
 
 
 class _CastFactors(torch.autograd.Function):
