@@ -26,11 +26,11 @@ if __name__ == "__main__":
         worker_init_fn=follow_training_process,
     )
     batches = iter(loader)
-    next(batches)
+    next(batches), next(batches)  # one of each worker
     signal.signal(signal.SIGINT, lambda *_: None)  # as in training, which ends an update first
     print(*(worker.pid for worker in batches._workers), flush=True)
     if sys.stdin.readline():
-        print(1 + sum(1 for _ in batches))
+        print(2 + sum(1 for _ in batches))
 """
 
 
@@ -53,7 +53,7 @@ def test_a_worker_that_reads_an_entry_point_imports_little(entry: str) -> None:
 
 @pytest.fixture
 def loader(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process whose loader has handed out one batch; once told to, it reads the others."""
+    """A process whose loader has a batch of each worker; once told to, it reads the others."""
     script = tmp_path / "loader.py"
     script.write_text(LOADER, encoding="utf-8")
     process = subprocess.Popen(

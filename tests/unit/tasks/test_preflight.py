@@ -18,6 +18,8 @@ from quarry.tasks.preflight import command_with, preflight
 class Factory:
     """Fits nowhere."""
 
+    linear = "plain"
+
     def check(self, *, is_trained: bool, on_cpu: bool, spread: object) -> None:
         del is_trained, on_cpu, spread
         remedies = {"model.size=3B": "the largest that fits", "model.size=tiny": "to try it"}
