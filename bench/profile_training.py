@@ -8,37 +8,20 @@ Each kernel counts for what its name says that it is; where none runs, the GPU w
 from __future__ import annotations
 
 import argparse
-import sys
-import tempfile
-from pathlib import Path
-
-import torch
 
 from kernels import profile_table, read_trace
-from random_model import SIZES, write_model
-from texts import write_texts
+from profile_inputs import add_arguments, prepared
 from train_ours import run_training, training_command
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--size", choices=SIZES, default="7B")
+    add_arguments(parser)
     parser.add_argument("--num-queries", type=int, default=8)
     parser.add_argument("--num-steps", type=int, default=4)
-    parser.add_argument("--work", type=Path, help="as in run.py, whose model and texts it takes")
-    parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit("Error: the profile is one of kernels, and there is no CUDA device here.")
-    work = arguments.work or Path(tempfile.mkdtemp(prefix="quarry-bench-"))
-    model, texts = work / f"model_{arguments.size}", work / "texts"
-    if not (model / "config.json").exists():
-        write_model(model, arguments.size)
-    if not (texts / "train.jsonl").exists():
-        num_words = min(151_000, SIZES[arguments.size]["vocab_size"] // 2)
-        write_texts(texts, num_examples=512, num_documents=1, num_words=num_words)
-    run = Path(tempfile.mkdtemp(prefix="profile_", dir=work)) / "run"
-    trace = run.parent / "trace.json"
+    inputs = prepared(arguments, num_examples=512, num_documents=4096)
+    trace = inputs.folder / "trace.json"
     settings = {"path": trace, "num_warm_up": 8, "num_steps": arguments.num_steps}
     overrides = [
         "model.compile=true",
@@ -48,9 +31,9 @@ def main() -> None:
         *arguments.overrides,
     ]
     command = training_command(
-        model=model,
-        texts=texts,
-        run=run,
+        model=inputs.model,
+        texts=inputs.texts,
+        run=inputs.folder / "run",
         num_queries=arguments.num_queries,
         overrides=overrides,
     )

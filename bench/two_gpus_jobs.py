@@ -56,7 +56,8 @@ SCALES = {
     "full": Scale(),
     "tiny": Scale(
         large="tiny", small="tiny", num_words=1000, num_queries=2, num_queries_full=4,
-        num_warm_up=1, num_steps=3, num_workers=0, is_compiled=False, survivors=("ddp",),
+        num_warm_up=1, num_steps=3, num_workers=0, is_compiled=False,
+        survivors=("ddp", "zero3"),
     ),
 }  # fmt: skip
 """`tiny` asks whether it runs at all, on any machine; its numbers mean nothing."""

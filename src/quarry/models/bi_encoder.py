@@ -76,8 +76,8 @@ class BiEncoder(nn.Module):
         self._lora_layers = fast_layers(self.backbone)
 
     def settle(self) -> None:
-        """From here on `prepare` changes nothing: a training run that an evaluation compiles layers
-        in the midst of would go on with other bits."""
+        """From here on `prepare` compiles nothing: a training run in whose midst an evaluation
+        compiles layers would go on with other bits."""
         self._compiles = False
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import tempfile
 import time
@@ -27,7 +26,7 @@ def visible_gpus() -> tuple[str, ...]:
 
 def gpu_locks() -> Path:
     """A folder for locks on this machine's GPUs, one for all sweeps of this user."""
-    return Path(tempfile.gettempdir()) / f"quarry-gpus-{getpass.getuser()}"
+    return Path(tempfile.gettempdir()) / f"quarry-gpus-{os.getuid()}"
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def check_processes(config: DictConfig, checkpoint: Path) -> None:
             f"{checkpoint} is {kind}, which trainer.strategy of this run does not write: it was "
             "changed since. Set it back, or start a new run"
         )
-    num_written = _num_processes_of(checkpoint)
+    num_written = _num_writers(checkpoint)
     if num_written != num_processes(config):
         violations.append(
             f"{checkpoint} is of {num_written} process(es), and this run has "
@@ -76,7 +76,7 @@ def check_processes(config: DictConfig, checkpoint: Path) -> None:
         raise UserError(f"This run cannot go on here:\n{lines}")
 
 
-def _num_processes_of(checkpoint: Path) -> int:
+def _num_writers(checkpoint: Path) -> int:
     """Each has left a shard of the optimiser, or its random numbers, which are read alone."""
     if checkpoint.is_dir():
         return len(list(checkpoint.glob("checkpoint/*_optim_states.pt")))

@@ -1,8 +1,9 @@
 """The factors of all LoRA layers, cast and scaled at once for a pass.
 
 Cast where it is used, a factor is a kernel of its own in the forward pass, one more in the backward
-pass, and its gradient a third: 31 of the 105 calls of a compiled layer, each a smaller kernel than
-the time that it takes to launch. All at once they are a handful. A layer that checkpointing runs
+pass, and its gradient a third: of the 105 calls that a compiled layer of seven projections makes in
+a step (counted in Inductor's code for a CPU) these are 31. All at once they are a handful for all
+layers together. A layer that checkpointing runs
 again after the pass casts its own, to the same numbers.
 
 Their gradients come all at once, too, at the end of the backward pass: DDP has nothing of them to
@@ -65,7 +66,7 @@ def _wider_factors(
 
 
 def _give(layer: FastLoraLinear, a: Tensor | None, b: Tensor | None) -> None:
-    # a module's own way looks for parameters, buffers and modules first: 2 us instead of 0.1
+    # a module's own way looks for parameters, buffers and modules first: a third of all this
     object.__setattr__(layer, "cast_a", a)
     object.__setattr__(layer, "cast_b", b)
 
