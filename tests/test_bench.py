@@ -157,7 +157,7 @@ def test_kernels_and_gaps_add_up() -> None:
     events: list[Any] = [
         {"name": "nvjet_tst_128x256", "ts": 0, "dur": 60},
         {"name": "flash_fwd_splitkv_kernel", "ts": 50, "dur": 20},  # overlaps: no gap
-        {"name": "triton_poi_fused_mul", "ts": 90, "dur": 10},
+        {"name": "triton_poi_fused__scaled_mm_flash_mul", "ts": 90, "dur": 10},
         {"name": "nvjet_tst_128x256", "ts": 110, "dur": 40},
     ]
     assert times_by(events) == {

@@ -28,7 +28,7 @@ from quarry.models.fp8 import (
     scaled_product,
     use_fp8,
 )
-from quarry.models.fp8_gated import quantise_gated
+from quarry.models.fp8_gated import fuse_gated_layers, quantise_gated
 from quarry.models.pooling.mean import Mean
 
 has_cuda = torch.cuda.is_available()
@@ -76,7 +76,7 @@ def test_a_layer_and_its_gradient_are_close_to_bf16() -> None:
 
 @needs_fp8
 @pytest.mark.parametrize("is_compiled", [False, True])
-@pytest.mark.parametrize("num_columns", [512, 4864, 18_944])
+@pytest.mark.parametrize("num_columns", [512, 4864, 16_400, 18_944])
 def test_a_gated_product_is_quantised_as_it_is_made(num_columns: int, is_compiled: bool) -> None:
     torch._dynamo.reset()
     torch.manual_seed(0)
@@ -91,6 +91,30 @@ def test_a_gated_product_is_quantised_as_it_is_made(num_columns: int, is_compile
     # sigmoid and silu round apart: an entry on a border falls to the other side
     is_equal = ours.values.view(torch.uint8) == expected.values.view(torch.uint8)
     assert is_equal.float().mean() > 0.999
+
+
+@needs_fp8
+@torch.inference_mode()
+def test_encoding_compiled_is_close_to_plain_for_all_sizes() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    # rows that the compiler would not by itself reduce at once
+    backbone = tiny_qwen(
+        dtype=torch.bfloat16,
+        hidden_size=2048,
+        intermediate_size=4864,
+        num_attention_heads=16,
+        initializer_range=0.05,
+    ).to(DEVICE)
+    use_fp8(backbone, is_trained_through=False)
+    assert fuse_gated_layers(backbone) == backbone.config.num_hidden_layers
+    model = BiEncoder(backbone=backbone, pooling=Mean()).eval()
+    random = np.random.default_rng(0)
+    batches = [pack([random.integers(0, 128, n) for n in lengths]).to(DEVICE) for lengths in SIZES]
+    expected = [model(batch) for batch in batches]
+    compile_layers(backbone)
+    for batch, plain in zip(batches, expected, strict=True):
+        assert cosine_similarity(model(batch), plain).min() > 0.999
 
 
 def lora_model() -> BiEncoder:
