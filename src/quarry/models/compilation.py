@@ -28,8 +28,9 @@ from quarry.models.fp8 import Fp8Linear
 
 logger = logging.getLogger(__name__)
 
-_ROWS_READ_ONCE = {"triton.multi_kernel": 2}
-"""Of Inductor: reductions up to 16,384 columns are persistent, whatever it would choose."""
+_ROWS_READ_ONCE = {"triton.multi_kernel": 1}
+"""Of Inductor: up to 16,384 columns it also makes the kernel that holds a row, and takes what is
+faster at the first call."""
 
 
 def compile_layers(backbone: nn.Module, *, backend: str | Callable[..., Any] = "inductor") -> int:
