@@ -98,7 +98,6 @@ def test_a_gated_product_is_quantised_as_it_is_made(num_columns: int, is_compile
 def test_encoding_compiled_is_close_to_plain_for_all_sizes() -> None:
     torch._dynamo.reset()
     torch.manual_seed(0)
-    # rows that the compiler would not by itself reduce at once
     backbone = tiny_qwen(
         dtype=torch.bfloat16,
         hidden_size=2048,

@@ -21,7 +21,6 @@ from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import LoRA
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.compilation import compile_layers
-from quarry.models.fp8 import replace_linear_layers
 from quarry.models.pooling.mean import Mean
 from quarry.types import TokenBatch
 
@@ -79,21 +78,6 @@ def test_ten_sizes_of_training_batches_take_two_graphs_and_equal_plain_layers() 
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     assert num_graphs() == 2
     assert not torch._dynamo.utils.counters["graph_break"]
-
-
-@pytest.mark.parametrize("is_trained_through", [None, False, True])
-def test_only_encoding_in_fp8_has_rows_read_once(
-    is_trained_through: bool | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[Any] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **settings: given.append(settings))
-    backbone = tiny_qwen()
-    if is_trained_through is not None:
-        replace_linear_layers(backbone, is_trained_through=is_trained_through)
-    compile_layers(backbone)
-    options = {"triton.multi_kernel": 1} if is_trained_through is False else None
-    assert [settings["options"] for settings in given] == [options] * 2
-    assert "triton.multi_kernel" in torch._inductor.list_options()
 
 
 def test_factors_that_are_cast_at_once_are_cast_in_no_layer() -> None:
