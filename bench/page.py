@@ -60,7 +60,7 @@ def page(content: Content) -> str:
     text = HEAD + table(content) + METHOD
     if not content["runs"]:
         return text
-    text += "\n## Runs\n\n" + "".join(map(_run, _runs_in_use(content)))
+    text += "\n## Runs\n\n" + "".join(map(_run, runs_in_use(content)))
     text += DETAILS + details(content)
     profiles: dict[str, str] = content.get("profiles", {})
     if profiles:
@@ -84,7 +84,7 @@ def joined(results: Sequence[Content]) -> Content:
     return {"scale": results[-1]["scale"], "runs": runs, "parts": parts}
 
 
-def _runs_in_use(content: Content) -> list[dict[str, Any]]:
+def runs_in_use(content: Content) -> list[dict[str, Any]]:
     """Those that a part of the table comes from."""
     used = {part["run"] for parts in content["parts"].values() for part in parts.values()}
     return [run for number, run in enumerate(content["runs"]) if number in used]

@@ -17,7 +17,7 @@ import table
 from kernels import WAITING, profile_table, times_by, waiting
 from measurements import FULL, PEER, Part, measurements
 from measuring import Clock, num_matrix_weights
-from page import joined, page
+from page import joined, page, runs_in_use
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
 from quarry.models.backbones.huggingface import load_tokenizer
@@ -151,6 +151,8 @@ def test_of_several_results_the_last_that_ran_counts() -> None:
     content = joined([first, second, third])
     assert content["parts"]["search"]["ours"] == {"run": 1, "search_s": 2.0}
     assert len(content["runs"]) == 3
+    (used,) = runs_in_use(content)
+    assert used is second["runs"][0]
 
 
 def test_kernels_and_gaps_add_up() -> None:
