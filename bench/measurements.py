@@ -56,7 +56,7 @@ class Scale:
         num_times_small: how many times as many for the small model, whose steps are short.
         num_documents, num_documents_small: encoded by the large and the small model.
         contrast_sets: queries, from the smallest to the largest.
-        num_tokens_per_chunk: of GradCache where memory is compared.
+        grad_cache_chunk_tokens: of GradCache where memory is compared.
         search, search_on_cpu: queries, documents, dimensions.
         needs_gpu: whether the large measurements are refused on a CPU.
     """
@@ -74,7 +74,7 @@ class Scale:
     num_times_small: int = 3
     num_workers: int = 2
     contrast_sets: tuple[int, int, int] = (8, 64, 512)
-    num_tokens_per_chunk: int = 8192
+    grad_cache_chunk_tokens: int = 8192
     max_tokens_per_batch: int = 32_768
     search: tuple[int, int, int] = (6_980, 1_000_000, 3_584)
     search_on_cpu: tuple[int, int, int] = (300, 100_000, 256)
@@ -86,7 +86,7 @@ FULL = Scale()
 TINY = Scale(
     large="tiny", small="tiny", num_words=1000, num_examples=64, num_documents=256,
     num_documents_small=256, num_queries=2, num_queries_large=4, num_steps=4, num_peer_steps=4,
-    num_times_small=1, num_workers=0, contrast_sets=(2, 4, 8), num_tokens_per_chunk=1024,
+    num_times_small=1, num_workers=0, contrast_sets=(2, 4, 8), grad_cache_chunk_tokens=1024,
     max_tokens_per_batch=4096, search=(20, 10_000, 32), search_on_cpu=(20, 10_000, 32),
     matrix_size=256, needs_gpu=False,
 )  # fmt: skip
@@ -121,14 +121,14 @@ def measurements(scale: Scale, *, has_gpu: bool) -> list[Measurement]:
         Measurement(name="train_7b_fp8", parts=(train.ours("ours_fp8", few, "model.linear=fp8"),)),
         Measurement(
             name="train_7b_same_memory",
-            parts=(train.ours("ours", few, "model.has_gradient_checkpointing=true"),),
+            parts=(train.ours("ours", few, "model.gradient_checkpointing=true"),),
         ),
         Measurement(
             name="train_7b_16x16",
             parts=(
                 train.ours("ours", many, at_least_gib=125),
                 train.ours(
-                    "ours_in_chunks", many, "data.num_tokens_per_chunk=10240", below_gib=125
+                    "ours_in_chunks", many, "data.grad_cache_chunk_tokens=10240", below_gib=125
                 ),
             ),
         ),
@@ -203,7 +203,7 @@ class _Training:
 
 def _contrast_set(train: _Training, name: str, num_queries: int) -> Part:
     """Peak memory alone is of interest: two steps do, and nothing is compiled for them."""
-    chunk = train.scale.num_tokens_per_chunk
+    chunk = train.scale.grad_cache_chunk_tokens
     return Part(
         name=name,
         script="train_ours.py",
@@ -211,7 +211,7 @@ def _contrast_set(train: _Training, name: str, num_queries: int) -> Part:
             "--model", "{model}", "--texts", "{texts}", "--work", "{work}",
             "--num-queries", str(num_queries), "--num-warm-up", "1", "--num-steps", "2",
             "--num-steps-per-window", "1",
-            f"data.num_tokens_per_chunk={chunk}", "model.compile=false",
+            f"data.grad_cache_chunk_tokens={chunk}", "model.compile=false",
         ),
         size=train.size,
     )  # fmt: skip

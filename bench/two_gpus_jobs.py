@@ -130,7 +130,7 @@ class Jobs:
                         "full_large",
                         scale.large,
                         scale.num_queries_full,
-                        "model.has_gradient_checkpointing=true",
+                        "model.gradient_checkpointing=true",
                     ),
                 ),
             ),

@@ -82,7 +82,7 @@ def test_rules_between_keys_are_reported_together() -> None:
         "evaluation.store_dtype=float8",
         "data.num_queries_per_update=100",
         "data.num_hard_negatives=-1",
-        "data.num_tokens_per_chunk=0",
+        "data.grad_cache_chunk_tokens=0",
         "loss.num_contrast_queries=7",
         "+trainer.accumulate_grad_batches=2",
         "trainer.max_epochs=-1",
@@ -98,7 +98,7 @@ def test_rules_between_keys_are_reported_together() -> None:
         "evaluation.every_n_steps",
         "data.num_queries_per_update=100",
         "data.num_hard_negatives",
-        "data.num_tokens_per_chunk=0",
+        "data.grad_cache_chunk_tokens=0",
         "trainer.accumulate_grad_batches",
         "trainer.max_epochs",
     ]

@@ -82,7 +82,7 @@ def fit(case: Case, path: Path, *callbacks: pl.Callback, resumes: bool = False) 
         build_model=partial(build, case=case), loss=InfoNCE(temperature=0.02),
         optimizer=partial(torch.optim.AdamW, lr=1e-3), num_training_steps=NUM_UPDATES,
         scheduler=partial(constant_schedule, num_warmup_steps=2),
-        num_tokens_per_chunk=case.budget,
+        grad_cache_chunk_tokens=case.budget,
     )  # fmt: skip
     end = AtEnd()
     pl.seed_everything(5, verbose=False)

@@ -66,7 +66,7 @@ def gradients(model: BiEncoder) -> list[Tensor]:
 
 def cached(model: BiEncoder, budget: int) -> tuple[Tensor, list[Tensor]]:
     """Loss and gradients by GradCache."""
-    cache = GradCache(num_tokens_per_chunk=budget)
+    cache = GradCache(chunk_tokens=budget)
     loss = loss_of(cache.embed(model, contrast_set()))
     loss.backward()
     cache.backward(model, trained(model))
@@ -128,7 +128,7 @@ def test_dropout_is_replayed_exactly(build: Build, budget: int) -> None:
 
 
 def test_gradients_add_up_over_contrast_sets() -> None:
-    model, cache = full(torch.float64, 0.0), GradCache(num_tokens_per_chunk=60)
+    model, cache = full(torch.float64, 0.0), GradCache(chunk_tokens=60)
     for _ in range(2):  # a half is exact in the fp32 of the norms, too
         (0.5 * loss_of(cache.embed(model, contrast_set()))).backward()
         cache.backward(model, trained(model))
@@ -140,7 +140,7 @@ def test_gradients_add_up_over_contrast_sets() -> None:
 def test_autocast_gives_every_weight_its_gradient() -> None:
     """Weights that a pass without gradient has cast must not be reused in the one that keeps its
     graph."""
-    model, cache = full(torch.float32, 0.0), GradCache(num_tokens_per_chunk=60)
+    model, cache = full(torch.float32, 0.0), GradCache(chunk_tokens=60)
 
     def forward(tokens: TokenBatch) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -174,7 +174,7 @@ def test_every_chunk_but_one_goes_forward_twice_and_one_backward_pass_is_the_las
         embeddings.backward(gradient)
         lasts.append(is_last)
 
-    cache = GradCache(num_tokens_per_chunk=budget)
+    cache = GradCache(chunk_tokens=budget)
     loss_of(cache.embed(forward, contrast_set())).backward()
     cache.backward(forward, trained(model), backward)
     num_chunks = len(plan_batches(LENGTHS, max_tokens_per_batch=budget))

@@ -186,7 +186,7 @@ def train(case: Case, *, num_processes: int) -> dict[str, Any]:
         build_model=partial(build, case=case), loss=loss,
         optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.01),
         scheduler=partial(constant_schedule, num_warmup_steps=2),
-        num_training_steps=case.num_updates, num_tokens_per_chunk=case.budget,
+        num_training_steps=case.num_updates, grad_cache_chunk_tokens=case.budget,
     )  # fmt: skip
     watch, end = Watch(), AtEnd()
     trainer = quiet_trainer(

@@ -22,7 +22,7 @@ def setup(**more: Any) -> TrainingSetup:
             num_layers=28, hidden_size=3584, intermediate_size=18944, attention_size=3584
         ),
         "num_frozen": 7_070_619_136, "num_trained": 40_370_176, "num_linear": 6_525_288_448,
-        "frozen_itemsize": 2, "trained_itemsize": 4, "kept": LORA, "num_tokens_per_chunk": None,
+        "frozen_itemsize": 2, "trained_itemsize": 4, "kept": LORA, "grad_cache_chunk_tokens": None,
         "num_processes": 1, "zero": None, "offloads_parameters": False,
         "offloads_optimizer": False,
         "contrast": ContrastSets(

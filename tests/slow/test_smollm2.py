@@ -117,7 +117,7 @@ def test_peft_alone_gives_the_same_embeddings(tuned: tuple[Path, Result], smollm
     factory = BiEncoderFactory(
         path=str(folder), revision=None, replica=None, pooling=LastToken(),
         adapter=FullFineTuning(), is_causal=True, is_normalized=True, dtype="float32",
-        attention="auto", linear="plain", compile=False, has_gradient_checkpointing=False,
+        attention="auto", linear="plain", compile=False, gradient_checkpointing=False,
         has_trusted_code=False,
     )  # fmt: skip
     with torch.inference_mode():

@@ -22,7 +22,7 @@ from helpers.commands import ROOT, SMALL, Result, run_command
 STEPS = (
     *SMALL, "logger=csv", "trainer.max_steps=12", "evaluation.every_n_steps=6",
     "loss.num_contrast_queries=8",
-    "data.num_tokens_per_chunk=200", "callbacks.last_checkpoint.every_n_steps=4",
+    "data.grad_cache_chunk_tokens=200", "callbacks.last_checkpoint.every_n_steps=4",
 )  # fmt: skip
 """Two contrast sets an update, each in chunks."""
 

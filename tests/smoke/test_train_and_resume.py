@@ -246,7 +246,7 @@ def test_chunks_of_tokens_leave_the_loss_curve_as_it_is(
 ) -> None:
     run, _ = trained
     result = command(
-        "train.py", *STEPS, "evaluation.every_n_steps=0", "data.num_tokens_per_chunk=200",
+        "train.py", *STEPS, "evaluation.every_n_steps=0", "data.grad_cache_chunk_tokens=200",
         "logger=none", f"hydra.run.dir={tmp_path / 'chunks'}",
     )  # fmt: skip
     assert result.code == 0, result.err

@@ -44,7 +44,7 @@ class DataConfig:
     split: str | None = None
     num_hard_negatives: int = 0
     num_queries_per_update: int = MISSING
-    num_tokens_per_chunk: int | None = None  # in one forward pass (GradCache); None: no chunks
+    grad_cache_chunk_tokens: int | None = None  # in one forward pass (GradCache); None: no chunks
     num_workers: int = SI("${on_gpu:4,0}")  # processes that tokenise ahead
 
 

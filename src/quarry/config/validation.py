@@ -268,10 +268,10 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
         yield "trainer.max_steps=0 trains nothing: use eval.py, or -1 for no limit"
     if data.num_hard_negatives < 0 or data.num_workers < 0:
         yield "data.num_hard_negatives and data.num_workers must be 0 or more"
-    if data.num_tokens_per_chunk is not None and data.num_tokens_per_chunk < 1:
+    if data.grad_cache_chunk_tokens is not None and data.grad_cache_chunk_tokens < 1:
         yield (
-            f"data.num_tokens_per_chunk={data.num_tokens_per_chunk} must be at least 1 (tokens in "
-            "one forward pass), or null: a contrast set is not cut into chunks"
+            f"data.grad_cache_chunk_tokens={data.grad_cache_chunk_tokens} must be at least 1 (tokens "
+            "in one forward pass), or null: a contrastive batch is not cut into chunks"
         )
 
 

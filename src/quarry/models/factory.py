@@ -73,7 +73,7 @@ class BiEncoderFactory:
         attention: auto: torch's variable-length kernel where it runs; grid: never.
         linear: plain, or fp8: frozen weights and their products in fp8 (see `models.fp8`).
         compile: torch.compile the layers: true, false, or auto: on a GPU, for long runs.
-        has_gradient_checkpointing: recompute each layer in the backward pass, for less memory.
+        gradient_checkpointing: recompute each layer in the backward pass, for less memory.
         has_trusted_code: lets a repository's own Python code run (off: never).
     """
 
@@ -91,7 +91,7 @@ class BiEncoderFactory:
         attention: str,
         linear: str,
         compile: bool | str,
-        has_gradient_checkpointing: bool,
+        gradient_checkpointing: bool,
         has_trusted_code: bool,
         size: str | None = None,
         hub_ids: Mapping[str, str] | None = None,
@@ -124,7 +124,7 @@ class BiEncoderFactory:
         self.attention = attention
         self.linear = linear
         self.compile = compile
-        self.has_gradient_checkpointing = has_gradient_checkpointing
+        self.gradient_checkpointing = gradient_checkpointing
         self.has_trusted_code = has_trusted_code
 
     def source(self) -> str:
@@ -239,7 +239,7 @@ class BiEncoderFactory:
             backbone = self._made_fast(backbone, is_trained=is_trained)
         elif backbone is not base_model(backbone):
             logger.info("LoRA: peft's own path, since the weights lie in shards")
-        if is_trained and self.has_gradient_checkpointing:
+        if is_trained and self.gradient_checkpointing:
             text_model(backbone).gradient_checkpointing_enable({"use_reentrant": False})
         return BiEncoder(
             backbone=backbone,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
+from quarry.config.stored import read_stored_config
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.parts import build_model_parts
 from quarry.tasks.saving import save_from_checkpoint
@@ -26,7 +25,6 @@ def consolidate_if_unfinished(path: str | None) -> None:
     if run.model.exists() or not (run.checkpoint.exists() and run.config.exists()):
         return
     logger.warning("%s was stopped before its end: the model is that of its checkpoint", run.path)
-    stored = OmegaConf.load(run.config)
-    assert isinstance(stored, DictConfig)
+    stored = read_stored_config(run.config)
     stored.paths.run_dir = str(run.path)
     save_from_checkpoint(stored, run, build_model_parts(stored))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.instantiate import build
+from quarry.config.stored import read_stored_config
 from quarry.config.validation import signature_violations
 from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
@@ -62,8 +63,7 @@ def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dic
         "run was made under. Leave it out; benchmark=... can say where the sets lie now.",
     )
     run = RunDirectory.open(config.run)
-    stored = OmegaConf.load(run.resolved_config)
-    assert isinstance(stored, DictConfig)
+    stored = read_stored_config(run.resolved_config)
     reports = _with_runs(run, measures=OmegaConf.select(stored, "evaluation.measures") or [])
     sets = {entry.name: entry for entry in _benchmark(config, stored, run).sets}
     rescoring: dict[str, list[RescoredSet]] = {}

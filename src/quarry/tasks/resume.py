@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from quarry.config.contract import explicit_keys
 from quarry.config.processes import device_violations, num_processes, zero_stage
+from quarry.config.stored import read_stored_config
 from quarry.distributed import world
 from quarry.errors import MissingPathError, UserError
 from quarry.runtime.logging import logs_to, quiet_libraries
@@ -37,8 +38,7 @@ def resume(config: DictConfig) -> dict[str, float]:
             "first checkpoint. Start it again as a new run."
         )
     # unresolved: where the run lies now, and whether a person watches, may have changed
-    stored = OmegaConf.load(run.config)
-    assert isinstance(stored, DictConfig)
+    stored = read_stored_config(run.config)
     stored.paths.run_dir = str(run.path)
     if any(key == "logger" or key.startswith("logger.") for key in explicit_keys()):
         stored.logger = config.logger

@@ -29,7 +29,7 @@ _FACTORY = {
     "attention": "auto",
     "linear": "plain",
     "compile": False,
-    "has_gradient_checkpointing": False,
+    "gradient_checkpointing": False,
     "has_trusted_code": False,
 }
 

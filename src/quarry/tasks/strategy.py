@@ -36,7 +36,7 @@ def planned_spread(config: DictConfig) -> Spread:
     """How many processes share the weights, gradients and optimiser states of the run."""
     strategy = config.trainer.get("strategy")
     is_zero = zero_stage(config) > 0
-    chunk = OmegaConf.select(config, "data.num_tokens_per_chunk")
+    chunk = OmegaConf.select(config, "data.grad_cache_chunk_tokens")
     return Spread.of_zero(
         stage=zero_stage(config),
         num_processes=num_processes(config),

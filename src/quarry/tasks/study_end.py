@@ -12,6 +12,7 @@ from textwrap import shorten
 from quarry.config.entry_point import check_entry_point
 from quarry.config.sweep import with_first_choices
 from quarry.runtime.entry import end_with_error
+from quarry.runtime.renamed_keys import refuse_renamed_keys
 from quarry.runtime.study_record import JobRecord, Study, StudyRecord
 from quarry.tasks.output import show
 
@@ -34,6 +35,7 @@ def shows_study() -> Iterator[None]:
     """
     failure: Exception | None = None
     check_entry_point(sys.argv[1:], primary=Path(sys.argv[0]).stem)
+    refuse_renamed_keys(sys.argv[1:])
     sys.argv[1:] = with_first_choices(sys.argv[1:])
     try:
         yield

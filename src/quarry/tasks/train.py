@@ -156,7 +156,7 @@ def build_module(
         scheduler=build(config.scheduler),
         num_training_steps=num_steps,
         num_training_texts=num_steps * num_texts_per_update(config),
-        num_tokens_per_chunk=config.data.num_tokens_per_chunk,
+        grad_cache_chunk_tokens=config.data.grad_cache_chunk_tokens,
     )
 
 

@@ -43,7 +43,8 @@ class GradCache:
     numbers in their second pass.
 
     Args:
-        num_tokens_per_chunk: tokens in one forward pass; a longer text goes alone.
+        chunk_tokens: tokens in one forward pass (`data.grad_cache_chunk_tokens`); a longer text
+            goes alone.
         num_chunks: where every forward pass takes all processes (ZeRO 3): how many chunks a process
             has -> how many the busiest has. One with fewer sends a text through again and again,
             without effect.
@@ -53,14 +54,14 @@ class GradCache:
     """
 
     def __init__(
-        self, *, num_tokens_per_chunk: int, num_chunks: Callable[[int], int] | None = None
+        self, *, chunk_tokens: int, num_chunks: Callable[[int], int] | None = None
     ) -> None:
-        if num_tokens_per_chunk < 1:
+        if chunk_tokens < 1:
             raise UserError(
-                f"data.num_tokens_per_chunk={num_tokens_per_chunk} must be at least 1 (tokens in "
-                "one forward pass), or null for no chunks."
+                f"data.grad_cache_chunk_tokens={chunk_tokens} must be at least 1 (tokens in one "
+                "forward pass), or null for no chunks."
             )
-        self.num_tokens_per_chunk = num_tokens_per_chunk
+        self.chunk_tokens = chunk_tokens
         self.num_chunks = num_chunks
         self._is_halved = False
         self._todo: list[_Chunk] = []
@@ -155,7 +156,7 @@ class GradCache:
 
     def _plan(self, tokens: TokenBatch) -> list[NDArray[np.int64]]:
         lengths = tokens.cu_seqlens.diff().cpu().numpy()
-        return plan_batches(lengths, max_tokens_per_batch=self.num_tokens_per_chunk)
+        return plan_batches(lengths, max_tokens_per_batch=self.chunk_tokens)
 
     def _parts(self, chunk: _Chunk) -> list[_Chunk]:
         """A chunk cut anew, to the budget as it is now."""
@@ -166,26 +167,26 @@ class GradCache:
         ]
 
     def _halve(self) -> None:
-        budget = self.num_tokens_per_chunk
+        budget = self.chunk_tokens
         is_alone = not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
         if self._is_halved or budget == 1 or not is_alone:
             raise self._does_not_fit()
         self._is_halved = True
-        self.num_tokens_per_chunk = budget // 2
+        self.chunk_tokens = budget // 2
         logger.warning(
-            "Out of memory in a chunk of data.num_tokens_per_chunk=%d tokens: going on with %d",
+            "Out of memory in a chunk of data.grad_cache_chunk_tokens=%d tokens: going on with %d",
             budget,
-            self.num_tokens_per_chunk,
+            self.chunk_tokens,
         )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # pieces that fit the old chunks
 
     def _does_not_fit(self) -> UserError:
-        budget = self.num_tokens_per_chunk
+        budget = self.chunk_tokens
         return UserError(
-            f"Out of memory: a chunk of data.num_tokens_per_chunk={budget} tokens (or a single "
-            f"longer text) does not fit. Set data.num_tokens_per_chunk={max(1, budget // 2)} or "
-            "less, or shorten the texts: prompt.max_document_length."
+            f"Out of memory: a chunk of data.grad_cache_chunk_tokens={budget} tokens (or a single "
+            "longer text) does not fit. Set data.grad_cache_chunk_tokens="
+            f"{max(1, budget // 2)} or less, or shorten the texts: prompt.max_document_length."
         )
 
 

@@ -38,7 +38,8 @@ class RetrievalModule(pl.LightningModule):
         num_training_steps: updates of the whole run. (Lightning's own estimate, asked for here,
             would set up the data before a checkpoint's position in it is known: a resumed epoch
             would start again.)
-        num_tokens_per_chunk: tokens in one forward pass (GradCache); None: a contrast set in one.
+        grad_cache_chunk_tokens: tokens in one forward pass (GradCache); None: a contrastive batch
+            in one.
     """
 
     strict_loading = False  # checkpoints hold what is trained, see `on_load_checkpoint`
@@ -52,7 +53,7 @@ class RetrievalModule(pl.LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
         num_training_steps: int = 0,
         num_training_texts: int = 0,
-        num_tokens_per_chunk: int | None = None,
+        grad_cache_chunk_tokens: int | None = None,
     ) -> None:
         super().__init__()
         self._build_model = build_model
@@ -61,7 +62,7 @@ class RetrievalModule(pl.LightningModule):
         self._scheduler = scheduler
         self._num_training_steps = num_training_steps
         self._num_training_texts = num_training_texts
-        self._num_tokens_per_chunk = num_tokens_per_chunk
+        self._grad_cache_chunk_tokens = grad_cache_chunk_tokens
         self._grad_cache: GradCache | None = None
         self._reduction: Reduction
         self.model: BiEncoder
@@ -84,9 +85,9 @@ class RetrievalModule(pl.LightningModule):
             self.model.prepare(num_texts=self._num_training_texts)
             if stage == "fit":
                 self.model.settle()
-        if stage == "fit" and self._num_tokens_per_chunk is not None:
+        if stage == "fit" and self._grad_cache_chunk_tokens is not None:
             self._grad_cache = GradCache(
-                num_tokens_per_chunk=self._num_tokens_per_chunk,
+                chunk_tokens=self._grad_cache_chunk_tokens,
                 num_chunks=None if sharding is None else world.largest,
             )
 

@@ -59,7 +59,7 @@ class TrainingSetup:
         num_linear: those in its linear layers, frozen or not.
         frozen_itemsize, trained_itemsize: bytes of one.
         kept: how a step is run.
-        num_tokens_per_chunk: of GradCache; None: a contrast set in one pass.
+        grad_cache_chunk_tokens: of GradCache; None: a contrast set in one pass.
         num_processes: that share a contrast set.
         zero: None: DDP, or one process.
         offloads_parameters, offloads_optimizer: see `ZeroStrategy`.
@@ -73,7 +73,7 @@ class TrainingSetup:
     frozen_itemsize: int
     trained_itemsize: int
     kept: Kept
-    num_tokens_per_chunk: int | None
+    grad_cache_chunk_tokens: int | None
     num_processes: int
     zero: ZeroBuffers | None
     offloads_parameters: bool
@@ -90,7 +90,7 @@ class TrainingSetup:
         return Spread.of_zero(
             stage=self.stage,
             num_processes=self.num_processes,
-            is_chunked=self.num_tokens_per_chunk is not None,
+            is_chunked=self.grad_cache_chunk_tokens is not None,
             offloads_parameters=self.offloads_parameters,
             offloads_optimizer=self.offloads_optimizer,
         )
@@ -99,9 +99,9 @@ class TrainingSetup:
     def tokens_per_pass(self) -> int:
         """Of the largest forward pass of one process."""
         share = self.contrast.largest_share(self.num_processes)
-        if self.num_tokens_per_chunk is None:
+        if self.grad_cache_chunk_tokens is None:
             return share
-        return min(share, max(self.num_tokens_per_chunk, self.contrast.longest_text))
+        return min(share, max(self.grad_cache_chunk_tokens, self.contrast.longest_text))
 
     @property
     def is_cut(self) -> bool:

@@ -154,7 +154,7 @@ def test_unknown_keys_are_those_that_plus_adds() -> None:
     OmegaConf.update(config, "num_querys", 1, force_add=True)
     known = (
         "examples, path, corpus_path, split, "
-        "num_hard_negatives, num_queries_per_update, num_tokens_per_chunk, num_workers"
+        "num_hard_negatives, num_queries_per_update, grad_cache_chunk_tokens, num_workers"
     )
     assert list(unknown_keys(config, "data")) == [
         f"data.num_querys: there is no such key; data has {known}"

@@ -45,7 +45,7 @@ def factory(**more: Any) -> BiEncoderFactory:
         "attention": "auto",
         "linear": "plain",
         "compile": False,
-        "has_gradient_checkpointing": False,
+        "gradient_checkpointing": False,
         "has_trusted_code": False,
     }
     return BiEncoderFactory(**(settings | more))
@@ -192,7 +192,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(tmp_path: Path) -> None
     gradients = []
     for has_checkpointing in (False, True):
         built = factory(
-            path=str(tiny_folder(tmp_path)), has_gradient_checkpointing=has_checkpointing
+            path=str(tiny_folder(tmp_path)), gradient_checkpointing=has_checkpointing
         ).build()
         built.train()(tokens).square().sum().backward()
         gradients.append([p.grad for p in built.parameters()])

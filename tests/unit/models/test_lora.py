@@ -44,7 +44,7 @@ def factory(path: Path, **more: Any) -> BiEncoderFactory:
         "attention": "auto",
         "linear": "plain",
         "compile": False,
-        "has_gradient_checkpointing": False,
+        "gradient_checkpointing": False,
         "has_trusted_code": False,
     }
     return BiEncoderFactory(**(settings | more))

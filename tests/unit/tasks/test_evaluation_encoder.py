@@ -47,7 +47,7 @@ def configured(folder: Path, overrides: dict[str, Any] | None = None) -> DictCon
                 "attention": "auto",
                 "linear": "plain",
                 "compile": False,
-                "has_gradient_checkpointing": False,
+                "gradient_checkpointing": False,
                 "has_trusted_code": False,
             },
             "prompt": {"_target_": "quarry.data.prompts.Prompt", "query": "Q:{text}"},

@@ -43,7 +43,7 @@ def saved_run(folder: Path, *, prompt: str, has_adapter: bool) -> Path:
     factory = BiEncoderFactory(
         path=str(base), revision=None, replica=None, pooling=LastToken(), is_causal=True,
         adapter=LORA if has_adapter else FullFineTuning(), is_normalized=True, dtype="float32",
-        attention="auto", linear="plain", compile=False, has_gradient_checkpointing=False,
+        attention="auto", linear="plain", compile=False, gradient_checkpointing=False,
         has_trusted_code=False,
     )  # fmt: skip
     model = factory.build()

@@ -86,12 +86,12 @@ def test_what_cannot_fit_is_shown_written_and_refused(
     assert "A process would take" in first
     assert "(GPUs of 79 GiB, as stated)" in first
     assert heading == "What would run:"
-    assert commands[0].strip().startswith("data.num_tokens_per_chunk=8192   # ")
+    assert commands[0].strip().startswith("data.grad_cache_chunk_tokens=8192   # ")
     assert any(line.strip().startswith("model.size=tiny") for line in commands)
     assert "does not fit" in capsys.readouterr().out
     assert json.loads(file.read_text(encoding="utf-8"))["refusal"] == str(caught.value)
     # the first proposal is true
-    assert planned(seven("data.num_tokens_per_chunk=8192"), **STATED)["plan/share_of_memory"] < 1
+    assert planned(seven("data.grad_cache_chunk_tokens=8192"), **STATED)["plan/share_of_memory"] < 1
 
 
 def test_a_bound_says_that_it_is_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +111,7 @@ def test_the_largest_size_that_fits_is_proposed() -> None:
 def test_every_strategy_on_devices_that_are_not_here(strategy: str, adapter: str) -> None:
     config = seven(
         f"strategy={strategy}", f"model/adapter={adapter}", "trainer.devices=8",
-        "trainer.num_nodes=4", "model.has_gradient_checkpointing=true",
+        "trainer.num_nodes=4", "model.gradient_checkpointing=true",
     )  # fmt: skip
     found = planned(config, gpu_memory_gib=500, **STATED)
     assert 5 < found["plan/memory_gib"] < 250
@@ -120,8 +120,8 @@ def test_every_strategy_on_devices_that_are_not_here(strategy: str, adapter: str
 def test_offloading_is_planned_without_a_gpu_here(tmp_path: Path) -> None:
     config = seven(
         "strategy=zero3_offload", "model/adapter=none", "trainer.devices=2",
-        "trainer.precision=bf16-true", "model.has_gradient_checkpointing=true",
-        "data.num_tokens_per_chunk=8192",
+        "trainer.precision=bf16-true", "model.gradient_checkpointing=true",
+        "data.grad_cache_chunk_tokens=8192",
     )  # fmt: skip
     planned(config, file=tmp_path / "plan.json", **STATED)
     made = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
@@ -146,7 +146,7 @@ def test_other_rules_hold() -> None:
 
 
 def test_a_disk_that_is_too_small() -> None:
-    config = seven("data.num_tokens_per_chunk=8192")
+    config = seven("data.grad_cache_chunk_tokens=8192")
     with pytest.raises(UserError, match=r"run directory would take 1\.1 GiB, and 1\.0 GiB"):
         planned(config, disk_gib=1, **STATED)
 

@@ -61,7 +61,7 @@ class Memory:
 
 
 def run(memory: Memory, *, budget: int) -> GradCache:
-    cache = GradCache(num_tokens_per_chunk=budget)
+    cache = GradCache(chunk_tokens=budget)
     loss_of(cache.embed(memory, contrast_set())).backward()
     memory.is_second = True
     cache.backward(memory, list(memory.model.parameters()))
@@ -75,9 +75,9 @@ def test_the_budget_is_halved_said_once_and_gradients_are_exact(
     model = tiny_bi_encoder(dtype=torch.float64)
     with caplog.at_level(logging.WARNING):
         cache = run(Memory(model, max_tokens=16, where=where), budget=30)
-    assert cache.num_tokens_per_chunk == 15
+    assert cache.chunk_tokens == 15
     assert [record.getMessage() for record in caplog.records] == [
-        "Out of memory in a chunk of data.num_tokens_per_chunk=30 tokens: going on with 15"
+        "Out of memory in a chunk of data.grad_cache_chunk_tokens=30 tokens: going on with 15"
     ]
     reference = tiny_bi_encoder(dtype=torch.float64)
     loss_of(reference(contrast_set())).backward()
@@ -89,7 +89,7 @@ def test_the_budget_is_halved_said_once_and_gradients_are_exact(
 @pytest.mark.parametrize("where", ["embed", "forward", "backward"])
 def test_half_of_it_too_much_is_an_error_with_the_remedy(where: str) -> None:
     memory = Memory(tiny_bi_encoder(), max_tokens=5, where=where)
-    with pytest.raises(UserError, match=r"data\.num_tokens_per_chunk=15 .*Set .*=7 or less"):
+    with pytest.raises(UserError, match=r"data\.grad_cache_chunk_tokens=15 .*Set .*=7 or less"):
         run(memory, budget=30)
 
 
@@ -103,7 +103,7 @@ def test_a_failed_first_pass_draws_no_random_numbers() -> None:
             return memory(tokens)
 
         torch.manual_seed(0)
-        GradCache(num_tokens_per_chunk=30 if max_tokens < 30 else 15).embed(forward, contrast_set())
+        GradCache(chunk_tokens=30 if max_tokens < 30 else 15).embed(forward, contrast_set())
         return torch.get_rng_state()
 
     assert torch.equal(state_after(16), state_after(1000))
@@ -112,11 +112,13 @@ def test_a_failed_first_pass_draws_no_random_numbers() -> None:
 def test_several_processes_are_not_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(UserError, match="data.num_tokens_per_chunk=30"):
+    with pytest.raises(UserError, match="data.grad_cache_chunk_tokens=30"):
         run(Memory(tiny_bi_encoder(), max_tokens=16, where="embed"), budget=30)
 
 
 @pytest.mark.parametrize("budget", [0, -1])
 def test_a_budget_without_tokens_is_refused(budget: int) -> None:
-    with pytest.raises(UserError, match=rf"data\.num_tokens_per_chunk={budget} must be at least 1"):
-        GradCache(num_tokens_per_chunk=budget)
+    with pytest.raises(
+        UserError, match=rf"data\.grad_cache_chunk_tokens={budget} must be"
+    ):
+        GradCache(chunk_tokens=budget)

@@ -110,9 +110,9 @@ def test_equal_batches_accumulated_are_one_update_of_that_batch() -> None:
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_chunks_change_nothing_under_accumulation_and_clipping(precision: str) -> None:
-    def trained(num_tokens_per_chunk: int | None) -> tuple[list[float], torch.Tensor]:
+    def trained(grad_cache_chunk_tokens: int | None) -> tuple[list[float], torch.Tensor]:
         module = retrieval_module(
-            num_tokens_per_chunk=num_tokens_per_chunk,
+            grad_cache_chunk_tokens=grad_cache_chunk_tokens,
             scheduler=partial(linear_schedule, num_warmup_steps=1),
             optimizer=partial(torch.optim.SGD, lr=0.5),
             num_training_steps=3,
@@ -143,7 +143,7 @@ def test_with_chunks_a_loss_that_is_no_number_stops_before_the_update() -> None:
     def infinite(queries: torch.Tensor, *_: torch.Tensor) -> LossOutput:
         return LossOutput(loss=queries.sum() / 0.0)
 
-    module = retrieval_module(loss=infinite, num_tokens_per_chunk=1)
+    module = retrieval_module(loss=infinite, grad_cache_chunk_tokens=1)
     with pytest.raises(TrainingDivergedError, match="loss is -?inf"):
         quiet_trainer(StopOnDivergence(checkpoint="none")).fit(module, loader_of([random_batch()]))
     found = torch.cat([p.detach().flatten() for p in module.model.parameters()])

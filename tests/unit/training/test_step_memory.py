@@ -36,7 +36,7 @@ def contrast(**more: Any) -> ContrastSets:
 def setup(**more: Any) -> TrainingSetup:
     settings: dict[str, Any] = {
         "layers": LAYERS, "num_frozen": 0, "num_trained": 100, "num_linear": 80,
-        "frozen_itemsize": 4, "trained_itemsize": 4, "kept": FP32, "num_tokens_per_chunk": None,
+        "frozen_itemsize": 4, "trained_itemsize": 4, "kept": FP32, "grad_cache_chunk_tokens": None,
         "num_processes": 1, "zero": None, "offloads_parameters": False,
         "offloads_optimizer": False, "contrast": contrast(),
     }  # fmt: skip
@@ -77,7 +77,7 @@ def test_shards_of_four_processes_by_hand(
     memory = step_memory(setup(num_processes=4, zero=zero))
     assert (memory.weights, memory.gradients, memory.optimizer) == (weights, gradients, optimizer)
     assert memory.buffers == buffers
-    whole = step_memory(setup(num_processes=4, zero=zero, num_tokens_per_chunk=100))
+    whole = step_memory(setup(num_processes=4, zero=zero, grad_cache_chunk_tokens=100))
     assert whole.gradients == 400, "with chunks they wait, whole"
     # 2 own texts and 4 gathered passages
     assert memory.embeddings == (2 + 4) * 4 * 4 * 2
@@ -115,11 +115,11 @@ def test_checkpointing_keeps_inputs_and_one_layer() -> None:
 
 
 def test_chunks_bound_a_pass_but_no_text_is_cut() -> None:
-    assert setup(num_tokens_per_chunk=20).tokens_per_pass == 20
-    assert setup(num_tokens_per_chunk=20).is_cut
-    assert setup(num_tokens_per_chunk=5).tokens_per_pass == 8
-    assert setup(num_tokens_per_chunk=50).tokens_per_pass == 40
-    assert not setup(num_tokens_per_chunk=50).is_cut
+    assert setup(grad_cache_chunk_tokens=20).tokens_per_pass == 20
+    assert setup(grad_cache_chunk_tokens=20).is_cut
+    assert setup(grad_cache_chunk_tokens=5).tokens_per_pass == 8
+    assert setup(grad_cache_chunk_tokens=50).tokens_per_pass == 40
+    assert not setup(grad_cache_chunk_tokens=50).is_cut
 
 
 def test_the_largest_share() -> None:
@@ -175,7 +175,7 @@ def test_the_estimate_is_what_was_measured(
                 has_checkpointing=has_checkpointing,
                 trains_trunk=False,
             ),
-            num_tokens_per_chunk=chunk,
+            grad_cache_chunk_tokens=chunk,
             contrast=contrast(
                 num_queries=num_queries,
                 num_passages_per_query=16,

@@ -15,6 +15,7 @@ from quarry.errors import UserError
 from quarry.evaluation.run_cost import RunCost
 from quarry.evaluation.run_directory_files import per_query_path, read_reports
 from quarry.evaluation.study.settings import Settings, flattened, placed
+from quarry.runtime.renamed_keys import with_renamed_keys
 from quarry.runtime.run_directory import RunDirectory
 from quarry.types import Report, SetResult
 
@@ -87,7 +88,7 @@ def read_record(directory: Path, *, problem: str | None = None) -> RunRecord:
     """
     run = RunDirectory(directory)
     try:
-        config = yaml.safe_load(run.resolved_config.read_text(encoding="utf-8"))
+        config = with_renamed_keys(yaml.safe_load(run.resolved_config.read_text(encoding="utf-8")))
         provenance = _json(run.provenance)
         summary, curve = _json(run.summary), _json(run.learning_curve)
         return RunRecord(

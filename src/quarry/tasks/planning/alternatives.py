@@ -96,7 +96,7 @@ def _thrifty(base: Alternative) -> Iterator[Alternative]:
     forms = [base]
     if not kept.has_checkpointing:
         checkpointed = base.and_then(
-            "model.has_gradient_checkpointing=true",
+            "model.gradient_checkpointing=true",
             meaning="layers run twice",
             kept=replace(kept, has_checkpointing=True),
         )
@@ -107,9 +107,9 @@ def _thrifty(base: Alternative) -> Iterator[Alternative]:
         for chunk in CHUNKS:
             if longest <= chunk < largest:
                 yield form.and_then(
-                    f"data.num_tokens_per_chunk={chunk}",
+                    f"data.grad_cache_chunk_tokens={chunk}",
                     meaning="GradCache, texts go through twice",
-                    num_tokens_per_chunk=chunk,
+                    grad_cache_chunk_tokens=chunk,
                 )
 
 

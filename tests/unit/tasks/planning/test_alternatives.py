@@ -24,7 +24,7 @@ def machine(gib: float, *, is_gpu: bool = True) -> Machine:
 def test_time_for_memory_comes_before_more_devices() -> None:
     found = alternatives(setup(), machine(79), zero_overrides=())
     assert [each.overrides for each in found] == [
-        ("model.has_gradient_checkpointing=true",),
+        ("model.gradient_checkpointing=true",),
         ("trainer.devices=2",),
         ("trainer.devices=4",),
     ]
@@ -34,11 +34,11 @@ def test_time_for_memory_comes_before_more_devices() -> None:
 def test_chunks_where_checkpointing_is_not_enough() -> None:
     many = replace(setup().contrast, num_queries=1024)
     first = alternatives(setup(contrast=many), machine(79), zero_overrides=())[0]
-    assert first.overrides == ("data.num_tokens_per_chunk=8192",)
+    assert first.overrides == ("data.grad_cache_chunk_tokens=8192",)
     tight = alternatives(setup(), machine(16.2), zero_overrides=())[0]
     assert tight.overrides == (
-        "model.has_gradient_checkpointing=true",
-        "data.num_tokens_per_chunk=2048",
+        "model.gradient_checkpointing=true",
+        "data.grad_cache_chunk_tokens=2048",
     )
 
 
@@ -69,7 +69,7 @@ def test_no_more_devices_than_queries_and_none_on_a_cpu() -> None:
     numbers = {o for each in found for o in each.overrides if o.startswith("trainer.devices")}
     assert numbers == {"trainer.devices=2"}
     on_cpu = alternatives(setup(), machine(30, is_gpu=False), zero_overrides=())
-    assert [each.overrides for each in on_cpu] == [("model.has_gradient_checkpointing=true",)]
+    assert [each.overrides for each in on_cpu] == [("model.gradient_checkpointing=true",)]
 
 
 def test_nothing_fits_nowhere() -> None:

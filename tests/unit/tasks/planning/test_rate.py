@@ -54,9 +54,9 @@ def test_the_measured_rate_of_that_size(linear: str, tokens_per_s: float) -> Non
 def test_what_is_computed_twice() -> None:
     checkpointed = setup(kept=replace(LORA, has_checkpointing=True))
     assert rate(checkpointed).tokens_per_s == pytest.approx(20_000 * 4 / 6)
-    assert rate(setup(num_tokens_per_chunk=4096)).tokens_per_s == pytest.approx(20_000 * 4 / 6)
-    assert rate(setup(num_tokens_per_chunk=40_960)).tokens_per_s == 20_000, "one chunk holds all"
-    both = replace(checkpointed, num_tokens_per_chunk=4096)
+    assert rate(setup(grad_cache_chunk_tokens=4096)).tokens_per_s == pytest.approx(20_000 * 4 / 6)
+    assert rate(setup(grad_cache_chunk_tokens=40_960)).tokens_per_s == 20_000, "one chunk holds all"
+    both = replace(checkpointed, grad_cache_chunk_tokens=4096)
     assert rate(both).tokens_per_s == pytest.approx(20_000 * 4 / 8)
     assert "4/8" in rate(both).source
 
@@ -68,7 +68,7 @@ def test_a_measurement_with_checkpointing_goes_before_one_without() -> None:
     module.MEASURED.write_text(json.dumps(content), encoding="utf-8")
     checkpointed = setup(kept=replace(LORA, has_checkpointing=True))
     assert rate(checkpointed).tokens_per_s == 15_000
-    in_chunks = replace(checkpointed, num_tokens_per_chunk=4096)
+    in_chunks = replace(checkpointed, grad_cache_chunk_tokens=4096)
     assert rate(in_chunks).tokens_per_s == pytest.approx(15_000 * 6 / 8)
     assert rate(setup()).tokens_per_s == 20_000
 

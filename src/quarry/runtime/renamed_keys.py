@@ -1,0 +1,65 @@
+"""Map configuration keys of earlier versions to their names of today."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from quarry.errors import UserError
+
+RENAMED = {
+    "data.num_tokens_per_chunk": "data.grad_cache_chunk_tokens",
+    "model.has_gradient_checkpointing": "model.gradient_checkpointing",
+}
+"""Dotted key as it was -> as it is."""
+
+_OVERRIDE = re.compile(r"^(?P<prefix>~|\+{0,2})(?P<key>[^=]+?)(?P<rest>=.*)?$", re.DOTALL)
+
+
+def refuse_renamed_keys(arguments: Sequence[str]) -> None:
+    """Refuse, before anything is composed, overrides that use the name of an earlier version.
+
+    Args:
+        arguments: of the command line; those that are no override are passed over.
+
+    Raises:
+        UserError: lists each such override with the one to use instead.
+    """
+    found = []
+    for argument in arguments:
+        match = _OVERRIDE.match(argument)
+        if match is not None and match["key"] in RENAMED:
+            new = f"{match['prefix']}{RENAMED[match['key']]}{match['rest'] or ''}"
+            found.append(f"{argument}: this key is now {RENAMED[match['key']]}. Use {new}")
+    if found:
+        raise UserError("\n".join(found))
+
+
+def with_renamed_keys(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration with the key names of today.
+
+    Args:
+        stored: a nested configuration as any version wrote it; left as it is.
+    """
+    config: dict[str, Any] = _copied(stored)
+    for old, new in RENAMED.items():
+        *path, name = old.split(".")
+        node: Any = config
+        for key in path:
+            node = node.get(key) if isinstance(node, dict) else None
+        if isinstance(node, dict) and name in node:
+            _put(config, new.split("."), node.pop(name))
+    return config
+
+
+def _copied(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _copied(value) for key, value in node.items()}
+    return node
+
+
+def _put(config: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for key in path[:-1]:
+        config = config.setdefault(key, {})
+    config.setdefault(path[-1], value)
