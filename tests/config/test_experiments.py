@@ -33,7 +33,7 @@ SFT = {
     "model.pooling._target_": "quarry.models.pooling.last_token.LastToken",
     "model.is_causal": True,
     "model.is_normalized": True,
-    "model.gradient_checkpointing": True,
+    "model.gradient_checkpointing": "auto",
     "loss.temperature": 0.01,
     "loss.num_contrast_queries": 32,
     "data.num_queries_per_update": 128,

@@ -298,7 +298,6 @@ def test_checkpointing_gives_the_same_gradients() -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"lora_dropout": 0.1}, "dropout=0.1"),
         ({"use_dora": True}, "a variant of LoRA, such as DoRA"),
         ({"lora_bias": True, "target_modules": ["q_proj"]}, "the update has a bias"),
         ({"bias": "all", "target_modules": ["q_proj"]}, "the base layer is trained, too"),
@@ -313,23 +312,28 @@ def test_layers_that_are_not_plain_keep_pefts_path(
     assert summary.num_fast == 0
     assert set(summary.reasons) == {reason}
     assert f"peft's own: {reason} (" in str(summary)
-    if "lora_dropout" not in settings:  # in evaluation dropout does nothing
-        assert torch.equal(encode(model), expected)
-        assert not calls
+    assert torch.equal(encode(model), expected)
+    assert not calls
 
 
-def test_dropout_decides_at_each_call(calls: list[str]) -> None:
+def test_dropout_of_another_kind_keeps_pefts_path(calls: list[str]) -> None:
     model = peft_model(lora_dropout=0.5)
-    use_fast_lora(model)
-    encode(model.eval())
-    assert len(calls) == NUM_LAYERS
+    summary = use_fast_lora(model)
+    assert summary == FastLoraSummary(num_fast=NUM_LAYERS, reasons={})
     encode(model.train())
     assert len(calls) == NUM_LAYERS
     for layer in model.modules():
         if isinstance(layer, FastLoraLinear):
-            layer.lora_dropout["default"].p = 0.0
+            layer.lora_dropout["default"] = nn.AlphaDropout(0.5)
     encode(model)
-    assert len(calls) == 2 * NUM_LAYERS
+    assert len(calls) == NUM_LAYERS
+    assert obstacle(layer_of(model)) == "its dropout is AlphaDropout"
+
+
+def layer_of(model: PeftModel) -> FastLoraLinear:
+    layer = model.base_model.model.layers[0].mlp.up_proj
+    assert isinstance(layer, FastLoraLinear)
+    return layer
 
 
 def merged(model: PeftModel) -> Tensor:

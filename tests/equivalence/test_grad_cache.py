@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from helpers.models import tiny_bi_encoder, tiny_qwen
 from quarry.data.packing import pack, plan_batches, split
 from quarry.losses.info_nce import InfoNCE
+from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import LoRA
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.last_token import LastToken
@@ -45,8 +46,15 @@ def lora(dtype: torch.dtype, dropout: float) -> BiEncoder:
     return model.train()
 
 
+def fast_lora(dtype: torch.dtype, dropout: float) -> BiEncoder:
+    model = lora(dtype, dropout)
+    assert use_fast_lora(model.backbone).reasons == {}
+    model.prepare(num_texts=0)
+    return model
+
+
 Build = Callable[[torch.dtype, float], BiEncoder]
-MODELS = pytest.mark.parametrize("build", [full, lora])
+MODELS = pytest.mark.parametrize("build", [full, lora, fast_lora])
 
 
 def trained(model: BiEncoder) -> list[nn.Parameter]:

@@ -10,7 +10,8 @@ from quarry.training.step_memory import ContrastSets, TrainingSetup
 GIB = 2**30
 
 LORA = Kept(
-    itemsize=2, state_itemsize=2, is_compiled=True, has_checkpointing=False, trains_trunk=False,
+    itemsize=2, state_itemsize=2, is_compiled=True, gradient_checkpointing=False,
+    trains_trunk=False,
     num_inputs=28 * (5 * 3584 + 3584 + 18944), num_low_rank=28 * 7 * 16,
 )  # fmt: skip
 
@@ -19,7 +20,8 @@ def setup(**more: Any) -> TrainingSetup:
     """LoRA of a 7B on one GPU, 16 queries of 1,280 tokens with 15 hard negatives."""
     settings: dict[str, Any] = {
         "layers": LayerShape(
-            num_layers=28, hidden_size=3584, intermediate_size=18944, attention_size=3584
+            num_layers=28, hidden_size=3584, intermediate_size=18944, attention_size=3584,
+            key_value_size=512, num_heads=28,
         ),
         "num_frozen": 7_070_619_136, "num_trained": 40_370_176, "num_linear": 6_525_288_448,
         "frozen_itemsize": 2, "trained_itemsize": 4, "kept": LORA, "grad_cache_chunk_tokens": None,

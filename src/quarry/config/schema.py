@@ -44,7 +44,8 @@ class DataConfig:
     split: str | None = None
     num_hard_negatives: int = 0
     num_queries_per_update: int = MISSING
-    grad_cache_chunk_tokens: int | None = None  # in one forward pass (GradCache); None: no chunks
+    # tokens in one forward pass (GradCache); None: no chunks; auto: what fits the GPU
+    grad_cache_chunk_tokens: Any = "auto"
     num_workers: int = SI("${on_gpu:4,0}")  # processes that tokenise ahead
 
 

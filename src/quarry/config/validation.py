@@ -12,6 +12,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from quarry.config.memory import memory_violations
 from quarry.config.processes import device_violations, num_processes, strategy_violations
 from quarry.errors import UserError
 from quarry.models.dtypes import DTYPES
@@ -268,11 +269,7 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
         yield "trainer.max_steps=0 trains nothing: use eval.py, or -1 for no limit"
     if data.num_hard_negatives < 0 or data.num_workers < 0:
         yield "data.num_hard_negatives and data.num_workers must be 0 or more"
-    if data.grad_cache_chunk_tokens is not None and data.grad_cache_chunk_tokens < 1:
-        yield (
-            f"data.grad_cache_chunk_tokens={data.grad_cache_chunk_tokens} must be at least 1 (tokens "
-            "in one forward pass), or null: a contrastive batch is not cut into chunks"
-        )
+    yield from memory_violations(config)
 
 
 def _trainer_rules(config: DictConfig) -> Iterator[str]:

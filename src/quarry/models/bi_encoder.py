@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from quarry.models.adapters.fast_lora import FastLoraLinear
+from quarry.models.adapters.lora_dropout import drawn_seeds
 from quarry.models.adapters.lora_factors import cast_factors, fast_layers
 from quarry.models.attention import first_position, is_causal_by_design, use_packed_attention
 from quarry.models.backbones.text_model import base_model, text_model
@@ -34,6 +35,7 @@ class BiEncoder(nn.Module):
         allows_kernel: see `attention.use_packed_attention`.
         compiles: whether `prepare` compiles the layers; None: on a GPU, where that many texts
             repay the time that it takes.
+        gradient_checkpointing: of layers that are compiled, see `compile_layers`.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class BiEncoder(nn.Module):
         is_normalized: bool = True,
         allows_kernel: bool = True,
         compiles: bool | None = False,
+        gradient_checkpointing: bool | str = False,
     ) -> None:
         super().__init__()
         text = text_model(backbone)
@@ -58,6 +61,7 @@ class BiEncoder(nn.Module):
         self.is_causal = is_causal
         self.is_normalized = is_normalized
         self._compiles = compiles
+        self._gradient_checkpointing = gradient_checkpointing
         self._lora_layers: list[FastLoraLinear] = []
 
     def prepare(self, *, num_texts: int) -> None:
@@ -72,7 +76,9 @@ class BiEncoder(nn.Module):
             should_compile = self._compiles
         if should_compile:
             self._compiles = False  # done
-            compile_layers(text_model(self.backbone))
+            compile_layers(
+                text_model(self.backbone), gradient_checkpointing=self._gradient_checkpointing
+            )
         self._lora_layers = fast_layers(self.backbone)
 
     def settle(self) -> None:
@@ -93,7 +99,8 @@ class BiEncoder(nn.Module):
     def token_states(self, tokens: TokenBatch) -> Tensor:
         """The trunk's last states, [num_tokens, dim], in the trunk's own dtype."""
         trunk = text_model(self.backbone)
-        with cast_factors(self._lora_layers, _dtype_of_products(trunk)):
+        dtype = _dtype_of_products(trunk)
+        with cast_factors(self._lora_layers, dtype), drawn_seeds(self._lora_layers):
             output = trunk(
                 input_ids=tokens.input_ids[None],
                 position_ids=tokens.position_ids[None] + self.first_position,

@@ -4,8 +4,10 @@ Layers of one class share their code, so they share what it was compiled to; the
 of texts and the longest text's length are symbols in there. A new graph is made only for another
 situation: gradients on or off, and a first layer whose input asks for no gradient.
 
-Gradient checkpointing is left to the compiler: told to keep a layer's inputs alone, it computes
+Gradient checkpointing is left to the compiler. Told to keep a layer's inputs alone, it computes
 again what the backward pass asks for, and not the layer's last product, which nothing does.
+Selective checkpointing keeps the outputs of matrix products and attention, too, and computes what
+is element-wise again (norms, the activation, dropout's masks), fused into the kernels that read it.
 """
 
 from __future__ import annotations
@@ -20,18 +22,38 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from quarry.errors import UserError
+from quarry.models.activations import SELECTIVE
 
 logger = logging.getLogger(__name__)
 
 
-def compile_layers(backbone: nn.Module, *, backend: str | Callable[..., Any] = "inductor") -> int:
-    """Compiles each layer of `backbone` at its first call; returns how many layers there are.
+_PARTITION: dict[bool | str, dict[str, Any]] = {
+    False: {},
+    SELECTIVE: {
+        "ban_recompute_materialized_backward": False,
+        "ban_recompute_used_far_apart": False,
+        "ban_recompute_long_fusible_chains": False,
+    },
+    True: {"activation_memory_budget": 0.0},
+}
+"""Gradient checkpointing -> settings of the compiler that divides a layer's graph in two."""
+
+
+def compile_layers(
+    backbone: nn.Module,
+    *,
+    gradient_checkpointing: bool | str = False,
+    backend: str | Callable[..., Any] = "inductor",
+) -> int:
+    """Compile each layer of `backbone` at its first call; return how many layers there are.
 
     To be called last: after adapters, their fast path, fp8 and gradient checkpointing. Where
-    compiling fails all layers run as they are, and one warning says why. Copies and pickles are of
-    the plain layers.
+    compiling fails all layers run as they are, checkpointed in full if they were at all, and one
+    warning says why. Copies and pickles are of the plain layers.
 
     Args:
+        gradient_checkpointing: False, "selective" or True; the backbone's own, which has to be
+            enabled for the last two, is switched off.
         backend: as in `torch.compile`.
 
     Raises:
@@ -47,17 +69,18 @@ def compile_layers(backbone: nn.Module, *, backend: str | Callable[..., Any] = "
     # nothing before the end of their backward pass. Layers by themselves need no cuts, and dynamo
     # refuses some of them
     torch._dynamo.config.optimize_ddp = False
-    recomputes = any(layer.gradient_checkpointing for layer in layers)
     for layer in layers:
         # not a wrapper around the layer: names of parameters stay as they are
         layer.compile(backend=backend, dynamic=True)
-        layer._compiled_call_impl = _with_fallback(layer, layers, recomputes=recomputes)
+        layer._compiled_call_impl = _with_fallback(
+            layer, layers, gradient_checkpointing=gradient_checkpointing
+        )
         layer.gradient_checkpointing = False
     return len(layers)
 
 
 def _with_fallback(
-    layer: nn.Module, layers: Sequence[nn.Module], *, recomputes: bool
+    layer: nn.Module, layers: Sequence[nn.Module], *, gradient_checkpointing: bool | str
 ) -> Callable[..., Any]:
     from torch._dynamo import maybe_mark_dynamic
     from torch._dynamo.exc import TorchDynamoException
@@ -69,12 +92,12 @@ def _with_fallback(
             # else a first batch with as many borders as a head has entries would tie the two
             maybe_mark_dynamic(cu_seqlens, 0)
         try:
-            with _keeping_inputs_alone(recomputes):
+            with _partitioned(gradient_checkpointing):
                 return compiled(*args, **kwargs)
         except (TorchDynamoException, AssertionError) as error:  # dynamo raises both
             for each in layers:
                 each._compiled_call_impl = None
-                each.gradient_checkpointing = recomputes
+                each.gradient_checkpointing = bool(gradient_checkpointing)
             logger.warning(
                 "The layers could not be compiled and run as they are, slower but the same. "
                 "model.compile=false does without the attempt. Reason: %s",
@@ -85,8 +108,9 @@ def _with_fallback(
     return call
 
 
-def _keeping_inputs_alone(recomputes: bool) -> AbstractContextManager[Any]:
-    """What is compiled inside keeps nothing but its inputs for the backward pass, if it is to."""
+def _partitioned(gradient_checkpointing: bool | str) -> AbstractContextManager[Any]:
+    """Decide what a layer that is compiled inside keeps for its backward pass."""
     from torch._functorch import config
 
-    return config.patch(activation_memory_budget=0.0) if recomputes else nullcontext()
+    settings = _PARTITION[gradient_checkpointing]
+    return config.patch(**settings) if settings else nullcontext()

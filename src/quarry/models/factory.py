@@ -13,9 +13,12 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from quarry.errors import MissingPathError, UserError
+from quarry.models.activations import SELECTIVE
 from quarry.models.adapters.base import Adapter, TrainedPart
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import load_adapter, merge_adapter, stored_part
+from quarry.models.adapters.lora_dropout import checkpoint_contexts
+from quarry.models.adapters.lora_factors import fast_layers
 from quarry.models.backbones.huggingface import (
     adapter_base,
     load_backbone,
@@ -73,7 +76,9 @@ class BiEncoderFactory:
         attention: auto: torch's variable-length kernel where it runs; grid: never.
         linear: plain, or fp8: frozen weights and their products in fp8 (see `models.fp8`).
         compile: torch.compile the layers: true, false, or auto: on a GPU, for long runs.
-        gradient_checkpointing: recompute each layer in the backward pass, for less memory.
+        gradient_checkpointing: True: compute each layer again in the backward pass, for less
+            memory; "selective": of compiled layers what is element-wise alone; "auto": left open
+            (see `tasks.step_fit`), and until it is settled the same as False.
         has_trusted_code: lets a repository's own Python code run (off: never).
     """
 
@@ -91,7 +96,7 @@ class BiEncoderFactory:
         attention: str,
         linear: str,
         compile: bool | str,
-        gradient_checkpointing: bool,
+        gradient_checkpointing: bool | str,
         has_trusted_code: bool,
         size: str | None = None,
         hub_ids: Mapping[str, str] | None = None,
@@ -239,8 +244,12 @@ class BiEncoderFactory:
             backbone = self._made_fast(backbone, is_trained=is_trained)
         elif backbone is not base_model(backbone):
             logger.info("LoRA: peft's own path, since the weights lie in shards")
-        if is_trained and self.gradient_checkpointing:
-            text_model(backbone).gradient_checkpointing_enable({"use_reentrant": False})
+        checkpointing = is_trained and self.gradient_checkpointing in (True, SELECTIVE)
+        if checkpointing:
+            contexts = checkpoint_contexts(fast_layers(backbone))
+            text_model(backbone).gradient_checkpointing_enable(
+                {"use_reentrant": False, "context_fn": contexts}
+            )
         return BiEncoder(
             backbone=backbone,
             pooling=self.pooling,
@@ -248,6 +257,7 @@ class BiEncoderFactory:
             is_normalized=self.is_normalized,
             allows_kernel=self.attention == AUTO,
             compiles=None if self.compile == AUTO and sharding is None else self.compile is True,
+            gradient_checkpointing=self.gradient_checkpointing if checkpointing else False,
         )
 
     def _load(self, *, is_trained: bool) -> PreTrainedModel:

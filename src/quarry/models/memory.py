@@ -188,9 +188,20 @@ def num_weights(module: torch.nn.Module) -> int:
 def available_memory(*, on_cpu: bool = False) -> tuple[int, str]:
     """Bytes that a model may take here, and where they are; `on_cpu`: even if there is a GPU."""
     if torch.cuda.is_available() and not on_cpu:
-        free, _ = torch.cuda.mem_get_info()
-        return free, torch.cuda.get_device_name()
+        return free_device_bytes(), torch.cuda.get_device_name()
     return psutil.virtual_memory().available, "this machine's memory"
+
+
+def free_device_bytes(device: torch.device | None = None) -> int:
+    """Return the bytes that this process may yet take on a GPU.
+
+    What others have there is not free, and `torch.cuda.set_per_process_memory_fraction` is a limit.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    allocated = torch.cuda.memory_allocated(device)
+    unused = torch.cuda.memory_reserved(device) - allocated
+    allowed = int(torch.cuda.get_per_process_memory_fraction(device) * total) - allocated
+    return int(min(free + unused, allowed))
 
 
 def gib(num_bytes: float) -> str:

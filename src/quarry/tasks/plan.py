@@ -26,7 +26,7 @@ from quarry.tasks.planning.machine import CLOSE, Machine, planned_machine
 from quarry.tasks.planning.outcome import Evaluations, Plan
 from quarry.tasks.planning.page import paragraphs, refusal, result_line
 from quarry.tasks.planning.rate import planned_rate
-from quarry.tasks.planning.setup import planned_model, training_setup
+from quarry.tasks.planning.setup import fitted_setup, planned_model, training_setup
 from quarry.tasks.planning.workload import planned_workload
 from quarry.tasks.strategy import settle_dtype
 from quarry.training.step_memory import step_memory
@@ -97,7 +97,9 @@ def make_plan(
     workload = planned_workload(
         config, num_examples=num_examples, tokens_per_query=tokens_per_query
     )
-    setup = training_setup(config, factory, model, workload)
+    setup, choice = fitted_setup(
+        training_setup(config, factory, model, workload), config, limit_bytes=_limit(machine)
+    )
     evaluations = planned_evaluations(config, num_steps=workload.num_steps)
     missing = download_bytes(model.source, model.config, num_parameters=model.num_parameters)
     num_after = 0 if evaluations is None else (evaluations.number or 1) - 1
@@ -105,6 +107,7 @@ def make_plan(
         model=model,
         machine=machine,
         setup=setup,
+        choice=choice,
         memory=step_memory(setup),
         workload=workload,
         rate=planned_rate(setup, stated=tokens_per_s, linear=factory.linear, is_gpu=machine.is_gpu),
@@ -146,6 +149,19 @@ def planned_evaluations(config: DictConfig, *, num_steps: int | None) -> Evaluat
     )
 
 
+def _limit(machine: Machine) -> int | None:
+    """Return the bytes that a rank may take where memory is chosen by; None: on a CPU."""
+    return int(CLOSE * machine.num_bytes) if machine.is_gpu else None
+
+
+def refusal_for_memory(config: DictConfig, *, num_bytes: int) -> str:
+    """Return what would run where the run of `config` does not fit a GPU with so much memory."""
+    machine = Machine(name="the fullest GPU", num_bytes=num_bytes, is_gpu=True, disk_bytes=None)
+    nothing: dict[str, None] = dict.fromkeys(("num_examples", "tokens_per_query", "tokens_per_s"))
+    made = make_plan(config, machine, **nothing)
+    return _refusal(config, made, is_stated=True) or ""
+
+
 def _refusal(config: DictConfig, made: Plan, *, is_stated: bool) -> str | None:
     found: list[Alternative] = []
     more: dict[str, str] = {}
@@ -171,7 +187,11 @@ def _other_models(config: DictConfig, made: Plan) -> dict[str, str]:
         except CannotLoadError:  # neither the hub nor its name tells its shape
             continue
         if model.num_parameters < made.model.num_parameters:
-            setup = training_setup(config, other, model, made.workload)
+            setup, _ = fitted_setup(
+                training_setup(config, other, model, made.workload),
+                config,
+                limit_bytes=_limit(made.machine),
+            )
             smaller[size] = (model.num_parameters, step_memory(setup).total)
     fitting = [
         size for size, (_, need) in smaller.items() if need <= CLOSE * made.machine.num_bytes

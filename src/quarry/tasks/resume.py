@@ -16,6 +16,7 @@ from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.overrides import refuse_other_overrides
 from quarry.tasks.parts import record_resume
+from quarry.tasks.step_fit import choose_anew
 from quarry.tasks.train import fit
 from quarry.training.callbacks.rng_state import RNGState
 
@@ -23,8 +24,13 @@ HARMLESS = ("task", "run", "logger", "hydra")
 """Overrides that cannot change the result."""
 
 
-def resume(config: DictConfig) -> dict[str, float]:
-    """Runs `run=DIR` to its end; the weights are those of a run that was never interrupted."""
+def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]:
+    """Run `run=DIR` to its end; the weights are those of a run that was never interrupted.
+
+    Args:
+        chooses_memory_anew: settle for the GPU of now what the run has left to `auto`: other
+            chunks, in which dropout has other masks.
+    """
     quiet_libraries()
     run = RunDirectory.open(config.run)
     refuse_other_overrides(
@@ -40,6 +46,8 @@ def resume(config: DictConfig) -> dict[str, float]:
     # unresolved: where the run lies now, and whether a person watches, may have changed
     stored = read_stored_config(run.config)
     stored.paths.run_dir = str(run.path)
+    if chooses_memory_anew:
+        choose_anew(stored, run)
     if any(key == "logger" or key.startswith("logger.") for key in explicit_keys()):
         stored.logger = config.logger
     check_processes(stored, run.checkpoint)

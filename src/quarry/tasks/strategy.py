@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.optim import Optimizer
 
 from quarry.config.instantiate import build
+from quarry.config.memory import AUTO
 from quarry.config.processes import num_processes, zero_stage
 from quarry.distributed.zero import BF16_WEIGHTS
 from quarry.models.memory import Spread
@@ -40,7 +41,7 @@ def planned_spread(config: DictConfig) -> Spread:
     return Spread.of_zero(
         stage=zero_stage(config),
         num_processes=num_processes(config),
-        is_chunked=chunk is not None,
+        is_chunked=chunk not in (None, AUTO),
         offloads_parameters=is_zero and strategy.get("offload_parameters", False),
         offloads_optimizer=is_zero and strategy.get("offload_optimizer", False),
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.instantiate import build
@@ -36,6 +38,7 @@ from quarry.tasks.parts import (
 from quarry.tasks.preflight import preflight
 from quarry.tasks.processes import share_run_directory
 from quarry.tasks.saving import save_from_checkpoint, save_trained_model
+from quarry.tasks.step_fit import StepFit
 from quarry.tasks.strategy import build_optimizer, planned_spread, settle_dtype
 from quarry.tasks.summary import summary_of, write_summary
 from quarry.tasks.training_reports import (
@@ -55,6 +58,7 @@ from quarry.training.callbacks.model_saving import ModelSaving
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
 from quarry.training.callbacks.rng_state import RNGState
 from quarry.training.evaluation_log import metric_names, metric_values
+from quarry.training.memory_fit import MemoryChoice
 from quarry.training.module import RetrievalModule
 from quarry.training.monitors import check_monitors
 from quarry.training.trained_state import is_spread
@@ -93,7 +97,8 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
     meter = CostMeter(times=None if evaluator is None else evaluator.times)
     if evaluator is not None:
         evaluator.benchmark.load()  # bad data must not be found after hours of training
-    module = build_module(config, parts, datamodule)
+    step_fit = StepFit(config, run, parts.factory)
+    module = build_module(config, parts, datamodule, settle_memory=step_fit)
     saving = ModelSaving(
         partial(
             save_trained_model, config, run.model, factory=parts.factory, tokenizer=parts.tokenizer
@@ -111,6 +116,7 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
     identity = identity_of(config, run, job_type="train")
     hyperparameters = stored_hyperparameters(run)
     with built_loggers(config, identity=identity, hyperparameters=hyperparameters) as loggers:
+        step_fit.loggers = loggers
         callbacks += [meter, losses, RNGState()]
         callbacks += [*([] if evaluation is None else [evaluation]), saving]
         trainer = build_trainer(
@@ -143,7 +149,11 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
 
 
 def build_module(
-    config: DictConfig, parts: ModelParts, datamodule: RetrievalDataModule
+    config: DictConfig,
+    parts: ModelParts,
+    datamodule: RetrievalDataModule,
+    *,
+    settle_memory: Callable[[torch.device], MemoryChoice],
 ) -> RetrievalModule:
     """What is trained, and how long."""
     num_steps = datamodule.num_training_steps(
@@ -156,7 +166,7 @@ def build_module(
         scheduler=build(config.scheduler),
         num_training_steps=num_steps,
         num_training_texts=num_steps * num_texts_per_update(config),
-        grad_cache_chunk_tokens=config.data.grad_cache_chunk_tokens,
+        settle_memory=settle_memory,
     )
 
 

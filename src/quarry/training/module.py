@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
@@ -18,6 +19,7 @@ from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
 from quarry.training.contrast import ContrastLoss
 from quarry.training.grad_cache import GradCache
+from quarry.training.memory_fit import MemoryChoice
 from quarry.training.optim import leave_scaling_to_trainer, parameter_groups
 from quarry.training.trained_state import check_checkpoint, only_trained
 from quarry.types import LossOutput, RetrievalBatch, TokenBatch
@@ -40,6 +42,8 @@ class RetrievalModule(pl.LightningModule):
             would start again.)
         grad_cache_chunk_tokens: tokens in one forward pass (GradCache); None: a contrastive batch
             in one.
+        settle_memory: called in `setup` on each rank, before the model is built, with the device:
+            settles how `build_model` checkpoints, and says in which chunks.
     """
 
     strict_loading = False  # checkpoints hold what is trained, see `on_load_checkpoint`
@@ -54,6 +58,7 @@ class RetrievalModule(pl.LightningModule):
         num_training_steps: int = 0,
         num_training_texts: int = 0,
         grad_cache_chunk_tokens: int | None = None,
+        settle_memory: Callable[[torch.device], MemoryChoice] | None = None,
     ) -> None:
         super().__init__()
         self._build_model = build_model
@@ -63,6 +68,7 @@ class RetrievalModule(pl.LightningModule):
         self._num_training_steps = num_training_steps
         self._num_training_texts = num_training_texts
         self._grad_cache_chunk_tokens = grad_cache_chunk_tokens
+        self._settle_memory = settle_memory
         self._grad_cache: GradCache | None = None
         self._reduction: Reduction
         self.model: BiEncoder
@@ -77,6 +83,9 @@ class RetrievalModule(pl.LightningModule):
                     "`build_model` and let the module call it, which loads weights into shards."
                 )
         else:
+            if stage == "fit" and self._settle_memory is not None:
+                choice = self._settle_memory(strategy.root_device)
+                self._grad_cache_chunk_tokens = choice.grad_cache_chunk_tokens
             self.model = self._build_model(
                 device=strategy.root_device, **({} if sharding is None else {"sharding": sharding})
             )

@@ -148,8 +148,8 @@ def step_memory(setup: TrainingSetup) -> StepMemory:
         passing_bytes(setup.layers, setup.kept, num_tokens=num_tokens), _similarities(setup)
     )
     casts = _casts(setup)
-    if setup.kept.has_checkpointing:  # they are gone when the first layer runs again
-        passing = max(passing, casts)
+    if setup.kept.recomputes_layers and setup.kept.trains_trunk:
+        passing = max(passing, casts)  # they are gone when the first layer runs again
     else:
         activations += casts
     return StepMemory(

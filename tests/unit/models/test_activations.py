@@ -25,10 +25,14 @@ from quarry.models.adapters.lora import LoRA
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.last_token import LastToken
 
-SHAPE = LayerShape(num_layers=3, hidden_size=10, intermediate_size=100, attention_size=20)
+SHAPE = LayerShape(
+    num_layers=3, hidden_size=10, intermediate_size=100, attention_size=20, key_value_size=5,
+    num_heads=4,
+)  # fmt: skip
 HALF = Kept(
-    itemsize=2, state_itemsize=2, is_compiled=True, has_checkpointing=False, trains_trunk=False
-)
+    itemsize=2, state_itemsize=2, is_compiled=True, gradient_checkpointing=False,
+    trains_trunk=False,
+)  # fmt: skip
 
 TEXTS = [np.arange(16)] * 8  # of one length: the grid that attention takes on a CPU is full
 NUM_TOKENS = 128
@@ -38,18 +42,38 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def test_by_hand() -> None:
-    compiled = 2 * (2 * 10 + 2 * 10 + 4 * 20 + 3 * 100)
+    attention = 2 * (2 * 20 + 2 * 5) + 4 * 4
+    compiled = 2 * (2 * 10 + 2 * 10 + 3 * 100) + attention
+    last = 10 * 4
     assert layer_bytes(SHAPE, HALF) == compiled
-    assert activation_bytes(SHAPE, HALF, num_tokens=7) == 7 * 3 * compiled
-    assert passing_bytes(SHAPE, HALF, num_tokens=7) == 7 * 3 * 100 * 2
-    recomputed = replace(HALF, has_checkpointing=True)
-    assert activation_bytes(SHAPE, recomputed, num_tokens=7) == 7 * (3 * 10 * 2 + compiled)
+    assert activation_bytes(SHAPE, HALF, num_tokens=7) == 7 * (3 * compiled + last)
+    assert passing_bytes(SHAPE, HALF, num_tokens=10) == 10 * 1.9 * 100 * 2
     eager = replace(HALF, is_compiled=False)
-    assert layer_bytes(SHAPE, eager) == 2 * 10 * 4 + 2 * (2 * 10 + 4 * 20 + 4 * 100)
+    assert layer_bytes(SHAPE, eager) == 2 * 10 * 4 + 2 * (2 * 10 + 4 * 100) + attention
     low_rank = replace(HALF, num_low_rank=3 * 14)
     assert layer_bytes(SHAPE, low_rank) == compiled + 2 * 14
     copies = replace(eager, has_copies=True, num_inputs=3 * 200, has_dropout=True)
-    assert layer_bytes(SHAPE, copies) == 2 * 10 * 4 + 2 * (4 * 20 + 3 * 100) + 200 * (2 + 1)
+    assert layer_bytes(SHAPE, copies) == 2 * 10 * 4 + 2 * 3 * 100 + attention + 200 * (2 + 1)
+
+
+def test_gradient_checkpointing_by_hand() -> None:
+    attention = 2 * (2 * 20 + 2 * 5) + 4 * 4
+    once = 2 * (2 * 10 + 2 * 100) + attention
+    selective = replace(HALF, gradient_checkpointing="selective")
+    assert layer_bytes(SHAPE, selective) == once
+    assert not selective.recomputes_layers
+    assert replace(selective, is_compiled=False).recomputes_layers, "of plain layers it is full"
+    full = replace(HALF, gradient_checkpointing=True)
+    assert activation_bytes(SHAPE, full, num_tokens=7) == 7 * (3 * 10 * 2 + 10 * 4)
+    assert passing_bytes(SHAPE, full, num_tokens=10) == int(10 * (4.1 * 100 * 2 + once))
+
+
+def test_dropout_costs_memory_only_where_the_compiler_keeps_masks() -> None:
+    dropping = replace(HALF, has_dropout=True, num_inputs=3 * 100)
+    assert layer_bytes(SHAPE, dropping) == pytest.approx(layer_bytes(SHAPE, HALF) + 115)
+    for way in ({"gradient_checkpointing": "selective"}, {"is_compiled": False}):
+        with_it, without = replace(dropping, **way), replace(HALF, **way)
+        assert layer_bytes(SHAPE, with_it) == layer_bytes(SHAPE, without)
 
 
 def lora() -> LoRA:
@@ -102,7 +126,8 @@ def test_autograd_holds_what_is_counted(
     )
     held = (many - few) / 2 / NUM_TOKENS
     itemsize = 2 if in_half else dtype.itemsize
-    held -= 4 * HIDDEN * itemsize  # the grid, which the kernel does without
+    # the grid, which the kernel does without: queries, keys, values and the result once more
+    held -= 4 * HIDDEN * itemsize
     if adapter.trains_trunk and in_half:
         num_weights = 4 * HIDDEN**2 + 3 * HIDDEN * INTERMEDIATE
         held -= num_weights * itemsize / NUM_TOKENS  # casts of weights are counted by themselves
@@ -110,13 +135,14 @@ def test_autograd_holds_what_is_counted(
         num_factors = RANK * (4 * 2 * HIDDEN + 3 * (HIDDEN + INTERMEDIATE))
         held -= num_factors * itemsize / NUM_TOKENS
     shape = LayerShape(
-        num_layers=1, hidden_size=HIDDEN, intermediate_size=INTERMEDIATE, attention_size=HIDDEN
-    )
+        num_layers=1, hidden_size=HIDDEN, intermediate_size=INTERMEDIATE, attention_size=HIDDEN,
+        key_value_size=HIDDEN, num_heads=HEADS,
+    )  # fmt: skip
     kept = Kept(
         itemsize=itemsize,
         state_itemsize=dtype.itemsize,
         is_compiled=False,
-        has_checkpointing=False,
+        gradient_checkpointing=False,
         trains_trunk=adapter.trains_trunk,
         has_copies=not adapter.trains_trunk and not is_fast,
         num_inputs=6 * HIDDEN + INTERMEDIATE,
@@ -130,8 +156,10 @@ def test_autograd_holds_what_is_counted(
 )
 def test_the_shape_is_read_from_a_config(more: dict[str, int], attention_size: int) -> None:
     config = Qwen2Config(
-        hidden_size=12, intermediate_size=20, num_hidden_layers=5, num_attention_heads=3, **more
-    )
+        hidden_size=12, intermediate_size=20, num_hidden_layers=5, num_attention_heads=3,
+        num_key_value_heads=1, **more,
+    )  # fmt: skip
     assert LayerShape.of(config) == LayerShape(
-        num_layers=5, hidden_size=12, intermediate_size=20, attention_size=attention_size
-    )
+        num_layers=5, hidden_size=12, intermediate_size=20, attention_size=attention_size,
+        key_value_size=attention_size // 3, num_heads=3,
+    )  # fmt: skip

@@ -21,6 +21,7 @@ from quarry.tasks.plan import plan, planned_evaluations
 from quarry.tasks.preflight import command_with
 
 SEVEN = ("model=qwen-coder", "data=msmarco", "benchmark=none")
+PLAIN = ("model.gradient_checkpointing=false", "data.grad_cache_chunk_tokens=null")
 STATED: dict[str, Any] = {"num_examples": 128_000, "tokens_per_query": 1250}
 
 
@@ -81,29 +82,67 @@ def test_what_cannot_fit_is_shown_written_and_refused(
 ) -> None:
     file = tmp_path / "plan.json"
     with pytest.raises(UserError) as caught:
-        planned(seven(), file=file, **STATED)
+        planned(seven(*PLAIN), file=file, **STATED)
     first, heading, *commands = str(caught.value).splitlines()
     assert "A process would take" in first
     assert "(GPUs of 79 GiB, as stated)" in first
     assert heading == "What would run:"
-    assert commands[0].strip().startswith("data.grad_cache_chunk_tokens=8192   # ")
+    proposal = commands[0].strip().partition("   # ")[0].split()
+    assert [each.partition("=")[0] for each in proposal] == [
+        "model.gradient_checkpointing", "data.grad_cache_chunk_tokens",
+    ]  # fmt: skip
     assert any(line.strip().startswith("model.size=tiny") for line in commands)
     assert "does not fit" in capsys.readouterr().out
     assert json.loads(file.read_text(encoding="utf-8"))["refusal"] == str(caught.value)
     # the first proposal is true
-    assert planned(seven("data.grad_cache_chunk_tokens=8192"), **STATED)["plan/share_of_memory"] < 1
+    assert planned(seven(*proposal), **STATED)["plan/share_of_memory"] < 0.92
 
 
 def test_a_bound_says_that_it_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"state task\.tokens_per_query=N if yours are shorter"):
-        planned(seven())
+        planned(seven(*PLAIN))
     assert f"at most {32 + 16 * 156:,}" in capsys.readouterr().out
 
 
 def test_the_largest_size_that_fits_is_proposed() -> None:
-    config = seven("data.num_queries_per_update=16")
-    with pytest.raises(UserError, match=r"model\.size=1\.5B   # the largest that fits as it is"):
+    config = seven(*PLAIN, "data.num_queries_per_update=16")
+    with pytest.raises(UserError, match=r"model\.size=3B   # the largest that fits as it is"):
         planned(config, **STATED)
+
+
+RECIPE: dict[str, Any] = {"num_examples": 491_007, "tokens_per_query": 1259}
+
+
+@pytest.mark.parametrize(
+    ("gib", "checkpointing", "most_hours"),
+    [(139, "selective", 9.5), (80, "selective", 12), (48, True, 13), (40, True, 13),
+     (24, None, 16)],
+)  # fmt: skip
+def test_the_recipe_fits_every_card_as_it_is_configured(
+    gib: float, checkpointing: bool | str | None, most_hours: float, tmp_path: Path
+) -> None:
+    config = composed(
+        "train", "task=plan", "experiment=sft_msmarco", "model=qwen-instruct", "benchmark=none"
+    )
+    found = planned(config, file=tmp_path / "plan.json", gpu_memory_gib=gib, **RECIPE)
+    made = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    print(made["gradient_checkpointing"], made["grad_cache_chunk_tokens"], found)
+    assert made["is_chosen"]
+    assert found["plan/share_of_memory"] <= 0.92
+    assert found["plan/hours"] <= most_hours
+    if checkpointing is not None:
+        assert made["gradient_checkpointing"] == checkpointing
+
+
+def test_the_choice_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    planned(seven(), **STATED)
+    shown = capsys.readouterr().out
+    assert "auto: model.gradient_checkpointing=" in shown
+
+
+def test_nothing_fits_and_the_thriftiest_is_shown() -> None:
+    with pytest.raises(UserError, match=r"A process would take .* it would have 12\.0 GiB"):
+        planned(seven(), gpu_memory_gib=12, **STATED)
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp", "zero1", "zero2", "zero3"])

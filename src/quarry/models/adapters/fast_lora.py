@@ -1,8 +1,9 @@
 """LoRA without the tax: peft keeps the parameters, a faster exact forward and backward use them.
 
 File format, state-dict keys and API stay peft's. peft's own forward runs wherever the fast one
-would not be exact, which each layer decides at each call: adapters may be merged, disabled,
-switched or given dropout at any time.
+would not be exact, which each layer decides at each call: adapters may be merged, disabled or
+switched at any time. Dropout is peft's in distribution, not in its random numbers: the mask is a
+hash (see hashed_dropout.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from quarry.models.adapters.lora_products import fp8_product, lora_product
+from quarry.models.adapters.hashed_dropout import draw_seeds
+from quarry.models.adapters.lora_products import Dropout, fp8_product, lora_product
 from quarry.models.fp8 import Fp8Linear
 
 
@@ -51,7 +53,7 @@ def use_fast_lora(backbone: nn.Module) -> FastLoraSummary:
             continue
         # another class, the same object: names, hooks, copies and pickles stay as they are
         layer.__class__ = FastLoraLinear
-        reason = obstacle(layer, is_planning=True)
+        reason = obstacle(layer)
         if reason is None:
             num_fast += 1
         else:
@@ -65,10 +67,13 @@ class FastLoraLinear(LoraLinear):
     Attributes:
         cast_a, cast_b: A and the scaled B in the dtype of the products, while a pass has them cast
             for all layers at once (see lora_factors.py).
+        dropout_seed: of the pass, while it runs (see lora_dropout.py); a call outside one draws
+            its own.
     """
 
     cast_a: Tensor | None = None
     cast_b: Tensor | None = None
+    dropout_seed: Tensor | None = None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or kwargs or obstacle(self) is not None:
@@ -76,9 +81,10 @@ class FastLoraLinear(LoraLinear):
             return output
         base = self.base_layer
         a, b = self._factors()
+        dropout = self._dropout(x)
         if isinstance(base, Fp8Linear):
-            return fp8_product(x, base=base, a=a, b=b)
-        return lora_product(x, weight=base.weight, bias=base.bias, a=a, b=b)
+            return fp8_product(x, base=base, a=a, b=b, dropout=dropout)
+        return lora_product(x, weight=base.weight, bias=base.bias, a=a, b=b, dropout=dropout)
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         (name,) = active_adapters(self)
@@ -87,15 +93,20 @@ class FastLoraLinear(LoraLinear):
             assert a.shape == (self.r[name], self.in_features)
             assert b.shape == (self.out_features, self.r[name])
             return a, b
-        return self.lora_A[name].weight, self.lora_B[name].weight * self.scaling[name]
+        return self.lora_A[name].weight, self.lora_B[name].weight * update_scale(self, name)
+
+    def _dropout(self, x: Tensor) -> Dropout | None:
+        (name,) = active_adapters(self)
+        if (p := dropout_share(self, name)) == 0:
+            return None
+        seed = self.dropout_seed
+        if seed is None:
+            (seed,) = draw_seeds(1, x.device)
+        return Dropout(seed, p)
 
 
-def obstacle(layer: LoraLinear, *, is_planning: bool = False) -> str | None:
-    """Why peft's forward has to run now; None where the fast one gives the same.
-
-    Args:
-        is_planning: judge as if the layer were in training already.
-    """
+def obstacle(layer: LoraLinear) -> str | None:
+    """Return why peft's forward has to run now; None where the fast one gives the same."""
     active = active_adapters(layer)
     if layer.disable_adapters:
         return "adapters are disabled"
@@ -106,9 +117,8 @@ def obstacle(layer: LoraLinear, *, is_planning: bool = False) -> str | None:
     (name,) = active
     if name in layer.lora_variant:
         return "a variant of LoRA, such as DoRA"
-    dropout = layer.lora_dropout[name]
-    if not isinstance(dropout, nn.Identity) and dropout.p > 0 and (is_planning or dropout.training):
-        return f"dropout={dropout.p}"
+    if type(layer.lora_dropout[name]) not in (nn.Identity, nn.Dropout):
+        return f"its dropout is {type(layer.lora_dropout[name]).__name__}"
     return _obstacle_in_parts(layer.base_layer, layer.lora_A[name], layer.lora_B[name])
 
 
@@ -127,6 +137,17 @@ def _obstacle_in_parts(base: nn.Module, lora_a: nn.Module, lora_b: nn.Module) ->
     if lora_a.bias is not None or lora_b.bias is not None:
         return "the update has a bias"
     return None
+
+
+def dropout_share(layer: LoraLinear, name: str) -> float:
+    """Return the share of the update's input that an adapter drops in its mode of now."""
+    dropout = layer.lora_dropout[name]
+    return float(dropout.p) if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
+
+
+def update_scale(layer: LoraLinear, name: str) -> float:
+    """Return the factor on B: peft's scaling, and what makes up for dropped entries."""
+    return float(layer.scaling[name]) / (1.0 - dropout_share(layer, name))
 
 
 def active_adapters(layer: LoraLinear) -> list[str]:

@@ -56,8 +56,8 @@ class LoRA:
     ) -> None:
         if r < 1 or not 0 <= dropout < 1:
             raise UserError(
-                f"model.adapter.r={r} must be at least 1, and model.adapter.dropout={dropout} at "
-                "least 0 and below 1."
+                f"model.adapter.r={r}, model.adapter.dropout={dropout}: r must be at least 1, and "
+                "dropout at least 0 and below 1. Fix: model.adapter.dropout=0.1"
             )
         self.r = r
         self.alpha = alpha

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quarry.models.adapters.fast_lora import FastLoraLinear, active_adapters
+from quarry.models.adapters.fast_lora import FastLoraLinear, active_adapters, update_scale
 
 
 def fast_layers(backbone: nn.Module) -> list[FastLoraLinear]:
@@ -40,7 +40,7 @@ def cast_factors(layers: Sequence[FastLoraLinear], dtype: torch.dtype) -> Iterat
         yield
         return
     every_a, every_b = [a for _, _, a, _ in chosen], [b for _, _, _, b in chosen]
-    scalings = [layer.scaling[name] for layer, name, _, _ in chosen]
+    scalings = [update_scale(layer, name) for layer, name, _, _ in chosen]
     factors = _CastFactors.apply(dtype, scalings, *every_a, *every_b)
     num = len(chosen)
     try:

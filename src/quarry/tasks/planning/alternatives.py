@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from quarry.distributed.zero_buffers import ZeroBuffers
+from quarry.models.activations import SELECTIVE
 from quarry.tasks.planning.machine import CLOSE, Machine
+from quarry.training.memory_fit import AUTO, MemoryChoice, choices, with_choice
 from quarry.training.step_memory import StepMemory, TrainingSetup, step_memory
-
-CHUNKS = (65_536, 32_768, 16_384, 8_192, 4_096, 2_048, 1_024)
-"""Tokens in a chunk of GradCache that are tried, as far as a text fits in."""
 
 PROCESSES = (2, 4, 8, 16, 32, 64)
 MAX_PER_NODE = 8
@@ -80,37 +79,49 @@ def _numbers(plan: Alternative, machine: Machine) -> Iterator[Alternative]:
 
 
 def _fitting(bases: Iterable[Alternative], machine: Machine) -> list[Alternative]:
-    """Of each base the cheapest form that fits, if there is one."""
-    forms = [next((x for x in _thrifty(base) if _fits(x, machine)), None) for base in bases]
+    """Of each base the fastest form that fits, if there is one."""
+    forms = [_fitted(base, limit_bytes=int(CLOSE * machine.num_bytes)) for base in bases]
     return [form for form in forms if form is not None]
 
 
-def _fits(alternative: Alternative, machine: Machine) -> bool:
-    return alternative.memory.total <= CLOSE * machine.num_bytes
-
-
-def _thrifty(base: Alternative) -> Iterator[Alternative]:
-    """The base, and what computes more to hold less: checkpointing, chunks, both."""
-    yield base
-    kept, longest = base.setup.kept, base.setup.contrast.longest_text
-    forms = [base]
-    if not kept.has_checkpointing:
-        checkpointed = base.and_then(
-            "model.gradient_checkpointing=true",
-            meaning="layers run twice",
-            kept=replace(kept, has_checkpointing=True),
+def _fitted(base: Alternative, *, limit_bytes: int) -> Alternative | None:
+    """The base, or what computes more to hold less: checkpointing, chunks, both."""
+    if base.memory.total <= limit_bytes:
+        return base
+    found = choices(
+        base.setup,
+        gradient_checkpointing=AUTO,
+        grad_cache_chunk_tokens=AUTO,
+        limit_bytes=limit_bytes,
+    )
+    if not found:
+        return None
+    before = (base.setup.kept.gradient_checkpointing, base.setup.grad_cache_chunk_tokens)
+    after = (found[0].gradient_checkpointing, found[0].grad_cache_chunk_tokens)
+    changed = [
+        (override, meaning)
+        for override, meaning, old, new in zip(
+            found[0].overrides, _meanings(found[0]), before, after, strict=True
         )
-        yield checkpointed
-        forms.append(checkpointed)
-    for form in forms:
-        largest = form.setup.tokens_per_pass
-        for chunk in CHUNKS:
-            if longest <= chunk < largest:
-                yield form.and_then(
-                    f"data.grad_cache_chunk_tokens={chunk}",
-                    meaning="GradCache, texts go through twice",
-                    grad_cache_chunk_tokens=chunk,
-                )
+        if old != new
+    ]
+    return replace(
+        base.and_then(
+            *(override for override, _ in changed),
+            meaning="; ".join(meaning for _, meaning in changed if meaning),
+        ),
+        setup=with_choice(base.setup, found[0]),
+    )
+
+
+def _meanings(choice: MemoryChoice) -> tuple[str, str]:
+    checkpointing = {
+        False: "nothing is computed twice in a layer",
+        SELECTIVE: "what is element-wise is computed twice",
+        True: "layers are computed twice",
+    }[choice.gradient_checkpointing]
+    chunk = choice.grad_cache_chunk_tokens
+    return checkpointing, "no chunks" if chunk is None else "GradCache, texts go through twice"
 
 
 def _sharded(base: Alternative, zero_overrides: tuple[str, ...]) -> Iterator[Alternative]:

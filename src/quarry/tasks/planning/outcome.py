@@ -10,6 +10,7 @@ from quarry.tasks.planning.machine import CLOSE, Machine
 from quarry.tasks.planning.rate import Rate
 from quarry.tasks.planning.setup import PlannedModel
 from quarry.tasks.planning.workload import Workload
+from quarry.training.memory_fit import MemoryChoice
 from quarry.training.step_memory import StepMemory, TrainingSetup
 
 GIB = 2**30
@@ -38,6 +39,7 @@ class Plan:
     Attributes:
         strategy, precision, dtype: of the configuration; the last of frozen weights.
         num_nodes: that the processes are on.
+        choice: what `auto` stands for; None: nothing was left open.
         rate: None: not known, and so are the hours.
         evaluations: None: there is no benchmark.
     """
@@ -45,6 +47,7 @@ class Plan:
     model: PlannedModel
     machine: Machine
     setup: TrainingSetup
+    choice: MemoryChoice | None
     memory: StepMemory
     workload: Workload
     rate: Rate | None
@@ -116,6 +119,9 @@ class Plan:
             "strategy": self.strategy,
             "precision": self.precision,
             "is_compiled": self.setup.kept.is_compiled,
+            "gradient_checkpointing": self.setup.kept.gradient_checkpointing,
+            "grad_cache_chunk_tokens": self.setup.grad_cache_chunk_tokens,
+            "is_chosen": self.choice is not None,
             "memory_bytes_per_process": memory,
             "host_bytes_per_node": self.host_bytes_per_node,
             "workload": workload,

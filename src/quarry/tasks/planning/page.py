@@ -85,20 +85,23 @@ def _head(plan: Plan) -> str:
     what = f"{trained} more in LoRA" if model.part.is_beside else f"{trained} of them trained"
     nodes = f" on {plan.num_nodes} nodes" if plan.num_nodes > 1 else ""
     compiled = "compiled" if setup.kept.is_compiled else "not compiled"
+    chosen = "" if plan.choice is None else f"\nauto: {', '.join(plan.choice.overrides)}"
     return (
         f"{model.source}: {model.num_parameters / 1e9:.3g}e9 parameters ({model.shape_from}), "
         f"{what}\n"
         f"{setup.num_processes} process{'es' * (setup.num_processes > 1)}{nodes}, "
         f"strategy {plan.strategy}, {plan.precision}, weights in {plan.dtype}, {compiled}\n"
-        f"for {plan.machine.name}"
+        f"for {plan.machine.name}{chosen}"
     )
 
 
 def _memory(plan: Plan) -> list[Row]:
     memory, setup = plan.memory, plan.setup
     per_pass = f"{setup.tokens_per_pass:,} tokens in the largest pass"
-    if setup.kept.has_checkpointing:
-        per_pass += ", layers run twice"
+    if setup.kept.recomputes_layers:
+        per_pass += ", layers computed twice"
+    elif setup.kept.gradient_checkpointing:
+        per_pass += ", what is element-wise computed twice"
     rows = [
         ("weights", size(memory.weights), ""),
         ("gradients", size(memory.gradients), f"{setup.num_trained / 1e6:,.4g}e6 are trained"),

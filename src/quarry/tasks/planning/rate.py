@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from quarry.training.memory_fit import MemoryChoice, with_choice
+from quarry.training.step_cost import step_seconds
 from quarry.training.step_memory import TrainingSetup
 
 MEASURED = Path(__file__).resolve().parents[4] / "docs" / "performance.json"
@@ -23,7 +25,7 @@ CHECKPOINTED = {"plain": (("train_7b_same_memory", "ours"),), "fp8": ()}
 LORA_FLOP = 4
 """Of a token and a weight in linear layers: forward, and the gradient of the input."""
 
-FORWARD_FLOP = 2
+SAME = 0.005
 NEAR = 0.02
 """Sizes are the same if their linear layers differ by less than this share."""
 
@@ -62,7 +64,7 @@ def planned_rate(
     if not is_measured or setup.stage == 3 or not MEASURED.exists():
         return None
     content = json.loads(MEASURED.read_text(encoding="utf-8"))
-    has_checkpointing = setup.kept.has_checkpointing
+    has_checkpointing = setup.kept.recomputes_layers
     forms = [(name, False) for name in WHOLE[linear]]
     if has_checkpointing:
         forms = [*((name, True) for name in CHECKPOINTED[linear]), *forms]
@@ -73,22 +75,17 @@ def planned_rate(
         if abs(part["flop_per_token"] / LORA_FLOP / setup.num_linear - 1) > NEAR:
             continue
         source = f"docs/performance.md, {content['runs'][part['run']]['device']}"
-        return _scaled(setup, part["tokens_per_s"], source, repeats_layers=repeats_layers)
+        measured = with_choice(
+            replace(setup, kept=replace(setup.kept, is_compiled=True, has_dropout=False)),
+            MemoryChoice(gradient_checkpointing=repeats_layers, grad_cache_chunk_tokens=None),
+        )
+        return _scaled(setup, measured, part["tokens_per_s"], source)
     return None
 
 
-def _scaled(setup: TrainingSetup, measured: float, source: str, *, repeats_layers: bool) -> Rate:
-    """From a measurement, of which layers may have run twice, to the work that is planned."""
-    done = LORA_FLOP + FORWARD_FLOP * repeats_layers
-    flop = LORA_FLOP + FORWARD_FLOP * (setup.kept.has_checkpointing + setup.is_cut)
-    if flop > done:
-        source += f", times {done}/{flop} for what is computed again"
-    slower = []
-    if setup.kept.has_dropout:
-        slower.append("without LoRA's dropout")
-    if not setup.kept.is_compiled:
-        slower.append("compiled")
-    if slower:
-        source += f"; measured {' and '.join(slower)}, so the run takes longer"
-    rate = measured * done / flop
-    return Rate(tokens_per_s=rate, source=source, is_limit=bool(slower))
+def _scaled(setup: TrainingSetup, measured: TrainingSetup, rate: float, source: str) -> Rate:
+    """From a measurement of the same model to a run that computes more or less again."""
+    ratio = step_seconds(setup) / step_seconds(measured)
+    if abs(ratio - 1) > SAME:
+        source += f", divided by {ratio:.2f} for how the planned step is run"
+    return Rate(tokens_per_s=rate / ratio, source=source)

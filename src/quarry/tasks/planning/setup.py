@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig
 from torch import nn
@@ -22,6 +23,7 @@ from quarry.models.remedies import CannotLoadError
 from quarry.runtime.devices import has_gpu
 from quarry.tasks.parts import num_texts_per_update
 from quarry.tasks.planning.workload import Workload
+from quarry.training.memory_fit import MemoryChoice, choices, thriftiest, with_choice
 from quarry.training.step_memory import ContrastSets, TrainingSetup
 
 
@@ -73,10 +75,50 @@ def _num_linear(trunk: PreTrainedModel) -> int:
     return sum(layer.weight.numel() for layer in layers)
 
 
+def fitted_setup(
+    setup: TrainingSetup, config: DictConfig, *, limit_bytes: int | None
+) -> tuple[TrainingSetup, MemoryChoice | None]:
+    """Choose what the configuration leaves to `auto`: the fastest that fits, else the thriftiest.
+
+    Args:
+        setup: with anything in place of what is left open.
+        limit_bytes: that a rank may take on its GPU; None: it runs on a CPU, where `auto` is plain.
+
+    Returns:
+        The setup, and what was chosen; None: nothing was left open.
+    """
+    asked = asked_choice(config)
+    if AUTO not in asked.values():
+        return setup, None
+    if limit_bytes is None:
+        choice = plain_choice(config)
+    else:
+        fitting = choices(setup, limit_bytes=limit_bytes, **asked)
+        choice = fitting[0] if fitting else thriftiest(setup, **asked)
+    return with_choice(setup, choice), choice
+
+
+def asked_choice(config: DictConfig) -> dict[str, Any]:
+    """Return what the configuration says of gradient checkpointing and chunks, `auto` included."""
+    return {
+        "gradient_checkpointing": config.model.get("gradient_checkpointing", False),
+        "grad_cache_chunk_tokens": config.data.grad_cache_chunk_tokens,
+    }
+
+
+def plain_choice(config: DictConfig) -> MemoryChoice:
+    """Return what the configuration says, with nothing computed twice where it says `auto`."""
+    checkpointing, chunk = asked_choice(config).values()
+    return MemoryChoice(
+        gradient_checkpointing=False if checkpointing == AUTO else checkpointing,
+        grad_cache_chunk_tokens=None if chunk == AUTO else chunk,
+    )
+
+
 def training_setup(
     config: DictConfig, factory: BiEncoderFactory, model: PlannedModel, workload: Workload
 ) -> TrainingSetup:
-    """What the configuration says, with every default followed."""
+    """Follow every default of the configuration but `auto`, see `fitted_setup`."""
     dtype, part = factory.torch_dtype(is_trained=True), model.part
     strategy, stage = config.trainer.get("strategy"), zero_stage(config)
     has_bf16_weights = config.trainer.precision == BF16_WEIGHTS
@@ -89,7 +131,7 @@ def training_setup(
         frozen_itemsize=dtype.itemsize,
         trained_itemsize=beside if part.is_beside else dtype.itemsize,
         kept=_kept(config, factory, part, workload),
-        grad_cache_chunk_tokens=config.data.grad_cache_chunk_tokens,
+        grad_cache_chunk_tokens=plain_choice(config).grad_cache_chunk_tokens,
         num_processes=num_processes(config),
         zero=zero_buffers(config) if stage else None,
         offloads_parameters=stage > 0 and strategy.get("offload_parameters", False),
@@ -103,16 +145,18 @@ def _kept(
 ) -> Kept:
     dtype, stage = factory.torch_dtype(is_trained=True), zero_stage(config)
     itemsize = 2 if "16" in str(config.trainer.precision) else dtype.itemsize
+    is_compiled = _is_compiled(config, factory, workload)
     return Kept(
         itemsize=itemsize,
         state_itemsize=dtype.itemsize,
-        is_compiled=_is_compiled(config, factory, workload),
-        has_checkpointing=factory.gradient_checkpointing,
+        is_compiled=is_compiled,
+        gradient_checkpointing=plain_choice(config).gradient_checkpointing,
         trains_trunk=not part.is_beside,
-        has_copies=part.is_beside and (part.dropout > 0 or stage == 3),
+        has_copies=part.is_beside and stage == 3,
         num_inputs=part.num_inputs,
         num_low_rank=part.num_low_rank,
         has_dropout=part.dropout > 0,
+        is_fp8=factory.linear == "fp8",
     )
 
 

@@ -52,13 +52,14 @@ def test_the_measured_rate_of_that_size(linear: str, tokens_per_s: float) -> Non
 
 
 def test_what_is_computed_twice() -> None:
-    checkpointed = setup(kept=replace(LORA, has_checkpointing=True))
-    assert rate(checkpointed).tokens_per_s == pytest.approx(20_000 * 4 / 6)
-    assert rate(setup(grad_cache_chunk_tokens=4096)).tokens_per_s == pytest.approx(20_000 * 4 / 6)
+    checkpointed = setup(kept=replace(LORA, gradient_checkpointing=True))
+    assert rate(checkpointed).tokens_per_s == pytest.approx(20_000 * 4 / 5.35, rel=0.01)
+    assert "divided by 1.3" in rate(checkpointed).source
+    # of 20,480 tokens all but the last chunk go through a forward pass more
+    in_chunks = rate(setup(grad_cache_chunk_tokens=4096)).tokens_per_s
+    assert in_chunks == pytest.approx(20_000 * 4 / (4 + 0.8 * 1.87), rel=0.15)
+    assert in_chunks < 20_000 * 4 / (4 + 0.8 * 1.87), "and each chunk has its overhead"
     assert rate(setup(grad_cache_chunk_tokens=40_960)).tokens_per_s == 20_000, "one chunk holds all"
-    both = replace(checkpointed, grad_cache_chunk_tokens=4096)
-    assert rate(both).tokens_per_s == pytest.approx(20_000 * 4 / 8)
-    assert "4/8" in rate(both).source
 
 
 def test_a_measurement_with_checkpointing_goes_before_one_without() -> None:
@@ -66,20 +67,22 @@ def test_a_measurement_with_checkpointing_goes_before_one_without() -> None:
     part = dict(content["parts"]["train_7b"]["ours"], tokens_per_s=15_000.0)
     content["parts"]["train_7b_same_memory"] = {"ours": part}
     module.MEASURED.write_text(json.dumps(content), encoding="utf-8")
-    checkpointed = setup(kept=replace(LORA, has_checkpointing=True))
+    checkpointed = setup(kept=replace(LORA, gradient_checkpointing=True))
     assert rate(checkpointed).tokens_per_s == 15_000
     in_chunks = replace(checkpointed, grad_cache_chunk_tokens=4096)
-    assert rate(in_chunks).tokens_per_s == pytest.approx(15_000 * 6 / 8)
+    assert rate(in_chunks).tokens_per_s < 15_000 * 5.35 / (5.35 + 0.8 * 1.87)
     assert rate(setup()).tokens_per_s == 20_000
 
 
 @pytest.mark.parametrize(
-    "more", [{"has_dropout": True}, {"is_compiled": False}], ids=["dropout", "eager"]
+    ("more", "times"),
+    [({"has_dropout": True}, 1.047), ({"is_compiled": False}, 1.25)],
+    ids=["dropout", "eager"],
 )
-def test_what_was_measured_faster_is_a_limit(more: dict[str, bool]) -> None:
+def test_what_slows_a_step_is_counted_and_said(more: dict[str, bool], times: float) -> None:
     found = rate(setup(kept=replace(LORA, **more)))
-    assert found.is_limit
-    assert "takes longer" in found.source
+    assert found.tokens_per_s == pytest.approx(20_000 / times, rel=0.01)
+    assert "divided by 1." in found.source
 
 
 def test_what_was_not_measured_is_not_told() -> None:

@@ -1,0 +1,42 @@
+"""Rules for what decides the memory of a training step: gradient checkpointing and chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from omegaconf import DictConfig
+
+from quarry.config.processes import zero_stage
+from quarry.models.activations import SELECTIVE
+
+AUTO = "auto"
+CHECKPOINTING = (AUTO, True, False, SELECTIVE)
+
+
+def memory_violations(config: DictConfig) -> Iterator[str]:
+    """Yield what is wrong with the size of chunks and with gradient checkpointing."""
+    chunk = config.data.grad_cache_chunk_tokens
+    is_number = isinstance(chunk, int) and not isinstance(chunk, bool)
+    if not (chunk is None or chunk == AUTO or (is_number and chunk >= 1)):
+        yield (
+            f"data.grad_cache_chunk_tokens={chunk!r} must be a whole number of tokens in one "
+            "forward pass, at least 1, or null (a contrastive batch is not cut into chunks), or "
+            "auto (what fits the GPU)"
+        )
+    checkpointing = config.model.get("gradient_checkpointing", False)
+    if checkpointing not in CHECKPOINTING or isinstance(checkpointing, int | float) is not (
+        isinstance(checkpointing, bool)
+    ):
+        yield (
+            f"model.gradient_checkpointing={checkpointing!r} must be true, false, selective or auto"
+        )
+    elif checkpointing == SELECTIVE and config.model.get("compile") is False:
+        yield (
+            "model.gradient_checkpointing=selective needs compiled layers, and "
+            "model.compile=false: use model.gradient_checkpointing=true"
+        )
+    elif checkpointing == SELECTIVE and zero_stage(config) == 3:
+        yield (
+            "model.gradient_checkpointing=selective needs compiled layers, which ZeRO 3 has not: "
+            "use model.gradient_checkpointing=true, or another strategy"
+        )

@@ -1,0 +1,123 @@
+"""Choose how a training step is run so that it fits the memory and takes the least time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from quarry.models.activations import SELECTIVE
+from quarry.training.step_cost import step_seconds
+from quarry.training.step_memory import TrainingSetup, step_memory
+
+AUTO = "auto"
+CHUNK_STEP = 256
+"""Tokens: chunk sizes are a multiple of it."""
+
+SMALLEST_CHUNK = 1024
+"""Tokens: below it a chunk costs more in launching kernels than in work."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryChoice:
+    """How a step is run.
+
+    Attributes:
+        gradient_checkpointing: False, "selective" or True.
+        grad_cache_chunk_tokens: None: a contrastive batch in one pass.
+    """
+
+    gradient_checkpointing: bool | str
+    grad_cache_chunk_tokens: int | None
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """Return the command-line overrides that state this choice."""
+        chunk = self.grad_cache_chunk_tokens
+        return (
+            f"model.gradient_checkpointing={str(self.gradient_checkpointing).lower()}",
+            f"data.grad_cache_chunk_tokens={'null' if chunk is None else chunk}",
+        )
+
+
+def with_choice(setup: TrainingSetup, choice: MemoryChoice) -> TrainingSetup:
+    """Return the setup with its step run as chosen."""
+    return replace(
+        setup,
+        kept=replace(setup.kept, gradient_checkpointing=choice.gradient_checkpointing),
+        grad_cache_chunk_tokens=choice.grad_cache_chunk_tokens,
+    )
+
+
+def choices(
+    setup: TrainingSetup,
+    *,
+    gradient_checkpointing: bool | str,
+    grad_cache_chunk_tokens: int | str | None,
+    limit_bytes: int,
+) -> list[MemoryChoice]:
+    """Return what fits into a rank's memory, the fastest first.
+
+    Args:
+        setup: how the step is run apart from the two.
+        gradient_checkpointing, grad_cache_chunk_tokens: what was asked for; "auto" leaves it open.
+        limit_bytes: that a rank may take.
+    """
+    modes = modes_of(setup) if gradient_checkpointing == AUTO else (gradient_checkpointing,)
+    found = []
+    for mode in modes:
+        for chunk in _chunks(setup, mode, grad_cache_chunk_tokens, limit_bytes):
+            choice = MemoryChoice(gradient_checkpointing=mode, grad_cache_chunk_tokens=chunk)
+            if _total(setup, choice) <= limit_bytes:
+                found.append(choice)
+    return sorted(found, key=lambda choice: step_seconds(with_choice(setup, choice)))
+
+
+def thriftiest(
+    setup: TrainingSetup,
+    *,
+    gradient_checkpointing: bool | str,
+    grad_cache_chunk_tokens: int | str | None,
+) -> MemoryChoice:
+    """Return what takes the least memory of what was asked for, whether it fits or not."""
+    is_open = gradient_checkpointing == AUTO
+    chunk = grad_cache_chunk_tokens
+    return MemoryChoice(
+        gradient_checkpointing=True if is_open else gradient_checkpointing,
+        grad_cache_chunk_tokens=_smallest_chunk(setup) if chunk == AUTO else chunk,  # type: ignore[arg-type]
+    )
+
+
+def modes_of(setup: TrainingSetup) -> Sequence[bool | str]:
+    """Return the kinds of gradient checkpointing there are; selective is the compiler's."""
+    return (False, SELECTIVE, True) if setup.kept.is_compiled else (False, True)
+
+
+def _chunks(
+    setup: TrainingSetup, mode: bool | str, asked: int | str | None, limit_bytes: int
+) -> Iterator[int | None]:
+    """No chunks, and the largest ones that fit."""
+    if asked != AUTO:
+        yield asked  # type: ignore[misc]
+        return
+    yield None
+    low = _smallest_chunk(setup) // CHUNK_STEP
+    high = setup.contrast.largest_share(setup.num_processes) // CHUNK_STEP
+    while low < high:
+        middle = (low + high + 1) // 2
+        choice = MemoryChoice(
+            gradient_checkpointing=mode, grad_cache_chunk_tokens=middle * CHUNK_STEP
+        )
+        if _total(setup, choice) <= limit_bytes:
+            low = middle
+        else:
+            high = middle - 1
+    yield low * CHUNK_STEP
+
+
+def _smallest_chunk(setup: TrainingSetup) -> int:
+    needed = max(SMALLEST_CHUNK, setup.contrast.longest_text)
+    return -(-needed // CHUNK_STEP) * CHUNK_STEP
+
+
+def _total(setup: TrainingSetup, choice: MemoryChoice) -> int:
+    return step_memory(with_choice(setup, choice)).total
