@@ -212,6 +212,7 @@ def build_evaluation(
         retriever=build(config.retriever),
         build_encoder=unique_encoder_builder(config, parts),
         every_n_steps=config.evaluation.every_n_steps,
+        before_training=config.evaluation.before_training,
         on_report=lambda report: keep_report(report, reports, run),
         name=TRAINED,
         baseline=reports[0] if reports and reports[0].retriever != UNTRAINED else None,

@@ -31,15 +31,17 @@ UNTRAINED, TRAINED, BEST = "untrained", "trained", "best"
 def first_reports(
     config: DictConfig, evaluator: Evaluator, run: RunDirectory, *, is_resumed: bool
 ) -> list[Report]:
-    """The baseline's, if there is one, and what a resumed run knew of the untrained model.
+    """Return the baseline's report, if there is one, and in a resumed run the untrained model's.
 
-    Of several processes the first one alone has the baseline.
+    `evaluation.before_training=false` leaves the second one out. Of several processes the first one alone has the baseline.
     """
     reports: list[Report] = []
     baseline = build_baseline(config, beside=TRAINED)
     if baseline is not None and world.is_launched_first():
         keep_report(evaluator.evaluate(baseline), reports, run)
-    return [*reports, stored_report(evaluator, run, UNTRAINED)] if is_resumed else reports
+    if is_resumed and config.evaluation.before_training:
+        reports.append(stored_report(evaluator, run, UNTRAINED))
+    return reports
 
 
 def keep_report(report: Report, reports: list[Report], run: RunDirectory) -> None:
@@ -77,7 +79,7 @@ def last_reports(
     found = []
     if has_best:
         found.append(stored_report(evaluator, run, BEST))
-    if reports[0].retriever != UNTRAINED:  # a baseline comes first
+    if reports[0].retriever not in (UNTRAINED, TRAINED):  # a baseline comes first
         found.append(hybrid_report(evaluator, reports))
     return found
 
@@ -167,7 +169,7 @@ def draw(
         plot_scatter(first, trained, plots / "queries.png", measure=main)
     if not evaluation.history:  # a set failed in each of them, so there is no mean
         return
-    lines = [first, named(reports, UNTRAINED)]
+    lines = [None if first is trained else first, named(reports, UNTRAINED)]
     plot_learning_curve(
         evaluation.history,
         plots / "learning_curve.png",
