@@ -33,7 +33,8 @@ def first_reports(
 ) -> list[Report]:
     """Return the baseline's report, if there is one, and in a resumed run the untrained model's.
 
-    `evaluation.before_training=false` leaves the second one out. Of several processes the first one alone has the baseline.
+    `evaluation.before_training=false` leaves the second one out. Of several ranks the first one
+    alone has the baseline.
     """
     reports: list[Report] = []
     baseline = build_baseline(config, beside=TRAINED)

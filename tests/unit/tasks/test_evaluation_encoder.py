@@ -52,8 +52,13 @@ def configured(folder: Path, overrides: dict[str, Any] | None = None) -> DictCon
             },
             "prompt": {"_target_": "quarry.data.prompts.Prompt", "query": "Q:{text}"},
             "trainer": {"precision": "32-true"},
-            "evaluation": {"max_tokens_per_batch": 100, "store_dtype": "float32"},
-            "paths": {"store_dir": str(folder.parent / "store")},
+            "evaluation": {
+                "max_tokens_per_batch": 100,
+                "store_dtype": "float32",
+                "corpus_on_disk": "auto",
+                "corpus_dtype": "float32",
+            },
+            "paths": {"store_dir": str(folder.parent / "store"), "run_dir": str(folder.parent)},
         }
     )
     for key, value in (overrides or {}).items():

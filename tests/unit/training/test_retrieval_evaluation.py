@@ -109,7 +109,8 @@ def test_how_often(every: int, steps: list[int]) -> None:
 
 def test_without_the_evaluation_before_training_all_else_is_as_with_it(tmp_path: Path) -> None:
     reports: list[Report] = []
-    callback, stopping = evaluation(reports, every_n_steps=1, before_training=False), early_stopping()
+    callback = evaluation(reports, every_n_steps=1, before_training=False)
+    stopping = early_stopping()
     callback.retriever = InAdvance(0.0, 0.5, 0.5, 0.5, 1.0, 1.0)
     saved: list[int] = []
     best = BestModel(
