@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from omegaconf import DictConfig
@@ -54,14 +55,14 @@ def keep_report(report: Report, reports: list[Report], run: RunDirectory) -> Non
 
 def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
     """The report of that name, scored anew from the run files of an earlier process."""
-    failures = {
-        set_name: reason
-        for report in read_reports(run.path)
-        if report.retriever == name
-        for set_name, reason in report.failures.items()
-    }
+    stored = [report for report in read_reports(run.path) if report.retriever == name]
+    failures = {set_name: why for each in stored for set_name, why in each.failures.items()}
+    dtypes = {result.name: result.corpus_dtype for each in stored for result in each.results}
     results = [
-        evaluator.score(read_run(run_path(run.path, set_name=s.name, retriever=name)), s)
+        replace(
+            evaluator.score(read_run(run_path(run.path, set_name=s.name, retriever=name)), s),
+            corpus_dtype=dtypes.get(s.name),
+        )
         for s in evaluator.benchmark.sets
         if s.name not in failures
     ]
@@ -94,8 +95,11 @@ def hybrid_report(evaluator: Evaluator, reports: Sequence[Report]) -> Report:
         {r.name: r.run for r in report.results} for report in (reports[0], reports[-1])
     )
     fuse = partial(reciprocal_rank_fusion, top_k=evaluator.top_k, ties=evaluator.convention.ties)
+    dtypes = {result.name: result.corpus_dtype for result in reports[-1].results}
     results = [
-        evaluator.score(fuse([sparse[s.name], dense[s.name]]), s)
+        replace(
+            evaluator.score(fuse([sparse[s.name], dense[s.name]]), s), corpus_dtype=dtypes[s.name]
+        )
         for s in evaluator.benchmark.sets
         if s.name in sparse and s.name in dense
     ]
