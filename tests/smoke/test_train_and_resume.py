@@ -239,7 +239,8 @@ def test_ctrl_c_saves_says_where_and_resumes_to_the_same_bits(
     metrics = [json.loads((each / "metrics.json").read_text())["sets"] for each in (whole, run)]
     del metrics[0]["stdlib_code"]["untrained"]
     assert metrics[1] == metrics[0]
-    assert not list(run.glob(".*")) and not list(run.glob("tmp*"))
+    assert not list(run.glob(".*"))
+    assert not list(run.glob("tmp*"))
     first_part, second_part = wandb_files.identities(run)
     assert first_part == second_part, "both parts are one run of W&B"
     assert (first_part.name, first_part.tags[0]) == ("interrupted", "qwen-tiny")
@@ -261,10 +262,9 @@ def test_chunks_of_tokens_leave_the_loss_curve_as_it_is(
         "logger=none", f"hydra.run.dir={tmp_path / 'chunks'}",
     )  # fmt: skip
     assert result.code == 0, result.err
-    number = r"0\.\d{4}"
-    assert re.fullmatch(
-        rf"nDCG@10 bm25={number} trained={number} hybrid={number}", result.last_line
-    )
+    names = ("bm25", "trained", "hybrid")
+    pattern = " ".join(["nDCG@10", *(rf"{name}=0\.\d{{4}}" for name in names)])
+    assert re.fullmatch(pattern, result.last_line)
     found_metrics = json.loads((tmp_path / "chunks" / "metrics.json").read_text())
     dtypes = {"trained": "float16", "hybrid": "float16"}
     assert found_metrics["corpus_dtype"] == {"stdlib_code": dtypes}

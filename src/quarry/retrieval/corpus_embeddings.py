@@ -87,7 +87,7 @@ class DiskCorpus:
     call raises an error, a map ends the process.
 
     Args:
-        folder: on whose disk the file is; it exists.
+        folder: on whose disk the file is; made if need be.
         dim: of an embedding.
         dtype: float32 or float16.
         what: the corpus, for messages.
@@ -106,7 +106,8 @@ class DiskCorpus:
             explained, folder, what=what, remedies=remedies_of_corpus(self._dtype.name)
         )
         with self._explained():
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed in share)
+            folder.mkdir(parents=True, exist_ok=True)  # another node may not have it
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
 
     def add(self, items: NDArray[np.int64], embeddings: Tensor) -> None:
         vectors = converted(embeddings, self._dtype, what=self._what, remedy=REMEDY)
