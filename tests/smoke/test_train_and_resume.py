@@ -357,9 +357,10 @@ def test_without_a_benchmark_a_run_trains_and_says_its_last_loss(
     small = [override for override in SMALL if not override.startswith("benchmark.")]
     result = command(
         "train.py", *small, "benchmark=none", "logger=none", "trainer.max_steps=2",
-        f"hydra.run.dir={run}",
+        "evaluation.before_training=false", f"hydra.run.dir={run}",
     )  # fmt: skip
     assert result.code == 0, result.err
+    assert result.err.count("evaluation.before_training: no effect with benchmark=none") == 1
     assert re.fullmatch(r"loss=\d\.\d{4}", result.last_line)
     assert (run / "model" / "quarry_contract.json").exists()
     assert not (run / "metrics.json").exists()

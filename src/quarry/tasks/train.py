@@ -22,6 +22,7 @@ from quarry.tasks.best_keeper import BestKeeper, build_callbacks
 from quarry.tasks.evaluation_encoder import unique_encoder_builder
 from quarry.tasks.failed_sets import refuse_failures
 from quarry.tasks.objective import check_objective
+from quarry.tasks.overrides import warn_without_effect
 from quarry.tasks.parts import (
     ModelParts,
     build_baseline,
@@ -81,6 +82,10 @@ def train(config: DictConfig) -> dict[str, float]:
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
         record_start(config, run, contract_differences=differences)
+        if build(config.benchmark) is None:
+            names = ("before_training", "corpus_on_disk", "corpus_dtype")
+            keys = [f"evaluation.{name}" for name in names]
+            warn_without_effect(keys, reason="benchmark=none, which evaluates nothing")
         return fit(config, run, checkpoint=None)
 
 
