@@ -183,6 +183,8 @@ class SetResult:
         licence: of its data; None: not known.
         intervals: report name of a measure -> where 95 % of its bootstrapped means lie (low, high);
             empty until they are computed.
+        corpus_dtype: in which the embeddings of the corpus were searched; None: there are none, or
+            it was not recorded.
     """
 
     name: str
@@ -196,6 +198,7 @@ class SetResult:
     source: str | None = None
     licence: str | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    corpus_dtype: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -147,6 +147,12 @@ def test_values_that_a_class_cannot_take_are_reported_together() -> None:
         ("eval", "convention.title=yes", "takes Literal['set', 'joined', 'none']"),
         ("eval", "benchmark.sets=scifact", "folder_benchmark takes Sequence[str] | None"),
         ("train", "evaluation.store_dtype=float16", "no effect with evaluation.store=false"),
+        ("train", "evaluation.corpus_on_disk=maybe", "corpus_on_disk=maybe: unknown value"),
+        ("train", "evaluation.corpus_on_disk=1", "corpus_on_disk=1: unknown value"),
+        ("train", "evaluation.corpus_dtype=bfloat16", "unknown value (float32, float16)"),
+        ("eval", "evaluation.before_training=false", "no effect in eval.py"),
+        ("eval", "evaluation.corpus_on_disk=true", "no effect with evaluation.store=true"),
+        ("eval", "evaluation.corpus_dtype=float16", "Fix: evaluation.store_dtype=float16, or"),
         ("train", "~loss", "loss has no value"),
         ("train", "~loss.temperature", "loss.temperature is needed by"),
         ("train", "paths.cache_dir=${oc.env:QUARRY_NOT_SET}", "paths.cache_dir: KeyError raised"),
@@ -158,6 +164,14 @@ def test_what_a_component_lacks_is_a_clear_error(primary: str, override: str, me
     with pytest.raises(UserError) as caught:
         validate(config, primary=primary)
     assert message in str(caught.value)
+
+
+@pytest.mark.usefixtures("_conf")
+@pytest.mark.parametrize("on_disk", ["true", "false", "auto"])
+def test_what_is_said_of_a_corpus_stands_without_a_store(on_disk: str) -> None:
+    keys = [f"evaluation.corpus_on_disk={on_disk}", "evaluation.corpus_dtype=float16"]
+    validate(composed("train", *keys, "evaluation.before_training=false"), primary="train")
+    validate(composed("eval", *keys, "evaluation.store=false"), primary="eval")
 
 
 @pytest.mark.usefixtures("_conf")

@@ -40,6 +40,12 @@ def test_rankings_are_those_of_one_process_in_every_process(
             assert theirs == ranked, name  # ties in the same order
 
 
+def test_shares_on_disk_rank_as_those_in_memory(together: list[dict[str, Any]]) -> None:
+    for found in together:
+        for name in ("many", "two", "one"):
+            assert found["runs"][f"dense on disk {name}"] == found["runs"][f"dense in step {name}"]
+
+
 def test_no_text_is_encoded_twice_and_shares_have_about_as_many_tokens(
     alone: dict[str, Any], together: list[dict[str, Any]]
 ) -> None:

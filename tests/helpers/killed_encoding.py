@@ -61,7 +61,7 @@ def die() -> None:
 def die_at(point: str, number: int) -> None:
     """Makes this process die at a point of the path that its `number`-th batch is written on."""
     seen = {"vectors": 0, "records": 0}
-    write_all, add = vector_files._write_all, Journal.add
+    write_all, add = vector_files.write_all, Journal.add
 
     def dying_write(file: int, data: memoryview, offset: int) -> None:
         seen["vectors"] += 1
@@ -85,7 +85,7 @@ def die_at(point: str, number: int) -> None:
         if seen["records"] == number and point == "after":
             die()
 
-    vector_files._write_all = dying_write
+    vector_files.write_all = dying_write
     writer.Journal.add = dying_add  # type: ignore[method-assign]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from helpers.stores import documents, stored, texts, tiny_encoder
 from quarry.models.bi_encoder import BiEncoder
 from quarry.retrieval.bm25 import BM25Retriever
+from quarry.retrieval.corpus_embeddings import CorpusStorage
 from quarry.retrieval.dense import DenseRetriever
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.fusion import HybridRetriever, reciprocal_rank_fusion
@@ -17,7 +18,7 @@ from quarry.retrieval.terms import CodeTokenizer
 from quarry.retrieval.unique_encoder import UniqueEncoder
 from quarry.types import Query, RetrievalSet
 
-KINDS = ("unique", "stored", "in step")
+KINDS = ("unique", "stored", "in step", "on disk")
 
 
 class InStep(Encoder):
@@ -58,16 +59,19 @@ def evaluate(store: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"runs": {}, "passes": {}, "tokens": {}}
     for kind in KINDS:
         for retriever_name, retriever in retrievers().items():
-            encoder = tiny_encoder(made=InStep if kind == "in step" else Encoder)
+            if kind == "on disk" and retriever_name != "dense":  # as "in step" but for the place
+                continue
+            encoder = tiny_encoder(made=InStep if kind in ("in step", "on disk") else Encoder)
             passes: list[int] = []
             encoder.model.register_forward_pre_hook(
                 lambda _, args, passes=passes: passes.append(args[0].num_tokens)
             )
             assert isinstance(encoder.model, BiEncoder)
+            storage = CorpusStorage(folder=store.parent, on_disk=kind == "on disk")
             text_encoder = (
                 stored(store, encoder=encoder)
                 if kind == "stored"
-                else UniqueEncoder(encoder=encoder)
+                else UniqueEncoder(encoder=encoder, storage=storage)
             )
             for name, collection in collections().items():
                 run = retriever.retrieve(collection, top_k=10, encoder=text_encoder)

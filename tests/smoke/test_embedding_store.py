@@ -69,7 +69,8 @@ def test_what_was_evaluated_is_encoded_once(data: Path, caplog: pytest.LogCaptur
     assert num_encoded(caplog) == [("one queries", 1), ("one corpus", 6), ("two corpus", 1)]
     second = evaluate(configured(data, "second"))
     assert num_encoded(caplog) == []
-    without = evaluate(configured(data, "third", "evaluation.store=false"))
+    on_disk = ("evaluation.store=false", "evaluation.corpus_on_disk=true")
+    without = evaluate(configured(data, "third", *on_disk))
     assert second == first == without
     runs = [read_run(data / run / "runs" / "two.dense.trec") for run in ("second", "third")]
     # "another" went through the model by itself in one of them

@@ -219,7 +219,10 @@ def test_ctrl_c_saves_says_where_and_resumes_to_the_same_bits(
 ) -> None:
     whole, _ = trained
     run = tmp_path / "interrupted"
-    process = start(environment, run, *STEPS)
+    process = start(
+        environment, run, *STEPS, "evaluation.before_training=false",
+        "evaluation.corpus_on_disk=true",
+    )  # fmt: skip
     log = run / "run.log"
     wait_until(lambda: log.exists() and "step 2 on" in log.read_text())
     process.send_signal(signal.SIGINT)
@@ -227,9 +230,17 @@ def test_ctrl_c_saves_says_where_and_resumes_to_the_same_bits(
     assert process.returncode == 130, output
     assert f"python train.py task=resume run={run}" in output
     assert "Traceback" not in output
-    result = command("train.py", "task=resume", f"run={run}")
+    assert f"embeddings on disk, in {run}: evaluation.corpus_on_disk=true" in log.read_text()
+    on_disk = "evaluation.corpus_on_disk=false"
+    result = command("train.py", "task=resume", f"run={run}", on_disk)
     assert result.code == 0, result.err
+    assert f"embeddings in memory: {on_disk}" in log.read_text()
     assert_same_bits(whole, run)
+    metrics = [json.loads((each / "metrics.json").read_text())["sets"] for each in (whole, run)]
+    del metrics[0]["stdlib_code"]["untrained"]
+    assert metrics[1] == metrics[0]
+    assert not list(run.glob(".*"))
+    assert not list(run.glob("tmp*"))
     first_part, second_part = wandb_files.identities(run)
     assert first_part == second_part, "both parts are one run of W&B"
     assert (first_part.name, first_part.tags[0]) == ("interrupted", "qwen-tiny")
@@ -247,9 +258,20 @@ def test_chunks_of_tokens_leave_the_loss_curve_as_it_is(
     run, _ = trained
     result = command(
         "train.py", *STEPS, "evaluation.every_n_steps=0", "data.grad_cache_chunk_tokens=200",
+        "evaluation.before_training=false", "evaluation.corpus_dtype=float16",
         "logger=none", f"hydra.run.dir={tmp_path / 'chunks'}",
     )  # fmt: skip
     assert result.code == 0, result.err
+    names = ("bm25", "trained", "hybrid")
+    pattern = " ".join(["nDCG@10", *(rf"{name}=0\.\d{{4}}" for name in names)])
+    assert re.fullmatch(pattern, result.last_line)
+    found_metrics = json.loads((tmp_path / "chunks" / "metrics.json").read_text())
+    dtypes = {"trained": "float16", "hybrid": "float16"}
+    assert found_metrics["corpus_dtype"] == {"stdlib_code": dtypes}
+    assert (
+        "in float16, scores summed in float32: trained, hybrid."
+        in (tmp_path / "chunks" / "report.md").read_text()
+    )
     expected, found = loss_curve(run), loss_curve(tmp_path / "chunks")
     assert len(expected) == 6
     assert found != expected  # the sums are made in another order
@@ -335,9 +357,10 @@ def test_without_a_benchmark_a_run_trains_and_says_its_last_loss(
     small = [override for override in SMALL if not override.startswith("benchmark.")]
     result = command(
         "train.py", *small, "benchmark=none", "logger=none", "trainer.max_steps=2",
-        f"hydra.run.dir={run}",
+        "evaluation.before_training=false", f"hydra.run.dir={run}",
     )  # fmt: skip
     assert result.code == 0, result.err
+    assert result.err.count("evaluation.before_training: no effect with benchmark=none") == 1
     assert re.fullmatch(r"loss=\d\.\d{4}", result.last_line)
     assert (run / "model" / "quarry_contract.json").exists()
     assert not (run / "metrics.json").exists()

@@ -55,6 +55,9 @@ class EvaluationConfig:
     top_k: int = MISSING
     max_tokens_per_batch: int = MISSING
     every_n_steps: int = MISSING
+    before_training: bool = True
+    corpus_on_disk: Any = "auto"  # auto, true or false
+    corpus_dtype: str = "float32"
     num_examples: int = MISSING
     compare_dtype: str | None = None
     store: bool = False

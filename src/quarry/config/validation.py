@@ -12,6 +12,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from quarry.config.evaluation_rules import corpus_violations, effect_violations
 from quarry.config.memory import memory_violations
 from quarry.config.processes import device_violations, num_processes, strategy_violations
 from quarry.errors import UserError
@@ -61,7 +62,9 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
     if not violations:
         violations += device_violations(config, is_planned=is_planned)
         violations += _rules(config)
+        violations += corpus_violations(config.evaluation)
         violations += [*_training_rules(config), *_trainer_rules(config)] if is_training else []
+        violations += [] if is_training else effect_violations(config.evaluation)
     if violations:
         raise UserError(
             "The configuration cannot work:\n" + "\n".join(f"- {line}" for line in violations)
@@ -227,7 +230,7 @@ def _rules(config: DictConfig) -> Iterator[str]:
     elif config.evaluation.store_dtype != "float32" and not config.evaluation.store:
         yield (
             f"evaluation.store_dtype={config.evaluation.store_dtype} has no effect with "
-            "evaluation.store=false, which keeps embeddings in memory in float32: leave it out"
+            "evaluation.store=false: set evaluation.corpus_dtype, or leave it out"
         )
     if config.evaluation.every_n_steps < 0:
         yield "evaluation.every_n_steps must be 0 (only before and after training) or more"

@@ -30,6 +30,8 @@ class Evaluator:
         measures: report names such as "nDCG@10"; the first is the main one.
         top_k: documents kept a query; at least the largest cut among the measures.
         convention: the rules that rankings are made and scored under.
+        corpus_dtype: in which encoders hold the embeddings of a corpus; stands in the results of
+            retrievers that use one.
 
     Attributes:
         times: what retrieving has taken so far.
@@ -39,7 +41,13 @@ class Evaluator:
     """
 
     def __init__(
-        self, *, benchmark: Benchmark, measures: Sequence[str], top_k: int, convention: Convention
+        self,
+        *,
+        benchmark: Benchmark,
+        measures: Sequence[str],
+        top_k: int,
+        convention: Convention,
+        corpus_dtype: str = "float32",
     ) -> None:
         if not measures:
             raise UserError("evaluation.measures is empty: name at least one, such as nDCG@10.")
@@ -53,6 +61,7 @@ class Evaluator:
         self.measures = list(measures)
         self.top_k = top_k
         self.convention = convention
+        self.corpus_dtype = corpus_dtype
         self.times = RetrievalTimes()
         self._told: set[str] = set()
         self._warn_of_a_flag_without_effect()
@@ -100,6 +109,8 @@ class Evaluator:
         start = time.perf_counter()
         run = self._retrieve(retriever, benchmark_set, encoder)
         result = self.score(run, benchmark_set)
+        if retriever.uses_encoder:
+            result = replace(result, corpus_dtype=self.corpus_dtype)
         logger.info(
             "%s on %s: %s (%.1f s)",
             name,

@@ -137,7 +137,8 @@ def markdown_report(reports: Sequence[Report], *, measures: Sequence[str] = MEAS
                 parts += ["The sets of the groups:"]
                 parts += [markdown(_table(reports, members, measure, has_mean=False))]
     parts += [*_failures(reports), *_intervals(reports, rows, shown)]
-    return "\n\n".join([*parts, "## Sets", _set_descriptions(reports)]) + "\n"
+    parts += ["## Sets", _set_descriptions(reports), *corpus_dtypes(reports)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _table_of_one_set(reports: Sequence[Report], row: Row, measures: Sequence[str]) -> Table:
@@ -233,6 +234,20 @@ def _set_descriptions(reports: Sequence[Report]) -> str:
         for r in results.values()
     ]
     return f"{markdown_grid(cells, num_texts=3)}\n\n{_conventions(list(results.values()))}"
+
+
+def corpus_dtypes(reports: Sequence[Report]) -> list[str]:
+    """Return a paragraph for each dtype but float32 that embeddings of a corpus were held in."""
+    found: dict[str, dict[str, None]] = {}
+    for report in reports:
+        for result in report.results:
+            if result.corpus_dtype not in (None, "float32"):
+                found.setdefault(str(result.corpus_dtype), {})[report.retriever] = None
+    return [
+        f"Embeddings of the corpus in {escaped(dtype)}, scores summed in float32: "
+        f"{', '.join(map(escaped, names))}."
+        for dtype, names in found.items()
+    ]
 
 
 def _conventions(results: Sequence[SetResult]) -> str:

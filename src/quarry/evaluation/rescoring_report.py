@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from quarry.evaluation.report import terminal_table
+from quarry.evaluation.report import corpus_dtypes, terminal_table
 from quarry.evaluation.rescoring import Change, Means, Rescored
 from quarry.evaluation.tables import NOT_MEASURED, printable
 from quarry.types import Report, SetResult
@@ -77,6 +77,8 @@ def markdown_rescoring(rescoring: Rescoring) -> str:
         parts.append(f"## {printable(retriever)}")
         for measure in measures_of(sets):
             parts += [f"### {measure}", _markdown_table(sets, measure)]
+        results = tuple(entry.result for entry in sets)
+        parts += corpus_dtypes([Report(retriever=retriever, results=results)])
         parts.append("### Which rule makes the difference")
         parts += ["\n".join(_explained(entry, shows_all=True)) for entry in sets]
     return "\n\n".join(parts) + "\n"

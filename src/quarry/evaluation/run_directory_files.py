@@ -104,7 +104,8 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     `sets` holds set -> retriever -> measure -> value; `intervals` the same with [low, high] where
     they are known; `means` the unweighted mean over a retriever's sets of each measure that all of
     them have, those of a group counting as one, and none for a retriever with failed sets;
-    `failed` holds set -> retriever -> why there is no result; `num_queries`, `num_documents`,
+    `failed` holds set -> retriever -> why there is no result; `corpus_dtype` set -> retriever ->
+    dtype of the embeddings that were searched; `num_queries`, `num_documents`,
     `convention`, `group`, `source` and `licence` describe each set; `order` keeps the order in
     which to show names.
 
@@ -114,6 +115,7 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     facts: dict[str, dict[str, object]] = {}
     sets: dict[str, dict[str, dict[str, float]]] = {}
     intervals: dict[str, dict[str, dict[str, list[float]]]] = {}
+    dtypes: dict[str, dict[str, str]] = {}
     for report in reports:
         for result in report.results:
             found = _facts(result)
@@ -128,6 +130,8 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
             }
             if ends:
                 intervals.setdefault(result.name, {})[report.retriever] = ends
+            if result.corpus_dtype is not None:
+                dtypes.setdefault(result.name, {})[report.retriever] = result.corpus_dtype
     described = {
         key: {name: known[key] for name, known in facts.items()}
         for key in ("num_queries", "num_documents", "convention", "group", "source", "licence")
@@ -143,7 +147,7 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     }
     order = {"retrievers": [report.retriever for report in reports], "sets": list(sets)}
     found = {"sets": sets, "intervals": intervals, "means": means, "failed": failed}
-    return {**found, "order": order, **described}
+    return {**found, "order": order, "corpus_dtype": dtypes, **described}
 
 
 def read_reports(directory: Path) -> tuple[Report, ...]:
@@ -223,6 +227,8 @@ def _report_of(document: Mapping[str, Mapping], retriever: str) -> Report:
             source=document["source"][name],
             licence=document["licence"][name],
             intervals=_intervals_of(document["intervals"].get(name, {}).get(retriever, {})),
+            # earlier versions did not write it
+            corpus_dtype=document.get("corpus_dtype", {}).get(name, {}).get(retriever),
         )
         for name in document["order"]["sets"]
         if retriever in document["sets"][name]

@@ -19,8 +19,9 @@ from quarry.distributed import world
 from quarry.distributed.zero import is_sharded
 from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
+from quarry.retrieval.corpus_embeddings import CorpusEmbeddings, MemoryCorpus
 from quarry.retrieval.download import Download, Downloader
-from quarry.retrieval.embeddings import EmbeddingShare, GatheredEmbeddings
+from quarry.retrieval.embeddings import EmbeddingShare
 from quarry.retrieval.plan import PlannedBatch, own_batches, plan_windows
 from quarry.runtime.ahead import run_ahead
 from quarry.types import Document, Query, Role
@@ -88,33 +89,46 @@ class Encoder:
         Raises:
             UserError: a text, or half a batch, does not fit the device's memory.
         """
-        embeddings, _ = self._encode_own(items, role, label=label)
+        # numpy's zeros take no memory before something is written
+        dim = self.model.embedding_dim
+        embeddings = torch.from_numpy(np.zeros((len(items), dim), dtype=np.float32))
+        with closing(self._encode_own(items, role, label=label)) as batches:
+            for rows, encoded in batches:
+                embeddings[torch.from_numpy(rows)] = encoded
         if world.size() > 1:  # what others have encoded is 0 here
             for piece in embeddings.split(NUM_ROWS_PER_EXCHANGE):
                 piece.copy_(world.total(piece.to(self.device)))
         return embeddings
 
     def encode_share(
-        self, items: Sequence[Query | Document], role: Role, *, label: str = ""
+        self,
+        items: Sequence[Query | Document],
+        role: Role,
+        *,
+        label: str = "",
+        place: CorpusEmbeddings | None = None,
     ) -> EmbeddingShare:
-        """What this process has encoded of it; arguments and errors as in `encode`."""
-        embeddings, rows = self._encode_own(items, role, label=label)
-        own = GatheredEmbeddings(
-            parts=[(0, embeddings.numpy())],
-            rows=rows,
-            dim=self.model.embedding_dim,
-            dtype=embeddings.dtype,
-        )
-        return EmbeddingShare(items=rows, embeddings=own)
+        """Return what this rank has encoded of it; other arguments and errors as in `encode`.
+
+        Args:
+            place: empty, for this corpus; it gets the embeddings. None: memory, in float32.
+        """
+        if place is None:
+            place = MemoryCorpus(
+                num_texts=len(items),
+                dim=self.model.embedding_dim,
+                dtype="float32",
+                what=label or role,
+            )
+        with closing(self._encode_own(items, role, label=label)) as batches:
+            for rows, encoded in batches:
+                place.add(rows, encoded)
+        return place.share()
 
     def _encode_own(
         self, items: Sequence[Query | Document], role: Role, *, label: str
-    ) -> tuple[Tensor, NDArray[np.int64]]:
-        """Embeddings of all items, 0 for those of other processes; the items of this one."""
-        # numpy's zeros take no memory before something is written
-        dim = self.model.embedding_dim
-        embeddings = torch.from_numpy(np.zeros((len(items), dim), dtype=np.float32))
-        is_own = np.zeros(len(items), dtype=bool)
+    ) -> Generator[tuple[NDArray[np.int64], Tensor]]:
+        """Yield items of this rank and their embeddings, a batch at a time."""
         with (
             closing(self.plan(items, role)) as plan,
             closing(self.encode_batches(plan, role, num_texts=len(items))) as batches,
@@ -123,10 +137,8 @@ class Encoder:
             ) as bar,
         ):
             for batch, encoded in batches:
-                embeddings[torch.from_numpy(batch.rows)] = encoded
-                is_own[batch.rows] = True
+                yield batch.rows, encoded
                 bar.update(len(batch.rows))
-        return embeddings, np.flatnonzero(is_own)
 
     def encode_batches(
         self, batches: Iterable[PlannedBatch], role: Role, *, num_texts: int

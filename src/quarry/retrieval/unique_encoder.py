@@ -1,4 +1,4 @@
-"""Encodes equal texts once, and a shared corpus once; embeddings stay in memory."""
+"""Encodes equal texts once, and a shared corpus once; embeddings are kept for one evaluation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from quarry.retrieval.corpus_embeddings import CorpusStorage
 from quarry.retrieval.embeddings import EmbeddingShare, GatheredEmbeddings
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.unique_texts import ChosenItems, UniqueTexts, unique_texts
@@ -31,16 +32,18 @@ class UniqueEncoder:
 
     Of the corpora the last one is remembered: MS MARCO dev and both TREC DL tracks search the same
     passages. Embeddings are then those of the first time, so equal to the bit. It is let go before
-    another corpus is encoded, so that never two are in memory.
+    another corpus is encoded, so that never two are in memory, or on disk.
 
     The weights must not change while an encoder lives: each evaluation in training has its own.
 
     Args:
         encoder: does the work.
+        storage: where the embeddings of a corpus are kept; None: in memory, in float32.
     """
 
-    def __init__(self, *, encoder: Encoder) -> None:
+    def __init__(self, *, encoder: Encoder, storage: CorpusStorage | None = None) -> None:
         self.encoder = encoder
+        self.storage = storage
         self._kept: _Kept | None = None
 
     @property
@@ -82,7 +85,13 @@ class UniqueEncoder:
         if self._kept is not None and self._kept.key == key:
             logger.info("%s: the texts of the last corpus; they are encoded already", label or role)
             return self._kept.share
-        self._kept = None  # before the next one takes memory
-        share = self.encoder.encode_share(ChosenItems(items, texts.first), role, label=label)
+        self._kept = None  # before the next one takes memory, or room on disk
+        place = None
+        if self.storage is not None:
+            dim = self.encoder.model.embedding_dim
+            place = self.storage.open(num_texts=len(texts), dim=dim, what=label or role)
+        share = self.encoder.encode_share(
+            ChosenItems(items, texts.first), role, label=label, place=place
+        )
         self._kept = _Kept(key=key, share=share)
         return share

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 
@@ -11,7 +10,6 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-from quarry.config.contract import explicit_keys
 from quarry.config.instantiate import build
 from quarry.config.validation import validate
 from quarry.data.datamodule import one_empty_batch
@@ -38,6 +36,7 @@ from quarry.tasks.evaluation_encoder import stored_encoder_builder, unique_encod
 from quarry.tasks.failed_sets import refuse_failures
 from quarry.tasks.objective import check_objective
 from quarry.tasks.output import show
+from quarry.tasks.overrides import warn_without_effect
 from quarry.tasks.parts import (
     build_baseline,
     build_evaluator,
@@ -57,8 +56,6 @@ from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
 from quarry.training.evaluation_log import log_report, metric_names, metric_values
 from quarry.training.module import RetrievalModule
 from quarry.types import Report
-
-logger = logging.getLogger(__name__)
 
 
 def evaluate(config: DictConfig) -> dict[str, float]:
@@ -124,13 +121,11 @@ def evaluate(config: DictConfig) -> dict[str, float]:
 
 def warn_of_a_store_without_effect(retriever: str) -> None:
     """What the command line says of the embedding store means nothing without embeddings."""
-    keys = ("evaluation.store", "evaluation.store_dtype", "paths.store_dir")
-    if given := [key for key in explicit_keys() if key in keys]:
-        logger.warning(
-            "%s: no effect with retriever=%s, which embeds nothing. Leave it out.",
-            ", ".join(given),
-            retriever,
-        )
+    names = ("store", "store_dtype", "corpus_on_disk", "corpus_dtype")
+    warn_without_effect(
+        ["paths.store_dir", *(f"evaluation.{name}" for name in names)],
+        reason=f"retriever={retriever}, which embeds nothing",
+    )
 
 
 def write_and_draw(

@@ -17,10 +17,12 @@ import transformers
 from omegaconf import DictConfig, OmegaConf
 
 import quarry
+from quarry.config.evaluation_rules import corpus_violations
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import weights_digest
 from quarry.models.bi_encoder import BiEncoder
+from quarry.retrieval.corpus_embeddings import CorpusStorage
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.store.shelf import Shelf
 from quarry.retrieval.stored_encoder import StoredEncoder
@@ -35,11 +37,25 @@ ENCODING_VERSION = 1
 def unique_encoder_builder(
     config: DictConfig, parts: ModelParts
 ) -> Callable[[torch.nn.Module], TextEncoder]:
-    """For weights that change, as in training: embeddings stay in memory."""
+    """Return what makes encoders for weights that change, as in training.
+
+    Embeddings are in memory, or of a corpus in a file in the run directory; none outlives its
+    encoder.
+
+    Raises:
+        UserError: `evaluation.corpus_on_disk` or `corpus_dtype` has a value that is none.
+    """
+    if violations := list(corpus_violations(config.evaluation)):  # a resumed run is not validated
+        raise UserError("\n".join(violations))
     build_encoder = parts.encoder_builder(
         max_tokens_per_batch=config.evaluation.max_tokens_per_batch
     )
-    return lambda model: UniqueEncoder(encoder=build_encoder(model))
+    storage = CorpusStorage(
+        folder=Path(config.paths.run_dir),
+        on_disk=config.evaluation.corpus_on_disk,
+        dtype=config.evaluation.corpus_dtype,
+    )
+    return lambda model: UniqueEncoder(encoder=build_encoder(model), storage=storage)
 
 
 def stored_encoder_builder(

@@ -1,12 +1,15 @@
-"""Tasks that take everything from what was stored: what else the command line says is refused."""
+"""What the command line says in vain: refused by tasks that read all from a run, else told."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from quarry.config.contract import explicit_keys
 from quarry.config.sweep import OWN_KEYS
 from quarry.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def refuse_other_overrides(allowed: Sequence[str], *, why: str) -> None:
@@ -24,3 +27,13 @@ def refuse_other_overrides(allowed: Sequence[str], *, why: str) -> None:
     ]
     if refused:
         raise UserError(f"{', '.join(refused)} {why}")
+
+
+def warn_without_effect(keys: Sequence[str], *, reason: str) -> None:
+    """Warn, in one line, of those of `keys` that stand on the command line.
+
+    Args:
+        reason: with what they have no effect, and why.
+    """
+    if given := [key for key in explicit_keys() if key in keys]:
+        logger.warning("%s: no effect with %s. Leave it out.", ", ".join(given), reason)

@@ -115,11 +115,13 @@ def build_evaluator(config: DictConfig) -> Evaluator | None:
     benchmark = build(config.benchmark)
     if benchmark is None:
         return None
+    evaluation = config.evaluation
     return Evaluator(
         benchmark=benchmark,
-        measures=list(config.evaluation.measures),
-        top_k=config.evaluation.top_k,
+        measures=list(evaluation.measures),
+        top_k=evaluation.top_k,
         convention=build(config.convention),
+        corpus_dtype=evaluation.store_dtype if evaluation.store else evaluation.corpus_dtype,
     )
 
 

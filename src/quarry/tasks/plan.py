@@ -102,7 +102,8 @@ def make_plan(
     )
     evaluations = planned_evaluations(config, num_steps=workload.num_steps)
     missing = download_bytes(model.source, model.config, num_parameters=model.num_parameters)
-    num_after = 0 if evaluations is None else (evaluations.number or 1) - 1
+    num_before = int(config.evaluation.before_training)
+    num_after = 0 if evaluations is None else (evaluations.number or num_before) - num_before
     return Plan(
         model=model,
         machine=machine,
@@ -141,7 +142,7 @@ def planned_evaluations(config: DictConfig, *, num_steps: int | None) -> Evaluat
         every = config.evaluation.every_n_steps
         in_between = num_steps // every if every else 0
         is_last_due = every > 0 and num_steps % every == 0
-        number = 1 + in_between + (not is_last_due)
+        number = int(config.evaluation.before_training) + in_between + (not is_last_due)
     return Evaluations(
         number=number,
         num_texts=sum(counts.num_queries for _, counts in known) + sum(corpora.values()),

@@ -20,7 +20,9 @@ from quarry.tasks.step_fit import choose_anew
 from quarry.tasks.train import fit
 from quarry.training.callbacks.rng_state import RNGState
 
-HARMLESS = ("task", "run", "logger", "hydra")
+ON_DISK = "evaluation.corpus_on_disk"
+
+HARMLESS = ("task", "run", "logger", "hydra", ON_DISK)
 """Overrides that cannot change the result."""
 
 
@@ -50,6 +52,8 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
         choose_anew(stored, run)
     if any(key == "logger" or key.startswith("logger.") for key in explicit_keys()):
         stored.logger = config.logger
+    if ON_DISK in explicit_keys():  # a disk may have become full
+        stored.evaluation.corpus_on_disk = config.evaluation.corpus_on_disk
     check_processes(stored, run.checkpoint)
     if not world.is_launched_first():
         return fit(stored, run, checkpoint=run.checkpoint)

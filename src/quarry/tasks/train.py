@@ -24,6 +24,7 @@ from quarry.tasks.best_keeper import BestKeeper, build_callbacks
 from quarry.tasks.evaluation_encoder import unique_encoder_builder
 from quarry.tasks.failed_sets import refuse_failures
 from quarry.tasks.objective import check_objective
+from quarry.tasks.overrides import warn_without_effect
 from quarry.tasks.parts import (
     ModelParts,
     build_baseline,
@@ -85,6 +86,10 @@ def train(config: DictConfig) -> dict[str, float]:
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
         record_start(config, run, contract_differences=differences)
+        if build(config.benchmark) is None:
+            names = ("before_training", "corpus_on_disk", "corpus_dtype")
+            keys = [f"evaluation.{name}" for name in names]
+            warn_without_effect(keys, reason="benchmark=none, which evaluates nothing")
         return fit(config, run, checkpoint=None)
 
 
@@ -222,6 +227,7 @@ def build_evaluation(
         retriever=build(config.retriever),
         build_encoder=unique_encoder_builder(config, parts),
         every_n_steps=config.evaluation.every_n_steps,
+        before_training=config.evaluation.before_training,
         on_report=lambda report: keep_report(report, reports, run),
         name=TRAINED,
         baseline=reports[0] if reports and reports[0].retriever != UNTRAINED else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from omegaconf import DictConfig
@@ -31,15 +32,18 @@ UNTRAINED, TRAINED, BEST = "untrained", "trained", "best"
 def first_reports(
     config: DictConfig, evaluator: Evaluator, run: RunDirectory, *, is_resumed: bool
 ) -> list[Report]:
-    """The baseline's, if there is one, and what a resumed run knew of the untrained model.
+    """Return the baseline's report, if there is one, and in a resumed run the untrained model's.
 
-    Of several processes the first one alone has the baseline.
+    `evaluation.before_training=false` leaves the second one out. Of several ranks the first one
+    alone has the baseline.
     """
     reports: list[Report] = []
     baseline = build_baseline(config, beside=TRAINED)
     if baseline is not None and world.is_launched_first():
         keep_report(evaluator.evaluate(baseline), reports, run)
-    return [*reports, stored_report(evaluator, run, UNTRAINED)] if is_resumed else reports
+    if is_resumed and config.evaluation.before_training:
+        reports.append(stored_report(evaluator, run, UNTRAINED))
+    return reports
 
 
 def keep_report(report: Report, reports: list[Report], run: RunDirectory) -> None:
@@ -51,14 +55,14 @@ def keep_report(report: Report, reports: list[Report], run: RunDirectory) -> Non
 
 def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
     """The report of that name, scored anew from the run files of an earlier process."""
-    failures = {
-        set_name: reason
-        for report in read_reports(run.path)
-        if report.retriever == name
-        for set_name, reason in report.failures.items()
-    }
+    stored = [report for report in read_reports(run.path) if report.retriever == name]
+    failures = {set_name: why for each in stored for set_name, why in each.failures.items()}
+    dtypes = {result.name: result.corpus_dtype for each in stored for result in each.results}
     results = [
-        evaluator.score(read_run(run_path(run.path, set_name=s.name, retriever=name)), s)
+        replace(
+            evaluator.score(read_run(run_path(run.path, set_name=s.name, retriever=name)), s),
+            corpus_dtype=dtypes.get(s.name),
+        )
         for s in evaluator.benchmark.sets
         if s.name not in failures
     ]
@@ -77,7 +81,7 @@ def last_reports(
     found = []
     if has_best:
         found.append(stored_report(evaluator, run, BEST))
-    if reports[0].retriever != UNTRAINED:  # a baseline comes first
+    if reports[0].retriever not in (UNTRAINED, TRAINED):  # a baseline comes first
         found.append(hybrid_report(evaluator, reports))
     return found
 
@@ -91,8 +95,11 @@ def hybrid_report(evaluator: Evaluator, reports: Sequence[Report]) -> Report:
         {r.name: r.run for r in report.results} for report in (reports[0], reports[-1])
     )
     fuse = partial(reciprocal_rank_fusion, top_k=evaluator.top_k, ties=evaluator.convention.ties)
+    dtypes = {result.name: result.corpus_dtype for result in reports[-1].results}
     results = [
-        evaluator.score(fuse([sparse[s.name], dense[s.name]]), s)
+        replace(
+            evaluator.score(fuse([sparse[s.name], dense[s.name]]), s), corpus_dtype=dtypes[s.name]
+        )
         for s in evaluator.benchmark.sets
         if s.name in sparse and s.name in dense
     ]
@@ -167,7 +174,7 @@ def draw(
         plot_scatter(first, trained, plots / "queries.png", measure=main)
     if not evaluation.history:  # a set failed in each of them, so there is no mean
         return
-    lines = [first, named(reports, UNTRAINED)]
+    lines = [None if first is trained else first, named(reports, UNTRAINED)]
     plot_learning_curve(
         evaluation.history,
         plots / "learning_curve.png",

@@ -86,6 +86,15 @@ def test_the_relevance_level_counts_for_all_but_ndcg() -> None:
     assert result.per_query["nDCG@2"]["q1"] == 1
 
 
+def test_results_of_retrievers_that_embed_say_in_which_dtype() -> None:
+    judge = evaluator()
+    judge.corpus_dtype = "float16"
+    retriever = FixedRetriever({})
+    assert judge.evaluate(retriever).results[0].corpus_dtype is None
+    retriever.uses_encoder = True
+    assert judge.evaluate(retriever).results[0].corpus_dtype == "float16"
+
+
 def test_a_report_is_named_after_the_retriever_or_as_asked() -> None:
     retriever = FixedRetriever({})
     assert evaluator().evaluate(retriever).retriever == "fixed"

@@ -270,6 +270,17 @@ def test_intervals_have_a_table_of_their_own() -> None:
     assert "| t   | 0.5000 to 0.5000 |" in section
 
 
+def test_embeddings_in_another_dtype_than_float32_are_told() -> None:
+    report = measured("s", 0.5)
+    (result,) = report.results
+    baseline = replace(report, retriever="bm25")
+    plain = replace(report, results=(replace(result, corpus_dtype="float32"),))
+    assert "Embeddings of the corpus" not in markdown_report([baseline, plain])
+    half = replace(report, results=(replace(result, corpus_dtype="float16"),))
+    line = "\n\nEmbeddings of the corpus in float16, scores summed in float32: r.\n"
+    assert markdown_report([baseline, half]).endswith(line)
+
+
 def test_intervals_are_those_of_the_values_and_computed_once() -> None:
     report = measured("s", 0.0, 1.0, 1.0)
     assert with_intervals(report) == report

@@ -195,6 +195,9 @@ def test_the_terminal_shows_what_makes_a_difference(sets: list[RescoredSet]) -> 
 
 def test_the_page_and_the_document_hold_everything(sets: list[RescoredSet]) -> None:
     page = markdown_rescoring({"bm25": sets})
+    assert "Embeddings of the corpus" not in page
+    half = replace(sets[0], result=replace(sets[0].result, corpus_dtype="float16"))
+    assert "in float16, scores summed in float32: dense." in markdown_rescoring({"dense": [half]})
     assert "| one | 0.3333 | 0.5000 | 0.3333 | - | 0.6667 | 0.5000 |" in page
     assert "### Recall@2" in page
     assert "- missing_queries zero -> left_out (study): no difference" in page  # of two

@@ -110,7 +110,7 @@ def test_metrics_document() -> None:
         a_result("scifact", metrics={"nDCG@10": 0.25, "MRR@10": 0.5}),
         a_result("nfcorpus", metrics={"nDCG@10": 0.75}, num_queries=3, num_documents=9),
     )
-    dense = a_report("dense", a_result("scifact", metrics={"nDCG@10": 1.0}))
+    dense = a_report("dense", a_result("scifact", metrics={"nDCG@10": 1.0}, corpus_dtype="float16"))
     assert metrics_document([bm25, dense]) == {
         "sets": {
             "scifact": {"bm25": {"nDCG@10": 0.25, "MRR@10": 0.5}, "dense": {"nDCG@10": 1.0}},
@@ -129,7 +129,19 @@ def test_metrics_document() -> None:
         "source": dict.fromkeys(["scifact", "nfcorpus"], "mteb/scifact@d56462d0, test"),
         "licence": dict.fromkeys(["scifact", "nfcorpus"], "cc-by-4.0"),
         "failed": {},
+        "corpus_dtype": {"scifact": {"dense": "float16"}},
     }
+
+
+def test_the_dtype_of_embeddings_comes_back_where_it_was_written(tmp_path: Path) -> None:
+    write_results([a_report("bm25"), a_report("dense", a_result(corpus_dtype="float16"))], tmp_path)
+    found = {report.retriever: report.results[0].corpus_dtype for report in read_reports(tmp_path)}
+    assert found == {"bm25": None, "dense": "float16"}
+    file = tmp_path / "metrics.json"
+    document = json.loads(file.read_text())
+    del document["corpus_dtype"]  # as an earlier version wrote it
+    file.write_text(json.dumps(document))
+    assert {report.results[0].corpus_dtype for report in read_reports(tmp_path)} == {None}
 
 
 def test_groups_and_failures_come_back_and_a_later_success_counts(tmp_path: Path) -> None:

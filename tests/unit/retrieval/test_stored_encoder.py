@@ -369,7 +369,7 @@ def test_a_complete_store_is_read_without_writing_or_locking(
 def test_a_disk_that_forgets_ends_in_a_message(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vector_files, "_write_all", lambda *_: None)
+    monkeypatch.setattr(vector_files, "write_all", lambda *_: None)
     with pytest.raises(UserError, match="does not hold what was just written"):
         Counted(store).encode(documents(texts(5)))
 

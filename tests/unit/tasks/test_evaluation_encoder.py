@@ -52,8 +52,13 @@ def configured(folder: Path, overrides: dict[str, Any] | None = None) -> DictCon
             },
             "prompt": {"_target_": "quarry.data.prompts.Prompt", "query": "Q:{text}"},
             "trainer": {"precision": "32-true"},
-            "evaluation": {"max_tokens_per_batch": 100, "store_dtype": "float32"},
-            "paths": {"store_dir": str(folder.parent / "store")},
+            "evaluation": {
+                "max_tokens_per_batch": 100,
+                "store_dtype": "float32",
+                "corpus_on_disk": "auto",
+                "corpus_dtype": "float32",
+            },
+            "paths": {"store_dir": str(folder.parent / "store"), "run_dir": str(folder.parent)},
         }
     )
     for key, value in (overrides or {}).items():
@@ -160,6 +165,22 @@ def test_both_encoders_give_the_same_bits(folder: Path) -> None:
     assert str(folder) in manifest.read_text()
     # built again, it knows what it has verified
     assert build_stored(model).shelves is stored.shelves
+
+
+def test_training_keeps_a_corpus_as_it_is_told_in_the_run_directory(folder: Path) -> None:
+    config = configured(folder, {"evaluation.corpus_on_disk": True})
+    config.evaluation.corpus_dtype = "float16"
+    build_encoder = unique_encoder_builder(config, build_model_parts(config))
+    storages = [build_encoder(torch.nn.Linear(1, 1)).storage for _ in range(2)]  # type: ignore[attr-defined]
+    assert storages[0] is storages[1], "what was told once is not told again"
+    found = (storages[0].folder, storages[0].on_disk, storages[0].dtype)
+    assert found == (folder.parent, True, "float16")
+
+
+def test_a_resumed_run_is_told_of_a_wrong_value(folder: Path) -> None:
+    config = configured(folder, {"evaluation.corpus_on_disk": "maybe"})
+    with pytest.raises(UserError, match=r"evaluation\.corpus_on_disk=maybe: unknown value"):
+        unique_encoder_builder(config, build_model_parts(config))
 
 
 def test_a_store_that_cannot_be_made_is_refused_before_the_model_loads(folder: Path) -> None:

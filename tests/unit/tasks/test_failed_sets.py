@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,12 +53,15 @@ def test_the_hybrid_is_made_where_both_have_a_ranking(evaluator: Evaluator) -> N
     fused = hybrid_report(evaluator, [whole, cut])
     assert [result.name for result in fused.results] == ["two"]
     assert fused.failures == {"one": "no memory"}
+    half = replace(cut, results=(replace(cut.results[0], corpus_dtype="float16"),))
+    assert hybrid_report(evaluator, [whole, half]).results[0].corpus_dtype == "float16"
     assert [r.name for r in hybrid_report(evaluator, [whole, whole]).results] == ["one", "two"]
 
 
 def test_a_resumed_run_finds_what_there_was(evaluator: Evaluator, tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
-    before = report(evaluator, "untrained", "two")
+    whole = report(evaluator, "untrained", "two")
+    before = replace(whole, results=(replace(whole.results[0], corpus_dtype="float16"),))
     write_report([before], run.path, measures=["MRR@2"])
     assert stored_report(evaluator, run, "untrained") == before
 

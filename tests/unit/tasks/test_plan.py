@@ -238,6 +238,10 @@ def test_evaluations_before_in_and_after_training(
         6_980 + 43 + 54 + 8_841_823,  # three sets search the same passages
     )
     assert found.unknown_sets == ()
+    config.evaluation.before_training = False
+    later = planned_evaluations(config, num_steps=num_steps)
+    assert later is not None
+    assert later.number == (None if number is None else number - 1)
 
 
 def test_evaluations_of_sets_that_nobody_has_counted(tmp_path: Path) -> None:

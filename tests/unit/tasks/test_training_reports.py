@@ -1,10 +1,14 @@
-"""The hybrid that a training run reports is the one that `retriever=hybrid` is."""
+"""What a training run reports: its hybrid, and a run without an evaluation before training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from helpers.conventions import convention
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
@@ -12,7 +16,9 @@ from quarry.evaluation.evaluator import Evaluator
 from quarry.metrics.ranking import Ties, rank
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.fusion import HybridRetriever, reciprocal_rank_fusion
-from quarry.tasks.training_reports import hybrid_report
+from quarry.runtime.run_directory import RunDirectory
+from quarry.tasks import training_reports
+from quarry.tasks.training_reports import draw, first_reports, hybrid_report, last_reports
 from quarry.types import Document, Query, RetrievalSet, Run
 
 
@@ -65,3 +71,39 @@ def test_the_hybrid_of_a_training_run_is_that_of_the_retriever(removes: bool, ti
     if removes and ties == "ascending":  # for q2, second of BM25: q1 and a there, b and a here
         expected = {"a": 2 / 62, "b": 1 / 61}
         assert asked.results[0].run["q2"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_an_evaluation_before_training_the_trained_model_stands_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, run = evaluator(removes=False, ties="descending"), RunDirectory.create(tmp_path / "run")
+    config = OmegaConf.create(
+        {
+            "baseline": {"_target_": "quarry.retrieval.retriever.no_retriever"},
+            "evaluation": {"before_training": False},
+        }
+    )
+    assert first_reports(config, judge, run, is_resumed=True) == []
+    trained = judge.evaluate(ByText("trained", {"a": 1}))
+    assert last_reports(judge, run, [trained], has_best=False) == []  # no hybrid with itself
+    shown: list[Mapping[str, float]] = []
+    monkeypatch.setattr(
+        training_reports, "plot_learning_curve", lambda *_, **more: shown.append(more["baselines"])
+    )
+    evaluation: Any = SimpleNamespace(history=[(1, 0.5)])
+    losses: Any = SimpleNamespace(points=[(1, 2.0)])
+    draw([trained], [trained], judge, evaluation, losses, run=run)
+    assert shown == [{}]
+    assert {path.name for path in (run.path / "plots").iterdir()} == {"results.png"}
+
+
+def test_without_it_the_baseline_is_what_all_is_compared_with(tmp_path: Path) -> None:
+    judge, run = evaluator(removes=False, ties="descending"), RunDirectory.create(tmp_path / "run")
+    reports = [judge.evaluate(ByText(name, {"a": 1})) for name in ("bm25", "trained")]
+    (hybrid,) = last_reports(judge, run, reports, has_best=False)
+    assert hybrid.retriever == "hybrid"
+    evaluation: Any = SimpleNamespace(history=[(1, 0.5)])
+    losses: Any = SimpleNamespace(points=[])
+    draw(reports, reports, judge, evaluation, losses, run=run)
+    names = {path.name for path in (run.path / "plots").iterdir()}
+    assert names == {"results.png", "queries.png", "learning_curve.png"}

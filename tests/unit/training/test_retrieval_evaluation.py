@@ -107,6 +107,27 @@ def test_how_often(every: int, steps: list[int]) -> None:
     assert [step for step, _ in callback.history] == steps
 
 
+def test_without_the_evaluation_before_training_all_else_is_as_with_it(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    callback = evaluation(reports, every_n_steps=1, before_training=False)
+    stopping = early_stopping()
+    callback.retriever = InAdvance(0.0, 0.5, 0.5, 0.5, 1.0, 1.0)
+    saved: list[int] = []
+    best = BestModel(
+        monitor="val/mean/mrr_at_2",
+        folder=tmp_path,
+        save_model=lambda folder, facts: saved.append(facts["step"]),
+    )
+    notes = Notes()
+    trainer = quiet_trainer(callback, stopping, best, logger=notes)
+    trainer.fit(Module(), loader_of([torch.tensor(0.0)] * 6))
+    assert trainer.global_step == 4  # steps 3 and 4 were not better than step 2
+    assert saved == [1, 2]
+    assert callback.history == [(1, 0.0), (2, 0.5), (3, 0.5), (4, 0.5)]
+    assert [step for step, _ in notes.values] == [1, 2, 3, 4]
+    assert [report.retriever for report in reports] == ["trained"]
+
+
 def test_an_accumulated_update_is_evaluated_once() -> None:
     callback = evaluation([], every_n_steps=1)
     train(callback, num_steps=6, accumulate_grad_batches=2)

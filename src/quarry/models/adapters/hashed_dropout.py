@@ -51,7 +51,8 @@ def is_kept(x: Tensor, seed: Tensor, p: float) -> Tensor:
 
     The hash is a 32-bit finaliser of two multiplications (constants by the search of Wellons,
     "lowbias32"), with one word of the seed before and one within: without the second the masks of
-    two seeds would be permutations of one another.
+    two seeds would be permutations of one another. The second word is mixed by one multiplication
+    alone: seeds have to be random numbers, not neighbours.
     """
     num_rows, num_columns = x.shape
     rows = torch.arange(num_rows, dtype=torch.int32, device=x.device)[:, None]

@@ -1,4 +1,4 @@
-"""A store that cannot be written to says what is needed, what is there and what can be done."""
+"""Embeddings that cannot be written: say what is needed, what is there and what can be done."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from quarry.errors import UserError
@@ -14,14 +15,62 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
-def check_room(folder: Path, *, num_bytes: int, what: str, dtype: str) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Remedies:
+    """What a message says can be done.
+
+    Attributes:
+        full: where the disk is full.
+        refused: where the folder cannot be written to.
+        written: what becomes of the embeddings that were written before the disk was full.
+    """
+
+    full: str
+    refused: str
+    written: str
+
+
+def remedies_of_store(dtype: str) -> Remedies:
+    """Return what can be done for the embedding store.
+
+    Args:
+        dtype: of the store.
+    """
+    half = " evaluation.store_dtype=float16 takes half as much;" if dtype == "float32" else ""
+    return Remedies(
+        full="Make room (folders of the store can be deleted at any time), or name a larger disk, "
+        f"paths.store_dir=DIR;{half} evaluation.store=false keeps embeddings in memory.",
+        refused="Name a folder that can be, paths.store_dir=DIR, or keep embeddings in memory: "
+        "evaluation.store=false.",
+        written="The batches that are finished are kept: with more room the same command goes on "
+        "from there.",
+    )
+
+
+def remedies_of_corpus(dtype: str) -> Remedies:
+    """Return what can be done for the file of a corpus beside a run.
+
+    Args:
+        dtype: of the embeddings.
+    """
+    half = " evaluation.corpus_dtype=float16 takes half as much;" if dtype == "float32" else ""
+    return Remedies(
+        full="Make room, or start a run on a larger disk, hydra.run.dir=DIR;"
+        f"{half} evaluation.corpus_on_disk=false keeps embeddings in memory, also with "
+        "task=resume.",
+        refused="Name a run directory that can be, hydra.run.dir=DIR, or keep embeddings in "
+        "memory, also with task=resume: evaluation.corpus_on_disk=false.",
+        written="None of them is left on disk.",
+    )
+
+
+def check_room(folder: Path, *, num_bytes: int, what: str, remedies: Remedies) -> None:
     """Refuses to begin what the disk has no room for.
 
     Args:
-        folder: of the store; it exists.
+        folder: it exists.
         num_bytes: that are still to be written.
         what: is written, such as "scifact corpus (5,183 texts)".
-        dtype: that vectors are stored in.
 
     Raises:
         UserError: there is less free space.
@@ -29,14 +78,14 @@ def check_room(folder: Path, *, num_bytes: int, what: str, dtype: str) -> None:
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise UserError(
-            f"The embeddings of {what} need {_size(num_bytes)} in {folder}, and its disk has "
-            f"{_size(free)} free. {_remedies(dtype)}"
+            f"The embeddings of {what} need {size(num_bytes)} in {folder}, and its disk has "
+            f"{size(free)} free. {remedies.full}"
         )
 
 
 @contextmanager
-def explained(folder: Path, *, what: str, dtype: str) -> Iterator[None]:
-    """Turns the system's refusals to write into messages; what was finished stays finished.
+def explained(folder: Path, *, what: str, remedies: Remedies) -> Iterator[None]:
+    """Turns the system's refusals to write into messages.
 
     Raises:
         UserError: the disk is full, or may not be written to.
@@ -47,29 +96,19 @@ def explained(folder: Path, *, what: str, dtype: str) -> Iterator[None]:
         if error.errno in _FULL:
             raise UserError(
                 f"The disk of {folder} became full ({error.strerror}) while the embeddings of "
-                f"{what} were written. The batches that are finished are kept: with more room the "
-                f"same command goes on from there. {_remedies(dtype)}"
+                f"{what} were written. {remedies.written} {remedies.full}"
             ) from error
         if error.errno in _REFUSED:
             raise UserError(
                 f"{folder} cannot be written to ({error.strerror}), and not all embeddings of "
-                f"{what} are in there. Name a folder that can be, paths.store_dir=DIR, or keep "
-                "embeddings in memory: evaluation.store=false."
+                f"{what} are in there. {remedies.refused}"
             ) from error
         raise
 
 
-def _remedies(dtype: str) -> str:
-    half = " evaluation.store_dtype=float16 takes half as much;" if dtype == "float32" else ""
-    return (
-        "Make room (folders of the store can be deleted at any time), or name a larger disk, "
-        f"paths.store_dir=DIR;{half} evaluation.store=false keeps embeddings in memory."
-    )
-
-
-def _size(num_bytes: int) -> str:
-    """In the unit that leaves a number to be read: a test collection may be small."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.1f} {unit}"
+def size(num_bytes: float) -> str:
+    """Return a number of bytes in the unit that leaves a number to be read."""
+    for unit, of in (("GiB", 2**30), ("MiB", 2**20)):
+        if num_bytes >= of:
+            return f"{num_bytes / of:.1f} {unit}"
     return f"{num_bytes / 2**10:.1f} KiB"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from quarry.retrieval.embeddings import GatheredEmbeddings
 from quarry.retrieval.store.journal import FinishedBatch, replace_journals
-from quarry.retrieval.store.room import explained
+from quarry.retrieval.store.room import explained, remedies_of_store
 from quarry.retrieval.store.segment import (
     LOCK,
     DamagedSegmentError,
@@ -156,7 +156,7 @@ class Shelf:
         """
         folder = self.folder / name
         with ExitStack() as stack:
-            with explained(self.folder, what=what, dtype=self.dtype):
+            with explained(self.folder, what=what, remedies=remedies_of_store(self.dtype)):
                 folder.mkdir(parents=True, exist_ok=True)
                 if not (self.folder / CONTRACT).exists():
                     write_json(self.folder / CONTRACT, self.contract)

@@ -48,7 +48,7 @@ class VectorFiles:
             # opened for every batch: on a network file system it is closing that sends the data
             file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
             try:
-                _write_all(file, np.ascontiguousarray(vectors[rows]).data.cast("B"), offset)
+                write_all(file, np.ascontiguousarray(vectors[rows]).data.cast("B"), offset)
             finally:
                 os.close(file)
 
@@ -104,8 +104,11 @@ class VectorFiles:
         return self.folder / f"vectors-{row // self.num_rows_per_file:05d}.bin"
 
 
-def _write_all(file: int, data: memoryview, offset: int) -> None:
-    """A call may write less than it was given, for one thing just before the disk is full."""
+def write_all(file: int, data: memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`.
+
+    A call may write less than it was given, for one thing just before the disk is full.
+    """
     while data:
         num_written = os.pwrite(file, data, offset)
         data, offset = data[num_written:], offset + num_written

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quarry.errors import UserError
+from quarry.retrieval.store.conversion import converted
 from quarry.retrieval.store.journal import FinishedBatch, Journal
-from quarry.retrieval.store.room import check_room, explained
+from quarry.retrieval.store.room import check_room, explained, remedies_of_store
 from quarry.retrieval.store.segment import Segment
 from quarry.retrieval.unique_texts import NUM_HASH_BYTES
 
@@ -35,6 +35,7 @@ class SegmentWriter:
         for batch in finished:
             self._is_finished[batch.start : batch.stop] = True
         dtype = segment.vectors.dtype.name
+        self._remedies = remedies_of_store(dtype)
         self._what = f"{what} ({len(segment):,} texts x {segment.vectors.dim} {dtype})"
 
     def check_room(self) -> None:
@@ -48,7 +49,7 @@ class SegmentWriter:
             self._segment.folder,
             num_bytes=self.num_open * num_bytes,
             what=self._what,
-            dtype=self._segment.vectors.dtype.name,
+            remedies=self._remedies,
         )
 
     @property
@@ -71,30 +72,22 @@ class SegmentWriter:
         Raises:
             UserError: the disk is full, or a number is too large for the store's dtype.
         """
-        vectors = self._converted(embeddings)
+        vectors = converted(
+            embeddings,
+            self._segment.vectors.dtype,
+            what=self._what,
+            remedy="evaluation.store_dtype=float32",
+        )
         batch = FinishedBatch(
             start=start, rows=rows.astype(np.uint32), checksum=zlib.crc32(vectors.data)
         )
-        with explained(self._segment.folder, what=self._what, dtype=vectors.dtype.name):
+        with explained(self._segment.folder, what=self._what, remedies=self._remedies):
             self._segment.vectors.write(start, vectors)
             self._journal.add(batch)
         self._is_finished[batch.start : batch.stop] = True
 
     def sync(self) -> None:
         """Waits until the disk has it all: from then on a power cut, too, loses nothing."""
-        with explained(
-            self._segment.folder, what=self._what, dtype=self._segment.vectors.dtype.name
-        ):
+        with explained(self._segment.folder, what=self._what, remedies=self._remedies):
             self._segment.vectors.sync()
             self._journal.sync()
-
-    def _converted(self, embeddings: Tensor) -> NDArray[np.floating]:
-        wide: NDArray[np.float32] = embeddings.numpy()
-        with np.errstate(over="ignore"):
-            vectors = np.ascontiguousarray(wide, dtype=self._segment.vectors.dtype)
-        if np.isinf(vectors).any() and not np.isinf(wide).any():
-            raise UserError(
-                f"An embedding of {self._what} holds {np.abs(wide).max():.4g}, more than "
-                f"{vectors.dtype.name} can. Set evaluation.store_dtype=float32."
-            )
-        return vectors

@@ -152,12 +152,16 @@ def _time(plan: Plan) -> list[Row]:
         rows.append(("device hours", f"{_limit(plan)}{plan.device_hours:,.3g}", ""))
     evaluations = plan.evaluations
     if evaluations is not None:
-        number = UNKNOWN if evaluations.number is None else f"{evaluations.number:,} times"
+        number = UNKNOWN if evaluations.number is None else _times(evaluations.number)
         texts = f"{evaluations.num_texts:,} texts each" if evaluations.num_texts else ""
         if evaluations.unknown_sets:
             texts += ", " * bool(texts) + f"size not known: {', '.join(evaluations.unknown_sets)}"
         rows.append(("evaluations", number, f"{texts}; their time comes on top"))
     return rows
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
 
 
 def _limit(plan: Plan) -> str:

@@ -34,6 +34,7 @@ class RetrievalEvaluation(pl.Callback):
         retriever: how the embeddings are searched.
         build_encoder: bi-encoder -> encoder with the tokeniser and budgets of this run.
         every_n_steps: updates between evaluations in training; 0: only before and after.
+        before_training: evaluate the untrained model, too.
         on_report: called with each report of `before` and `after` training, or of a test.
         name: of the report of a test.
         baseline: what W&B's table compares with.
@@ -51,6 +52,7 @@ class RetrievalEvaluation(pl.Callback):
         retriever: Retriever,
         build_encoder: Callable[[torch.nn.Module], TextEncoder],
         every_n_steps: int = 0,
+        before_training: bool = True,
         on_report: Callable[[Report], None],
         name: str | None = None,
         baseline: Report | None = None,
@@ -60,6 +62,7 @@ class RetrievalEvaluation(pl.Callback):
         self.retriever = retriever
         self.build_encoder = build_encoder
         self.every_n_steps = every_n_steps
+        self.before_training = before_training
         self.on_report = on_report
         self.name = name
         self.baseline = baseline
@@ -76,7 +79,7 @@ class RetrievalEvaluation(pl.Callback):
         self._last_step = state_dict["last_step"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step == 0:
+        if self.before_training and trainer.global_step == 0:
             self.on_report(self._evaluate(trainer, pl_module, "untrained"))
 
     def on_train_batch_end(

@@ -1,0 +1,53 @@
+"""Rules of the keys that say where, in what and when evaluations keep and make embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig
+
+from quarry.retrieval.store.shelf import DTYPES
+
+
+def corpus_violations(evaluation: DictConfig) -> Iterator[str]:
+    """Yield what is wrong with the values of `corpus_on_disk` and `corpus_dtype`."""
+    on_disk, dtype = evaluation.corpus_on_disk, evaluation.corpus_dtype
+    if not isinstance(on_disk, bool) and on_disk != "auto":
+        yield (
+            f"evaluation.corpus_on_disk={_shown(on_disk)}: unknown value (auto, true, false). "
+            "Fix: evaluation.corpus_on_disk=auto"
+        )
+    if dtype not in DTYPES:
+        yield (
+            f"evaluation.corpus_dtype={_shown(dtype)}: unknown value ({', '.join(DTYPES)}). "
+            "Fix: evaluation.corpus_dtype=float32"
+        )
+
+
+def effect_violations(evaluation: DictConfig) -> Iterator[str]:
+    """Yield the keys that have no effect in eval.py, or none beside the embedding store there."""
+    if not evaluation.before_training:
+        yield (
+            "evaluation.before_training=false: no effect in eval.py, which trains nothing. "
+            "Fix: leave it out"
+        )
+    if evaluation.store and evaluation.corpus_on_disk != "auto":
+        yield (
+            f"evaluation.corpus_on_disk={_shown(evaluation.corpus_on_disk)}: no effect with "
+            "evaluation.store=true, which keeps all embeddings on disk. Fix: leave it out, or "
+            "evaluation.store=false"
+        )
+    if evaluation.store and evaluation.corpus_dtype != "float32":
+        yield (
+            f"evaluation.corpus_dtype={evaluation.corpus_dtype}: no effect with "
+            "evaluation.store=true, which has a dtype of its own. Fix: "
+            f"evaluation.store_dtype={evaluation.corpus_dtype}, or evaluation.store=false"
+        )
+
+
+def _shown(value: Any) -> str:
+    """Return a value as it is written in YAML."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)
