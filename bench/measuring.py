@@ -166,10 +166,16 @@ def reset_peak() -> None:
 
 
 def peak() -> Result:
-    """The most that tensors took since the last reset; on a CPU nobody counts."""
+    """Return the most that tensors took, and that was reserved for them, since the last reset.
+
+    On a CPU nobody counts.
+    """
     if not torch.cuda.is_available():
         return {}
-    return {"peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+    return {
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+        "peak_reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
+    }
 
 
 def _agreement(embeddings: NDArray[np.float32], compared_with: Path) -> Result:
