@@ -74,7 +74,7 @@ def main() -> None:
     start = time.perf_counter()
     run_command(command, work=arguments.work, run=run)
     result: Result = {"command_s": time.perf_counter() - start} | result_of(run)
-    hand_over(result)
+    hand_over({"model": arguments.model.name, "data": arguments.data.name} | result)
     if "agreement" not in result:  # else two passes are in the time
         counts = encoded(run, arguments.data)
         hand_over(counts | {"tokens_per_s": counts["num_tokens"] / result["encoding_s"]})

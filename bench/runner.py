@@ -273,9 +273,16 @@ def opened(
     content: Content = {"scale": scale, "runs": [], "parts": {}}
     if path.exists():
         content = json.loads(path.read_text(encoding="utf-8"))
-    command = f"python bench/{script} " + " ".join(sys.argv[1:])
-    content["runs"].append({"command": command.strip(), "date": date, **machine})
+    command = typed(script, sys.argv[1:])
+    content["runs"].append({"command": command, "date": date, **machine})
     return path, content
+
+
+def typed(script: str, arguments: Sequence[str]) -> str:
+    """Return the command without where its files lay; other folders by their names alone."""
+    text = " ".join(["python", f"bench/{script}", *arguments])
+    text = re.sub(r" --(work|results)[ =]\S+", "", text)
+    return re.sub(r"(?<=[ =])/\S*/(?=\S)", "", text)
 
 
 def look(runner: Runner) -> Content:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -36,9 +37,13 @@ def study_command(
 
 
 def shown(command: Sequence[str], work: Path) -> str:
-    """Return the command as a user would type it in the checkout, its files in WORK."""
+    """Return the command as a user would type it in the checkout, its files in WORK.
+
+    Other folders are shown by their names alone.
+    """
     text = " ".join(["python", *command[1:]])
-    return text.replace(f"{ROOT}{os.sep}", "").replace(str(work), "WORK")
+    text = text.replace(f"{ROOT}{os.sep}", "").replace(str(work), "WORK")
+    return re.sub(r"=/\S*/(?=\S)", "=", text)
 
 
 def run_command(command: Sequence[str], *, work: Path, run: Path) -> None:

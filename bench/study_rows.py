@@ -11,6 +11,7 @@ STUDY = "study"
 
 FP8 = "model.linear=fp8"
 RECIPE = "recipe"
+FP8_TRAINED = "fp8_trained"
 LIMITS_GIB = (40, 24, 48, 80)
 
 PROMPTS = ("--query", "Query:", "--passage", "Passage: ")
@@ -120,7 +121,7 @@ class StudyRows:
 
     def _fp8_trained(self) -> Part:
         return Part(
-            name="fp8_trained",
+            name=FP8_TRAINED,
             script="eval_study.py",
             arguments=(
                 "--model", "{trained}", "--data", "{data}", "--work", "{work}",

@@ -109,8 +109,9 @@ def _cells(row: StudyRow, content: Content) -> list[str]:
         rate = judged(rate, is_reached=part["tokens_per_s"] >= row.wanted)
     is_training = row.name.startswith(RECIPE)
     peaks = [f"{part[key]:.1f}" for key in ("peak_gib", "peak_reserved_gib") if key in part]
+    version = part.get("sentence_transformers")
     return [
-        row.what,
+        row.what if version is None else f"{row.what}; version {version}",
         rate,
         wanted,
         times_peer(part, content) if is_training else "",
