@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-from measuring import hand_over, num_matrix_weights, read_documents, timed_passes
+from measuring import read_documents, timed_passes
 from quarry.data.prompts import joined_text
+from result_line import hand_over, num_matrix_weights
 
 
 def load_model(folder: Path) -> SentenceTransformer:

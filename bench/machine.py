@@ -10,8 +10,9 @@ import os
 
 import torch
 
-from measuring import best_time, hand_over
+from measuring import best_time
 from quarry.runtime.provenance import collect_provenance
+from result_line import hand_over
 
 COMMIT = "QUARRY_COMMIT"
 """The variable that names the commit of a checkout without git."""

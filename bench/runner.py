@@ -20,12 +20,10 @@ from typing import Any, Protocol, TypeVar
 
 from measurements import Measurement, Part, Scale
 from processes import end, environment, reason
+from result_line import results_in
 from table import table
 
 BENCH = Path(__file__).resolve().parent
-RESULT = "RESULT "
-"""As in `measuring`, which would load torch here, too."""
-
 NUM_BYTES_WANTED = 20e9
 """In memory-backed scratch space, if it is to be used: the largest model and some more."""
 
@@ -111,10 +109,7 @@ class Runner:
         output, code = _run(command, time_limit_s=time_limit_s, on_cpu=on_cpu)
         with self.log.open("a", encoding="utf-8") as log:
             log.write(output)
-        result: Content = {}
-        for line in output.splitlines():
-            if line.startswith(RESULT):
-                result |= json.loads(line.removeprefix(RESULT))
+        result: Content = results_in(output)
         if code is None:
             raise NotMeasuredError(f"ended after {time_limit_s:.0f} s, its time limit", result)
         if code:

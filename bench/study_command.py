@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from measuring import Result, hand_over
+from result_line import Result, hand_over
 from train_ours import BENCH, ROOT
 
 CHOSEN = ("model.gradient_checkpointing", "data.grad_cache_chunk_tokens", "model.compile")

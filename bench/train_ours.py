@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from measuring import Result, hand_over, num_matrix_weights
+from result_line import Result, hand_over, num_matrix_weights
 
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent

@@ -30,8 +30,9 @@ from sentence_transformers.sentence_transformer.losses import (
 from transformers import TrainerCallback
 
 from encode_sentence_transformers import load_model
-from measuring import Clock, hand_over, num_matrix_weights
+from measuring import Clock
 from quarry.data.jsonl import read_jsonl
+from result_line import hand_over, num_matrix_weights
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TEMPERATURE = 0.01

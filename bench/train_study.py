@@ -12,7 +12,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from measuring import hand_over, num_matrix_weights
+from result_line import hand_over, num_matrix_weights
 from study_command import run_command, study_command
 from train_ours import clock_callback
 
