@@ -51,11 +51,16 @@ def test_a_window_is_a_complete_optimizer_step(tmp_path: Path) -> None:
     clock = LightningClock(path=str(file), num_warm_up=1, num_steps=2, num_steps_per_window=1)
     trainer: Any = SimpleNamespace(global_step=0)
     clock.on_train_start(trainer, None)  # type: ignore[arg-type]
+
+    def end_batch(number: int) -> None:
+        trainer.global_step = number // 4  # four contrastive batches an optimizer step
+        batch: Any = SimpleNamespace(tokens=SimpleNamespace(num_tokens=number))
+        clock.on_train_batch_end(trainer, None, None, batch, number)  # type: ignore[arg-type]
+
+    for number in range(1, 12):
+        end_batch(number)
     with pytest.raises(SystemExit):
-        for number in range(1, 13):  # four contrastive batches an optimizer step
-            trainer.global_step = number // 4
-            batch: Any = SimpleNamespace(tokens=SimpleNamespace(num_tokens=number))
-            clock.on_train_batch_end(trainer, None, None, batch, number)  # type: ignore[arg-type]
+        end_batch(12)
     result = json.loads(file.read_text(encoding="utf-8"))
     assert result["num_tokens"] == sum(range(5, 13))
     assert len(result["tokens_per_s_of_windows"]) == 2

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from helpers.commands import Result
+from random_model import write_model
 
 
 def parts_of(results: Path) -> dict[str, Any]:
@@ -41,10 +42,12 @@ def test_a_name_that_there_is_not(command: Callable[..., Result], tmp_path: Path
 
 
 def test_the_study_as_a_user_types_it(command: Callable[..., Result], tmp_path: Path) -> None:
+    write_model(tmp_path / "model_tiny", "tiny")
+    (tmp_path / ".model_tiny.random_model.py.done").touch()
+    folders = ("--results", str(tmp_path), "--work", str(tmp_path))
     result = command(
-        "bench/study.py", "--scale", "tiny", "--results", str(tmp_path), "--only",
-        "recipe,recipe_40_gib",
-    )  # fmt: skip
+        "bench/study.py", "--scale", "tiny", *folders, "--only", "recipe,recipe_40_gib"
+    )
     assert result.code == 0, result.err
     (file,) = tmp_path.glob("study_*_tiny.json")
     rows = json.loads(file.read_text(encoding="utf-8"))["parts"]["study"]
