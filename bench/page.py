@@ -20,6 +20,7 @@ from typing import Any
 
 from quarry.runtime.files import write_json, write_text
 from readme_table import with_table
+from runner import replaces
 from study_table import study_table
 from table import Content, details, table
 from trained_fp8 import trained_fp8
@@ -54,8 +55,8 @@ STUDY_METHOD = """
   from the stored configuration.
 - Bold is reached, ✗ is not; † the two sides come from different calls.
 - sentence-transformers trains with the same LoRA, prompts and temperature, and a contrastive batch
-  is its optimizer step: CachedMultipleNegativesRankingLoss with 32 x 16 in mini-batches of 64, and
-  MultipleNegativesRankingLoss with 8 x 16.
+  is its optimizer step: CachedMultipleNegativesRankingLoss with 32 x 16, and
+  MultipleNegativesRankingLoss with 8 x 16. Ratios are to the faster one with 32 x 16.
 """
 
 COMPARED = """
@@ -106,14 +107,14 @@ def page(content: Content) -> str:
 
 
 def joined(results: Sequence[Content]) -> Content:
-    """Several results as one: of a part that ran more than once, the last counts."""
+    """Join several results: of a part that ran more than once, the last counts."""
     runs: list[Any] = []
     parts: dict[str, dict[str, Any]] = {}
     for result in results:
         for measurement, new in result["parts"].items():
             known = parts.setdefault(measurement, {})
             for name, part in new.items():
-                if name not in known or "not_run" not in part:
+                if replaces(part, known.get(name)):
                     known[name] = {**part, "run": part["run"] + len(runs)}
         runs += result["runs"]
     return {"scale": results[-1]["scale"], "runs": runs, "parts": parts}

@@ -1,7 +1,4 @@
-"""Run measurements as processes of their own, and keep figures or reasons in a results file.
-
-Shared by `run.py` and `study.py`, which say what is measured.
-"""
+"""Run measurements of `run.py` and `study.py` as processes; keep figures or reasons in a file."""
 
 from __future__ import annotations
 
@@ -26,6 +23,9 @@ from table import table
 BENCH = Path(__file__).resolve().parent
 NUM_BYTES_WANTED = 20e9
 """In memory-backed scratch space, if it is to be used: the largest model and some more."""
+
+NOT_BEGUN = "not begun"
+"""What the reason begins with where no time was left."""
 
 Content = dict[str, Any]
 
@@ -185,9 +185,9 @@ def obstacle(part: Part, measurement: Measurement, machine: Content, runner: Run
 def out_of_time(part: Part, left_s: float) -> str | None:
     """Return why a part is not begun with so many seconds left, None if it is."""
     if left_s <= 0:
-        return "not begun: the budget of time was used"
+        return f"{NOT_BEGUN}: the budget of time was used"
     if left_s < part.estimate_s:
-        return f"not begun: it takes about {part.estimate_s:.0f} s, and {left_s:.0f} s are left"
+        return f"{NOT_BEGUN}: it takes about {part.estimate_s:.0f} s, and {left_s:.0f} s are left"
     return None
 
 
@@ -209,11 +209,17 @@ def measure(
             reason = obstacle(part, measurement, machine, runner)
             reason = reason or out_of_time(part, deadline - time.perf_counter())
             outcome = _outcome(part, measurement, runner, reason)
-            # what an earlier call measured stays
-            if "not_run" not in outcome or "not_run" in parts.get(part.name, {"not_run": ""}):
+            if replaces(outcome, parts.get(part.name)):
                 parts[part.name] = {"run": number, **runner.about, **outcome}
             path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             path.with_suffix(".md").write_text(render(content), encoding="utf-8")
+
+
+def replaces(outcome: Content, known: Content | None) -> bool:
+    """Return whether an outcome takes the place of an earlier call's: figures stay, then reasons."""
+    if known is None or "not_run" not in outcome:
+        return True
+    return "not_run" in known and not outcome["not_run"].startswith(NOT_BEGUN)
 
 
 def _outcome(part: Part, measurement: Measurement, runner: Runner, reason: str | None) -> Content:

@@ -11,8 +11,17 @@ STUDY = "study"
 
 FP8 = "model.linear=fp8"
 RECIPE = "recipe"
+CACHED = "sentence_transformers_cached"
+CACHED_NO_CHECKPOINTING = "sentence_transformers_cached_no_checkpointing"
+BATCHED = "sentence_transformers_8x16"
 FP8_TRAINED = "fp8_trained"
+MINI_BATCH = ("--mini-batch", "32")
 LIMITS_GIB = (40, 24, 48, 80)
+
+TRAINING_S = 170
+"""A training row on one H200: import and load, compile, four optimizer steps."""
+
+LIMIT_S = 300
 
 PROMPTS = ("--query", "Query:", "--passage", "Passage: ")
 """Those of `prompt=repllama`, for the other side."""
@@ -38,26 +47,28 @@ class StudyRows:
     def parts(self) -> list[Part]:
         """Return all rows, the most important first."""
         return [
-            self._recipe(RECIPE, estimate_s=150),
-            self._recipe(f"{RECIPE}_dropout_0", "model.adapter.dropout=0", estimate_s=150),
-            self._recipe(f"{RECIPE}_fp8", FP8, estimate_s=140),
+            self._recipe(RECIPE),
+            self._recipe(f"{RECIPE}_dropout_0", "model.adapter.dropout=0"),
+            self._recipe(f"{RECIPE}_fp8", FP8),
             self._limited(LIMITS_GIB[0]),
             self._recipe(
-                f"{RECIPE}_checkpointing", "model.gradient_checkpointing=true", estimate_s=150
+                f"{RECIPE}_checkpointing",
+                "model.gradient_checkpointing=true",
             ),
             self._recipe(
-                f"{RECIPE}_selective", "model.gradient_checkpointing=selective", estimate_s=150
+                f"{RECIPE}_selective",
+                "model.gradient_checkpointing=selective",
             ),
             self._recipe(
                 f"{RECIPE}_no_checkpointing",
                 "model.gradient_checkpointing=false",
                 "data.grad_cache_chunk_tokens=24576",
-                estimate_s=150,
             ),
-            self._recipe(f"{RECIPE}_not_compiled", compile_layers=False, estimate_s=160),
+            self._recipe(f"{RECIPE}_not_compiled", compile_layers=False),
             *map(self._limited, LIMITS_GIB[1:]),
-            self._peer("sentence_transformers_cached", 32, "--mini-batch", "64"),
-            self._peer("sentence_transformers_8x16", 8),
+            self._peer(CACHED, 32, *MINI_BATCH),
+            self._peer(CACHED_NO_CHECKPOINTING, 32, *MINI_BATCH, "--without-checkpointing"),
+            self._peer(BATCHED, 8),
             self._zero_shot(),
             self._fp8_trained(),
         ]
@@ -66,7 +77,6 @@ class StudyRows:
         self,
         name: str,
         *overrides: str,
-        estimate_s: float,
         compile_layers: bool = True,
         limit_gib: float | None = None,
     ) -> Part:
@@ -81,13 +91,13 @@ class StudyRows:
                 f"model.compile={compiled}", *overrides, *tiny,
             ),
             size=self.scale.large,
-            estimate_s=self._seconds(estimate_s),
-            time_limit_s=2 * estimate_s,
+            estimate_s=self._seconds(TRAINING_S),
+            time_limit_s=LIMIT_S,
             needs_gpu=limit_gib is not None or FP8 in overrides,
         )  # fmt: skip
 
     def _limited(self, limit_gib: int) -> Part:
-        return self._recipe(f"{RECIPE}_{limit_gib}_gib", estimate_s=170, limit_gib=limit_gib)
+        return self._recipe(f"{RECIPE}_{limit_gib}_gib", limit_gib=limit_gib)
 
     def _peer(self, name: str, num_queries: int, *more: str) -> Part:
         """Return a row of sentence-transformers: a step is one contrastive batch."""
@@ -103,7 +113,7 @@ class StudyRows:
             ),
             size=self.scale.large,
             estimate_s=self._seconds(120),
-            time_limit_s=240,
+            time_limit_s=LIMIT_S,
         )  # fmt: skip
 
     def _zero_shot(self) -> Part:
@@ -116,7 +126,7 @@ class StudyRows:
             ),
             size=self.scale.large,
             estimate_s=self._seconds(140),
-            time_limit_s=300,
+            time_limit_s=LIMIT_S,
         )  # fmt: skip
 
     def _fp8_trained(self) -> Part:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from study_rows import RECIPE, STUDY
+from study_rows import BATCHED, CACHED, CACHED_NO_CHECKPOINTING, RECIPE, STUDY
 
 Content = Mapping[str, Any]
 
 NOT_MEASURED = "not measured"
-CACHED, BATCHED = "sentence_transformers_cached", "sentence_transformers_8x16"
+PEERS = (CACHED, CACHED_NO_CHECKPOINTING)
+"""Those of the recipe's contrastive batch."""
+
 HEADER = (
     "what", "tokens/s", "wanted", "times sentence-transformers", "GiB allocated / reserved",
     "warm-up, s", "`auto` chose",
@@ -62,6 +64,10 @@ ROWS = (
     ),
     StudyRow(name=f"{RECIPE}_not_compiled", what="`model.compile=false`"),
     StudyRow(name=CACHED, what="sentence-transformers, cached loss, 32 x 16, checkpointing"),
+    StudyRow(
+        name=CACHED_NO_CHECKPOINTING,
+        what="sentence-transformers, cached loss, 32 x 16, no checkpointing",
+    ),
     StudyRow(name=BATCHED, what="sentence-transformers, 8 x 16, checkpointing"),
     StudyRow(name="zero_shot", what="`zero_shot`: encoding, PromptReps, float16"),
 )
@@ -84,12 +90,18 @@ def part_of(content: Content, name: str) -> Content:
 
 
 def times_peer(part: Content, content: Content) -> str:
-    """Return how many times as fast as the cached loss of sentence-transformers, "" if unknown."""
-    peer = part_of(content, CACHED)
-    if "not_run" in part or "not_run" in peer:
+    """Return how many times as fast as the faster of `PEERS`, "" if unknown."""
+    peer = fastest_peer(content)
+    if "not_run" in part or peer is None:
         return ""
     mark = "" if part["run"] == peer["run"] else " †"
     return f"{part['tokens_per_s'] / peer['tokens_per_s']:.2f}{mark}"
+
+
+def fastest_peer(content: Content) -> Content | None:
+    """Return the faster of `PEERS` that ran."""
+    ran = [part for part in (part_of(content, name) for name in PEERS) if "not_run" not in part]
+    return max(ran, key=lambda part: float(part["tokens_per_s"]), default=None)
 
 
 def judged(text: str, *, is_reached: bool) -> str:

@@ -18,7 +18,7 @@ from lightning_clock import LightningClock
 from limited import share_of
 from measurements import FULL, Part
 from readme_table import with_table
-from runner import out_of_time, typed
+from runner import out_of_time, replaces, typed
 from study_command import chosen, shown
 from study_rows import FP8_TRAINED, StudyRows
 from study_table import ROWS, study_table
@@ -149,6 +149,16 @@ def test_nothing_begins_that_cannot_end_in_time() -> None:
     assert out_of_time(long, 150) is None
     assert "about 150 s, and 149 s are left" in (out_of_time(long, 149) or "")
     assert "budget of time was used" in (out_of_time(long, -1) or "")
+
+
+def test_a_later_call_takes_away_no_figure_and_no_reason() -> None:
+    figure, reason, late = part(1), {"not_run": "out of memory"}, {"not_run": "not begun: no time"}
+    assert replaces(figure, figure)
+    assert replaces(figure, reason)
+    assert replaces(reason, late)
+    assert not replaces(reason, figure)
+    assert not replaces(late, reason)
+    assert replaces(late, None)
 
 
 def test_a_limit_is_a_share_of_the_card() -> None:
