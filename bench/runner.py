@@ -216,7 +216,7 @@ def measure(
 
 
 def replaces(outcome: Content, known: Content | None) -> bool:
-    """Return whether an outcome takes the place of an earlier call's: figures stay, then reasons."""
+    """Return whether an outcome replaces an earlier call's: figures stay, then reasons."""
     if known is None or "not_run" not in outcome:
         return True
     return "not_run" in known and not outcome["not_run"].startswith(NOT_BEGUN)
