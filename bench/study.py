@@ -1,4 +1,4 @@
-"""Measure the study's own commands, each in processes of its own; write JSON and a table.
+r"""Measure the study's own commands, each in processes of its own; write JSON and a table.
 
     python bench/study.py --tokenizer DIR                        (= make bench-study)
     python bench/study.py --only recipe,recipe_fp8 --budget-s 500 --work DIR --tokenizer DIR
@@ -14,6 +14,12 @@ Then, in the checkout:
 
     python bench/page.py --add bench/results/study_DATE_DEVICE.json    (into docs/performance.json)
     make docs                                                          (the pages, from that file)
+
+A target that is not reached points to a profile whose title begins as `study_table.ROWS` says:
+
+    python bench/profile_training.py --num-queries 128 loss.num_contrast_queries=32 \
+        model.adapter.r=32 model.adapter.dropout=0.1 > FILE
+    python bench/page.py --profile '`sft_msmarco`, bf16: a contrastive batch=FILE'
 
 The README's other rows come from `python bench/run.py --only
 train_7b,train_7b_fp8,encode_7b,train_05b,encode_05b`, and are added in the same way.
