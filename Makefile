@@ -13,10 +13,10 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python; do \
 	&& { echo $$p; break; }; done)
 SMOLLM2 := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/smollm2-135m
 
-.PHONY: help install demo test test-slow smollm2 check sweeps report bench docs format clean
+.PHONY: help install demo test test-slow smollm2 check sweeps report bench bench-study docs format clean
 
 help: ## Show what can be made
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
 
 install: $(VENV)/.installed ## Set up .venv with the pinned versions (TORCH_INDEX_URL=... for another torch build)
 
@@ -56,6 +56,9 @@ report: install ## Tables and figures of the newest study (STUDY=NAME, or REPORT
 
 bench: install ## Measure speed and memory against sentence-transformers (BENCH='--only train_7b --budget-s 500')
 	@$(BIN)/python bench/run.py $(BENCH)
+
+bench-study: install ## Measure the study's own commands on a GPU (BENCH='--tokenizer DIR --only recipe')
+	@$(BIN)/python bench/study.py $(BENCH)
 
 docs: install ## Write the pages that are made (PUBLISHED='--published NAME=FOLDER --source WHERE' checks facts)
 	$(BIN)/python docs/make_models.py $(PUBLISHED)

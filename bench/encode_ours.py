@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch.profiler import ProfilerActivity, profile
 
 from composed import composed_parts
-from measuring import hand_over, num_matrix_weights, read_documents, timed_passes
+from measuring import read_documents, timed_passes
+from result_line import hand_over, num_matrix_weights
 
 
 def main() -> None:

@@ -15,20 +15,27 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-from measuring import hand_over, num_matrix_weights, read_documents, timed_passes
+from measuring import read_documents, timed_passes
 from quarry.data.prompts import joined_text
+from result_line import hand_over, num_matrix_weights
 
 
 def load_model(folder: Path) -> SentenceTransformer:
-    """A folder of theirs as it is; of a bare trunk the last token's state, at length 1."""
+    """Return a folder of theirs as it is; of a bare backbone the last token's state, normalized."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
     if (folder / "modules.json").exists():
         return SentenceTransformer(str(folder), device=device, model_kwargs=settings)
-    trunk = Transformer(str(folder), model_kwargs=settings)
-    pooling = Pooling(trunk.get_embedding_dimension(), pooling_mode="lasttoken")
-    return SentenceTransformer(modules=[trunk, pooling, Normalize()], device=device)
+    backbone = Transformer(
+        str(folder),
+        model_kwargs=settings,
+        # else it renders a tokenizer's chat template around each text
+        modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+        module_output_name="token_embeddings",
+    )
+    pooling = Pooling(backbone.get_embedding_dimension(), pooling_mode="lasttoken")
+    return SentenceTransformer(modules=[backbone, pooling, Normalize()], device=device)
 
 
 def main() -> None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 from transformers import AutoModel, PreTrainedTokenizerFast
 
-from measuring import hand_over, num_matrix_weights, read_documents, timed_passes
+from measuring import read_documents, timed_passes
 from quarry.data.prompts import joined_text
+from result_line import hand_over, num_matrix_weights
 
 
 def main() -> None:

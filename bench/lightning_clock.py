@@ -1,4 +1,4 @@
-"""The clock as a callback of Lightning's Trainer: everything between two updates is in the time."""
+"""Time optimizer steps of Lightning's Trainer: all between two of them is in the time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from quarry.types import RetrievalBatch
 
 
 class LightningClock(pl.Callback):
-    """Ends the process when all is measured: what would be saved after it is of no use.
+    """End the process when all is measured: what would be saved after it is of no use.
 
-    In a run of several processes each has a clock, which counts the tokens of all; the first one
-    writes its own times and the largest peak.
+    A step is an optimizer step, of however many contrastive batches. Each rank has a clock, which
+    counts the tokens of all ranks; rank 0 writes its own times and the largest peaks.
 
     Args:
         path: where the result goes.
@@ -33,6 +33,11 @@ class LightningClock(pl.Callback):
             num_steps=num_steps,
             num_steps_per_window=num_steps_per_window,
         )
+        self._num_tokens = 0
+        self._num_steps = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._num_steps = trainer.global_step
 
     def on_train_batch_end(
         self,
@@ -42,11 +47,18 @@ class LightningClock(pl.Callback):
         batch: RetrievalBatch,
         batch_idx: int,
     ) -> None:
-        if not self.clock.tick(sum(world.gathered(batch.tokens.num_tokens))):
+        self._num_tokens += batch.tokens.num_tokens
+        if trainer.global_step == self._num_steps:
+            return  # more contrastive batches belong to this step
+        num_tokens, self._num_tokens = self._num_tokens, 0
+        self._num_steps = trainer.global_step
+        if not self.clock.tick(sum(world.gathered(num_tokens))):
             return
-        result, *others = world.gathered(self.clock.result())
-        if "peak_gib" in result:
-            result["peak_gib"] = max(each["peak_gib"] for each in (result, *others))
+        every = world.gathered(self.clock.result())
+        result = every[0]
+        for key in ("peak_gib", "peak_reserved_gib"):
+            if key in result:
+                result[key] = max(each[key] for each in every)
         if world.rank() == 0:
             write_json(self.path, result)
         raise SystemExit(0)

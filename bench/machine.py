@@ -10,8 +10,12 @@ import os
 
 import torch
 
-from measuring import best_time, hand_over
+from measuring import best_time
 from quarry.runtime.provenance import collect_provenance
+from result_line import hand_over
+
+COMMIT = "QUARRY_COMMIT"
+"""The variable that names the commit of a checkout without git."""
 
 LARGEST_ON_CPU = 1024
 """There the rate is no more than a note, and is not to take minutes."""
@@ -36,6 +40,7 @@ def main() -> None:
     has_gpu = torch.cuda.is_available()
     size = arguments.size if has_gpu else min(arguments.size, LARGEST_ON_CPU)
     provenance = collect_provenance()
+    commit = {"commit": os.environ[COMMIT]} if os.environ.get(COMMIT) else None
     hand_over(
         {
             "device": torch.cuda.get_device_name() if has_gpu else f"{os.cpu_count()} CPU cores",
@@ -45,7 +50,8 @@ def main() -> None:
             "matrix_flop_per_s": matrix_rate(size),
             "matrix_size": size,
             "cuda": torch.version.cuda,
-            **{key: provenance[key] for key in ("python", "packages", "git", "hardware")},
+            **{key: provenance[key] for key in ("python", "packages", "hardware")},
+            "git": commit or provenance["git"],
         }
     )
 

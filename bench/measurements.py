@@ -15,10 +15,13 @@ class Part:
 
     Attributes:
         script: in this folder; prints one line with its result.
-        arguments: of the script; {work}, {texts}, {model}, {data} are filled in.
+        arguments: of the script; {work}, {texts}, {model}, {data}, {beir}, {trained} are filled in.
         size: of the model that it needs, see random_model.py; None: it makes its own.
         at_least_gib, below_gib: memory of the card that it is for.
         time_limit_s: after which it is ended.
+        estimate_s: it is not begun with less time left.
+        needs_gpu: also at a scale that does without one.
+        needs: options that it needs: "data", "trained".
     """
 
     name: str
@@ -28,6 +31,9 @@ class Part:
     at_least_gib: float = 0
     below_gib: float = float("inf")
     time_limit_s: float = 240
+    estimate_s: float = 0
+    needs_gpu: bool = False
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,11 @@
-"""What all measurements share: a clock, the work in a token, and the line that holds a result."""
+"""Time steps and passes, and count memory: what all measurements share."""
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,28 +14,11 @@ from torch import Tensor
 
 from quarry.data.jsonl import read_jsonl
 from quarry.types import Document
-
-RESULT = "RESULT "
-"""What the line begins with that a measurement hands over its result in."""
+from result_line import Result
 
 NUM_COMPARED = 256
 NUM_WARM_UP = 512
 """Texts: more than a batch of them."""
-
-Result = dict[str, Any]
-
-
-def hand_over(result: Result) -> None:
-    print(RESULT + json.dumps(result), flush=True)
-
-
-def num_matrix_weights(folder: Path) -> int:
-    """N of a Qwen2 folder: the weights of its linear layers, each one product a token."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    share = config["num_key_value_heads"] / heads
-    attention = 2 * hidden * hidden * (1 + share)
-    return int(config["num_hidden_layers"] * (attention + 3 * hidden * config["intermediate_size"]))
 
 
 def read_documents(path: Path, *, limit: int | None = None) -> list[Document]:
@@ -166,10 +147,16 @@ def reset_peak() -> None:
 
 
 def peak() -> Result:
-    """The most that tensors took since the last reset; on a CPU nobody counts."""
+    """Return the most that tensors took, and that was reserved for them, since the last reset.
+
+    On a CPU nobody counts.
+    """
     if not torch.cuda.is_available():
         return {}
-    return {"peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+    return {
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+        "peak_reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
+    }
 
 
 def _agreement(embeddings: NDArray[np.float32], compared_with: Path) -> Result:

@@ -1,10 +1,13 @@
-"""Writes docs/performance.md from docs/performance.json, which holds results of `run.py`.
+"""Write docs/performance.md and the README's Speed table from docs/performance.json.
 
     python bench/page.py                                         (part of make docs)
-    python bench/page.py bench/results/FILE.json ... [--profile TITLE=FILE.md ...]
+    python bench/page.py --add bench/results/FILE.json ... [--profile TITLE=FILE.md ...]
+    python bench/page.py bench/results/FILE.json ...
 
-With files, those become docs/performance.json first, whatever was there; each `--profile` adds, or
-replaces, a table of `profile_training.py` or `profile_encoding.py` under its title.
+The JSON holds results of `run.py` and `study.py`. Files become docs/performance.json first,
+whatever was there, or with --add take the place of the parts that they have measured. Each
+`--profile` adds, or replaces, a table of `profile_training.py` or `profile_encoding.py` under its
+title.
 """
 
 from __future__ import annotations
@@ -16,16 +19,48 @@ from pathlib import Path
 from typing import Any
 
 from quarry.runtime.files import write_json, write_text
+from readme_table import with_table
+from runner import replaces
+from study_table import study_table
 from table import Content, details, table
+from trained_fp8 import trained_fp8
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS, README = ROOT / "docs", ROOT / "README.md"
 PAGE, SOURCE = DOCS / "performance.md", DOCS / "performance.json"
 PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "sentence-transformers")
 
 HEAD = """# Performance
 
-Made by `make docs` from `docs/performance.json`: do not edit. `make bench` measures, and
-`python bench/page.py bench/results/FILE.json ...` takes its results over.
+Made by `make docs` from `docs/performance.json`: do not edit. `make bench-study` and `make bench`
+measure, and `python bench/page.py --add bench/results/FILE.json ...` takes their results over.
+
+## The study's own commands
+
+`python train.py experiment=sft_msmarco model=qwen-instruct` and `python eval.py
+experiment=zero_shot`, measured by `bench/study.py`: an optimizer step is 128 queries in four
+contrastive batches of 32 x 16, LoRA of r 32 with dropout 0.1 on a 7B.
+
+"""
+
+STUDY_METHOD = """
+- Weights are random, in the shapes of Qwen2.5-7B. Texts are of real tokens: queries of 11 tokens on
+  average, passages of 78, and the prompt around them.
+- The commands are those a user types, with folders for model, data and output, a clock, and what
+  the row states. `model.compile=true` is set in all training rows but one: `auto` compiles for a
+  complete run, and would not for so few steps.
+- The rate is the median of three optimizer steps after one that is warm-up, compilation included.
+  GiB are the most that tensors took, and that the allocator reserved, after the warm-up.
+- Limits of memory are set by `bench/limited.py` before anything loads; what `auto` chose is read
+  from the stored configuration.
+- Bold is reached, ✗ is not; † the two sides come from different calls.
+- sentence-transformers trains with the same LoRA, prompts and temperature, and a contrastive batch
+  is its optimizer step: CachedMultipleNegativesRankingLoss with 32 x 16, and
+  MultipleNegativesRankingLoss with 8 x 16. Ratios are to the faster one with 32 x 16.
+"""
+
+COMPARED = """
+## Side by side
 
 """
 
@@ -56,8 +91,9 @@ smallest cosine to what the first part of that size had computed from the same t
 
 
 def page(content: Content) -> str:
-    """The page: a function of the JSON alone."""
-    text = HEAD + table(content) + METHOD
+    """Return the page: a function of the JSON alone."""
+    text = HEAD + study_table(content) + STUDY_METHOD + trained_fp8(content)
+    text += COMPARED + table(content) + METHOD
     if not content["runs"]:
         return text
     text += "\n## Runs\n\n" + "".join(map(_run, runs_in_use(content)))
@@ -71,14 +107,14 @@ def page(content: Content) -> str:
 
 
 def joined(results: Sequence[Content]) -> Content:
-    """Several results as one: of a part that ran more than once, the last counts."""
+    """Join several results: of a part that ran more than once, the last counts."""
     runs: list[Any] = []
     parts: dict[str, dict[str, Any]] = {}
     for result in results:
         for measurement, new in result["parts"].items():
             known = parts.setdefault(measurement, {})
             for name, part in new.items():
-                if name not in known or "not_run" not in part:
+                if replaces(part, known.get(name)):
                     known[name] = {**part, "run": part["run"] + len(runs)}
         runs += result["runs"]
     return {"scale": results[-1]["scale"], "runs": runs, "parts": parts}
@@ -104,19 +140,23 @@ def _run(run: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("results", type=Path, nargs="*", help="of run.py")
+    parser.add_argument("results", type=Path, nargs="*", help="of run.py or study.py")
+    parser.add_argument("--add", action="store_true", help="keep what the results do not have")
     parser.add_argument("--profile", action="append", default=[], help="TITLE=FILE, several times")
     arguments = parser.parse_args()
     content: dict[str, Any] = json.loads(SOURCE.read_text(encoding="utf-8"))
     if arguments.results:
         texts = [path.read_text(encoding="utf-8") for path in arguments.results]
-        content.update(joined([json.loads(text) for text in texts]))
+        known = [content] if arguments.add else []
+        content.update(joined([*known, *(json.loads(text) for text in texts)]))
     for profile in arguments.profile:
         title, _, file = profile.partition("=")
         shares = Path(file).read_text(encoding="utf-8")
         content.setdefault("profiles", {})[title] = shares.strip() + "\n"
     write_json(SOURCE, content)
-    write_text(PAGE, page(json.loads(SOURCE.read_text(encoding="utf-8"))))  # in the file's order
+    content = json.loads(SOURCE.read_text(encoding="utf-8"))  # in the file's order
+    write_text(PAGE, page(content))
+    write_text(README, with_table(README.read_text(encoding="utf-8"), content))
 
 
 if __name__ == "__main__":

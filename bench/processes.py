@@ -37,10 +37,13 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def reason(output: str) -> str:
-    """The last line that names an error, else the last line."""
+    """Return the last line that names an error, with the next after a colon; else the last line."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", output) if line.strip()]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return (errors or lines or ["failed without a word"])[-1][:240]
+    errors = [i for i, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    if not errors:
+        return (lines or ["failed without a word"])[-1][:240]
+    end = errors[-1] + (2 if lines[errors[-1]].endswith(":") else 1)
+    return " ".join(lines[errors[-1] : end])[:240]
 
 
 def run_until(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from random_model import SIZES, write_model
-from texts import write_texts
+from texts import stand_in_words, write_texts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,9 +40,7 @@ def prepared(
     if not (model / "config.json").exists():
         write_model(model, arguments.size)
     if not (texts / "corpus.jsonl").exists():
-        num_words = min(151_000, SIZES[arguments.size]["vocab_size"] // 2)
-        write_texts(
-            texts, num_examples=num_examples, num_documents=num_documents, num_words=num_words
-        )
+        words = stand_in_words(min(151_000, SIZES[arguments.size]["vocab_size"] // 2))
+        write_texts(texts, num_examples=num_examples, num_documents=num_documents, words=words)
     folder = Path(tempfile.mkdtemp(prefix="profile_", dir=work))
     return ProfileInputs(model=model, texts=texts, folder=folder)

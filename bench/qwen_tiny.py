@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from composed import composed_parts
-from measuring import hand_over
 from quarry.retrieval.export.folder import export_sentence_transformers
+from result_line import hand_over
 
 
 def main() -> None:

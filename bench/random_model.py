@@ -1,14 +1,15 @@
-"""Writes a model of a Qwen2.5 size with random weights: an ordinary folder, nothing to download.
+"""Write a model of a Qwen2.5 size with random weights: an ordinary folder, nothing to download.
 
-    python bench/random_model.py 7B FOLDER
+    python bench/random_model.py 7B FOLDER [--tokenizer DIR]
 
-The tokenizer is a stand-in whose words are w0, w1, ...: a text of n such words has n tokens, and
-one end token more. Speed depends on shapes and lengths, not on what the weights are.
+Without --tokenizer the words of a stand-in are w0, w1, ...: a text of n such words has n tokens,
+and one end token more. Speed depends on shapes and lengths, not on what the weights are.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
 from quarry.models.backbones.published import SIZES as PUBLISHED
 from quarry.models.backbones.published import Shape
@@ -34,15 +35,29 @@ SIZES: dict[str, Shape] = PUBLISHED | {
 }  # fmt: skip
 """Published shapes, and one that any machine runs."""
 
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*tokens*.json", "chat_template*")
+
 NUM_SPARE = 421
 """Rows of the largest embedding matrix that no token has; the end token stands before them."""
 
 
-def write_model(folder: Path, size: str, *, seed: int = 0) -> None:
-    """Config, tokenizer and bf16 weights, drawn on the GPU where there is one."""
+def write_model(
+    folder: Path, size: str, *, tokenizer_folder: Path | None = None, seed: int = 0
+) -> None:
+    """Write config, tokenizer and bf16 weights, drawn on the GPU where there is one.
+
+    Args:
+        tokenizer_folder: whose tokenizer is copied; None: the stand-in. The vocabulary grows where
+            the size is too small for it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     shape = SIZES[size]
     end = shape["vocab_size"] - NUM_SPARE
+    if tokenizer_folder is not None:
+        copy_tokenizer(tokenizer_folder, folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        shape = {**shape, "vocab_size": max(shape["vocab_size"], len(tokenizer))}
+        end = tokenizer.eos_token_id
     config = Qwen2Config(
         **shape, max_position_embeddings=32768, rms_norm_eps=1e-6, use_cache=False,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6}, tie_word_embeddings=False,
@@ -50,8 +65,16 @@ def write_model(folder: Path, size: str, *, seed: int = 0) -> None:
         dtype="bfloat16",
     )  # fmt: skip
     config.save_pretrained(folder)
-    write_tokenizer(folder, num_words=end)
+    if tokenizer_folder is None:
+        write_tokenizer(folder, num_words=end)
     write_weights(folder, config, seed=seed)
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy the tokenizer's files, and nothing else of a model's folder."""
+    for pattern in TOKENIZER_FILES:
+        for file in source.glob(pattern):
+            shutil.copyfile(file, folder / file.name)
 
 
 def write_tokenizer(folder: Path, *, num_words: int) -> None:
@@ -109,8 +132,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--tokenizer", type=Path, help="a folder, instead of the stand-in")
     arguments = parser.parse_args()
-    write_model(arguments.folder, arguments.size)
+    write_model(arguments.folder, arguments.size, tokenizer_folder=arguments.tokenizer)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from measuring import best_time, hand_over, peak, reset_peak
+from measuring import best_time, peak, reset_peak
 from quarry.retrieval.index.exact import (
     NUM_DOCUMENTS_ELSEWHERE,
     NUM_DOCUMENTS_ON_CUDA,
@@ -22,6 +22,7 @@ from quarry.retrieval.index.exact import (
     inner_products,
 )
 from quarry.retrieval.index.top_k import TopK
+from result_line import hand_over
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32

@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from measuring import Result, hand_over
 from quarry.retrieval.embeddings import GatheredEmbeddings
 from quarry.retrieval.index.exact import ExactIndex
 from quarry.retrieval.store.shelf import Shelf
 from quarry.retrieval.unique_texts import HASH, NUM_HASH_BYTES
 from quarry.types import Run
+from result_line import Result, hand_over
 
 NUM_TEXTS_PER_BATCH = 4_096
 NUM_CHECKED = 4

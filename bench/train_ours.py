@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from measuring import Result, hand_over, num_matrix_weights
+from result_line import Result, hand_over, num_matrix_weights
 
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
@@ -46,14 +46,19 @@ def training_command(
 
 
 def clock_overrides(path: Path, **numbers: int) -> list[str]:
-    """Adds the clock, which ends the training when it has written its result.
+    """Add the clock, and log as often as it looks at the time.
 
     Args:
         numbers: of `lightning_clock.LightningClock`.
     """
+    every = f"trainer.log_every_n_steps={numbers['num_steps_per_window']}"
+    return [every, *clock_callback(path, **numbers)]
+
+
+def clock_callback(path: Path, **numbers: int) -> list[str]:
+    """Add the clock, which ends the training when it has written its result."""
     settings = {"path": path, **numbers}
     return [
-        f"trainer.log_every_n_steps={numbers['num_steps_per_window']}",
         "+callbacks.clock._target_=lightning_clock.LightningClock",
         *(f"+callbacks.clock.{key}={value}" for key, value in settings.items()),
     ]

@@ -1,9 +1,10 @@
-"""Times LoRA training by sentence-transformers' own trainer, set up as its pages advise.
+"""Time LoRA training by sentence-transformers' own trainer, set up as its pages advise.
 
     python bench/train_sentence_transformers.py --model FOLDER --texts FOLDER --work FOLDER
 
-The same weights, texts, adapter, temperature, batch and precision as `train_ours.py`, tokens
-counted by the attention mask.
+With --mini-batch the loss is CachedMultipleNegativesRankingLoss, their GradCache. Otherwise the
+same weights, texts, adapter, temperature, batch and precision as `train_ours.py`, tokens counted by
+the attention mask.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import sentence_transformers
 import torch
 from datasets import Dataset
 from peft import LoraConfig, TaskType
@@ -21,19 +23,23 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MultipleNegativesRankingLoss,
+)
 from transformers import TrainerCallback
 
 from encode_sentence_transformers import load_model
-from measuring import Clock, hand_over, num_matrix_weights
+from measuring import Clock
 from quarry.data.jsonl import read_jsonl
+from result_line import hand_over, num_matrix_weights
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TEMPERATURE = 0.01
 
 
-class CountingLoss(MultipleNegativesRankingLoss):
-    """The loss as it is; notes how many real tokens went into it, without waiting for the GPU."""
+class CountsTokens(torch.nn.Module):
+    """Note how many real tokens go into a loss, without waiting for the GPU."""
 
     num_tokens: int | torch.Tensor = 0
 
@@ -44,10 +50,18 @@ class CountingLoss(MultipleNegativesRankingLoss):
         return loss
 
 
-class TrainerClock(TrainerCallback):
-    """Stops the training when all is measured."""
+class CountingLoss(CountsTokens, MultipleNegativesRankingLoss):
+    """Leave the loss as it is."""
 
-    def __init__(self, clock: Clock, loss: CountingLoss) -> None:
+
+class CachedCountingLoss(CountsTokens, CachedMultipleNegativesRankingLoss):
+    """Leave the loss as it is."""
+
+
+class TrainerClock(TrainerCallback):
+    """Stop the training when all is measured."""
+
+    def __init__(self, clock: Clock, loss: CountsTokens) -> None:
         self.clock = clock
         self.loss = loss
 
@@ -55,48 +69,70 @@ class TrainerClock(TrainerCallback):
         control.should_training_stop = self.clock.tick(self.loss.num_tokens)
 
 
-def read_columns(path: Path) -> Dataset:
-    """A query, its positive and 15 hard negatives a row, as the loss wants them."""
+def read_columns(path: Path, *, query: str = "", passage: str = "") -> Dataset:
+    """Return a query, its positive and 15 hard negatives a row, as the loss wants them.
+
+    Args:
+        query, passage: what stands before the texts.
+    """
     rows = []
     for _, record in read_jsonl(path):
         negatives = record["negative_passages"]
-        row = {"anchor": record["query"], "positive": record["positive_passages"][0]["text"]}
-        rows.append(row | {f"negative_{i}": each["text"] for i, each in enumerate(negatives)})
+        positive = record["positive_passages"][0]["text"]
+        row = {"anchor": query + record["query"], "positive": passage + positive}
+        texts = {f"negative_{i}": passage + each["text"] for i, each in enumerate(negatives)}
+        rows.append(row | texts)
     return Dataset.from_list(rows)
 
 
-def load_with_lora(folder: Path) -> SentenceTransformer:
+def load_with_lora(folder: Path, *, r: int, dropout: float) -> SentenceTransformer:
     model = load_model(folder)
     adapter = LoraConfig(
         task_type=TaskType.FEATURE_EXTRACTION,
-        r=16,
+        r=r,
         lora_alpha=64,
-        lora_dropout=0.0,
+        lora_dropout=dropout,
         target_modules=PROJECTIONS,
     )
     model.add_adapter(adapter)
     return model
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--texts", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--num-queries", type=int, default=8)
+    parser.add_argument("--mini-batch", type=int, help="texts in one forward pass: cached loss")
+    parser.add_argument("--r", type=int, default=16, help="of LoRA")
+    parser.add_argument("--dropout", type=float, default=0.0, help="of LoRA")
+    parser.add_argument("--query", default="", help="stands before each query")
+    parser.add_argument("--passage", default="", help="stands before each passage")
     parser.add_argument("--num-workers", type=int, default=0, help="processes that tokenise")
     parser.add_argument("--without-checkpointing", action="store_true")
     parser.add_argument("--num-warm-up", type=int, default=3)
     parser.add_argument("--num-steps", type=int, default=12)
     parser.add_argument("--num-steps-per-window", type=int, default=3)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def build_loss(model: SentenceTransformer, mini_batch: int | None) -> CountsTokens:
+    if mini_batch is None:
+        return CountingLoss(model, scale=1 / TEMPERATURE)
+    return CachedCountingLoss(model, scale=1 / TEMPERATURE, mini_batch_size=mini_batch)
+
+
+def main() -> None:
+    arguments = parsed()
+    hand_over({"sentence_transformers": sentence_transformers.__version__})
     # its workers are forked: a tokenizer with threads of its own would wait for them forever
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    model = load_with_lora(arguments.model)
+    model = load_with_lora(arguments.model, r=arguments.r, dropout=arguments.dropout)
     if not arguments.without_checkpointing:
         # their trainer's own switch calls this with arguments of transformers 5.17 that it lacks
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    loss = CountingLoss(model, scale=1 / TEMPERATURE)
+    loss = build_loss(model, arguments.mini_batch)
     clock = Clock(
         num_warm_up=arguments.num_warm_up,
         num_steps=arguments.num_steps,
@@ -117,7 +153,9 @@ def main() -> None:
     trainer = SentenceTransformerTrainer(
         model=model,
         args=settings,
-        train_dataset=read_columns(arguments.texts / "train.jsonl"),
+        train_dataset=read_columns(
+            arguments.texts / "train.jsonl", query=arguments.query, passage=arguments.passage
+        ),
         loss=loss,
         callbacks=[TrainerClock(clock, loss)],
     )

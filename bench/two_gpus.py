@@ -27,8 +27,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from measuring import RESULT
 from processes import ROOT, reason, run_until
+from result_line import results_in
 from two_gpus_compared import agreement, survival
 from two_gpus_jobs import CLOCK, LORA_STRATEGIES, ONE, SCALES, Job, Jobs, Lane, Stages
 from two_gpus_table import tables
@@ -176,8 +176,7 @@ class Show:
     def _machine(self) -> Content:
         command = [sys.executable, str(BENCH / "machine.py"), "--size", str(MATRIX_SIZE)]
         output = self._run(command, "machine.py", time_limit_s=120)
-        line = next(line for line in output.splitlines() if line.startswith(RESULT))
-        found: Content = json.loads(line.removeprefix(RESULT))
+        found: Content = results_in(output)
         date = datetime.datetime.now().astimezone().date().isoformat()
         command_line = "python bench/two_gpus.py " + " ".join(sys.argv[1:])
         return {"command": command_line.strip(), "date": date, **found}

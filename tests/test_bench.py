@@ -16,13 +16,14 @@ from transformers import AutoModel
 import table
 from kernels import WAITING, profile_table, times_by, waiting
 from measurements import FULL, PEER, Part, measurements
-from measuring import Clock, num_matrix_weights
+from measuring import Clock
 from page import joined, page, runs_in_use
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
 from quarry.models.backbones.huggingface import load_tokenizer
 from quarry.types import Query
 from random_model import SIZES, write_model
+from result_line import num_matrix_weights
 from two_gpus_compared import survival
 from two_gpus_jobs import ONE, Jobs
 from two_gpus_jobs import SCALES as TWO_GPU_SCALES

@@ -76,3 +76,18 @@ def test_hours_follow_from_the_measured_rate(
     # 1,178.6 million tokens
     assert "| `msmarco` | 8,848,803 | 1,178.6 | 8.2 |" in page_at(40_000)
     assert "| `msmarco` | 8,848,803 | 1,178.6 | 16 |" in page_at(20_000)
+
+
+def test_the_recipe_itself_is_no_bound(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.loads(script.MEASURED.read_text(encoding="utf-8"))
+    row = {"tokens_per_s": 16_000.0, "peak_gib": 61.2, "run": 0}
+    content["parts"]["study"] = {"recipe": row}
+    (tmp_path / "performance.json").write_text(json.dumps(content))
+    monkeypatch.setattr(script, "MEASURED", tmp_path / "performance.json")
+    page = script.page()
+    # 699 million tokens
+    assert "| | 699 million | 12 | 1.5 |" in page
+    assert "Training takes 61 GiB" in page
+    assert "\u2265" not in page

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from helpers.commands import Result
+from random_model import write_model
 
 
 def parts_of(results: Path) -> dict[str, Any]:
@@ -38,6 +39,27 @@ def test_a_name_that_there_is_not(command: Callable[..., Result], tmp_path: Path
     result = command("bench/run.py", "--only", "train_8b", "--results", str(tmp_path))
     assert result.code == 1
     assert "train_8b: no such measurement; there are train_7b, encode_7b" in result.err
+
+
+def test_the_study_as_a_user_types_it(command: Callable[..., Result], tmp_path: Path) -> None:
+    write_model(tmp_path / "model_tiny", "tiny")
+    (tmp_path / ".model_tiny.random_model.py.done").touch()
+    folders = ("--results", str(tmp_path), "--work", str(tmp_path))
+    result = command(
+        "bench/study.py", "--scale", "tiny", *folders, "--only", "recipe,recipe_40_gib"
+    )
+    assert result.code == 0, result.err
+    (file,) = tmp_path.glob("study_*_tiny.json")
+    rows = json.loads(file.read_text(encoding="utf-8"))["parts"]["study"]
+    recipe = rows["recipe"]
+    assert recipe["tokens_per_s"] > 0
+    assert recipe["command"].startswith(
+        "python train.py experiment=sft_msmarco model=qwen-instruct"
+    )
+    assert str(tmp_path) not in recipe["command"]
+    assert "model.gradient_checkpointing" in recipe["chosen"]
+    assert {"commit", "date", "device", "torch"} <= recipe.keys()
+    assert rows["recipe_40_gib"]["not_run"] == "needs a CUDA device"
 
 
 @pytest.mark.slow
