@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from quarry.runtime.entry import settle_allocator
+
 GIB = 2**30
 
 
@@ -47,6 +49,7 @@ def limit(limit_gib: float) -> None:
 def main() -> None:
     if len(sys.argv) < 3:
         sys.exit("usage: python bench/limited.py GIB SCRIPT [ARGUMENTS ...]")
+    settle_allocator()  # as train.py does, which comes too late for that here
     limit(float(sys.argv[1]))
     sys.argv = sys.argv[2:]
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)  # as where it is started itself

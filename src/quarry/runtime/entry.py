@@ -30,6 +30,7 @@ def shows_user_errors() -> Iterator[None]:
     Any other exception is ours to mend and keeps its traceback, as all do with HYDRA_FULL_ERROR=1.
     """
     settle_launcher()
+    settle_allocator()
     if os.environ.get("HYDRA_FULL_ERROR") == "1" and OURS not in os.environ:
         yield
         world.leave()
@@ -63,6 +64,16 @@ def shows_user_errors() -> Iterator[None]:
             f"{', '.join(nulls) or 'null'}: a group cannot be null, it takes one of its options "
             "(--help lists them). Where it may be left out, that is the option none."
         )
+
+
+def settle_allocator() -> None:
+    """Let torch grow pieces of GPU memory in place, unless the user says how it allocates.
+
+    Batches of changing size leave gaps otherwise, and a step that was chosen to fill the memory
+    does not fit. To be called before CUDA is used.
+    """
+    if not os.environ.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 
 def end_with_error(message: str, *, code: int = 2) -> NoReturn:
