@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from quarry.tasks.planning.cards import Card, rate_on
 from quarry.training.step_memory import TrainingSetup
 
 MEASURED = Path(__file__).resolve().parents[4] / "docs" / "performance.json"
@@ -44,7 +45,7 @@ class Rate:
 
 
 def planned_rate(
-    setup: TrainingSetup, *, stated: float | None, linear: str, is_gpu: bool
+    setup: TrainingSetup, *, stated: float | None, linear: str, card: Card | None
 ) -> Rate | None:
     """The rate of one device; None: nobody has stated or measured it.
 
@@ -54,11 +55,11 @@ def planned_rate(
     Args:
         stated: tokens a second of one device.
         linear: of the model.
-        is_gpu: it runs on GPUs.
+        card: that it runs on; None: one that is not in the table, or a CPU.
     """
     if stated is not None:
         return Rate(tokens_per_s=stated, source="as stated")
-    is_measured = is_gpu and not setup.kept.trains_trunk and setup.kept.itemsize == 2
+    is_measured = card is not None and not setup.kept.trains_trunk and setup.kept.itemsize == 2
     if not is_measured or setup.stage == 3 or not MEASURED.exists():
         return None
     content = json.loads(MEASURED.read_text(encoding="utf-8"))
@@ -72,8 +73,12 @@ def planned_rate(
             continue
         if abs(part["flop_per_token"] / LORA_FLOP / setup.num_linear - 1) > NEAR:
             continue
-        source = f"docs/performance.md, {content['runs'][part['run']]['device']}"
-        return _scaled(setup, part["tokens_per_s"], source, repeats_layers=repeats_layers)
+        device = content["runs"][part["run"]]["device"]
+        found = rate_on(card, tokens_per_s=part["tokens_per_s"], measured_on=device, linear=linear)
+        if found is None:
+            return None
+        source = f"docs/performance.md, {found[1]}"
+        return _scaled(setup, found[0], source, repeats_layers=repeats_layers)
     return None
 
 
