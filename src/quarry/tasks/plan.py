@@ -23,12 +23,13 @@ from quarry.tasks.output import show
 from quarry.tasks.parts import settle_contract
 from quarry.tasks.planning.alternatives import Alternative, alternatives
 from quarry.tasks.planning.disk import download_bytes, planned_disk
+from quarry.tasks.planning.evaluation_outcome import EvaluationPlan
 from quarry.tasks.planning.evaluation_page import (
     evaluation_line,
     evaluation_paragraphs,
     evaluation_refusal,
 )
-from quarry.tasks.planning.evaluation_plan import EvaluationPlan, make_evaluation_plan
+from quarry.tasks.planning.evaluation_plan import make_evaluation_plan
 from quarry.tasks.planning.evaluations import planned_evaluations
 from quarry.tasks.planning.host import CorpusPlace, host_reason, host_remedies, training_host
 from quarry.tasks.planning.machine import CLOSE, Machine, planned_machine

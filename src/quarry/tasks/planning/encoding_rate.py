@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import torch
+
 from quarry.tasks.planning import rate as training_rate
 from quarry.tasks.planning.cards import Card, rate_on
 from quarry.tasks.planning.rate import FORWARD_FLOP, NEAR, Rate
@@ -14,13 +16,11 @@ ENCODED = {
 }
 """`model.linear` -> measurements of encoding in bfloat16, compiled."""
 
-HALF_BYTES = 2
-
 
 def planned_encoding_rate(
     *,
     num_linear: int,
-    itemsize: int,
+    dtype: torch.dtype,
     linear: str,
     card: Card | None,
     stated: float | None = None,
@@ -30,7 +30,7 @@ def planned_encoding_rate(
 
     Args:
         num_linear: weights in the linear layers that text goes through.
-        itemsize: bytes of what it computes in.
+        dtype: what it computes in; of float16 the rate is taken to be that of bfloat16.
         linear: of the model.
         card: that it runs on; None: one that is not in the table, or a CPU.
         stated: tokens a second of one device.
@@ -38,7 +38,11 @@ def planned_encoding_rate(
     """
     if stated is not None:
         return Rate(tokens_per_s=stated, source="as stated")
-    if card is None or itemsize != HALF_BYTES or not training_rate.MEASURED.exists():
+    if (
+        card is None
+        or dtype not in (torch.bfloat16, torch.float16)
+        or not training_rate.MEASURED.exists()
+    ):
         return None
     content = json.loads(training_rate.MEASURED.read_text(encoding="utf-8"))
     for measurement, name in ENCODED[linear]:
@@ -52,6 +56,8 @@ def planned_encoding_rate(
         if found is None:
             return None
         source = f"docs/performance.md, {found[1]}"
+        if dtype != torch.bfloat16:
+            source += ", measured in bfloat16"
         if slower:
             source += f"; measured {' and '.join(slower)}, so the run takes longer"
         return Rate(tokens_per_s=found[0], source=source, is_limit=bool(slower))

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from quarry.config.instantiate import build
 from quarry.models.factory import BiEncoderFactory
 from quarry.tasks.planning.encoding_work import EncodingWork, SetWork
-from quarry.tasks.planning.evaluation_plan import EvaluationPlan
+from quarry.tasks.planning.evaluation_outcome import EvaluationPlan
 from quarry.tasks.planning.host import host_reason, host_remedies
 from quarry.tasks.planning.page import (
     UNKNOWN,
@@ -105,30 +105,44 @@ def _head(plan: EvaluationPlan) -> str:
 
 
 def _work(plan: EvaluationPlan) -> list[Row]:
-    rows = [_set_row(one, has_tokens=plan.model is not None) for one in plan.work.sets]
-    work = plan.work
-    more = f"; and {len(work.unknown_sets)} sets that are not known" if work.unknown_sets else ""
+    work, has_tokens = plan.work, plan.model is not None
+    sources = {one.source for one in work.sets}
+    shared = sources.pop() if len(sources) == 1 and not work.unknown_sets else ""
+    groups: dict[str, list[SetWork]] = {}
+    for one in work.sets:
+        name = one.name if one.group is None or one.num_texts is None else one.group
+        groups.setdefault(name, []).append(one)
+    rows = [
+        _group_row(name, sets, has_tokens=has_tokens, has_source=not shared)
+        for name, sets in groups.items()
+    ]
+    notes = [f"{_counted(work.num_tokens)} tokens"] if has_tokens else []
+    notes += [shared] if shared else []
+    if work.unknown_sets:
+        notes.append(f"{len(work.unknown_sets)} sets are not known and come on top")
     if plan.num_passes == 2:
-        more += "; each is encoded twice, see evaluation.compare_dtype"
-    if work.num_texts or not work.unknown_sets:
-        tokens = f"{_millions(work.num_tokens)} tokens" if plan.model is not None else ""
-        rows.append(("in all", f"{work.num_texts:,} texts", (tokens + more).lstrip("; ")))
-    else:
-        rows.append(("in all", UNKNOWN, ""))
-    return rows
+        notes.append("each is encoded twice, see evaluation.compare_dtype")
+    if not work.num_texts and work.unknown_sets:
+        return [*rows, ("in all", UNKNOWN, "")]
+    return [*rows, ("in all", f"{work.num_texts:,} texts", "; ".join(notes))]
 
 
-def _set_row(one: SetWork, *, has_tokens: bool) -> Row:
-    if one.num_texts is None or one.num_tokens is None:
-        return (one.name, UNKNOWN, one.source)
-    note = f"{_millions(one.num_tokens)} tokens; " if has_tokens else ""
-    if not one.num_new_documents:
-        note += "corpus of a set before it; "
-    return (one.name, f"{one.num_texts:,} texts", note + one.source)
+def _group_row(name: str, sets: list[SetWork], *, has_tokens: bool, has_source: bool) -> Row:
+    """A set, or the parts of a group together; of a set that is not known the reason."""
+    if sets[0].num_texts is None:
+        return (name, UNKNOWN, sets[0].source)
+    notes = [f"{len(sets)} sets"] if len(sets) > 1 else []
+    if has_tokens:
+        notes.append(f"{_counted(sum(one.num_tokens or 0 for one in sets))} tokens")
+    if not any(one.num_new_documents for one in sets):
+        notes.append("corpus of a set before it")
+    if has_source:
+        notes.append(sets[0].source)
+    return (name, f"{sum(one.num_texts or 0 for one in sets):,} texts", "; ".join(notes))
 
 
-def _millions(number: float) -> str:
-    return f"{number / 1e6:,.4g} million"
+def _counted(number: float) -> str:
+    return f"{number:,.0f}" if number < 1e6 else f"{number / 1e6:,.4g} million"
 
 
 def _time(plan: EvaluationPlan) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from omegaconf import DictConfig
 
 from quarry.config.instantiate import build
@@ -142,7 +143,7 @@ def _rate(config: DictConfig, setup: TrainingSetup, machine: Machine) -> Rate | 
         slower.append("compiled")
     return planned_encoding_rate(
         num_linear=setup.num_linear,
-        itemsize=setup.kept.itemsize,
+        dtype=torch.bfloat16 if setup.kept.itemsize == 2 else torch.float32,
         linear=config.model.linear,
         card=machine.card,
         slower=tuple(slower),

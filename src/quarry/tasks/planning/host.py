@@ -156,8 +156,13 @@ def host_remedies(
     host_bytes: int,
     num_jobs: int,
     is_training: bool,
+    jobs_key: str = "task.num_jobs_at_once",
 ) -> dict[str, str]:
-    """Overrides with which the memory of the host holds the jobs, and what they mean."""
+    """Return overrides with which the memory of the host holds the jobs, and what they mean.
+
+    Args:
+        jobs_key: that says how many run at once.
+    """
 
     def fits(corpus: int, ids: int = need.ids) -> bool:
         return num_jobs * replace(need, corpus=corpus, ids=ids).total <= host_bytes
@@ -173,5 +178,5 @@ def host_remedies(
     if not is_training and need.corpus and fits(0):
         found["evaluation.store=true"] = "embeddings in the store"
     if num_jobs > 1 and need.total <= host_bytes:
-        found[f"hydra.launcher.n_jobs={host_bytes // need.total}"] = "fewer jobs at once"
+        found[f"{jobs_key}={host_bytes // need.total}"] = "fewer jobs at once"
     return found
