@@ -17,7 +17,7 @@ from configurations import composed, opened
 
 from helpers.models import tiny_folder
 from quarry.errors import UserError
-from quarry.tasks.plan import plan, planned_evaluations
+from quarry.tasks.plan import plan
 from quarry.tasks.preflight import command_with
 
 SEVEN = ("model=qwen-coder", "data=msmarco", "benchmark=none")
@@ -44,7 +44,8 @@ def _away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def planned(config: DictConfig, *, file: Path | None = None, **more: Any) -> dict[str, float]:
     settings: dict[str, Any] = {
-        "gpu_memory_gib": 79, "disk_gib": None, "num_examples": None, "tokens_per_query": None,
+        "card": None, "gpu_memory_gib": 79, "disk_gib": None, "num_examples": None,
+        "tokens_per_query": None, "num_jobs_at_once": 1,
         "tokens_per_s": None, "json": None if file is None else str(file),
     }  # fmt: skip
     return plan(config, **(settings | more))
@@ -180,36 +181,6 @@ def test_sizes_that_are_none(key: str) -> None:
 def test_gpus_for_a_run_on_the_cpu() -> None:
     with pytest.raises(UserError, match=r"no effect with trainer\.accelerator=cpu"):
         planned(seven("trainer.accelerator=cpu"))
-
-
-@pytest.mark.parametrize(
-    ("every_n_steps", "num_steps", "number"),
-    [(0, 100, 2), (40, 190, 6), (50, 100, 3), (200, 100, 2), (10, None, None)],
-)
-def test_evaluations_before_in_and_after_training(
-    every_n_steps: int, num_steps: int | None, number: int | None
-) -> None:
-    config = composed(
-        "train", "experiment=sft_msmarco", f"evaluation.every_n_steps={every_n_steps}"
-    )
-    found = planned_evaluations(config, num_steps=num_steps)
-    assert found is not None
-    assert (found.number, found.num_texts) == (
-        number,
-        6_980 + 43 + 54 + 8_841_823,  # three sets search the same passages
-    )
-    assert found.unknown_sets == ()
-
-
-def test_evaluations_of_sets_that_nobody_has_counted(tmp_path: Path) -> None:
-    own = planned_evaluations(composed("train"), num_steps=1)
-    assert own is not None
-    assert own.unknown_sets == ("stdlib_code",)
-    gone = composed("train", "benchmark=folder", f"benchmark.path={tmp_path}/no")
-    elsewhere = planned_evaluations(gone, num_steps=1)
-    assert elsewhere is not None
-    assert f"{tmp_path}/no" in elsewhere.unknown_sets[0]
-    assert planned_evaluations(composed("train", "benchmark=none"), num_steps=1) is None
 
 
 def test_a_command_with_several_overrides() -> None:
