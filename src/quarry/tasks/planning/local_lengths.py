@@ -66,7 +66,7 @@ class LocalLengths:
             num_documents=len(data.corpus),
             tokens_per_query=query,
             tokens_per_document=document,
-            source=f"counted; {NUM_SAMPLED} texts of each role {how}",
+            source=f"counted; up to {NUM_SAMPLED} texts of each role {how}",
         )
 
     def _mean(self, items: Sequence[Query] | Sequence[Document], role: Role) -> float:

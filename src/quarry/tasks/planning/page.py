@@ -203,13 +203,16 @@ def rate_row(rate: Rate | None, machine: Machine) -> Row:
     """The rate of one device, or the key that states it."""
     if rate is not None:
         return ("rate", f"{rate.tokens_per_s:,.0f} tokens/s", f"of one device: {rate.source}")
-    return ("rate", UNKNOWN, f"hours: {_why_unknown(machine)}, or state task.tokens_per_s=N")
+    keys = "task.tokens_per_s=N" if _is_known(machine) else "task.card=NAME or task.tokens_per_s=N"
+    return ("rate", UNKNOWN, f"hours: {_why_unknown(machine)}: state {keys}")
+
+
+def _is_known(machine: Machine) -> bool:
+    return machine.card is not None or not machine.is_gpu
 
 
 def _why_unknown(machine: Machine) -> str:
-    if machine.is_gpu and machine.card is None:
-        return "unknown for this card: name it, task.card=NAME"
-    return "not measured for such a run"
+    return "not measured for such a run" if _is_known(machine) else "unknown for this card"
 
 
 def _evaluations(evaluations: Evaluations, machine: Machine) -> Row:
@@ -218,7 +221,8 @@ def _evaluations(evaluations: Evaluations, machine: Machine) -> Row:
     if evaluations.unknown_sets:
         notes.append(f"size not known: {', '.join(evaluations.unknown_sets)}")
     if evaluations.rate is None:
-        notes.append(f"time {_why_unknown(machine)}")
+        key = "" if _is_known(machine) else ": state task.card=NAME"
+        notes.append(f"hours {_why_unknown(machine)}{key}")
         return ("evaluations", UNKNOWN, "; ".join(notes))
     notes.append(f"{evaluations.rate.tokens_per_s:,.0f} tokens/s: {evaluations.rate.source}")
     if evaluations.hours is None:
