@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from helpers.commands import Result
 
 PLAN = (
@@ -31,4 +33,20 @@ def test_a_refused_plan_names_commands_that_are_accepted(
     accepted = command(script, *overrides)
     assert accepted.code == 0, accepted.err
     assert f"{float(accepted.last_line.split()[1].split('=')[1]):.1f} GiB" == size.split(":")[0]
+    assert sorted(runs.rglob("*")) == before
+
+
+def test_a_plan_of_an_evaluation_writes_nothing(
+    command: Callable[..., Result], environment: dict[str, str]
+) -> None:
+    runs = Path(environment["QUARRY_RUNS"])
+    before = sorted(runs.rglob("*"))  # of other tests
+    planned = command(
+        "eval.py", "task=plan", "task.card=h200", "model=qwen-coder", "benchmark=msmarco_dl"
+    )
+    assert planned.code == 0, planned.err
+    assert "published counts and mean lengths" in planned.out
+    values = dict(pair.split("=") for pair in planned.last_line.split()[1:])
+    assert float(values["num_texts"]) == pytest.approx(8_848_900, rel=1e-5)
+    assert float(values["hours"]) > 1
     assert sorted(runs.rglob("*")) == before
