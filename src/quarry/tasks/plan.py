@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -80,36 +82,61 @@ def plan(
         num_devices=max(1, num_devices(config) or 1),
         folder=config.paths.runs_dir if is_training else config.paths.store_dir,
     )
-    made: Plan | EvaluationPlan
     with planned_for_gpu() if machine.is_gpu else nullcontext():
         validate(config, primary="train" if is_training else "eval", is_planned=True)
         if is_training:
-            settle_contract(config)
-            settle_dtype(config)
-            made = make_plan(
+            found = _training(
                 config,
                 machine,
+                is_stated=gpu_memory_gib is not None or card is not None,
                 num_examples=num_examples,
                 tokens_per_query=tokens_per_query,
                 tokens_per_s=tokens_per_s,
                 num_jobs=num_jobs_at_once,
             )
-            is_stated = gpu_memory_gib is not None or card is not None
-            message = _refusal(config, made, is_stated=is_stated)
-            text, line = paragraphs(made), result_line(made)
         else:
             _refuse_training_keys(num_examples=num_examples, tokens_per_query=tokens_per_query)
-            made = make_evaluation_plan(
+            found = _evaluation(
                 config, machine, tokens_per_s=tokens_per_s, num_jobs=num_jobs_at_once
             )
-            message = evaluation_refusal(config, made)
-            text, line = evaluation_paragraphs(made), evaluation_line(made)
-    show(*text, result_line=line)
+    show(*found.paragraphs, result_line=found.line)
     if json is not None:
-        write_json(Path(json).expanduser(), made.as_json() | {"refusal": message})
-    if message is not None:
-        raise UserError(message)
-    return made.summary()
+        write_json(Path(json).expanduser(), found.made.as_json() | {"refusal": found.refusal})
+    if found.refusal is not None:
+        raise UserError(found.refusal)
+    return found.made.summary()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """Hold a plan, how it is shown, and what is against it."""
+
+    made: Plan | EvaluationPlan
+    paragraphs: list[str]
+    line: str
+    refusal: str | None
+
+
+def _training(config: DictConfig, machine: Machine, *, is_stated: bool, **stated: Any) -> _Shown:
+    settle_contract(config)
+    settle_dtype(config)
+    made = make_plan(config, machine, **stated)
+    return _Shown(
+        made=made,
+        paragraphs=paragraphs(made),
+        line=result_line(made),
+        refusal=_refusal(config, made, is_stated=is_stated),
+    )
+
+
+def _evaluation(config: DictConfig, machine: Machine, **stated: Any) -> _Shown:
+    made = make_evaluation_plan(config, machine, **stated)
+    return _Shown(
+        made=made,
+        paragraphs=evaluation_paragraphs(made),
+        line=evaluation_line(made),
+        refusal=evaluation_refusal(config, made),
+    )
 
 
 def _refuse_training_keys(**given: float | None) -> None:

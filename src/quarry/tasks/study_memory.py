@@ -28,7 +28,7 @@ allowance, not measured."""
 
 
 def num_jobs_at_once(launcher: DictConfig, *, num_jobs: int) -> int:
-    """How many of so many jobs a launcher runs on this machine at once."""
+    """Return how many of so many jobs a launcher runs on this machine at once."""
     if "joblib" not in str(launcher.get("_target_")):
         return 1
     number = int(launcher.get("n_jobs") or 1)
@@ -97,7 +97,7 @@ def settle_slurm_memory(config: DictConfig, jobs: Sequence[DictConfig]) -> None:
 
 
 def _slurm_gib(job: DictConfig) -> int | None:
-    """Of one job, on a machine that is not this one."""
+    """Return what to ask for one job; None: not known here."""
     if job.trainer.accelerator == "cpu":  # activations are there, too, and not counted here
         return None
     with planned_for_gpu():

@@ -94,8 +94,13 @@ def test_a_store_that_the_disk_has_no_room_for(capsys: pytest.CaptureFixture[str
 
 
 def test_weights_that_do_not_fit() -> None:
-    with pytest.raises(UserError, match=r"weights take 13\.2 GiB .*\n.*\n  model\.size=3B"):
+    with pytest.raises(UserError, match=r"The weights take 13\.2 GiB on each device") as caught:
         planned(evaluation(*BEIR), card=None, gpu_memory_gib=8)
+    first, second = str(caught.value).splitlines()[2:4]
+    assert first.strip().startswith("strategy=zero3 trainer.devices=2   # weights in shards")
+    assert second.strip().startswith("model.size=3B   # the largest of the family that fits")
+    in_shards = evaluation(*BEIR, "strategy=zero3", "trainer.devices=2")
+    assert planned(in_shards, card=None, gpu_memory_gib=8)["plan/weights_gib"] < 8
 
 
 def test_without_a_card_there_are_no_hours(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from quarry.errors import UserError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """A GPU model.
+    """Describe a GPU model.
 
     Attributes:
         name: as `task.card` takes it.
@@ -29,7 +29,7 @@ class Card:
     source: str
 
     def peak_tflops(self, linear: str) -> float | None:
-        """Of the products that `model.linear` computes; None: the card has none of that kind."""
+        """Return the peak for `model.linear`; None: the card has no such products."""
         return self.fp8_tflops if linear == "fp8" else self.bf16_tflops
 
 
@@ -96,12 +96,12 @@ the table: their full names match no pattern."""
 
 
 def card_of(device_name: str) -> Card | None:
-    """The card of a CUDA device, by its full name; None: it is not in the table."""
+    """Return the card of a CUDA device by its full name; None: it is not in the table."""
     return next((card for card in CARDS if re.fullmatch(card.pattern, device_name)), None)
 
 
 def named_card(name: str) -> Card:
-    """The card that `task.card` names.
+    """Return the card that `task.card` names.
 
     Raises:
         UserError: it is not in the table.
@@ -119,7 +119,7 @@ def named_card(name: str) -> Card:
 def rate_on(
     card: Card | None, *, tokens_per_s: float, measured_on: str, linear: str
 ) -> tuple[float, str] | None:
-    """A measured rate on a card, and where it comes from; None: nothing is known of that card.
+    """Return a measured rate on a card and its source; None: nothing is known of that card.
 
     Args:
         card: that the plan is for; None: it is not in the table, or was not named.

@@ -26,7 +26,7 @@ def planned_encoding_rate(
     stated: float | None = None,
     slower: tuple[str, ...] = (),
 ) -> Rate | None:
-    """The rate of one device; None: nobody has stated or measured it.
+    """Return the rate of one device; None: nobody has stated or measured it.
 
     Args:
         num_linear: weights in the linear layers that text goes through.

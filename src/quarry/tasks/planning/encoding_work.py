@@ -23,7 +23,7 @@ PUBLISHED = f"published counts and mean lengths ({mean_characters.SOURCE})"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextFrame:
-    """What the prompt adds to a text of one role.
+    """Count what the prompt adds to a text of one role.
 
     Attributes:
         num_tokens: around the text: template, chat template, end token.
@@ -39,7 +39,7 @@ Frames = Mapping[Role, TextFrame]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetLengths:
-    """Counts of a collection, and the mean tokens of a text of each role as it is fed."""
+    """Hold the counts of a collection, and the mean tokens of its texts as they are fed."""
 
     num_queries: int
     num_documents: int
@@ -50,7 +50,7 @@ class SetLengths:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetWork:
-    """What one set adds to an evaluation; None: not known.
+    """Hold what one set adds to an evaluation; None: not known.
 
     Attributes:
         num_documents: of its corpus.
@@ -69,7 +69,7 @@ class SetWork:
 
     @property
     def num_texts(self) -> int | None:
-        """Queries and new documents."""
+        """Return the number of queries and new documents."""
         if self.num_queries is None or self.num_new_documents is None:
             return None
         return self.num_queries + self.num_new_documents
@@ -77,7 +77,7 @@ class SetWork:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodingWork:
-    """What a benchmark takes to encode once; sums are over the sets that are known."""
+    """Hold what a benchmark takes to encode once; sums are over the known sets."""
 
     sets: tuple[SetWork, ...]
 
@@ -91,7 +91,7 @@ class EncodingWork:
 
     @property
     def largest_corpus(self) -> int:
-        """Documents; embeddings of one corpus at a time are held."""
+        """Return its number of documents; one corpus at a time is held."""
         return max((one.num_documents or 0 for one in self.sets), default=0)
 
     @property
@@ -99,11 +99,11 @@ class EncodingWork:
         return tuple(one.name for one in self.sets if one.num_texts is None)
 
     def hours(self, *, tokens_per_s: float, num_devices: int = 1) -> float:
-        """Of encoding on devices that each have that rate, and do not wait for one another."""
+        """Return the hours on devices of that rate that do not wait for one another."""
         return self.num_tokens / (tokens_per_s * num_devices) / 3600
 
     def embedding_bytes(self, *, dim: int, itemsize: int) -> int:
-        """Of all texts, as the embedding store holds them."""
+        """Return the bytes of all embeddings, as the embedding store holds them."""
         return self.num_texts * dim * itemsize
 
 
@@ -162,7 +162,7 @@ def _set_work(one: BenchmarkSet, lengths: SetLengths | str, *, is_new: bool) -> 
 
 
 def published_lengths(one: BenchmarkSet, *, prompt: Prompt, frames: Frames) -> SetLengths | None:
-    """By counts and mean lengths that are published; None: they are not.
+    """Return counts and mean lengths as published; None: they are not.
 
     A mean that is cut at the prompt's length is at least the mean of what is cut.
     """
@@ -182,7 +182,7 @@ def published_lengths(one: BenchmarkSet, *, prompt: Prompt, frames: Frames) -> S
 
 
 def text_tokens(characters: float, role: Role, *, prompt: Prompt, frame: TextFrame) -> float:
-    """Tokens of a text of so many characters as it is fed, cut at the prompt's length."""
+    """Return the tokens of a text of so many characters, cut at the prompt's length."""
     limit, length = prompt.max_length(role), characters / CHARACTERS_PER_TOKEN
     if prompt.length_counts == "all":
         return min(frame.num_copies * length + frame.num_tokens, limit)
@@ -190,7 +190,7 @@ def text_tokens(characters: float, role: Role, *, prompt: Prompt, frame: TextFra
 
 
 def estimated_frames(prompt: Prompt) -> Frames:
-    """Of a prompt whose tokenizer is not here, by the characters of its templates."""
+    """Estimate the frames of a prompt without tokenizer, by its templates' characters."""
     frames: dict[Role, TextFrame] = {}
     for role in ROLES:
         literals = prompt.template(role).literals

@@ -16,7 +16,7 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationPlan:
-    """What an evaluation would take.
+    """Hold what an evaluation would take.
 
     Attributes:
         retriever: its name.
@@ -51,7 +51,7 @@ class EvaluationPlan:
 
     @property
     def hours(self) -> float | None:
-        """Of encoding the known sets; None: not known, or nothing is encoded."""
+        """Return hours of encoding the known sets; None: not known, or none are encoded."""
         if self.model is None or self.rate is None:
             return None
         return self.num_passes * self.work.hours(
@@ -64,12 +64,12 @@ class EvaluationPlan:
 
     @property
     def is_at_least(self) -> bool:
-        """Whether it takes longer than `hours` says."""
+        """Return whether it takes longer than `hours` says."""
         return bool(self.work.unknown_sets) or (self.rate is not None and self.rate.is_limit)
 
     @property
     def store_bytes(self) -> int:
-        """Of the embeddings of the known sets."""
+        """Return bytes of the stored embeddings of the known sets."""
         if self.store_dtype is None:
             return 0
         itemsize = itemsize_of(self.store_dtype)
@@ -77,7 +77,7 @@ class EvaluationPlan:
 
     @property
     def disk_bytes(self) -> int:
-        """Of embeddings, in the store or while they are searched."""
+        """Return bytes of embeddings, in the store or while they are searched."""
         return self.store_bytes + self.host.corpus_on_disk
 
     @property
@@ -95,7 +95,7 @@ class EvaluationPlan:
         return free is None or self.num_jobs * self.host.total <= free
 
     def as_json(self) -> dict[str, Any]:
-        """Numbers in bytes, tokens and hours; null: not known, of hours also: none."""
+        """Return numbers in bytes, tokens and hours; null: not known, of hours also: none."""
         model = self.model
         return {
             "retriever": self.retriever,
@@ -132,7 +132,7 @@ class EvaluationPlan:
         }
 
     def summary(self) -> dict[str, float]:
-        """The few numbers that sweeps collect; what is not known is not in it."""
+        """Return the few numbers that sweeps collect; what is not known is left out."""
         values: dict[str, float | None] = {}
         if not self.work.unknown_sets:
             values["plan/num_texts"] = self.work.num_texts

@@ -5,10 +5,12 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from quarry.config.instantiate import build
+from quarry.models.dtypes import DTYPES
 from quarry.models.factory import BiEncoderFactory
 from quarry.tasks.planning.encoding_work import EncodingWork, SetWork
 from quarry.tasks.planning.evaluation_outcome import EvaluationPlan
 from quarry.tasks.planning.host import host_reason, host_remedies
+from quarry.tasks.planning.machine import CLOSE
 from quarry.tasks.planning.page import (
     UNKNOWN,
     Row,
@@ -18,10 +20,14 @@ from quarry.tasks.planning.page import (
     size,
     with_commands,
 )
+from quarry.tasks.preflight import command_with
+
+NUM_GPUS = (2, 4, 8)
+"""Of a node."""
 
 
 def evaluation_paragraphs(plan: EvaluationPlan) -> list[str]:
-    """Aligned plain text."""
+    """Return the plan as aligned plain text."""
     tables = {"Work": _work(plan), "Time": _time(plan)}
     if plan.model is not None:
         tables |= {"Memory": _memory(plan), "Disk": _disk(plan)}
@@ -31,15 +37,16 @@ def evaluation_paragraphs(plan: EvaluationPlan) -> list[str]:
 
 
 def evaluation_line(plan: EvaluationPlan) -> str:
-    """One line that programs can read."""
+    """Return one line that programs can read."""
     values = {name.removeprefix("plan/"): value for name, value in plan.summary().items()}
     return " ".join(["plan", *(f"{name}={value:.6g}" for name, value in values.items())])
 
 
 def evaluation_refusal(config: DictConfig, plan: EvaluationPlan) -> str | None:
-    """Why the evaluation cannot be, and the commands that could; None: nothing is against it."""
+    """Return why it cannot run, and commands that would; None: nothing is against it."""
     reasons: list[str] = []
     commands: dict[str, str] = {}
+    lines: list[str] = []
     if not plan.fits_memory:
         factory: BiEncoderFactory = build(config.model)
         reasons.append(
@@ -47,6 +54,7 @@ def evaluation_refusal(config: DictConfig, plan: EvaluationPlan) -> str | None:
             f"{size(plan.machine.num_bytes)} ({plan.machine.name})."
         )
         commands |= factory.remedies(share=plan.machine.num_bytes / plan.weights)
+        lines = _in_shards(plan)
     if not plan.fits_disk:
         reasons.append(_against_disk(plan))
         commands |= _disk_remedies(plan)
@@ -62,7 +70,20 @@ def evaluation_refusal(config: DictConfig, plan: EvaluationPlan) -> str | None:
                 num_jobs=plan.num_jobs,
                 is_training=False,
             )
-    return with_commands(reasons, commands) if reasons else None
+    return with_commands(reasons, commands, lines) if reasons else None
+
+
+def _in_shards(plan: EvaluationPlan) -> list[str]:
+    """Return the command that spreads the weights over the fewest GPUs of a node that hold them."""
+    assert plan.model is not None
+    if not plan.machine.is_gpu:
+        return []
+    whole = plan.model.num_parameters * DTYPES[plan.dtype].itemsize
+    for number in NUM_GPUS:
+        if number > plan.num_processes and whole / number <= CLOSE * plan.machine.num_bytes:
+            command = command_with("strategy=zero3", f"trainer.devices={number}")
+            return [f"{command}   # weights in shards, {size(whole / number)} a device"]
+    return []
 
 
 def _against_disk(plan: EvaluationPlan) -> str:
@@ -128,7 +149,7 @@ def _work(plan: EvaluationPlan) -> list[Row]:
 
 
 def _group_row(name: str, sets: list[SetWork], *, has_tokens: bool, has_source: bool) -> Row:
-    """A set, or the parts of a group together; of a set that is not known the reason."""
+    """Show a set, or the parts of a group together; of an unknown set the reason."""
     if sets[0].num_texts is None:
         return (name, UNKNOWN, sets[0].source)
     notes = [f"{len(sets)} sets"] if len(sets) > 1 else []

@@ -62,7 +62,7 @@ def make_evaluation_plan(
 def _without_model(
     config: DictConfig, machine: Machine, evaluator: Evaluator, *, retriever: str
 ) -> EvaluationPlan:
-    """Of a retriever that embeds nothing."""
+    """Plan a retriever that embeds nothing."""
     return EvaluationPlan(
         retriever=retriever,
         machine=machine,
@@ -140,7 +140,7 @@ def evaluation_host(
     dim: int,
     num_jobs: int,
 ) -> HostNeed:
-    """Memory of the host; on a CPU the weights stay there."""
+    """Count host memory; on a CPU the weights stay there."""
     num_nodes = int(config.trainer.get("num_nodes", 1))
     ranks_per_node = num_processes(config) // num_nodes
     is_stored = bool(config.evaluation.store)
@@ -159,7 +159,7 @@ def evaluation_host(
 
 
 def _weights(config: DictConfig, model: PlannedModel, *, itemsize: int) -> int:
-    """On each device; under ZeRO 3 a share."""
+    """Return their bytes on each device; under ZeRO 3 a share."""
     states = state_bytes(
         num_frozen=model.num_parameters,
         num_trained=0,

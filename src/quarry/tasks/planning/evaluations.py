@@ -24,7 +24,7 @@ from quarry.training.step_memory import TrainingSetup
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluations:
-    """Of the benchmark, before, during and after training.
+    """Hold the evaluations before, during and after training.
 
     Attributes:
         number: how often; None: not known.
@@ -49,18 +49,18 @@ class Evaluations:
 
     @property
     def is_limit(self) -> bool:
-        """Whether they take longer than `hours` says."""
+        """Return whether they take longer than `hours` says."""
         return bool(self.unknown_sets) or (self.rate is not None and self.rate.is_limit)
 
     @property
     def num_after_start(self) -> int:
-        """Those that follow an optimizer step, each of which may save a checkpoint."""
+        """Return how many follow an optimizer step; each may save a checkpoint."""
         return max(0, (self.number or self.num_before) - self.num_before)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Encoding:
-    """What a benchmark takes to encode."""
+    """Hold what a benchmark takes to encode, and what is missing here."""
 
     work: EncodingWork = field(default_factory=lambda: EncodingWork(sets=()))
     missing: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ def planned_evaluations(
 
 
 def _num_after(config: DictConfig, num_steps: int) -> int:
-    """During and after training; the last one may be both."""
+    """Count those during and after training; the last one may be both."""
     every = config.evaluation.every_n_steps
     is_last_due = every > 0 and num_steps % every == 0
     return (num_steps // every if every else 0) + (not is_last_due)
@@ -117,7 +117,7 @@ def _encoding(config: DictConfig) -> _Encoding | None:
 def work_of(
     config: DictConfig, evaluator: Evaluator, *, tokenizer: TextTokenizer | None, is_stored: bool
 ) -> EncodingWork:
-    """What the sets of a benchmark take, each counted by what is known of it here.
+    """Count what the sets of a benchmark take, each by what is known of it here.
 
     Args:
         tokenizer: None: it is not here.
@@ -135,7 +135,7 @@ def work_of(
 
 
 def _rate(config: DictConfig, setup: TrainingSetup, machine: Machine) -> Rate | None:
-    """Of encoding with the model in training: its adapter is not merged."""
+    """Return the rate with the model in training, whose adapter is not merged."""
     if setup.stage == 3:
         return None
     slower = [] if setup.kept.trains_trunk else ["without LoRA"]

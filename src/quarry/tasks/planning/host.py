@@ -17,7 +17,7 @@ BYTES_PER_DOCUMENT = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CorpusPlace:
-    """Where the embeddings of a corpus are while it is searched.
+    """Say where the embeddings of a corpus are while it is searched.
 
     Attributes:
         is_on_disk: None: on disk if memory does not hold them (`evaluation.corpus_on_disk=auto`).
@@ -29,7 +29,7 @@ class CorpusPlace:
 
     @classmethod
     def of(cls, evaluation: Mapping[str, Any], *, is_stored: bool = False) -> CorpusPlace:
-        """As `evaluation` says.
+        """Read it from `evaluation`.
 
         Args:
             is_stored: the embedding store has them.
@@ -44,13 +44,13 @@ class CorpusPlace:
 
 
 def itemsize_of(dtype: str) -> int:
-    """Bytes of a number in the store, or of an embedding in memory."""
+    """Return the bytes of one number of an embedding."""
     return int(DTYPES[dtype].itemsize)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostNeed:
-    """Bytes of host memory of one job on one node.
+    """Hold the bytes of host memory of one job on one node.
 
     Attributes:
         loading: the weights of all its ranks while they are read.
@@ -68,7 +68,7 @@ class HostNeed:
 
     @property
     def total(self) -> int:
-        """At the peak; an evaluation comes after the weights were read."""
+        """Return the peak; an evaluation comes after the weights were read."""
         return max(self.loading, self.resident + self.corpus + self.ids)
 
 
@@ -137,7 +137,7 @@ def training_host(
 
 
 def host_reason(need: HostNeed, *, host_bytes: int, num_jobs: int) -> str | None:
-    """Why the jobs of a machine cannot run at once; None: its memory holds them."""
+    """Return why the jobs cannot run at once; None: the memory holds them."""
     if num_jobs * need.total <= host_bytes:
         return None
     what = "The run" if num_jobs == 1 else f"{num_jobs} jobs at once"

@@ -63,7 +63,7 @@ def job_host(config: DictConfig, *, host_bytes: int | None, num_jobs: int) -> Ho
 def _states(
     config: DictConfig, factory: BiEncoderFactory, model: PlannedModel, *, is_training: bool
 ) -> tuple[StateBytes, int]:
-    """What a rank holds on its device, and what of it is offloaded to the host."""
+    """Return what a rank holds on its device, and the bytes offloaded to the host."""
     dtype = factory.torch_dtype(is_trained=is_training)
     num_trained = model.part.num_parameters if is_training else 0
     is_beside = model.part.is_beside or not is_training
@@ -90,7 +90,7 @@ def _states(
 
 
 def _largest_corpus(config: DictConfig) -> int:
-    """Documents, by what is published of the benchmark's sets."""
+    """Return its number of documents, by published counts of the benchmark's sets."""
     try:
         evaluator = build_evaluator(config)
     except MissingPathError:

@@ -83,7 +83,7 @@ class LocalLengths:
 
 
 def _measured_frame(tokenizer: TextTokenizer, role: Role) -> TextFrame:
-    """By an empty text, whose tokens are all of the frame."""
+    """Measure it by an empty text, whose tokens are all of the frame."""
     frame = tokenizer.frames[role]
     rendered = tokenizer.tokenizer(frame.render(""), add_special_tokens=False)["input_ids"]
     return TextFrame(

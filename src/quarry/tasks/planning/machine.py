@@ -47,7 +47,7 @@ def planned_machine(
     num_devices: int,
     folder: str,
 ) -> Machine:
-    """The machine that is stated, or else this one.
+    """Return the machine that is stated, or else this one.
 
     Args:
         gpu_memory_gib: of each GPU; None: the card's, or as here, and without a GPU here: the CPU.

@@ -47,7 +47,7 @@ class Plan:
 
     @property
     def training_hours(self) -> float | None:
-        """Without evaluations."""
+        """Return the hours without evaluations."""
         num_tokens = self.workload.num_tokens
         if self.rate is None or num_tokens is None:
             return None
@@ -55,19 +55,19 @@ class Plan:
 
     @property
     def evaluation_hours(self) -> float | None:
-        """Before, during and after training; None: not known."""
+        """Return those before, during and after training; None: not known."""
         return 0.0 if self.evaluations is None else self.evaluations.hours
 
     @property
     def hours(self) -> float | None:
-        """Of training and the evaluations whose time is known; None: that of training is not."""
+        """Return those of training and of known evaluations; None: training is not known."""
         if self.training_hours is None:
             return None
         return self.training_hours + (self.evaluation_hours or 0.0)
 
     @property
     def is_at_least(self) -> bool:
-        """Whether the run takes longer than `hours` says."""
+        """Return whether the run takes longer than `hours` says."""
         slower = self.rate is not None and self.rate.is_limit
         late = self.evaluations is not None and self.evaluations.is_limit
         return slower or late or self.evaluation_hours is None
@@ -95,7 +95,7 @@ class Plan:
 
     @property
     def host_bytes(self) -> int:
-        """Of one node, for all jobs that run there at once."""
+        """Return those of one node, for all jobs that run there at once."""
         return self.num_jobs * self.host.total
 
     @property
