@@ -118,5 +118,7 @@ def test_several_processes_are_not_recovered(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("budget", [0, -1])
 def test_a_budget_without_tokens_is_refused(budget: int) -> None:
-    with pytest.raises(UserError, match=rf"data\.grad_cache_chunk_tokens={budget} must be"):
+    with pytest.raises(
+        UserError, match=rf"data\.grad_cache_chunk_tokens={budget} must be"
+    ):
         GradCache(chunk_tokens=budget)

@@ -41,14 +41,13 @@ def host(config: DictConfig) -> HostNeed | None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("experiment=sft_msmarco",),
         ("experiment=sft_msmarco", "strategy=ddp", "trainer.devices=8"),
         (
             "model=qwen-coder", "data=msmarco", "benchmark=msmarco", "strategy=zero3_offload",
             "model/adapter=none", "trainer.devices=2", "trainer.precision=bf16-true",
         ),
     ],
-    ids=["one", "ddp", "offload"],
+    ids=["ddp", "offload"],
 )  # fmt: skip
 def test_it_is_what_the_plan_says(overrides: tuple[str, ...]) -> None:
     own = host(composed("train", *overrides))
