@@ -6,8 +6,6 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from helpers.commands import Result
 
 PLAN = (
@@ -41,12 +39,8 @@ def test_a_plan_of_an_evaluation_writes_nothing(
 ) -> None:
     runs = Path(environment["QUARRY_RUNS"])
     before = sorted(runs.rglob("*"))  # of other tests
-    planned = command(
-        "eval.py", "task=plan", "task.card=h200", "model=qwen-coder", "benchmark=msmarco_dl"
-    )
+    planned = command("eval.py", "task=plan", "retriever=bm25", "benchmark=msmarco_dl")
     assert planned.code == 0, planned.err
     assert "published counts and mean lengths" in planned.out
-    values = dict(pair.split("=") for pair in planned.last_line.split()[1:])
-    assert float(values["num_texts"]) == pytest.approx(8_848_900, rel=1e-5)
-    assert float(values["hours"]) > 1
+    assert planned.last_line == "plan num_texts=8.8489e+06"
     assert sorted(runs.rglob("*")) == before
