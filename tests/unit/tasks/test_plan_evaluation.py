@@ -162,6 +162,7 @@ def test_a_set_of_the_hub_is_unknown_and_never_zero(
     made = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
     assert made["unknown_sets"] == ["name"]
     assert made["sets"][0]["num_texts"] is None
+    assert [made[key] for key in ("num_texts", "num_tokens", "hours", "store_bytes")] == [None] * 4
     rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert any(row.startswith("in all not known") for row in rows)
     assert any(row.startswith("encoding not known") for row in rows)

@@ -95,6 +95,11 @@ class EncodingWork:
         return max((one.num_documents or 0 for one in self.sets), default=0)
 
     @property
+    def is_unknown(self) -> bool:
+        """Return whether no set is known, so that sums of 0 say nothing."""
+        return bool(self.sets) and len(self.unknown_sets) == len(self.sets)
+
+    @property
     def unknown_sets(self) -> tuple[str, ...]:
         return tuple(one.name for one in self.sets if one.num_texts is None)
 

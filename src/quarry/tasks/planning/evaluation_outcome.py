@@ -52,7 +52,7 @@ class EvaluationPlan:
     @property
     def hours(self) -> float | None:
         """Return hours of encoding the known sets; None: not known, or none are encoded."""
-        if self.model is None or self.rate is None:
+        if self.model is None or self.rate is None or self.work.is_unknown:
             return None
         return self.num_passes * self.work.hours(
             tokens_per_s=self.rate.tokens_per_s, num_devices=self.num_processes
@@ -96,7 +96,7 @@ class EvaluationPlan:
 
     def as_json(self) -> dict[str, Any]:
         """Return numbers in bytes, tokens and hours; null: not known, of hours also: none."""
-        model = self.model
+        model, is_known = self.model, not self.work.is_unknown
         return {
             "retriever": self.retriever,
             "model": None
@@ -113,15 +113,15 @@ class EvaluationPlan:
             "num_nodes": self.num_nodes,
             "num_jobs_at_once": self.num_jobs,
             "sets": [asdict(one) | {"num_texts": one.num_texts} for one in self.work.sets],
-            "num_texts": self.work.num_texts,
-            "num_tokens": self.work.num_tokens,
+            "num_texts": self.work.num_texts if is_known else None,
+            "num_tokens": self.work.num_tokens if is_known else None,
             "num_passes": self.num_passes,
             "unknown_sets": list(self.work.unknown_sets),
             "rate": None if self.rate is None else asdict(self.rate),
             "hours": self.hours,
             "device_hours": self.device_hours,
             "is_at_least": self.is_at_least,
-            "store_bytes": self.store_bytes,
+            "store_bytes": self.store_bytes if is_known else None,
             "store_dtype": self.store_dtype,
             "weights_bytes_per_process": self.weights,
             "host": asdict(self.host) | {"total": self.host.total},

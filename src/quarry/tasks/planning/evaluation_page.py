@@ -143,7 +143,7 @@ def _work(plan: EvaluationPlan) -> list[Row]:
         notes.append(f"{len(work.unknown_sets)} sets are not known and come on top")
     if plan.num_passes == 2:
         notes.append("each is encoded twice, see evaluation.compare_dtype")
-    if not work.num_texts and work.unknown_sets:
+    if work.is_unknown:
         return [*rows, ("in all", UNKNOWN, "")]
     return [*rows, ("in all", f"{work.num_texts:,} texts", "; ".join(notes))]
 
@@ -171,7 +171,7 @@ def _time(plan: EvaluationPlan) -> list[Row]:
         note = f"{plan.retriever} embeds nothing; its time on the CPU is not counted"
         return [("GPU hours", "none", note)]
     rows = [rate_row(plan.rate, plan.machine)]
-    if plan.hours is None or plan.device_hours is None or not plan.work.num_texts:
+    if plan.hours is None or plan.device_hours is None:
         return [*rows, ("encoding", UNKNOWN, "")]
     limit = "at least " * plan.is_at_least
     number = plan.num_processes
@@ -199,8 +199,8 @@ def _disk(plan: EvaluationPlan) -> list[Row]:
     rows: list[Row] = []
     if plan.store_dtype is not None:
         note = f"{_limited(plan.work)}{plan.dim:,} x {plan.store_dtype} a text{room}"
-        is_known = bool(plan.work.num_texts) or not plan.work.unknown_sets
-        rows.append(("embedding store", size(plan.store_bytes) if is_known else UNKNOWN, note))
+        need = UNKNOWN if plan.work.is_unknown else size(plan.store_bytes)
+        rows.append(("embedding store", need, note))
     elif plan.disk_bytes:
         rows.append(("corpus", size(plan.disk_bytes), f"embeddings, while searched{room}"))
     else:

@@ -82,7 +82,7 @@ def planned_evaluations(
     number = None if num_steps is None else num_before + _num_after(config, num_steps)
     work, rate = encoding.work, _rate(config, setup, machine)
     hours = None
-    if rate is not None and number is not None and not encoding.missing:
+    if rate is not None and number is not None and not (encoding.missing or work.is_unknown):
         hours = number * work.hours(tokens_per_s=rate.tokens_per_s, num_devices=setup.num_processes)
     return Evaluations(
         number=number,

@@ -217,7 +217,9 @@ def _why_unknown(machine: Machine) -> str:
 
 def _evaluations(evaluations: Evaluations, machine: Machine) -> Row:
     number = UNKNOWN if evaluations.number is None else f"{evaluations.number:,} times"
-    notes = [f"{number}, {evaluations.num_texts:,} texts each"]
+    notes = [number]
+    if evaluations.num_texts or not evaluations.unknown_sets:
+        notes.append(f"{evaluations.num_texts:,} texts each")
     if evaluations.unknown_sets:
         notes.append(f"size not known: {', '.join(evaluations.unknown_sets)}")
     if evaluations.rate is None:

@@ -92,5 +92,10 @@ def test_sets_that_nobody_has_counted(tmp_path: Path) -> None:
     found = evaluations(gone, num_steps=1)
     assert f"{tmp_path}/no" in found.unknown_sets[0]
     assert found.hours is None
+    hub = evaluations(
+        composed("train", "model=qwen-coder", "benchmark=hub", "benchmark.repo=owner/name"),
+        num_steps=1,
+    )
+    assert (hub.unknown_sets, hub.hours) == (("name",), None)
     none = composed("train", "benchmark=none")
     assert planned_evaluations(none, num_steps=1, setup=setup(), machine=H200) is None
