@@ -10,10 +10,10 @@ from types import ModuleType
 
 import pytest
 
-from quarry.evaluation.benchmarks.catalogue import pick
-from quarry.evaluation.benchmarks.suite import PUBLIC_SETS
+from quarry.tasks.planning import rate
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+RECIPE = ("experiment=sft_msmarco", "model=qwen-base")
 
 
 @pytest.fixture(scope="module")
@@ -38,54 +38,55 @@ def test_the_work_of_a_set_by_hand(script: ModuleType) -> None:
     row = suite.rows()["arguana"]
     assert row.num_texts == 1406 + 8674
     # characters of mteb at four a token, and the template
-    assert row.num_tokens == 1406 * (1193 / 4 + 48) + 8674 * (1030 / 4 + 49)
+    by_hand = 1406 * (1192.7 / 4 + 48) + 8674 * (1029.5 / 4 + 49)
+    assert row.num_tokens == pytest.approx(by_hand)
     assert suite.work.num_texts == sum(each.num_texts for each in suite.rows().values())
 
 
 def test_long_texts_are_cut_and_shared_corpora_count_once(script: ModuleType) -> None:
-    recipe = ("experiment=sft_msmarco", "model=qwen-base")
-    marco = script.Suite.of("train", "msmarco_dl", "repllama", *recipe)
+    marco = script.Suite.of("train", "msmarco_dl", "repllama", *RECIPE)
     assert marco.work.num_texts == 8_841_823 + 6980 + 43 + 54
     assert marco.rows()["trec-dl-2019"].num_texts == 43
     coir = script.Suite.of("eval", "coir", "promptreps", "experiment=zero_shot")
     assert coir.rows()["codesearchnet"].num_texts == 52_561 + 1_003_765  # each language its own
     long = coir.rows()["codefeedback-mt"]
-    assert long.num_tokens == 13_277 * (512 + 48) + 66_383 * (1468 / 4 + 49)
-    fevers = pick(["climate-fever", "fever"], PUBLIC_SETS, key="x")
-    for order in (fevers, fevers[::-1]):
-        work = script.encoding_work(order, marco.prompt, (0, 0))
-        assert work.num_texts - 1535 - 6666 in (5_416_568, 5_416_593)
+    by_hand = 13_277 * (512 + 48) + 66_383 * (1468 / 4 + 49)
+    assert long.num_tokens == pytest.approx(by_hand, rel=1e-4)  # 1468 is rounded
 
 
 def test_hours_follow_from_the_measured_rate(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = json.loads(script.MEASURED.read_text(encoding="utf-8"))
+    content = json.loads(rate.MEASURED.read_text(encoding="utf-8"))
     measured = content["parts"]["encode_7b"]["ours"]
-    assert script.encoding_rate(content) == measured["tokens_per_s"]
     one, eight = script.training_plan(1), script.training_plan(8)
-    assert one.hours == pytest.approx(8 * eight.hours)
+    assert script.encoding_rate(one) == measured["tokens_per_s"]
+    assert one.training_hours == pytest.approx(8 * eight.training_hours)
+    # a plan by itself does not know the tokens of the template so well
+    own, planned = script.Suite.of("train", "msmarco_dl", "repllama", *RECIPE), one.evaluations
+    by_page = own.work.hours(tokens_per_s=measured["tokens_per_s"])
+    assert planned.hours == pytest.approx(2 * by_page, rel=0.02)
 
-    def page_at(rate: float) -> str:
-        measured["tokens_per_s"] = rate
+    def page_at(tokens_per_s: float) -> str:
+        measured["tokens_per_s"] = tokens_per_s
         (tmp_path / "performance.json").write_text(json.dumps(content))
-        monkeypatch.setattr(script, "MEASURED", tmp_path / "performance.json")
+        monkeypatch.setattr(rate, "MEASURED", tmp_path / "performance.json")
         page: str = script.page()
         return page
 
-    # 1,178.6 million tokens
-    assert "| `msmarco` | 8,848,803 | 1,178.6 | 8.2 |" in page_at(40_000)
-    assert "| `msmarco` | 8,848,803 | 1,178.6 | 16 |" in page_at(20_000)
+    # 1,175.9 million tokens
+    assert "| `msmarco` | 8,848,803 | 1,175.9 | 8.2 |" in page_at(40_000)
+    assert "| `msmarco` | 8,848,803 | 1,175.9 | 16 |" in page_at(20_000)
 
 
 def test_the_recipe_itself_is_no_bound(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = json.loads(script.MEASURED.read_text(encoding="utf-8"))
+    content = json.loads(rate.MEASURED.read_text(encoding="utf-8"))
     row = {"tokens_per_s": 16_000.0, "peak_gib": 61.2, "run": 0}
     content["parts"]["study"] = {"recipe": row}
     (tmp_path / "performance.json").write_text(json.dumps(content))
-    monkeypatch.setattr(script, "MEASURED", tmp_path / "performance.json")
+    monkeypatch.setattr(rate, "MEASURED", tmp_path / "performance.json")
     page = script.page()
     # 699 million tokens
     assert "| | 699 million | 12 | 1.5 |" in page

@@ -131,6 +131,7 @@ def test_a_size_that_was_never_published_is_refused_in_plain_words() -> None:
         ("train", "resume"),
         ("train", "export"),
         ("train", "plan"),
+        ("eval", "plan"),
         ("eval", "verify"),
         ("eval", "prompts"),
         ("eval", "rescore"),

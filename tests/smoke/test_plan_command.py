@@ -32,3 +32,15 @@ def test_a_refused_plan_names_commands_that_are_accepted(
     assert accepted.code == 0, accepted.err
     assert f"{float(accepted.last_line.split()[1].split('=')[1]):.1f} GiB" == size.split(":")[0]
     assert sorted(runs.rglob("*")) == before
+
+
+def test_a_plan_of_an_evaluation_writes_nothing(
+    command: Callable[..., Result], environment: dict[str, str]
+) -> None:
+    runs = Path(environment["QUARRY_RUNS"])
+    before = sorted(runs.rglob("*"))  # of other tests
+    planned = command("eval.py", "task=plan", "retriever=bm25", "benchmark=msmarco_dl")
+    assert planned.code == 0, planned.err
+    assert "published counts and mean lengths" in planned.out
+    assert planned.last_line == "plan num_texts=8.8489e+06"
+    assert sorted(runs.rglob("*")) == before

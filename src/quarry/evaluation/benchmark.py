@@ -55,6 +55,10 @@ class BenchmarkSet:
         group: what the collection is a part of, where parts count as one in means.
         corpus: where its documents come from; sets of one corpus search the same ones. None: not
             known.
+        mean_characters: of a query and of a document with its title, as published, for plans.
+            None: not known.
+        pages: sets with the same name here have nearly the same documents: when the second one is
+            encoded they are in the embedding store. None: not known of any.
     """
 
     name: str
@@ -67,6 +71,8 @@ class BenchmarkSet:
     expected: ExpectedCounts | None = None
     group: str | None = None
     corpus: Hashable | None = None
+    mean_characters: tuple[float, float] | None = None
+    pages: str | None = None
     _loaded: RetrievalSet | None = field(default=None, init=False, repr=False)
 
     @property

@@ -1,29 +1,41 @@
-"""Says what a training run would take, and refuses what cannot fit, before anything is loaded."""
+"""Says what a training or an evaluation would take, and refuses what cannot fit, before anything
+is loaded."""
 
 from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.instantiate import build
 from quarry.config.processes import num_devices
 from quarry.config.validation import validate
 from quarry.distributed.zero import BF16_WEIGHTS
-from quarry.errors import MissingPathError, UserError
+from quarry.errors import UserError
 from quarry.models.factory import BiEncoderFactory
 from quarry.models.remedies import CannotLoadError
 from quarry.runtime.devices import planned_for_gpu
 from quarry.runtime.files import write_json
 from quarry.runtime.logging import quiet_libraries
 from quarry.tasks.output import show
-from quarry.tasks.parts import build_evaluator, settle_contract
+from quarry.tasks.parts import settle_contract
 from quarry.tasks.planning.alternatives import Alternative, alternatives
 from quarry.tasks.planning.disk import download_bytes, planned_disk
+from quarry.tasks.planning.evaluation_outcome import EvaluationPlan
+from quarry.tasks.planning.evaluation_page import (
+    evaluation_line,
+    evaluation_paragraphs,
+    evaluation_refusal,
+)
+from quarry.tasks.planning.evaluation_plan import make_evaluation_plan
+from quarry.tasks.planning.evaluations import planned_evaluations
+from quarry.tasks.planning.host import CorpusPlace, host_reason, host_remedies, training_host
 from quarry.tasks.planning.machine import CLOSE, Machine, planned_machine
-from quarry.tasks.planning.outcome import Evaluations, Plan
+from quarry.tasks.planning.outcome import Plan
 from quarry.tasks.planning.page import paragraphs, refusal, result_line
 from quarry.tasks.planning.rate import planned_rate
 from quarry.tasks.planning.setup import fitted_setup, planned_model, training_setup
@@ -35,52 +47,105 @@ from quarry.training.step_memory import step_memory
 def plan(
     config: DictConfig,
     *,
+    card: str | None,
     gpu_memory_gib: float | None,
     disk_gib: float | None,
     num_examples: int | None,
     tokens_per_query: float | None,
     tokens_per_s: float | None,
+    num_jobs_at_once: int,
     json: str | None,
 ) -> dict[str, float]:
-    """Prints the plan of the training run that the rest of the configuration describes.
+    """Print the plan of the training or evaluation that the rest of the configuration describes.
 
     Args:
-        gpu_memory_gib, disk_gib: see `planned_machine`.
-        num_examples, tokens_per_query: see `planned_workload`.
+        card, gpu_memory_gib, disk_gib: see `planned_machine`.
+        num_examples, tokens_per_query: see `planned_workload`; of a training alone.
         tokens_per_s: of one device; None: as measured, where it was.
+        num_jobs_at_once: such jobs that share the memory of this machine's host.
         json: a file that gets the plan, also one that is refused.
 
     Raises:
         UserError: the run would not fit, or its configuration cannot work.
     """
     quiet_libraries()
+    is_training = OmegaConf.select(config, "data") is not None
     if tokens_per_s is not None and not tokens_per_s > 0:
         raise UserError(f"task.tokens_per_s={tokens_per_s} must be above 0, or null: as measured.")
+    if num_jobs_at_once < 1:
+        raise UserError(f"task.num_jobs_at_once={num_jobs_at_once} must be 1 or more.")
     machine = planned_machine(
         gpu_memory_gib=gpu_memory_gib,
         disk_gib=disk_gib,
+        card=card,
         accelerator=config.trainer.accelerator,
         num_devices=max(1, num_devices(config) or 1),
-        runs_dir=config.paths.runs_dir,
+        folder=config.paths.runs_dir if is_training else config.paths.store_dir,
     )
     with planned_for_gpu() if machine.is_gpu else nullcontext():
-        validate(config, primary="train", is_planned=True)
-        settle_contract(config)
-        settle_dtype(config)
-        made = make_plan(
-            config,
-            machine,
-            num_examples=num_examples,
-            tokens_per_query=tokens_per_query,
-            tokens_per_s=tokens_per_s,
-        )
-        message = _refusal(config, made, is_stated=gpu_memory_gib is not None)
-    show(*paragraphs(made), result_line=result_line(made))
+        validate(config, primary="train" if is_training else "eval", is_planned=True)
+        if is_training:
+            found = _training(
+                config,
+                machine,
+                is_stated=gpu_memory_gib is not None or card is not None,
+                num_examples=num_examples,
+                tokens_per_query=tokens_per_query,
+                tokens_per_s=tokens_per_s,
+                num_jobs=num_jobs_at_once,
+            )
+        else:
+            _refuse_training_keys(num_examples=num_examples, tokens_per_query=tokens_per_query)
+            found = _evaluation(
+                config, machine, tokens_per_s=tokens_per_s, num_jobs=num_jobs_at_once
+            )
+    show(*found.paragraphs, result_line=found.line)
     if json is not None:
-        write_json(Path(json).expanduser(), made.as_json() | {"refusal": message})
-    if message is not None:
-        raise UserError(message)
-    return made.summary()
+        write_json(Path(json).expanduser(), found.made.as_json() | {"refusal": found.refusal})
+    if found.refusal is not None:
+        raise UserError(found.refusal)
+    return found.made.summary()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """Hold a plan, how it is shown, and what is against it."""
+
+    made: Plan | EvaluationPlan
+    paragraphs: list[str]
+    line: str
+    refusal: str | None
+
+
+def _training(config: DictConfig, machine: Machine, *, is_stated: bool, **stated: Any) -> _Shown:
+    settle_contract(config)
+    settle_dtype(config)
+    made = make_plan(config, machine, **stated)
+    return _Shown(
+        made=made,
+        paragraphs=paragraphs(made),
+        line=result_line(made),
+        refusal=_refusal(config, made, is_stated=is_stated),
+    )
+
+
+def _evaluation(config: DictConfig, machine: Machine, **stated: Any) -> _Shown:
+    made = make_evaluation_plan(config, machine, **stated)
+    return _Shown(
+        made=made,
+        paragraphs=evaluation_paragraphs(made),
+        line=evaluation_line(made),
+        refusal=evaluation_refusal(config, made),
+    )
+
+
+def _refuse_training_keys(**given: float | None) -> None:
+    for key, value in given.items():
+        if value is not None:
+            raise UserError(
+                f"task.{key}={value}: no effect in eval.py, which trains nothing. Fix: leave it "
+                "out."
+            )
 
 
 def make_plan(
@@ -90,8 +155,13 @@ def make_plan(
     num_examples: int | None,
     tokens_per_query: float | None,
     tokens_per_s: float | None,
+    num_jobs: int = 1,
 ) -> Plan:
-    """From a configuration whose contract and dtype are settled."""
+    """From a configuration whose contract and dtype are settled.
+
+    Args:
+        num_jobs: that run on the machine at once.
+    """
     factory: BiEncoderFactory = build(config.model)
     model = planned_model(factory)
     workload = planned_workload(
@@ -100,53 +170,42 @@ def make_plan(
     setup, choice = fitted_setup(
         training_setup(config, factory, model, workload), config, limit_bytes=_limit(machine)
     )
-    evaluations = planned_evaluations(config, num_steps=workload.num_steps)
+    evaluations = planned_evaluations(
+        config, num_steps=workload.num_steps, setup=setup, machine=machine
+    )
+    memory, num_nodes = step_memory(setup), int(config.trainer.get("num_nodes", 1))
+    num_documents = 0 if evaluations is None else evaluations.largest_corpus
     missing = download_bytes(model.source, model.config, num_parameters=model.num_parameters)
-    num_before = int(config.evaluation.before_training)
-    num_after = 0 if evaluations is None else (evaluations.number or num_before) - num_before
     return Plan(
         model=model,
         machine=machine,
         setup=setup,
         choice=choice,
-        memory=step_memory(setup),
+        memory=memory,
         workload=workload,
-        rate=planned_rate(setup, stated=tokens_per_s, linear=factory.linear, is_gpu=machine.is_gpu),
+        rate=planned_rate(setup, stated=tokens_per_s, linear=factory.linear, card=machine.card),
         disk=planned_disk(
             setup,
             config.callbacks,
-            num_evaluations=num_after,
+            num_evaluations=0 if evaluations is None else evaluations.num_after_start,
             download=missing + workload.num_missing_bytes,
         ),
         evaluations=evaluations,
         strategy=_strategy_name(setup.stage, setup.num_processes, setup.offloads_parameters),
         precision=str(config.trainer.precision),
         dtype=str(factory.torch_dtype(is_trained=True)).removeprefix("torch."),
-        num_nodes=int(config.trainer.get("num_nodes", 1)),
-    )
-
-
-def planned_evaluations(config: DictConfig, *, num_steps: int | None) -> Evaluations | None:
-    """How often, and of how many texts as far as the catalogue knows; None: there are none."""
-    try:
-        evaluator = build_evaluator(config)
-    except MissingPathError as error:  # on the machine of the run it may be there
-        return Evaluations(number=None, num_texts=0, unknown_sets=(str(error),))
-    if evaluator is None:
-        return None
-    sets = evaluator.benchmark.sets
-    known = [(one, one.expected) for one in sets if one.expected is not None]
-    corpora = {one.corpus or one.name: counts.num_documents for one, counts in known}
-    number = None
-    if num_steps is not None:
-        every = config.evaluation.every_n_steps
-        in_between = num_steps // every if every else 0
-        is_last_due = every > 0 and num_steps % every == 0
-        number = int(config.evaluation.before_training) + in_between + (not is_last_due)
-    return Evaluations(
-        number=number,
-        num_texts=sum(counts.num_queries for _, counts in known) + sum(corpora.values()),
-        unknown_sets=tuple(one.name for one in sets if one.expected is None),
+        num_nodes=num_nodes,
+        host=training_host(
+            memory,
+            machine,
+            place=CorpusPlace.of(config.evaluation),
+            num_documents=num_documents,
+            dim=setup.layers.hidden_size,
+            ranks_per_node=setup.num_processes // num_nodes,
+            num_nodes=num_nodes,
+            num_jobs=num_jobs,
+        ),
+        num_jobs=num_jobs,
     )
 
 
@@ -158,8 +217,7 @@ def _limit(machine: Machine) -> int | None:
 def refusal_for_memory(config: DictConfig, *, num_bytes: int) -> str:
     """Return what would run where the run of `config` does not fit a GPU with so much memory."""
     machine = Machine(name="the fullest GPU", num_bytes=num_bytes, is_gpu=True, disk_bytes=None)
-    nothing: dict[str, None] = dict.fromkeys(("num_examples", "tokens_per_query", "tokens_per_s"))
-    made = make_plan(config, machine, **nothing)
+    made = make_plan(config, machine, num_examples=None, tokens_per_query=None, tokens_per_s=None)
     return _refusal(config, made, is_stated=True) or ""
 
 
@@ -173,7 +231,24 @@ def _refusal(config: DictConfig, made: Plan, *, is_stated: bool) -> str | None:
         more = _other_models(config, made)
         if not made.machine.is_gpu and not is_stated:
             more["task.gpu_memory_gib=80"] = "a plan for GPUs of that size"
-    return refusal(made, found, more)
+    return refusal(made, found, more, host=_against_host(config, made))
+
+
+def _against_host(config: DictConfig, made: Plan) -> tuple[str, dict[str, str]] | None:
+    """Why the memory of this machine's host does not hold the run, and what it would hold."""
+    host_bytes = made.machine.host_bytes
+    if host_bytes is None or not made.fits_memory:
+        return None
+    reason = host_reason(made.host, host_bytes=host_bytes, num_jobs=made.num_jobs)
+    if reason is None:
+        return None
+    return reason, host_remedies(
+        made.host,
+        config.evaluation,
+        host_bytes=host_bytes,
+        num_jobs=made.num_jobs,
+        is_training=True,
+    )
 
 
 def _other_models(config: DictConfig, made: Plan) -> dict[str, str]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.processes import num_devices
 from quarry.config.sweep import has_all_jobs_known, identity, job_name, key_of
@@ -108,9 +108,10 @@ def _attempt(
     job = replace(job, status="running", error=None, started=now, attempts=job.attempts + 1)
     record.put(job)
     own = ["task=resume", f"run={quoted(str(folder))}"] if is_resumed else None
-    told = {"study.name": study_name, "study.job": job.directory}
+    told: dict[str, str | int] = {"study.name": study_name, "study.job": job.directory}
     if config.optimized_metric is not None:
         told["optimized_metric"] = config.optimized_metric
+    told |= _jobs_at_once(config, record)
     command = job_command(entry, folder, told=told, overrides=own)
     logger.info("Job %s %s: %s", job.directory, "goes on" if is_resumed else "begins", folder)
     begin = time.monotonic()
@@ -128,6 +129,17 @@ def _attempt(
     return job
 
 
+def _jobs_at_once(config: DictConfig, record: StudyRecord) -> dict[str, int]:
+    """What a plan has to know: how many jobs share the memory of this machine, unless stated."""
+    from quarry.tasks.study_memory import num_jobs_at_once
+
+    study = record.read()
+    if OmegaConf.select(config, "task.num_jobs_at_once") != 1 or study is None:
+        return {}
+    number = num_jobs_at_once(HydraConfig.get().launcher, num_jobs=len(study.jobs))
+    return {"task.num_jobs_at_once": number} if number > 1 else {}
+
+
 def _ended(job: JobRecord, ended: EndedProcess, folder: Path) -> JobRecord:
     result = JobResult.read(folder)
     if ended.code == 0 and result is not None:
@@ -141,7 +153,7 @@ def _ended(job: JobRecord, ended: EndedProcess, folder: Path) -> JobRecord:
 
 
 def job_command(
-    entry: Path, folder: Path, *, told: Mapping[str, str], overrides: list[str] | None
+    entry: Path, folder: Path, *, told: Mapping[str, str | int], overrides: list[str] | None
 ) -> list[str]:
     """The command line of a job. It ends in `hydra.mode=RUN`, or a study's file would make each of
     its jobs sweep again.
@@ -162,7 +174,10 @@ def job_command(
     return [
         *command,
         *overrides,
-        *(f"{key}={quoted(value)}" for key, value in told.items()),
+        *(
+            f"{key}={value if isinstance(value, int) else quoted(value)}"
+            for key, value in told.items()
+        ),
         *(one for one in hydra.overrides.hydra if not _is_of_the_sweep(str(one))),
         f"hydra.run.dir={quoted(str(folder))}",
         "hydra.mode=RUN",

@@ -65,7 +65,11 @@ def begin(config: DictConfig) -> StudyRecord:
     folder = Path(config.hydra.sweep.dir).absolute()
     record = StudyRecord(folder)
     fixed = fixed_keys(config)
-    jobs = _named_jobs(config, fixed) if has_all_jobs_known(config.hydra.sweeper) else ()
+    jobs: tuple[JobRecord, ...] = ()
+    if has_all_jobs_known(config.hydra.sweeper):
+        jobs = _named_jobs(config, fixed)
+    elif _is_slurm(config):
+        _settle_memory(config, [()])
     _check_metric(config)
     earlier = record.read()
     if earlier is not None and any(job.attempts for job in earlier.jobs):
@@ -130,19 +134,42 @@ def _named_jobs(config: DictConfig, fixed: Sequence[str]) -> tuple[JobRecord, ..
 def _validate_all(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
     """Every job's configuration, where it runs on this machine: not after hours of others."""
     from quarry.config.validation import validate
+    from quarry.tasks.study_memory import check_jobs_at_once
 
-    if "slurm" in str(config.hydra.launcher.get("_target_")).lower():
+    if _is_slurm(config):
+        _settle_memory(config, jobs)
         return
-    loader = GlobalHydra.instance().config_loader()
-    for job in jobs:
-        composed = loader.load_sweep_config(config, list(job))
+    checked: list[DictConfig] = []
+    for job, composed in zip(jobs, _composed(config, jobs), strict=True):
         primary = _primary(composed)
         if primary is None:
             continue
         try:
-            validate(_as_in_a_job(composed), primary=primary)
+            validate(composed, primary=primary)
         except UserError as error:
             raise UserError(f"The job {' '.join(job)}:\n{error}") from None
+        checked.append(composed)
+    check_jobs_at_once(config, checked)
+
+
+def _settle_memory(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
+    """Asks SLURM for the memory that the jobs take, if nobody has stated it."""
+    if config.hydra.launcher.get("mem_gb") is not None:
+        return
+    from quarry.tasks.study_memory import settle_slurm_memory
+
+    composed = [job for job in _composed(config, jobs) if _primary(job) is not None]
+    settle_slurm_memory(config, composed)
+
+
+def _composed(config: DictConfig, jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
+    """The configuration of every job, without Hydra's own part."""
+    loader = GlobalHydra.instance().config_loader()
+    return [_as_in_a_job(loader.load_sweep_config(config, list(job))) for job in jobs]
+
+
+def _is_slurm(config: DictConfig) -> bool:
+    return "slurm" in str(config.hydra.launcher.get("_target_")).lower()
 
 
 def _check_metric(config: DictConfig) -> None:

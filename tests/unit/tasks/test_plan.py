@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -17,7 +18,7 @@ from configurations import composed, opened
 
 from helpers.models import tiny_folder
 from quarry.errors import UserError
-from quarry.tasks.plan import plan, planned_evaluations
+from quarry.tasks.plan import plan
 from quarry.tasks.preflight import command_with
 
 SEVEN = ("model=qwen-coder", "data=msmarco", "benchmark=none")
@@ -45,7 +46,8 @@ def _away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def planned(config: DictConfig, *, file: Path | None = None, **more: Any) -> dict[str, float]:
     settings: dict[str, Any] = {
-        "gpu_memory_gib": 79, "disk_gib": None, "num_examples": None, "tokens_per_query": None,
+        "card": None, "gpu_memory_gib": 79, "disk_gib": None, "num_examples": None,
+        "tokens_per_query": None, "num_jobs_at_once": 1,
         "tokens_per_s": None, "json": None if file is None else str(file),
     }  # fmt: skip
     return plan(config, **(settings | more))
@@ -221,39 +223,69 @@ def test_gpus_for_a_run_on_the_cpu() -> None:
         planned(seven("trainer.accelerator=cpu"))
 
 
-@pytest.mark.parametrize(
-    ("every_n_steps", "num_steps", "number"),
-    [(0, 100, 2), (40, 190, 6), (50, 100, 3), (200, 100, 2), (10, None, None)],
-)
-def test_evaluations_before_in_and_after_training(
-    every_n_steps: int, num_steps: int | None, number: int | None
-) -> None:
-    config = composed(
-        "train", "experiment=sft_msmarco", f"evaluation.every_n_steps={every_n_steps}"
-    )
-    found = planned_evaluations(config, num_steps=num_steps)
-    assert found is not None
-    assert (found.number, found.num_texts) == (
-        number,
-        6_980 + 43 + 54 + 8_841_823,  # three sets search the same passages
-    )
-    assert found.unknown_sets == ()
-    config.evaluation.before_training = False
-    later = planned_evaluations(config, num_steps=num_steps)
-    assert later is not None
-    assert later.number == (None if number is None else number - 1)
-
-
-def test_evaluations_of_sets_that_nobody_has_counted(tmp_path: Path) -> None:
-    own = planned_evaluations(composed("train"), num_steps=1)
-    assert own is not None
-    assert own.unknown_sets == ("stdlib_code",)
-    gone = composed("train", "benchmark=folder", f"benchmark.path={tmp_path}/no")
-    elsewhere = planned_evaluations(gone, num_steps=1)
-    assert elsewhere is not None
-    assert f"{tmp_path}/no" in elsewhere.unknown_sets[0]
-    assert planned_evaluations(composed("train", "benchmark=none"), num_steps=1) is None
-
-
 def test_a_command_with_several_overrides() -> None:
     assert command_with("strategy=zero3", "trainer.devices=8") == "strategy=zero3 trainer.devices=8"
+
+
+SFT = (
+    "task=plan",
+    "experiment=sft_msmarco",
+    "model=qwen-coder",
+    "strategy=ddp",
+    "trainer.devices=8",
+)
+
+
+def test_hours_are_those_of_training_and_evaluations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "plan.json"
+    found = planned(composed("train", *SFT), file=file, card="h200", gpu_memory_gib=None, **STATED)
+    made = json.loads(file.read_text(encoding="utf-8"))
+    assert made["evaluations"]["number"] == 2
+    assert made["evaluation_hours"] > 1
+    assert found["plan/hours"] == made["hours"]
+    assert made["hours"] == pytest.approx(made["training_hours"] + made["evaluation_hours"])
+    assert made["device_hours"] == pytest.approx(8 * made["hours"])
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert f"at least {made['hours']:.3g} h" in rows["total"]
+    assert f"at least {made['evaluation_hours']:.3g} h" in rows["evaluations"]
+    # eight ranks share the embeddings of the passages
+    assert made["host"]["corpus"] == 8_841_823 * 3584 * 4
+    assert found["plan/host_gib"] > 118
+
+
+def test_an_unknown_time_of_evaluations_makes_the_total_a_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "plan.json"
+    found = planned(composed("train", *SFT), file=file, tokens_per_s=10_000, **STATED)
+    made = json.loads(file.read_text(encoding="utf-8"))
+    assert made["evaluation_hours"] is None
+    assert (found["plan/hours"], made["is_at_least"]) == (made["training_hours"], True)
+    text = capsys.readouterr().out
+    assert f"at least {made['hours']:.3g} h" in text
+    assert "hours unknown for this card: state task.card=NAME" in text
+
+
+def test_jobs_at_once_share_the_memory_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this is for a CPU")
+    here = psutil.virtual_memory()._replace(available=4 * 2**30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: here)
+    config = composed(
+        "train", "task=plan", "model=local", f"model.path={tiny_folder(tmp_path / 'model')}",
+        "benchmark=msmarco_dl", f"paths.runs_dir={tmp_path}/runs",
+    )  # fmt: skip
+    stated: dict[str, Any] = {
+        "gpu_memory_gib": None, "num_examples": 1280, "tokens_per_query": 20
+    }  # fmt: skip
+    assert planned(config, **stated)["plan/host_gib"] == pytest.approx(1.9, abs=0.1)
+    with pytest.raises(UserError) as caught:
+        planned(config, num_jobs_at_once=3, **stated)
+    text = str(caught.value)
+    assert "3 jobs at once would take 5.7 GiB of host memory" in text
+    assert "benchmark=none   # no evaluation; eval.py model.path=RUN_DIR afterwards" in text
+    assert "task.num_jobs_at_once=2   # fewer jobs at once" in text

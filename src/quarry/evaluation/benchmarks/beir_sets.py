@@ -159,6 +159,7 @@ BEIR_SETS = (
         (6666, 5416568, 7937),
         licence="cc-by-nc-sa-3.0",
         remove_self_match=True,
+        pages="fever",
     ),
     _mteb(
         "climate-fever",
@@ -166,6 +167,7 @@ BEIR_SETS = (
         "47f2ac6acb640fc46020b02a5b59fdda04d39380",
         (1535, 5416593, 4681),
         licence="cc-by-sa-4.0",
+        pages="fever",
         note="nearly, not exactly, the corpus of fever",
     ),
     _mteb(

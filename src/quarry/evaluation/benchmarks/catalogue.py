@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from quarry.data.hub_set import HubTables
 from quarry.errors import UserError
 from quarry.evaluation.benchmark import ExpectedCounts
+from quarry.evaluation.benchmarks.mean_characters import MEAN_CHARACTERS
 from quarry.types import Content
 
 
@@ -25,6 +26,8 @@ class PublicSet:
         content: what its corpus holds, for BM25.
         remove_self_match, ids_may_collide, uses_title, relevance_level: see `BenchmarkSet`.
         group: what it is a part of; its folder may be GROUP/PART then.
+        pages: a name that sets have in common whose documents are nearly the same; see
+            `BenchmarkSet`.
         note: what a reader of its numbers should know.
     """
 
@@ -42,7 +45,13 @@ class PublicSet:
     uses_title: bool = True
     relevance_level: int | None = None
     group: str | None = None
+    pages: str | None = None
     note: str = ""
+
+    @property
+    def mean_characters(self) -> tuple[float, float]:
+        """Of a query and of a document with its title."""
+        return MEAN_CHARACTERS[self.name]
 
     @property
     def expected(self) -> ExpectedCounts:

@@ -124,6 +124,8 @@ def _benchmark_set(
         expected=one.expected if check_counts else None,
         group=one.group,
         corpus=one.tables.corpus,
+        mean_characters=one.mean_characters if check_counts else None,
+        pages=one.pages,
     )
 
 

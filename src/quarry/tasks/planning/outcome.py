@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from quarry.tasks.planning.disk import DiskNeed
+from quarry.tasks.planning.evaluations import Evaluations
+from quarry.tasks.planning.host import HostNeed
 from quarry.tasks.planning.machine import CLOSE, Machine
 from quarry.tasks.planning.rate import Rate
 from quarry.tasks.planning.setup import PlannedModel
@@ -17,22 +19,6 @@ GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluations:
-    """Of the benchmark, before, in and after training.
-
-    Attributes:
-        number: how often; None: not known.
-        num_texts: queries and documents of the sets whose size is known; those of a corpus that
-            several sets search once.
-        unknown_sets: the others.
-    """
-
-    number: int | None
-    num_texts: int
-    unknown_sets: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """What a training run would take.
 
@@ -40,6 +26,8 @@ class Plan:
         strategy, precision, dtype: of the configuration; the last of frozen weights.
         num_nodes: that the processes are on.
         choice: what `auto` stands for; None: nothing was left open.
+        host: memory of the host, of this job on one node.
+        num_jobs: that run on the machine at once, this one among them.
         rate: None: not known, and so are the hours.
         evaluations: None: there is no benchmark.
     """
@@ -57,14 +45,35 @@ class Plan:
     precision: str
     dtype: str
     num_nodes: int
+    host: HostNeed
+    num_jobs: int = 1
 
     @property
-    def hours(self) -> float | None:
-        """Of training alone."""
+    def training_hours(self) -> float | None:
+        """Return the hours without evaluations."""
         num_tokens = self.workload.num_tokens
         if self.rate is None or num_tokens is None:
             return None
         return num_tokens / (self.rate.tokens_per_s * self.setup.num_processes) / 3600
+
+    @property
+    def evaluation_hours(self) -> float | None:
+        """Return those before, during and after training; None: not known."""
+        return 0.0 if self.evaluations is None else self.evaluations.hours
+
+    @property
+    def hours(self) -> float | None:
+        """Return those of training and of known evaluations; None: training is not known."""
+        if self.training_hours is None:
+            return None
+        return self.training_hours + (self.evaluation_hours or 0.0)
+
+    @property
+    def is_at_least(self) -> bool:
+        """Return whether the run takes longer than `hours` says."""
+        slower = self.rate is not None and self.rate.is_limit
+        late = self.evaluations is not None and self.evaluations.is_limit
+        return slower or late or self.evaluation_hours is None
 
     @property
     def device_hours(self) -> float | None:
@@ -85,13 +94,16 @@ class Plan:
     @property
     def fits_disk(self) -> bool:
         free = self.machine.disk_bytes
-        return free is None or self.disk.run_directory <= free
+        return free is None or self.disk.run_directory + self.host.corpus_on_disk <= free
 
     @property
-    def host_bytes_per_node(self) -> int:
-        """Where weights pass through, one copy a process, or where what is offloaded lives."""
-        per_node = self.setup.num_processes // self.num_nodes
-        return per_node * max(self.memory.host, self.memory.weights)
+    def host_bytes(self) -> int:
+        """Return those of one node, for all jobs that run there at once."""
+        return self.num_jobs * self.host.total
+
+    @property
+    def fits_host(self) -> bool:
+        return self.machine.host_bytes is None or self.host_bytes <= self.machine.host_bytes
 
     def as_json(self) -> dict[str, Any]:
         """Numbers in bytes, tokens and hours; null: not known."""
@@ -123,15 +135,21 @@ class Plan:
             "grad_cache_chunk_tokens": self.setup.grad_cache_chunk_tokens,
             "is_chosen": self.choice is not None,
             "memory_bytes_per_process": memory,
-            "host_bytes_per_node": self.host_bytes_per_node,
+            "host_bytes_per_node": self.host_bytes,
+            "host": asdict(self.host) | {"total": self.host.total},
+            "num_jobs_at_once": self.num_jobs,
             "workload": workload,
             "rate": None if self.rate is None else asdict(self.rate),
             "hours": self.hours,
+            "training_hours": self.training_hours,
+            "evaluation_hours": self.evaluation_hours,
+            "is_at_least": self.is_at_least,
             "device_hours": self.device_hours,
             "evaluations": None if self.evaluations is None else asdict(self.evaluations),
             "disk_bytes": asdict(self.disk) | {"run_directory": self.disk.run_directory},
             "fits_memory": self.fits_memory,
             "fits_disk": self.fits_disk,
+            "fits_host": self.fits_host,
         }
 
     def summary(self) -> dict[str, float]:
@@ -142,6 +160,7 @@ class Plan:
             "plan/num_steps": self.workload.num_steps,
             "plan/num_tokens": self.workload.num_tokens,
             "plan/hours": self.hours,
+            "plan/host_gib": self.host_bytes / GIB,
             "plan/run_directory_gib": self.disk.run_directory / GIB,
         }
         return {name: float(value) for name, value in values.items() if value is not None}

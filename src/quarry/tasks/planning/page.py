@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quarry.tasks.planning.alternatives import Alternative
+from quarry.tasks.planning.evaluations import Evaluations
+from quarry.tasks.planning.host import HostNeed
+from quarry.tasks.planning.machine import Machine
 from quarry.tasks.planning.outcome import Plan
+from quarry.tasks.planning.rate import Rate
 from quarry.tasks.preflight import command_with
 
 Row = tuple[str, str, str]
@@ -24,7 +28,7 @@ def paragraphs(plan: Plan) -> list[str]:
     }
     rows = [row for table in tables.values() for row in table]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return [_head(plan), *(f"{title}\n{_aligned(t, widths)}" for title, t in tables.items())]
+    return [_head(plan), *(f"{title}\n{aligned(t, widths)}" for title, t in tables.items())]
 
 
 def result_line(plan: Plan) -> str:
@@ -33,12 +37,19 @@ def result_line(plan: Plan) -> str:
     return "plan " + " ".join(f"{name}={value:.6g}" for name, value in values.items())
 
 
-def refusal(plan: Plan, found: Sequence[Alternative], more: dict[str, str]) -> str | None:
+def refusal(
+    plan: Plan,
+    found: Sequence[Alternative],
+    more: dict[str, str],
+    *,
+    host: tuple[str, dict[str, str]] | None = None,
+) -> str | None:
     """Why the run cannot be, and the commands that could; None: nothing is against it.
 
     Args:
         found: runs that fit.
         more: further overrides, and what they mean.
+        host: why the memory of the host does not hold it, and overrides as in `more`.
     """
     reasons = []
     if not plan.fits_memory:
@@ -53,14 +64,31 @@ def refusal(plan: Plan, found: Sequence[Alternative], more: dict[str, str]) -> s
             f"{size(plan.machine.disk_bytes)} are free: make room, set paths.runs_dir=DIR, or keep "
             "fewer checkpoints (callbacks=none keeps none)."
         )
+    if host is not None:
+        reasons.append(host[0])
+        if plan.fits_memory:
+            more = more | host[1]
     if not reasons:
         return None
     lines = [
         f"{command_with(*each.overrides)}   # {size(each.memory.total)}: {each.meaning}"
         for each in found
     ]
-    lines += [f"{command_with(override)}   # {meaning}" for override, meaning in more.items()]
-    if plan.fits_memory or not lines:
+    return with_commands(reasons, more, lines)
+
+
+def with_commands(reasons: Sequence[str], more: dict[str, str], lines: Sequence[str] = ()) -> str:
+    """Reasons, and the commands that would run.
+
+    Args:
+        more: overrides, and what they mean.
+        lines: commands that go before them.
+    """
+    lines = [
+        *lines,
+        *(f"{command_with(override)}   # {meaning}" for override, meaning in more.items()),
+    ]
+    if not lines:
         return "\n".join(reasons)
     return "\n".join([*reasons, "What would run:", *(f"  {line}" for line in lines)])
 
@@ -112,9 +140,26 @@ def _memory(plan: Plan) -> list[Row]:
         ("embeddings", size(memory.embeddings), "of the contrast set, and their gradients"),
         ("total", size(memory.total), _verdict(plan)),
     ]
-    if plan.machine.is_gpu:
-        rows.append(("host", size(plan.host_bytes_per_node), "of each node, for all its processes"))
+    rows.append(host_row(plan.host, plan.machine, num_jobs=plan.num_jobs))
     return [row for row in rows if row[0] != "buffers" or memory.buffers]
+
+
+def host_row(host: HostNeed, machine: Machine, *, num_jobs: int) -> Row:
+    """Memory of the host on each node, of all ranks and all jobs there."""
+    parts = {
+        "weights in passing": host.loading,
+        "states": host.resident,
+        "embeddings of the corpus": host.corpus,
+        "ids": host.ids,
+    }
+    note = "of each node: " + ", ".join(f"{name} {size(n)}" for name, n in parts.items() if n)
+    if host.corpus_on_disk:
+        note += f"; embeddings of the corpus are on disk, {size(host.corpus_on_disk)}"
+    if num_jobs > 1:
+        note += f"; {num_jobs} jobs at once, {size(host.total)} each"
+    if machine.host_bytes is not None:
+        note += f"; {size(machine.host_bytes)} available here"
+    return ("host", size(num_jobs * host.total), note)
 
 
 def _verdict(plan: Plan) -> str:
@@ -142,31 +187,59 @@ def _work(plan: Plan) -> list[Row]:
 
 
 def _time(plan: Plan) -> list[Row]:
-    if plan.rate is None:
-        rows = [("rate", UNKNOWN, "not measured for such a run: state task.tokens_per_s=N")]
-    else:
-        rate = f"{plan.rate.tokens_per_s:,.0f} tokens/s"
-        rows = [("rate", rate, f"of one device: {plan.rate.source}")]
+    rows = [rate_row(plan.rate, plan.machine)]
+    if plan.training_hours is not None:
+        note = _assumption(plan)
+        rows.append(("training", f"{_limit(plan)}{plan.training_hours:,.3g} h", note))
+    if plan.evaluations is not None:
+        rows.append(_evaluations(plan.evaluations, plan.machine))
     if plan.hours is not None and plan.device_hours is not None:
-        rows.append(("training", f"{_limit(plan)}{plan.hours:,.3g} h", _assumption(plan)))
-        rows.append(("device hours", f"{_limit(plan)}{plan.device_hours:,.3g}", ""))
-    evaluations = plan.evaluations
-    if evaluations is not None:
-        number = UNKNOWN if evaluations.number is None else _times(evaluations.number)
-        texts = f"{evaluations.num_texts:,} texts each" if evaluations.num_texts else ""
-        if evaluations.unknown_sets:
-            texts += ", " * bool(texts) + f"size not known: {', '.join(evaluations.unknown_sets)}"
-        rows.append(("evaluations", number, f"{texts}; their time comes on top"))
+        limit = _limit(plan)
+        if plan.is_at_least:
+            limit = "about " if plan.workload.is_bound else "at least "
+        rows.append(("total", f"{limit}{plan.hours:,.3g} h", "training and evaluations"))
+        rows.append(("device hours", f"{limit}{plan.device_hours:,.3g}", ""))
     return rows
 
 
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number:,} times"
+def rate_row(rate: Rate | None, machine: Machine) -> Row:
+    """The rate of one device, or the key that states it."""
+    if rate is not None:
+        return ("rate", f"{rate.tokens_per_s:,.0f} tokens/s", f"of one device: {rate.source}")
+    keys = "task.tokens_per_s=N" if _is_known(machine) else "task.card=NAME or task.tokens_per_s=N"
+    return ("rate", UNKNOWN, f"hours: {_why_unknown(machine)}: state {keys}")
+
+
+def _is_known(machine: Machine) -> bool:
+    return machine.card is not None or not machine.is_gpu
+
+
+def _why_unknown(machine: Machine) -> str:
+    return "not measured for such a run" if _is_known(machine) else "unknown for this card"
+
+
+def _evaluations(evaluations: Evaluations, machine: Machine) -> Row:
+    number = UNKNOWN if evaluations.number is None else f"{evaluations.number:,} times"
+    notes = [number]
+    if evaluations.num_texts or not evaluations.unknown_sets:
+        notes.append(f"{evaluations.num_texts:,} texts each")
+    if evaluations.unknown_sets:
+        notes.append(f"size not known: {', '.join(evaluations.unknown_sets)}")
+    if evaluations.rate is None:
+        key = "" if _is_known(machine) else ": state task.card=NAME"
+        notes.append(f"hours {_why_unknown(machine)}{key}")
+        return ("evaluations", UNKNOWN, "; ".join(notes))
+    notes.append(f"{evaluations.rate.tokens_per_s:,.0f} tokens/s: {evaluations.rate.source}")
+    if evaluations.hours is None:
+        return ("evaluations", UNKNOWN, "; ".join(notes))
+    limit = "at least " * evaluations.is_limit
+    return ("evaluations", f"{limit}{evaluations.hours:,.3g} h", "; ".join(notes))
 
 
 def _limit(plan: Plan) -> str:
     """Whether hours are a bound; with too many tokens at too high a rate they are none."""
-    assert plan.rate is not None
+    if plan.rate is None:
+        return ""
     if plan.workload.is_bound and plan.rate.is_limit:
         return "about "
     return "at most " if plan.workload.is_bound else "at least " if plan.rate.is_limit else ""
@@ -189,6 +262,8 @@ def _disk(plan: Plan) -> list[Row]:
         ("run directory", disk.run_directory, room),
         ("download", disk.download, "from the hub, into its cache"),
     ]
+    if plan.host.corpus_on_disk:
+        rows.insert(-1, ("corpus", plan.host.corpus_on_disk, "embeddings, while they are searched"))
     return [
         (name, size(number), note)
         for name, number, note in rows
@@ -196,7 +271,8 @@ def _disk(plan: Plan) -> list[Row]:
     ]
 
 
-def _aligned(rows: Sequence[Row], widths: Sequence[int]) -> str:
+def aligned(rows: Sequence[Row], widths: Sequence[int]) -> str:
+    """Rows as plain text, in columns of these widths."""
     return "\n".join(
         f"  {name.ljust(widths[0])}  {value.rjust(widths[1])}  {note}".rstrip()
         for name, value, note in rows

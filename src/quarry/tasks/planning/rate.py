@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from quarry.tasks.planning.cards import Card, rate_on
 from quarry.training.memory_fit import MemoryChoice, with_choice
 from quarry.training.step_cost import step_seconds
 from quarry.training.step_memory import TrainingSetup
@@ -46,7 +47,7 @@ class Rate:
 
 
 def planned_rate(
-    setup: TrainingSetup, *, stated: float | None, linear: str, is_gpu: bool
+    setup: TrainingSetup, *, stated: float | None, linear: str, card: Card | None
 ) -> Rate | None:
     """The rate of one device; None: nobody has stated or measured it.
 
@@ -56,11 +57,11 @@ def planned_rate(
     Args:
         stated: tokens a second of one device.
         linear: of the model.
-        is_gpu: it runs on GPUs.
+        card: that it runs on; None: one that is not in the table, or a CPU.
     """
     if stated is not None:
         return Rate(tokens_per_s=stated, source="as stated")
-    is_measured = is_gpu and not setup.kept.trains_trunk and setup.kept.itemsize == 2
+    is_measured = card is not None and not setup.kept.trains_trunk and setup.kept.itemsize == 2
     if not is_measured or setup.stage == 3 or not MEASURED.exists():
         return None
     content = json.loads(MEASURED.read_text(encoding="utf-8"))
@@ -74,12 +75,15 @@ def planned_rate(
             continue
         if abs(part["flop_per_token"] / LORA_FLOP / setup.num_linear - 1) > NEAR:
             continue
-        source = f"docs/performance.md, {content['runs'][part['run']]['device']}"
+        device = content["runs"][part["run"]]["device"]
+        found = rate_on(card, tokens_per_s=part["tokens_per_s"], measured_on=device, linear=linear)
+        if found is None:
+            return None
         measured = with_choice(
             replace(setup, kept=replace(setup.kept, is_compiled=True, has_dropout=False)),
             MemoryChoice(gradient_checkpointing=repeats_layers, grad_cache_chunk_tokens=None),
         )
-        return _scaled(setup, measured, part["tokens_per_s"], source)
+        return _scaled(setup, measured, found[0], f"docs/performance.md, {found[1]}")
     return None
 
 

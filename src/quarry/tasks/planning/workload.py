@@ -143,7 +143,7 @@ def _lengths(
     number = min(NUM_SAMPLED, len(dataset))
     chosen = np.random.default_rng(config.seed).choice(len(dataset), number, replace=False)
     sample = [dataset[0, int(index)] for index in chosen]
-    tokenizer = _tokenizer(config)
+    tokenizer = local_tokenizer(config)
     if tokenizer is None:
         counts = [_by_characters(example, prompt) for example in sample]
         source = (
@@ -157,8 +157,8 @@ def _lengths(
     )
 
 
-def _tokenizer(config: DictConfig) -> TextTokenizer | None:
-    """None: it is on a hub that cannot be reached."""
+def local_tokenizer(config: DictConfig) -> TextTokenizer | None:
+    """The tokenizer of the model; None: it is on a hub that cannot be reached."""
     try:
         return build_model_parts(config).tokenizer
     except UserError:

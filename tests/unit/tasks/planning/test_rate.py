@@ -11,8 +11,11 @@ import pytest
 from helpers.plans import LORA, setup
 from quarry.distributed.zero_buffers import ZeroBuffers
 from quarry.tasks.planning import rate as module
+from quarry.tasks.planning.cards import named_card
 from quarry.tasks.planning.rate import CHECKPOINTED, MEASURED, WHOLE, Rate, planned_rate
 from quarry.training.step_memory import TrainingSetup
+
+H200 = named_card("h200")
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +23,7 @@ def _measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """20,000 tokens/s with the 7B, 25,000 in fp8; the 0.5B could not be measured."""
     flop = 4 * 6_525_288_448
     content = {
-        "runs": [{"device": "a card"}],
+        "runs": [{"device": "NVIDIA H200"}],
         "parts": {
             "train_7b": {"ours": {"run": 0, "tokens_per_s": 20_000.0, "flop_per_token": flop}},
             "train_7b_fp8": {
@@ -35,7 +38,7 @@ def _measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rate(planned: TrainingSetup, *, stated: float | None = None, linear: str = "plain") -> Rate:
-    found = planned_rate(planned, stated=stated, linear=linear, is_gpu=True)
+    found = planned_rate(planned, stated=stated, linear=linear, card=H200)
     assert found is not None
     return found
 
@@ -48,7 +51,7 @@ def test_what_is_stated_counts() -> None:
 def test_the_measured_rate_of_that_size(linear: str, tokens_per_s: float) -> None:
     found = rate(setup(), linear=linear)
     assert (found.tokens_per_s, found.is_limit) == (tokens_per_s, False)
-    assert "a card" in found.source
+    assert "NVIDIA H200" in found.source
 
 
 def test_what_is_computed_twice() -> None:
@@ -93,13 +96,21 @@ def test_what_was_not_measured_is_not_told() -> None:
         setup(kept=replace(LORA, itemsize=4)),
         setup(zero=zero3),
     ):
-        assert planned_rate(other, stated=None, linear="plain", is_gpu=True) is None
-    assert planned_rate(setup(), stated=None, linear="plain", is_gpu=False) is None
+        assert planned_rate(other, stated=None, linear="plain", card=H200) is None
+    assert planned_rate(setup(), stated=None, linear="plain", card=None) is None
+
+
+def test_a_rate_of_another_card_is_an_estimate() -> None:
+    found = planned_rate(setup(), stated=None, linear="plain", card=named_card("a100-80gb"))
+    assert found is not None
+    assert found.tokens_per_s == pytest.approx(20_000 * 312 / 989.4)
+    assert "estimated from NVIDIA H200 by peak ratio, not measured" in found.source
+    assert planned_rate(setup(), stated=None, linear="fp8", card=named_card("a100-80gb")) is None
 
 
 def test_without_measurements_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MEASURED", Path("nowhere.json"))
-    assert planned_rate(setup(), stated=None, linear="plain", is_gpu=True) is None
+    assert planned_rate(setup(), stated=None, linear="plain", card=H200) is None
 
 
 def test_the_measurements_are_those_of_the_page() -> None:

@@ -1,0 +1,60 @@
+"""How long the texts of the public sets are on average: what a plan counts without the data."""
+
+from __future__ import annotations
+
+SOURCE = "mteb 2.26.24"
+"""Whose descriptive statistics (`descriptive_stats/Retrieval/*.json` of its package) these are."""
+
+MEAN_CHARACTERS = {
+    "trec-covid": (69.2, 1117.5),
+    "nfcorpus": (21.8, 1590.8),
+    "nq": (48.2, 493.2),
+    "hotpotqa": (92.2, 288.9),
+    "fiqa": (62.7, 767.2),
+    "arguana": (1192.7, 1029.5),
+    "webis-touche2020": (43.4, 1720.3),
+    "cqadupstack-android": (51.8, 594.7),
+    "cqadupstack-english": (48.3, 483.5),
+    "cqadupstack-gaming": (48.8, 489.7),
+    "cqadupstack-gis": (52.2, 1013.2),
+    "cqadupstack-mathematica": (48.9, 1154.5),
+    "cqadupstack-physics": (53.4, 819.6),
+    "cqadupstack-programmers": (55.2, 1056.7),
+    "cqadupstack-stats": (56.3, 1056.2),
+    "cqadupstack-tex": (46.9, 1298.1),
+    "cqadupstack-unix": (50.3, 1005.8),
+    "cqadupstack-webmasters": (51.9, 708.4),
+    "cqadupstack-wordpress": (48.7, 1123.8),
+    "quora": (51.5, 62.2),
+    "dbpedia-entity": (34.1, 310.2),
+    "scidocs": (71.6, 1204.4),
+    "fever": (49.6, 539.2),
+    "climate-fever": (123.4, 539.2),
+    "scifact": (90.3, 1499.4),
+    "msmarco": (33.3, 335.8),
+    "apps": (1669.8, 573.5),
+    "cosqa": (36.8, 276.1),
+    "synthetic-text2sql": (82.9, 127.1),
+    "codesearchnet-python": (939.4, 259.0),
+    "codesearchnet-php": (576.9, 162.2),
+    "codesearchnet-java": (586.9, 176.7),
+    "codesearchnet-go": (403.4, 97.2),
+    "codesearchnet-javascript": (746.8, 174.8),
+    "codesearchnet-ruby": (455.4, 229.4),
+    "codesearchnet-ccr-python": (551.8, 362.6),
+    "codesearchnet-ccr-php": (336.6, 237.7),
+    "codesearchnet-ccr-java": (342.5, 247.8),
+    "codesearchnet-ccr-go": (233.8, 170.6),
+    "codesearchnet-ccr-javascript": (443.7, 263.8),
+    "codesearchnet-ccr-ruby": (266.9, 177.6),
+    "codetrans-dl": (1867.6, 1479.1),
+    "codetrans-contest": (1012.1, 1506.3),
+    "stackoverflow-qa": (1302.6, 1202.5),
+    "codefeedback-st": (724.2, 1521.3),
+    "codefeedback-mt": (4425.5, 1467.9),
+    "msmarco-dev": (33.3, 335.8),
+    "trec-dl-2019": (32.7, 335.8),
+    "trec-dl-2020": (33.8, 335.8),
+}
+"""Set -> characters of a query and of a document with its title. The passages of `msmarco-dev` and
+`trec-dl-*` have titles in Tevatron's corpus and none in mteb's: titles are not counted there."""
