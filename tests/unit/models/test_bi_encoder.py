@@ -70,7 +70,7 @@ def test_a_settled_model_is_not_compiled_later(
     is_settled: bool, num_compiled: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[object] = []
-    monkeypatch.setattr(bi_encoder, "compile_layers", compiled.append)
+    monkeypatch.setattr(bi_encoder, "compile_layers", lambda layers, **_: compiled.append(layers))
     model = BiEncoder(backbone=tiny_qwen(), pooling=Mean(), compiles=True)
     if is_settled:
         model.settle()

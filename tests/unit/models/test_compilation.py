@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import free_symbols
 from torch.nn.parallel import DistributedDataParallel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from helpers.models import tiny_qwen
 from quarry.data.packing import pack
 from quarry.errors import UserError
+from quarry.models.activations import SELECTIVE
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import LoRA
 from quarry.models.bi_encoder import BiEncoder
@@ -155,28 +157,37 @@ def num_kept(model: BiEncoder, tokens: TokenBatch) -> int:
 
 
 def test_with_checkpointing_compiled_layers_keep_little_and_give_the_same_gradients() -> None:
-    plain, model, keeping = lora_model(), lora_model(), lora_model()
-    for other in (model, keeping):
-        other.load_state_dict(plain.state_dict())
-    model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    plain = lora_model()
     tokens = batches()[3]
-    for compiled in (keeping, model):
+    num: dict[bool | str, int] = {}
+    for checkpointing in (False, SELECTIVE, True):
+        model = lora_model()
+        model.load_state_dict(plain.state_dict())
         torch._dynamo.reset()
-        compile_layers(compiled.backbone, backend="aot_eager_decomp_partition")
-        for ours, theirs in zip(step(compiled, tokens)[1], step(plain, tokens)[1], strict=True):
+        compile_layers(
+            model.backbone,
+            gradient_checkpointing=checkpointing,
+            backend="aot_eager_decomp_partition",
+        )
+        for ours, theirs in zip(step(model, tokens)[1], step(plain, tokens)[1], strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
-    assert num_kept(model, tokens) < 0.4 * num_kept(keeping, tokens)
+        num[checkpointing] = num_kept(model, tokens)
+    assert num[True] < 0.4 * num[False]
+    assert num[True] < num[SELECTIVE] < 0.9 * num[False]
     assert num_graphs() > 0
 
 
-def test_where_compiling_fails_checkpointing_is_that_of_the_plain_layers() -> None:
+@pytest.mark.parametrize("checkpointing", [False, SELECTIVE, True])
+def test_where_compiling_fails_checkpointing_is_that_of_the_plain_layers(
+    checkpointing: bool | str,
+) -> None:
     model = lora_model()
     model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    layers = [layer for layer in model.modules() if hasattr(layer, "gradient_checkpointing")]
-    before = [layer.gradient_checkpointing for layer in layers]
-    compile_layers(model.backbone, backend=no_compiler)
+    compile_layers(model.backbone, gradient_checkpointing=checkpointing, backend=no_compiler)
     step(model, batches()[0])
-    assert [layer.gradient_checkpointing for layer in layers] == before
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    assert len(layers) == 2
+    assert {layer.gradient_checkpointing for layer in layers} == {bool(checkpointing)}
 
 
 def test_layers_stay_whole_in_a_data_parallel_model() -> None:

@@ -126,7 +126,7 @@ def test_the_recipe_fits_every_card_as_it_is_configured(
     config = composed(
         "train", "task=plan", "experiment=sft_msmarco", "model=qwen-instruct", "benchmark=none"
     )
-    found = planned(config, file=tmp_path / "plan.json", gpu_memory_gib=gib, **RECIPE)
+    found = planned(config, file=tmp_path / "plan.json", gpu_memory_gib=gib, card="h200", **RECIPE)
     made = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
     print(made["gradient_checkpointing"], made["grad_cache_chunk_tokens"], found)
     assert made["is_chosen"]
@@ -278,6 +278,7 @@ def test_jobs_at_once_share_the_memory_of_this_machine(
     config = composed(
         "train", "task=plan", "model=local", f"model.path={tiny_folder(tmp_path / 'model')}",
         "benchmark=msmarco_dl", f"paths.runs_dir={tmp_path}/runs",
+        "evaluation.corpus_on_disk=false",
     )  # fmt: skip
     stated: dict[str, Any] = {
         "gpu_memory_gib": None, "num_examples": 1280, "tokens_per_query": 20

@@ -126,7 +126,7 @@ def test_what_is_kept_in_memory_counts_there(
         pytest.skip("this is for a CPU")
     config = evaluation(
         "model=local", f"model.path={tiny_folder(tmp_path / 'model')}", "evaluation.store=false",
-        "benchmark=msmarco_dl",
+        "benchmark=msmarco_dl", "evaluation.corpus_on_disk=false",
     )  # fmt: skip
     here = psutil.virtual_memory()._replace(available=2**30)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: here)

@@ -69,8 +69,9 @@ def test_jobs_at_once_that_do_not_fit_are_refused_before_the_first(
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     has_memory(monkeypatch, 240)
     at_once = (*TWO, "hydra/launcher=gpus", "hydra.launcher.n_jobs=2")
+    in_memory = "evaluation.corpus_on_disk=false"
     with pytest.raises(UserError) as caught:
-        begin(sweep(tmp_path / "one", *at_once))
+        begin(sweep(tmp_path / "one", *at_once, in_memory))
     text = str(caught.value)
     assert "2 jobs at once would take" in text
     assert "embeddings of the corpus" in text

@@ -55,9 +55,9 @@ def test_embeddings_in_files_and_in_half_the_size() -> None:
     half = need(place=CorpusPlace(itemsize=2))
     assert half.corpus == need().corpus // 2
     auto = CorpusPlace(is_on_disk=None)
-    assert need(place=auto, host_bytes=100 * GIB).corpus == 0
-    assert need(place=auto, host_bytes=200 * GIB).corpus == need().corpus
-    assert need(place=auto, host_bytes=200 * GIB, num_jobs=2).corpus == 0
+    assert need(place=auto, host_bytes=400 * GIB).corpus == 0, "more than a quarter of it"
+    assert need(place=auto, host_bytes=500 * GIB).corpus == need().corpus
+    assert need(place=auto, host_bytes=500 * GIB, num_jobs=2).corpus == 0
     assert need(place=auto).corpus == need().corpus, "nobody knows that machine"
 
 
