@@ -13,9 +13,11 @@ from quarry.tasks.planning.rate import Rate
 from quarry.tasks.planning.setup import PlannedModel
 from quarry.tasks.planning.workload import Workload
 from quarry.training.memory_fit import MemoryChoice
-from quarry.training.step_memory import StepMemory, TrainingSetup
+from quarry.training.step_memory import StepMemory, TrainingSetup, unmeasured
 
 GIB = 2**30
+MEASURED_KIND = "qwen2"
+"""How the model types of the family begin."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +82,13 @@ class Plan:
         return None if self.hours is None else self.hours * self.setup.num_processes
 
     @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Return in what the run differs from those whose memory was measured."""
+        kind = self.model.config.get_text_config().model_type
+        others = () if kind.startswith(MEASURED_KIND) else (f"an architecture like {kind}",)
+        return (*unmeasured(self.setup), *others)
+
+    @property
     def share_of_memory(self) -> float:
         return self.memory.total / self.machine.num_bytes
 
@@ -135,6 +144,7 @@ class Plan:
             "grad_cache_chunk_tokens": self.setup.grad_cache_chunk_tokens,
             "is_chosen": self.choice is not None,
             "memory_bytes_per_process": memory,
+            "unmeasured": list(self.unmeasured),
             "host_bytes_per_node": self.host_bytes,
             "host": asdict(self.host) | {"total": self.host.total},
             "num_jobs_at_once": self.num_jobs,

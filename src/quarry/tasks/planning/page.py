@@ -140,6 +140,8 @@ def _memory(plan: Plan) -> list[Row]:
         ("embeddings", size(memory.embeddings), "of the contrast set, and their gradients"),
         ("total", size(memory.total), _verdict(plan)),
     ]
+    if plan.unmeasured:
+        rows.append(("", "", f"no measurement backs this: {', '.join(plan.unmeasured)}"))
     rows.append(host_row(plan.host, plan.machine, num_jobs=plan.num_jobs))
     return [row for row in rows if row[0] != "buffers" or memory.buffers]
 
