@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
-from quarry.config.memory import AUTO
+from quarry.config.memory_rules import AUTO
 from quarry.config.stored import read_stored_config
 from quarry.distributed import world
 from quarry.errors import UserError
