@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from helpers import wandb_files
@@ -66,6 +67,31 @@ def test_without_a_terminal_there_are_no_progress_bars(trained: tuple[Path, Resu
     _, result = trained
     assert "\r" not in result.err
     assert "it/s" not in result.err
+
+
+def test_on_a_cpu_auto_is_stored_as_nothing_computed_twice(trained: tuple[Path, Result]) -> None:
+    run, _ = trained
+    for name in ("config.yaml", "config_resolved.yaml"):
+        stored = yaml.safe_load((run / name).read_text())
+        assert stored["model"]["gradient_checkpointing"] is False
+        assert stored["data"]["grad_cache_chunk_tokens"] is None
+    told = wandb_files.config(run)
+    for section in ("model", "data"):
+        assert told[section] == stored[section], "no section lost what it had"
+    record = json.loads((run / "provenance.json").read_text())["memory_choice"]
+    assert record["estimated_bytes"] is None
+    assert (run / "run.log").read_text().count(" auto: ") == 1
+
+
+def test_an_old_key_is_refused_with_its_new_name_before_anything_is_made(
+    command: Callable[..., Result], tmp_path: Path
+) -> None:
+    run = tmp_path / "old"
+    result = command("train.py", "data.num_tokens_per_chunk=64", f"hydra.run.dir={run}")
+    assert result.code == 2
+    assert "Use data.grad_cache_chunk_tokens=64" in result.err
+    assert "Traceback" not in result.err
+    assert not run.exists()
 
 
 def test_the_checkpoint_holds_nothing_that_could_run_code(trained: tuple[Path, Result]) -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from quarry.config.evaluation_rules import corpus_violations, effect_violations
-from quarry.config.memory import memory_violations
+from quarry.config.memory_rules import memory_violations
 from quarry.config.processes import device_violations, num_processes, strategy_violations
 from quarry.errors import UserError
 from quarry.models.dtypes import DTYPES

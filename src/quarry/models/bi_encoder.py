@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
+from quarry.models.activations import SELECTIVE
 from quarry.models.adapters.fast_lora import FastLoraLinear
 from quarry.models.adapters.lora_dropout import drawn_seeds
 from quarry.models.adapters.lora_factors import cast_factors, fast_layers
@@ -15,6 +18,8 @@ from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.compilation import compile_layers
 from quarry.models.pooling.base import Pooling
 from quarry.types import TokenBatch
+
+logger = logging.getLogger(__name__)
 
 NUM_TEXTS_THAT_REPAY = 100_000
 """Texts from which on compiling saves more than the half minute that it takes."""
@@ -35,7 +40,8 @@ class BiEncoder(nn.Module):
         allows_kernel: see `attention.use_packed_attention`.
         compiles: whether `prepare` compiles the layers; None: on a GPU, where that many texts
             repay the time that it takes.
-        gradient_checkpointing: of layers that are compiled, see `compile_layers`.
+        gradient_checkpointing: of layers that are compiled, see `compile_layers`; the backbone's
+            own is enabled already.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class BiEncoder(nn.Module):
         self.is_causal = is_causal
         self.is_normalized = is_normalized
         self._compiles = compiles
+        self._is_compiled = False
         self._gradient_checkpointing = gradient_checkpointing
         self._lora_layers: list[FastLoraLinear] = []
 
@@ -75,9 +82,16 @@ class BiEncoder(nn.Module):
         else:
             should_compile = self._compiles
         if should_compile:
-            self._compiles = False  # done
+            self._compiles, self._is_compiled = False, True
             compile_layers(
                 text_model(self.backbone), gradient_checkpointing=self._gradient_checkpointing
+            )
+        elif self._gradient_checkpointing == SELECTIVE and not self._is_compiled:
+            self._gradient_checkpointing = True  # which plain layers do, and is said once
+            logger.warning(
+                "model.gradient_checkpointing=selective: the layers are not compiled, and are "
+                "checkpointed in full (selective checkpointing is the compiler's). Fix: "
+                "model.compile=true, or model.gradient_checkpointing=true"
             )
         self._lora_layers = fast_layers(self.backbone)
 

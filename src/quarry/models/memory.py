@@ -193,15 +193,18 @@ def available_memory(*, on_cpu: bool = False) -> tuple[int, str]:
 
 
 def free_device_bytes(device: torch.device | None = None) -> int:
-    """Return the bytes that this process may yet take on a GPU.
+    """Return the bytes that this process may yet take on a GPU, 0 or more.
 
     What others have there is not free, and `torch.cuda.set_per_process_memory_fraction` is a limit.
+
+    Args:
+        device: a CUDA device; None: the current one.
     """
     free, total = torch.cuda.mem_get_info(device)
     allocated = torch.cuda.memory_allocated(device)
     unused = torch.cuda.memory_reserved(device) - allocated
     allowed = int(torch.cuda.get_per_process_memory_fraction(device) * total) - allocated
-    return int(min(free + unused, allowed))
+    return max(0, int(min(free + unused, allowed)))
 
 
 def gib(num_bytes: float) -> str:

@@ -215,7 +215,12 @@ def _limit(machine: Machine) -> int | None:
 
 
 def refusal_for_memory(config: DictConfig, *, num_bytes: int) -> str:
-    """Return what would run where the run of `config` does not fit a GPU with so much memory."""
+    """Return what would run where the run of `config` does not fit.
+
+    Args:
+        config: of a training whose contract and dtype are settled.
+        num_bytes: free on the fullest GPU, all of them, used or not by `auto`.
+    """
     machine = Machine(name="the fullest GPU", num_bytes=num_bytes, is_gpu=True, disk_bytes=None)
     made = make_plan(config, machine, num_examples=None, tokens_per_query=None, tokens_per_s=None)
     return _refusal(config, made, is_stated=True) or ""

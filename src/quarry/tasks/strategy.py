@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.optim import Optimizer
 
 from quarry.config.instantiate import build
-from quarry.config.memory import AUTO
+from quarry.config.memory_rules import AUTO
 from quarry.config.processes import num_processes, zero_stage
 from quarry.distributed.zero import BF16_WEIGHTS
 from quarry.models.memory import Spread

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from quarry.models.activations import SELECTIVE
 from quarry.training.step_cost import step_seconds
@@ -14,7 +15,8 @@ CHUNK_STEP = 256
 """Tokens: chunk sizes are a multiple of it."""
 
 SMALLEST_CHUNK = 1024
-"""Tokens: below it a chunk costs more in launching kernels than in work."""
+"""Tokens: below it a chunk costs more in launching kernels than in work. The smallest chunk is
+larger where the longest text is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,9 +64,8 @@ def choices(
         gradient_checkpointing, grad_cache_chunk_tokens: what was asked for; "auto" leaves it open.
         limit_bytes: that a rank may take.
     """
-    modes = modes_of(setup) if gradient_checkpointing == AUTO else (gradient_checkpointing,)
     found = []
-    for mode in modes:
+    for mode in _modes(setup, gradient_checkpointing):
         for chunk in _chunks(setup, mode, grad_cache_chunk_tokens, limit_bytes):
             choice = MemoryChoice(gradient_checkpointing=mode, grad_cache_chunk_tokens=chunk)
             if _total(setup, choice) <= limit_bytes:
@@ -78,24 +79,35 @@ def thriftiest(
     gradient_checkpointing: bool | str,
     grad_cache_chunk_tokens: int | str | None,
 ) -> MemoryChoice:
-    """Return what takes the least memory of what was asked for, whether it fits or not."""
-    is_open = gradient_checkpointing == AUTO
-    chunk = grad_cache_chunk_tokens
-    return MemoryChoice(
-        gradient_checkpointing=True if is_open else gradient_checkpointing,
-        grad_cache_chunk_tokens=_smallest_chunk(setup) if chunk == AUTO else chunk,  # type: ignore[arg-type]
+    """Return what takes the least memory of what was asked for, whether it fits or not.
+
+    Args:
+        gradient_checkpointing, grad_cache_chunk_tokens: see `choices`.
+    """
+    # ZeRO holds all gradients where there are chunks: without them a step may take less
+    is_open = grad_cache_chunk_tokens == AUTO
+    chunks: tuple[Any, ...] = (
+        (None, _smallest_chunk(setup)) if is_open else (grad_cache_chunk_tokens,)
     )
+    found = [
+        MemoryChoice(gradient_checkpointing=mode, grad_cache_chunk_tokens=chunk)
+        for mode in _modes(setup, gradient_checkpointing)
+        for chunk in chunks
+    ]
+    return min(found, key=lambda choice: _total(setup, choice))
 
 
-def modes_of(setup: TrainingSetup) -> Sequence[bool | str]:
-    """Return the kinds of gradient checkpointing there are; selective is the compiler's."""
+def _modes(setup: TrainingSetup, asked: bool | str) -> Sequence[bool | str]:
+    """Return the kinds of gradient checkpointing that are open; selective is the compiler's."""
+    if asked != AUTO:
+        return (asked,)
     return (False, SELECTIVE, True) if setup.kept.is_compiled else (False, True)
 
 
 def _chunks(
     setup: TrainingSetup, mode: bool | str, asked: int | str | None, limit_bytes: int
 ) -> Iterator[int | None]:
-    """No chunks, and the largest ones that fit."""
+    """Yield no chunks, and the largest that fit, or else the smallest that there are."""
     if asked != AUTO:
         yield asked  # type: ignore[misc]
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +11,14 @@ import torch
 from helpers.models import tiny_qwen
 from quarry.models.adapters.full import FullFineTuning
 from quarry.models.adapters.lora import LoRA
-from quarry.models.memory import Spread, StateBytes, memory_need, num_weights, state_bytes
+from quarry.models.memory import (
+    Spread,
+    StateBytes,
+    free_device_bytes,
+    memory_need,
+    num_weights,
+    state_bytes,
+)
 
 
 def of_one(*, itemsize: int = 4, spread: Spread | None = None) -> StateBytes:
@@ -65,3 +73,56 @@ def test_an_adapter_counts_and_its_trunk_stays_frozen() -> None:
     assert beside.num_bytes == 2 * number + 16 * 2 * 4 * (32 + 32)
     every = memory_need(config, dtype=torch.float32, trained_part=FullFineTuning().trained_part)
     assert every.num_bytes == 16 * number
+
+
+GIB = 2**30
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes torch see a GPU of 80 GiB that is used so (GiB)."""
+
+    def use(
+        *, others: float = 0, reserved: float = 0, allocated: float = 0, fraction: float = 1
+    ) -> None:
+        numbers = {
+            "mem_get_info": (int((80 - others - reserved) * GIB), 80 * GIB),
+            "memory_reserved": int(reserved * GIB),
+            "memory_allocated": int(allocated * GIB),
+            "get_per_process_memory_fraction": fraction,
+        }
+        for name, value in numbers.items():
+            monkeypatch.setattr(torch.cuda, name, lambda device=None, value=value: value)
+
+    return use
+
+
+@pytest.mark.parametrize(
+    ("used", "free"),
+    [
+        ({}, 80),
+        ({"others": 40}, 40),
+        ({"reserved": 10, "allocated": 4}, 76),  # what torch holds and does not use is free
+        ({"others": 40, "reserved": 10, "allocated": 4}, 36),
+        ({"fraction": 0.5}, 40),
+        ({"fraction": 0.5, "reserved": 10, "allocated": 4}, 36),
+        ({"fraction": 0.5, "others": 60}, 20),
+        ({"fraction": 0.1, "reserved": 12, "allocated": 12}, 0),  # the limit came later
+    ],
+)
+def test_free_bytes_of_a_gpu(used: dict[str, float], free: float, gpu: Callable[..., None]) -> None:
+    gpu(**used)
+    assert free_device_bytes(torch.device("cuda", 0)) == free * GIB
+    assert free_device_bytes() == free * GIB
+
+
+def test_each_gpu_is_asked_for_itself(
+    gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu()
+    sizes = {0: 10 * GIB, 1: 20 * GIB}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (sizes[device.index], 80 * GIB))
+    assert [free_device_bytes(torch.device("cuda", number)) for number in sizes] == [
+        10 * GIB,
+        20 * GIB,
+    ]

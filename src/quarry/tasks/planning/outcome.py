@@ -90,15 +90,17 @@ class Plan:
 
     @property
     def share_of_memory(self) -> float:
-        return self.memory.total / self.machine.num_bytes
+        return self.memory.total / max(1, self.machine.num_bytes)  # a GPU may be full
 
     @property
     def fits_memory(self) -> bool:
-        return self.share_of_memory <= 1
+        """Return whether the run would start; `auto` takes no more than `CLOSE` of a GPU."""
+        is_chosen = self.choice is not None and self.machine.is_gpu
+        return self.share_of_memory <= (CLOSE if is_chosen else 1)
 
     @property
     def is_close(self) -> bool:
-        return CLOSE < self.share_of_memory <= 1
+        return self.fits_memory and self.share_of_memory > CLOSE
 
     @property
     def fits_disk(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from quarry.tasks.planning.alternatives import Alternative
 from quarry.tasks.planning.evaluations import Evaluations
 from quarry.tasks.planning.host import HostNeed
-from quarry.tasks.planning.machine import Machine
+from quarry.tasks.planning.machine import CLOSE, Machine
 from quarry.tasks.planning.outcome import Plan
 from quarry.tasks.planning.rate import Rate
 from quarry.tasks.preflight import command_with
@@ -55,7 +55,8 @@ def refusal(
     if not plan.fits_memory:
         reasons.append(
             f"A process would take {size(plan.memory.total)}, and it would have "
-            f"{size(plan.machine.num_bytes)} ({plan.machine.name}).{_if_bound(plan)}"
+            f"{size(plan.machine.num_bytes)} ({plan.machine.name}).{_if_chosen(plan)}"
+            f"{_if_bound(plan)}"
         )
     if not plan.fits_disk:
         assert plan.machine.disk_bytes is not None
@@ -91,6 +92,11 @@ def with_commands(reasons: Sequence[str], more: dict[str, str], lines: Sequence[
     if not lines:
         return "\n".join(reasons)
     return "\n".join([*reasons, "What would run:", *(f"  {line}" for line in lines)])
+
+
+def _if_chosen(plan: Plan) -> str:
+    """Say why a run that is smaller than the memory is refused."""
+    return "" if plan.share_of_memory > 1 else f" auto uses {CLOSE:.0%} of it."
 
 
 def _if_bound(plan: Plan) -> str:

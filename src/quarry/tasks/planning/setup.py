@@ -99,10 +99,13 @@ def fitted_setup(
 
 
 def asked_choice(config: DictConfig) -> dict[str, Any]:
-    """Return what the configuration says of gradient checkpointing and chunks, `auto` included."""
+    """Return what the configuration says of gradient checkpointing and chunks, `auto` included.
+
+    What a configuration of an earlier version, or a model of another class, has no key for is off.
+    """
     return {
         "gradient_checkpointing": config.model.get("gradient_checkpointing", False),
-        "grad_cache_chunk_tokens": config.data.grad_cache_chunk_tokens,
+        "grad_cache_chunk_tokens": config.data.get("grad_cache_chunk_tokens"),
     }
 
 

@@ -1,4 +1,4 @@
-"""Rules for what decides the memory of a training step: gradient checkpointing and chunks."""
+"""Check what decides the memory of a training step: gradient checkpointing and chunks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from quarry.config.processes import zero_stage
 from quarry.models.activations import SELECTIVE
 
 AUTO = "auto"
-CHECKPOINTING = (AUTO, True, False, SELECTIVE)
 
 
 def memory_violations(config: DictConfig) -> Iterator[str]:
-    """Yield what is wrong with the size of chunks and with gradient checkpointing."""
-    chunk = config.data.grad_cache_chunk_tokens
+    """Yield what is wrong with the size of chunks and with gradient checkpointing.
+
+    Keys that are absent, as in what an earlier version wrote, are as null and false.
+    """
+    chunk = config.data.get("grad_cache_chunk_tokens")
     is_number = isinstance(chunk, int) and not isinstance(chunk, bool)
     if not (chunk is None or chunk == AUTO or (is_number and chunk >= 1)):
         yield (
@@ -24,9 +26,7 @@ def memory_violations(config: DictConfig) -> Iterator[str]:
             "auto (what fits the GPU)"
         )
     checkpointing = config.model.get("gradient_checkpointing", False)
-    if checkpointing not in CHECKPOINTING or isinstance(checkpointing, int | float) is not (
-        isinstance(checkpointing, bool)
-    ):
+    if not isinstance(checkpointing, bool) and checkpointing not in (AUTO, SELECTIVE):
         yield (
             f"model.gradient_checkpointing={checkpointing!r} must be true, false, selective or auto"
         )
