@@ -265,4 +265,20 @@ def cases(names: Sequence[str]) -> list[Case]:
                 Case(**more, num_contrast_sets=2, clip=0.05),
                 Case(**more, budget=40, num_contrast_sets=2, has_masks=True, clip=0.05),
             ]
+        if strategy in ("zero2", "zero3"):
+            more = {"strategy": strategy, "is_lora": True, "gradient_checkpointing": True}
+            found += [Case(**more), Case(**more, budget=40)]
     return found
+
+
+def dropout_cases(strategy: str) -> list[Case]:
+    """LoRA with dropout: two ranks draw other masks than one.
+
+    With GradCache one update alone: idle chunks of ZeRO 3 draw masks, too.
+    """
+    more = {"strategy": strategy, "is_lora": True, "dropout": 0.2}
+    return [
+        Case(**more),
+        Case(**more, gradient_checkpointing=True, precision="bf16-mixed"),
+        Case(**more, budget=40, gradient_checkpointing=True, num_updates=1),
+    ]

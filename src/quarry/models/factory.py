@@ -240,9 +240,7 @@ class BiEncoderFactory:
             backbone.requires_grad_(False)
         if device is not None:
             backbone.to(device)
-        backbone = self._made_fast(
-            backbone, is_trained=is_trained, is_sharded=sharding is not None
-        )
+        backbone = self._made_fast(backbone, is_trained=is_trained, is_sharded=sharding is not None)
         checkpointing = is_trained and self.gradient_checkpointing in (True, SELECTIVE)
         if checkpointing:
             contexts = checkpoint_contexts(fast_layers(backbone))

@@ -130,12 +130,26 @@ def obstacle(layer: LoraLinear) -> str | None:
         return "a variant of LoRA, such as DoRA"
     if type(layer.lora_dropout[name]) not in (nn.Identity, nn.Dropout):
         return f"its dropout is {type(layer.lora_dropout[name]).__name__}"
-    base, lora_a, lora_b = layer.base_layer, layer.lora_A[name], layer.lora_B[name]
+    parts = layer.base_layer, layer.lora_A[name], layer.lora_B[name]
     gathers_parts = isinstance(layer, FastLoraLinear) and layer.gathers_parts
+    return _obstacle_in_parts(*parts, gathers_parts=gathers_parts)
+
+
+def _obstacle_in_parts(
+    base: nn.Module, lora_a: nn.Module, lora_b: nn.Module, *, gathers_parts: bool
+) -> str | None:
+    """The parts are never called on the fast path: they have to be plain."""
     for part in (base, lora_a, lora_b):
+        if type(part) not in (nn.Linear, Fp8Linear):
+            return f"a part is {type(part).__name__}"
         if _has_hooks(part, gathers_parts=gathers_parts):
             return "its parts have hooks"
-    return _obstacle_in_parts(base, lora_a, lora_b)
+    is_trained = isinstance(base, nn.Linear) and base.weight.requires_grad
+    if is_trained or (base.bias is not None and base.bias.requires_grad):
+        return "the base layer is trained, too"
+    if lora_a.bias is not None or lora_b.bias is not None:
+        return "the update has a bias"
+    return None
 
 
 def _has_hooks(part: nn.Module, *, gathers_parts: bool) -> bool:
@@ -149,19 +163,6 @@ def _has_hooks(part: nn.Module, *, gathers_parts: bool) -> bool:
     if not gathers_parts:
         return any(hooks)
     return not all(is_gathering_hook(hook) for kind in hooks for hook in kind.values())
-
-
-def _obstacle_in_parts(base: nn.Module, lora_a: nn.Module, lora_b: nn.Module) -> str | None:
-    """The parts are never called on the fast path: they have to be plain."""
-    for part in (base, lora_a, lora_b):
-        if type(part) not in (nn.Linear, Fp8Linear):
-            return f"a part is {type(part).__name__}"
-    is_trained = isinstance(base, nn.Linear) and base.weight.requires_grad
-    if is_trained or (base.bias is not None and base.bias.requires_grad):
-        return "the base layer is trained, too"
-    if lora_a.bias is not None or lora_b.bias is not None:
-        return "the update has a bias"
-    return None
 
 
 def dropout_share(layer: LoraLinear, name: str) -> float:
