@@ -7,14 +7,15 @@ import sys
 
 import torch
 
-from helpers.joint_training import cases, train
+from helpers.joint_training import cases, dropout_cases, train
 from quarry.distributed import world
 
 if __name__ == "__main__":
     folder, *strategies = sys.argv[1:]
     torch.set_num_threads(1)
     num_processes = int(os.environ["WORLD_SIZE"])
-    for case in cases(strategies):
+    dropping = [case for name in strategies if name != "ddp" for case in dropout_cases(name)]
+    for case in cases(strategies) + dropping * (num_processes == 2):
         result = train(case, num_processes=num_processes)
         torch.save(result, f"{folder}/{case.name}.{os.environ['RANK']}.pt")
     world.leave()

@@ -1,4 +1,7 @@
-"""Two and three processes == one: loss, gradients and weights, for every strategy and GradCache."""
+"""Two and three processes == one: loss, gradients and weights, for every strategy and GradCache.
+
+LoRA takes the fast path in all of them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.joint_training import Case, cases, relative_error, train
+from helpers.joint_training import Case, cases, dropout_cases, relative_error, train
 from helpers.processes import run_processes
 
 WORKER = Path(__file__).with_name("gradients_worker.py")
@@ -58,6 +61,8 @@ def test_several_processes_equal_one(num_processes: int, case: Case, results: Re
     expected = alone(replace(case, strategy="auto"))
     assert len(expected["gradients"]) == case.num_updates
     for rank, found in enumerate(results(num_processes, case)):
+        assert found["calls"]["peft"] == 0
+        assert (found["calls"]["fast"] > 0) == case.is_lora
         for ours, theirs in zip(found["gradients"], expected["gradients"], strict=True):
             assert relative_error(ours, theirs) <= GRADIENTS[case.is_double]
         for ours, theirs in zip(found["metrics"], expected["metrics"], strict=True):
@@ -66,6 +71,22 @@ def test_several_processes_equal_one(num_processes: int, case: Case, results: Re
             assert ours["train/accuracy"] == pytest.approx(theirs["train/accuracy"], abs=0.15)
         if rank == 0:
             assert relative_error(found["weights"], expected["weights"]) <= 1e-6
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("case", dropout_cases("zero3"), ids=lambda case: case.name)
+def test_dropout_in_shards_equals_dropout_of_whole_weights(case: Case, results: Results) -> None:
+    """Each rank draws the same masks under both strategies."""
+    whole = replace(case, strategy="zero2")
+    for found, expected in zip(results(2, case), results(2, whole), strict=True):
+        assert found["calls"]["peft"] == 0
+        assert found["calls"]["fast"] > 0
+        assert len(found["gradients"]) == case.num_updates
+        for ours, theirs in zip(found["gradients"], expected["gradients"], strict=True):
+            assert relative_error(ours, theirs) <= GRADIENTS[False]
+    plain = Case(strategy="zero3", is_lora=True)
+    gradients = results(2, plain)[0]["gradients"][0]
+    assert relative_error(results(2, case)[0]["gradients"][0], gradients) > 0.01
 
 
 @pytest.mark.timeout(300)

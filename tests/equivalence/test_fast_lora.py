@@ -423,3 +423,33 @@ def test_other_kinds_of_lora_layers_are_counted_and_left_alone() -> None:
     assert str(summary) == (
         "LoRA: 2 of 3 layers take the fast path, the others peft's own: the layer is Embedding (1)"
     )
+
+
+def test_in_shards_a_layer_gathers_its_parts_and_casts_its_own_factors(calls: list[str]) -> None:
+    """The same numbers; see tests/distributed for the shards themselves."""
+    model = peft_model(dtype=torch.float32)
+    expected = encode(model)
+    use_fast_lora(model, is_sharded=True)
+    for layer in fast_layers(model):
+        gathered = {id(parameter) for _, parameter in layer.ds_external_parameters()}
+        assert gathered == {id(parameter) for parameter in layer.parameters()}
+    with cast_factors(fast_layers(model), torch.bfloat16):
+        assert all(layer.cast_a is None for layer in fast_layers(model))
+    assert relative(encode(model), expected) <= 2e-5
+    assert len(calls) == NUM_LAYERS
+
+
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_hooks_that_gather_a_part_are_no_obstacle_where_the_layer_does(is_sharded: bool) -> None:
+    def gathers(*_: Any) -> None:
+        """As DeepSpeed's."""
+
+    gathers.__module__ = "deepspeed.runtime.zero.parameter_offload"
+    model = peft_model()
+    use_fast_lora(model, is_sharded=is_sharded)
+    layer = layer_of(model)
+    layer.lora_A["default"].register_forward_pre_hook(gathers)
+    layer.base_layer.register_forward_hook(gathers)
+    assert obstacle(layer) == (None if is_sharded else "its parts have hooks")
+    layer.base_layer.register_forward_hook(lambda *_: None)
+    assert obstacle(layer) == "its parts have hooks"

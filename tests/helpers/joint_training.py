@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
@@ -18,10 +21,15 @@ from helpers.training import quiet_trainer
 from quarry.data.datamodule import RetrievalDataModule
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
+from quarry.distributed import world
 from quarry.distributed.data_parallel import data_parallel_strategy
 from quarry.distributed.zero import ZeroStrategy
 from quarry.losses.info_nce import InfoNCE
+from quarry.models.adapters import fast_lora
+from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import LoRA
+from quarry.models.adapters.lora_dropout import checkpoint_contexts
+from quarry.models.adapters.lora_factors import fast_layers
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.last_token import LastToken
 from quarry.models.pooling.mean import Mean
@@ -39,12 +47,14 @@ NUM_CONTRAST = 7
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One training run.
+    """One training run; LoRA takes the fast path.
 
     Attributes:
         strategy: "ddp", "zero1", "zero2" or "zero3".
         num_contrast_sets: in an update.
         budget: tokens in a chunk; None: no chunks.
+        dropout: of LoRA; masks differ between ranks, not between strategies.
+        precision: of the trainer.
     """
 
     strategy: str
@@ -55,6 +65,8 @@ class Case:
     has_masks: bool = False
     clip: float | None = None
     dropout: float = 0.0
+    gradient_checkpointing: bool = False
+    precision: str = "32-true"
     num_updates: int = 2
 
     @property
@@ -65,6 +77,9 @@ class Case:
         parts += [f"{self.num_contrast_sets} sets"] if self.num_contrast_sets > 1 else []
         parts += ["masks"] if self.has_masks else []
         parts += [f"clip {self.clip}"] if self.clip else []
+        parts += [f"dropout {self.dropout}"] if self.dropout else []
+        parts += ["checkpointing"] if self.gradient_checkpointing else []
+        parts += [self.precision] if self.precision != "32-true" else []
         return ", ".join(parts)
 
 
@@ -92,7 +107,7 @@ def examples(num_examples: int = 40) -> list[TrainExample]:
 
 def build(*, case: Case, device: torch.device | None = None, sharding: Any = None) -> BiEncoder:
     """The tiny model of a case; the weights are the same in every process."""
-    del device, sharding
+    del device
     dtype = torch.float64 if case.is_double else torch.float32
     backbone = tiny_qwen(dtype=dtype)
     if case.is_double:
@@ -106,6 +121,12 @@ def build(*, case: Case, device: torch.device | None = None, sharding: Any = Non
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # zero at first, and so would be the gradient of lora_A
             nn.init.normal_(parameter, std=0.1)
+    assert not use_fast_lora(model.backbone, is_sharded=sharding is not None).reasons
+    if case.gradient_checkpointing:
+        contexts = checkpoint_contexts(fast_layers(model.backbone))
+        model.backbone.gradient_checkpointing_enable(
+            {"use_reentrant": False, "context_fn": contexts}
+        )
     return model
 
 
@@ -137,6 +158,9 @@ class Watch(pl.Callback):
         self.gradients: list[dict[str, Tensor]] = []
         self.metrics: list[dict[str, float]] = []
         self.num_queries: list[int] = []
+
+    def on_train_start(self, *_: Any) -> None:
+        torch.manual_seed(world.rank())  # DeepSpeed, too, may have drawn numbers
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
@@ -192,16 +216,23 @@ def train(case: Case, *, num_processes: int) -> dict[str, Any]:
     trainer = quiet_trainer(
         watch, end, devices=num_processes, strategy=strategy_of(case.strategy),
         max_steps=case.num_updates, max_epochs=-1, gradient_clip_val=case.clip,
-        accumulate_grad_batches=datamodule.num_batches_per_update,
+        accumulate_grad_batches=datamodule.num_batches_per_update, precision=case.precision,
     )  # fmt: skip
-    trainer.fit(module, datamodule)
+    with counted(fast_lora, "lora_product") as fast, counted(LoraLinear, "forward") as plain:
+        trainer.fit(module, datamodule)
     return {
+        "calls": {"fast": fast.call_count, "peft": plain.call_count},
         "gradients": watch.gradients,
         "metrics": watch.metrics,
         "num_queries": watch.num_queries,
         "weights": end.weights,
         "digest": end.digest,
     }
+
+
+def counted(owner: Any, name: str) -> AbstractContextManager[mock.Mock]:
+    """Count the calls of a function or method."""
+    return mock.patch.object(owner, name, autospec=True, side_effect=getattr(owner, name))
 
 
 class AtEnd(pl.Callback):
@@ -234,4 +265,20 @@ def cases(names: Sequence[str]) -> list[Case]:
                 Case(**more, num_contrast_sets=2, clip=0.05),
                 Case(**more, budget=40, num_contrast_sets=2, has_masks=True, clip=0.05),
             ]
+        if strategy in ("zero2", "zero3"):
+            more = {"strategy": strategy, "is_lora": True, "gradient_checkpointing": True}
+            found += [Case(**more), Case(**more, budget=40)]
     return found
+
+
+def dropout_cases(strategy: str) -> list[Case]:
+    """LoRA with dropout: two ranks draw other masks than one.
+
+    With GradCache one update alone: idle chunks of ZeRO 3 draw masks, too.
+    """
+    more = {"strategy": strategy, "is_lora": True, "dropout": 0.2}
+    return [
+        Case(**more),
+        Case(**more, gradient_checkpointing=True, precision="bf16-mixed"),
+        Case(**more, budget=40, gradient_checkpointing=True, num_updates=1),
+    ]

@@ -74,8 +74,6 @@ class Kept:
         gradient_checkpointing: True: of a layer its input alone is kept, and the layer computed
             again; "selective": the outputs of its products are kept, too (compiled layers only).
         trains_trunk: norms are trained, too, and keep what they have normalised.
-        has_copies: peft's own LoRA path copies the input of each projection, where the fast one
-            has one input for all that read it.
         num_inputs: numbers of a token that go into projections with LoRA, over all layers.
         num_low_rank: numbers of a token between LoRA's two matrices, over all layers.
         has_dropout: on the input of LoRA's update.
@@ -87,7 +85,6 @@ class Kept:
     is_compiled: bool
     gradient_checkpointing: bool | str
     trains_trunk: bool
-    has_copies: bool = False
     num_inputs: int = 0
     num_low_rank: int = 0
     has_dropout: bool = False
@@ -134,8 +131,6 @@ def _eager_bytes(shape: LayerShape, kept: Kept, *, hidden: int) -> float:
 
 def _input_bytes(shape: LayerShape, kept: Kept) -> float:
     """Inputs of a layer's projections, but the one that attention has kept already."""
-    if kept.has_copies:
-        return kept.num_inputs * (kept.itemsize + kept.has_dropout) / shape.num_layers
     # autocast makes one for each of q, k, v, gate and up; what needs no cast is shared by them
     num_copies = 5 if kept.itemsize < kept.state_itemsize else 2
     return (num_copies * shape.hidden_size + shape.intermediate_size) * kept.itemsize

@@ -240,10 +240,7 @@ class BiEncoderFactory:
             backbone.requires_grad_(False)
         if device is not None:
             backbone.to(device)
-        if sharding is None:
-            backbone = self._made_fast(backbone, is_trained=is_trained)
-        elif backbone is not base_model(backbone):
-            logger.info("LoRA: peft's own path, since the weights lie in shards")
+        backbone = self._made_fast(backbone, is_trained=is_trained, is_sharded=sharding is not None)
         checkpointing = is_trained and self.gradient_checkpointing in (True, SELECTIVE)
         if checkpointing:
             contexts = checkpoint_contexts(fast_layers(backbone))
@@ -280,17 +277,19 @@ class BiEncoderFactory:
             )
         return load_adapter(backbone, source)
 
-    def _made_fast(self, backbone: PreTrainedModel, *, is_trained: bool) -> PreTrainedModel:
+    def _made_fast(
+        self, backbone: PreTrainedModel, *, is_trained: bool, is_sharded: bool
+    ) -> PreTrainedModel:
         """With the products that were asked for, and the fast path of LoRA where it is exact."""
         has_adapter = backbone is not base_model(backbone)
-        if self.linear == "fp8":
+        if self.linear == "fp8" and not is_sharded:
             if has_adapter and not is_trained:  # one product instead of three
                 backbone, has_adapter = merge_adapter(backbone), False
             use_fp8(text_model(backbone), is_trained_through=is_trained)
             if not is_trained:
                 fuse_gated_layers(text_model(backbone))
         if has_adapter:
-            logger.info("%s", use_fast_lora(backbone))
+            logger.info("%s", use_fast_lora(backbone, is_sharded=is_sharded))
         return backbone
 
     def saved_as(self, folder: Path, *, dtype: str) -> BiEncoderFactory:

@@ -52,8 +52,6 @@ def test_by_hand() -> None:
     assert layer_bytes(SHAPE, eager) == 2 * 10 * 4 + 2 * (2 * 10 + 4 * 100) + attention
     low_rank = replace(HALF, num_low_rank=3 * 14)
     assert layer_bytes(SHAPE, low_rank) == compiled + 2 * 14
-    copies = replace(eager, has_copies=True, num_inputs=3 * 200, has_dropout=True)
-    assert layer_bytes(SHAPE, copies) == 2 * 10 * 4 + 2 * 3 * 100 + attention + 200 * (2 + 1)
 
 
 def test_gradient_checkpointing_by_hand() -> None:
@@ -80,9 +78,7 @@ def lora() -> LoRA:
     return LoRA(r=RANK, alpha=4, dropout=0, target_modules=TARGETS)
 
 
-def held_bytes(
-    num_layers: int, adapter: Adapter, dtype: torch.dtype, *, in_half: bool, is_fast: bool
-) -> int:
+def held_bytes(num_layers: int, adapter: Adapter, dtype: torch.dtype, *, in_half: bool) -> int:
     """What autograd holds after a forward pass, weights left out."""
     config = Qwen2Config(
         vocab_size=128, hidden_size=HIDDEN, intermediate_size=INTERMEDIATE,
@@ -90,7 +86,7 @@ def held_bytes(
         use_cache=False,
     )  # fmt: skip
     backbone = adapter(Qwen2Model(config).to(dtype))
-    if is_fast:
+    if not adapter.trains_trunk:
         use_fast_lora(backbone)
     model = BiEncoder(backbone=backbone, pooling=LastToken()).train()
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -109,21 +105,18 @@ def held_bytes(
 
 
 @pytest.mark.parametrize(
-    ("adapter", "dtype", "in_half", "is_fast"),
+    ("adapter", "dtype", "in_half"),
     [
-        (FullFineTuning(), torch.float32, False, False),
-        (FullFineTuning(), torch.float32, True, False),
-        (lora(), torch.bfloat16, True, True),
-        (lora(), torch.bfloat16, True, False),
+        (FullFineTuning(), torch.float32, False),
+        (FullFineTuning(), torch.float32, True),
+        (lora(), torch.bfloat16, True),
     ],
-    ids=["all-fp32", "all-mixed", "fast-lora", "peft-lora"],
+    ids=["all-fp32", "all-mixed", "lora"],
 )
 def test_autograd_holds_what_is_counted(
-    adapter: Adapter, dtype: torch.dtype, in_half: bool, is_fast: bool
+    adapter: Adapter, dtype: torch.dtype, in_half: bool
 ) -> None:
-    few, many = (
-        held_bytes(number, adapter, dtype, in_half=in_half, is_fast=is_fast) for number in (2, 4)
-    )
+    few, many = (held_bytes(number, adapter, dtype, in_half=in_half) for number in (2, 4))
     held = (many - few) / 2 / NUM_TOKENS
     itemsize = 2 if in_half else dtype.itemsize
     # the grid, which the kernel does without: queries, keys, values and the result once more
@@ -131,7 +124,7 @@ def test_autograd_holds_what_is_counted(
     if adapter.trains_trunk and in_half:
         num_weights = 4 * HIDDEN**2 + 3 * HIDDEN * INTERMEDIATE
         held -= num_weights * itemsize / NUM_TOKENS  # casts of weights are counted by themselves
-    if is_fast:
+    if not adapter.trains_trunk:
         num_factors = RANK * (4 * 2 * HIDDEN + 3 * (HIDDEN + INTERMEDIATE))
         held -= num_factors * itemsize / NUM_TOKENS
     shape = LayerShape(
@@ -144,7 +137,6 @@ def test_autograd_holds_what_is_counted(
         is_compiled=False,
         gradient_checkpointing=False,
         trains_trunk=adapter.trains_trunk,
-        has_copies=not adapter.trains_trunk and not is_fast,
         num_inputs=6 * HIDDEN + INTERMEDIATE,
         num_low_rank=0 if adapter.trains_trunk else len(TARGETS) * RANK,
     )

@@ -3,7 +3,7 @@
 File format, state-dict keys and API stay peft's. peft's own forward runs wherever the fast one
 would not be exact, which each layer decides at each call: adapters may be merged, disabled or
 switched at any time. Dropout is peft's in distribution, not in its random numbers: the mask is a
-hash (see hashed_dropout.py).
+hash (see hashed_dropout.py). Under ZeRO 3 a layer's forward and backward pass gather its parts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from quarry.distributed.zero_gathering import gather_with, is_gathering_hook
 from quarry.models.adapters.hashed_dropout import draw_seeds
 from quarry.models.adapters.lora_products import Dropout, fp8_product, lora_product
 from quarry.models.fp8 import Fp8Linear
@@ -41,8 +42,12 @@ class FastLoraSummary:
         return f"{text}, the others peft's own: {', '.join(why)}" if why else text
 
 
-def use_fast_lora(backbone: nn.Module) -> FastLoraSummary:
-    """Gives every plain LoRA layer of `backbone` the fast path; to be called once peft is on it."""
+def use_fast_lora(backbone: nn.Module, *, is_sharded: bool = False) -> FastLoraSummary:
+    """Gives every plain LoRA layer of `backbone` the fast path; to be called once peft is on it.
+
+    Args:
+        is_sharded: DeepSpeed's ZeRO 3 is to hold the weights in shards.
+    """
     reasons: Counter[str] = Counter()
     num_fast = 0
     for layer in backbone.modules():
@@ -53,6 +58,9 @@ def use_fast_lora(backbone: nn.Module) -> FastLoraSummary:
             continue
         # another class, the same object: names, hooks, copies and pickles stay as they are
         layer.__class__ = FastLoraLinear
+        if is_sharded:
+            gather_with(layer, layer.parameters())
+            layer.gathers_parts = True
         reason = obstacle(layer)
         if reason is None:
             num_fast += 1
@@ -67,10 +75,13 @@ class FastLoraLinear(LoraLinear):
     Attributes:
         cast_a, cast_b: A and the scaled B in the dtype of the products, while a pass has them cast
             for all layers at once (see lora_factors.py).
+        gathers_parts: ZeRO 3 has the weights in shards, and gathers those of base, A and B for
+            this layer.
         dropout_seed: of the pass, while it runs (see lora_dropout.py); a call outside one draws
             its own.
     """
 
+    gathers_parts: bool = False
     cast_a: Tensor | None = None
     cast_b: Tensor | None = None
     dropout_seed: Tensor | None = None
@@ -119,17 +130,19 @@ def obstacle(layer: LoraLinear) -> str | None:
         return "a variant of LoRA, such as DoRA"
     if type(layer.lora_dropout[name]) not in (nn.Identity, nn.Dropout):
         return f"its dropout is {type(layer.lora_dropout[name]).__name__}"
-    return _obstacle_in_parts(layer.base_layer, layer.lora_A[name], layer.lora_B[name])
+    parts = layer.base_layer, layer.lora_A[name], layer.lora_B[name]
+    gathers_parts = isinstance(layer, FastLoraLinear) and layer.gathers_parts
+    return _obstacle_in_parts(*parts, gathers_parts=gathers_parts)
 
 
-def _obstacle_in_parts(base: nn.Module, lora_a: nn.Module, lora_b: nn.Module) -> str | None:
+def _obstacle_in_parts(
+    base: nn.Module, lora_a: nn.Module, lora_b: nn.Module, *, gathers_parts: bool
+) -> str | None:
     """The parts are never called on the fast path: they have to be plain."""
     for part in (base, lora_a, lora_b):
         if type(part) not in (nn.Linear, Fp8Linear):
             return f"a part is {type(part).__name__}"
-        if part._forward_hooks or part._forward_pre_hooks:
-            return "its parts have hooks"
-        if part._backward_hooks or part._backward_pre_hooks:
+        if _has_hooks(part, gathers_parts=gathers_parts):
             return "its parts have hooks"
     is_trained = isinstance(base, nn.Linear) and base.weight.requires_grad
     if is_trained or (base.bias is not None and base.bias.requires_grad):
@@ -137,6 +150,19 @@ def _obstacle_in_parts(base: nn.Module, lora_a: nn.Module, lora_b: nn.Module) ->
     if lora_a.bias is not None or lora_b.bias is not None:
         return "the update has a bias"
     return None
+
+
+def _has_hooks(part: nn.Module, *, gathers_parts: bool) -> bool:
+    """Return whether hooks would be left out: those that gather a part may, if the layer does."""
+    hooks = (
+        part._forward_hooks,
+        part._forward_pre_hooks,
+        part._backward_hooks,
+        part._backward_pre_hooks,
+    )
+    if not gathers_parts:
+        return any(hooks)
+    return not all(is_gathering_hook(hook) for kind in hooks for hook in kind.values())
 
 
 def dropout_share(layer: LoraLinear, name: str) -> float:

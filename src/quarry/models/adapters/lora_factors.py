@@ -33,7 +33,7 @@ def cast_factors(layers: Sequence[FastLoraLinear], dtype: torch.dtype) -> Iterat
 
     Args:
         dtype: of the products. Layers whose factors have it already, or that ask for a wider one,
-            are left alone.
+            are left alone, and so are those whose factors ZeRO 3 gathers one layer at a time.
     """
     chosen = [wider for layer in layers if (wider := _wider_factors(layer, dtype)) is not None]
     if not chosen:
@@ -57,7 +57,7 @@ def _wider_factors(
 ) -> tuple[FastLoraLinear, str, Tensor, Tensor] | None:
     """The layer, its one active adapter, A and B; None where it is left alone."""
     names = active_adapters(layer)
-    if len(names) != 1:
+    if len(names) != 1 or layer.gathers_parts:
         return None
     a: Tensor = layer.lora_A[names[0]].weight
     if a.dtype.itemsize <= dtype.itemsize:

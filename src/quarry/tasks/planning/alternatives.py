@@ -144,7 +144,7 @@ def _sharded(base: Alternative, zero_overrides: tuple[str, ...]) -> Iterator[Alt
                 **changes,
             )
         setup = replace(setup, kept=kept)
-    kept = replace(setup.kept, is_compiled=False, has_copies=not setup.kept.trains_trunk)
+    kept = replace(setup.kept, is_compiled=False)
     yield base.and_then(
         "strategy=zero3",
         *zero_overrides,

@@ -146,7 +146,7 @@ def training_setup(
 def _kept(
     config: DictConfig, factory: BiEncoderFactory, part: TrainedPart, workload: Workload
 ) -> Kept:
-    dtype, stage = factory.torch_dtype(is_trained=True), zero_stage(config)
+    dtype = factory.torch_dtype(is_trained=True)
     itemsize = 2 if "16" in str(config.trainer.precision) else dtype.itemsize
     is_compiled = _is_compiled(config, factory, workload)
     return Kept(
@@ -155,7 +155,6 @@ def _kept(
         is_compiled=is_compiled,
         gradient_checkpointing=plain_choice(config).gradient_checkpointing,
         trains_trunk=not part.is_beside,
-        has_copies=part.is_beside and stage == 3,
         num_inputs=part.num_inputs,
         num_low_rank=part.num_low_rank,
         has_dropout=part.dropout > 0,
