@@ -27,7 +27,6 @@ from quarry.models.activations import SELECTIVE
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import LoRA
 from quarry.models.adapters.lora_dropout import checkpoint_contexts
-from quarry.models.adapters.lora_factors import fast_layers
 from quarry.models.backbones.published import published_config
 from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
@@ -109,7 +108,7 @@ def built(way: Way) -> BiEncoder:
         use_fp8(text_model(backbone), is_trained_through=True)
     use_fast_lora(backbone)
     if way.gradient_checkpointing:
-        contexts = checkpoint_contexts(fast_layers(backbone))
+        contexts = checkpoint_contexts(backbone)
         text_model(backbone).gradient_checkpointing_enable(
             {"use_reentrant": False, "context_fn": contexts}
         )

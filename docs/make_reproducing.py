@@ -68,8 +68,8 @@ FRAMES: dict[str, Frames] = {
     "repllama": {"query": TextFrame(num_tokens=3), "document": TextFrame(num_tokens=4)},
 }
 NEAREST = (
-    "measured with gradient checkpointing, r 16 and no dropout. The recipe has r 32 and dropout "
-    '0.1, which costs the fast path of LoRA: "≥".'
+    "measured with gradient checkpointing, r 16 and no dropout. The recipe has r 32 and dropout 0.1: "
+    '"≥".'
 )
 RECIPE_ITSELF = (
     "measured with `experiment=sft_msmarco` as configured ([performance.md](performance.md))."

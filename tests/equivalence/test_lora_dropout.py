@@ -58,7 +58,7 @@ def bi_encoder(
             nn.init.normal_(parameter, std=0.1)
     assert use_fast_lora(backbone).reasons == {}
     if checkpointing or compiled:
-        contexts = checkpoint_contexts(fast_layers(backbone))
+        contexts = checkpoint_contexts(backbone)
         text_model(backbone).gradient_checkpointing_enable(
             {"use_reentrant": False, "context_fn": contexts}
         )

@@ -13,7 +13,6 @@ from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.hashed_dropout import draw_seeds, dropped, is_kept
 from quarry.models.adapters.lora import LoRA
 from quarry.models.adapters.lora_dropout import checkpoint_contexts
-from quarry.models.adapters.lora_factors import fast_layers
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.fp8 import use_fp8
 from quarry.models.pooling.mean import Mean
@@ -63,7 +62,7 @@ def gradients(checkpointing: bool | str, *, is_fp8: bool, is_compiled: bool) -> 
         use_fp8(backbone, is_trained_through=True)
     assert use_fast_lora(backbone).reasons == {}
     if checkpointing:
-        contexts = checkpoint_contexts(fast_layers(backbone))
+        contexts = checkpoint_contexts(backbone)
         backbone.base_model.model.gradient_checkpointing_enable(
             {"use_reentrant": False, "context_fn": contexts}
         )

@@ -89,7 +89,7 @@ def test_an_old_key_is_refused_with_its_new_name_before_anything_is_made(
     run = tmp_path / "old"
     result = command("train.py", "data.num_tokens_per_chunk=64", f"hydra.run.dir={run}")
     assert result.code == 2
-    assert "Use data.grad_cache_chunk_tokens=64" in result.err
+    assert "Fix: data.grad_cache_chunk_tokens=64" in result.err
     assert "Traceback" not in result.err
     assert not run.exists()
 

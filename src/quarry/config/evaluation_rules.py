@@ -32,13 +32,13 @@ def effect_violations(evaluation: DictConfig) -> Iterator[str]:
             "evaluation.before_training=false: no effect in eval.py, which trains nothing. "
             "Fix: leave it out"
         )
-    if evaluation.store and evaluation.corpus_on_disk != "auto":
+    if evaluation.store and evaluation.corpus_on_disk in (True, False):
         yield (
             f"evaluation.corpus_on_disk={_shown(evaluation.corpus_on_disk)}: no effect with "
             "evaluation.store=true, which keeps all embeddings on disk. Fix: leave it out, or "
             "evaluation.store=false"
         )
-    if evaluation.store and evaluation.corpus_dtype != "float32":
+    if evaluation.store and evaluation.corpus_dtype == "float16":
         yield (
             f"evaluation.corpus_dtype={evaluation.corpus_dtype}: no effect with "
             "evaluation.store=true, which has a dtype of its own. Fix: "

@@ -21,22 +21,23 @@ def memory_violations(config: DictConfig) -> Iterator[str]:
     is_number = isinstance(chunk, int) and not isinstance(chunk, bool)
     if not (chunk is None or chunk == AUTO or (is_number and chunk >= 1)):
         yield (
-            f"data.grad_cache_chunk_tokens={chunk!r} must be a whole number of tokens in one "
-            "forward pass, at least 1, or null (a contrastive batch is not cut into chunks), or "
-            "auto (what fits the GPU)"
+            f"data.grad_cache_chunk_tokens={chunk}: no number of tokens in one forward pass (a "
+            "whole number from 1 on, null for no chunks, or auto for what fits the GPU). Fix: "
+            "data.grad_cache_chunk_tokens=auto"
         )
     checkpointing = config.model.get("gradient_checkpointing", False)
     if not isinstance(checkpointing, bool) and checkpointing not in (AUTO, SELECTIVE):
         yield (
-            f"model.gradient_checkpointing={checkpointing!r} must be true, false, selective or auto"
+            f"model.gradient_checkpointing={checkpointing}: no such kind (true, false, selective, "
+            "auto). Fix: model.gradient_checkpointing=auto"
         )
     elif checkpointing == SELECTIVE and config.model.get("compile") is False:
         yield (
-            "model.gradient_checkpointing=selective needs compiled layers, and "
-            "model.compile=false: use model.gradient_checkpointing=true"
+            "model.gradient_checkpointing=selective: it is the compiler's work, and "
+            "model.compile=false. Fix: model.gradient_checkpointing=true"
         )
     elif checkpointing == SELECTIVE and zero_stage(config) == 3:
         yield (
-            "model.gradient_checkpointing=selective needs compiled layers, which ZeRO 3 has not: "
-            "use model.gradient_checkpointing=true, or another strategy"
+            "model.gradient_checkpointing=selective: it is the compiler's work, and under ZeRO 3 "
+            "nothing is compiled. Fix: model.gradient_checkpointing=true, or another strategy"
         )

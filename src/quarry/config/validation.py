@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from quarry.config.evaluation_rules import corpus_violations, effect_violations
+from quarry.config.lora_rules import lora_violations
 from quarry.config.memory_rules import memory_violations
 from quarry.config.processes import device_violations, num_processes, strategy_violations
 from quarry.errors import UserError
@@ -273,6 +274,7 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
     if data.num_hard_negatives < 0 or data.num_workers < 0:
         yield "data.num_hard_negatives and data.num_workers must be 0 or more"
     yield from memory_violations(config)
+    yield from lora_violations(config)
 
 
 def _trainer_rules(config: DictConfig) -> Iterator[str]:

@@ -18,7 +18,6 @@ from quarry.models.adapters.base import Adapter, TrainedPart
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import load_adapter, merge_adapter, stored_part
 from quarry.models.adapters.lora_dropout import checkpoint_contexts
-from quarry.models.adapters.lora_factors import fast_layers
 from quarry.models.backbones.huggingface import (
     adapter_base,
     load_backbone,
@@ -243,7 +242,7 @@ class BiEncoderFactory:
         backbone = self._made_fast(backbone, is_trained=is_trained, is_sharded=sharding is not None)
         checkpointing = is_trained and self.gradient_checkpointing in (True, SELECTIVE)
         if checkpointing:
-            contexts = checkpoint_contexts(fast_layers(backbone))
+            contexts = checkpoint_contexts(backbone)
             text_model(backbone).gradient_checkpointing_enable(
                 {"use_reentrant": False, "context_fn": contexts}
             )

@@ -31,7 +31,7 @@ def refuse_renamed_keys(arguments: Sequence[str]) -> None:
         match = _OVERRIDE.match(argument)
         if match is not None and match["key"] in RENAMED:
             new = f"{match['prefix']}{RENAMED[match['key']]}{match['rest'] or ''}"
-            found.append(f"{argument}: this key is now {RENAMED[match['key']]}. Use {new}")
+            found.append(f"{argument}: this key is now {RENAMED[match['key']]}. Fix: {new}")
     if found:
         raise UserError("\n".join(found))
 

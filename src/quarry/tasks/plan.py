@@ -38,7 +38,12 @@ from quarry.tasks.planning.machine import CLOSE, Machine, planned_machine
 from quarry.tasks.planning.outcome import Plan
 from quarry.tasks.planning.page import paragraphs, refusal, result_line
 from quarry.tasks.planning.rate import planned_rate
-from quarry.tasks.planning.setup import fitted_setup, planned_model, training_setup
+from quarry.tasks.planning.setup import (
+    fitted_setup,
+    fitting_choices,
+    planned_model,
+    training_setup,
+)
 from quarry.tasks.planning.workload import planned_workload
 from quarry.tasks.strategy import settle_dtype
 from quarry.training.step_memory import step_memory
@@ -181,6 +186,7 @@ def make_plan(
         machine=machine,
         setup=setup,
         choice=choice,
+        candidates=fitting_choices(setup, config, limit_bytes=_limit(machine)),
         memory=memory,
         workload=workload,
         rate=planned_rate(setup, stated=tokens_per_s, linear=factory.linear, card=machine.card),

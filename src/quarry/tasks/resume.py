@@ -34,6 +34,11 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
             chunks, in which dropout has other masks.
     """
     quiet_libraries()
+    if not isinstance(chooses_memory_anew, bool):
+        raise UserError(
+            f"task.chooses_memory_anew={chooses_memory_anew}: no such value (true, false). Fix: "
+            "leave it out, or task.chooses_memory_anew=true"
+        )
     run = RunDirectory.open(config.run)
     refuse_other_overrides(
         HARMLESS,

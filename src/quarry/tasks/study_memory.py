@@ -96,6 +96,10 @@ def settle_slurm_memory(config: DictConfig, jobs: Sequence[DictConfig]) -> None:
         config.hydra.launcher.mem_gb = number
 
 
+def _ranks_per_node(job: DictConfig) -> int:
+    return num_processes(job) // int(job.trainer.get("num_nodes", 1))
+
+
 def _slurm_gib(job: DictConfig) -> int | None:
     """Return what to ask for one job; None: not known here."""
     if job.trainer.accelerator == "cpu":  # activations are there, too, and not counted here
@@ -104,4 +108,4 @@ def _slurm_gib(job: DictConfig) -> int | None:
         need = job_host(job, host_bytes=None, num_jobs=1)
     if need is None:
         return None
-    return math.ceil(MARGIN * need.total / 2**30) + RANK_GIB * num_processes(job)
+    return math.ceil(MARGIN * need.total / 2**30) + RANK_GIB * _ranks_per_node(job)

@@ -39,8 +39,8 @@ class GradCache:
 
     Chunks are filled with texts of similar length. When one does not fit into memory, the budget is
     halved, once, and only in a run of one process (others would wait for a different number of
-    chunks); gradients stay exact, but where dropout is on, the texts of that chunk get other random
-    numbers in their second pass.
+    chunks); gradients stay exact, but where dropout is on, the texts of the chunks that are left
+    get other random numbers in their second pass.
 
     Args:
         chunk_tokens: tokens in one forward pass (`data.grad_cache_chunk_tokens`); a longer text

@@ -11,7 +11,7 @@ from quarry.runtime.renamed_keys import RENAMED, refuse_renamed_keys, with_renam
 def test_an_old_key_is_refused_with_its_new_name(prefix: str, old: str, new: str) -> None:
     with pytest.raises(UserError) as caught:
         refuse_renamed_keys(["--multirun", f"{prefix}{old}=true,false", "model=qwen-base"])
-    assert f"this key is now {new}. Use {prefix}{new}=true,false" in str(caught.value)
+    assert f"this key is now {new}. Fix: {prefix}{new}=true,false" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 

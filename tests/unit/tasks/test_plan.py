@@ -140,6 +140,8 @@ def test_the_choice_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     planned(seven(), **STATED)
     shown = capsys.readouterr().out
     assert "auto: model.gradient_checkpointing=" in shown
+    rows = shown.partition("What fits, the fastest first\n")[2].splitlines()[:4]
+    assert sum("chunks" in row and "GiB" in row for row in rows) >= 3, rows
 
 
 def test_nothing_fits_and_the_thriftiest_is_shown() -> None:

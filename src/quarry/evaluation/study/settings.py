@@ -49,7 +49,8 @@ NO_EFFECT = (
     "trainer.num_nodes",
     "trainer.strategy",
 )
-"""Where and how something is computed, which changes results by rounding at most."""
+"""Where and how something is computed, which changes results by rounding, and, where chunks differ,
+by which entries LoRA's dropout drops: as another seed would, at most."""
 
 
 def flattened(node: Any, path: str = "") -> dict[str, str]:

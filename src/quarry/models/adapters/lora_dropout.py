@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from quarry.models.adapters.fast_lora import FastLoraLinear, active_adapters, dropout_share
 from quarry.models.adapters.hashed_dropout import draw_seeds
+from quarry.models.adapters.lora_factors import fast_layers
 
 Contexts = tuple[AbstractContextManager[None], AbstractContextManager[None]]
 """Around a checkpointed layer's forward pass, and around its repetition."""
@@ -31,10 +32,15 @@ def drawn_seeds(layers: Sequence[FastLoraLinear]) -> Iterator[None]:
         yield
 
 
-def checkpoint_contexts(layers: Sequence[FastLoraLinear]) -> Callable[[], Contexts]:
-    """Return the `context_fn` of `torch.utils.checkpoint` that hands a repetition its seeds."""
+def checkpoint_contexts(backbone: nn.Module) -> Callable[[], Contexts]:
+    """Return the `context_fn` of `torch.utils.checkpoint` that hands a repetition its seeds.
+
+    Args:
+        backbone: its layers are looked up in each pass, for adapters may come and go.
+    """
 
     def contexts() -> Contexts:
+        layers = fast_layers(backbone)
         return nullcontext(), _given_seeds(layers, [layer.dropout_seed for layer in layers])
 
     return contexts

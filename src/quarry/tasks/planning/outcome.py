@@ -28,6 +28,7 @@ class Plan:
         strategy, precision, dtype: of the configuration; the last of frozen weights.
         num_nodes: that the processes are on.
         choice: what `auto` stands for; None: nothing was left open.
+        candidates: that fit, the fastest first.
         host: memory of the host, of this job on one node.
         num_jobs: that run on the machine at once, this one among them.
         rate: None: not known, and so are the hours.
@@ -38,6 +39,7 @@ class Plan:
     machine: Machine
     setup: TrainingSetup
     choice: MemoryChoice | None
+    candidates: tuple[MemoryChoice, ...]
     memory: StepMemory
     workload: Workload
     rate: Rate | None
@@ -145,6 +147,7 @@ class Plan:
             "gradient_checkpointing": self.setup.kept.gradient_checkpointing,
             "grad_cache_chunk_tokens": self.setup.grad_cache_chunk_tokens,
             "is_chosen": self.choice is not None,
+            "candidates": [asdict(each) for each in self.candidates],
             "memory_bytes_per_process": memory,
             "unmeasured": list(self.unmeasured),
             "host_bytes_per_node": self.host_bytes,

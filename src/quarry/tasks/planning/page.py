@@ -11,6 +11,9 @@ from quarry.tasks.planning.machine import CLOSE, Machine
 from quarry.tasks.planning.outcome import Plan
 from quarry.tasks.planning.rate import Rate
 from quarry.tasks.preflight import command_with
+from quarry.training.memory_fit import with_choice
+from quarry.training.step_cost import step_seconds
+from quarry.training.step_memory import step_memory
 
 Row = tuple[str, str, str]
 """What, how much, and what is to be said of it."""
@@ -22,10 +25,12 @@ def paragraphs(plan: Plan) -> list[str]:
     """Aligned plain text."""
     tables = {
         "Memory of one process at its peak": _memory(plan),
+        "What fits, the fastest first": _candidates(plan),
         "Work": _work(plan),
         "Time": _time(plan),
         "Disk": _disk(plan),
     }
+    tables = {title: table for title, table in tables.items() if table}
     rows = [row for table in tables.values() for row in table]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return [_head(plan), *(f"{title}\n{aligned(t, widths)}" for title, t in tables.items())]
@@ -150,6 +155,22 @@ def _memory(plan: Plan) -> list[Row]:
         rows.append(("", "", f"no measurement backs this: {', '.join(plan.unmeasured)}"))
     rows.append(host_row(plan.host, plan.machine, num_jobs=plan.num_jobs))
     return [row for row in rows if row[0] != "buffers" or memory.buffers]
+
+
+def _candidates(plan: Plan) -> list[Row]:
+    """What `auto` chose from: each with its memory and the hours of training."""
+    chosen, rows = step_seconds(plan.setup), []
+    for candidate in plan.candidates:
+        setup = with_choice(plan.setup, candidate)
+        mode = {False: "nothing twice", True: "full"}.get(
+            candidate.gradient_checkpointing, str(candidate.gradient_checkpointing)
+        )
+        chunk = candidate.grad_cache_chunk_tokens
+        note = "no chunks" if chunk is None else f"chunks of {chunk:,} tokens"
+        if plan.training_hours is not None:
+            note += f", {plan.training_hours * step_seconds(setup) / chosen:,.3g} h"
+        rows.append((mode, size(step_memory(setup).total), note))
+    return rows
 
 
 def host_row(host: HostNeed, machine: Machine, *, num_jobs: int) -> Row:

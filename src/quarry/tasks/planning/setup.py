@@ -98,6 +98,16 @@ def fitted_setup(
     return with_choice(setup, choice), choice
 
 
+def fitting_choices(
+    setup: TrainingSetup, config: DictConfig, *, limit_bytes: int | None
+) -> tuple[MemoryChoice, ...]:
+    """Return what `auto` chooses from, the fastest first; nothing where nothing is left open."""
+    asked = asked_choice(config)
+    if AUTO not in asked.values() or limit_bytes is None:
+        return ()
+    return tuple(choices(setup, limit_bytes=limit_bytes, **asked))
+
+
 def asked_choice(config: DictConfig) -> dict[str, Any]:
     """Return what the configuration says of gradient checkpointing and chunks, `auto` included.
 
