@@ -12,12 +12,14 @@ from unittest import mock
 
 import pytorch_lightning as pl
 import torch
+from peft.tuners.lora import Linear as LoraLinear
 
-from helpers.joint_training import Case, build, datamodule_of, strategy_of
+from helpers.joint_training import Case, build, counted, datamodule_of, strategy_of
 from helpers.training import quiet_trainer
 from quarry.distributed import world
 from quarry.errors import Interrupted, SharedError
 from quarry.losses.info_nce import InfoNCE
+from quarry.models.adapters import fast_lora
 from quarry.training.callbacks.divergence import StopOnDivergence, TrainingDivergedError
 from quarry.training.callbacks.last_checkpoint import LastCheckpoint
 from quarry.training.callbacks.rng_state import RNGState
@@ -102,7 +104,8 @@ def world_size() -> int:
 
 def stops_and_goes_on(case: Case, folder: Path) -> dict[str, Any]:
     """A run that one process was asked to stop, its continuation, and one that never stopped."""
-    whole = fit(case, folder / "whole.ckpt")
+    with counted(fast_lora, "lora_product") as fast, counted(LoraLinear, "forward") as plain:
+        whole = fit(case, folder / "whole.ckpt")
     path = folder / "stopped.ckpt"
     message = ""
     try:
@@ -112,6 +115,7 @@ def stops_and_goes_on(case: Case, folder: Path) -> dict[str, Any]:
     stored = read_trained(path) if world.rank() == 0 else {}
     resumed = fit(case, path, resumes=True)
     return {
+        "calls": {"fast": fast.call_count, "peft": plain.call_count},
         "message": message,
         "whole": whole.weights,
         "resumed": resumed.weights,

@@ -14,8 +14,8 @@ if __name__ == "__main__":
     folder, *strategies = sys.argv[1:]
     torch.set_num_threads(1)
     num_processes = int(os.environ["WORLD_SIZE"])
-    dropping = [case for name in strategies if name != "ddp" for case in dropout_cases(name)]
-    for case in cases(strategies) + dropping * (num_processes == 2):
+    dropping = dropout_cases("zero2") + dropout_cases("zero3") if num_processes == 2 else []
+    for case in [*cases(strategies), *dropping]:
         result = train(case, num_processes=num_processes)
         torch.save(result, f"{folder}/{case.name}.{os.environ['RANK']}.pt")
     world.leave()

@@ -38,9 +38,13 @@ def test_a_signal_to_one_process_stops_all_after_the_same_update(
 def test_resumed_equals_uninterrupted_bit_for_bit(
     strategy: str, results: list[dict[str, Any]]
 ) -> None:
+    """LoRA with dropout, on the fast path."""
     whole, resumed = (results[0][strategy][name] for name in ("whole", "resumed"))
     assert whole.keys() == resumed.keys()
     assert len(whole) == NUM_LORA_TENSORS
+    calls = results[0][strategy]["calls"]
+    assert calls["peft"] == 0
+    assert calls["fast"] > 0
     for name, weight in whole.items():
         assert torch.equal(weight, resumed[name]), name
 

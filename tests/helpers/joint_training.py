@@ -265,9 +265,8 @@ def cases(names: Sequence[str]) -> list[Case]:
                 Case(**more, num_contrast_sets=2, clip=0.05),
                 Case(**more, budget=40, num_contrast_sets=2, has_masks=True, clip=0.05),
             ]
-        if strategy in ("zero2", "zero3"):
-            more = {"strategy": strategy, "is_lora": True, "gradient_checkpointing": True}
-            found += [Case(**more), Case(**more, budget=40)]
+        if strategy == "zero3":
+            found += [Case(strategy=strategy, is_lora=True, budget=40, gradient_checkpointing=True)]
     return found
 
 

@@ -162,8 +162,8 @@ def _candidates(plan: Plan) -> list[Row]:
     chosen, rows = step_seconds(plan.setup), []
     for candidate in plan.candidates:
         setup = with_choice(plan.setup, candidate)
-        mode = {False: "nothing twice", True: "full"}.get(
-            candidate.gradient_checkpointing, str(candidate.gradient_checkpointing)
+        mode = {"False": "nothing twice", "True": "full"}.get(
+            str(candidate.gradient_checkpointing), str(candidate.gradient_checkpointing)
         )
         chunk = candidate.grad_cache_chunk_tokens
         note = "no chunks" if chunk is None else f"chunks of {chunk:,} tokens"
