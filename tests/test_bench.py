@@ -24,10 +24,6 @@ from quarry.models.backbones.huggingface import load_tokenizer
 from quarry.types import Query
 from random_model import SIZES, write_model
 from result_line import num_matrix_weights
-from two_gpus_compared import survival
-from two_gpus_jobs import ONE, Jobs
-from two_gpus_jobs import SCALES as TWO_GPU_SCALES
-from two_gpus_table import ROWS, tables
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 Passing = Callable[[float], None]
