@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def has_own_gpus(jobs: Sequence[Job], *, num_gpus: int) -> bool:
     if any(len(job["gpus"].split(",")) != 1 or not job["gpus"] for job in jobs):
         return False
     ordered = sorted(jobs, key=lambda job: (job["gpus"], job["begin"]))
-    for one, other in zip(ordered, ordered[1:], strict=False):
+    for one, other in pairwise(ordered):
         if one["gpus"] == other["gpus"] and other["begin"] < one["end"]:
             return False
     return len({job["gpus"] for job in jobs}) == min(num_gpus, len(jobs))

@@ -77,7 +77,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--num-runs", type=int, default=20)
-    parser.add_argument("--num-at-once", type=int, default=4)
+    parser.add_argument("--num-at-once", type=int, default=5)
     parser.add_argument("--time-limit-s", type=float, default=90, help="a longer run hangs")
     arguments = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="hangs_", dir=arguments.work))

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from many_gpus_rows import ManyGpusRows
 from many_gpus_table import tables
-from measurements import SCALES, Measurement
+from measurements import NUM_CPU_RANKS, SCALES, Measurement
 from runner import BENCH, Runner, choose, look, measure, opened, say, scratch
 from study import NUM_TEST_QUERIES, about
 
@@ -70,7 +70,7 @@ def main() -> None:
         ).measurements()
         return choose(arguments.only, made, what="row")
 
-    rows(has_gpu=False, num_gpus=0)  # an unknown name ends it here
+    rows(has_gpu=False, num_gpus=NUM_CPU_RANKS)  # an unknown name ends it here
     work = (arguments.work or scratch()).resolve()
     for folder in (work, arguments.results):
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,8 @@ def main() -> None:
         )
         runner.log = path.with_suffix(".log")
         runner.about = about(content["runs"][-1])
-        chosen = rows(has_gpu=machine["has_gpu"], num_gpus=machine["num_gpus"])
+        places = machine["num_gpus"] if machine["has_gpu"] else NUM_CPU_RANKS
+        chosen = rows(has_gpu=machine["has_gpu"], num_gpus=places)
         deadline = start + arguments.budget_s
         measure(chosen, runner, content, path, deadline=deadline, render=tables)
         say(f"\n{tables(content)}\n{path}")

@@ -37,7 +37,7 @@ class ManyGpusRows:
         devices: numbers of GPUs, ascending.
         is_tiny: asks whether all of it runs, with fewer queries and runs.
         has_gpu: training compiles its layers.
-        num_gpus: of this machine.
+        num_gpus: of this machine; without GPUs the ranks that its CPUs run.
     """
 
     scale: Scale
@@ -51,8 +51,8 @@ class ManyGpusRows:
         return [
             self._lora("ddp"),
             self._encoding(),
-            self._survival(),
             self._hangs(),
+            self._survival(),
             self._sweep(),
             self._lora("zero2"),
             self._full("full_zero3", "zero3", devices=(2, 4), estimate_s=160),
@@ -70,22 +70,27 @@ class ManyGpusRows:
             self._recipe(str(number), tuple(range(number)), f"strategy={strategy}")
             for number in self._many
         ]
-        for place, number in enumerate(self._many):
-            share = max(1, self._contrastive_batch_size // number)
-            settings = Settings(part=str(number), in_one_pass=(f"{QUERIES_KEY}={share}",))
-            parts.append(
-                self._recipe(
-                    equal_to(number),
-                    (place,),
-                    is_beside=place > 0,
-                    settings=settings,
-                    compile_layers=strategy != "zero3",
-                )  # fmt: skip
-            )
-        if strategy == "ddp" and 1 in self.devices:
-            place = len(self._many)
-            parts.append(self._recipe(AUTO_ON_ONE, (place,), is_beside=place > 0))
+        parts += self._on_one(strategy)
         return Measurement(name=f"lora_{strategy}", parts=tuple(parts))
+
+    def _on_one(self, strategy: str) -> list[Part]:
+        """Return the parts on one GPU, each on its own: one for each number that is there."""
+        parts: list[Part] = []
+        numbers = [number for number in self._many if number <= self.num_gpus]
+        for place, number in enumerate(numbers):
+            share = max(1, self._contrastive_batch_size // number)
+            part = self._recipe(
+                equal_to(number),
+                (place,),
+                is_beside=place > 0,
+                settings=Settings(part=str(number), in_one_pass=(f"{QUERIES_KEY}={share}",)),
+                compile_layers=strategy != "zero3",
+            )
+            parts.append(part)
+        if strategy == "ddp" and 1 in self.devices:
+            place = len(numbers)
+            parts.append(self._recipe(AUTO_ON_ONE, (place,), is_beside=place > 0))
+        return parts
 
     @property
     def _contrastive_batch_size(self) -> int:
@@ -124,7 +129,7 @@ class ManyGpusRows:
         )  # fmt: skip
 
     def _encoding(self) -> Measurement:
-        """Return `eval.py`: the largest number first, for its ranking is compared with one's."""
+        """Return `eval.py` on each number; its TREC run files are compared with those of one."""
         parts = []
         for number in self.devices:
             strategy = () if number == 1 else ("strategy=ddp",)
@@ -134,7 +139,7 @@ class ManyGpusRows:
                 arguments=(
                     "--model", "{model}", "--data", "{beir}", "--work", "{work}",
                     "experiment=zero_shot", "model=qwen-instruct", f"trainer.devices={number}",
-                    *strategy,
+                    *strategy, *(("prompt=none",) if self.is_tiny else ()),
                 ),
                 size=self.scale.large,
                 estimate_s=self._seconds(60 + 90 / number),
@@ -146,18 +151,19 @@ class ManyGpusRows:
 
     def _survival(self) -> Measurement:
         """Return killed and resumed on two: all strategies share the GPUs, nothing is timed."""
+        tiny = ("--time-limit-s", "200") if self.is_tiny else ()
         parts = [
             self._on_two(
-                strategy, "survive.py", "--strategy", strategy, size=self.scale.small,
-                estimate_s=130, is_beside=place > 0,
+                strategy, "survive.py", "--strategy", strategy, *tiny, size=self.scale.small,
+                estimate_s=130, is_beside=place > 0 and not self.is_tiny,
             )
             for place, strategy in enumerate(STRATEGIES)
         ]  # fmt: skip
         return Measurement(name="survival", parts=tuple(parts))
 
     def _hangs(self) -> Measurement:
-        numbers = ("--num-runs", "2", "--num-at-once", "2") if self.is_tiny else ()
-        part = self._on_two("2", "hangs.py", *numbers, size="tiny", estimate_s=160)
+        numbers = ("--num-runs", "1", "--time-limit-s", "200") if self.is_tiny else ()
+        part = self._on_two("2", "hangs.py", *numbers, size="tiny", estimate_s=140)
         return Measurement(name="hangs", parts=(part,))
 
     def _sweep(self) -> Measurement:

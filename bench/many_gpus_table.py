@@ -118,7 +118,7 @@ def _encoding(content: Content) -> str:
                 f"{part['searching_s']:.2f}",
                 _rankings(number, part, one),
                 _commit(part),
-            ]  # fmt: skip
+            ],
         )
     return _table(head, rows)
 
@@ -154,7 +154,7 @@ def _survival(content: Content) -> str:
                 "**the same bits**" if is_equal else f"off by {weight:.2g} at most ✗",
                 scores,
                 _commit(part),
-            ]  # fmt: skip
+            ],
         )
     return _table(head, rows)
 

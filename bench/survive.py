@@ -1,6 +1,6 @@
 """Kill a training by SIGKILL after its first checkpoint, resume it, compare with one not killed.
 
-    python bench/survive.py --model FOLDER --texts FOLDER --work FOLDER --strategy zero2 [--devices 2]
+    python bench/survive.py --model FOLDER --texts FOLDER --work FOLDER --strategy zero2
 
 LoRA, under `zero3` all weights in bf16-true, with evaluations in training. The uninterrupted run
 runs beside the killed one.
