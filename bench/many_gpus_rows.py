@@ -152,12 +152,13 @@ class ManyGpusRows:
     def _survival(self) -> Measurement:
         """Return killed and resumed on two: all strategies share the GPUs, nothing is timed."""
         tiny = ("--time-limit-s", "200") if self.is_tiny else ()
+        strategies = ("ddp", "zero3") if self.is_tiny else STRATEGIES
         parts = [
             self._on_two(
                 strategy, "survive.py", "--strategy", strategy, *tiny, size=self.scale.small,
                 estimate_s=130, is_beside=place > 0 and not self.is_tiny,
             )
-            for place, strategy in enumerate(STRATEGIES)
+            for place, strategy in enumerate(strategies)
         ]  # fmt: skip
         return Measurement(name="survival", parts=tuple(parts))
 

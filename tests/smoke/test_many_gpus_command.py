@@ -39,15 +39,9 @@ def test_nothing_begins_without_time_or_gpus(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_rates_survivors_and_rankings(environment: dict[str, str], tmp_path: Path) -> None:
-    names = "lora_ddp,encoding,hangs,survival,full_zero3"
-    result = run_command(
-        "bench/many_gpus.py", "--scale", "tiny", "--only", names, "--results", str(tmp_path),
-        environment=environment, timeout_s=850,
-    )  # fmt: skip
-    assert result.code == 0, result.err
-    parts = parts_of(tmp_path)
+@pytest.mark.timeout(600)
+def test_rates_and_rankings(environment: dict[str, str], tmp_path: Path) -> None:
+    parts = measured("lora_ddp,encoding,full_zero3", environment, tmp_path)
     for part in (*parts["lora_ddp"].values(), parts["full_zero3"]["2"]):
         assert part["tokens_per_s"] > 0
         assert part["save_s"] > 0
@@ -55,9 +49,27 @@ def test_rates_survivors_and_rankings(environment: dict[str, str], tmp_path: Pat
     assert "model.gradient_checkpointing=false data.grad_cache_chunk_tokens=null" in equal
     assert parts["encoding"]["1"]["rankings"]
     assert parts["encoding"]["1"]["rankings"] == parts["encoding"]["2"]["rankings"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nothing_hangs_and_killed_runs_are_resumed(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    parts = measured("hangs,survival", environment, tmp_path)
     assert (parts["hangs"]["2"]["num_hangs"], parts["hangs"]["2"]["num_failed"]) == (0, 0)
-    for strategy in ("ddp", "zero2", "zero3"):
+    for strategy in ("ddp", "zero3"):
         survived = parts["survival"][strategy]
         assert survived["is_model_equal"]
         assert survived["largest_loss_difference"] == 0
         assert survived["scores"] == survived["scores_resumed"]
+
+
+def measured(names: str, environment: dict[str, str], results: Path) -> dict[str, Any]:
+    """Run these rows in small and return their parts."""
+    result = run_command(
+        "bench/many_gpus.py", "--scale", "tiny", "--only", names, "--results", str(results),
+        environment=environment, timeout_s=580,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    return parts_of(results)
