@@ -20,6 +20,12 @@ NUM_QUERIES, CONTRASTIVE_BATCH_SIZE = 128, 32
 TINY = ("data.num_queries_per_update=4", "data.num_workers=0")
 TINY_CONTRASTIVE_BATCH_SIZE = 2
 
+ALL_WEIGHTS = (
+    "model/adapter=none", *(f"~model.adapter.{key}" for key in ("r", "alpha", "dropout")),
+    "trainer.precision=bf16-true",
+)  # fmt: skip
+"""The recipe's settings of LoRA are taken out. A checkpoint of all of 7B takes 106 GB: unsaved."""
+
 QUERIES_KEY = "loss.num_contrast_queries"
 LIMIT_S = 300
 
@@ -109,6 +115,7 @@ class ManyGpusRows:
     ) -> Part:
         is_zero3 = any(one.startswith("strategy=zero3") for one in overrides)
         compiled = self.has_gpu and compile_layers and not is_zero3  # ZeRO 3 refuses it
+        saves = () if ALL_WEIGHTS[0] in overrides and not self.is_tiny else ("--saves",)
         tiny = TINY if self.is_tiny else ()
         if self.is_tiny and settings is None:
             tiny = (*tiny, f"{QUERIES_KEY}={TINY_CONTRASTIVE_BATCH_SIZE}")
@@ -116,7 +123,7 @@ class ManyGpusRows:
             name=name,
             script="train_study.py",
             arguments=(
-                "--model", "{model}", "--texts", "{texts}", "--work", "{work}", "--saves",
+                "--model", "{model}", "--texts", "{texts}", "--work", "{work}", *saves,
                 "--num-steps", str(num_steps), f"trainer.devices={len(gpus)}",
                 f"model.compile={str(compiled).lower()}", *overrides, *tiny,
             ),
@@ -186,8 +193,8 @@ class ManyGpusRows:
     ) -> Measurement:
         parts = tuple(
             self._recipe(
-                str(number), tuple(range(number)), f"strategy={strategy}", "model/adapter=none",
-                "trainer.precision=bf16-true", num_steps=2, estimate_s=estimate_s,
+                str(number), tuple(range(number)), f"strategy={strategy}", *ALL_WEIGHTS,
+                num_steps=2, estimate_s=estimate_s,
             )
             for number in self._many if number in devices
         )  # fmt: skip
