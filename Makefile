@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python; do \
 	&& { echo $$p; break; }; done)
 SMOLLM2 := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/smollm2-135m
 
-.PHONY: help install demo test test-slow smollm2 check sweeps report bench bench-study docs format clean
+.PHONY: help install demo test test-slow smollm2 check sweeps report bench bench-study bench-gpus docs format clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -60,10 +60,14 @@ bench: install ## Measure speed and memory against sentence-transformers (BENCH=
 bench-study: install ## Measure the study's own commands on a GPU (BENCH='--tokenizer DIR --only recipe')
 	@$(BIN)/python bench/study.py $(BENCH)
 
+bench-gpus: install ## Measure several GPUs of this machine (BENCH='--devices 1,2 --tokenizer DIR --only lora_ddp')
+	@$(BIN)/python bench/many_gpus.py $(BENCH)
+
 docs: install ## Write the pages that are made (PUBLISHED='--published NAME=FOLDER --source WHERE' checks facts)
 	$(BIN)/python docs/make_models.py $(PUBLISHED)
 	$(BIN)/python docs/make_benchmarks.py
 	$(BIN)/python bench/page.py
+	$(BIN)/python bench/many_gpus_page.py
 	$(BIN)/python docs/make_reproducing.py
 
 format: install ## Put the code into shape

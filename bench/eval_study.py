@@ -9,6 +9,7 @@ dtype_comparison.json.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import tempfile
 import time
@@ -26,7 +27,10 @@ from study_command import run_command, study_command
 
 
 def result_of(run: Path) -> Result:
-    """Return the cost of a run, its scores, and its agreement with the compared dtype."""
+    """Return the cost of a run, its scores, its agreement with the compared dtype.
+
+    `rankings` are the SHA-256 of its TREC run files.
+    """
     summary = read(run / "summary.json")
     cost = summary["cost"]
     found: Result = {"results": summary["results"], "encoding_s": cost["encoding_s"]}
@@ -34,6 +38,11 @@ def result_of(run: Path) -> Result:
         found["peak_gib"] = cost["peak_device_memory_gib"]
     if summary["beside"]:
         found["beside"] = summary["beside"]
+    found["searching_s"] = cost["searching_s"]
+    found["rankings"] = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted((run / "runs").iterdir())
+    }
     comparison = run / "dtype_comparison.json"
     if comparison.exists():
         found["agreement"] = read(comparison)["sets"]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
-from measuring import Clock
+from measuring import Clock, synchronize
 from quarry.distributed import world
-from quarry.runtime.files import write_json
+from quarry.runtime.files import remove, write_json
 from quarry.types import RetrievalBatch
 
 
@@ -22,12 +23,20 @@ class LightningClock(pl.Callback):
     Args:
         path: where the result goes.
         num_warm_up, num_steps, num_steps_per_window: see `measuring.Clock`.
+        saves_checkpoint: time the writing of a checkpoint, too, beside `path`, and remove it.
     """
 
     def __init__(
-        self, *, path: str, num_warm_up: int, num_steps: int, num_steps_per_window: int
+        self,
+        *,
+        path: str,
+        num_warm_up: int,
+        num_steps: int,
+        num_steps_per_window: int,
+        saves_checkpoint: bool = False,
     ) -> None:
         self.path = Path(path)
+        self.saves_checkpoint = saves_checkpoint
         self.clock = Clock(
             num_warm_up=num_warm_up,
             num_steps=num_steps,
@@ -59,6 +68,21 @@ class LightningClock(pl.Callback):
         for key in ("peak_gib", "peak_reserved_gib"):
             if key in result:
                 result[key] = max(each[key] for each in every)
+        if self.saves_checkpoint:
+            result["save_s"] = self._save_s(trainer)
         if world.rank() == 0:
             write_json(self.path, result)
         raise SystemExit(0)
+
+    def _save_s(self, trainer: pl.Trainer) -> float:
+        """Return the seconds of a save, as `LastCheckpoint` does it, until all ranks have written.
+
+        Every rank calls it.
+        """
+        folder = self.path.with_name("timed.ckpt")
+        synchronize()
+        start = time.perf_counter()
+        trainer.save_checkpoint(folder, weights_only=False)
+        save_s = max(world.gathered(time.perf_counter() - start))
+        world.first_does(lambda: remove(folder))
+        return save_s

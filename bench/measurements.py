@@ -7,6 +7,21 @@ from dataclasses import dataclass
 
 PEER = "sentence-transformers"
 CONTRAST_SETS = ("smallest", "middle", "largest")
+NUM_CPU_RANKS = 2
+"""Ranks that a machine without GPUs runs, over gloo."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Point to the part whose chosen settings another part states.
+
+    Attributes:
+        part: of the same measurement; what `auto` chose there is stated here.
+        in_one_pass: stated besides where that part has no GradCache chunks.
+    """
+
+    part: str
+    in_one_pass: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +37,9 @@ class Part:
         estimate_s: it is not begun with less time left.
         needs_gpu: also at a scale that does without one.
         needs: options that it needs: "data", "trained".
+        gpus: that it sees; (): all. A machine without GPUs has places for `NUM_CPU_RANKS` ranks.
+        is_beside: runs at the same time as the part before it.
+        settings: of another part, stated here; None: what `arguments` say is all.
     """
 
     name: str
@@ -34,6 +52,9 @@ class Part:
     estimate_s: float = 0
     needs_gpu: bool = False
     needs: tuple[str, ...] = ()
+    gpus: tuple[int, ...] = ()
+    is_beside: bool = False
+    settings: Settings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

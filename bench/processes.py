@@ -12,10 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def environment(*, on_cpu: bool = False) -> dict[str, str]:
-    """What scripts find: the package and the callbacks of this checkout, and no network."""
+def environment(*, gpus: Sequence[int] | None = None) -> dict[str, str]:
+    """Return what scripts find: the package and callbacks of this checkout, and no network.
+
+    Args:
+        gpus: that they see, numbered within those of this process; None: the same.
+    """
     own = [str(ROOT / "src"), str(ROOT / "bench")]
     path = os.pathsep.join(filter(None, [*own, os.environ.get("PYTHONPATH", "")]))
     common = os.environ | {
@@ -25,7 +30,11 @@ def environment(*, on_cpu: bool = False) -> dict[str, str]:
         # for all alike: batches of changing size leave gaps in memory otherwise
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
     }
-    return common | ({"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {})
+    if gpus is None:
+        return common
+    own = os.environ.get(VISIBLE)
+    names = list(map(str, gpus)) if own is None else [own.split(",")[one] for one in gpus if own]
+    return common | {VISIBLE: ",".join(names)}
 
 
 def end(process: subprocess.Popen[str]) -> None:

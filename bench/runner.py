@@ -11,11 +11,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol, TypeVar
 
 from measurements import Measurement, Part, Scale
+from part_rules import (
+    NotMeasuredError,
+    obstacle,
+    out_of_time,
+    replaces,
+    side_by_side,
+    stated,
+)
 from processes import end, environment, reason
 from result_line import results_in
 from table import table
@@ -23,9 +33,6 @@ from table import table
 BENCH = Path(__file__).resolve().parent
 NUM_BYTES_WANTED = 20e9
 """In memory-backed scratch space, if it is to be used: the largest model and some more."""
-
-NOT_BEGUN = "not begun"
-"""What the reason begins with where no time was left."""
 
 Content = dict[str, Any]
 
@@ -38,18 +45,6 @@ class Named(Protocol):
 
 
 Item = TypeVar("Item", bound=Named)
-
-
-class NotMeasuredError(Exception):
-    """Say why there is no figure.
-
-    Attributes:
-        known: what the process had handed over before it failed.
-    """
-
-    def __init__(self, reason: str, known: Content | None = None) -> None:
-        super().__init__(reason)
-        self.known = known or {}
 
 
 @dataclass(kw_only=True)
@@ -74,9 +69,13 @@ class Runner:
     num_test_queries: int = 0
     about: Content = field(default_factory=dict)
     prepared: dict[str, str | None] = field(default_factory=dict)
+    _preparing: Lock = field(default_factory=Lock)
 
-    def part(self, part: Part, *, on_cpu: bool) -> Content:
+    def part(self, part: Part, *, on_cpu: bool, stated: Sequence[str] = ()) -> Content:
         """Return the result of one part; make the model and texts that it needs first.
+
+        Args:
+            stated: overrides after the part's own arguments.
 
         Raises:
             NotMeasuredError: it failed, or what it needs could not be made.
@@ -89,15 +88,29 @@ class Runner:
         }  # fmt: skip
         if part.size is not None:
             places["model"] = self.work / f"model_{part.size}{kind}"
-            self._prepare("random_model.py", [part.size, str(places["model"])])
-            self._prepare("texts.py", self._texts_arguments(texts))
+            with self._preparing:
+                self._prepare("random_model.py", [part.size, str(places["model"])])
+                self._prepare("texts.py", self._texts_arguments(texts))
         arguments = [argument.format(**places) for argument in part.arguments]
-        return self.script(part.script, arguments, time_limit_s=part.time_limit_s, on_cpu=on_cpu)
+        return self.script(
+            part.script,
+            [*arguments, *stated],
+            time_limit_s=part.time_limit_s,
+            gpus=() if on_cpu else part.gpus or None,
+        )
 
     def script(
-        self, script: str, arguments: Sequence[str], *, time_limit_s: float, on_cpu: bool = False
+        self,
+        script: str,
+        arguments: Sequence[str],
+        *,
+        time_limit_s: float,
+        gpus: Sequence[int] | None = None,
     ) -> Content:
         """Run a script; return what its result lines say, {} if it has none.
+
+        Args:
+            gpus: that it sees; None: all.
 
         Raises:
             NotMeasuredError: it failed.
@@ -106,7 +119,7 @@ class Runner:
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"\n$ {' '.join(command[1:])}\n")
         start = time.perf_counter()
-        output, code = _run(command, time_limit_s=time_limit_s, on_cpu=on_cpu)
+        output, code = _run(command, time_limit_s=time_limit_s, gpus=gpus)
         with self.log.open("a", encoding="utf-8") as log:
             log.write(output)
         result: Content = results_in(output)
@@ -146,10 +159,12 @@ class Runner:
         ]  # fmt: skip
 
 
-def _run(command: Sequence[str], *, time_limit_s: float, on_cpu: bool) -> tuple[str, int | None]:
+def _run(
+    command: Sequence[str], *, time_limit_s: float, gpus: Sequence[int] | None
+) -> tuple[str, int | None]:
     """Output and exit code; no code: it was ended, with all that it had started."""
     process = subprocess.Popen(
-        command, env=environment(on_cpu=on_cpu), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        command, env=environment(gpus=gpus), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
     )  # fmt: skip
     try:
@@ -164,33 +179,6 @@ def _run(command: Sequence[str], *, time_limit_s: float, on_cpu: bool) -> tuple[
         raise
 
 
-def obstacle(part: Part, measurement: Measurement, machine: Content, runner: Runner) -> str | None:
-    """Return why a part is not for this machine, None if it is."""
-    has_gpu, memory = machine["has_gpu"], machine["memory_gib"]
-    needs = {*part.needs, *(["data"] if measurement.needs_data else [])}
-    for name, what in (("data", "a BEIR folder"), ("trained", "a folder with trained weights")):
-        if name in needs and getattr(runner, name) is None:
-            return f"needs {what}: --{name} DIR"
-    if measurement.on_cpu:
-        return None
-    if (runner.scale.needs_gpu or part.needs_gpu) and not has_gpu:
-        return "needs a CUDA device"
-    if has_gpu and memory < part.at_least_gib:
-        return f"needs {part.at_least_gib:.0f} GiB, this card has {memory:.0f}"
-    if has_gpu and memory >= part.below_gib:
-        return "is for smaller cards"
-    return None
-
-
-def out_of_time(part: Part, left_s: float) -> str | None:
-    """Return why a part is not begun with so many seconds left, None if it is."""
-    if left_s <= 0:
-        return f"{NOT_BEGUN}: the budget of time was used"
-    if left_s < part.estimate_s:
-        return f"{NOT_BEGUN}: it takes about {part.estimate_s:.0f} s, and {left_s:.0f} s are left"
-    return None
-
-
 def measure(
     chosen: Sequence[Measurement],
     runner: Runner,
@@ -200,39 +188,44 @@ def measure(
     deadline: float,
     render: Callable[[Content], str] = table,
 ) -> None:
-    """Fill `content["parts"]`, written after each; begin nothing that could not end in time."""
+    """Fill `content["parts"]`, written after each group of parts that run side by side.
+
+    Begin nothing that could not end in time.
+    """
     number = len(content["runs"]) - 1
-    machine = content["runs"][number]
     for measurement in chosen:
-        parts = content["parts"].setdefault(measurement.name, {})
-        for part in measurement.parts:
-            reason = obstacle(part, measurement, machine, runner)
-            reason = reason or out_of_time(part, deadline - time.perf_counter())
-            outcome = _outcome(part, measurement, runner, reason)
-            if replaces(outcome, parts.get(part.name)):
-                parts[part.name] = {"run": number, **runner.about, **outcome}
+        known = content["parts"].setdefault(measurement.name, {})
+        for group in side_by_side(measurement.parts):
+            left_s = deadline - time.perf_counter()
+
+            def outcome(part: Part, left_s: float = left_s, one: Measurement = measurement) -> Any:
+                return _outcome(part, one, runner, content, left_s=left_s)
+
+            with ThreadPoolExecutor(len(group)) as pool:
+                outcomes = list(pool.map(outcome, group))
+            for part, new in zip(group, outcomes, strict=True):
+                if replaces(new, known.get(part.name)):
+                    known[part.name] = {"run": number, **runner.about, **new}
             path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             path.with_suffix(".md").write_text(render(content), encoding="utf-8")
 
 
-def replaces(outcome: Content, known: Content | None) -> bool:
-    """Return whether an outcome replaces an earlier call's: figures stay, then reasons."""
-    if known is None or "not_run" not in outcome:
-        return True
-    return "not_run" in known and not outcome["not_run"].startswith(NOT_BEGUN)
-
-
-def _outcome(part: Part, measurement: Measurement, runner: Runner, reason: str | None) -> Content:
+def _outcome(
+    part: Part, measurement: Measurement, runner: Runner, content: Content, *, left_s: float
+) -> Content:
     """Return the result of a part, or why there is none."""
+    reason = obstacle(part, measurement, content["runs"][-1], runner) or out_of_time(part, left_s)
     if reason is not None:
         return {"not_run": reason}
-    say(f"{measurement.name}/{part.name}", end=": ")
+    name = f"{measurement.name}/{part.name}"
+    say(f"{name} begins")
     try:
-        result = runner.part(part, on_cpu=measurement.on_cpu)
+        overrides = stated(part, content["parts"][measurement.name])
+        result = runner.part(part, on_cpu=measurement.on_cpu, stated=overrides)
     except NotMeasuredError as error:
-        say(str(error))
+        say(f"{name}: {error}")
         return {**error.known, "not_run": str(error)}
-    say(_summary(result))
+    say(f"{name}: {_summary(result)}")
     return result
 
 

@@ -55,7 +55,7 @@ def clock_overrides(path: Path, **numbers: int) -> list[str]:
     return [every, *clock_callback(path, **numbers)]
 
 
-def clock_callback(path: Path, **numbers: int) -> list[str]:
+def clock_callback(path: Path, **numbers: int | bool) -> list[str]:
     """Add the clock, which ends the training when it has written its result."""
     settings = {"path": path, **numbers}
     return [

@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--limit-gib", type=float, help="of the GPU's memory")
     parser.add_argument("--num-warm-up", type=int, default=1)
     parser.add_argument("--num-steps", type=int, default=3)
+    parser.add_argument("--saves", action="store_true", help="time a checkpoint, too")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     run = Path(tempfile.mkdtemp(prefix="study_", dir=arguments.work)) / "run"
@@ -42,6 +43,7 @@ def main() -> None:
             num_warm_up=arguments.num_warm_up,
             num_steps=arguments.num_steps,
             num_steps_per_window=1,
+            saves_checkpoint=arguments.saves,
         ),
         model=arguments.model,
         run=run,

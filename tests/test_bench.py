@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 from transformers import AutoModel
 
 import table
@@ -24,10 +22,6 @@ from quarry.models.backbones.huggingface import load_tokenizer
 from quarry.types import Query
 from random_model import SIZES, write_model
 from result_line import num_matrix_weights
-from two_gpus_compared import survival
-from two_gpus_jobs import ONE, Jobs
-from two_gpus_jobs import SCALES as TWO_GPU_SCALES
-from two_gpus_table import ROWS, tables
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 Passing = Callable[[float], None]
@@ -174,54 +168,3 @@ def test_the_page_is_what_its_command_makes() -> None:
     content = json.loads((DOCS / "performance.json").read_text(encoding="utf-8"))
     committed = (DOCS / "performance.md").read_text(encoding="utf-8")
     assert committed == page(content), "run: python bench/page.py"
-
-
-def two_gpus(rate: float) -> dict[str, Any]:
-    job = {"num_gpus": 2, "num_queries": 16, "tokens_per_s": rate, "peak_gib": 63.21}
-    one = job | {"num_gpus": 1, "num_queries": 8, "tokens_per_s": 10_000.0, "peak_gib": 62.0}
-    jobs = {"lora_one": one, "lora_ddp": job, "lora_zero2": {"not_run": "out of memory"}}
-    scale = {"large": "7B", "small": "1.5B", "survivors": ["ddp"]}
-    return {"scale": scale, "jobs": jobs, "survival": {}, "agreement": {}, "runs": []}
-
-
-@pytest.mark.parametrize(("rate", "shown"), [(18_500.0, "**1.85**"), (18_400.0, "1.84 ✗")])
-def test_two_gpus_are_judged_beside_one(rate: float, shown: str) -> None:
-    ddp, zero2 = tables(two_gpus(rate)).splitlines()[2:4]
-    assert ddp == (
-        f"| 7B LoRA, `ddp` | 8 / 16 | 10,000 | {rate:,.0f} | {shown} | ≥ 1.85 | 62.0 / 63.2 |"
-    )
-    assert "not run: out of memory" in zero2
-
-
-def test_jobs_of_two_gpus_are_what_the_tables_ask_for(tmp_path: Path) -> None:
-    stages = Jobs(work=tmp_path, scale=TWO_GPU_SCALES["full"]).stages()
-    jobs = {job.name: job for lanes in stages.values() for lane in lanes for job in lane}
-    named = {name for row in ROWS for name in (row.one, row.two) if name is not None}
-    survivors = {
-        f"{strategy}_{which}"
-        for strategy in ("ddp", "zero2", "zero3")
-        for which in ("whole", "killed", "resumed")
-    }
-    assert jobs.keys() == named | survivors | {ONE}
-    assert jobs["ddp_resumed"].run == jobs["ddp_killed"].run
-    for job in jobs.values():
-        if "task=resume" not in job.command:
-            assert f"trainer.devices={len(job.gpus)}" in job.command
-    used = [job.gpus for job in (jobs["lora_one"], jobs[ONE], jobs["full_small_one"])]
-    assert used == [(0,), (1,), (1,)], "side by side, each on a GPU of its own"
-
-
-def test_what_a_killed_run_lost_is_seen(tmp_path: Path) -> None:
-    for name, change in (("whole", 0.0), ("resumed", 0.5)):
-        (tmp_path / name / "model").mkdir(parents=True)
-        losses = [(1, 3.0), (2, 2.0 + 9 * change), (3, 1.0 + change)]
-        curve = {"losses": losses, "evaluations": [(0, 0.5)]}
-        (tmp_path / name / "learning_curve.json").write_text(json.dumps(curve))
-        weights = {"weight": torch.tensor([1.0, 2.0 - change])}
-        save_file(weights, tmp_path / name / "model" / "model.safetensors")
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    found = survival(whole, resumed, first=2)
-    assert found["num_updates_gone_on"] == 1
-    assert found["largest_loss_difference"] == 0.5, "before the checkpoint nobody has gone on"
-    assert (found["is_model_equal"], found["largest_weight_difference"]) == (False, 0.5)
-    assert survival(whole, whole, first=2)["is_model_equal"]
