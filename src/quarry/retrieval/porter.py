@@ -84,7 +84,7 @@ def _without_ed_and_ing(word: str) -> str:
 
 def _replaced(word: str, suffixes: dict[str, str], *, min_measure: int) -> str:
     """Replace the longest of the suffixes, if enough is before it; no other one is tried."""
-    for length in range(min(len(word), 7), 1, -1):
+    for length in range(7, 1, -1):
         suffix = word[-length:]
         if suffix in suffixes:
             rest = word[:-length]
@@ -95,6 +95,8 @@ def _replaced(word: str, suffixes: dict[str, str], *, min_measure: int) -> str:
 
 
 def _without_e_and_double_l(word: str) -> str:
+    if not word.endswith(("e", "ll")):
+        return word
     measure = _measure(word)
     is_short = measure == 1 and _ends_in_short_syllable(word[:-1])
     if word.endswith("e") and measure > 0 and not is_short:

@@ -25,7 +25,7 @@ class Tokenizer(Protocol):
 
 # Words never hold ASCII space: what is between is cut once for all places where it stands.
 _CHUNKS = re.compile(r"\S+", re.ASCII)
-_NUM_CACHED_CHUNKS = 1 << 20
+_NUM_CACHED = 1 << 20
 _POSSESSIVE = re.compile(r"(?<=.)['\u2019\uff07][sS]\Z", re.DOTALL)
 
 # Capitals with the s of a plural (URLs), or not followed by a small letter (HTTP of HTTPResponse);
@@ -66,12 +66,12 @@ class TextTokenizer:
         from bm25s.stopwords import STOPWORDS_EN
 
         left_out = frozenset(STOPWORDS_EN if self.stop_words is None else self.stop_words)
-        stem = self._stem()
+        stem = functools.lru_cache(_NUM_CACHED)(self._stem())
 
-        @functools.lru_cache(_NUM_CACHED_CHUNKS)
+        @functools.lru_cache(_NUM_CACHED)
         def terms(chunk: str) -> tuple[str, ...]:
             found = [lower_cased(_POSSESSIVE.sub("", word)) for word in words(chunk)]
-            return tuple(stem(word) for word in found if word not in left_out)
+            return tuple([stem(word) for word in found if word not in left_out])
 
         return terms
 

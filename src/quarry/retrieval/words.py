@@ -24,9 +24,7 @@ _WORD = re.compile(
 _M = "[XYZMGDC]*"  # what extends an emoji: styles have rules of their own
 _PICTOGRAPH = f"[PB]{_M}V?(?:G+D)?"
 _EMOJI = re.compile(
-    f"(?:Z*{_PICTOGRAPH}|M{_M})(?:(?:(?<=Z)|Z+){_PICTOGRAPH})*"
-    f"|R{_X}R{_X}"
-    f"|#{_M}V?C{_M}"
+    f"(?:Z*{_PICTOGRAPH}|M{_M})(?:(?:(?<=Z)|Z+){_PICTOGRAPH})*|R{_X}R{_X}|#{_M}V?C{_M}"
 )
 
 
@@ -42,6 +40,8 @@ def _class_of() -> dict[int, str]:
 
 def words(text: str) -> list[str]:
     """Return the words of a text in their order, as they are written."""
+    if text.isascii() and text.isalnum() and len(text) <= MAX_LENGTH:
+        return [text]
     classes = text.translate(_class_of())
     if len(text) <= MAX_LENGTH // 2 and not _EMOJI.search(classes):
         return [text[slice(*match.span())] for match in _WORD.finditer(classes)]
