@@ -82,7 +82,8 @@ class TextTokenizer:
             return porter.stem
         import Stemmer
 
-        return Stemmer.Stemmer(self.stemmer).stemWord
+        stem: Callable[[str], str] = Stemmer.Stemmer(self.stemmer).stemWord
+        return stem
 
 
 def lower_cased(word: str) -> str:

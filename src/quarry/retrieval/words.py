@@ -30,7 +30,7 @@ _EMOJI = re.compile(
 
 @functools.cache
 def _class_of() -> dict[int, str]:
-    found = {}
+    found: dict[int, str] = {}
     for letter, ranges in RANGES.items():
         for each in ranges.split():
             first, _, last = each.partition("-")

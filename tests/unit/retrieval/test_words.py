@@ -1,4 +1,4 @@
-"""Words as Lucene's standard tokenizer cuts them. Expected values are its own (9.9, in Anserini)."""
+"""Words as Lucene's standard tokenizer cuts them; expected values are its own (9.9)."""
 
 from __future__ import annotations
 
