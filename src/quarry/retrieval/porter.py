@@ -34,32 +34,10 @@ _SUFFIXES_3 = {
     "ful": "",
     "ness": "",
 }
-_SUFFIXES_4 = dict.fromkeys(
-    # fmt: off
-    [
-        "al",
-        "ance",
-        "ence",
-        "er",
-        "ic",
-        "able",
-        "ible",
-        "ant",
-        "ement",
-        "ment",
-        "ent",
-        "ion",
-        "ou",
-        "ism",
-        "ate",
-        "iti",
-        "ous",
-        "ive",
-        "ize",
-    ],
-    # fmt: on
-    "",
-)
+_SUFFIXES_4 = {
+    **dict.fromkeys(["al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment"], ""),
+    **dict.fromkeys(["ent", "ion", "ou", "ism", "ate", "iti", "ous", "ive", "ize"], ""),
+}
 
 
 def stem(word: str) -> str:
