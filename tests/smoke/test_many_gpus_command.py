@@ -38,7 +38,7 @@ def test_nothing_begins_without_time_or_gpus(
     assert parts["sweep"]["jobs"]["not_run"] == "needs a CUDA device"
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 @pytest.mark.timeout(600)
 def test_rates_and_rankings(environment: dict[str, str], tmp_path: Path) -> None:
     parts = measured("lora_ddp,encoding,full_zero3", environment, tmp_path)
@@ -51,7 +51,7 @@ def test_rates_and_rankings(environment: dict[str, str], tmp_path: Path) -> None
     assert parts["encoding"]["1"]["rankings"] == parts["encoding"]["2"]["rankings"]
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 @pytest.mark.timeout(600)
 def test_nothing_hangs_and_killed_runs_are_resumed(
     environment: dict[str, str], tmp_path: Path

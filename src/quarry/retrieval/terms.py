@@ -6,9 +6,12 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from quarry.errors import UserError
+from quarry.retrieval import porter
+from quarry.retrieval.words import words
 
 
 class Tokenizer(Protocol):
@@ -20,12 +23,10 @@ class Tokenizer(Protocol):
     def __call__(self, text: str) -> list[str]: ...
 
 
-# The rules of Unicode's annex 29 as far as English has use for them, which Lucene's standard
-# tokeniser cuts by: "don't", "e.g" and "3.14" are words, "x-ray" and "and/or" are two.
-_WORDS = re.compile(
-    r"_*[^\W_]\w*(?:(?:(?<=[^\W\d_])[.:·'\u2019](?=[^\W\d_])|(?<=\d)[.,;'\u2019](?=\d))\w+)*"
-)
-_POSSESSIVE = re.compile(r"['\u2019]s$")
+# Words never hold ASCII space: what is between is cut once for all places where it stands.
+_CHUNKS = re.compile(r"\S+", re.ASCII)
+_NUM_CACHED = 1 << 20
+_POSSESSIVE = re.compile(r"(?<=.)['\u2019\uff07][sS]\Z", re.DOTALL)
 
 # Capitals with the s of a plural (URLs), or not followed by a small letter (HTTP of HTTPResponse);
 # a word; or digits. Letters without ASCII case count as small.
@@ -34,12 +35,13 @@ _PARTS = re.compile(r"[A-Z]{2,}s(?![^\W\d_A-Z])|[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W
 
 @dataclass(frozen=True, kw_only=True)
 class TextTokenizer:
-    """Words, lower-cased, without possessive 's and stop words, stemmed: Anserini's analyser.
+    """Words, without possessive 's, lower-cased, without stop words, stemmed: Lucene's analyzer.
 
-    The stemmer is Snowball's; Lucene's own Porter has another rule for two endings, -bli and -logi.
+    The terms are those of Anserini's default for English, on any Unicode text.
 
     Args:
-        stemmer: a Snowball algorithm such as `porter` or `english`, or None to keep words whole.
+        stemmer: `porter`, as in Lucene; another Snowball algorithm such as `english`; or None to
+            keep words as they are.
         stop_words: lower-cased words to leave out; None: Lucene's English list, 33 words.
     """
 
@@ -56,23 +58,37 @@ class TextTokenizer:
             )
 
     def __call__(self, text: str) -> list[str]:
-        return [term for term in map(self._term, _WORDS.findall(text.lower())) if term]
+        return list(chain.from_iterable(map(self._terms, _CHUNKS.findall(text))))
 
     @functools.cached_property
-    def _term(self) -> Callable[[str], str]:
-        """Word -> term, "" for a stop word. A corpus repeats its words, so each is made once."""
-        import Stemmer
+    def _terms(self) -> Callable[[str], tuple[str, ...]]:
+        """Text without space -> its terms. A corpus repeats its words, so each is made once."""
         from bm25s.stopwords import STOPWORDS_EN
 
         left_out = frozenset(STOPWORDS_EN if self.stop_words is None else self.stop_words)
-        stem = Stemmer.Stemmer(self.stemmer).stemWord if self.stemmer else str
+        stem = functools.lru_cache(_NUM_CACHED)(self._stem())
 
-        @functools.cache
-        def term(word: str) -> str:
-            word = _POSSESSIVE.sub("", word)
-            return "" if word in left_out else str(stem(word))
+        @functools.lru_cache(_NUM_CACHED)
+        def terms(chunk: str) -> tuple[str, ...]:
+            found = [lower_cased(_POSSESSIVE.sub("", word)) for word in words(chunk)]
+            return tuple([stem(word) for word in found if word not in left_out])
 
-        return term
+        return terms
+
+    def _stem(self) -> Callable[[str], str]:
+        if self.stemmer is None:
+            return str
+        if self.stemmer == "porter":
+            return porter.stem
+        import Stemmer
+
+        stem: Callable[[str], str] = Stemmer.Stemmer(self.stemmer).stemWord
+        return stem
+
+
+def lower_cased(word: str) -> str:
+    """Return the word in lower case, letter by letter as Java does: one letter for each."""
+    return word.replace("\u0130", "i").replace("\u03a3", "\u03c3").lower()
 
 
 @dataclass(frozen=True, kw_only=True)

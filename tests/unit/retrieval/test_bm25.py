@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
+import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import pytrec_eval
 
+from helpers.real_sets import ndcg_at_10_by_query, real_set
 from quarry.errors import UserError
 from quarry.retrieval import bm25 as module
+from quarry.retrieval import porter, terms, word_break_classes, words
 from quarry.retrieval.bm25 import BM25Retriever
 from quarry.retrieval.terms import CodeTokenizer, TextTokenizer, Tokenizer
 from quarry.types import Document, Query, RetrievalSet, Run
 
-SHARED = Path(__file__).resolve().parents[3].parent / "shared"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 def tiny_set(texts: Sequence[str], queries: Sequence[str], title: str = "") -> RetrievalSet:
@@ -111,26 +113,10 @@ def test_impossible_parameters_are_refused(parameters: dict[str, float]) -> None
         bm25(CodeTokenizer(), **parameters)
 
 
-def real_set(name: str) -> RetrievalSet:
-    folder = SHARED / "data" / name
-    if not folder.is_dir():
-        pytest.skip(f"the test collection {name} is not beside the repository")
-    with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
-        corpus = [json.loads(line) for line in lines]
-    with (folder / "queries.jsonl").open(encoding="utf-8") as lines:
-        texts = {row["_id"]: row["text"] for row in map(json.loads, lines)}
-    qrels: dict[str, dict[str, int]] = {}
-    with (folder / "qrels" / "test.tsv").open(encoding="utf-8") as lines:
-        for query_id, document_id, grade in list(csv.reader(lines, delimiter="\t"))[1:]:
-            qrels.setdefault(query_id, {})[document_id] = int(grade)
-    return RetrievalSet(
-        name=name,
-        queries=[Query(query_id=query_id, text=texts[query_id]) for query_id in qrels],
-        corpus=[
-            Document(document_id=row["_id"], text=row["text"], title=row["title"]) for row in corpus
-        ],
-        qrels=qrels,
-    )
+@functools.cache
+def ranked_text_set(name: str) -> tuple[RetrievalSet, Run]:
+    dataset = real_set(name)
+    return dataset, bm25(TextTokenizer()).retrieve(dataset, top_k=100)
 
 
 # Expected values were made elsewhere with the same formula and published tokenisation; the
@@ -151,11 +137,17 @@ def test_known_values(name: str, tokenizer: Tokenizer, expected: float, toleranc
 
 def test_scifact_as_pyserini_reports_it() -> None:
     """Its flat index (one field, title and text): nDCG@10 .6789, Recall@100 .925 (three digits)."""
-    dataset = real_set("scifact")
-    retriever = bm25(TextTokenizer())
-    run = retriever.retrieve(dataset, top_k=100)
+    dataset, run = ranked_text_set("scifact")
     assert round(mean_of(dataset, run, "ndcg_cut.10"), 4) == 0.6789
     assert round(mean_of(dataset, run, "recall.100"), 3) == 0.925
+
+
+@pytest.mark.parametrize("name", ["scifact", "cranfield", "medline", "msmarco-dl21"])
+def test_each_query_has_the_ndcg_of_anserini(name: str) -> None:
+    """The stored values are Anserini 1.7.1's, as tests/slow/test_anserini.py makes them."""
+    stored = (ASSETS / "anserini_ndcg_at_10.json").read_text(encoding="utf-8")
+    found = ndcg_at_10_by_query(*ranked_text_set(name))
+    assert found == pytest.approx(json.loads(stored)[name], abs=1e-4)
 
 
 def mean_of(dataset: RetrievalSet, run: Run, measure: str) -> float:
@@ -214,6 +206,22 @@ def test_other_code_makes_its_own_ranking(tmp_path: Path, monkeypatch: pytest.Mo
     retriever.retrieve(dataset, top_k=5)
     suffixes = sorted(path.suffix for path in (tmp_path / "rankings").iterdir())
     assert suffixes == [".json", ".json", ".lock", ".lock"]
+
+
+@pytest.mark.parametrize("part", [terms, words, word_break_classes, porter])
+def test_a_ranking_of_another_analyzer_is_another(
+    part: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digested: list[ModuleType] = []
+
+    def digest(modules: Iterable[ModuleType]) -> str:
+        digested.extend(modules)
+        return "of this code"
+
+    monkeypatch.setattr(module, "code_digest", digest)
+    retriever = BM25Retriever(tokenizers={"text": TextTokenizer()}, cache_dir=tmp_path)
+    retriever.retrieve(tiny_set(["fish"], ["fish"]), top_k=5)
+    assert part in digested
 
 
 def test_a_tokenizer_that_does_not_state_its_settings_keeps_nothing(tmp_path: Path) -> None:

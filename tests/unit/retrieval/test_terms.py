@@ -21,6 +21,9 @@ from quarry.retrieval.terms import CodeTokenizer, TextTokenizer
         ("e.g. U.S.A. end.Start", ["e.g", "u.s.a", "end.start"]),
         ("snake_case __init__ _", ["snake_cas", "__init__"]),
         ("α-helix naïve", ["α", "helix", "naïv"]),
+        ("DOG'S dog\uff07s it's THE", ["dog", "dog"]),
+        ("İstanbul ΟΔΟΣ", ["istanbul", "οδοσ"]),  # letter by letter, no final sigma
+        ("possibly biology geologically", ["possibl", "biologi", "geolog"]),
         ("+ - ...", []),
         ("", []),
     ],
