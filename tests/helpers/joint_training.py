@@ -29,7 +29,6 @@ from quarry.models.adapters import fast_lora
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import LoRA
 from quarry.models.adapters.lora_dropout import checkpoint_contexts
-from quarry.models.adapters.lora_factors import fast_layers
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.last_token import LastToken
 from quarry.models.pooling.mean import Mean
@@ -123,7 +122,7 @@ def build(*, case: Case, device: torch.device | None = None, sharding: Any = Non
             nn.init.normal_(parameter, std=0.1)
     assert not use_fast_lora(model.backbone, is_sharded=sharding is not None).reasons
     if case.gradient_checkpointing:
-        contexts = checkpoint_contexts(fast_layers(model.backbone))
+        contexts = checkpoint_contexts(model.backbone)
         model.backbone.gradient_checkpointing_enable(
             {"use_reentrant": False, "context_fn": contexts}
         )
