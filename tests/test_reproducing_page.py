@@ -61,7 +61,10 @@ def test_hours_follow_from_the_measured_rate(
     measured = content["parts"]["encode_7b"]["ours"]
     one, eight = script.training_plan(1), script.training_plan(8)
     assert script.encoding_rate(one) == measured["tokens_per_s"]
-    assert one.training_hours == pytest.approx(8 * eight.training_hours)
+    # an eighth of a contrastive batch fits without computing anything twice
+    assert one.choice.gradient_checkpointing
+    assert not eight.choice.gradient_checkpointing
+    assert 0.8 * one.training_hours < 8 * eight.training_hours < one.training_hours
     # a plan by itself does not know the tokens of the template so well
     own, planned = script.Suite.of("train", "msmarco_dl", "repllama", *RECIPE), one.evaluations
     by_page = own.work.hours(tokens_per_s=measured["tokens_per_s"])
@@ -88,7 +91,7 @@ def test_the_recipe_itself_is_no_bound(
     (tmp_path / "performance.json").write_text(json.dumps(content))
     monkeypatch.setattr(rate, "MEASURED", tmp_path / "performance.json")
     page = script.page()
-    # 699 million tokens
-    assert "| | 699 million | 12 | 1.5 |" in page
+    # 696 million tokens
+    assert "| | 696 million | 12 | 1.5 |" in page
     assert "Training takes 61 GiB" in page
     assert "\u2265" not in page

@@ -91,9 +91,15 @@ class Timed(Encoder):
 
     seconds = 0.0
 
-    def _encode_own(self, *args: Any, **more: Any) -> Any:
+    def encode(self, *args: Any, **more: Any) -> Any:
         start = time.perf_counter()
-        encoded = super()._encode_own(*args, **more)
+        encoded = super().encode(*args, **more)
+        Timed.seconds += time.perf_counter() - start
+        return encoded
+
+    def encode_share(self, *args: Any, **more: Any) -> Any:
+        start = time.perf_counter()
+        encoded = super().encode_share(*args, **more)
         Timed.seconds += time.perf_counter() - start
         return encoded
 

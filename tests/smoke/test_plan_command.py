@@ -19,7 +19,11 @@ def test_a_refused_plan_names_commands_that_are_accepted(
 ) -> None:
     runs = Path(environment["QUARRY_RUNS"])
     before = sorted(runs.rglob("*"))  # of other tests
-    refused = command("train.py", *PLAN, "trainer.devices=8", "data.num_queries_per_update=2048")
+    too_much = (
+        "trainer.devices=8", "data.num_queries_per_update=2048",
+        "data.grad_cache_chunk_tokens=null", "model.gradient_checkpointing=false",
+    )  # fmt: skip
+    refused = command("train.py", *PLAN, *too_much)
     assert refused.code == 2, refused.err
     assert "Traceback" not in refused.err
     assert "activations" in refused.out
