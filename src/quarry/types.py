@@ -87,8 +87,8 @@ class TokenBatch:
         position_ids: [num_tokens] int64, counting from 0 within each text.
         cu_seqlens: [num_texts + 1] int32, where each text begins; the last entry is num_tokens.
         max_seqlen: tokens in the longest text.
-        pool_starts: [num_texts] int32, where in the row the last copy of each text begins, for
-            prompts that repeat the text; with any other prompt where the text begins.
+        pool_starts: [num_texts] int32, where in the row each text begins behind its prompt, or its
+            last copy where the prompt repeats it: what a pooling without the prompt begins with.
     """
 
     input_ids: Tensor

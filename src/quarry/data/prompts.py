@@ -9,8 +9,14 @@ from typing import Literal
 from quarry.errors import UserError
 from quarry.types import ROLES, Document, Query, Role
 
-END_OF_TOKENIZER = "eos"
-"""`end_token` of a prompt that ends texts with whatever token the tokenizer ends them with."""
+EOS = "eos"
+"""`end_token` of a prompt that ends texts with the tokenizer's EOS."""
+
+OWN_END = "tokenizer"
+"""`end_token` of a prompt that ends texts with exactly what the tokenizer appends by itself."""
+
+AUTO_END = "auto"
+"""As `OWN_END`; where the tokenizer appends nothing, as `EOS`."""
 
 TITLE_AND_TEXT = "{title} {text}"
 """In a document template: title, space and text, the space even where there is no title."""
@@ -45,8 +51,10 @@ class Prompt:
         is_chat: the template is the user's turn in the chat template of the model's tokenizer,
             without a system message of ours: the template's own default, if it has one, is used.
         assistant: with `is_chat`, what the assistant's turn begins with; the prompt is cut there.
-        end_token: appended after the text was cut, by id: "eos" is the tokenizer's own end token,
-            anything else a special token such as "<|endoftext|>"; null: nothing is appended.
+        end_token: appended after the text was cut, by id: "tokenizer" is what the tokenizer appends
+            by itself ([SEP] of a BERT), be it nothing; "eos" is its EOS; "auto" is what it appends,
+            or its EOS where it appends nothing; anything else is a special token such as
+            "<|endoftext|>"; null: nothing is appended.
         max_query_length, max_document_length: in tokens. The text is cut to fit, never the
             template or the end token.
         length_counts: "all": the lengths include template and end token. "text": they are those of
@@ -59,7 +67,7 @@ class Prompt:
     instruction: str | None = None
     is_chat: bool = False
     assistant: str | None = None
-    end_token: str | None = END_OF_TOKENIZER
+    end_token: str | None = AUTO_END
     max_query_length: int = 512
     max_document_length: int = 512
     length_counts: Literal["all", "text", "turn"] = "all"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from quarry.data.prompts import END_OF_TOKENIZER, Prompt, joined_text
+from quarry.data.prompts import AUTO_END, EOS, OWN_END, Prompt, joined_text
 from quarry.errors import UserError
 from quarry.types import ROLES, Document, Query, Role
 
@@ -59,8 +59,9 @@ def build_frames(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> dict[Rol
         UserError: the tokenizer has no chat template where the prompt needs one, or lacks the end
             token that the prompt names, or its chat template changes what it is given.
     """
-    end_ids = _end_ids(tokenizer, prompt)
-    start_ids = () if prompt.is_chat else _leading_specials(tokenizer)
+    own_start, own_end = _own_specials(tokenizer)
+    start_ids = () if prompt.is_chat else own_start
+    end_ids = _end_ids(tokenizer, prompt, own_end=own_end)
     frames: dict[Role, Frame] = {}
     for role in ROLES:
         template = prompt.template(role)
@@ -118,32 +119,56 @@ def _stands_in(literals: tuple[str, ...], pieces: tuple[str, ...]) -> bool:
     )
 
 
-def _end_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[int, ...]:
+def _end_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, own_end: tuple[int, ...]
+) -> tuple[int, ...]:
     if prompt.end_token is None:
         return ()
-    if prompt.end_token == END_OF_TOKENIZER:
-        if tokenizer.eos_token_id is None:
-            raise UserError(
-                f"The tokenizer of {tokenizer.name_or_path!r} names no end token, and "
-                "prompt.end_token=eos needs one. Set eos_token in its tokenizer_config.json, or "
-                "prompt.end_token=null."
-            )
-        return (int(tokenizer.eos_token_id),)
+    if prompt.end_token == OWN_END or (prompt.end_token == AUTO_END and own_end):
+        return own_end
+    if prompt.end_token in (EOS, AUTO_END):
+        return (_eos(tokenizer, prompt),)
     specials = tokenizer.get_added_vocab()
     if prompt.end_token not in specials:
         known = ", ".join(sorted(specials)[:8]) or "none"
         raise UserError(
             f"prompt.end_token={prompt.end_token!r} is no special token of the tokenizer of "
-            f"{tokenizer.name_or_path!r}; found: {known}. Choose one of its own, or eos."
+            f"{tokenizer.name_or_path!r}; found: {known}. Choose one of its own, or auto."
         )
     return (int(specials[prompt.end_token]),)
 
 
-def _leading_specials(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Tokens that the tokenizer itself puts first (a BOS), found by encoding a probe."""
+def _eos(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> int:
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"prompt.end_token={prompt.end_token}: the tokenizer of {tokenizer.name_or_path!r} "
+            "appends no token to a text, and names no eos_token. Fix: set eos_token in its "
+            "tokenizer_config.json, or name the token that the model was trained with: "
+            "prompt.end_token=TOKEN"
+        )
+    if prompt.end_token == AUTO_END:
+        logger.info(
+            "The tokenizer of %s appends no token to a text: its EOS %r is appended "
+            "(prompt.end_token=auto)",
+            tokenizer.name_or_path,
+            tokenizer.eos_token,
+        )
+    return int(tokenizer.eos_token_id)
+
+
+def _own_specials(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the ids that the tokenizer itself puts before and after a text, by way of a probe.
+
+    Raises:
+        UserError: it puts ids elsewhere.
+    """
     plain = tokenizer.encode("a", add_special_tokens=False)
     dressed = tokenizer.encode("a", add_special_tokens=True)
     for start in range(len(dressed) - len(plain) + 1):
         if dressed[start : start + len(plain)] == plain:
-            return tuple(dressed[:start])
-    return ()
+            return tuple(dressed[:start]), tuple(dressed[start + len(plain) :])
+    raise UserError(
+        f"The tokenizer of {tokenizer.name_or_path!r} makes {dressed} of a text whose own ids are "
+        f"{plain}: it does more than to put special tokens around a text, which is not supported. "
+        "Fix: correct the post_processor in its tokenizer.json."
+    )

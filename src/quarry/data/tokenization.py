@@ -22,8 +22,8 @@ class TokenizedText:
 
     Attributes:
         ids: [num_tokens] int64, at least one.
-        pool_start: the first token that a pooling of the last copy looks at; 0 but for prompts
-            that repeat the text.
+        pool_start: the first token that a pooling without the prompt looks at: of the text, or of
+            its last copy where the prompt repeats it.
     """
 
     ids: NDArray[np.int64]
@@ -61,6 +61,7 @@ class TextTokenizer:
         self.prompt = prompt
         self.frames = build_frames(tokenizer, prompt)
         self._room = {role: self._room_for_text(role) for role in ROLES}
+        self._prompt_length = {role: self._num_prompt_tokens(role) for role in ROLES}
 
     def __call__(self, items: Sequence[Query | Document], role: Role) -> list[TokenizedText]:
         """Token ids of each item, in order."""
@@ -74,10 +75,14 @@ class TextTokenizer:
             if not row.size:
                 raise UserError(
                     f"The {role} {_id_of(item)!r} has no tokens, its text is {item.text[:40]!r}: "
-                    "with prompt.end_token=null and no template nothing is added to it. Set "
-                    f"prompt.end_token=eos, give prompt.{role} a template, or take the text out."
+                    f"with prompt.end_token={self.prompt.end_token} and no template nothing is "
+                    "added to it. Take the text out, or give every text something of its own: "
+                    f"prompt.{role}=TEMPLATE"
                 )
-            start = self._last_copy(frame, text, ids, role) if frame.num_copies > 1 else 0
+            if frame.num_copies > 1:
+                start = self._last_copy(frame, text, ids, role)
+            else:
+                start = min(self._prompt_length[role], len(row) - 1)
             result.append(TokenizedText(ids=row, pool_start=start))
         return result
 
@@ -126,6 +131,16 @@ class TextTokenizer:
                 return head
             room -= -(-excess // frame.num_copies)
         return ""
+
+    def _num_prompt_tokens(self, role: Role) -> int:
+        """Return the tokens that stand before a text, its first special tokens included.
+
+        They are counted as sentence-transformers does: of the template alone, which may merge with
+        a text; 0 where there is no template, so that a [CLS] is then pooled, too.
+        """
+        frame = self.frames[role]
+        head = frame.literals[0]
+        return len(frame.start_ids) + len(self._encode([head])[0]) if head else 0
 
     def _last_copy(self, frame: Frame, text: str, ids: list[int], role: Role) -> int:
         """The token in which the last copy of a repeated text begins."""

@@ -68,7 +68,7 @@ def _table(name: str, item: Query | Document, role: Role, tokenizer: TextTokeniz
     table.add_row("ids", Text(ELLIPSIS.join(" ".join(map(str, part)) for part in _ends(ids))))
     tokens = [" | ".join(repr(decode([i])) for i in part) for part in _ends(ids)]
     table.add_row("tokens", Text(ELLIPSIS.join(tokens)))
-    if row.pool_start:
+    if tokenizer.frames[role].num_copies > 1:
         table.add_row("second copy", Text(f"from token {row.pool_start}"))
     return table
 

@@ -184,12 +184,12 @@ def test_nothing_to_tokenise() -> None:
 def test_a_text_without_any_token_is_refused_by_id() -> None:
     tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=Prompt(end_token=None))
     documents = [Document(document_id="d0", text="a"), Document(document_id="d1", text=" \n")]
-    with pytest.raises(UserError, match=r"document 'd1' has no tokens.*prompt\.end_token=eos"):
+    with pytest.raises(UserError, match=r"document 'd1' has no tokens.*prompt\.document="):
         tokenizer(documents, "document")
 
 
 def test_a_tokenizer_without_end_token_is_refused() -> None:
-    with pytest.raises(UserError, match=r"no end token.*eos_token.*prompt\.end_token=null"):
+    with pytest.raises(UserError, match=r"end_token=auto.*eos_token.*end_token=TOKEN"):
         TextTokenizer(tokenizer=letter_tokenizer(has_eos=False), prompt=Prompt())
 
 

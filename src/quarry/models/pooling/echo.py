@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from quarry.models.pooling.base import reduce_texts
 from quarry.types import TokenBatch
 
 
@@ -19,9 +19,4 @@ class Echo:
     pools_last_copy = True
 
     def __call__(self, token_states: Tensor, tokens: TokenBatch) -> Tensor:
-        begins, ends = tokens.pool_starts.long(), tokens.cu_seqlens[1:].long()
-        # a segment for the first copy, which is dropped, and one for the second
-        borders = torch.stack([begins, ends], dim=1).flatten()
-        offsets = torch.cat([borders.new_zeros(1), borders])
-        means = torch.segment_reduce(token_states, "mean", offsets=offsets, axis=0, unsafe=True)
-        return means[1::2]
+        return reduce_texts(token_states, tokens, "mean", include_prompt=False)

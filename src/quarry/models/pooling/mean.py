@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from quarry.models.pooling.base import reduce_texts
 from quarry.types import TokenBatch
 
 
 class Mean:
-    """The mean of each text's token states, end token included."""
+    """The mean of each text's token states, end token included.
+
+    Args:
+        include_prompt: False: the tokens of the prompt are left out.
+    """
 
     sentence_transformers_mode = "mean"
 
+    def __init__(self, *, include_prompt: bool = True) -> None:
+        self.include_prompt = include_prompt
+
     def __call__(self, token_states: Tensor, tokens: TokenBatch) -> Tensor:
-        # one reduction a text in a fixed order: unlike index_add_ it repeats bit for bit on CUDA
-        return torch.segment_reduce(
-            token_states, "mean", offsets=tokens.cu_seqlens.long(), axis=0, unsafe=True
-        )
+        return reduce_texts(token_states, tokens, "mean", include_prompt=self.include_prompt)

@@ -1,0 +1,127 @@
+"""Linear layers after the pooling: what sentence-transformers calls Dense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from quarry.errors import UserError
+
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {
+    activation.__name__: activation
+    for activation in (
+        nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.SELU,
+        nn.Mish, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.ReLU6, nn.LogSigmoid,
+    )
+}  # fmt: skip
+"""Names in torch.nn, with the arguments that they have by default."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dense:
+    """One projection as its configuration states it.
+
+    Attributes:
+        in_features, out_features: width of its input and of its output.
+        bias: whether a bias is added.
+        activation: a name of `ACTIVATIONS`, applied to the result.
+        use_residual: the input is added to the result, projected without bias and activation where
+            the widths differ.
+        weights: the file that its weights lie in: linear.weight, linear.bias, residual.weight.
+        prefix: of their names in that file.
+    """
+
+    in_features: int
+    out_features: int
+    bias: bool
+    activation: str
+    use_residual: bool
+    weights: Path
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        residual = ", with a residual" if self.use_residual else ""
+        return f"{self.in_features} to {self.out_features}, {self.activation}{residual}"
+
+    def as_data(self) -> dict[str, Any]:
+        """Return what a contract holds of it."""
+        names = ("in_features", "out_features", "bias", "activation", "use_residual")
+        return {name: getattr(self, name) for name in names}
+
+
+class Projection(nn.Module):
+    """A linear layer with an activation, [..., in_features] to [..., out_features].
+
+    It computes in the dtype of its input, whatever its weights are in.
+    """
+
+    def __init__(self, dense: Dense) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dense.in_features, dense.out_features, bias=dense.bias)
+        self.activation = ACTIVATIONS[dense.activation]()
+        self.has_residual = dense.use_residual
+        if dense.use_residual and dense.in_features != dense.out_features:
+            self.residual = nn.Linear(dense.in_features, dense.out_features, bias=False)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        projected: Tensor = self.activation(_applied(self.linear, embeddings))
+        if not self.has_residual:
+            return projected
+        has_own = hasattr(self, "residual")
+        return projected + (_applied(self.residual, embeddings) if has_own else embeddings)
+
+
+def _applied(layer: nn.Linear, embeddings: Tensor) -> Tensor:
+    dtype = embeddings.dtype
+    bias = None if layer.bias is None else layer.bias.to(dtype)
+    return linear(embeddings, layer.weight.to(dtype), bias)
+
+
+def load_projections(chain: Sequence[Dense]) -> nn.Sequential:
+    """Build projections in float32 with their weights, in order.
+
+    Raises:
+        UserError: weights cannot be read, are missing, left over, or of another shape.
+    """
+    projections = nn.Sequential(*(Projection(dense) for dense in chain))
+    for dense, projection in zip(chain, projections, strict=True):
+        state = {
+            name.removeprefix(dense.prefix): tensor.float()
+            for name, tensor in _read(dense.weights).items()
+            if name.startswith(dense.prefix)
+        }
+        try:
+            projection.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(
+                f"{dense.weights}: the weights do not fit a Dense of {dense}: "
+                f"{' '.join(str(error).split())[:300]}. Restore the file."
+            ) from error
+    return projections
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file; of a pickled one only if it holds nothing else."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        loaded = torch.load(file, weights_only=True, map_location="cpu")
+    except UnpicklingError as error:
+        raise UserError(
+            f"{file}: holds more than weights, which reading would run, so it is not read. Fix: "
+            "save it as model.safetensors"
+        ) from error
+    except (OSError, EOFError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{file}: cannot be read ({error}). Restore the file.") from error
+    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
+        raise UserError(f"{file}: must hold tensors by name, found {type(loaded).__name__}.")
+    return loaded
