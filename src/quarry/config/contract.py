@@ -19,6 +19,8 @@ from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
 from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.projections import Dense
+from quarry.models.saved import PROJECTIONS_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +40,18 @@ FORMAT = 2
 
 
 def contract_of(
-    config: DictConfig, *, model: BiEncoder, tokenizer: TextTokenizer, base: Mapping[str, Any]
+    config: DictConfig,
+    *,
+    model: BiEncoder,
+    tokenizer: TextTokenizer,
+    base: Mapping[str, Any],
+    projections: Sequence[Dense] = (),
 ) -> dict[str, Any]:
     """The contract of a model that was trained under `config`, as plain data.
 
     Args:
         base: the weights that training began with, see `models.saved.describe_base`.
+        projections: after the pooling.
     """
     settings = {key: _plain(OmegaConf.select(config, key)) for key in NODES}
     return {
@@ -54,6 +62,10 @@ def contract_of(
         "temperature": config.loss.get("temperature"),
         "settings": settings | {"model.is_causal": model.is_causal},
         "frames": frames_of(tokenizer),
+        "projections": [
+            dense.as_data() | {"weights": PROJECTIONS_FILE, "prefix": f"{index}."}
+            for index, dense in enumerate(projections)
+        ],
     }
 
 

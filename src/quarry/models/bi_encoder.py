@@ -17,6 +17,7 @@ from quarry.models.attention import first_position, is_causal_by_design, use_pac
 from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.compilation import compile_layers
 from quarry.models.pooling.base import Pooling
+from quarry.models.projections import Projection
 from quarry.types import TokenBatch
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class BiEncoder(nn.Module):
         pooling: see `models/pooling`.
         is_causal: False lets every token see the whole text; None: as the trunk was built.
         is_normalized: embeddings have length 1, so an inner product is a cosine.
+        projections: layers that the pooled states go through before that, if there are any.
         allows_kernel: see `attention.use_packed_attention`.
         compiles: whether `prepare` compiles the layers; None: on a GPU, where that many texts
             repay the time that it takes.
@@ -51,6 +53,7 @@ class BiEncoder(nn.Module):
         pooling: Pooling,
         is_causal: bool | None = True,
         is_normalized: bool = True,
+        projections: nn.Sequential | None = None,
         allows_kernel: bool = True,
         compiles: bool | None = False,
         gradient_checkpointing: bool | str = False,
@@ -66,6 +69,7 @@ class BiEncoder(nn.Module):
         self.pooling = pooling
         self.is_causal = is_causal
         self.is_normalized = is_normalized
+        self.projections = nn.Sequential() if projections is None else projections
         self._compiles = compiles
         self._is_compiled = False
         self._gradient_checkpointing = gradient_checkpointing
@@ -102,6 +106,9 @@ class BiEncoder(nn.Module):
 
     @property
     def embedding_dim(self) -> int:
+        if self.projections:
+            last: Projection = self.projections[-1]  # type: ignore[assignment]
+            return last.linear.out_features
         return int(text_model(self.backbone).config.hidden_size)
 
     @property
@@ -136,7 +143,8 @@ class BiEncoder(nn.Module):
             pooled = self.pooling(
                 states if states.dtype == torch.float64 else states.float(), tokens
             )
-            return normalize(pooled, dim=-1) if self.is_normalized else pooled
+            projected: Tensor = self.projections(pooled)
+            return normalize(projected, dim=-1) if self.is_normalized else projected
 
 
 def _dtype_of_products(trunk: PreTrainedModel) -> torch.dtype:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -26,15 +26,22 @@ from quarry.models.backbones.huggingface import (
     resolve_source,
     resolve_tokenizer,
 )
+from quarry.models.backbones.model_files import model_file, read_json
 from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.dtypes import DTYPES
 from quarry.models.fp8 import use_fp8
 from quarry.models.fp8_gated import fuse_gated_layers
+from quarry.models.folders.sentence_transformers import (
+    read_sentence_transformers,
+    transformer_path,
+)
+from quarry.models.folders.stated import Statement
 from quarry.models.memory import Spread, check_fits, memory_need
 from quarry.models.pooling.base import Pooling
+from quarry.models.projections import Dense, load_projections
 from quarry.models.remedies import CannotLoadError, remedies
-from quarry.models.saved import check_base
+from quarry.models.saved import CONTRACT_FILE, check_base, read_contract, stored_projections
 from quarry.runtime.devices import has_gpu
 
 logger = logging.getLogger(__name__)
@@ -79,6 +86,8 @@ class BiEncoderFactory:
             memory; "selective": of compiled layers what is element-wise alone; "auto": left open
             (see `tasks.step_fit`), and until it is settled the same as False.
         has_trusted_code: lets a repository's own Python code run (off: never).
+        card: what the model's card says of how texts are fed, see `folders.card`; it holds where
+            the model's files say nothing.
     """
 
     def __init__(
@@ -102,6 +111,7 @@ class BiEncoderFactory:
         hub_id: str | None = None,
         base_path: str | None = None,
         tokenizer_path: str | None = None,
+        card: Mapping[str, object] | None = None,
     ) -> None:
         for key, value, allowed in (
             ("dtype", dtype, (AUTO, *DTYPES)),
@@ -130,9 +140,11 @@ class BiEncoderFactory:
         self.compile = compile
         self.gradient_checkpointing = gradient_checkpointing
         self.has_trusted_code = has_trusted_code
+        self.card = card
 
-    def source(self) -> str:
-        """The folder or hub id to load from; makes the replica where there is neither."""
+    def home(self) -> str:
+        """The folder or hub id whose files say how texts are fed; makes the replica where there is
+        neither."""
         if self.path is not None:
             return resolve_source(self.path)
         if self.hub_id is not None:
@@ -144,13 +156,67 @@ class BiEncoderFactory:
             "model.path=DIR; or choose a model: model=qwen-tiny."
         )
 
+    def source(self) -> str:
+        """The folder or hub id that weights, or an adapter, and tokenizer are loaded from."""
+        home = self.home()
+        path = transformer_path(home, revision=self.revision)
+        if not path:
+            return home
+        if not Path(home).is_dir():
+            raise UserError(
+                f"model.path={home}: the transformer lies in the subfolder {path}, which is "
+                "supported of local folders alone. Fix: download the model, and give model.path=DIR"
+            )
+        return str(Path(home) / path)
+
+    def statement(self) -> Statement:
+        """What the files of the model say of how texts are fed; of an adapter that says nothing,
+        those of its base.
+
+        Raises:
+            UserError: see `read_sentence_transformers`.
+        """
+        for home, revision in self._homes():
+            found = read_sentence_transformers(home, revision=revision)
+            if found is not None:
+                return found
+        return Statement()
+
+    def contract(self) -> dict[str, Any] | None:
+        """The contract that was saved with the model; of an adapter without one, with its base."""
+        for home, revision in self._homes():
+            found = read_contract(home, revision=revision)
+            if found is not None:
+                return found
+            if read_sentence_transformers(home, revision=revision) is not None:
+                return None
+        return None
+
+    def projections(self) -> tuple[Dense, ...]:
+        """The projections that follow the pooling."""
+        for home, revision in self._homes():
+            file = model_file(home, CONTRACT_FILE, revision=revision)
+            if file is not None:
+                return stored_projections(read_json(file), file)
+            found = read_sentence_transformers(home, revision=revision)
+            if found is not None:
+                return found.projections
+        return ()
+
+    def _homes(self) -> list[tuple[str, str | None]]:
+        home, base = self.home(), self.base_source()
+        homes = [(home, self.revision)]
+        return homes if base in (home, self.source()) else [*homes, (base, self.revision)]
+
     def base_source(self) -> str:
         """Where the trunk's weights are: the base of an adapter, else the source itself."""
         source = self.source()
         base = adapter_base(source)
         if base is None:
             return source
-        return resolve_source(self.base_path) if self.base_path is not None else base
+        base = resolve_source(self.base_path) if self.base_path is not None else base
+        path = transformer_path(base) if Path(base).is_dir() else ""
+        return str(Path(base) / path) if path else base
 
     def torch_dtype(self, *, is_trained: bool) -> torch.dtype:
         """The dtype of the trunk's weights on this machine."""
@@ -213,7 +279,8 @@ class BiEncoderFactory:
         source = self.source()
         if adapter_base(source) is not None and not (Path(source) / "tokenizer.json").exists():
             source = self.base_source()
-        return load_tokenizer(source, revision=self.revision)
+        lower_case = not is_replica and self.statement().lower_case
+        return load_tokenizer(source, revision=self.revision, lower_case=lower_case)
 
     def build(
         self,
@@ -233,12 +300,16 @@ class BiEncoderFactory:
             sharding: under ZeRO 3, what weights are loaded in; called with their dtype.
         """
         dtype = self.torch_dtype(is_trained=is_trained)
+        assert callable(self.pooling), "the contract is settled before a model is built"
         with nullcontext() if sharding is None else sharding(dtype):
             backbone = self._load(is_trained=is_trained)
+        projections = load_projections(self.projections())
         if not is_trained:
             backbone.requires_grad_(False)
+            projections.requires_grad_(False)
         if device is not None:
             backbone.to(device)
+            projections.to(device)
         backbone = self._made_fast(backbone, is_trained=is_trained, is_sharded=sharding is not None)
         checkpointing = is_trained and self.gradient_checkpointing in (True, SELECTIVE)
         if checkpointing:
@@ -249,6 +320,7 @@ class BiEncoderFactory:
         return BiEncoder(
             backbone=backbone,
             pooling=self.pooling,
+            projections=projections,
             is_causal=self.is_causal,
             is_normalized=self.is_normalized,
             allows_kernel=self.attention == AUTO,

@@ -7,24 +7,29 @@ is executed.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import weights_fingerprint
+from quarry.models.backbones.model_files import model_file, read_json
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.projections import ACTIVATIONS, Dense
 from quarry.runtime.files import write_json
 
 CONTRACT_FILE = "quarry_contract.json"
 GOLDEN_FILE = "quarry_golden.safetensors"
 """The vectors of the golden texts, tensor "embeddings" [num_texts, dim] fp32."""
+
+PROJECTIONS_FILE = "quarry_projections.safetensors"
+"""The weights of all projections, `0.linear.weight` and so on, fp32."""
 
 
 def save_model(
@@ -34,13 +39,15 @@ def save_model(
     tokenizer: PreTrainedTokenizerBase,
     contract: Mapping[str, Any],
     state: Mapping[str, Tensor] | None = None,
+    projections: Mapping[str, Tensor] | None = None,
     add_golden: Callable[[Path], None] | None = None,
 ) -> None:
     """Writes weights (an adapter where there is one), tokenizer and contract, in place of an older
     folder only once everything is on disk.
 
     Args:
-        state: the backbone's weights, where the model's own are not whole.
+        state, projections: weights of the backbone and of the projections, where the model's own
+            are not whole.
         add_golden: called with the finished folder before it takes its place: what it computes
             there comes from the weights as they were saved.
     """
@@ -51,6 +58,10 @@ def save_model(
         more = {} if state is None else {"state_dict": dict(state)}
         model.backbone.save_pretrained(scratch, safe_serialization=True, **more)
         tokenizer.save_pretrained(scratch)
+        projections = model.projections.state_dict() if projections is None else projections
+        if projections:
+            weights = {name: tensor.contiguous() for name, tensor in projections.items()}
+            save_file(weights, scratch / PROJECTIONS_FILE)
         write_json(scratch / CONTRACT_FILE, contract)
         if add_golden is not None:
             add_golden(scratch)
@@ -67,21 +78,40 @@ def save_model(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def read_contract(folder: str | Path) -> dict[str, Any] | None:
-    """The contract beside saved weights; None for a folder (or hub id) that has none."""
-    file = Path(folder) / CONTRACT_FILE
-    if not file.exists():
-        return None
-    try:
-        contract = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise UserError(
-            f"{file}: not valid JSON ({error}). Restore the file, or delete it and state the "
-            "prompt and pooling on the command line."
-        ) from error
-    if not isinstance(contract, dict):
-        raise UserError(f"{file}: must hold a JSON object, found {type(contract).__name__}.")
-    return contract
+def read_contract(source: str | Path, *, revision: str | None = None) -> dict[str, Any] | None:
+    """Return the contract beside saved weights; None for a folder or hub id that has none.
+
+    Raises:
+        UserError: the file holds no JSON object.
+    """
+    file = model_file(str(source), CONTRACT_FILE, revision=revision)
+    return None if file is None else read_json(file)
+
+
+def stored_projections(contract: Mapping[str, Any], file: Path) -> tuple[Dense, ...]:
+    """Return the projections that a contract names.
+
+    Args:
+        file: the contract's; weights lie beside it.
+
+    Raises:
+        UserError: an entry is none, or its weights lie elsewhere.
+    """
+    chain = []
+    for entry in contract.get("projections", []):
+        try:
+            weights = PurePosixPath(entry["weights"])
+            dense = Dense(**entry | {"weights": file.parent / weights})
+        except (TypeError, KeyError) as error:
+            raise UserError(f"{file}: projections holds {entry!r}. Restore the file.") from error
+        is_inside = not weights.is_absolute() and ".." not in weights.parts
+        if not is_inside or weights.suffix != ".safetensors" or dense.activation not in ACTIVATIONS:
+            raise UserError(
+                f"{file}: projections holds {entry!r}: weights must be a .safetensors file beside "
+                f"it, and the activation one of {', '.join(ACTIVATIONS)}. Restore the file."
+            )
+        chain.append(dense)
+    return tuple(chain)
 
 
 def describe_base(source: str, *, revision: str | None, commit: str | None) -> dict[str, Any]:

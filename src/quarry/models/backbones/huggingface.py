@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from tokenizers import normalizers
+from tokenizers.normalizers import Lowercase
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -29,6 +32,13 @@ HEAD_PREFIXES = ("lm_head.", "score.", "classifier.", "cls.", "head.", "decoder.
 """Weights that a trunk has no use for: the heads of language models, of masked ones, too, and of
 classifiers. Any other unexpected weight is an error."""
 
+MODEL_FILES = ("config.json", "adapter_config.json", "modules.json")
+"""Each tells that a folder is a model."""
+
+VOCABULARY_FILES = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model",
+                    "tokenizer.model")  # fmt: skip
+"""What folders without a tokenizer.json may have instead."""
+
 POOLER_PREFIX = "pooler."
 """What some encoders add after their last state, which nothing here reads."""
 
@@ -43,11 +53,13 @@ def resolve_source(path: str) -> str:
     folder = Path(path).expanduser()
     if folder.is_dir():
         for candidate in (folder, folder / "model"):
-            if (candidate / "config.json").exists() or (candidate / "adapter_config.json").exists():
+            if any((candidate / name).exists() for name in MODEL_FILES):
                 return str(candidate.absolute())
+        found = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
         raise MissingPathError(
-            f"model.path={path}: neither this folder nor its subfolder model/ holds a config.json "
-            "or adapter_config.json. Give a run directory, a Hugging Face folder or a hub id."
+            f"model.path={path}: neither this folder nor its subfolder model/ holds a config.json, "
+            f"adapter_config.json or modules.json (found: {found}). Give a run directory, a "
+            "Hugging Face or sentence-transformers folder, or a hub id."
         )
     is_hub_id = path.count("/") <= 1 and not path.startswith((".", "/", "~"))
     if not is_hub_id:
@@ -70,35 +82,56 @@ def resolve_tokenizer(path: str) -> str:
     )
 
 
-def load_tokenizer(source: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    source: str, *, revision: str | None = None, lower_case: bool = False
+) -> PreTrainedTokenizerBase:
     """The tokenizer that tokenizer.json describes, specials and template from beside it.
 
     AutoTokenizer would not do: for some architectures (Qwen2 among them) it takes that
     architecture's class whatever the folder says, which builds its own normaliser and
-    pre-tokeniser and drops those of tokenizer.json without a word. A BOS that only
-    tokenizer_config.json asks for, which transformers 5 passes over, is put in front.
+    pre-tokeniser and drops those of tokenizer.json without a word. It is asked where there is no
+    tokenizer.json, but a vocabulary of another form. A BOS or EOS that only tokenizer_config.json
+    asks for, which transformers 5 passes over, is put there.
+
+    Args:
+        lower_case: texts are turned into lower case first, if the tokenizer does not do so anyway.
 
     Raises:
-        UserError: there is no tokenizer.json, or it has no vocabulary.
+        UserError: there are no tokenizer files, or they hold no vocabulary.
     """
+    has_vocabulary = any((Path(source) / name).exists() for name in VOCABULARY_FILES)
+    has_file = (Path(source) / "tokenizer.json").exists()
+    factory = AutoTokenizer if has_vocabulary and not has_file else PreTrainedTokenizerFast
     tokenizer: PreTrainedTokenizerBase = _from_pretrained(
-        PreTrainedTokenizerFast, source, revision=revision, what="tokenizer"
+        factory, source, revision=revision, what="tokenizer"
     )
     # where the files are missing, transformers may hand out an empty tokenizer without a word
     known = set(tokenizer.encode("what is love", add_special_tokens=False))
-    if known <= set(tokenizer.all_special_ids):
+    if known <= set(tokenizer.all_special_ids) or not tokenizer.is_fast:
         raise UserError(
             f"The tokenizer of {source!r} has no vocabulary: is its tokenizer.json missing? Copy "
             "the tokenizer files of the base model there."
         )
-    _put_bos_in_front(tokenizer, get_tokenizer_config(source, revision=revision))
+    _put_wanted_ends(tokenizer, get_tokenizer_config(source, revision=revision))
+    if lower_case and tokenizer.backend_tokenizer.normalizer is None:
+        tokenizer.backend_tokenizer.normalizer = Lowercase()
+    elif lower_case:
+        _put_lower_case_first(tokenizer)
     return tokenizer
 
 
-def _put_bos_in_front(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> None:
-    is_wanted = settings.get("add_bos_token") is True and tokenizer.bos_token_id is not None
-    if is_wanted and tokenizer.bos_token_id not in tokenizer.encode(""):
-        tokenizer.add_bos_token = True
+def _put_wanted_ends(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> None:
+    for name in ("bos", "eos"):
+        token_id = getattr(tokenizer, f"{name}_token_id")
+        is_wanted = settings.get(f"add_{name}_token") is True and token_id is not None
+        if is_wanted and token_id not in tokenizer.encode(""):
+            setattr(tokenizer, f"add_{name}_token", True)
+
+
+def _put_lower_case_first(tokenizer: PreTrainedTokenizerBase) -> None:
+    backend = tokenizer.backend_tokenizer
+    if backend.normalizer.normalize_str("A") == "A":
+        backend.normalizer = normalizers.Sequence([Lowercase(), backend.normalizer])
 
 
 def load_config(

@@ -6,7 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import cached_file
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from quarry.errors import UserError
 from quarry.runtime.hub import settle_offline
@@ -16,27 +24,54 @@ def model_file(source: str, name: str, *, revision: str | None = None) -> Path |
     """Return the path of a file of a model; None where the model has no such file.
 
     A file of a hub id is downloaded into the hub's cache if it is not there and the hub answers.
+    None also stands for a repository that is not to be had: loading its weights will say so.
 
     Args:
         source: a folder or a hub id.
         name: of the file, relative to the folder ("1_Pooling/config.json").
         revision: of a hub id: branch, tag or commit.
+
+    Raises:
+        UserError: the hub was asked and failed, so nobody knows whether there is such a file.
     """
     if Path(source).is_dir():
         file = Path(source) / name
         return file if file.is_file() else None
     settle_offline()
-    folder, _, base = name.rpartition("/")
-    found = cached_file(
-        source,
-        base,
-        subfolder=folder,
-        revision=revision,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
+    try:
+        return Path(
+            hf_hub_download(
+                source, name, revision=revision, local_files_only=constants.HF_HUB_OFFLINE
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        if constants.HF_HUB_OFFLINE:
+            return None
+        raise _unknown(source, name, error) from error
+    except (
+        EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError
+    ):  # fmt: skip
+        return None
+    except (HfHubHTTPError, OSError) as error:
+        raise _unknown(source, name, error) from error
+
+
+def is_unknown(source: str, name: str, *, revision: str | None = None) -> bool:
+    """Return whether a hub id may have a file that is not in the cache, for nobody could ask."""
+    if Path(source).is_dir() or not constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        return try_to_load_from_cache(source, name, revision=revision) is None
+    except HFValidationError:
+        return False
+
+
+def _unknown(source: str, name: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(
+        f"The hub could not say whether {source} has a file {name} ({reason}). Try again, or "
+        "download the model and give model.path=DIR."
     )
-    return None if found is None else Path(found)
 
 
 def read_json(file: Path) -> dict[str, Any]:

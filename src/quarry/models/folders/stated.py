@@ -24,14 +24,18 @@ class Statement:
     Attributes:
         facts: configuration key ("prompt.query", "model.pooling") -> value in the form that the
             configuration has it.
+        width: of the states that are pooled; None: not stated.
         projections: the Dense layers after the pooling, in order.
         transformer: where in the folder the transformer and its tokenizer lie; "" in itself.
         lower_case: texts are turned into lower case, whatever the tokenizer does.
         notes: what a reader of the results has to know.
+        refusals: configuration key -> why its value is not known, and how to give it.
     """
 
     facts: Mapping[str, Fact] = field(default_factory=dict)
+    width: int | None = None
     projections: tuple[Dense, ...] = ()
     transformer: str = ""
     lower_case: bool = False
     notes: tuple[str, ...] = ()
+    refusals: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,216 @@
+"""Reads modules.json of sentence-transformers (2.x to 6.x), and the modules after the transformer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from quarry.errors import UserError
+from quarry.models.backbones.model_files import model_file, read_json
+from quarry.models.folders.pooling_modes import BY_MODE, pooling_node
+from quarry.models.projections import ACTIVATIONS, Dense
+
+MODULES_FILE = "modules.json"
+KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
+
+MODE_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""Keys of versions before 6 -> names of modes."""
+
+POOLING_KEYS = {
+    "word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt",
+    *MODE_FLAGS,
+}  # fmt: skip
+DENSE_KEYS = {
+    "in_features", "out_features", "bias", "activation_function", "module_input_name",
+    "module_output_name", "use_residual",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Module:
+    """An entry of modules.json.
+
+    Attributes:
+        kind: the name of its class.
+        path: its folder; "" is the model's own.
+    """
+
+    kind: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFolder:
+    """A folder, or a repository on the hub, whose files are looked up by their names in it."""
+
+    source: str
+    revision: str | None = None
+
+    def find(self, path: str, name: str) -> Path | None:
+        """Return the file of that name in a subfolder; None where there is none."""
+        return model_file(self.source, str(PurePosixPath(path) / name), revision=self.revision)
+
+    def config_of(self, module: Module) -> tuple[dict[str, Any], str]:
+        """Return the config.json of a module, and its name for people."""
+        name = f"{module.path}/config.json"
+        file = self.find(module.path, "config.json")
+        if file is None:
+            raise UserError(
+                f"{self.source}: {MODULES_FILE} names a {module.kind} in {module.path!r}, and "
+                f"there is no {name}. Restore the file."
+            )
+        return read_json(file), name
+
+
+def read_modules(folder: ModelFolder) -> list[Module] | None:
+    """Return the modules in an order that can be computed here; None where there is no list.
+
+    The order is Transformer, Pooling, any number of Dense, and at most one Normalize.
+
+    Raises:
+        UserError: another module, or another order.
+    """
+    file = folder.find("", MODULES_FILE)
+    if file is None:
+        return None
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        modules = [Module(kind=_kind(str(e["type"])), path=str(e["path"])) for e in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file}: must be a list of modules with type and path ({type(error).__name__}: "
+            f"{error}). Restore the file."
+        ) from error
+    unknown = [module.kind for module in modules if module.kind not in KINDS]
+    if unknown:
+        raise UserError(
+            f"{file}: the model has a module {unknown[0]}, which is not supported; what is, is "
+            f"{', '.join(KINDS)}."
+        )
+    kinds = [module.kind for module in modules]
+    expected = ["Transformer", "Pooling", *["Dense"] * kinds.count("Dense")]
+    if kinds not in (expected, [*expected, "Normalize"]):
+        raise UserError(
+            f"{file}: the modules are {', '.join(kinds) or 'none'}; what is supported is "
+            "Transformer, Pooling, then any number of Dense, then at most one Normalize."
+        )
+    return modules
+
+
+def _kind(type_: str) -> str:
+    """The class of a module of the library; of others the full name, which is none of ours."""
+    package, _, name = type_.rpartition(".")
+    return name if package.split(".")[0] == "sentence_transformers" else type_
+
+
+def read_pooling(folder: ModelFolder, module: Module) -> tuple[dict[str, Any], int | None, str]:
+    """Return the configuration of a pooling, the width that it states, and where both stand.
+
+    Raises:
+        UserError: a mode that is not known, several at once, or keys that contradict each other.
+    """
+    config, name = folder.config_of(module)
+    where = f"{folder.source}: {name}"
+    _refuse_unknown(config, POOLING_KEYS, where=where, kind="Pooling")
+    by_flag = [mode for key, mode in MODE_FLAGS.items() if config.get(key) is True]
+    mode = config.get("pooling_mode")
+    modes = by_flag or ["mean"] if mode is None else mode if isinstance(mode, list) else [mode]
+    if mode is not None and by_flag and sorted(by_flag) != sorted(modes):
+        flags = [key for key, flag_mode in MODE_FLAGS.items() if flag_mode in by_flag]
+        raise UserError(
+            f"{where}: pooling_mode={mode!r} contradicts {', '.join(flags)}=true. Restore the file."
+        )
+    if len(modes) != 1 or modes[0] not in BY_MODE:
+        raise UserError(
+            f"{where}: pools by {', '.join(map(str, modes))}; what is supported is one of "
+            f"{', '.join(BY_MODE)}."
+        )
+    include_prompt = config.get("include_prompt", True)
+    if not isinstance(include_prompt, bool):
+        raise UserError(f"{where}: include_prompt={include_prompt!r} must be true or false.")
+    width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
+    return pooling_node(BY_MODE[modes[0]], include_prompt=include_prompt), width, name
+
+
+def read_dense(folder: ModelFolder, module: Module) -> Dense:
+    """Return what a Dense states, and where its weights lie.
+
+    Raises:
+        UserError: another input or output than the embedding, an activation that is not known,
+            widths that are none, or no weights.
+    """
+    config, name = folder.config_of(module)
+    where = f"{folder.source}: {name}"
+    _refuse_unknown(config, DENSE_KEYS, where=where, kind="Dense")
+    places = {config.get(f"module_{end}_name") for end in ("input", "output")}
+    if not places <= {None, "sentence_embedding"}:
+        raise UserError(
+            f"{where}: the Dense works on {', '.join(sorted(map(str, places)))}; what is supported "
+            "is sentence_embedding alone."
+        )
+    widths = [config.get("in_features"), config.get("out_features")]
+    if not all(isinstance(width, int) and width > 0 for width in widths):
+        raise UserError(f"{where}: in_features, out_features={widths}: must be 1 or more.")
+    weights = folder.find(module.path, "model.safetensors")
+    weights = weights or folder.find(module.path, "pytorch_model.bin")
+    if weights is None:
+        raise UserError(
+            f"{folder.source}: {module.path} holds neither model.safetensors nor "
+            "pytorch_model.bin, the weights of its Dense. Restore the file."
+        )
+    return Dense(
+        in_features=widths[0],
+        out_features=widths[1],
+        bias=bool(config.get("bias", True)),
+        activation=_activation(config.get("activation_function"), where),
+        use_residual=bool(config.get("use_residual", False)),
+        weights=weights,
+    )
+
+
+def check_widths(folder: ModelFolder, chain: Sequence[Dense], *, width: int | None) -> None:
+    """Refuse a Dense whose input is not as wide as what comes before it.
+
+    Args:
+        width: of the pooled states; None: not stated.
+    """
+    before = "the pooling"
+    for number, dense in enumerate(chain):
+        if width is not None and dense.in_features != width:
+            raise UserError(
+                f"{folder.source}: {dense.weights.parent.name}/config.json: in_features="
+                f"{dense.in_features}, and {before} gives embeddings of {width}. Restore the files."
+            )
+        width, before = dense.out_features, f"Dense {number + 1}"
+
+
+def _refuse_unknown(config: Mapping[str, Any], known: set[str], *, where: str, kind: str) -> None:
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise UserError(
+            f"{where}: {', '.join(unknown)}: not known here (a {kind} has "
+            f"{', '.join(sorted(known))})."
+        )
+
+
+def _activation(name: Any, where: str) -> str:
+    """The name in torch.nn; sentence-transformers' default where none is stated."""
+    if name is None:
+        return "Tanh"
+    package, _, short = str(name).rpartition(".")
+    if not package.startswith("torch.nn") or short not in ACTIVATIONS:
+        raise UserError(
+            f"{where}: activation_function={name!r}; what is supported is torch.nn's "
+            f"{', '.join(ACTIVATIONS)}."
+        )
+    return short
