@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from statistics import fmean
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -207,11 +207,14 @@ class Report:
 
     Attributes:
         failures: collection -> why there is no result for it.
+        contract: of a model: "parts", how texts were fed to it, each with value and source, and
+            "notes"; empty for what has no model.
     """
 
     retriever: str
     results: tuple[SetResult, ...]
     failures: Mapping[str, str] = field(default_factory=dict)
+    contract: Mapping[str, Any] = field(default_factory=dict)
 
     def mean(self, measure: str) -> float:
         """Unweighted mean over the sets; those of a group count as one, with their mean."""

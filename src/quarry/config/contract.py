@@ -105,14 +105,11 @@ def check_frames(contract: Mapping[str, Any], tokenizer: TextTokenizer, *, sourc
 def apply_contract(
     config: DictConfig, contract: Mapping[str, Any], *, explicit: Sequence[str]
 ) -> dict[str, Any]:
-    """Puts the contract's settings into `config`, but for what the command line named.
+    """Put the settings of a stored contract into `config`; see `apply_settings`.
 
-    Args:
-        config: changed in place.
-        explicit: keys that stand on the command line, see `explicit_keys`.
-
-    Returns:
-        What differs from the contract: key -> {"contract": ..., "used": ...}. Logged, too.
+    Raises:
+        UserError: the contract is of another version, or holds something else than plain values and
+            classes of ours.
     """
     settings = contract.get("settings")
     if (
@@ -125,9 +122,27 @@ def apply_contract(
             f"{sorted(settings) if isinstance(settings, dict) else settings!r}; this version reads "
             f"format {FORMAT} with {sorted(NODES)}. Was it written by another version?"
         )
-    differences: dict[str, Any] = {}
-    for key, group in NODES.items():
+    for key in NODES:
         _check_stored(settings[key], key)
+    return apply_settings(config, settings, explicit=explicit)
+
+
+def apply_settings(
+    config: DictConfig, settings: Mapping[str, Any], *, explicit: Sequence[str]
+) -> dict[str, Any]:
+    """Put settings into `config`, but for what the command line named.
+
+    Args:
+        config: changed in place.
+        settings: values of some keys of `NODES`.
+        explicit: keys that stand on the command line, see `explicit_keys`.
+
+    Returns:
+        What differs: key -> {"contract": ..., "used": ...}. Logged, too.
+    """
+    differences: dict[str, Any] = {}
+    for key in settings:
+        group = NODES[key]
         wanted = _plain(OmegaConf.select(config, key))
         used = _merge(settings[key], wanted, key=key, group=group, explicit=explicit)
         if used != settings[key]:

@@ -86,6 +86,16 @@ class TextTokenizer:
             result.append(TokenizedText(ids=row, pool_start=start))
         return result
 
+    def longest(self, role: Role) -> int:
+        """Return the tokens in all that a text of this role may have, template included."""
+        frame, limit = self.frames[role], self.prompt.max_length(role)
+        if self.prompt.length_counts == "all":
+            return limit
+        counted = len(self._encode([frame.counted])[0]) if frame.counted else 0
+        template = sum(len(self._encode([piece])[0]) for piece in frame.literals if piece)
+        on_top = len(frame.start_ids) + len(frame.end_ids) + template - counted
+        return limit + on_top
+
     def digest(self) -> str:
         """What the tokenizer does to text, as 64 hexadecimal digits: its vocabulary, all its rules.
 

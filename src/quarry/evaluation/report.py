@@ -6,8 +6,10 @@ sets that counts as one is one row; its sets stand below.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from quarry.errors import UserError
 from quarry.evaluation.intervals import with_intervals
@@ -138,6 +140,7 @@ def markdown_report(reports: Sequence[Report], *, measures: Sequence[str] = MEAS
                 parts += [markdown(_table(reports, members, measure, has_mean=False))]
     parts += [*_failures(reports), *_intervals(reports, rows, shown)]
     parts += ["## Sets", _set_descriptions(reports), *corpus_dtypes(reports)]
+    parts += contract_sections(reports)
     return "\n\n".join(parts) + "\n"
 
 
@@ -248,6 +251,32 @@ def corpus_dtypes(reports: Sequence[Report]) -> list[str]:
         f"{', '.join(map(escaped, names))}."
         for dtype, names in found.items()
     ]
+
+
+def contract_sections(reports: Sequence[Report]) -> list[str]:
+    """Return a section on how texts were fed to models, and where each part of that stands."""
+    parts = []
+    known: list[tuple[Mapping[str, Any], list[str]]] = []
+    for report in reports:
+        if report.contract:
+            names = next((names for found, names in known if found == report.contract), None)
+            if names is None:
+                known.append((report.contract, [report.retriever]))
+            else:
+                names.append(report.retriever)
+    for contract, names in known:
+        cells = [["part", "value", "where it stands"]]
+        for part, fact in contract["parts"].items():
+            cells.append([escaped(part), _code(fact["value"]), escaped(str(fact["source"]))])
+        parts += [f"## How texts were fed: {', '.join(map(escaped, names))}"]
+        parts += [markdown_grid(cells, num_texts=3)]
+        parts += [f"Note: {escaped(note)}." for note in contract["notes"]]
+    return parts
+
+
+def _code(value: object) -> str:
+    """A value with its white space to be seen, on one line."""
+    return escaped(json.dumps(value, ensure_ascii=False))
 
 
 def _conventions(results: Sequence[SetResult]) -> str:

@@ -105,7 +105,8 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     they are known; `means` the unweighted mean over a retriever's sets of each measure that all of
     them have, those of a group counting as one, and none for a retriever with failed sets;
     `failed` holds set -> retriever -> why there is no result; `corpus_dtype` set -> retriever ->
-    dtype of the embeddings that were searched; `num_queries`, `num_documents`,
+    dtype of the embeddings that were searched; `contract` retriever -> how texts were fed to its
+    model (see `Report`); `num_queries`, `num_documents`,
     `convention`, `group`, `source` and `licence` describe each set; `order` keeps the order in
     which to show names.
 
@@ -147,7 +148,8 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     }
     order = {"retrievers": [report.retriever for report in reports], "sets": list(sets)}
     found = {"sets": sets, "intervals": intervals, "means": means, "failed": failed}
-    return {**found, "order": order, "corpus_dtype": dtypes, **described}
+    contracts = {r.retriever: dict(r.contract) for r in reports if r.contract}
+    return {**found, "order": order, "corpus_dtype": dtypes, "contract": contracts, **described}
 
 
 def read_reports(directory: Path) -> tuple[Report, ...]:
@@ -238,7 +240,8 @@ def _report_of(document: Mapping[str, Mapping], retriever: str) -> Report:
         for name, reasons in document["failed"].items()
         if retriever in reasons
     }
-    return Report(retriever=retriever, results=results, failures=failures)
+    contract = document.get("contract", {}).get(retriever, {})  # earlier versions had none
+    return Report(retriever=retriever, results=results, failures=failures, contract=contract)
 
 
 def _intervals_of(ends: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
@@ -249,7 +252,9 @@ def _merged(older: Sequence[Report], newer: Sequence[Report]) -> tuple[Report, .
     """What was measured, or failed, later stands in place of what was known of the same set."""
     results: dict[str, dict[str, SetResult]] = {}
     failures: dict[str, dict[str, str]] = {}
+    contracts: dict[str, Mapping[str, object]] = {}
     for report in (*older, *newer):
+        contracts[report.retriever] = report.contract or contracts.get(report.retriever, {})
         by_set = results.setdefault(report.retriever, {})
         reasons = failures.setdefault(report.retriever, {})
         for result in report.results:
@@ -261,7 +266,12 @@ def _merged(older: Sequence[Report], newer: Sequence[Report]) -> tuple[Report, .
     in_order = iter([report.retriever for report in newer])
     are_newer = {report.retriever for report in newer}
     return tuple(
-        Report(retriever=name, results=tuple(results[name].values()), failures=failures[name])
+        Report(
+            retriever=name,
+            results=tuple(results[name].values()),
+            failures=failures[name],
+            contract=contracts[name],
+        )
         for name in (next(in_order) if name in are_newer else name for name in results)
     )
 

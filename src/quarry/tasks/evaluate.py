@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
@@ -11,6 +12,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from quarry.config.instantiate import build
+from quarry.config.settled_contract import SettledContract
 from quarry.config.validation import validate
 from quarry.data.datamodule import one_empty_batch
 from quarry.distributed import world
@@ -79,27 +81,27 @@ def evaluate(config: DictConfig) -> dict[str, float]:
             f"evaluation.compare_dtype={config.evaluation.compare_dtype} has no effect with "
             f"retriever={retriever.name}, which embeds nothing. Leave it out."
         )
-    differences = {}
+    settled = None
     if not retriever.uses_encoder:
         warn_of_a_store_without_effect(retriever.name)
     else:
-        differences = settle_contract(config)
+        settled = settle_contract(config)
     share_run_directory(config)
     if not world.is_launched_first():
         if not retriever.uses_encoder:  # one process does it for all
             return {}
-        reports, _ = evaluate_model(config, retriever, evaluator, [], None, meter=meter)
+        reports, _ = evaluate_model(config, retriever, evaluator, [], None, meter, settled)
         return metric_values(reports[0])
     if retriever.uses_encoder:
         preflight(build(config.model), is_trained=False, spread=planned_spread(config))
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
-        hyperparameters = record_start(config, run, contract_differences=differences)
+        hyperparameters = record_start(config, run, contract=settled)
         identity = identity_of(config, run, job_type="evaluate", has_model=retriever.uses_encoder)
         with built_loggers(config, identity=identity, hyperparameters=hyperparameters) as loggers:
             known = None if baseline is None else evaluator.evaluate(baseline)
             reports, found = evaluate_retriever(
-                config, retriever, evaluator, loggers, known, meter=meter
+                config, retriever, evaluator, loggers, known, meter, settled
             )
             values = metric_values(reports[0])
             of = reports[0].retriever
@@ -147,12 +149,12 @@ def evaluate_retriever(
     evaluator: Evaluator,
     loggers: Sequence[Logger],
     baseline: Report | None,
-    *,
     meter: CostMeter,
+    contract: SettledContract | None,
 ) -> tuple[list[Report], list[Agreement]]:
     """Its report, logged; of a model also what `evaluate_model` adds."""
     if retriever.uses_encoder:
-        return evaluate_model(config, retriever, evaluator, loggers, baseline, meter=meter)
+        return evaluate_model(config, retriever, evaluator, loggers, baseline, meter, contract)
     report = evaluator.evaluate(retriever)
     log_report(
         loggers,
@@ -170,13 +172,14 @@ def evaluate_model(
     evaluator: Evaluator,
     loggers: Sequence[Logger],
     baseline: Report | None,
-    *,
     meter: CostMeter,
+    contract: SettledContract | None,
 ) -> tuple[list[Report], list[Agreement]]:
     """The model's report; with `evaluation.compare_dtype` also that of the same model in that
     dtype, and how far the embeddings agree."""
+    fed = {} if contract is None else contract.as_data()
     report, embeddings = _test(
-        config, retriever, evaluator, loggers, baseline=baseline, meter=meter
+        config, retriever, evaluator, loggers, baseline=baseline, meter=meter, contract=fed
     )
     dtype = config.evaluation.compare_dtype
     if dtype is None:
@@ -188,6 +191,7 @@ def evaluate_model(
         [],
         name=f"{report.retriever}-{dtype}",
         meter=meter,
+        contract=fed,
     )
     return [report, other], agreements(embeddings, references)
 
@@ -199,6 +203,7 @@ def _test(
     loggers: Sequence[Logger],
     *,
     meter: CostMeter,
+    contract: Mapping[str, Any],
     name: str | None = None,
     baseline: Report | None = None,
 ) -> tuple[Report, dict[str, Tensor]]:
@@ -216,6 +221,7 @@ def _test(
         name=name,
         baseline=baseline,
         num_examples=config.evaluation.num_examples,
+        contract=contract,
     )
     sample = EmbeddingSample(evaluator=evaluator, build_encoder=build_encoder, reports=reports)
     is_compared = config.evaluation.compare_dtype is not None

@@ -15,20 +15,16 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from quarry.config.contract import (
-    apply_contract,
-    check_frames,
-    chosen_options,
-    explicit_keys,
-    has_own_prompt,
-)
+from quarry.config.contract import check_frames, chosen_options, explicit_keys, has_own_prompt
 from quarry.config.instantiate import build, build_named
+from quarry.config.settled_contract import SettledContract, settle
 from quarry.data.tokenization import TextTokenizer
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.evaluation.evaluator import Evaluator
 from quarry.models.factory import BiEncoderFactory
-from quarry.models.saved import read_contract
+from quarry.models.limits import check_lengths, check_vocabulary
+from quarry.models.remedies import CannotLoadError
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.retriever import Retriever
 from quarry.runtime.files import write_json
@@ -37,6 +33,7 @@ from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.threads import hand_over_quickly
 from quarry.tasks.golden_tokens import check_golden_tokens
 from quarry.tasks.wandb_identity import WandbIdentity, with_identity
+from quarry.types import ROLES
 
 logger = logging.getLogger(__name__)
 
@@ -54,20 +51,19 @@ class ModelParts:
         )
 
 
-def settle_contract(config: DictConfig) -> dict[str, object]:
-    """Lets the contract of a model saved here win over defaults; what differs is returned."""
-    contract = read_contract(build(config.model).source())
-    if contract is None:
-        return {}
+def settle_contract(config: DictConfig) -> SettledContract:
+    """Settle how texts are fed, in `config`; see `config.settled_contract`."""
     asked = OmegaConf.to_container(config.prompt, resolve=True)
-    differences = apply_contract(config, contract, explicit=explicit_keys())
-    if OmegaConf.to_container(config.prompt) != asked:
+    settled = settle(
+        config, build(config.model), explicit=explicit_keys(), options=chosen_options()
+    )
+    if OmegaConf.to_container(config.prompt, resolve=True) != asked:
         logger.info(
             "The model's own prompt is used, as its contract says: %s. Another one has to stand on "
             "the command line (prompt=NAME); one of an experiment does not count",
             config.prompt.query,
         )
-    return differences
+    return settled
 
 
 def build_model_parts(config: DictConfig) -> ModelParts:
@@ -79,7 +75,7 @@ def build_model_parts(config: DictConfig) -> ModelParts:
     """
     factory: BiEncoderFactory = build(config.model)
     tokenizer = factory.load_tokenizer()
-    contract = read_contract(factory.source())
+    contract = factory.contract()
     if contract is not None and contract.get("eos_token_id") != tokenizer.eos_token_id:
         raise UserError(
             f"The tokenizer in {factory.source()} ends texts with id {tokenizer.eos_token_id}, the "
@@ -88,6 +84,7 @@ def build_model_parts(config: DictConfig) -> ModelParts:
         )
     text_tokenizer = TextTokenizer(tokenizer=tokenizer, prompt=build(config.prompt))
     _check_copies(factory, text_tokenizer)
+    _check_limits(factory, text_tokenizer)
     if contract is not None and has_own_prompt(contract, config.prompt):
         check_frames(contract, text_tokenizer, source=factory.source())
         check_golden_tokens(contract, text_tokenizer, source=factory.source())
@@ -102,6 +99,18 @@ def _check_copies(factory: BiEncoderFactory, tokenizer: TextTokenizer) -> None:
             f"model/pooling={type(factory.pooling).__name__} looks at the second copy of a text, "
             "and this prompt does not repeat texts. Use prompt=echo, or model/pooling=mean."
         )
+
+
+def _check_limits(factory: BiEncoderFactory, tokenizer: TextTokenizer) -> None:
+    """Refuse lengths and token ids that the model has no room for."""
+    source = factory.base_source()
+    try:
+        config = factory.trunk_config()
+    except CannotLoadError:
+        return  # loading the weights will say so
+    check_vocabulary(config, tokenizer.tokenizer, source=source)
+    lengths = {f"prompt.max_{role}_length": tokenizer.longest(role) for role in ROLES}
+    check_lengths(config, lengths, source=source)
 
 
 def num_texts_per_update(config: DictConfig) -> int:
@@ -195,15 +204,33 @@ def built_loggers(
                 pl_logger.experiment.finish(exit_code=0 if status == "success" else 1)
 
 
-def record_start(config: DictConfig, run: RunDirectory, **more: Any) -> dict[str, Any]:
-    """Writes configuration and provenance; returns the resolved configuration, secrets hidden."""
+def record_start(
+    config: DictConfig, run: RunDirectory, *, contract: SettledContract | None
+) -> dict[str, Any]:
+    """Writes configuration and provenance; returns the resolved configuration, secrets hidden.
+
+    Args:
+        contract: of the model; None: there is none.
+    """
     composed = scrub(OmegaConf.to_container(config, resolve=False))
     resolved: dict[str, Any] = scrub(OmegaConf.to_container(config, resolve=True))
     OmegaConf.save(OmegaConf.create(composed), run.config)
     OmegaConf.save(OmegaConf.create(resolved), run.resolved_config)
-    write_json(run.provenance, {**collect_provenance(), "options": chosen_options(), **more})
+    more = {"options": chosen_options(), "contract_differences": {}}
+    if contract is not None:
+        more |= {"contract": contract.as_data(), "contract_differences": contract.differences}
+    write_json(run.provenance, {**collect_provenance(), **more})
     logger.info("Run directory: %s", run.path)
     return resolved
+
+
+def recorded_contract(run: RunDirectory) -> dict[str, Any]:
+    """Return how texts are fed, as the start of the run has recorded it; empty if it has not."""
+    if not run.provenance.exists():  # of several processes the first one writes it
+        return {}
+    provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
+    contract: dict[str, Any] = provenance.get("contract", {})
+    return contract
 
 
 def record_resume(run: RunDirectory) -> None:

@@ -34,6 +34,7 @@ from quarry.tasks.parts import (
     built_loggers,
     num_texts_per_update,
     record_start,
+    recorded_contract,
     settle_contract,
 )
 from quarry.tasks.preflight import preflight
@@ -77,7 +78,7 @@ def train(config: DictConfig) -> dict[str, float]:
     quiet_libraries()
     validate(config, primary="train")
     check_callbacks(config)
-    differences = settle_contract(config)
+    settled = settle_contract(config)
     settle_dtype(config)
     share_run_directory(config)
     if not world.is_launched_first():
@@ -85,7 +86,7 @@ def train(config: DictConfig) -> dict[str, float]:
     preflight(build(config.model), is_trained=True, spread=planned_spread(config))
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
-        record_start(config, run, contract_differences=differences)
+        record_start(config, run, contract=settled)
         if build(config.benchmark) is None:
             names = ("before_training", "corpus_on_disk", "corpus_dtype")
             keys = [f"evaluation.{name}" for name in names]
@@ -232,6 +233,7 @@ def build_evaluation(
         name=TRAINED,
         baseline=reports[0] if reports and reports[0].retriever != UNTRAINED else None,
         num_examples=config.evaluation.num_examples,
+        contract=recorded_contract(run),
     )
 
 

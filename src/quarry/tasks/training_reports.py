@@ -58,6 +58,7 @@ def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
     stored = [report for report in read_reports(run.path) if report.retriever == name]
     failures = {set_name: why for each in stored for set_name, why in each.failures.items()}
     dtypes = {result.name: result.corpus_dtype for each in stored for result in each.results}
+    contract = next((each.contract for each in stored), {})
     results = [
         replace(
             evaluator.score(read_run(run_path(run.path, set_name=s.name, retriever=name)), s),
@@ -66,7 +67,9 @@ def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
         for s in evaluator.benchmark.sets
         if s.name not in failures
     ]
-    return Report(retriever=name, results=tuple(results), failures=failures)
+    return Report(
+        retriever=name, results=tuple(results), failures=failures, contract=contract
+    )
 
 
 def named(reports: Sequence[Report], name: str) -> Report | None:
@@ -104,7 +107,12 @@ def hybrid_report(evaluator: Evaluator, reports: Sequence[Report]) -> Report:
         if s.name in sparse and s.name in dense
     ]
     failures = {**reports[0].failures, **reports[-1].failures}
-    return Report(retriever="hybrid", results=tuple(results), failures=failures)
+    return Report(
+        retriever="hybrid",
+        results=tuple(results),
+        failures=failures,
+        contract=reports[-1].contract,
+    )
 
 
 def finish(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,7 @@ class RetrievalEvaluation(pl.Callback):
         name: of the report of a test.
         baseline: what W&B's table compares with.
         num_examples: queries a set that W&B gets with their best documents.
+        contract: how texts are fed, for the reports, see `Report`.
 
     Attributes:
         history: (step, main measure averaged over the sets), for the learning curve.
@@ -57,6 +58,7 @@ class RetrievalEvaluation(pl.Callback):
         name: str | None = None,
         baseline: Report | None = None,
         num_examples: int = 0,
+        contract: Mapping[str, Any] | None = None,
     ) -> None:
         self.evaluator = evaluator
         self.retriever = retriever
@@ -67,6 +69,7 @@ class RetrievalEvaluation(pl.Callback):
         self.name = name
         self.baseline = baseline
         self.num_examples = num_examples
+        self.contract = contract or {}
         self.history: list[tuple[int, float]] = []
         self.last_report: Report | None = None
         self._last_step: int | None = None
@@ -108,6 +111,7 @@ class RetrievalEvaluation(pl.Callback):
             trainer.precision_plugin.forward_context(),  # as in training steps
         ):
             report = self.evaluator.evaluate(self.retriever, name=name, encoder=encoder)
+        report = replace(report, contract=self.contract)
         if trainer.training:
             self._remember(report, step=trainer.global_step)
         log_report(

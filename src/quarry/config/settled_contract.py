@@ -1,0 +1,233 @@
+"""Settles how texts are fed to a model, and says where each part of that comes from.
+
+In this order: the command line, the contract that was saved with the model, the files of
+sentence-transformers, the model's card, the configuration, a default.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from quarry.config.contract import NODES, apply_contract, apply_settings
+from quarry.data.prompts import Prompt
+from quarry.errors import UserError
+from quarry.models.backbones.model_files import is_unknown
+from quarry.models.factory import BiEncoderFactory
+from quarry.models.folders.card import card_facts
+from quarry.models.folders.modules import MODULES_FILE
+from quarry.models.folders.pooling_modes import pooling_node
+from quarry.models.folders.stated import Fact, Statement
+from quarry.models.limits import is_decoder, num_positions
+from quarry.models.pooling.last_token import LastToken
+from quarry.models.pooling.mean import Mean
+from quarry.models.remedies import CannotLoadError
+from quarry.models.saved import CONTRACT_FILE
+from quarry.types import ROLES
+
+logger = logging.getLogger(__name__)
+
+PROMPT = "quarry.data.prompts.Prompt"
+PROMPT_DEFAULTS = {entry.name: entry.default for entry in fields(Prompt)}
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettledContract:
+    """How texts are fed.
+
+    Attributes:
+        facts: part ("prompt.query", "model.pooling") -> value and where it comes from.
+        differences: what the command line changed, see `apply_settings`.
+        notes: what a reader of the results has to know.
+    """
+
+    facts: Mapping[str, Fact]
+    differences: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as provenance.json and metrics.json hold it."""
+        parts = {k: {"value": f.value, "source": f.source} for k, f in self.facts.items()}
+        return {"parts": parts, "notes": list(self.notes)}
+
+
+def settle(
+    config: DictConfig,
+    factory: BiEncoderFactory,
+    *,
+    explicit: Sequence[str],
+    options: Mapping[str, str],
+) -> SettledContract:
+    """Put what the model states, or a default, into `config`, but for what the command line named.
+
+    Args:
+        config: changed in place.
+        factory: of `config.model`.
+        explicit: keys on the command line, see `contract.explicit_keys`.
+        options: see `contract.chosen_options`.
+
+    Raises:
+        UserError: the model's files cannot be followed, or leave open what they should say.
+    """
+    contract = factory.contract()
+    if contract is not None:
+        differences = apply_contract(config, contract, explicit=explicit)
+        stated = dict.fromkeys(_leaves(config), CONTRACT_FILE)
+        notes: tuple[str, ...] = ()
+    else:
+        statement = factory.statement()
+        facts = card_facts(factory.card) | dict(statement.facts)
+        _refuse_open(statement, facts, explicit)
+        facts |= _defaults(config, factory, facts, explicit)
+        differences = apply_settings(config, _settings(facts), explicit=explicit)
+        stated = {key: fact.source for key, fact in facts.items()}
+        notes = (*statement.notes, *_unasked(factory, statement))
+    settled = SettledContract(
+        facts=_with_projections(factory, _facts(config, stated, explicit, options)),
+        differences=differences,
+        notes=notes,
+    )
+    if contract is None:
+        _tell(settled, factory)
+    return settled
+
+
+def _refuse_open(
+    statement: Statement, facts: Mapping[str, Fact], explicit: Sequence[str]
+) -> None:
+    for key, reason in statement.refusals.items():
+        if key not in facts and not _is_named(key, explicit):
+            raise UserError(reason)
+
+
+def _defaults(
+    config: DictConfig,
+    factory: BiEncoderFactory,
+    facts: Mapping[str, Fact],
+    explicit: Sequence[str],
+) -> dict[str, Fact]:
+    """What neither the model nor the configuration says: a pooling, lengths that fit."""
+    found: dict[str, Fact] = {}
+    if "model.pooling" not in facts and not config.model.pooling:
+        is_causal = is_decoder(factory.trunk_config())
+        node = pooling_node(LastToken if is_causal else Mean)
+        of = "decoders" if is_causal else "encoders"
+        found["model.pooling"] = Fact(value=node, source=f"default of {of}, nothing is stated")
+        logger.warning(
+            "model.pooling: nothing in %s says how it pools: %s, the default of %s. If it was "
+            "trained otherwise: model/pooling=NAME",
+            factory.home(), _shown_pooling(node), of,
+        )  # fmt: skip
+    is_given = factory.path is not None or factory.hub_id is not None
+    if is_given and not any(key.startswith("prompt.") for key in facts):
+        room = _room(factory)
+        for role in ROLES:
+            key = f"prompt.max_{role}_length"
+            if room and not _is_named(key, explicit) and OmegaConf.select(config, key) > room:
+                OmegaConf.update(config, key, room)
+    return found
+
+
+def _room(factory: BiEncoderFactory) -> int | None:
+    """Positions in a table; None where there is none, or the hub cannot say."""
+    try:
+        return num_positions(factory.trunk_config())
+    except CannotLoadError:
+        return None
+
+
+def _settings(facts: Mapping[str, Fact]) -> dict[str, Any]:
+    """The nodes that the facts make, a prompt with its other fields as they are by default."""
+    settings = {key: fact.value for key, fact in facts.items() if key in NODES}
+    prompt = {
+        key.removeprefix("prompt."): fact.value
+        for key, fact in facts.items()
+        if key.startswith("prompt.")
+    }
+    if prompt:
+        settings["prompt"] = {"_target_": PROMPT} | PROMPT_DEFAULTS | prompt
+    return settings
+
+
+def _unasked(factory: BiEncoderFactory, statement: Statement) -> Iterator[str]:
+    home = factory.home()
+    if not statement.facts and is_unknown(home, MODULES_FILE, revision=factory.revision):
+        yield (
+            f"The hub could not be asked whether {home} has a {MODULES_FILE}, and its cache holds "
+            "none: the model is taken for one that says nothing of how texts are fed"
+        )
+
+
+def _facts(
+    config: DictConfig,
+    stated: Mapping[str, str],
+    explicit: Sequence[str],
+    options: Mapping[str, str],
+) -> dict[str, Fact]:
+    """Each part with its value as it is used now."""
+    facts = {}
+    for key in _leaves(config):
+        value = OmegaConf.select(config, key)
+        name = key.partition(".")[2]
+        if key.startswith("prompt.") and key not in stated and value == PROMPT_DEFAULTS.get(name):
+            is_told = name in ("query", "document", "end_token") or name.startswith("max_")
+            if not is_told:
+                continue
+        if _is_named(key, explicit):
+            source = COMMAND_LINE
+        else:
+            source = stated.get(key) or f"configuration ({_option(key, options)})"
+        shown = _shown_pooling(value) if key == "model.pooling" else value
+        facts[key] = Fact(value=shown, source=source)
+    return facts
+
+
+def _with_projections(factory: BiEncoderFactory, facts: dict[str, Fact]) -> dict[str, Fact]:
+    projections = factory.projections()
+    if projections:
+        source = ", ".join(dict.fromkeys(d.weights.parent.name for d in projections))
+        facts["projections"] = Fact(value="; ".join(map(str, projections)), source=source)
+    return facts
+
+
+def _leaves(config: DictConfig) -> list[str]:
+    prompt = [f"prompt.{key}" for key in config.prompt if not str(key).startswith("_")]
+    return [*prompt, *(key for key in NODES if key != "prompt")]
+
+
+def _is_named(key: str, explicit: Sequence[str]) -> bool:
+    """Whether the command line says this part, or the whole that it belongs to."""
+    wholes = ("prompt",) if key.startswith("prompt.") else ("model/pooling", "model.pooling")
+    return key in explicit or (
+        key.startswith(("prompt.", "model.pooling"))
+        and any(name in wholes or name.startswith(f"{key}.") for name in explicit)
+    )
+
+
+def _option(key: str, options: Mapping[str, str]) -> str:
+    """The option of a group that a part comes from where nothing else said it."""
+    group = {"prompt": "prompt", "model.pooling": "model/pooling"}.get(
+        "prompt" if key.startswith("prompt.") else key, "model"
+    )
+    names = (f"{group}={name}" for found, name in options.items() if found.split("@")[0] == group)
+    return next(names, "default")
+
+
+def _shown_pooling(node: Mapping[str, Any] | DictConfig) -> str:
+    name = str(node["_target_"]).split(".")[-2]
+    return name if node.get("include_prompt", True) else f"{name}, without the prompt"
+
+
+def _tell(settled: SettledContract, factory: BiEncoderFactory) -> None:
+    by_source: dict[str, list[str]] = {}
+    for key, fact in settled.facts.items():
+        by_source.setdefault(fact.source, []).append(f"{key}={fact.value!r}")
+    told = "; ".join(f"{', '.join(parts)} ({source})" for source, parts in by_source.items())
+    logger.info("How texts are fed to %s: %s", factory.home(), told)
+    for note in settled.notes:
+        logger.warning("%s", note)

@@ -1,0 +1,47 @@
+"""What a model's card says of how texts are fed, where its files leave it open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from quarry.errors import UserError
+from quarry.models.folders.pooling_modes import BY_OPTION, pooling_node
+from quarry.models.folders.stated import Fact
+
+KEYS = {
+    "query": "prompt.query",
+    "document": "prompt.document",
+    "max_query_length": "prompt.max_query_length",
+    "max_document_length": "prompt.max_document_length",
+    "end_token": "prompt.end_token",
+    "pooling": "model.pooling",
+    "normalize": "model.is_normalized",
+}
+"""Key of model.card -> key of the configuration."""
+
+
+def card_facts(card: Mapping[str, object] | None) -> dict[str, Fact]:
+    """Return what `model.card` states, by configuration key.
+
+    Raises:
+        UserError: it has a key that is none, or a pooling that there is not.
+    """
+    if card is None:
+        return {}
+    unknown = sorted(set(card) - set(KEYS) - {"source"})
+    if unknown:
+        raise UserError(
+            f"model.card.{unknown[0]}: there is no such key (source, {', '.join(KEYS)}). Fix: "
+            "leave it out"
+        )
+    source = f"model card, {card.get('source', 'no source')}"
+    facts = {KEYS[k]: Fact(value=v, source=source) for k, v in card.items() if k in KEYS}
+    if "pooling" in card:
+        pooling = BY_OPTION.get(str(card["pooling"]))
+        if pooling is None:
+            raise UserError(
+                f"model.card.pooling={card['pooling']}: no such pooling ({', '.join(BY_OPTION)}). "
+                "Fix: name one of them"
+            )
+        facts["model.pooling"] = Fact(value=pooling_node(pooling), source=source)
+    return facts

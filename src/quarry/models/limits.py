@@ -1,0 +1,70 @@
+"""What a model has room for: positions of a text, rows for token ids."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from quarry.errors import UserError
+from quarry.models.attention import first_position, is_causal_by_design
+from quarry.models.backbones.text_model import text_model
+from quarry.models.memory import outline
+
+logger = logging.getLogger(__name__)
+
+POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions", "position_embedding")
+"""Names that architectures have for a table of learned positions."""
+
+
+def num_positions(config: PretrainedConfig) -> int | None:
+    """Return the tokens that a text may have at most; None where positions are not in a table."""
+    backbone = text_model(outline(config))
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
+            return module.num_embeddings - first_position(backbone)
+    return None
+
+
+def is_decoder(config: PretrainedConfig) -> bool:
+    """Return whether a token sees only what comes before it, as the architecture is."""
+    return is_causal_by_design(text_model(outline(config)))
+
+
+def check_lengths(config: PretrainedConfig, lengths: Mapping[str, int], *, source: str) -> None:
+    """Refuse texts that are longer than a table of positions; warn of those beyond the trained.
+
+    Args:
+        lengths: configuration key -> tokens in all that texts of it may have.
+        source: of the model, for people.
+    """
+    table = num_positions(config)
+    trained = getattr(config.get_text_config(), "max_position_embeddings", None)
+    for key, num_tokens in lengths.items():
+        if table is not None and num_tokens > table:
+            raise UserError(
+                f"{key}: texts of up to {num_tokens} tokens, and {source} has positions for "
+                f"{table}. Fix: {key}={table}"
+            )
+        if table is None and isinstance(trained, int) and num_tokens > trained > 0:
+            logger.warning(
+                "%s: texts of up to %d tokens, and %s names %d positions (config.json, "
+                "max_position_embeddings): longer ones were not trained",
+                key, num_tokens, source, trained,
+            )  # fmt: skip
+
+
+def check_vocabulary(
+    config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, *, source: str
+) -> None:
+    """Refuse a tokenizer with ids that the model has no row for."""
+    num_rows = int(config.get_text_config().vocab_size)
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    if largest >= num_rows:
+        raise UserError(
+            f"The tokenizer of {tokenizer.name_or_path!r} has the token {token!r} with id "
+            f"{largest}, and the embedding of {source} has {num_rows} rows (config.json, "
+            "vocab_size). Fix: give the tokenizer that belongs to it, model.tokenizer_path=DIR"
+        )
