@@ -14,24 +14,32 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from quarry.errors import MissingPathError, UserError
 from quarry.models.activations import SELECTIVE
+from quarry.models.adapters.adapter_config import AdapterConfig, read_adapter_config
 from quarry.models.adapters.base import Adapter, TrainedPart
 from quarry.models.adapters.fast_lora import use_fast_lora
-from quarry.models.adapters.lora import load_adapter, merge_adapter, stored_part
+from quarry.models.adapters.lora import merge_adapter
 from quarry.models.adapters.lora_dropout import checkpoint_contexts
+from quarry.models.adapters.stored_adapter import (
+    StoredAdapter,
+    check_adapter_fits,
+    load_adapter,
+    read_adapter,
+    stored_part,
+)
 from quarry.models.backbones.huggingface import (
-    adapter_base,
     load_backbone,
     load_config,
     load_tokenizer,
     resolve_source,
     resolve_tokenizer,
 )
+from quarry.models.backbones.model_files import model_file
 from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.dtypes import DTYPES
 from quarry.models.fp8 import use_fp8
 from quarry.models.fp8_gated import fuse_gated_layers
-from quarry.models.memory import Spread, check_fits, memory_need
+from quarry.models.memory import Spread, check_fits, memory_need, outline
 from quarry.models.pooling.base import Pooling
 from quarry.models.remedies import CannotLoadError, remedies
 from quarry.models.saved import check_base
@@ -65,7 +73,8 @@ class BiEncoderFactory:
         replica: makes the folder where neither `path` nor `hub_id` is set.
         base_path: of a path that is a peft adapter: where its base lies, if not where the adapter
             says.
-        revision: of a hub id: branch, tag or commit.
+        revision: of a hub id: branch, tag or commit. Of an adapter on the hub it is the adapter's,
+            whose adapter_config.json may name its base's.
         tokenizer_path: folder or hub id of another tokenizer than the one beside the weights.
         pooling, is_normalized: see `BiEncoder`.
         is_causal: False lets every token see the whole text; null: as the trunk was built.
@@ -147,10 +156,32 @@ class BiEncoderFactory:
     def base_source(self) -> str:
         """Where the trunk's weights are: the base of an adapter, else the source itself."""
         source = self.source()
-        base = adapter_base(source)
-        if base is None:
+        adapter = self.adapter_config()
+        if adapter is None:
             return source
-        return resolve_source(self.base_path) if self.base_path is not None else base
+        if self.base_path is not None:
+            return resolve_source(self.base_path)
+        if adapter.base is None:
+            raise UserError(
+                f"{adapter.file}: no base_model_name_or_path, so the weights that the adapter "
+                "belongs to are unknown (expected: a folder or hub id). Fix: model.base_path=DIR"
+            )
+        return adapter.base
+
+    def base_revision(self) -> str | None:
+        """Return the branch, tag or commit of the trunk's weights, where they are on the hub.
+
+        `revision` is that of the path; beside an adapter in a folder, which has none, the base's.
+        """
+        adapter = self.adapter_config()
+        is_folder = adapter is None or Path(self.source()).is_dir()
+        if adapter is None or (is_folder and self.revision is not None):
+            return self.revision
+        return adapter.base_revision if self.base_path is None else None
+
+    def adapter_config(self) -> AdapterConfig | None:
+        """Return what the adapter of `path` says of itself; None where it is no adapter."""
+        return read_adapter_config(self.source(), revision=self.revision)
 
     def torch_dtype(self, *, is_trained: bool) -> torch.dtype:
         """The dtype of the trunk's weights on this machine."""
@@ -174,6 +205,7 @@ class BiEncoderFactory:
             CannotLoadError: the hub cannot be reached, or the memory is too small.
         """
         dtype = self.torch_dtype(is_trained=is_trained)
+        self._check_adapter()
         need = memory_need(
             self.trunk_config(),
             dtype=dtype,
@@ -191,7 +223,7 @@ class BiEncoderFactory:
         source = self.base_source()
         try:
             return load_config(
-                source, revision=self.revision, has_trusted_code=self.has_trusted_code
+                source, revision=self.base_revision(), has_trusted_code=self.has_trusted_code
             )
         except UserError as error:
             if Path(source).exists():
@@ -200,20 +232,23 @@ class BiEncoderFactory:
 
     def trained_part(self, trunk: PreTrainedModel) -> TrainedPart:
         """What `build` would train of a trunk, which may have no memory behind it."""
-        source = self.source()
-        if adapter_base(source) is not None:
-            return stored_part(source)
-        return self.adapter.trained_part(trunk)
+        if self.adapter_config() is None:
+            return self.adapter.trained_part(trunk)
+        return stored_part(self._stored_adapter(), trunk)
+
+    def _stored_adapter(self) -> StoredAdapter:
+        return read_adapter(self.source(), revision=self.revision)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer beside the weights; an adapter folder without one lends its base's."""
         is_replica = self.path is None and self.hub_id is None  # which has dressed it already
         if self.tokenizer_path is not None and not is_replica:
             return load_tokenizer(resolve_tokenizer(self.tokenizer_path))
-        source = self.source()
-        if adapter_base(source) is not None and not (Path(source) / "tokenizer.json").exists():
-            source = self.base_source()
-        return load_tokenizer(source, revision=self.revision)
+        source, revision = self.source(), self.revision
+        is_adapter = self.adapter_config() is not None
+        if is_adapter and model_file(source, "tokenizer.json", revision=revision) is None:
+            source, revision = self.base_source(), self.base_revision()
+        return load_tokenizer(source, revision=revision)
 
     def build(
         self,
@@ -233,6 +268,7 @@ class BiEncoderFactory:
             sharding: under ZeRO 3, what weights are loaded in; called with their dtype.
         """
         dtype = self.torch_dtype(is_trained=is_trained)
+        self._check_adapter()
         with nullcontext() if sharding is None else sharding(dtype):
             backbone = self._load(is_trained=is_trained)
         if not is_trained:
@@ -256,25 +292,34 @@ class BiEncoderFactory:
             gradient_checkpointing=self.gradient_checkpointing if checkpointing else False,
         )
 
+    def _check_adapter(self) -> None:
+        """Refuse an adapter of another base before the weights of that are read."""
+        if self.adapter_config() is None or self.has_trusted_code:  # code has no shape yet
+            return
+        trunk = outline(self.trunk_config())
+        if getattr(trunk, "pooler", None) is not None:
+            trunk.pooler = None  # as in `load_backbone`
+        check_adapter_fits(self._stored_adapter(), trunk)
+
     def _load(self, *, is_trained: bool) -> PreTrainedModel:
         """The trunk, with its adapter where there is one."""
         source, base = self.source(), self.base_source()
         backbone = load_backbone(
             base,
             dtype=self.torch_dtype(is_trained=is_trained),
-            revision=self.revision,
+            revision=self.base_revision(),
             has_trusted_code=self.has_trusted_code,
         )
-        if base == source:
+        if self.adapter_config() is None:
             return self.adapter(backbone) if is_trained else backbone
-        check_base(source, base, revision=self.revision)
+        check_base(source, base, revision=self.base_revision())
         if is_trained and not self.adapter.trains_trunk:
             logger.warning(
                 "model/adapter has no effect: %s holds an adapter already, which is trained "
                 "further",
                 source,
             )
-        return load_adapter(backbone, source)
+        return load_adapter(backbone, self._stored_adapter())
 
     def _made_fast(
         self, backbone: PreTrainedModel, *, is_trained: bool, is_sharded: bool
@@ -295,6 +340,7 @@ class BiEncoderFactory:
         """The same model as it was saved to `folder`, in another dtype."""
         other = self.in_plain_products()
         other.path, other.dtype, other.tokenizer_path = str(folder), dtype, None
+        other.revision = self.base_revision()  # the folder itself has none
         return other
 
     def in_plain_products(self) -> BiEncoderFactory:
