@@ -311,7 +311,7 @@ class BiEncoderFactory:
             has_trusted_code=self.has_trusted_code,
         )
         if self.adapter_config() is None:
-            return self.adapter(backbone) if is_trained else backbone
+            return self._with_new_adapter(backbone) if is_trained else backbone
         check_base(source, base, revision=self.base_revision())
         if is_trained and not self.adapter.trains_trunk:
             logger.warning(
@@ -320,6 +320,13 @@ class BiEncoderFactory:
                 source,
             )
         return load_adapter(backbone, self._stored_adapter())
+
+    def _with_new_adapter(self, backbone: PreTrainedModel) -> PreTrainedModel:
+        """Return what is trained of a backbone; its adapter names the base's revision."""
+        adapted = self.adapter(backbone)
+        for config in getattr(adapted, "peft_config", {}).values():
+            config.revision = self.revision
+        return adapted
 
     def _made_fast(
         self, backbone: PreTrainedModel, *, is_trained: bool, is_sharded: bool

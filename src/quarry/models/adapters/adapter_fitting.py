@@ -33,7 +33,7 @@ def fitted_config(
     """Return peft's configuration of an adapter for a backbone, with heads left out.
 
     Raises:
-        UserError: peft cannot read the settings.
+        UserError: peft cannot read the settings, or has no words for them on a backbone.
     """
     settings = {k: v for k, v in adapter.settings.items() if k != "runtime_config"}
     try:
@@ -50,8 +50,8 @@ def fitted_config(
     except (*_MALFORMED, re.error) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{adapter.file}: peft cannot read these settings ({type(error).__name__}: {reason}; "
-            "expected: what peft writes). Fix: restore the file."
+            f"{adapter.file}: these settings cannot be applied ({type(error).__name__}: {reason}; "
+            "expected: what peft writes). Fix: restore the file, or merge the adapter with peft."
         ) from error
     return config
 
@@ -97,6 +97,9 @@ def _fit_saved_layers(config: Any, names: AdapterNames, backbone: PreTrainedMode
     wanted = list(getattr(config, "modules_to_save", None) or ())
     kept = _without_heads(wanted, names.layers)
     saved = _spelled_out(_ends(kept), names.layers) or kept
+    meant = {ours for theirs, ours in names.layers.items() if _ends(kept)(theirs)}
+    if others := [n for n in names.layers.values() if _ends(saved)(n) and n not in meant]:
+        raise ValueError(f"modules_to_save={wanted}: peft takes {others[:3]} of a backbone, too")
     embeddings = backbone.get_input_embeddings()
     name = next(n for n, layer in backbone.named_modules() if layer is embeddings)
     if f"{PREFIX}{name}.weight" in names.weights.values() and not _ends(saved)(name):

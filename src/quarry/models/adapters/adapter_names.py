@@ -13,6 +13,7 @@ from pathlib import Path
 
 from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from peft.utils import PeftType
+from torch import nn
 from transformers import PreTrainedModel
 
 from quarry.errors import UserError
@@ -62,7 +63,7 @@ def adapter_names(
     readings = [_read(names, layers, kind=kind) for layers in _namings(backbone)]
     found, unknown = min(readings, key=lambda reading: len(reading[1]))
     if unknown:
-        example = next(n for n, _ in reversed([*backbone.named_modules()]) if n)
+        example = next(n for n, m in backbone.named_modules() if isinstance(m, nn.Linear))
         raise UserError(
             f"{file}: {len(unknown)} of {len(names)} weights belong to no layer of "
             f"{type(backbone).__name__}: {_few(unknown)} (expected: names such as "

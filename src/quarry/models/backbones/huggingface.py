@@ -24,7 +24,16 @@ from quarry.runtime.hub import settle_offline
 
 logger = logging.getLogger(__name__)
 
-HEAD_PREFIXES = ("lm_head.", "score.", "classifier.", "cls.", "head.", "decoder.", "pooler.")
+HEAD_PREFIXES = (
+    "lm_head.",
+    "embed_out.",
+    "score.",
+    "classifier.",
+    "cls.",
+    "head.",
+    "decoder.",
+    "pooler.",
+)
 """Weights that a trunk has no use for: the heads of language models, of masked ones, too, and of
 classifiers. Any other unexpected weight is an error."""
 
