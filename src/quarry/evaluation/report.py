@@ -137,7 +137,8 @@ def markdown_report(reports: Sequence[Report], *, measures: Sequence[str] = MEAS
                 parts += ["The sets of the groups:"]
                 parts += [markdown(_table(reports, members, measure, has_mean=False))]
     parts += [*_failures(reports), *_intervals(reports, rows, shown)]
-    parts += ["## Sets", _set_descriptions(reports), *corpus_dtypes(reports)]
+    parts += ["## Sets", _set_descriptions(reports)]
+    parts += [*corpus_dtypes(reports), *(escaped(line) for line in term_tokenizers(reports))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -248,6 +249,23 @@ def corpus_dtypes(reports: Sequence[Report]) -> list[str]:
         f"{', '.join(map(escaped, names))}."
         for dtype, names in found.items()
     ]
+
+
+def term_tokenizers(reports: Sequence[Report]) -> list[str]:
+    """Return a plain sentence for each way in which lexical retrievers cut texts into terms.
+
+    It names the sets only where it is not the same for all of a retriever's.
+    """
+    lines = []
+    for report in reports:
+        sets: dict[str, list[str]] = {}
+        for result in report.results:
+            if result.term_tokenizer is not None:
+                sets.setdefault(result.term_tokenizer, []).append(result.name)
+        for tokenizer, names in sets.items():
+            where = f" ({', '.join(names)})" if len(names) < len(report.results) else ""
+            lines.append(f"Terms of {report.retriever}: {tokenizer}{where}.")
+    return lines
 
 
 def _conventions(results: Sequence[SetResult]) -> str:
