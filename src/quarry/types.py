@@ -185,6 +185,8 @@ class SetResult:
             empty until they are computed.
         corpus_dtype: in which the embeddings of the corpus were searched; None: there are none, or
             it was not recorded.
+        term_tokenizer: what a lexical retriever cut the texts into terms with, in words; None: none
+            did, or it was not recorded.
     """
 
     name: str
@@ -199,6 +201,7 @@ class SetResult:
     licence: str | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     corpus_dtype: str | None = None
+    term_tokenizer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

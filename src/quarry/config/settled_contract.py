@@ -97,9 +97,7 @@ def settle(
     return settled
 
 
-def _refuse_open(
-    statement: Statement, facts: Mapping[str, Fact], explicit: Sequence[str]
-) -> None:
+def _refuse_open(statement: Statement, facts: Mapping[str, Fact], explicit: Sequence[str]) -> None:
     for key, reason in statement.refusals.items():
         if key not in facts and not _is_named(key, explicit):
             raise UserError(reason)

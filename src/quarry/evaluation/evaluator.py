@@ -16,7 +16,7 @@ from quarry.evaluation.retrieval_times import RetrievalTimes
 from quarry.evaluation.scoring import cut_run, score_run
 from quarry.metrics.trec import mean_scores, parse_measure
 from quarry.retrieval.embeddings import TextEncoder
-from quarry.retrieval.retriever import Retriever
+from quarry.retrieval.retriever import LexicalRetriever, Retriever
 from quarry.types import Report, RetrievalSet, Run, SetResult
 
 logger = logging.getLogger(__name__)
@@ -111,6 +111,9 @@ class Evaluator:
         result = self.score(run, benchmark_set)
         if retriever.uses_encoder:
             result = replace(result, corpus_dtype=self.corpus_dtype)
+        if isinstance(retriever, LexicalRetriever):
+            terms = retriever.term_tokenizer(benchmark_set.data.content)
+            result = replace(result, term_tokenizer=terms)
         logger.info(
             "%s on %s: %s (%.1f s)",
             name,

@@ -139,7 +139,8 @@ def markdown_report(reports: Sequence[Report], *, measures: Sequence[str] = MEAS
                 parts += ["The sets of the groups:"]
                 parts += [markdown(_table(reports, members, measure, has_mean=False))]
     parts += [*_failures(reports), *_intervals(reports, rows, shown)]
-    parts += ["## Sets", _set_descriptions(reports), *corpus_dtypes(reports)]
+    parts += ["## Sets", _set_descriptions(reports)]
+    parts += [*corpus_dtypes(reports), *(escaped(line) for line in term_tokenizers(reports))]
     parts += contract_sections(reports)
     return "\n\n".join(parts) + "\n"
 
@@ -277,6 +278,23 @@ def contract_sections(reports: Sequence[Report]) -> list[str]:
 def _code(value: object) -> str:
     """A value with its white space to be seen, on one line."""
     return escaped(json.dumps(value, ensure_ascii=False))
+
+
+def term_tokenizers(reports: Sequence[Report]) -> list[str]:
+    """Return a plain sentence for each way in which lexical retrievers cut texts into terms.
+
+    It names the sets only where it is not the same for all of a retriever's.
+    """
+    lines = []
+    for report in reports:
+        sets: dict[str, list[str]] = {}
+        for result in report.results:
+            if result.term_tokenizer is not None:
+                sets.setdefault(result.term_tokenizer, []).append(result.name)
+        for tokenizer, names in sets.items():
+            where = f" ({', '.join(names)})" if len(names) < len(report.results) else ""
+            lines.append(f"Terms of {report.retriever}: {tokenizer}{where}.")
+    return lines
 
 
 def _conventions(results: Sequence[SetResult]) -> str:

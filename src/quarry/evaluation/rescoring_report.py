@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from quarry.evaluation.report import corpus_dtypes, terminal_table
+from quarry.evaluation.report import corpus_dtypes, term_tokenizers, terminal_table
 from quarry.evaluation.rescoring import Change, Means, Rescored
-from quarry.evaluation.tables import NOT_MEASURED, printable
+from quarry.evaluation.tables import NOT_MEASURED, escaped, printable
 from quarry.types import Report, SetResult
 
 AS_RUN = "as_run"
@@ -78,7 +78,8 @@ def markdown_rescoring(rescoring: Rescoring) -> str:
         for measure in measures_of(sets):
             parts += [f"### {measure}", _markdown_table(sets, measure)]
         results = tuple(entry.result for entry in sets)
-        parts += corpus_dtypes([Report(retriever=retriever, results=results)])
+        report = Report(retriever=retriever, results=results)
+        parts += [*corpus_dtypes([report]), *map(escaped, term_tokenizers([report]))]
         parts.append("### Which rule makes the difference")
         parts += ["\n".join(_explained(entry, shows_all=True)) for entry in sets]
     return "\n\n".join(parts) + "\n"

@@ -105,8 +105,9 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     they are known; `means` the unweighted mean over a retriever's sets of each measure that all of
     them have, those of a group counting as one, and none for a retriever with failed sets;
     `failed` holds set -> retriever -> why there is no result; `corpus_dtype` set -> retriever ->
-    dtype of the embeddings that were searched; `contract` retriever -> how texts were fed to its
-    model (see `Report`); `num_queries`, `num_documents`,
+    dtype of the embeddings that were searched, and `term_tokenizer` what a lexical retriever cut
+    the texts into terms with; `contract` retriever -> how texts were fed to its model (see
+    `Report`); `num_queries`, `num_documents`,
     `convention`, `group`, `source` and `licence` describe each set; `order` keeps the order in
     which to show names.
 
@@ -117,6 +118,7 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     sets: dict[str, dict[str, dict[str, float]]] = {}
     intervals: dict[str, dict[str, dict[str, list[float]]]] = {}
     dtypes: dict[str, dict[str, str]] = {}
+    tokenizers: dict[str, dict[str, str]] = {}
     for report in reports:
         for result in report.results:
             found = _facts(result)
@@ -133,6 +135,8 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
                 intervals.setdefault(result.name, {})[report.retriever] = ends
             if result.corpus_dtype is not None:
                 dtypes.setdefault(result.name, {})[report.retriever] = result.corpus_dtype
+            if result.term_tokenizer is not None:
+                tokenizers.setdefault(result.name, {})[report.retriever] = result.term_tokenizer
     described = {
         key: {name: known[key] for name, known in facts.items()}
         for key in ("num_queries", "num_documents", "convention", "group", "source", "licence")
@@ -149,7 +153,8 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     order = {"retrievers": [report.retriever for report in reports], "sets": list(sets)}
     found = {"sets": sets, "intervals": intervals, "means": means, "failed": failed}
     contracts = {r.retriever: dict(r.contract) for r in reports if r.contract}
-    return {**found, "order": order, "corpus_dtype": dtypes, "contract": contracts, **described}
+    how = {"corpus_dtype": dtypes, "term_tokenizer": tokenizers, "contract": contracts}
+    return {**found, "order": order, **how, **described}
 
 
 def read_reports(directory: Path) -> tuple[Report, ...]:
@@ -229,8 +234,9 @@ def _report_of(document: Mapping[str, Mapping], retriever: str) -> Report:
             source=document["source"][name],
             licence=document["licence"][name],
             intervals=_intervals_of(document["intervals"].get(name, {}).get(retriever, {})),
-            # earlier versions did not write it
+            # earlier versions did not write these two
             corpus_dtype=document.get("corpus_dtype", {}).get(name, {}).get(retriever),
+            term_tokenizer=document.get("term_tokenizer", {}).get(name, {}).get(retriever),
         )
         for name in document["order"]["sets"]
         if retriever in document["sets"][name]

@@ -107,7 +107,8 @@ class BiEncoder(nn.Module):
     @property
     def embedding_dim(self) -> int:
         if self.projections:
-            last: Projection = self.projections[-1]  # type: ignore[assignment]
+            last = self.projections[-1]
+            assert isinstance(last, Projection)
             return last.linear.out_features
         return int(text_model(self.backbone).config.hidden_size)
 

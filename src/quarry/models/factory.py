@@ -7,41 +7,35 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel
 
-from quarry.errors import MissingPathError, UserError
+from quarry.errors import UserError
 from quarry.models.activations import SELECTIVE
 from quarry.models.adapters.base import Adapter, TrainedPart
 from quarry.models.adapters.fast_lora import use_fast_lora
-from quarry.models.adapters.lora import load_adapter, merge_adapter, stored_part
+from quarry.models.adapters.lora import merge_adapter
 from quarry.models.adapters.lora_dropout import checkpoint_contexts
-from quarry.models.backbones.huggingface import (
-    adapter_base,
-    load_backbone,
-    load_config,
-    load_tokenizer,
-    resolve_source,
-    resolve_tokenizer,
+from quarry.models.adapters.stored_adapter import (
+    StoredAdapter,
+    check_adapter_fits,
+    load_adapter,
+    read_adapter,
+    stored_part,
 )
-from quarry.models.backbones.model_files import model_file, read_json
+from quarry.models.backbones.huggingface import load_backbone, load_config
 from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.dtypes import DTYPES
 from quarry.models.fp8 import use_fp8
 from quarry.models.fp8_gated import fuse_gated_layers
-from quarry.models.folders.sentence_transformers import (
-    read_sentence_transformers,
-    transformer_path,
-)
-from quarry.models.folders.stated import Statement
-from quarry.models.memory import Spread, check_fits, memory_need
+from quarry.models.memory import Spread, check_fits, memory_need, outline
+from quarry.models.model_source import ModelSource, Replica
 from quarry.models.pooling.base import Pooling
-from quarry.models.projections import Dense, load_projections
+from quarry.models.projections import load_projections
 from quarry.models.remedies import CannotLoadError, remedies
-from quarry.models.saved import CONTRACT_FILE, check_base, read_contract, stored_projections
+from quarry.models.saved import check_base
 from quarry.runtime.devices import has_gpu
 
 logger = logging.getLogger(__name__)
@@ -54,13 +48,7 @@ Sharding = Callable[[torch.dtype], AbstractContextManager[None]]
 """The dtype of weights -> a context in which they are loaded in shards, one a process."""
 
 
-class Replica(Protocol):
-    """A model folder that can be made on the spot."""
-
-    def folder(self) -> Path: ...
-
-
-class BiEncoderFactory:
+class BiEncoderFactory(ModelSource):
     """Where a bi-encoder's weights come from and how its parts fit together.
 
     The same factory serves training and evaluation on every rank: it is cheap until `build()`.
@@ -72,7 +60,8 @@ class BiEncoderFactory:
         replica: makes the folder where neither `path` nor `hub_id` is set.
         base_path: of a path that is a peft adapter: where its base lies, if not where the adapter
             says.
-        revision: of a hub id: branch, tag or commit.
+        revision: of a hub id: branch, tag or commit. Of an adapter on the hub it is the adapter's,
+            whose adapter_config.json may name its base's.
         tokenizer_path: folder or hub id of another tokenizer than the one beside the weights.
         pooling, is_normalized: see `BiEncoder`.
         is_causal: False lets every token see the whole text; null: as the trunk was built.
@@ -122,14 +111,17 @@ class BiEncoderFactory:
             if value not in allowed:
                 names = ", ".join(str(each).lower() for each in allowed)
                 raise UserError(f"model.{key}={value} is not one of {names}.")
-        self.path = path
+        super().__init__(
+            path=path,
+            revision=revision,
+            hub_id=hub_id,
+            replica=replica,
+            base_path=base_path,
+            tokenizer_path=tokenizer_path,
+            card=card,
+        )
         self.size = size
         self.hub_ids = dict(hub_ids or {})
-        self.hub_id = hub_id
-        self.replica = replica
-        self.base_path = base_path
-        self.revision = revision
-        self.tokenizer_path = tokenizer_path
         self.pooling = pooling
         self.adapter = adapter
         self.is_causal = is_causal
@@ -140,83 +132,6 @@ class BiEncoderFactory:
         self.compile = compile
         self.gradient_checkpointing = gradient_checkpointing
         self.has_trusted_code = has_trusted_code
-        self.card = card
-
-    def home(self) -> str:
-        """The folder or hub id whose files say how texts are fed; makes the replica where there is
-        neither."""
-        if self.path is not None:
-            return resolve_source(self.path)
-        if self.hub_id is not None:
-            return self.hub_id
-        if self.replica is not None:
-            return str(self.replica.folder())
-        raise MissingPathError(
-            "model.path is not set. Give a run directory, a Hugging Face folder or a hub id: "
-            "model.path=DIR; or choose a model: model=qwen-tiny."
-        )
-
-    def source(self) -> str:
-        """The folder or hub id that weights, or an adapter, and tokenizer are loaded from."""
-        home = self.home()
-        path = transformer_path(home, revision=self.revision)
-        if not path:
-            return home
-        if not Path(home).is_dir():
-            raise UserError(
-                f"model.path={home}: the transformer lies in the subfolder {path}, which is "
-                "supported of local folders alone. Fix: download the model, and give model.path=DIR"
-            )
-        return str(Path(home) / path)
-
-    def statement(self) -> Statement:
-        """What the files of the model say of how texts are fed; of an adapter that says nothing,
-        those of its base.
-
-        Raises:
-            UserError: see `read_sentence_transformers`.
-        """
-        for home, revision in self._homes():
-            found = read_sentence_transformers(home, revision=revision)
-            if found is not None:
-                return found
-        return Statement()
-
-    def contract(self) -> dict[str, Any] | None:
-        """The contract that was saved with the model; of an adapter without one, with its base."""
-        for home, revision in self._homes():
-            found = read_contract(home, revision=revision)
-            if found is not None:
-                return found
-            if read_sentence_transformers(home, revision=revision) is not None:
-                return None
-        return None
-
-    def projections(self) -> tuple[Dense, ...]:
-        """The projections that follow the pooling."""
-        for home, revision in self._homes():
-            file = model_file(home, CONTRACT_FILE, revision=revision)
-            if file is not None:
-                return stored_projections(read_json(file), file)
-            found = read_sentence_transformers(home, revision=revision)
-            if found is not None:
-                return found.projections
-        return ()
-
-    def _homes(self) -> list[tuple[str, str | None]]:
-        home, base = self.home(), self.base_source()
-        homes = [(home, self.revision)]
-        return homes if base in (home, self.source()) else [*homes, (base, self.revision)]
-
-    def base_source(self) -> str:
-        """Where the trunk's weights are: the base of an adapter, else the source itself."""
-        source = self.source()
-        base = adapter_base(source)
-        if base is None:
-            return source
-        base = resolve_source(self.base_path) if self.base_path is not None else base
-        path = transformer_path(base) if Path(base).is_dir() else ""
-        return str(Path(base) / path) if path else base
 
     def torch_dtype(self, *, is_trained: bool) -> torch.dtype:
         """The dtype of the trunk's weights on this machine."""
@@ -240,6 +155,7 @@ class BiEncoderFactory:
             CannotLoadError: the hub cannot be reached, or the memory is too small.
         """
         dtype = self.torch_dtype(is_trained=is_trained)
+        self._check_adapter()
         need = memory_need(
             self.trunk_config(),
             dtype=dtype,
@@ -257,7 +173,7 @@ class BiEncoderFactory:
         source = self.base_source()
         try:
             return load_config(
-                source, revision=self.revision, has_trusted_code=self.has_trusted_code
+                source, revision=self.base_revision(), has_trusted_code=self.has_trusted_code
             )
         except UserError as error:
             if Path(source).exists():
@@ -266,21 +182,12 @@ class BiEncoderFactory:
 
     def trained_part(self, trunk: PreTrainedModel) -> TrainedPart:
         """What `build` would train of a trunk, which may have no memory behind it."""
-        source = self.source()
-        if adapter_base(source) is not None:
-            return stored_part(source)
-        return self.adapter.trained_part(trunk)
+        if self.adapter_config() is None:
+            return self.adapter.trained_part(trunk)
+        return stored_part(self._stored_adapter(), trunk)
 
-    def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer beside the weights; an adapter folder without one lends its base's."""
-        is_replica = self.path is None and self.hub_id is None  # which has dressed it already
-        if self.tokenizer_path is not None and not is_replica:
-            return load_tokenizer(resolve_tokenizer(self.tokenizer_path))
-        source = self.source()
-        if adapter_base(source) is not None and not (Path(source) / "tokenizer.json").exists():
-            source = self.base_source()
-        lower_case = not is_replica and self.statement().lower_case
-        return load_tokenizer(source, revision=self.revision, lower_case=lower_case)
+    def _stored_adapter(self) -> StoredAdapter:
+        return read_adapter(self.source(), revision=self.revision)
 
     def build(
         self,
@@ -301,6 +208,7 @@ class BiEncoderFactory:
         """
         dtype = self.torch_dtype(is_trained=is_trained)
         assert callable(self.pooling), "the contract is settled before a model is built"
+        self._check_adapter()
         with nullcontext() if sharding is None else sharding(dtype):
             backbone = self._load(is_trained=is_trained)
         projections = load_projections(self.projections())
@@ -328,25 +236,41 @@ class BiEncoderFactory:
             gradient_checkpointing=self.gradient_checkpointing if checkpointing else False,
         )
 
+    def _check_adapter(self) -> None:
+        """Refuse an adapter of another base before the weights of that are read."""
+        if self.adapter_config() is None or self.has_trusted_code:  # code has no shape yet
+            return
+        trunk = outline(self.trunk_config())
+        if getattr(trunk, "pooler", None) is not None:
+            trunk.pooler = None  # as in `load_backbone`
+        check_adapter_fits(self._stored_adapter(), trunk)
+
     def _load(self, *, is_trained: bool) -> PreTrainedModel:
         """The trunk, with its adapter where there is one."""
         source, base = self.source(), self.base_source()
         backbone = load_backbone(
             base,
             dtype=self.torch_dtype(is_trained=is_trained),
-            revision=self.revision,
+            revision=self.base_revision(),
             has_trusted_code=self.has_trusted_code,
         )
-        if base == source:
-            return self.adapter(backbone) if is_trained else backbone
-        check_base(source, base, revision=self.revision)
+        if self.adapter_config() is None:
+            return self._with_new_adapter(backbone) if is_trained else backbone
+        check_base(source, base, revision=self.base_revision())
         if is_trained and not self.adapter.trains_trunk:
             logger.warning(
                 "model/adapter has no effect: %s holds an adapter already, which is trained "
                 "further",
                 source,
             )
-        return load_adapter(backbone, source)
+        return load_adapter(backbone, self._stored_adapter())
+
+    def _with_new_adapter(self, backbone: PreTrainedModel) -> PreTrainedModel:
+        """Return what is trained of a backbone; its adapter names the base's revision."""
+        adapted = self.adapter(backbone)
+        for config in getattr(adapted, "peft_config", {}).values():
+            config.revision = self.revision
+        return adapted
 
     def _made_fast(
         self, backbone: PreTrainedModel, *, is_trained: bool, is_sharded: bool
@@ -367,6 +291,7 @@ class BiEncoderFactory:
         """The same model as it was saved to `folder`, in another dtype."""
         other = self.in_plain_products()
         other.path, other.dtype, other.tokenizer_path = str(folder), dtype, None
+        other.revision = self.base_revision()  # the folder itself has none
         return other
 
     def in_plain_products(self) -> BiEncoderFactory:

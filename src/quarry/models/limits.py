@@ -24,7 +24,7 @@ def num_positions(config: PretrainedConfig) -> int | None:
     backbone = text_model(outline(config))
     for name, module in backbone.named_modules():
         if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
-            return module.num_embeddings - first_position(backbone)
+            return int(module.num_embeddings) - first_position(backbone)
     return None
 
 

@@ -83,6 +83,11 @@ class BM25Retriever:
         """
         return world.first_does(lambda: self._kept_or_ranked(dataset, top_k=top_k))
 
+    def term_tokenizer(self, content: Content) -> str:
+        """Return, in words, what cuts a collection of such content into terms."""
+        tokenizer = self.tokenizers[content]
+        return getattr(tokenizer, "description", None) or type(tokenizer).__qualname__
+
     def _kept_or_ranked(self, dataset: RetrievalSet, *, top_k: int) -> Run:
         tokenizer = self.tokenizers[dataset.content]
         settings = _settings(tokenizer)

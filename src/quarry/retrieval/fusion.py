@@ -11,8 +11,8 @@ import numpy as np
 from quarry.errors import UserError
 from quarry.metrics.ranking import Ties, rank
 from quarry.retrieval.embeddings import TextEncoder
-from quarry.retrieval.retriever import Retriever
-from quarry.types import RetrievalSet, Run
+from quarry.retrieval.retriever import LexicalRetriever, Retriever
+from quarry.types import Content, RetrievalSet, Run
 
 
 class Fusion(Protocol):
@@ -116,6 +116,12 @@ class HybridRetriever:
     @property
     def uses_encoder(self) -> bool:
         return any(retriever.uses_encoder for retriever in self.retrievers)
+
+    def term_tokenizer(self, content: Content) -> str | None:
+        """Return, in words, what the lexical parts cut a collection into terms with."""
+        lexical = [part for part in self.retrievers if isinstance(part, LexicalRetriever)]
+        found = [part.term_tokenizer(content) for part in lexical]
+        return "; ".join(dict.fromkeys(name for name in found if name)) or None
 
     def retrieve(
         self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from quarry.retrieval.embeddings import TextEncoder
-from quarry.types import RetrievalSet, Run
+from quarry.types import Content, RetrievalSet, Run
 
 
 class Retriever(Protocol):
@@ -33,6 +33,15 @@ class Retriever(Protocol):
             An entry for every query, best document first, at most `top_k` documents each, ties
             by document id descending. A query that nothing matches has an empty entry.
         """
+        ...
+
+
+@runtime_checkable
+class LexicalRetriever(Protocol):
+    """A retriever that cuts texts into terms, or has a part that does."""
+
+    def term_tokenizer(self, content: Content) -> str | None:
+        """Return, in words, what cuts a collection of such content; None: nothing does."""
         ...
 
 

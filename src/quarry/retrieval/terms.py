@@ -48,6 +48,15 @@ class TextTokenizer:
     stemmer: str | None = "porter"
     stop_words: Sequence[str] | None = None
 
+    @property
+    def description(self) -> str:
+        """What it is, in words, for reports."""
+        if self.stemmer == "porter" and self.stop_words is None:
+            return "Lucene's English analyzer"
+        stemmer = "no stemmer" if self.stemmer is None else f"stemmer {self.stemmer}"
+        words = "Lucene's" if self.stop_words is None else f"{len(self.stop_words)} own"
+        return f"Lucene's words with {stemmer} and {words} stop words"
+
     def __post_init__(self) -> None:
         import Stemmer
 
@@ -97,6 +106,11 @@ class CodeTokenizer:
 
     `parseHTTPResponse_v2` gives parse, http, response, v, 2. Prose passes through the same rules.
     """
+
+    @property
+    def description(self) -> str:
+        """What it is, in words, for reports."""
+        return "parts of identifiers (underscores, camelCase, digits)"
 
     def __call__(self, text: str) -> list[str]:
         return [part.lower() for part in _PARTS.findall(text)]

@@ -90,7 +90,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     if not world.is_launched_first():
         if not retriever.uses_encoder:  # one process does it for all
             return {}
-        reports, _ = evaluate_model(config, retriever, evaluator, [], None, meter, settled)
+        reports, _ = evaluate_model(config, retriever, evaluator, [], None, meter=meter, contract=settled)
         return metric_values(reports[0])
     if retriever.uses_encoder:
         preflight(build(config.model), is_trained=False, spread=planned_spread(config))
@@ -101,7 +101,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         with built_loggers(config, identity=identity, hyperparameters=hyperparameters) as loggers:
             known = None if baseline is None else evaluator.evaluate(baseline)
             reports, found = evaluate_retriever(
-                config, retriever, evaluator, loggers, known, meter, settled
+                config, retriever, evaluator, loggers, known, meter=meter, contract=settled
             )
             values = metric_values(reports[0])
             of = reports[0].retriever
@@ -149,12 +149,13 @@ def evaluate_retriever(
     evaluator: Evaluator,
     loggers: Sequence[Logger],
     baseline: Report | None,
+    *,
     meter: CostMeter,
     contract: SettledContract | None,
 ) -> tuple[list[Report], list[Agreement]]:
     """Its report, logged; of a model also what `evaluate_model` adds."""
     if retriever.uses_encoder:
-        return evaluate_model(config, retriever, evaluator, loggers, baseline, meter, contract)
+        return evaluate_model(config, retriever, evaluator, loggers, baseline, meter=meter, contract=contract)
     report = evaluator.evaluate(retriever)
     log_report(
         loggers,
@@ -172,6 +173,7 @@ def evaluate_model(
     evaluator: Evaluator,
     loggers: Sequence[Logger],
     baseline: Report | None,
+    *,
     meter: CostMeter,
     contract: SettledContract | None,
 ) -> tuple[list[Report], list[Agreement]]:
@@ -179,7 +181,7 @@ def evaluate_model(
     dtype, and how far the embeddings agree."""
     fed = {} if contract is None else contract.as_data()
     report, embeddings = _test(
-        config, retriever, evaluator, loggers, baseline=baseline, meter=meter, contract=fed
+        config, retriever, evaluator, loggers, baseline=baseline, meter=meter=meter, contract=contract=fed
     )
     dtype = config.evaluation.compare_dtype
     if dtype is None:

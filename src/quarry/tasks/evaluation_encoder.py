@@ -90,11 +90,12 @@ def embedding_contract(config: DictConfig, parts: ModelParts, *, memo: Path) -> 
     """
     factory, tokenizer = parts.factory, parts.tokenizer
     prompt = tokenizer.prompt
-    folders = dict.fromkeys([factory.base_source(), factory.source()])  # once if they are the same
+    base = (factory.base_source(), factory.base_revision())
+    folders = dict.fromkeys([base, (factory.source(), factory.revision)])  # once if the same
     shared = {
         "version": ENCODING_VERSION,
         "weights": [
-            weights_digest(folder, revision=factory.revision, memo=memo) for folder in folders
+            weights_digest(folder, revision=revision, memo=memo) for folder, revision in folders
         ],
         "pooling": OmegaConf.to_container(config.model.pooling, resolve=True),
         "pooling_code": _code_digest(type(factory.pooling)),

@@ -216,7 +216,7 @@ def record_start(
     resolved: dict[str, Any] = scrub(OmegaConf.to_container(config, resolve=True))
     OmegaConf.save(OmegaConf.create(composed), run.config)
     OmegaConf.save(OmegaConf.create(resolved), run.resolved_config)
-    more = {"options": chosen_options(), "contract_differences": {}}
+    more: dict[str, Any] = {"options": chosen_options(), "contract_differences": {}}
     if contract is not None:
         more |= {"contract": contract.as_data(), "contract_differences": contract.differences}
     write_json(run.provenance, {**collect_provenance(), **more})

@@ -105,7 +105,7 @@ def _save(
         config,
         model=model,
         tokenizer=tokenizer,
-        base=describe_base(base, revision=factory.revision, commit=model.commit),
+        base=describe_base(base, revision=factory.base_revision(), commit=model.commit),
     )
     dtype = _golden_dtype(model)
     contract["golden"] = {

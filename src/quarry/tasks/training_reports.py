@@ -57,19 +57,18 @@ def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
     """The report of that name, scored anew from the run files of an earlier process."""
     stored = [report for report in read_reports(run.path) if report.retriever == name]
     failures = {set_name: why for each in stored for set_name, why in each.failures.items()}
-    dtypes = {result.name: result.corpus_dtype for each in stored for result in each.results}
+    known = {result.name: result for each in stored for result in each.results}
     contract = next((each.contract for each in stored), {})
     results = [
         replace(
             evaluator.score(read_run(run_path(run.path, set_name=s.name, retriever=name)), s),
-            corpus_dtype=dtypes.get(s.name),
+            corpus_dtype=known[s.name].corpus_dtype if s.name in known else None,
+            term_tokenizer=known[s.name].term_tokenizer if s.name in known else None,
         )
         for s in evaluator.benchmark.sets
         if s.name not in failures
     ]
-    return Report(
-        retriever=name, results=tuple(results), failures=failures, contract=contract
-    )
+    return Report(retriever=name, results=tuple(results), failures=failures, contract=contract)
 
 
 def named(reports: Sequence[Report], name: str) -> Report | None:
@@ -99,9 +98,12 @@ def hybrid_report(evaluator: Evaluator, reports: Sequence[Report]) -> Report:
     )
     fuse = partial(reciprocal_rank_fusion, top_k=evaluator.top_k, ties=evaluator.convention.ties)
     dtypes = {result.name: result.corpus_dtype for result in reports[-1].results}
+    tokenizers = {result.name: result.term_tokenizer for result in reports[0].results}
     results = [
         replace(
-            evaluator.score(fuse([sparse[s.name], dense[s.name]]), s), corpus_dtype=dtypes[s.name]
+            evaluator.score(fuse([sparse[s.name], dense[s.name]]), s),
+            corpus_dtype=dtypes[s.name],
+            term_tokenizer=tokenizers[s.name],
         )
         for s in evaluator.benchmark.sets
         if s.name in sparse and s.name in dense

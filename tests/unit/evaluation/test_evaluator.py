@@ -95,6 +95,15 @@ def test_results_of_retrievers_that_embed_say_in_which_dtype() -> None:
     assert judge.evaluate(retriever).results[0].corpus_dtype == "float16"
 
 
+def test_results_of_lexical_retrievers_say_what_cut_the_texts() -> None:
+    class Lexical(FixedRetriever):
+        def term_tokenizer(self, content: str) -> str:
+            return f"words of {content}"
+
+    assert evaluator().evaluate(FixedRetriever({})).results[0].term_tokenizer is None
+    assert evaluator().evaluate(Lexical({})).results[0].term_tokenizer == "words of text"
+
+
 def test_a_report_is_named_after_the_retriever_or_as_asked() -> None:
     retriever = FixedRetriever({})
     assert evaluator().evaluate(retriever).retriever == "fixed"

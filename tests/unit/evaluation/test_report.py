@@ -281,6 +281,19 @@ def test_embeddings_in_another_dtype_than_float32_are_told() -> None:
     assert markdown_report([baseline, half]).endswith(line)
 
 
+def test_what_cut_texts_into_terms_is_told_with_the_sets_where_it_differs() -> None:
+    (one,), (two,) = measured("s", 0.5).results, measured("t", 0.5).results
+    words, parts = replace(one, term_tokenizer="words"), replace(two, term_tokenizer="_parts_")
+
+    def page(*results: SetResult) -> str:
+        return markdown_report([Report(retriever="bm25", results=results)])
+
+    assert "Terms of" not in page(one, two)
+    assert page(words, replace(two, term_tokenizer="words")).endswith("\n\nTerms of bm25: words.\n")
+    assert "Terms of bm25: words (s).\n\nTerms of bm25: \\_parts\\_ (t).\n" in page(words, parts)
+    assert "Terms of bm25: words (s).\n" in page(words, two)  # of the other it is not known
+
+
 def test_intervals_are_those_of_the_values_and_computed_once() -> None:
     report = measured("s", 0.0, 1.0, 1.0)
     assert with_intervals(report) == report

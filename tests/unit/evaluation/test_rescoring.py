@@ -198,6 +198,8 @@ def test_the_page_and_the_document_hold_everything(sets: list[RescoredSet]) -> N
     assert "Embeddings of the corpus" not in page
     half = replace(sets[0], result=replace(sets[0].result, corpus_dtype="float16"))
     assert "in float16, scores summed in float32: dense." in markdown_rescoring({"dense": [half]})
+    cut = replace(sets[0], result=replace(sets[0].result, term_tokenizer="words"))
+    assert "\n\nTerms of bm25: words.\n" in markdown_rescoring({"bm25": [cut]})
     assert "| one | 0.3333 | 0.5000 | 0.3333 | - | 0.6667 | 0.5000 |" in page
     assert "### Recall@2" in page
     assert "- missing_queries zero -> left_out (study): no difference" in page  # of two

@@ -108,7 +108,13 @@ def test_metrics_document() -> None:
     bm25 = a_report(
         "bm25",
         a_result("scifact", metrics={"nDCG@10": 0.25, "MRR@10": 0.5}),
-        a_result("nfcorpus", metrics={"nDCG@10": 0.75}, num_queries=3, num_documents=9),
+        a_result(
+            "nfcorpus",
+            metrics={"nDCG@10": 0.75},
+            num_queries=3,
+            num_documents=9,
+            term_tokenizer="words",
+        ),
     )
     dense = a_report("dense", a_result("scifact", metrics={"nDCG@10": 1.0}, corpus_dtype="float16"))
     assert metrics_document([bm25, dense]) == {
@@ -130,6 +136,7 @@ def test_metrics_document() -> None:
         "licence": dict.fromkeys(["scifact", "nfcorpus"], "cc-by-4.0"),
         "failed": {},
         "corpus_dtype": {"scifact": {"dense": "float16"}},
+        "term_tokenizer": {"nfcorpus": {"bm25": "words"}},
     }
 
 
@@ -142,6 +149,19 @@ def test_the_dtype_of_embeddings_comes_back_where_it_was_written(tmp_path: Path)
     del document["corpus_dtype"]  # as an earlier version wrote it
     file.write_text(json.dumps(document))
     assert {report.results[0].corpus_dtype for report in read_reports(tmp_path)} == {None}
+
+
+def test_what_cut_texts_into_terms_comes_back_where_it_was_written(tmp_path: Path) -> None:
+    write_results([a_report("bm25", a_result(term_tokenizer="words")), a_report("d")], tmp_path)
+    found = {
+        report.retriever: report.results[0].term_tokenizer for report in read_reports(tmp_path)
+    }
+    assert found == {"bm25": "words", "d": None}
+    file = tmp_path / "metrics.json"
+    document = json.loads(file.read_text())
+    del document["term_tokenizer"]  # as an earlier version wrote it
+    file.write_text(json.dumps(document))
+    assert {report.results[0].term_tokenizer for report in read_reports(tmp_path)} == {None}
 
 
 def test_groups_and_failures_come_back_and_a_later_success_counts(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from helpers.architectures import tiny_trunk
 from helpers.models import BOS, letter_ids, letter_tokenizer, tiny_folder, tiny_qwen
 from quarry.errors import MissingPathError, UserError
 from quarry.models.backbones.huggingface import (
-    adapter_base,
     load_backbone,
     load_tokenizer,
     resolve_source,
@@ -180,23 +179,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 def test_a_path_that_is_not_there_is_refused(path: str) -> None:
     with pytest.raises(MissingPathError, match=r"model\.path=.*no such folder"):
         resolve_source(path)
-
-
-def test_the_base_of_an_adapter(tmp_path: Path, folder: Path) -> None:
-    assert adapter_base(str(folder)) is None
-    file = tmp_path / "adapter_config.json"
-    file.write_text(json.dumps({"base_model_name_or_path": "Qwen/Qwen2.5-0.5B"}))
-    assert adapter_base(str(tmp_path)) == "Qwen/Qwen2.5-0.5B"
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["{", "[]", "{}", '{"base_model_name_or_path": null}', '{"base_model_name_or_path": ""}'],
-)
-def test_an_adapter_that_names_no_base_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "adapter_config.json").write_text(content)
-    with pytest.raises(UserError, match=r"adapter_config\.json: no base_model_name_or_path"):
-        adapter_base(str(tmp_path))
 
 
 @pytest.mark.parametrize("has_wish", [False, True])

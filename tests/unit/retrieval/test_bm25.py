@@ -19,6 +19,7 @@ from quarry.errors import UserError
 from quarry.retrieval import bm25 as module
 from quarry.retrieval import porter, terms, word_break_classes, words
 from quarry.retrieval.bm25 import BM25Retriever
+from quarry.retrieval.retriever import LexicalRetriever
 from quarry.retrieval.terms import CodeTokenizer, TextTokenizer, Tokenizer
 from quarry.types import Document, Query, RetrievalSet, Run
 
@@ -76,6 +77,13 @@ def test_ties_at_the_border_go_to_the_greater_id() -> None:
     dataset = tiny_set(["fish"] * 12 + ["bird"], ["fish"])
     run = bm25(CodeTokenizer()).retrieve(dataset, top_k=3)
     assert list(run["q0"]) == ["d9", "d8", "d7"]  # as text, d9 > d11
+
+
+def test_what_cuts_a_collection_is_told_by_its_content() -> None:
+    retriever = BM25Retriever(tokenizers={"text": TextTokenizer(), "code": str.split})
+    assert retriever.term_tokenizer("text") == TextTokenizer().description
+    assert retriever.term_tokenizer("code") == "method_descriptor"
+    assert isinstance(retriever, LexicalRetriever)
 
 
 @pytest.mark.parametrize("tokenizer", [TextTokenizer(), CodeTokenizer()])

@@ -71,3 +71,11 @@ def test_settings_are_all_that_a_tokenizer_depends_on() -> None:
 )
 def test_code_tokenizer(text: str, expected: list[str]) -> None:
     assert CodeTokenizer()(text) == expected
+
+
+def test_tokenizers_say_in_words_what_they_are() -> None:
+    assert TextTokenizer().description == "Lucene's English analyzer"
+    other = TextTokenizer(stemmer=None, stop_words=["a", "b"]).description
+    assert other == "Lucene's words with no stemmer and 2 own stop words"
+    assert "stemmer english and Lucene's stop" in TextTokenizer(stemmer="english").description
+    assert CodeTokenizer().description.startswith("parts of identifiers")

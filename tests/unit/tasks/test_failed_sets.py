@@ -55,13 +55,17 @@ def test_the_hybrid_is_made_where_both_have_a_ranking(evaluator: Evaluator) -> N
     assert fused.failures == {"one": "no memory"}
     half = replace(cut, results=(replace(cut.results[0], corpus_dtype="float16"),))
     assert hybrid_report(evaluator, [whole, half]).results[0].corpus_dtype == "float16"
+    words = replace(whole, results=tuple(replace(r, term_tokenizer="w") for r in whole.results))
+    assert hybrid_report(evaluator, [words, cut]).results[0].term_tokenizer == "w"
     assert [r.name for r in hybrid_report(evaluator, [whole, whole]).results] == ["one", "two"]
 
 
 def test_a_resumed_run_finds_what_there_was(evaluator: Evaluator, tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
     whole = report(evaluator, "untrained", "two")
-    before = replace(whole, results=(replace(whole.results[0], corpus_dtype="float16"),))
+    before = replace(
+        whole, results=(replace(whole.results[0], corpus_dtype="float16", term_tokenizer="w"),)
+    )
     write_report([before], run.path, measures=["MRR@2"])
     assert stored_report(evaluator, run, "untrained") == before
 

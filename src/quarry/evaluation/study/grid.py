@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from quarry.evaluation.report import term_tokenizers
 from quarry.evaluation.study.cells import Cell
+from quarry.evaluation.study.entries import Entry
 from quarry.evaluation.study.table import StudyTable
+from quarry.types import Report
 
 Emphasis = Literal["best", "second"] | None
 MEAN = "mean"
@@ -190,12 +193,22 @@ def _caption(table: StudyTable) -> list[str]:
         )
     if table.comparisons:
         sentences.append(_about_test(table))
+    sentences += term_tokenizers([_report(entry, table) for entry in table.entries])
     if table.published:
         sentences.append(
             "Rows with a dagger are published numbers of others, made under conventions of their "
             "own: they take no part in bold, underline or tests."
         )
     return sentences
+
+
+def _report(entry: Entry, table: StudyTable) -> Report:
+    """Return the results of a row on the sets of a table, of the first seed that has them."""
+    names = dict.fromkeys(name for column in table.columns for name in column.row.sets)
+    found = [entry.any_result(name) for name in names]
+    return Report(
+        retriever=entry.label, results=tuple(result for result in found if result is not None)
+    )
 
 
 def _about_test(table: StudyTable) -> str:

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from quarry.errors import MissingPathError, UserError
+from quarry.errors import UserError
 from quarry.models.adapters.base import TrainedPart
+from quarry.models.adapters.stored_adapter import ADAPTER_FILE
 from quarry.models.backbones.text_model import text_model, text_model_name
-
-ADAPTER_FILE = "adapter_model.safetensors"
-
-_LOADING_ERRORS = (
-    AttributeError,
-    KeyError,
-    RuntimeError,
-    SafetensorError,
-    UserWarning,
-    ValueError,
-)
 
 
 class LoRA:
@@ -107,26 +93,6 @@ class LoRA:
         return rf"{re.escape(prefix)}\..*\.({names})"
 
 
-def stored_part(folder: str) -> TrainedPart:
-    """What a saved adapter would train further: its own weights, by the head of their file."""
-    file = Path(folder) / ADAPTER_FILE
-    try:
-        with safe_open(file, framework="pt") as weights:
-            names = list(weights.keys())
-            shapes = {name: weights.get_slice(name).get_shape() for name in names}
-        settings = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}. Restore the adapter's files.") from error
-    down = [shape for name, shape in shapes.items() if ".lora_A." in name]
-    return TrainedPart(
-        num_parameters=sum(math.prod(shape) for shape in shapes.values()),
-        is_beside=True,
-        num_inputs=sum(num_inputs for _, num_inputs in down),
-        num_low_rank=sum(rank for rank, _ in down),
-        dropout=float(settings.get("lora_dropout") or 0.0),
-    )
-
-
 def merge_adapter(backbone: PreTrainedModel) -> PreTrainedModel:
     """The trunk with its adapter, if it has one, added to its weights, and the wrapper gone.
 
@@ -160,30 +126,19 @@ def check_adapter_file(
         state = {n: p for n, p in backbone.named_parameters() if p.requires_grad}
     written = load_file(folder / ADAPTER_FILE)
     for name, weight in state.items():
-        found = written.pop(name.replace(f".{backbone.active_adapter}", ""), None)
+        found = written.pop(_name_in_file(name, backbone), None)
         is_equal = found is not None and found.numel() > 0 and torch.equal(found, weight.cpu())
         if not is_equal:
             raise RuntimeError(f"The adapter was not saved as it is: {name} differs.")
-    if written:
-        raise RuntimeError(f"The adapter was saved with weights of no known origin: {[*written]}.")
+    own = backbone.state_dict()
+    unknown = [n for n, w in written.items() if n not in own or not torch.equal(own[n].cpu(), w)]
+    if unknown:
+        raise RuntimeError(f"The adapter was saved with weights of no known origin: {unknown}.")
 
 
-def load_adapter(backbone: PreTrainedModel, folder: str) -> PreTrainedModel:
-    """Puts a saved adapter (adapter_config.json, adapter_model.safetensors) onto its base."""
-    if not (Path(folder) / ADAPTER_FILE).exists():
-        raise MissingPathError(
-            f"{folder} holds no {ADAPTER_FILE} (a pickled adapter_model.bin is not "
-            "read: it could run code)."
-        )
-    try:
-        with warnings.catch_warnings():
-            # weights that the file lacks are random, and peft does no more than warn of them
-            warnings.filterwarnings("error", message=".*missing adapter keys")
-            adapted = PeftModel.from_pretrained(backbone, folder, is_trainable=True)
-    except _LOADING_ERRORS as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"The adapter in {folder} does not fit {type(backbone).__name__} of its base model: "
-            f"{reason}"
-        ) from error
-    return cast(PreTrainedModel, adapted)
+def _name_in_file(name: str, backbone: PeftModel) -> str:
+    """Return what peft calls a trained parameter in a file: without the name of the adapter."""
+    adapter = backbone.active_adapter
+    if name.endswith(magnitude := f".lora_magnitude_vector.{adapter}.weight"):
+        return name.removesuffix(magnitude) + ".lora_magnitude_vector"
+    return name.replace(f".modules_to_save.{adapter}", "").replace(f".{adapter}", "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +27,16 @@ from quarry.runtime.hub import settle_offline
 
 logger = logging.getLogger(__name__)
 
-HEAD_PREFIXES = ("lm_head.", "score.", "classifier.", "cls.", "head.", "decoder.", "pooler.")
+HEAD_PREFIXES = (
+    "lm_head.",
+    "embed_out.",
+    "score.",
+    "classifier.",
+    "cls.",
+    "head.",
+    "decoder.",
+    "pooler.",
+)
 """Weights that a trunk has no use for: the heads of language models, of masked ones, too, and of
 classifiers. Any other unexpected weight is an error."""
 
@@ -183,23 +191,6 @@ def load_backbone(
         model.pooler = None  # its weights may be random: they are neither kept nor saved
     model_: PreTrainedModel = model
     return model_
-
-
-def adapter_base(source: str) -> str | None:
-    """The base model that a peft adapter folder names; None where the folder is no adapter."""
-    file = Path(source) / "adapter_config.json"
-    if not file.exists():
-        return None
-    try:
-        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError):
-        base = None
-    if not isinstance(base, str) or not base:
-        raise UserError(
-            f"{file}: no base_model_name_or_path, so the weights that the adapter belongs to are "
-            "unknown. Write the folder or hub id of the base model there."
-        )
-    return base
 
 
 def _from_pretrained(factory: Any, source: str, *, what: str, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Reads modules.json of sentence-transformers (2.x to 6.x), and the modules after the transformer."""
+"""Reads modules.json of sentence-transformers (2.x to 6.x), and the modules that follow."""
 
 from __future__ import annotations
 
@@ -159,7 +159,8 @@ def read_dense(folder: ModelFolder, module: Module) -> Dense:
             "is sentence_embedding alone."
         )
     widths = [config.get("in_features"), config.get("out_features")]
-    if not all(isinstance(width, int) and width > 0 for width in widths):
+    in_features, out_features = (w if isinstance(w, int) else 0 for w in widths)
+    if min(in_features, out_features) < 1:
         raise UserError(f"{where}: in_features, out_features={widths}: must be 1 or more.")
     weights = folder.find(module.path, "model.safetensors")
     weights = weights or folder.find(module.path, "pytorch_model.bin")
@@ -169,8 +170,8 @@ def read_dense(folder: ModelFolder, module: Module) -> Dense:
             "pytorch_model.bin, the weights of its Dense. Restore the file."
         )
     return Dense(
-        in_features=widths[0],
-        out_features=widths[1],
+        in_features=in_features,
+        out_features=out_features,
         bias=bool(config.get("bias", True)),
         activation=_activation(config.get("activation_function"), where),
         use_residual=bool(config.get("use_residual", False)),

@@ -128,9 +128,7 @@ def _check_model(model: Mapping[str, Any], source: str) -> None:
     where = f"{source}: {MODEL_FILE}"
     kind = model.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
-        raise UserError(
-            f"{where}: model_type={kind!r}; what is supported is SentenceTransformer."
-        )
+        raise UserError(f"{where}: model_type={kind!r}; what is supported is SentenceTransformer.")
     if model.get("truncate_dim") is not None:
         raise UserError(
             f"{where}: truncate_dim={model['truncate_dim']}: embeddings that are cut are not "
@@ -195,7 +193,8 @@ def _unused_prompts(model: Mapping[str, Any]) -> list[str]:
     """Notes on prompts that a reader of the file would expect to be used, and which are not."""
     prompts, default = model.get("prompts") or {}, model.get("default_prompt_name")
     names = [] if prompts.get("document") else ["passage", "corpus"]
-    names += [default] if default not in (None, *ROLES, *names) else []
+    if default is not None and default not in (*ROLES, *names):
+        names.append(str(default))
     return [
         f"{MODEL_FILE} holds a prompt {name!r} ({prompts[name]!r}) that neither encode_query nor "
         "encode_document of sentence-transformers uses, and it is not used here. Where documents "

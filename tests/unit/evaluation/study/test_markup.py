@@ -7,6 +7,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,21 @@ def test_the_caption_states_the_test(tmp_path: Path) -> None:
     )
     for part in parts:
         assert part in text
+
+
+def test_the_caption_says_what_baselines_cut_texts_with(tmp_path: Path) -> None:
+    results = (
+        replace(a_set("alpha", [0.1]), term_tokenizer="words"),
+        replace(a_set("beta", [0.1]), term_tokenizer="parts of names"),
+    )
+    model = (a_set("alpha", [0.2]), a_set("beta", [0.2]))
+    reports = [
+        Report(retriever="bm25", results=results), Report(retriever="zero_shot", results=model)
+    ]  # fmt: skip
+    run = write_run_directory(tmp_path / "run", reports)
+    (table,) = tables_of(entries_in([run]))
+    text = " ".join(value_grid(table).caption)
+    assert "Terms of bm25: words (alpha). Terms of bm25: parts of names (beta)." in text
 
 
 def test_deviations_are_shown_where_seeds_make_a_difference(tmp_path: Path) -> None:

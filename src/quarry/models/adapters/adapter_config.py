@@ -1,0 +1,122 @@
+"""Reads what a peft adapter, in a folder or on the hub, says of itself: its kind and its base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftType
+
+from quarry.errors import UserError
+from quarry.models.backbones.model_files import model_file, read_json
+
+CONFIG_FILE = "adapter_config.json"
+
+KINDS = ("LORA", "LOHA", "LOKR", "IA3", "OFT", "HRA", "LN_TUNING")
+"""Kinds that change what single layers compute of a token, whatever stands beside it: they are the
+same in a packed batch. Each is compared with peft in tests/unit/models/test_stored_adapter.py."""
+
+PROMPTS = (
+    "PROMPT_TUNING",
+    "MULTITASK_PROMPT_TUNING",
+    "P_TUNING",
+    "PREFIX_TUNING",
+    "ADAPTION_PROMPT",
+    "CPT",
+    "CARTRIDGE",
+)
+"""Kinds that put learned tokens, or keys and values, in front of a text."""
+
+REFUSED_OPTIONS = {
+    "alora_invocation_tokens": "it is active from certain tokens on",
+    "arrow_config": "it chooses between several adapters",
+    "monteclora_config": "it is random",
+    "layer_replication": "it repeats layers of its base",
+    "target_parameters": "it changes parameters that are no layer",
+    "megatron_config": "it belongs to another library's layers",
+}
+"""Options of LoRA -> why packed attention and the fast path have no exact form of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdapterConfig:
+    """The adapter_config.json of an adapter.
+
+    Attributes:
+        file: where it was read from.
+        settings: all of it.
+        kind: its peft_type, one of KINDS.
+        base: folder or hub id of the weights that it belongs to; None where it names none.
+        base_revision: of the base: branch, tag or commit; None where it names none.
+    """
+
+    file: Path
+    settings: Mapping[str, Any]
+    kind: str
+    base: str | None
+    base_revision: str | None
+
+
+def read_adapter_config(source: str, *, revision: str | None = None) -> AdapterConfig | None:
+    """Return what an adapter says of itself; None where a folder or hub id is no adapter.
+
+    Args:
+        source: a folder or a hub id.
+        revision: of a hub id: branch, tag or commit of the adapter, not of its base.
+
+    Raises:
+        UserError: the file is malformed, or of a kind of adapter that is not read.
+    """
+    file = model_file(source, CONFIG_FILE, revision=revision)
+    if file is None:
+        return None
+    settings = read_json(file)
+    return AdapterConfig(
+        file=file,
+        settings=settings,
+        kind=_kind(file, settings),
+        base=_text(file, settings, "base_model_name_or_path"),
+        base_revision=_text(file, settings, "revision"),
+    )
+
+
+def _kind(file: Path, settings: Mapping[str, Any]) -> str:
+    """Return peft_type, which must be one of KINDS, with options that are exact here."""
+    kind = settings.get("peft_type")
+    allowed = ", ".join(KINDS)
+    known = [each.value for each in PeftType]
+    if kind not in known:
+        found = "is missing" if "peft_type" not in settings else f"is {kind!r}"
+        raise UserError(
+            f"{file}: peft_type {found}, which no adapter of peft is (allowed: {allowed}). Fix: "
+            "restore the adapter's files."
+        )
+    if kind in PROMPTS:
+        raise UserError(
+            f"{file}: peft_type={kind}: learned prompts are not read, for they stand in front of "
+            f"each text, where a packed batch has no place (allowed: {allowed}). Fix: model.path="
+            "the base model, or an adapter of another kind."
+        )
+    if kind not in KINDS:
+        raise UserError(
+            f"{file}: peft_type={kind}: this kind of adapter is not read (allowed: {allowed}). "
+            "Fix: merge it with peft (merge_and_unload) and give model.path=DIR of the result."
+        )
+    for option, reason in REFUSED_OPTIONS.items():
+        if settings.get(option):
+            raise UserError(
+                f"{file}: {option}={settings[option]}: such an adapter is not read: {reason} "
+                "(allowed: null). Fix: model.path of an adapter without it."
+            )
+    return str(kind)
+
+
+def _text(file: Path, settings: Mapping[str, Any], key: str) -> str | None:
+    value = settings.get(key)
+    if value is not None and not isinstance(value, str):
+        raise UserError(
+            f"{file}: {key}={value!r} is no text (allowed: text, null). Fix: restore the file."
+        )
+    return value or None

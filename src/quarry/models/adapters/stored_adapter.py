@@ -1,0 +1,213 @@
+"""Puts an adapter of any origin that peft has written onto its base, exactly or not at all.
+
+Its file's header tells before any weight of the base is read whether the two fit.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from peft import PeftConfig, PeftModel, PeftModelForFeatureExtraction, get_peft_model_state_dict
+from peft.utils.save_and_load import set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from quarry.errors import MissingPathError, UserError
+from quarry.models.adapters.adapter_config import (
+    CONFIG_FILE,
+    AdapterConfig,
+    read_adapter_config,
+)
+from quarry.models.adapters.adapter_fitting import fitted_config
+from quarry.models.adapters.adapter_names import REMEDY, AdapterNames, adapter_names
+from quarry.models.adapters.base import TrainedPart
+from quarry.models.backbones.model_files import model_file
+
+logger = logging.getLogger(__name__)
+
+ADAPTER_FILE = "adapter_model.safetensors"
+
+Shape = tuple[int, ...]
+
+_LOADING_ERRORS = (AttributeError, KeyError, RuntimeError, SafetensorError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredAdapter:
+    """An adapter as it is stored, of whose weights only names and shapes are read.
+
+    Attributes:
+        config: what it says of itself.
+        file: its weights.
+        shapes: names in the file -> shapes.
+    """
+
+    config: AdapterConfig
+    file: Path
+    shapes: Mapping[str, Shape]
+
+    def names(self, backbone: PreTrainedModel) -> AdapterNames:
+        """Return which layers of a backbone its weights belong to."""
+        return adapter_names(self.shapes, backbone, kind=self.config.kind, file=self.file)
+
+
+def read_adapter(source: str, *, revision: str | None = None) -> StoredAdapter:
+    """Return an adapter's configuration and the header of its weights.
+
+    Args:
+        source: a folder or a hub id.
+        revision: of a hub id: branch, tag or commit of the adapter.
+
+    Raises:
+        MissingPathError: there are no weights, or only pickled ones.
+        UserError: a file is damaged, or of a kind of adapter that is not read.
+    """
+    config = read_adapter_config(source, revision=revision)
+    if config is None:
+        raise MissingPathError(f"{source} holds no {CONFIG_FILE}. Fix: model.path=DIR of one.")
+    file = model_file(source, ADAPTER_FILE, revision=revision)
+    if file is None:
+        raise MissingPathError(
+            f"{source} holds no {ADAPTER_FILE} (a pickled adapter_model.bin is not read: it could "
+            "run code). Fix: load it with peft where you trust it, and save it again there."
+        )
+    try:
+        with safe_open(file, framework="pt") as weights:
+            names = list(weights.keys())
+            shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in names}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} cannot be read: {error}. Restore the adapter's files.") from error
+    return StoredAdapter(config=config, file=file, shapes=shapes)
+
+
+def check_adapter_fits(adapter: StoredAdapter, outline: PreTrainedModel) -> None:
+    """Refuse an adapter of another base, by names and shapes alone.
+
+    Args:
+        outline: the backbone without memory behind it; it has the adapter's layers afterwards.
+
+    Raises:
+        UserError: weights are missing, left over or of another shape.
+    """
+    names = adapter.names(outline)
+    config = fitted_config(adapter.config, names, outline)
+    if hasattr(config, "init_lora_weights"):
+        config.init_lora_weights = True  # others compute something of the base's weights
+    adapted = _wrapped(outline, config, adapter=adapter, on_meta=True)
+    _check_weights(adapter, names, adapted)
+
+
+def load_adapter(backbone: PreTrainedModel, adapter: StoredAdapter) -> PreTrainedModel:
+    """Put a stored adapter onto its base, which is changed; it is trainable.
+
+    Hidden states are those of peft's own model with the adapter, whatever head that has.
+
+    Raises:
+        UserError: the adapter belongs to another base, or its file is damaged.
+    """
+    names = adapter.names(backbone)
+    config = fitted_config(adapter.config, names, backbone)
+    adapted = _wrapped(backbone, config, adapter=adapter)
+    _check_weights(adapter, names, adapted)
+    try:
+        with safe_open(adapter.file, framework="pt") as file:
+            state = {ours: file.get_tensor(name) for name, ours in names.weights.items()}
+        result = set_peft_model_state_dict(adapted, state)
+        if result.unexpected_keys:
+            raise RuntimeError(f"left over {result.unexpected_keys[:3]}")
+    except _LOADING_ERRORS as error:
+        raise _does_not_fit(adapter, backbone, error) from error
+    if names.dropped:
+        logger.info(
+            "%s: %d of %d weights are of heads, which embeddings have no use for, and are left "
+            "out: %s",
+            adapter.file,
+            len(names.dropped),
+            len(adapter.shapes),
+            ", ".join(names.dropped[:3]) + (", ..." if len(names.dropped) > 3 else ""),
+        )
+    return cast(PreTrainedModel, adapted)
+
+
+def stored_part(adapter: StoredAdapter, backbone: PreTrainedModel) -> TrainedPart:
+    """Return what a stored adapter would train further: its own weights, those of heads aside.
+
+    Args:
+        backbone: which may have no memory behind it, and is left as it is.
+    """
+    shapes = {name: adapter.shapes[name] for name in adapter.names(backbone).weights}
+    down = [shape for name, shape in shapes.items() if ".lora_A." in name and len(shape) == 2]
+    return TrainedPart(
+        num_parameters=sum(math.prod(shape) for shape in shapes.values()),
+        is_beside=True,
+        num_inputs=sum(num_inputs for _, num_inputs in down),
+        num_low_rank=sum(rank for rank, _ in down),
+        dropout=float(adapter.config.settings.get("lora_dropout") or 0.0),
+    )
+
+
+def _wrapped(
+    backbone: PreTrainedModel, config: PeftConfig, *, adapter: StoredAdapter, on_meta: bool = False
+) -> PeftModel:
+    """Return peft's model with the adapter's layers, whose weights are yet to come."""
+    wrapper = PeftModel if config.task_type is None else PeftModelForFeatureExtraction
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names that match nothing: the weights tell
+            return wrapper(backbone, copy.deepcopy(config), low_cpu_mem_usage=on_meta)
+    except (*_LOADING_ERRORS, ImportError) as error:
+        raise _does_not_fit(adapter, backbone, error) from error
+
+
+def _check_weights(adapter: StoredAdapter, names: AdapterNames, adapted: PeftModel) -> None:
+    """Compare the weights in the file with those that the configuration makes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state: dict[str, Tensor] = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    original = {ours: name for name, ours in names.weights.items()}
+    missing = sorted(name for name in state if name not in original)
+    leftover = sorted(
+        original[name] for name in original if name not in state and not _is_base(name, adapted)
+    )
+    shapes = [
+        f"{original[name]} is {list(found)} (expected: {list(expected.shape)})"
+        for name, expected in state.items()
+        if name in original
+        and (found := adapter.shapes[original[name]]) != tuple(expected.shape)
+        and expected.numel() > 0  # of one in shards no process has a shape
+    ]
+    if missing or leftover or shapes:
+        model = type(adapted.get_base_model()).__name__
+        parts = []
+        for what, entries in (("missing", missing), ("left over", leftover), ("shape", shapes)):
+            more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
+            parts += [f"{what}: {', '.join(entries[:3])}{more}"] if entries else []
+        raise UserError(
+            f"{adapter.file} does not fit {model} of its base model (expected: every weight that "
+            f"{CONFIG_FILE} stands for, and no other): {'; '.join(parts)}. {REMEDY}"
+        )
+
+
+def _is_base(name: str, adapted: PeftModel) -> bool:
+    """Return whether a weight is the base's own embedding matrix, below an adapter's layer, which
+    peft saves, too."""
+    embeddings = adapted.get_base_model().get_input_embeddings()
+    layer = next(name for name, module in adapted.named_modules() if module is embeddings)
+    return name == f"{layer}.base_layer.weight"
+
+
+def _does_not_fit(adapter: StoredAdapter, backbone: torch.nn.Module, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:300]
+    return UserError(
+        f"{adapter.file} does not fit {type(backbone).__name__} of its base model: {reason}. "
+        f"{REMEDY}"
+    )

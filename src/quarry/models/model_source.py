@@ -1,0 +1,173 @@
+"""Where a model's files are: its weights or adapter, its tokenizer, and what they say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from transformers import PreTrainedTokenizerBase
+
+from quarry.errors import MissingPathError, UserError
+from quarry.models.adapters.adapter_config import AdapterConfig, read_adapter_config
+from quarry.models.backbones.huggingface import load_tokenizer, resolve_source, resolve_tokenizer
+from quarry.models.backbones.model_files import model_file, read_json
+from quarry.models.folders.sentence_transformers import (
+    read_sentence_transformers,
+    transformer_path,
+)
+from quarry.models.folders.stated import Statement
+from quarry.models.projections import Dense
+from quarry.models.saved import CONTRACT_FILE, read_contract, stored_projections
+
+
+class Replica(Protocol):
+    """A model folder that can be made on the spot."""
+
+    def folder(self) -> Path: ...
+
+
+class ModelSource:
+    """A model folder, a repository on the hub, or a replica that is made on the spot.
+
+    Args:
+        path: a run directory, a folder or a hub id; None: `hub_id`, else `replica`.
+        revision: of a hub id: branch, tag or commit.
+        base_path: of a path that is a peft adapter: where its base lies, if not where it says.
+        tokenizer_path: folder or hub id of another tokenizer than the one beside the weights.
+        card: see `BiEncoderFactory`.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None,
+        revision: str | None,
+        hub_id: str | None,
+        replica: Replica | None,
+        base_path: str | None,
+        tokenizer_path: str | None,
+        card: Mapping[str, object] | None,
+    ) -> None:
+        self.path = path
+        self.revision = revision
+        self.hub_id = hub_id
+        self.replica = replica
+        self.base_path = base_path
+        self.tokenizer_path = tokenizer_path
+        self.card = card
+
+    def home(self) -> str:
+        """The folder or hub id whose files say how texts are fed; makes the replica where there is
+        neither."""
+        if self.path is not None:
+            return resolve_source(self.path)
+        if self.hub_id is not None:
+            return self.hub_id
+        if self.replica is not None:
+            return str(self.replica.folder())
+        raise MissingPathError(
+            "model.path is not set. Give a run directory, a Hugging Face folder or a hub id: "
+            "model.path=DIR; or choose a model: model=qwen-tiny."
+        )
+
+    def source(self) -> str:
+        """The folder or hub id that weights, or an adapter, and tokenizer are loaded from."""
+        return _transformer(self.home(), revision=self.revision)
+
+    def statement(self) -> Statement:
+        """What the files of the model say of how texts are fed; of an adapter that says nothing,
+        those of its base.
+
+        Raises:
+            UserError: see `read_sentence_transformers`.
+        """
+        for home, revision in self._homes():
+            found = read_sentence_transformers(home, revision=revision)
+            if found is not None:
+                return found
+        return Statement()
+
+    def contract(self) -> dict[str, Any] | None:
+        """The contract that was saved with the model; of an adapter without one, with its base."""
+        for home, revision in self._homes():
+            found = read_contract(home, revision=revision)
+            if found is not None:
+                return found
+            if read_sentence_transformers(home, revision=revision) is not None:
+                return None
+        return None
+
+    def projections(self) -> tuple[Dense, ...]:
+        """The projections that follow the pooling."""
+        for home, revision in self._homes():
+            file = model_file(home, CONTRACT_FILE, revision=revision)
+            if file is not None:
+                return stored_projections(read_json(file), file)
+            found = read_sentence_transformers(home, revision=revision)
+            if found is not None:
+                return found.projections
+        return ()
+
+    def _homes(self) -> list[tuple[str, str | None]]:
+        home, base = self.home(), self.base_source()
+        homes = [(home, self.revision)]
+        is_base = base in (home, self.source())
+        return homes if is_base else [*homes, (base, self.base_revision())]
+
+    def base_source(self) -> str:
+        """Where the trunk's weights are: the base of an adapter, else the source itself."""
+        source = self.source()
+        adapter = self.adapter_config()
+        if adapter is None:
+            return source
+        if self.base_path is not None:
+            base = resolve_source(self.base_path)
+        elif adapter.base is not None:
+            base = adapter.base
+        else:
+            raise UserError(
+                f"{adapter.file}: no base_model_name_or_path, so the weights that the adapter "
+                "belongs to are unknown (expected: a folder or hub id). Fix: model.base_path=DIR"
+            )
+        return _transformer(base, revision=self.base_revision())
+
+    def base_revision(self) -> str | None:
+        """Return the branch, tag or commit of the trunk's weights, where they are on the hub.
+
+        `revision` is that of the path; beside an adapter in a folder, which has none, the base's.
+        """
+        adapter = self.adapter_config()
+        is_folder = adapter is None or Path(self.source()).is_dir()
+        if adapter is None or (is_folder and self.revision is not None):
+            return self.revision
+        return adapter.base_revision if self.base_path is None else None
+
+    def adapter_config(self) -> AdapterConfig | None:
+        """Return what the adapter of `path` says of itself; None where it is no adapter."""
+        return read_adapter_config(self.source(), revision=self.revision)
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer beside the weights; an adapter folder without one lends its base's."""
+        is_replica = self.path is None and self.hub_id is None  # which has dressed it already
+        if self.tokenizer_path is not None and not is_replica:
+            return load_tokenizer(resolve_tokenizer(self.tokenizer_path))
+        source, revision = self.source(), self.revision
+        is_adapter = self.adapter_config() is not None
+        if is_adapter and model_file(source, "tokenizer.json", revision=revision) is None:
+            source, revision = self.base_source(), self.base_revision()
+        lower_case = not is_replica and self.statement().lower_case
+        return load_tokenizer(source, revision=revision, lower_case=lower_case)
+
+
+def _transformer(home: str, *, revision: str | None) -> str:
+    """Where in a model of sentence-transformers the transformer lies; of others the same."""
+    path = transformer_path(home, revision=revision)
+    if not path:
+        return home
+    if not Path(home).is_dir():
+        raise UserError(
+            f"model.path={home}: the transformer lies in the subfolder {path}, which is supported "
+            "of local folders alone. Fix: download the model, and give model.path=DIR"
+        )
+    return str(Path(home) / path)
