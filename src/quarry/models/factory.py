@@ -79,6 +79,7 @@ class BiEncoderFactory:
             memory; "selective": of compiled layers what is element-wise alone; "auto": left open
             (see `tasks.step_fit`), and until it is settled the same as False.
         has_trusted_code: lets a repository's own Python code run (off: never).
+        card: how texts are fed to a published model, as its model card says.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class BiEncoderFactory:
         hub_id: str | None = None,
         base_path: str | None = None,
         tokenizer_path: str | None = None,
+        card: Mapping[str, object] | None = None,
     ) -> None:
         for key, value, allowed in (
             ("dtype", dtype, (AUTO, *DTYPES)),
@@ -130,6 +132,7 @@ class BiEncoderFactory:
         self.compile = compile
         self.gradient_checkpointing = gradient_checkpointing
         self.has_trusted_code = has_trusted_code
+        self.card = dict(card or {})
 
     def source(self) -> str:
         """The folder or hub id to load from; makes the replica where there is neither."""
