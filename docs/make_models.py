@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "models.md"
 CHECKED = ROOT / "docs" / "models_checked.json"
 FAMILY = "family/qwen@_global_"
+PUBLISHED = "family/published@_global_"
 SIZE = "7B"
 
 HEAD = """# The models of the study
@@ -52,7 +53,21 @@ What the contract of a trained model stores, unless the command line says otherw
 |---|---|---|---|---|---|---|---|---|
 """
 
+RETRIEVERS = """
+## Published retrievers
+
+Reference rows by name: `python eval.py model=bge model.size=base benchmark=beir`. Texts are fed as
+the model's own files say; the card below fills what they leave open. None of these files was at
+hand: what bears no † was seen in the sources that the end of this page lists. Published
+numbers are in `src/quarry/evaluation/published/retrievers*.yaml`; reports show them with a dagger.
+
+| model | sizes | query | document | pooling | tokens | end | attention | card |
+|---|---|---|---|---|---|---|---|---|
+"""
+
 FOOT = "\n† Not checked against a published file.\n"
+
+CARD_FACTS = ("query", "document", "pooling", "tokens", "end token", "attention")
 
 Facts = dict[str, Any]
 Checks = dict[str, dict[str, Facts]]
@@ -80,6 +95,51 @@ class Model:
             "rope theta": float(replica.rope_theta),
             "context": int(replica.max_position_embeddings),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retriever:
+    """One published retriever: its file of conf/model, composed."""
+
+    name: str
+    hub_ids: dict[str, str]
+    card: dict[str, Any]
+    is_causal: bool | None
+
+    @property
+    def facts(self) -> Facts:
+        """What its card says, as words; "not stated" where it says nothing."""
+        attention = {None: "as config.json says", True: "causal", False: "bidirectional"}
+        lengths = [self.card.get(f"max_{role}_length") for role in ("query", "document")]
+        return {
+            "query": self.card["query"],
+            "document": self.card["document"],
+            "pooling": self.card["pooling"],
+            "tokens": "not stated" if None in lengths else f"{lengths[0]}, {lengths[1]}",
+            "end token": self.card.get("end_token", "not stated"),
+            "attention": attention[self.is_causal],
+        }
+
+
+def retrievers(conf: Path = ROOT / "conf") -> list[Retriever]:
+    """Return every model that is made from the file of published retrievers."""
+    register_schemas()
+    found = []
+    with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
+        for file in sorted((conf / "model").glob("*.yaml"), key=lambda file: file.stem):
+            if f"- {PUBLISHED}" not in file.read_text(encoding="utf-8"):
+                continue
+            overrides = [f"model={file.stem}", "paths.run_dir=RUN_DIR"]
+            model = compose(config_name="eval", overrides=overrides).model
+            found.append(
+                Retriever(
+                    name=file.stem,
+                    hub_ids=dict(model.hub_ids),
+                    card=dict(model.card),
+                    is_causal=model.is_causal,
+                )
+            )
+    return found
 
 
 def models(conf: Path = ROOT / "conf") -> list[Model]:
@@ -137,11 +197,25 @@ def check(model: Model, folder: Path, *, source: str) -> dict[str, Facts]:
     }
 
 
-def page(found: list[Model], checked: Checks) -> str:
+def page(found: list[Model], published: list[Retriever], checked: Checks) -> str:
     """The page as text: a function of conf/ and of what was checked, and of nothing else."""
     rows = [_facts_row(model, checked.get(model.name, {})) for model in found]
     contracts = [_contract_row(model) for model in found]
-    return HEAD + "".join(rows) + CONTRACT + "".join(contracts) + FOOT + _sources(checked)
+    cards = [_card_row(retriever, checked.get(retriever.name, {})) for retriever in published]
+    tables = [HEAD, *rows, CONTRACT, *contracts, RETRIEVERS, *cards]
+    return "".join(tables) + FOOT + _sources(checked)
+
+
+def _card_row(retriever: Retriever, checked: dict[str, Facts]) -> str:
+    sizes = [f"{size}: `{hub_id}`" for size, hub_id in retriever.hub_ids.items()]
+    cells = []
+    for fact in CARD_FACTS:
+        value = str(retriever.facts[fact])
+        text = _code(value.replace("\n", "\\n")) if fact in ("query", "document") else value
+        is_checked = fact in checked and checked[fact]["value"] == value
+        cells.append(text if is_checked else f"{text} †")
+    link = f"[card]({retriever.card['source']})"
+    return _row(f"`{retriever.name}`", "<br>".join(sizes), *cells, link)
 
 
 def _facts_row(model: Model, checked: dict[str, Facts]) -> str:
@@ -226,7 +300,7 @@ def main() -> None:
         if new:
             checked[model.name] = checked.get(model.name, {}) | new
     write_json(CHECKED, checked)
-    write_text(PAGE, page(found, checked))
+    write_text(PAGE, page(found, retrievers(), checked))
 
 
 if __name__ == "__main__":

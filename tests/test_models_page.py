@@ -34,6 +34,11 @@ def models(script: ModuleType) -> list[Any]:
     return list(script.models())
 
 
+@pytest.fixture(scope="module")
+def retrievers(script: ModuleType) -> list[Any]:
+    return list(script.retrievers())
+
+
 @pytest.fixture
 def checked() -> dict[str, Any]:
     return dict(json.loads((DOCS / "models_checked.json").read_text(encoding="utf-8")))
@@ -44,25 +49,25 @@ def row(page: str, name: str) -> str:
 
 
 def test_the_page_is_what_its_command_makes(
-    script: ModuleType, models: list[Any], checked: dict[str, Any]
+    script: ModuleType, models: list[Any], retrievers: list[Any], checked: dict[str, Any]
 ) -> None:
     committed = (DOCS / "models.md").read_text(encoding="utf-8")
-    assert committed == script.page(models, checked), "run: make docs"
+    assert committed == script.page(models, retrievers, checked), "run: make docs"
     assert {model.name for model in models} == set(VARIANTS)
 
 
 def test_a_mark_goes_when_a_fact_was_checked_and_returns_when_it_changes(
     script: ModuleType, models: list[Any], checked: dict[str, Any]
 ) -> None:
-    assert "32,768 †" in row(script.page(models, {}), "qwen-instruct")
+    assert "32,768 †" in row(script.page(models, [], {}), "qwen-instruct")
     more = deepcopy(checked)
     entry = {"value": 32768, "source": "somewhere", "date": "2020-01-01"}
     more.setdefault("qwen-instruct", {})["context"] = entry
-    page = script.page(models, more)
+    page = script.page(models, [], more)
     assert "32,768 |" in row(page, "qwen-instruct")
     assert "- `qwen-instruct`, context: somewhere, 2020-01-01" in page
     entry["value"] = 4096
-    assert "32,768 †" in row(script.page(models, more), "qwen-instruct")
+    assert "32,768 †" in row(script.page(models, [], more), "qwen-instruct")
 
 
 def test_published_files_confirm_or_contradict(
@@ -77,3 +82,14 @@ def test_published_files_confirm_or_contradict(
         script.check(by_name["qwen-math"], folder, source="a test")
     with pytest.raises(UserError, match="neither"):
         script.check(by_name["qwen-math"], tmp_path, source="a test")
+
+
+def test_a_fact_of_a_card_is_marked_until_it_was_checked(
+    script: ModuleType, retrievers: list[Any]
+) -> None:
+    line = row(script.page([], retrievers, {}), "e5")
+    assert "`query: {text}` †" in line
+    entry = {"value": "query: {text}", "source": "somewhere", "date": "2020-01-01"}
+    line = row(script.page([], retrievers, {"e5": {"query": entry}}), "e5")
+    assert "`query: {text}` |" in line
+    assert "`passage: {text}` †" in line

@@ -53,12 +53,14 @@ def num_gpu_jobs(num_devices: int | str) -> int:
     return max(1, len(visible_gpus()) // max(1, num))
 
 
-def hub_id(size: str, hub_ids: Mapping[str, str]) -> str | None:
-    """The hub id of a size of a model family; none for its replica, "tiny"."""
-    if size != "tiny" and size not in hub_ids:
+def hub_id(size: str, hub_ids: Mapping[str, str], has_replica: bool = True) -> str | None:
+    """Return the hub id of a size of a model family; None for its replica, "tiny"."""
+    is_replica = has_replica and size == "tiny"
+    if not is_replica and size not in hub_ids:
+        sizes = ", ".join(hub_ids) + (" and tiny (a small random replica)" if has_replica else "")
         raise ValueError(
-            f"model.size={size} was never published; there are {', '.join(hub_ids)} and tiny (a "
-            "small random replica)"
+            f"model.size={size} was never published; there are {sizes}. "
+            f"Fix: model.size={next(iter(hub_ids))}"
         )
     return hub_ids.get(size)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from quarry.errors import UserError
@@ -53,4 +54,8 @@ def remedies(
 
 
 def _num_billions(size: str) -> float:
-    return float(size.removesuffix("B") or "nan")
+    """Return the billions that a size such as 7B names; nan for a name such as base."""
+    try:
+        return float(size.removesuffix("B"))
+    except ValueError:
+        return math.nan

@@ -90,7 +90,9 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     if not world.is_launched_first():
         if not retriever.uses_encoder:  # one process does it for all
             return {}
-        reports, _ = evaluate_model(config, retriever, evaluator, [], None, meter=meter, contract=settled)
+        reports, _ = evaluate_model(
+            config, retriever, evaluator, [], None, meter=meter, contract=settled
+        )
         return metric_values(reports[0])
     if retriever.uses_encoder:
         preflight(build(config.model), is_trained=False, spread=planned_spread(config))
@@ -155,7 +157,9 @@ def evaluate_retriever(
 ) -> tuple[list[Report], list[Agreement]]:
     """Its report, logged; of a model also what `evaluate_model` adds."""
     if retriever.uses_encoder:
-        return evaluate_model(config, retriever, evaluator, loggers, baseline, meter=meter, contract=contract)
+        return evaluate_model(
+            config, retriever, evaluator, loggers, baseline, meter=meter, contract=contract
+        )
     report = evaluator.evaluate(retriever)
     log_report(
         loggers,
@@ -181,7 +185,7 @@ def evaluate_model(
     dtype, and how far the embeddings agree."""
     fed = {} if contract is None else contract.as_data()
     report, embeddings = _test(
-        config, retriever, evaluator, loggers, baseline=baseline, meter=meter=meter, contract=contract=fed
+        config, retriever, evaluator, loggers, baseline=baseline, meter=meter, contract=fed
     )
     dtype = config.evaluation.compare_dtype
     if dtype is None:

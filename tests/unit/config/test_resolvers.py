@@ -96,3 +96,11 @@ def test_a_size_means_a_hub_id_and_tiny_means_none() -> None:
 def test_a_size_that_was_never_published_is_refused_with_those_that_were(size: str) -> None:
     with pytest.raises(ValueError, match=r"never published; there are 1\.5B, 7B and tiny"):
         hub_id(size, {"1.5B": "a", "7B": "b"})
+
+
+@pytest.mark.parametrize("size", ["tiny", "huge", "Base"])
+def test_a_family_without_a_replica_has_no_tiny(size: str) -> None:
+    hub_ids = {"small": "a", "base": "b"}
+    assert hub_id("base", hub_ids, False) == "b"
+    with pytest.raises(ValueError, match=rf"model\.size={size} .*there are small, base\. Fix"):
+        hub_id(size, hub_ids, False)
