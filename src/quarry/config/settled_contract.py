@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.contract import NODES, apply_contract, apply_settings
-from quarry.data.prompts import Prompt
+from quarry.data.prompts import AUTO_END, Prompt
 from quarry.errors import UserError
 from quarry.models.backbones.model_files import is_unknown
 from quarry.models.factory import BiEncoderFactory
@@ -81,7 +81,7 @@ def settle(
         notes: tuple[str, ...] = ()
     else:
         statement = factory.statement()
-        facts = card_facts(factory.card) | dict(statement.facts)
+        facts = _stated(factory, statement)
         _refuse_open(statement, facts, explicit)
         facts |= _defaults(config, factory, facts, explicit)
         differences = apply_settings(config, _settings(facts), explicit=explicit)
@@ -95,6 +95,16 @@ def settle(
     if contract is None:
         _tell(settled, factory)
     return settled
+
+
+def _stated(factory: BiEncoderFactory, statement: Statement) -> dict[str, Fact]:
+    """What the model's files say, and its card where they do not."""
+    card = card_facts(factory.card)
+    facts = card | dict(statement.facts)
+    end_token = card.get("prompt.end_token")
+    if end_token is not None and end_token.value != AUTO_END:
+        facts["prompt.end_token"] = end_token  # files only imply one: what their tokenizer does
+    return facts
 
 
 def _refuse_open(statement: Statement, facts: Mapping[str, Fact], explicit: Sequence[str]) -> None:

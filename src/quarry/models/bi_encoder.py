@@ -109,7 +109,7 @@ class BiEncoder(nn.Module):
         if self.projections:
             last = self.projections[-1]
             assert isinstance(last, Projection)
-            return last.linear.out_features
+            return int(last.linear.out_features)
         return int(text_model(self.backbone).config.hidden_size)
 
     @property
