@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from quarry.errors import UserError
+from quarry.models.weight_files import read_tensors
 
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     activation.__name__: activation
@@ -96,7 +93,7 @@ def load_projections(chain: Sequence[Dense]) -> nn.Sequential:
     for dense, projection in zip(chain, projections, strict=True):
         state = {
             name.removeprefix(dense.prefix): tensor.float()
-            for name, tensor in _read(dense.weights).items()
+            for name, tensor in read_tensors(dense.weights).items()
             if name.startswith(dense.prefix)
         }
         try:
@@ -107,21 +104,3 @@ def load_projections(chain: Sequence[Dense]) -> nn.Sequential:
                 f"{' '.join(str(error).split())[:300]}. Restore the file."
             ) from error
     return projections
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file; of a pickled one only if it holds nothing else."""
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        loaded = torch.load(file, weights_only=True, map_location="cpu")
-    except UnpicklingError as error:
-        raise UserError(
-            f"{file}: holds more than weights, which reading would run, so it is not read. Fix: "
-            "save it as model.safetensors"
-        ) from error
-    except (OSError, EOFError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"{file}: cannot be read ({error}). Restore the file.") from error
-    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
-        raise UserError(f"{file}: must hold tensors by name, found {type(loaded).__name__}.")
-    return loaded

@@ -20,7 +20,7 @@ import quarry
 from quarry.config.evaluation_rules import corpus_violations
 from quarry.distributed import world
 from quarry.errors import UserError
-from quarry.models.backbones.fingerprint import weights_digest
+from quarry.models.backbones.fingerprint import file_digest, weights_digest
 from quarry.models.bi_encoder import BiEncoder
 from quarry.retrieval.corpus_embeddings import CorpusStorage
 from quarry.retrieval.embeddings import TextEncoder
@@ -108,6 +108,12 @@ def embedding_contract(config: DictConfig, parts: ModelParts, *, memo: Path) -> 
         "tokenizer": tokenizer.digest(),
         "length_counts": prompt.length_counts,
     }
+    projections = [
+        dense.as_data() | {"weights": file_digest(dense.weights, memo=memo)}
+        for dense in factory.projections()
+    ]
+    if projections:
+        shared["projections"] = projections
     return {
         role: {
             **shared,

@@ -51,9 +51,10 @@ def save_trained_model(
     All processes take part, since each may hold a part of the model; the first one writes.
     """
     has_adapter = model.backbone is not base_model(model.backbone)
-    state = None
+    state = projections = None
     if is_spread(model):
         state = whole_state(model.backbone, is_trained_only=has_adapter)
+        projections = whole_state(model.projections, is_trained_only=False)
     embeddings = golden_embeddings(model, tokenizer)
     saving = partial(
         _save,
@@ -63,6 +64,7 @@ def save_trained_model(
         model=model,
         tokenizer=tokenizer,
         state=state,
+        projections=projections,
         embeddings=embeddings,
     )
     world.first_does(saving)
@@ -86,6 +88,7 @@ def save_from_checkpoint(config: DictConfig, run: RunDirectory, parts: ModelPart
         model=model,
         tokenizer=parts.tokenizer,
         state=None,
+        projections=None,
         embeddings=golden_embeddings(model, parts.tokenizer),
     )
 
@@ -98,6 +101,7 @@ def _save(
     model: BiEncoder,
     tokenizer: TextTokenizer,
     state: Mapping[str, Tensor] | None,
+    projections: Mapping[str, Tensor] | None,
     embeddings: Tensor,
 ) -> None:
     base = factory.base_source()
@@ -106,6 +110,7 @@ def _save(
         model=model,
         tokenizer=tokenizer,
         base=describe_base(base, revision=factory.base_revision(), commit=model.commit),
+        projections=factory.projections(),
     )
     dtype = _golden_dtype(model)
     contract["golden"] = {
@@ -127,6 +132,7 @@ def _save(
         tokenizer=tokenizer.tokenizer,
         contract=contract,
         state=state,
+        projections=projections,
         add_golden=add_golden,
     )
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, Qwen2ForCausalLM
 
 from helpers.architectures import tiny_trunk
 from helpers.models import BOS, letter_ids, letter_tokenizer, tiny_folder, tiny_qwen
+from helpers.pickles import Bomb
 from quarry.errors import MissingPathError, UserError
 from quarry.models.backbones.huggingface import (
     load_backbone,
@@ -113,16 +114,6 @@ def test_an_unknown_architecture_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "no_such_model"}))
     with pytest.raises(UserError, match="no_such_model"):
         load(folder)
-
-
-class Bomb:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
-        return open, (str(self.file), "w")
 
 
 def test_a_pickled_checkpoint_is_refused_and_not_opened(folder: Path, tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModel
 
 from helpers.models import letter_tokenizer, tiny_folder, tiny_qwen
+from helpers.pickles import Bomb
 from quarry.data.packing import pack
-from quarry.errors import MissingPathError, UserError
+from quarry.errors import UserError
 from quarry.models.adapters.full import FullFineTuning
 from quarry.models.adapters.lora import LoRA
 from quarry.models.adapters.stored_adapter import read_adapter, stored_part
@@ -156,10 +158,16 @@ def test_impossible_settings_are_refused_before_any_model_loads(setting: dict[st
         lora(**setting)
 
 
-def test_a_pickled_adapter_is_refused(saved: Path) -> None:
-    (saved / "adapter_model.safetensors").rename(saved / "adapter_model.bin")
-    with pytest.raises(MissingPathError, match=r"no adapter_model\.safetensors.*run code"):
+def test_a_pickled_adapter_is_read_where_it_holds_weights_alone(saved: Path) -> None:
+    expected = embeddings(factory(saved).build())
+    weights = load_file(saved / "adapter_model.safetensors")
+    (saved / "adapter_model.safetensors").unlink()
+    torch.save(weights, saved / "adapter_model.bin")
+    assert torch.equal(embeddings(factory(saved).build()), expected)
+    torch.save({**weights, "more": Bomb(saved / "opened")}, saved / "adapter_model.bin")
+    with pytest.raises(UserError, match=r"adapter_model\.bin: holds more than weights"):
         factory(saved).build()
+    assert not (saved / "opened").exists()
 
 
 def test_a_base_that_is_gone_is_named(base: Path, saved: Path) -> None:

@@ -307,10 +307,10 @@ def test_damaged_and_missing_files(bases: dict[str, Path], tmp_path: Path) -> No
     adapter = adapter_folder(tmp_path, bases["qwen2"])
     file = adapter / "adapter_model.safetensors"
     file.write_bytes(b"cut off")
-    with pytest.raises(UserError, match=r"adapter_model\.safetensors cannot be read"):
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors: cannot be read"):
         read_adapter(str(adapter))
-    file.rename(adapter / "adapter_model.bin")
-    with pytest.raises(MissingPathError, match=r"no adapter_model\.safetensors.*run code"):
+    file.unlink()
+    with pytest.raises(MissingPathError, match=r"neither adapter_model\.safetensors nor"):
         read_adapter(str(adapter))
     with pytest.raises(MissingPathError, match=r"no adapter_config\.json"):
         read_adapter(str(bases["qwen2"]))

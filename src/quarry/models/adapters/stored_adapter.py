@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from peft import PeftConfig, PeftModel, PeftModelForFeatureExtraction, get_peft_model_state_dict
 from peft.utils.save_and_load import set_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -31,10 +31,12 @@ from quarry.models.adapters.adapter_fitting import fitted_config
 from quarry.models.adapters.adapter_names import REMEDY, AdapterNames, adapter_names
 from quarry.models.adapters.base import TrainedPart
 from quarry.models.backbones.model_files import model_file
+from quarry.models.weight_files import read_shapes, read_tensors
 
 logger = logging.getLogger(__name__)
 
 ADAPTER_FILE = "adapter_model.safetensors"
+PICKLED_FILE = "adapter_model.bin"
 
 Shape = tuple[int, ...]
 
@@ -68,25 +70,20 @@ def read_adapter(source: str, *, revision: str | None = None) -> StoredAdapter:
         revision: of a hub id: branch, tag or commit of the adapter.
 
     Raises:
-        MissingPathError: there are no weights, or only pickled ones.
-        UserError: a file is damaged, or of a kind of adapter that is not read.
+        MissingPathError: there are no weights.
+        UserError: a file is damaged, is of a kind of adapter that is not read, or is pickled and
+            holds more than weights.
     """
     config = read_adapter_config(source, revision=revision)
     if config is None:
         raise MissingPathError(f"{source} holds no {CONFIG_FILE}. Fix: model.path=DIR of one.")
     file = model_file(source, ADAPTER_FILE, revision=revision)
+    file = file or model_file(source, PICKLED_FILE, revision=revision)
     if file is None:
         raise MissingPathError(
-            f"{source} holds no {ADAPTER_FILE} (a pickled adapter_model.bin is not read: it could "
-            "run code). Fix: load it with peft where you trust it, and save it again there."
+            f"{source} holds neither {ADAPTER_FILE} nor {PICKLED_FILE}. Restore the file."
         )
-    try:
-        with safe_open(file, framework="pt") as weights:
-            names = list(weights.keys())
-            shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in names}
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read: {error}. Restore the adapter's files.") from error
-    return StoredAdapter(config=config, file=file, shapes=shapes)
+    return StoredAdapter(config=config, file=file, shapes=read_shapes(file))
 
 
 def check_adapter_fits(adapter: StoredAdapter, outline: PreTrainedModel) -> None:
@@ -119,8 +116,8 @@ def load_adapter(backbone: PreTrainedModel, adapter: StoredAdapter) -> PreTraine
     adapted = _wrapped(backbone, config, adapter=adapter)
     _check_weights(adapter, names, adapted)
     try:
-        with safe_open(adapter.file, framework="pt") as file:
-            state = {ours: file.get_tensor(name) for name, ours in names.weights.items()}
+        stored = read_tensors(adapter.file)
+        state = {ours: stored[name] for name, ours in names.weights.items()}
         result = set_peft_model_state_dict(adapted, state)
         if result.unexpected_keys:
             raise RuntimeError(f"left over {result.unexpected_keys[:3]}")

@@ -17,7 +17,7 @@ from quarry.runtime.files import write_text
 NUM_BYTES_EACH = 4096
 """Read of each tensor; another checkpoint of the same architecture differs in every one."""
 
-PATTERNS = ("*.safetensors", "config.json", "adapter_config.json", "*.py")
+PATTERNS = ("*.safetensors", "config.json", "adapter_config.json", "adapter_model.bin", "*.py")
 """Files of a model folder that decide which embeddings it gives, the tokenizer aside."""
 
 NUM_FILES_AT_A_TIME = 4
@@ -53,13 +53,15 @@ def weights_digest(source: str, *, revision: str | None = None, memo: Path) -> s
     files = sorted(file for pattern in PATTERNS for file in folder.glob(pattern))
     digest = hashlib.sha256()
     with ThreadPoolExecutor(NUM_FILES_AT_A_TIME) as pool:
-        for file, content in zip(files, pool.map(partial(_digest, memo=memo), files), strict=True):
+        for file, content in zip(
+            files, pool.map(partial(file_digest, memo=memo), files), strict=True
+        ):
             digest.update(f"{file.name} {content}\n".encode())
     return digest.hexdigest()
 
 
-def _digest(file: Path, *, memo: Path) -> str:
-    """SHA-256 of a file."""
+def file_digest(file: Path, *, memo: Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits; see `weights_digest` for `memo`."""
     file = file.resolve()  # in the hub's cache a file is a link
     stat = file.stat()
     facts = (str(file), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
