@@ -21,6 +21,7 @@ from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import weights_fingerprint
 from quarry.models.bi_encoder import BiEncoder
 from quarry.runtime.files import write_json
+from quarry.runtime.renamed_keys import with_renamed_keys
 
 CONTRACT_FILE = "quarry_contract.json"
 GOLDEN_FILE = "quarry_golden.safetensors"
@@ -81,7 +82,7 @@ def read_contract(folder: str | Path) -> dict[str, Any] | None:
         ) from error
     if not isinstance(contract, dict):
         raise UserError(f"{file}: must hold a JSON object, found {type(contract).__name__}.")
-    return contract
+    return with_renamed_keys(contract)
 
 
 def describe_base(source: str, *, revision: str | None, commit: str | None) -> dict[str, Any]:
