@@ -26,7 +26,7 @@ from quarry.retrieval.export.loading import (
     Export,
     exported_embeddings,
 )
-from quarry.retrieval.export.tokenizer import exported_tokenizer, is_prefix, max_length
+from quarry.retrieval.export.tokenizer import exported_tokenizer, max_length, needs_code
 from quarry.retrieval.golden import (
     GOLDEN,
     MIN_COSINE,
@@ -46,7 +46,8 @@ def export_sentence_transformers(
     """Writes all that sentence-transformers needs to `folder`, or nothing.
 
     Prompts that are a prefix need sentence-transformers alone. Others (text after the text, text
-    that is repeated) take a module of ours, `framed_transformer.py`, with them.
+    that is repeated or stripped, the space of a missing title) take a module of ours,
+    `framed_transformer.py`, with them.
 
     Args:
         folder: must not exist.
@@ -100,11 +101,6 @@ def pooling_mode(pooling: Pooling) -> str:
             "cannot be exported. If it has one, name it in the class: sentence_transformers_mode."
         )
     return str(mode)
-
-
-def needs_code(tokenizer: TextTokenizer) -> bool:
-    """Whether the prompts are more than prefixes."""
-    return not all(is_prefix(tokenizer, role) for role in ROLES)
 
 
 def _write(
@@ -165,6 +161,8 @@ def frame_as_data(tokenizer: TextTokenizer, role: Role) -> dict[str, Any]:
         "max_length": tokenizer.prompt.max_length(role),
         "counts_text": tokenizer.prompt.length_counts != "all",
         "counted": frame.counted,
+        "keeps_empty_title": frame.keeps_empty_title,
+        "strip": frame.strip,
     }
 
 
