@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig, Qwen2_5_VLModel
 
 from helpers.models import letter_tokenizer, tiny_qwen
+from helpers.saved_runs import PROMPT_NAMES, prompt_settings
 from helpers.tokenizers import END, END_TURN, START_TURN, chat_tokenizer
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
@@ -37,9 +37,7 @@ from quarry.retrieval.export.framed_transformer import FramedTransformer
 from quarry.retrieval.export.tokenizer import exported_tokenizer
 from quarry.types import ROLES, Document, Query
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "prompt"
 PREFIXES = {"none", "short", "qwen3_instruct"}
-NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
 
 TEXTS = [
     "",
@@ -57,11 +55,7 @@ TITLES = ["", "Fox", '"Title."', "\n A fox  ", " \n"]
 
 def prompt_of(name: str, **more: Any) -> Prompt:
     """A prompt of conf/prompt, cut so short that long texts are."""
-    settings: dict[str, Any] = {}
-    while name:
-        content = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
-        name = content.pop("defaults", [""])[0]
-        settings = content | settings
+    settings = prompt_settings(name)
     del settings["_target_"]
     if settings["end_token"] not in (None, "eos"):
         settings["end_token"] = END
@@ -155,7 +149,7 @@ def assert_exports(
     return expected
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PROMPT_NAMES)
 def test_every_prompt(tmp_path: Path, name: str) -> None:
     pooling = Echo() if name == "echo" else LastToken()
     is_trusted = name not in PREFIXES
