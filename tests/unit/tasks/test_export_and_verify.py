@@ -28,7 +28,7 @@ LENGTHS = {"max_query_length": 60, "max_document_length": 70}
 
 
 def saved(folder: Path, *, prompt: str) -> Path:
-    """A run beside its base: fully trained with a prefix, or an adapter with text after the text."""
+    """A run beside its base: all weights and a prefix, or an adapter and text after the text."""
     base = folder / "base"
     tiny_qwen(vocab_size=448).save_pretrained(base)
     chat_tokenizer().save_pretrained(base)
