@@ -82,14 +82,7 @@ def export_sentence_transformers(
         target = scratch / folder.name  # the name under which transformers caches a folder's code
         _write(target, trunk, model=model, tokenizer=tokenizer, mode=mode)
         trunk.to("meta")  # from here on the folder's weights are loaded
-        cosines = golden_cosines(reference, exported_embeddings(target, tokenizer))
-        export = Export(
-            dtype=str(dtype).removeprefix("torch."),
-            has_code=needs_code(tokenizer),
-            cosines=tuple(cosines.tolist()),
-        )
-        _check(export.cosines, dtype=export.dtype, loaded_by="sentence-transformers")
-        write_json(target / EXPORT_FILE, {"format": 1, **asdict(export)})
+        export = _proven(target, reference, tokenizer=tokenizer, dtype=dtype)
         if contract is not None:
             write_json(target / CONTRACT_FILE, contract)
         if replay is not None:
@@ -192,6 +185,21 @@ def _name_code(modules_file: Path) -> None:
     modules = json.loads(modules_file.read_text(encoding="utf-8"))
     modules[0]["type"] = CODE
     write_text(modules_file, json.dumps(modules, indent=2) + "\n")
+
+
+def _proven(
+    target: Path, reference: Tensor, *, tokenizer: TextTokenizer, dtype: torch.dtype
+) -> Export:
+    """Compare the folder, through sentence-transformers alone, with `reference`; record it there."""
+    cosines = golden_cosines(reference, exported_embeddings(target, tokenizer))
+    export = Export(
+        dtype=str(dtype).removeprefix("torch."),
+        has_code=needs_code(tokenizer),
+        cosines=tuple(cosines.tolist()),
+    )
+    _check(export.cosines, dtype=export.dtype, loaded_by="sentence-transformers")
+    write_json(target / EXPORT_FILE, {"format": 1, **asdict(export)})
+    return export
 
 
 def _check(cosines: Sequence[float], *, dtype: str, loaded_by: str) -> None:
