@@ -190,7 +190,7 @@ def _name_code(modules_file: Path) -> None:
 def _proven(
     target: Path, reference: Tensor, *, tokenizer: TextTokenizer, dtype: torch.dtype
 ) -> Export:
-    """Compare the folder, through sentence-transformers alone, with `reference`; record it there."""
+    """Compare the folder, as sentence-transformers loads it, with `reference`; record it there."""
     cosines = golden_cosines(reference, exported_embeddings(target, tokenizer))
     export = Export(
         dtype=str(dtype).removeprefix("torch."),
