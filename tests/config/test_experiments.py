@@ -49,6 +49,7 @@ SFT = {
     "prompt.max_document_length": 156,
     "prompt.query": "Query:{text}",
     "prompt.document": "Passage:{title} {text}",
+    "prompt.strip": True,
     "convention.name": "study",
     "benchmark.name": "msmarco_dl",
     "evaluation.measures": ["nDCG@10", "MRR@10", "Recall@1000", "MAP"],
@@ -73,6 +74,7 @@ ZERO_SHOT = {
     "prompt.max_query_length": 512,
     "prompt.max_document_length": 512,
     "prompt.length_counts": "text",
+    "prompt.strip": False,
 }
 
 

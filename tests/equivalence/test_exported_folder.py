@@ -11,15 +11,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-import yaml
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig, Qwen2_5_VLModel
 
 from helpers.models import letter_tokenizer, tiny_qwen
+from helpers.saved_runs import PROMPT_NAMES, prompt_settings
 from helpers.tokenizers import END, END_TURN, START_TURN, chat_tokenizer
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
@@ -36,9 +37,7 @@ from quarry.retrieval.export.framed_transformer import FramedTransformer
 from quarry.retrieval.export.tokenizer import exported_tokenizer
 from quarry.types import ROLES, Document, Query
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "prompt"
-PREFIXES = {"none", "short", "repllama", "qwen3_instruct"}
-NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
+PREFIXES = {"none", "short", "qwen3_instruct"}
 
 TEXTS = [
     "",
@@ -51,16 +50,12 @@ TEXTS = [
     "?!.,;: " * 40,
     'a sentence with "words". ' * 20,
 ]
-TITLES = ["", "Fox", '"Title."', ""]
+TITLES = ["", "Fox", '"Title."', "\n A fox  ", " \n"]
 
 
 def prompt_of(name: str, **more: Any) -> Prompt:
     """A prompt of conf/prompt, cut so short that long texts are."""
-    settings: dict[str, Any] = {}
-    while name:
-        content = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
-        name = content.pop("defaults", [""])[0]
-        settings = content | settings
+    settings = prompt_settings(name)
     del settings["_target_"]
     if settings["end_token"] not in (None, "eos"):
         settings["end_token"] = END
@@ -77,11 +72,24 @@ def model_of(
 
 def items() -> tuple[list[Query], list[Document]]:
     queries = [Query(query_id=f"q{i}", text=text) for i, text in enumerate(TEXTS)]
+    pairs = [(title, text) for text in TEXTS for title in TITLES]
     documents = [
-        Document(document_id=f"d{i}", text=text, title=TITLES[i % len(TITLES)])
-        for i, text in enumerate(TEXTS)
+        Document(document_id=f"d{i}", text=text, title=title)
+        for i, (title, text) in enumerate(pairs)
     ]
     return queries, documents
+
+
+def given(tokenizer: TextTokenizer, *, is_trusted: bool) -> list[list[Any]]:
+    """What a user types: queries; documents, where there is code those with a title as dicts."""
+    queries, documents = items()
+    if not is_trusted:
+        join = tokenizer.frames["document"].text_of
+        return [[query.text for query in queries], [join(document) for document in documents]]
+    return [
+        [query.text for query in queries],
+        [{"title": d.title, "text": d.text} if d.title else d.text for d in documents],
+    ]
 
 
 def ours(model: BiEncoder, tokenizer: TextTokenizer) -> list[Tensor]:
@@ -91,14 +99,27 @@ def ours(model: BiEncoder, tokenizer: TextTokenizer) -> list[Tensor]:
 
 
 def theirs(folder: Path, tokenizer: TextTokenizer, *, is_trusted: bool = False) -> list[Tensor]:
-    """Nothing of ours but the joining of titles and texts."""
+    """Nothing of ours but the joining of titles and texts where there is no code."""
     model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=is_trusted)
-    queries, documents = (
-        [tokenizer.frames[role].text_of(item) for item in group]
-        for role, group in zip(ROLES, items(), strict=True)
-    )
-    options: dict[str, Any] = {"batch_size": 4, "convert_to_tensor": True}
+    queries, documents = given(tokenizer, is_trusted=is_trusted)
+    options: dict[str, Any] = {"batch_size": 7, "convert_to_tensor": True}
     return [model.encode_query(queries, **options), model.encode_document(documents, **options)]
+
+
+def assert_same_tokens(folder: Path, tokenizer: TextTokenizer, *, is_trusted: bool) -> None:
+    """Compare token ids, of all texts in one batch and of each alone."""
+    model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=is_trusted)
+    texts = given(tokenizer, is_trusted=is_trusted)
+    for role, group, inputs in zip(ROLES, items(), texts, strict=True):
+        expected = [row.ids.tolist() for row in tokenizer(group, role)]
+        fed = [model.preprocess(inputs, prompt=model.prompts[role], task=role)]
+        fed += [model.preprocess([one], prompt=model.prompts[role], task=role) for one in inputs]
+        found = [
+            ids[mask.bool()].tolist()
+            for batch in fed
+            for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+        ]
+        assert found == [*expected, *expected]
 
 
 def assert_same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
@@ -124,10 +145,11 @@ def assert_exports(
     assert export.has_code == is_trusted
     assert min(export.cosines) > 1 - 1e-6
     assert_same(theirs(folder, text_tokenizer, is_trusted=is_trusted), expected)
+    assert_same_tokens(folder, text_tokenizer, is_trusted=is_trusted)
     return expected
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PROMPT_NAMES)
 def test_every_prompt(tmp_path: Path, name: str) -> None:
     pooling = Echo() if name == "echo" else LastToken()
     is_trusted = name not in PREFIXES
@@ -155,20 +177,22 @@ def test_every_pooling_and_direction(
     tmp_path: Path, pooling: Pooling, is_causal: bool, is_normalized: bool
 ) -> None:
     model = model_of(pooling=pooling, is_causal=is_causal, is_normalized=is_normalized)
-    embeddings = assert_exports(tmp_path / "export", model=model, prompt=prompt_of("repllama"))
+    name = "repllama" if is_normalized else "short"
+    embeddings = assert_exports(
+        tmp_path / "export", model=model, prompt=prompt_of(name), is_trusted=name not in PREFIXES
+    )
     norms = torch.cat(embeddings).norm(dim=-1)
     assert (norms.sub(1).abs().max() < 1e-5) == is_normalized
 
 
-@pytest.mark.parametrize("name", ["repllama", "prompteol"])
+@pytest.mark.parametrize("name", ["echo", "prompteol"])
 def test_mean_of_echo_prompts_and_of_tails(tmp_path: Path, name: str) -> None:
     model = model_of(pooling=Mean(), is_causal=False)
-    assert_exports(
-        tmp_path / "export", model=model, prompt=prompt_of(name), is_trusted=name == "prompteol"
-    )
+    prompt = prompt_of(name, max_query_length=160)
+    assert_exports(tmp_path / "export", model=model, prompt=prompt, is_trusted=True)
 
 
-@pytest.mark.parametrize("name", ["repllama", "promptreps", "echo"])
+@pytest.mark.parametrize("name", ["short", "repllama", "promptreps", "echo"])
 def test_a_tokenizer_with_bos_of_its_own(tmp_path: Path, name: str) -> None:
     tokenizer = letter_tokenizer(has_bos=True)
     tokenizer.chat_template = chat_tokenizer().chat_template
@@ -178,7 +202,7 @@ def test_a_tokenizer_with_bos_of_its_own(tmp_path: Path, name: str) -> None:
         model=model_of(pooling=pooling),
         tokenizer=tokenizer,
         prompt=prompt_of(name, max_query_length=200, max_document_length=60),
-        is_trusted=name != "repllama",
+        is_trusted=name not in PREFIXES,
     )
 
 
@@ -193,9 +217,15 @@ def test_a_tokenizer_with_bos_of_its_own(tmp_path: Path, name: str) -> None:
     ],
     ids=str,
 )
-def test_tokenizer_settings_that_would_get_in_the_way(tmp_path: Path, more: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", ["short", "repllama"])
+def test_tokenizer_settings_that_would_get_in_the_way(
+    tmp_path: Path, more: dict[str, Any], name: str
+) -> None:
     assert_exports(
-        tmp_path / "export", tokenizer=chat_tokenizer(**more), prompt=prompt_of("repllama")
+        tmp_path / "export",
+        tokenizer=chat_tokenizer(**more),
+        prompt=prompt_of(name),
+        is_trusted=name not in PREFIXES,
     )
 
 
@@ -210,11 +240,9 @@ def test_an_adapter_is_merged(tmp_path: Path) -> None:
         return model
 
     with_adapter = assert_exports(
-        tmp_path / "export", model=model_of(adapted()), prompt=prompt_of("repllama")
+        tmp_path / "export", model=model_of(adapted()), prompt=prompt_of("short")
     )
-    without = ours(
-        model_of(), TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt_of("repllama"))
-    )
+    without = ours(model_of(), TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt_of("short")))
     assert (with_adapter[0] - without[0]).abs().max() > 0.01
     assert not (tmp_path / "export" / "adapter_config.json").exists()
 
@@ -265,6 +293,7 @@ def test_token_ids_of_random_texts(
     pieces = ["the", " the", "fox", '"', ".", '".', ":", "(", ")", " ", "\n", "**", "Ü", "use", ","]
     texts = ["".join(random.choices(pieces, k=random.randrange(60))) for _ in range(60)]
     templates: Any = {"query": query, "document": document, "is_chat": length_counts == "turn"}
+    templates["strip"] = length_counts == "text"
     uncut = TextTokenizer(tokenizer=chat_tokenizer(), prompt=Prompt(**templates))
     module = input_module(tmp_path, uncut)
     num_cut = 0
@@ -283,8 +312,8 @@ def test_token_ids_of_random_texts(
         }
         for role in ROLES:
             expected = tokenizer(groups[role], role)
-            joined = [tokenizer.frames[role].text_of(item) for item in groups[role]]
-            found = module.preprocess(joined, task=role)
+            inputs = texts if role == "query" else [{"title": "fox", "text": t} for t in texts]
+            found = module.preprocess(inputs, task=role)
             rows = [
                 (ids[mask.bool()].tolist(), int(pooled.argmax()))
                 for ids, mask, pooled in zip(
@@ -306,7 +335,7 @@ def input_module(folder: Path, tokenizer: TextTokenizer) -> FramedTransformer:
 
 
 def test_lengths_by_role_hold_with_encode_query_and_encode_document(tmp_path: Path) -> None:
-    prompt = prompt_of("repllama", max_query_length=9, max_document_length=30)
+    prompt = prompt_of("short", max_query_length=9, max_document_length=30)
     assert_exports(tmp_path / "export", prompt=prompt)
     model = SentenceTransformer(str(tmp_path / "export"), device="cpu")
     assert model.max_seq_length == 30
@@ -326,3 +355,77 @@ def test_prompt_names_alone_choose_the_frame_where_they_can(tmp_path: Path) -> N
         model.encode(["a fox"])
     with pytest.raises(ValueError, match="trust_remote_code"):
         SentenceTransformer(str(folder), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def repllama(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer:
+    folder = tmp_path_factory.mktemp("repllama") / "export"
+    tokenizer = TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt_of("repllama"))
+    export_sentence_transformers(folder, model=model_of(), tokenizer=tokenizer, dtype=torch.float32)
+    return SentenceTransformer(str(folder), device="cpu", trust_remote_code=True)
+
+
+def test_a_string_is_a_document_without_a_title(repllama: SentenceTransformer) -> None:
+    """As it was trained on: `Passage: TEXT`, the space included."""
+    fed = {
+        "Passage: the fox": " the fox \n",
+        "Passage: the query": {"text": "the query"},
+        "Passage: passage": {"title": "  ", "text": "passage"},
+        "Passage:Query text": {"title": "\tQuery", "text": " text "},
+        "Passage:Query ": {"title": "Query", "text": ""},
+        "Passage: ": "",
+    }
+    end = repllama.tokenizer.eos_token_id
+    features = repllama.preprocess(list(fed.values()), prompt="Passage:", task="document")
+    rows = zip(features["input_ids"], features["attention_mask"], strict=True)
+    expected = repllama.tokenizer(list(fed), add_special_tokens=False)["input_ids"]
+    assert [ids[mask.bool()].tolist() for ids, mask in rows] == [[*ids, end] for ids in expected]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"batch_size": 2},
+        {"convert_to_tensor": True},
+        {"convert_to_numpy": False},
+        {"precision": "int8"},
+        {"output_value": "token_embeddings", "convert_to_numpy": False},
+        {"normalize_embeddings": True, "truncate_dim": 16},
+        {"show_progress_bar": True},
+    ],
+    ids=str,
+)
+def test_strings_and_dicts_in_one_call_come_back_in_order(
+    repllama: SentenceTransformer, more: dict[str, Any]
+) -> None:
+    texts: list[Any] = [
+        "the fox", {"title": "Fox", "text": "the quick brown fox " * 5}, {"text": "a"},
+        {"title": "A long title of a short text", "text": "b"}, "https://here/the_fox.png",
+    ]  # fmt: skip
+    as_array = np.empty(len(texts), dtype=object)
+    as_array[:] = texts
+    found = repllama.encode_document(texts, **more)
+    assert len(found) == len(texts)
+    if more.get("precision") == "int8":
+        return  # its ranges are those of the call
+    again = repllama.encode_document(as_array, **more)
+    alone = [repllama.encode_document(text, **more) for text in texts]
+    for one, other, third in zip(found, again, alone, strict=True):
+        torch.testing.assert_close(one, other)
+        torch.testing.assert_close(one, third, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("Fox", "the fox"), {"title": "Fox"}, {"title": None, "text": "the fox"}, {}, 7, None,
+        {"title": "Fox", "text": ["the fox"]}, {"titel": "Fox", "text": "the fox"},
+        {"text": "the fox", "image": "fox.png"}, {"role": "user", "content": "the fox"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_text_is_refused(repllama: SentenceTransformer, wrong: Any) -> None:
+    """sentence-transformers would call again after a TypeError, with the prompt in front."""
+    with pytest.raises(ValueError, match=r"no text \(a string, or a dict|does not support"):
+        repllama.encode_document(["the fox", wrong])

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 
 from quarry.data.packing import pack
-from quarry.data.prompts import joined_text
 from quarry.data.tokenization import TextTokenizer
 from quarry.distributed.balance import balanced_shares
 from quarry.types import Document, Query, RetrievalBatch, Role, TextHashes, TrainExample
@@ -45,7 +44,7 @@ class RetrievalCollator:
             tokens=pack([*queries, *self.tokenizer(passages, "document")]),
             num_queries=len(examples),
             positive_index=torch.arange(len(examples)) * group_size,
-            hashes=_hashes([example.query for example in examples], passages),
+            hashes=self._hashes([example.query for example in examples], passages),
         )
 
     def _own(self, examples: Sequence[TrainExample]) -> Sequence[TrainExample]:
@@ -64,22 +63,21 @@ class RetrievalCollator:
 
     def _length(self, item: Query | Document, role: Role) -> int:
         most = CHARACTERS_PER_TOKEN * self.tokenizer.prompt.max_length(role)
-        return min(len(joined_text(item)), most) + 1
+        return min(len(self.tokenizer.frames[role].text_of(item)), most) + 1
+
+    def _hashes(self, queries: Sequence[Query], passages: Sequence[Document]) -> TextHashes:
+        """Of queries, and of passages that are grouped by query, the positive first."""
+        frames = self.tokenizer.frames
+        of_queries = torch.tensor([text_hash(frames["query"].text_of(query)) for query in queries])
+        of_passages = [text_hash(frames["document"].text_of(passage)) for passage in passages]
+        answered = torch.zeros(len(queries), len(passages) // len(queries), dtype=torch.int64)
+        answered[:, 0] = of_queries
+        return TextHashes(
+            queries=of_queries, passages=torch.tensor(of_passages), answered=answered.flatten()
+        )
 
 
-def text_hash(item: Query | Document) -> int:
-    """64 bits of the text that is encoded, before the prompt; the same in every process."""
-    digest = hashlib.blake2b(joined_text(item).encode(), digest_size=8).digest()
+def text_hash(text: str) -> int:
+    """Return 64 bits of a text as it is encoded (`Frame.text_of`), the same in every process."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
-
-
-def _hashes(queries: Sequence[Query], passages: Sequence[Document]) -> TextHashes:
-    """Of queries, and of passages that are grouped by query, the positive first."""
-    of_queries = torch.tensor([text_hash(query) for query in queries])
-    answered = torch.zeros(len(queries), len(passages) // len(queries), dtype=torch.int64)
-    answered[:, 0] = of_queries
-    return TextHashes(
-        queries=of_queries,
-        passages=torch.tensor([text_hash(passage) for passage in passages]),
-        answered=answered.flatten(),
-    )

@@ -60,6 +60,8 @@ class Prompt:
         length_counts: "all": the lengths include template and end token. "text": they are those of
             the text alone, and the template comes on top. "turn", with `is_chat`: those of the
             user's turn as far as the end of the text, and the chat template comes on top.
+        strip: outer white space of a query, of a document's title and of its text is removed before
+            they are joined and rendered.
     """
 
     query: str = "{text}"
@@ -71,6 +73,7 @@ class Prompt:
     max_query_length: int = 512
     max_document_length: int = 512
     length_counts: Literal["all", "text", "turn"] = "all"
+    strip: bool = False
 
     def __post_init__(self) -> None:
         for role in ROLES:
@@ -139,10 +142,19 @@ class Prompt:
         )
 
 
-def joined_text(item: Query | Document, *, keeps_empty_title: bool = False) -> str:
-    """The text that is encoded: a query's text; a document's title and text, one space between."""
+def joined_text(
+    item: Query | Document, *, keeps_empty_title: bool = False, strip: bool = False
+) -> str:
+    """Return the text that is encoded: a query's text; a document's title, a space and its text.
+
+    Args:
+        keeps_empty_title: the space stands there without a title or without a text, too.
+        strip: remove the outer white space of title and text before they are joined.
+    """
+    text = item.text.strip() if strip else item.text
     if not isinstance(item, Document):
-        return item.text
-    if item.title or keeps_empty_title:
-        return f"{item.title} {item.text}" if item.text or keeps_empty_title else item.title
-    return item.text
+        return text
+    title = item.title.strip() if strip else item.title
+    if keeps_empty_title or (title and text):
+        return f"{title} {text}"
+    return title or text

@@ -26,6 +26,7 @@ class Frame:
         start_ids: ids before everything (a BOS that the tokenizer puts there itself).
         end_ids: ids after everything (the end token).
         keeps_empty_title: see `prompts.Template`.
+        strip: see `prompts.Prompt`.
         counted: the end of the first literal, where lengths count it together with the text.
     """
 
@@ -34,6 +35,7 @@ class Frame:
     end_ids: tuple[int, ...]
     keeps_empty_title: bool = False
     counted: str = ""
+    strip: bool = False
 
     @property
     def num_copies(self) -> int:
@@ -41,7 +43,8 @@ class Frame:
         return len(self.literals) - 1
 
     def text_of(self, item: Query | Document) -> str:
-        return joined_text(item, keeps_empty_title=self.keeps_empty_title)
+        """Return the text that is encoded, as everything that compares or stores texts has it."""
+        return joined_text(item, keeps_empty_title=self.keeps_empty_title, strip=self.strip)
 
     def render(self, text: str) -> str:
         """The framed text as one string; `start_ids` and `end_ids` come on top."""
@@ -74,6 +77,7 @@ def build_frames(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> dict[Rol
             end_ids=end_ids,
             keeps_empty_title=template.keeps_empty_title,
             counted=template.literals[0] if prompt.length_counts == "turn" else "",
+            strip=prompt.strip,
         )
     if prompt.is_chat:
         logger.info(

@@ -23,6 +23,7 @@ from quarry.models.backbones.model_files import model_file, read_json
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.projections import ACTIVATIONS, Dense
 from quarry.runtime.files import write_json
+from quarry.runtime.renamed_keys import with_renamed_keys
 
 CONTRACT_FILE = "quarry_contract.json"
 GOLDEN_FILE = "quarry_golden.safetensors"
@@ -85,7 +86,7 @@ def read_contract(source: str | Path, *, revision: str | None = None) -> dict[st
         UserError: the file holds no JSON object.
     """
     file = model_file(str(source), CONTRACT_FILE, revision=revision)
-    return None if file is None else read_json(file)
+    return None if file is None else with_renamed_keys(read_json(file))
 
 
 def stored_projections(contract: Mapping[str, Any], file: Path) -> tuple[Dense, ...]:

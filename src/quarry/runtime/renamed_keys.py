@@ -1,4 +1,4 @@
-"""Map configuration keys of earlier versions to their names of today."""
+"""Read configurations of earlier versions: keys that were renamed, arguments that were added."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ RENAMED = {
     "model.has_gradient_checkpointing": "model.gradient_checkpointing",
 }
 """Dotted key as it was -> as it is."""
+
+ADDED: Mapping[str, Mapping[str, Any]] = {"quarry.data.prompts.Prompt": {"strip": False}}
+"""Class -> arguments that earlier versions did not have, with what they did instead."""
 
 _OVERRIDE = re.compile(r"^(?P<prefix>~|\+{0,2})(?P<key>[^=]+?)(?P<rest>=.*)?$", re.DOTALL)
 
@@ -37,7 +40,7 @@ def refuse_renamed_keys(arguments: Sequence[str]) -> None:
 
 
 def with_renamed_keys(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored configuration with the key names of today.
+    """Return a stored configuration with the key names and the arguments (`ADDED`) of today.
 
     Args:
         stored: a nested configuration as any version wrote it; left as it is.
@@ -55,7 +58,9 @@ def with_renamed_keys(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 def _copied(node: Any) -> Any:
     if isinstance(node, Mapping):
-        return {key: _copied(value) for key, value in node.items()}
+        copied = {key: _copied(value) for key, value in node.items()}
+        added = ADDED.get(str(copied.get("_target_")), {})
+        return copied | {key: value for key, value in added.items() if key not in copied}
     return node
 
 

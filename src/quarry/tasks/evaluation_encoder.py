@@ -117,7 +117,8 @@ def embedding_contract(config: DictConfig, parts: ModelParts, *, memo: Path) -> 
     return {
         role: {
             **shared,
-            "frame": asdict(tokenizer.frames[role]),
+            # strip is left out: the texts of the store are the stripped ones
+            "frame": {k: v for k, v in asdict(tokenizer.frames[role]).items() if k != "strip"},
             "max_length": prompt.max_length(role),
         }
         for role in ROLES

@@ -1,22 +1,28 @@
-"""Writes a trained model as a folder for sentence-transformers, and says what that costs."""
+"""Writes a trained model as a folder for sentence-transformers, and says what that costs.
+
+The folder holds a contract and is a model folder here, too: `eval.py model.path=RUN/export`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
+from torch import Tensor
 
 from quarry.errors import UserError
+from quarry.models.backbones.fingerprint import weights_fingerprint
 from quarry.models.dtypes import DTYPES
 from quarry.retrieval.export.folder import export_sentence_transformers, pooling_mode
 from quarry.retrieval.export.loading import Export
-from quarry.retrieval.golden import golden_token_ids
+from quarry.retrieval.golden import golden_embeddings, golden_texts, golden_token_ids
 from quarry.runtime.logging import quiet_libraries
 from quarry.tasks.consolidation import consolidate_if_unfinished
 from quarry.tasks.golden_table import golden_table
 from quarry.tasks.output import show
 from quarry.tasks.overrides import refuse_other_overrides
-from quarry.tasks.stored_model import open_stored_model
+from quarry.tasks.stored_model import StoredModel, open_stored_model
 
 
 def export(
@@ -51,6 +57,8 @@ def export(
         model=stored.parts.factory.build(is_trained=False),
         tokenizer=stored.parts.tokenizer,
         dtype=DTYPES[dtype],
+        contract=_contract(stored, dtype=dtype),
+        replay=_replayed,
     )
     least, mean = min(exported.cosines), sum(exported.cosines) / len(exported.cosines)
     num_tokens = [len(ids) for ids in golden_token_ids(stored.parts.tokenizer)]
@@ -60,6 +68,32 @@ def export(
         result_line=f"cosine smallest={least:.6f} mean={mean:.6f}",
     )
     return {"export/cosine_smallest": least, "export/cosine_mean": mean}
+
+
+def _contract(stored: StoredModel, *, dtype: str) -> dict[str, Any]:
+    """Return the run's contract with what is different of the folder: its weights.
+
+    `base` stays what training began with; the weights in the folder are those of `exported_from`.
+    """
+    return {
+        **stored.contract,
+        "dtype": dtype,
+        "exported_from": {
+            "source": str(stored.folder),
+            "fingerprint": weights_fingerprint(str(stored.folder)),
+        },
+        "golden": {
+            "dtype": "float32",
+            "texts": golden_texts(),
+            "token_ids": golden_token_ids(stored.parts.tokenizer),
+        },
+    }
+
+
+def _replayed(folder: Path) -> Tensor:
+    """Return the golden embeddings of a model folder, which is checked against its contract."""
+    parts = open_stored_model(str(folder), base_path=None).parts
+    return golden_embeddings(parts.factory.build(is_trained=False), parts.tokenizer)
 
 
 def _where(folder: Path, exported: Export) -> str:

@@ -13,6 +13,7 @@ from quarry.config.contract import apply_contract
 from quarry.errors import MissingPathError
 from quarry.models.backbones.huggingface import resolve_source
 from quarry.models.saved import CONTRACT_FILE, read_contract
+from quarry.retrieval.export.loading import EXPORT_FILE
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.parts import ModelParts, build_model_parts
 from quarry.tasks.preflight import preflight
@@ -52,8 +53,9 @@ class StoredModel:
 
     @property
     def export(self) -> Path:
-        """Where its sentence-transformers folder is, unless another place is named."""
-        return self.home / "export"
+        """Where its sentence-transformers folder is, unless another place is named; an exported
+        folder is its own."""
+        return self.home if (self.home / EXPORT_FILE).is_file() else self.home / "export"
 
 
 def open_stored_model(run: str | None, *, base_path: str | None) -> StoredModel:

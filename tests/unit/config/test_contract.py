@@ -16,6 +16,7 @@ from quarry.config.contract import (
     check_frames,
     contract_of,
     explicit_keys,
+    frames_of,
     has_own_prompt,
 )
 from quarry.config.instantiate import build
@@ -23,6 +24,7 @@ from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
 from quarry.models.pooling.mean import Mean
+from quarry.models.saved import CONTRACT_FILE, read_contract
 
 PROMPT = {
     "_target_": "quarry.data.prompts.Prompt",
@@ -220,3 +222,26 @@ def test_explicit_keys_are_those_of_the_command_line(
     assert explicit_keys() == ["a", "b.c", "d", "e.f", "a"]
     config.hydra.overrides.task = ["model/pooling=mean", "retriever@baseline=bm25"]
     assert explicit_keys() == ["model/pooling", "retriever"]
+
+
+@pytest.mark.parametrize("explicit", [[], ["prompt"]])
+def test_a_contract_from_before_strip_means_that_nothing_is_stripped(
+    tmp_path: Path, explicit: list[str]
+) -> None:
+    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=build(OmegaConf.create(PROMPT)))
+    stored = _contract() | {"frames": frames_of(tokenizer)}
+    (tmp_path / CONTRACT_FILE).write_text(json.dumps(stored), encoding="utf-8")
+    contract = read_contract(tmp_path)
+    assert contract is not None
+    config = _config()
+    config.prompt = PROMPT | {"strip": False}  # what the command line names, if it does
+    assert apply_contract(config, contract, explicit=explicit) == {}
+    assert has_own_prompt(contract, config.prompt)
+    prompt = build(config.prompt)
+    assert prompt.strip is False
+    again = TextTokenizer(tokenizer=letter_tokenizer(), prompt=prompt)
+    check_frames(contract, again, source="here")
+    stripping = PROMPT | {"strip": True}
+    config.prompt = stripping
+    differences = apply_contract(config, contract, explicit=["prompt.strip"])
+    assert differences["prompt"]["used"] == stripping

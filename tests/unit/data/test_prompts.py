@@ -84,3 +84,23 @@ def test_a_title_stands_before_the_text_of_a_document() -> None:
     assert joined_text(Document(document_id="d", text="", title="Title")) == "Title"
     untitled = Document(document_id="d", text="text")
     assert joined_text(untitled, keeps_empty_title=True) == " text"
+
+
+@pytest.mark.parametrize(
+    ("title", "text", "joined", "kept"),
+    [
+        (" Title\n", "\ttext ", "Title text", "Title text"),
+        ("", " text ", "text", " text"),
+        (" \n", "text", "text", " text"),
+        (" Title", "  ", "Title", "Title "),
+        (" ", "\n", "", " "),
+    ],
+)
+def test_outer_white_space_is_removed_before_title_and_text_are_joined(
+    title: str, text: str, joined: str, kept: str
+) -> None:
+    document = Document(document_id="d", title=title, text=text)
+    assert joined_text(document, strip=True) == joined
+    assert joined_text(document, strip=True, keeps_empty_title=True) == kept
+    assert joined_text(Query(query_id="q", text=f"\u3000{text}"), strip=True) == text.strip()
+    assert joined_text(Query(query_id="q", text=text)) == text

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+import yaml
 from transformers import PreTrainedTokenizerBase
 
 from helpers.models import letter_tokenizer
 from quarry.data.prompts import Prompt
 from quarry.data.rendering import build_frames
+from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
+from quarry.types import Document, Query
+
+CONF = Path(__file__).resolve().parents[3] / "conf" / "prompt"
 
 TEMPLATE = (
     "{%- if messages[0].role != 'system' -%}[S]be good[/S]{%- endif -%}"
@@ -76,3 +84,23 @@ def test_a_missing_chat_template_is_refused() -> None:
 def test_a_chat_template_that_changes_the_turns_is_refused(template: str) -> None:
     with pytest.raises(UserError, match=r"changes or drops what the user's and the assistant's"):
         build_frames(chat_tokenizer(template), WORD)
+
+
+@pytest.mark.parametrize("name", ["repllama", "repllama_vl"])
+def test_repllama_renders_stripped_texts_to_the_letter(name: str) -> None:
+    settings: dict[str, Any] = {}
+    for part in ("none", "repllama", name):
+        settings |= yaml.safe_load((CONF / f"{part}.yaml").read_text(encoding="utf-8"))
+    keys = ("query", "document", "is_chat", "length_counts", "strip")
+    prompt = Prompt(**{key: settings[key] for key in keys})
+    frames = TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt).frames
+    before, after = ("[S]be good[/S][user]", "[/]") if prompt.is_chat else ("", "")
+    for title, text in [("A title", "a text"), ("", "a text"), (" a\n", "\t b  "), ("  ", " b")]:
+        query = Query(query_id="q", text=text)
+        found = frames["query"].render(frames["query"].text_of(query))
+        assert found == f"{before}Query:{text.strip()}{after}"
+        document = Document(document_id="d", title=title, text=text)
+        found = frames["document"].render(frames["document"].text_of(document))
+        assert found == f"{before}Passage:{title.strip()} {text.strip()}{after}"
+    untitled = Document(document_id="d", text=" TEXT\n")
+    assert frames["document"].text_of(untitled) == " TEXT"

@@ -34,3 +34,14 @@ def test_a_stored_configuration_gets_the_names_of_today() -> None:
     }
     assert stored["data"] == {"num_tokens_per_chunk": 5, "path": "a"}, "it is left as it is"
     assert with_renamed_keys({"data": None}) == {"data": None}
+
+
+def test_a_stored_prompt_gets_the_arguments_that_came_later() -> None:
+    prompt = {"_target_": "quarry.data.prompts.Prompt", "query": "{text}"}
+    stored = {"prompt": prompt, "settings": {"prompt": prompt | {"strip": True}}, "other": {}}
+    assert with_renamed_keys(stored) == {
+        "prompt": prompt | {"strip": False},
+        "settings": {"prompt": prompt | {"strip": True}},
+        "other": {},
+    }
+    assert "strip" not in prompt, "it is left as it is"

@@ -102,7 +102,12 @@ def test_a_role_has_its_own_prompt_and_length(folder: Path, key: str, value: obj
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("model.compile", True), ("evaluation.max_tokens_per_batch", 9), ("model.adapter", LoRA)],
+    [
+        ("model.compile", True),
+        ("evaluation.max_tokens_per_batch", 9),
+        ("model.adapter", LoRA),
+        ("prompt.strip", True),  # it changes the text, which is what the store looks up
+    ],
 )
 def test_what_changes_last_bits_at_most_is_not(folder: Path, key: str, value: object) -> None:
     if value is LoRA:  # of training

@@ -13,88 +13,33 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
 from helpers.models import tiny_qwen
+from helpers.saved_runs import FULL, LORA, saved_run
 from helpers.tokenizers import chat_tokenizer
-from quarry.config.contract import contract_of
-from quarry.data.prompts import Prompt
-from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
-from quarry.models.adapters.full import FullFineTuning
-from quarry.models.adapters.lora import LoRA
-from quarry.models.factory import BiEncoderFactory
-from quarry.models.pooling.last_token import LastToken
-from quarry.models.saved import CONTRACT_FILE, GOLDEN_FILE, describe_base, save_model
-from quarry.retrieval.golden import golden_embeddings, golden_token_ids
+from quarry.models.saved import CONTRACT_FILE, GOLDEN_FILE, read_contract
 from quarry.tasks.export import export
 from quarry.tasks.verify import verify
 
 PROMPTS: dict[str, dict[str, Any]] = {
-    "prefix": {"query": "Query:{text}", "document": "Passage:{title} {text}"},
+    "prefix": {"query": "Query:{text}", "document": "Passage:{text}"},
     "tail": {"query": 'Q: "{text}" is', "document": '"{title} {text}" is', "end_token": None},
 }
 LENGTHS = {"max_query_length": 60, "max_document_length": 70}
-LORA = LoRA(r=4, alpha=8, dropout=0.0, target_modules=["q_proj", "down_proj"])
 
 
-def saved_run(folder: Path, *, prompt: str, has_adapter: bool) -> Path:
-    """A run directory as training leaves it, its base beside it."""
+def saved(folder: Path, *, prompt: str) -> Path:
+    """A run beside its base: all weights and a prefix, or an adapter and text after the text."""
     base = folder / "base"
     tiny_qwen(vocab_size=448).save_pretrained(base)
     chat_tokenizer().save_pretrained(base)
-    factory = BiEncoderFactory(
-        path=str(base), revision=None, replica=None, pooling=LastToken(), is_causal=True,
-        adapter=LORA if has_adapter else FullFineTuning(), is_normalized=True, dtype="float32",
-        attention="auto", linear="plain", compile=False, gradient_checkpointing=False,
-        has_trusted_code=False,
-    )  # fmt: skip
-    model = factory.build()
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn_like(parameter))
+    adapter = LORA if prompt == "tail" else FULL
     settings = PROMPTS[prompt] | LENGTHS
-    tokenizer = TextTokenizer(tokenizer=factory.load_tokenizer(), prompt=Prompt(**settings))
-    config = OmegaConf.create(
-        {
-            "prompt": {"_target_": "quarry.data.prompts.Prompt", **settings},
-            "model": {
-                "pooling": {"_target_": "quarry.models.pooling.last_token.LastToken"},
-                "is_causal": True,
-                "is_normalized": True,
-                "dtype": "float32",
-                "base_path": None,
-            },
-            "loss": {},
-        }
-    )
-    contract = contract_of(
-        config,
-        model=model,
-        tokenizer=tokenizer,
-        base=describe_base(str(base), revision=None, commit=None),
-    )
-    golden = {"dtype": "float32", "token_ids": golden_token_ids(tokenizer)}
-    run = folder / "run"
-    save_model(
-        run / "model",
-        model=model,
-        tokenizer=tokenizer.tokenizer,
-        contract=contract | {"golden": golden},
-    )
-    vectors = golden_embeddings(model, tokenizer)
-    save_file({"embeddings": vectors}, run / "model" / GOLDEN_FILE)
-    OmegaConf.save(config, run / "config_resolved.yaml")
-    return run
+    return saved_run(folder / "run", base=base, prompt=settings, adapter=adapter)
 
 
 @pytest.fixture(scope="module")
 def masters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {
-        prompt: saved_run(
-            tmp_path_factory.mktemp(prompt), prompt=prompt, has_adapter=prompt == "tail"
-        )
-        for prompt in PROMPTS
-    }
+    return {prompt: saved(tmp_path_factory.mktemp(prompt), prompt=prompt) for prompt in PROMPTS}
 
 
 @pytest.fixture(params=list(PROMPTS))
@@ -134,6 +79,41 @@ def test_exported_and_verified(run: Path, capsys: pytest.CaptureFixture[str]) ->
     assert [line.split()[0] for line in out.splitlines() if line.endswith("1.000000")] == [
         "question", "punctuation", "script", "title", "code", "math", "borders", "long",
     ]  # fmt: skip
+
+
+def test_an_exported_folder_is_a_model_folder_that_verifies_itself(run: Path) -> None:
+    export(of(run), dtype="float32", folder=None)
+    result = verify(of(run / "export"), export=None)
+    assert result.keys() == {"verify/quarry", "verify/sentence-transformers"}
+    assert min(result.values()) > 1 - 1e-6
+    was, now = read_contract(run / "model"), read_contract(run / "export")
+    assert was is not None
+    assert now is not None
+    source = now.pop("exported_from")
+    assert source["source"] == str(run / "model")
+    assert source["fingerprint"] != was["base"]["fingerprint"]
+    assert now["golden"].pop("texts")[0]["role"] == "query"
+    assert now == was
+    scale_weights(run / "export", name="norm.weight", by=-1.0)
+    with pytest.raises(UserError, match="quarry no longer gives"):
+        verify(of(run / "export"), export=None)
+
+
+def test_a_folder_in_half_precision_verifies_itself_by_its_own_weights(full: Path) -> None:
+    stated = export(of(full), dtype="bfloat16", folder=None)
+    assert json.loads((full / "export" / CONTRACT_FILE).read_text())["dtype"] == "bfloat16"
+    result = verify(of(full / "export"), export=None)
+    assert result["verify/quarry"] > 1 - 1e-6, "in float32, as the vectors beside it"
+    assert result["verify/sentence-transformers"] > 0.99
+    assert result["verify/sentence-transformers"] != stated["export/cosine_smallest"]
+
+
+def test_an_export_is_exported_again_elsewhere(full: Path) -> None:
+    export(of(full), dtype="float32", folder=None)
+    with pytest.raises(UserError, match=r"export exists .*task\.folder=DIR"):
+        export(of(full / "export"), dtype="float32", folder=None)
+    export(of(full / "export"), dtype="float32", folder=str(full / "again"))
+    assert min(verify(of(full / "again"), export=None).values()) > 1 - 1e-6
 
 
 def test_a_model_folder_is_as_good_as_its_run(full: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from quarry.data.tokenization import TextTokenizer
@@ -18,6 +21,7 @@ from quarry.models.adapters.lora import merge_adapter
 from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.base import Pooling
+from quarry.models.saved import CONTRACT_FILE, GOLDEN_FILE
 from quarry.retrieval.export.card import model_card
 from quarry.retrieval.export.loading import (
     CODE,
@@ -26,7 +30,7 @@ from quarry.retrieval.export.loading import (
     Export,
     exported_embeddings,
 )
-from quarry.retrieval.export.tokenizer import exported_tokenizer, is_prefix, max_length
+from quarry.retrieval.export.tokenizer import exported_tokenizer, max_length, needs_code
 from quarry.retrieval.golden import (
     GOLDEN,
     MIN_COSINE,
@@ -41,18 +45,28 @@ TEXT_ONLY = {"text": {"method": "forward", "method_output_name": "last_hidden_st
 
 
 def export_sentence_transformers(
-    folder: Path, *, model: BiEncoder, tokenizer: TextTokenizer, dtype: torch.dtype
+    folder: Path,
+    *,
+    model: BiEncoder,
+    tokenizer: TextTokenizer,
+    dtype: torch.dtype,
+    contract: Mapping[str, Any] | None = None,
+    replay: Callable[[Path], Tensor] | None = None,
 ) -> Export:
     """Writes all that sentence-transformers needs to `folder`, or nothing.
 
     Prompts that are a prefix need sentence-transformers alone. Others (text after the text, text
-    that is repeated) take a module of ours, `framed_transformer.py`, with them.
+    that is repeated or stripped, the space of a missing title) take a module of ours,
+    `framed_transformer.py`, with them.
 
     Args:
         folder: must not exist.
         model: converted to float32, merged with its adapter and cast to `dtype` in place; of no
             more use afterwards. Of a vision-language trunk only the language model is written.
         dtype: of the weights in the folder.
+        contract: of the folder, by which it is a model folder here, too (`models.saved`).
+        replay: loads the finished folder here, as its contract says, and returns the embeddings of
+            the golden texts in float32. They are stored beside the contract.
 
     Raises:
         UserError: the pooling cannot be expressed; the tokenizer cannot pad; or the folder, loaded
@@ -67,14 +81,15 @@ def export_sentence_transformers(
     try:
         target = scratch / folder.name  # the name under which transformers caches a folder's code
         _write(target, trunk, model=model, tokenizer=tokenizer, mode=mode)
-        cosines = golden_cosines(reference, exported_embeddings(target, tokenizer))
-        export = Export(
-            dtype=str(dtype).removeprefix("torch."),
-            has_code=needs_code(tokenizer),
-            cosines=tuple(cosines.tolist()),
-        )
-        _check(export)
-        write_json(target / EXPORT_FILE, {"format": 1, **asdict(export)})
+        trunk.to("meta")  # from here on the folder's weights are loaded
+        export = _proven(target, reference, tokenizer=tokenizer, dtype=dtype)
+        if contract is not None:
+            write_json(target / CONTRACT_FILE, contract)
+        if replay is not None:
+            vectors = replay(target)
+            found = golden_cosines(reference, vectors).tolist()
+            _check(found, dtype=export.dtype, loaded_by="Quarry")
+            save_file({"embeddings": vectors.contiguous()}, target / GOLDEN_FILE)
         card = model_card(
             name=folder.name,
             tokenizer=tokenizer,
@@ -100,11 +115,6 @@ def pooling_mode(pooling: Pooling) -> str:
             "cannot be exported. If it has one, name it in the class: sentence_transformers_mode."
         )
     return str(mode)
-
-
-def needs_code(tokenizer: TextTokenizer) -> bool:
-    """Whether the prompts are more than prefixes."""
-    return not all(is_prefix(tokenizer, role) for role in ROLES)
 
 
 def _write(
@@ -165,6 +175,8 @@ def frame_as_data(tokenizer: TextTokenizer, role: Role) -> dict[str, Any]:
         "max_length": tokenizer.prompt.max_length(role),
         "counts_text": tokenizer.prompt.length_counts != "all",
         "counted": frame.counted,
+        "keeps_empty_title": frame.keeps_empty_title,
+        "strip": frame.strip,
     }
 
 
@@ -175,17 +187,32 @@ def _name_code(modules_file: Path) -> None:
     write_text(modules_file, json.dumps(modules, indent=2) + "\n")
 
 
-def _check(export: Export) -> None:
+def _proven(
+    target: Path, reference: Tensor, *, tokenizer: TextTokenizer, dtype: torch.dtype
+) -> Export:
+    """Compare the folder, as sentence-transformers loads it, with `reference`; record it there."""
+    cosines = golden_cosines(reference, exported_embeddings(target, tokenizer))
+    export = Export(
+        dtype=str(dtype).removeprefix("torch."),
+        has_code=needs_code(tokenizer),
+        cosines=tuple(cosines.tolist()),
+    )
+    _check(export.cosines, dtype=export.dtype, loaded_by="sentence-transformers")
+    write_json(target / EXPORT_FILE, {"format": 1, **asdict(export)})
+    return export
+
+
+def _check(cosines: Sequence[float], *, dtype: str, loaded_by: str) -> None:
     """Refuses a folder that is wrong; a smaller dtype may cost, but no embedding may be lost."""
-    floor = MIN_COSINE if export.dtype == "float32" else 0.0
-    for item, cosine in zip(GOLDEN, export.cosines, strict=True):
+    floor = MIN_COSINE if dtype == "float32" else 0.0
+    for item, cosine in zip(GOLDEN, cosines, strict=True):
         if not cosine >= floor:  # NaN, too
             raise UserError(
                 f"The golden text {name_of(item)!r} has a cosine of {cosine:.6f} between this "
-                f"model in float32 and its export in {export.dtype}, so nothing was written. "
+                f"model in float32 and its export in {dtype}, so nothing was written. "
                 + (
-                    "sentence-transformers computes something else with this architecture."
-                    if export.dtype == "float32"
+                    f"{loaded_by} computes something else with what was exported."
+                    if dtype == "float32"
                     else "Its numbers do not fit this type: task.dtype=bfloat16 or float32."
                 )
             )

@@ -1,8 +1,8 @@
 """The input module of an exported folder whose prompts are more than a prefix.
 
 The file is copied into the folder and needs nothing but sentence-transformers, which puts a prompt
-before a text and cuts the end off what is too long. Here text also stands after the text, or the
-text stands twice, and only the text itself may be cut.
+before a text and cuts the end off what is too long. Here a document has a title, outer white space
+may be removed, text also stands after the text, or the text twice, and only the text may be cut.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from torch.nn.utils.rnn import pad_sequence
 class FramedTransformer(Transformer):
     """A Transformer that puts each text into the frame that belongs to its prompt.
 
+    A text is a string, or a dict {"title": TITLE, "text": TEXT}; a string is one without a title.
+
     Args:
         frames: by task ("query", "document"): `literals` stand before, between and after the copies
             of the text, `start_ids` and `end_ids` around all of it. `max_length` counts tokens: of
             `counted` (the end of the first literal) and the text where `counts_text`, else of
-            everything.
+            everything. `strip` removes the outer white space of title and text; a title is followed
+            by a space and the text, with `keeps_empty_title` also where it is empty.
         pools_last_copy: the pooling sees the last copy of the text and what follows, nothing else.
     """
 
@@ -42,17 +45,18 @@ class FramedTransformer(Transformer):
         self.pools_last_copy = pools_last_copy
 
     def preprocess(
-        self, inputs: Sequence[str], prompt: str | None = None, **kwargs: Any
+        self, inputs: Sequence[str | dict[str, str]], prompt: str | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """Token ids of the framed texts, right-padded.
+        """Return the token ids of the framed texts, right-padded.
 
         Raises:
-            ValueError: neither the task nor the prompt tells which frame is meant.
+            ValueError: neither the task nor the prompt tells which frame is meant, or an input is
+                neither a string nor a dict of title and text.
         """
         if not inputs:
             return {}
         frame = self._frame(prompt, kwargs.get("task"))
-        texts, rows = self._fitted(list(inputs), frame)
+        texts, rows = self._fitted([_joined(item, frame) for item in inputs], frame)
         whole = [torch.tensor([*frame["start_ids"], *ids, *frame["end_ids"]]) for ids in rows]
         input_ids = pad_sequence(
             whole, batch_first=True, padding_value=self.tokenizer.pad_token_id or 0
@@ -149,3 +153,21 @@ class FramedTransformer(Transformer):
             text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )["offset_mapping"]
         return offsets
+
+
+def _joined(item: str | dict[str, str], frame: dict[str, Any]) -> str:
+    """Return the text that is framed: title, space and text."""
+    # sentence-transformers takes a TypeError for another signature and calls again, prompt in front
+    parts = {"text": item} if isinstance(item, str) else item
+    is_known = isinstance(parts, dict) and "text" in parts and set(parts) <= {"title", "text"}
+    if not is_known or not all(isinstance(part, str) for part in parts.values()):
+        raise ValueError(
+            f"inputs={str(item)[:80]}: no text (a string, or a dict of strings with the key text "
+            'and, for a title, the key title). Fix: {"title": TITLE, "text": TEXT}'
+        )
+    title, text = parts.get("title", ""), parts["text"]
+    if frame["strip"]:
+        title, text = title.strip(), text.strip()
+    if frame["keeps_empty_title"] or (title and text):
+        return f"{title} {text}"
+    return title or text

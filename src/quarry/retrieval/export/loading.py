@@ -11,9 +11,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from quarry.data.rendering import Frame
 from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
 from quarry.retrieval.golden import GOLDEN, role_of
+from quarry.types import Document, Query
 
 EXPORT_FILE = "quarry_export.json"
 """What an exported folder says of itself: its dtype and the cosine that it costs."""
@@ -66,19 +68,20 @@ def exported_embeddings(folder: Path, tokenizer: TextTokenizer) -> Tensor:
     """The golden texts through sentence-transformers alone, [8, dim] fp32, one text a batch.
 
     Args:
-        tokenizer: joins titles and texts as its prompt does; sentence-transformers takes one text.
+        tokenizer: of the prompt that the folder was exported with.
 
     Raises:
         UserError: the folder holds code that is not this version's; it is not run.
     """
     from sentence_transformers import SentenceTransformer
 
+    has_code = _may_run_code(folder)
     try:
         model = SentenceTransformer(
             str(folder),
             device="cpu",
             local_files_only=True,
-            trust_remote_code=_may_run_code(folder),
+            trust_remote_code=has_code,
             model_kwargs={"use_safetensors": True},  # a pickled checkpoint could run code
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
@@ -89,9 +92,21 @@ def exported_embeddings(folder: Path, tokenizer: TextTokenizer) -> Tensor:
     rows = []
     for item in GOLDEN:
         role = role_of(item)
-        text = tokenizer.frames[role].text_of(item)
-        rows.append(encode[role](text, convert_to_tensor=True, show_progress_bar=False))
+        given = as_given(item, tokenizer.frames[role], has_code=has_code)
+        rows.append(encode[role](given, convert_to_tensor=True, show_progress_bar=False))
     return torch.stack(rows).float()
+
+
+def as_given(item: Query | Document, frame: Frame, *, has_code: bool) -> str | dict[str, str]:
+    """Return what a user gives to `encode_query` or `encode_document`, as the model card says.
+
+    Args:
+        has_code: the folder's own code joins titles and texts; without it the user does.
+    """
+    if not has_code:
+        return frame.text_of(item)
+    title = item.title if isinstance(item, Document) else ""
+    return {"title": title, "text": item.text} if title else item.text
 
 
 def _may_run_code(folder: Path) -> bool:

@@ -20,11 +20,18 @@ def is_prefix(tokenizer: TextTokenizer, role: Role) -> bool:
 
     It does where the end may simply be cut off: nothing follows the text, and the length is that
     of everything (a length of the text alone is counted without the tokens that merge with a
-    template).
+    template). A prefix neither strips a text nor has a space for a title that is missing.
     """
     frame = tokenizer.frames[role]
+    if frame.strip or frame.keeps_empty_title:
+        return False
     is_open = frame.num_copies == 1 and not frame.literals[1]
     return is_open and (tokenizer.prompt.length_counts == "all" or not frame.literals[0])
+
+
+def needs_code(tokenizer: TextTokenizer) -> bool:
+    """Whether the prompts are more than prefixes."""
+    return not all(is_prefix(tokenizer, role) for role in ROLES)
 
 
 def max_length(tokenizer: TextTokenizer, role: Role) -> int:
@@ -35,7 +42,10 @@ def max_length(tokenizer: TextTokenizer, role: Role) -> int:
 
 
 def exported_tokenizer(tokenizer: TextTokenizer) -> PreTrainedTokenizerBase:
-    """A copy that puts start and end ids around a text after it was cut, and pads on the right.
+    """A copy that pads on the right, and where the prompts are prefixes puts start and end ids
+    around a text after it was cut.
+
+    Where they are not, code does that, and the tokenizer adds by itself what it did before.
 
     Raises:
         UserError: it has no token to pad with.
@@ -54,7 +64,8 @@ def exported_tokenizer(tokenizer: TextTokenizer) -> PreTrainedTokenizerBase:
     backend = exported.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
-    backend.post_processor = _post_processor(exported, tokenizer.frames["query"])
+    if not needs_code(tokenizer):
+        backend.post_processor = _post_processor(exported, tokenizer.frames["query"])
     return exported
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,12 +19,14 @@ from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.mean import Mean
+from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.export.folder import export_sentence_transformers
 from quarry.retrieval.export.loading import Export, exported_embeddings, read_export
-from quarry.types import TokenBatch
+from quarry.types import Document, Query, TokenBatch
 
 PREFIX = Prompt(query="Q:{text}", document="P:{text}", max_query_length=9)
 TAIL = Prompt(query='Q:"{text}" is', document='P:"{text}" is')
+TITLED = Prompt(query="Q:{text}", document="P:{title} {text}", strip=True)
 
 
 def exported(
@@ -71,13 +74,60 @@ def test_the_folder_says_what_it_is(tmp_path: Path, prompt: Prompt) -> None:
     assert ("trust_remote_code=True" in card) == (prompt is TAIL)
 
 
-def test_the_command_of_the_card_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    exported(tmp_path / "export", prompt=TAIL)
+@pytest.mark.parametrize("prompt", [PREFIX, TAIL, TITLED])
+def test_the_command_of_the_card_gives_our_embeddings(
+    tmp_path: Path, prompt: Prompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(tmp_path / "export", prompt=prompt)
     card = (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(card.split("```python\n")[1].split("```")[0], names)
-    assert names["scores"].shape == (1, 1)  # type: ignore[attr-defined]
+    assert names["scores"].shape == (1, 2)
+    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=prompt)
+    encoder = Encoder(model=tiny_bi_encoder(), tokenizer=tokenizer, max_tokens_per_batch=500)
+    documents = [
+        Document(document_id="1", text="A document without a title is given as its text."),
+        Document(
+            document_id="2",
+            title="Dense retrieval",
+            text="It ranks documents by their embeddings.",
+        ),
+    ]
+    queries = [Query(query_id="1", text="what is a dense retriever?")]
+    for ours, theirs in (
+        (encoder.encode(documents, "document"), names["documents"]),
+        (encoder.encode(queries, "query"), names["queries"]),
+    ):  # two orders of summation
+        torch.testing.assert_close(ours, torch.from_numpy(theirs), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "lines"),
+    [
+        (
+            PREFIX,
+            [
+                "is a string, its text: `'P:TEXT'`",
+                "is one string: title, a space, text: `'P:TITLE TEXT'`",
+                "A query is a string: `'Q:TEXT'`, everything cut to 9 tokens",
+            ],
+        ),
+        (
+            TITLED,
+            [
+                "is a string, its text: `'P: TEXT'`, outer white space removed",
+                "is a dict of title and text: `'P:TITLE TEXT'`",
+            ],
+        ),
+    ],
+)
+def test_the_card_says_how_documents_are_given(
+    tmp_path: Path, prompt: Prompt, lines: list[str]
+) -> None:
+    exported(tmp_path / "export", prompt=prompt)
+    card = (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
+    assert all(line in card for line in lines), card
 
 
 def test_weights_are_loaded_in_the_dtype_of_the_folder(tmp_path: Path) -> None:
