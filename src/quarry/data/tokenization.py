@@ -61,7 +61,7 @@ class TextTokenizer:
         self.prompt = prompt
         self.frames = build_frames(tokenizer, prompt)
         self._room = {role: self._room_for_text(role) for role in ROLES}
-        self._prompt_length = {role: self._num_prompt_tokens(role) for role in ROLES}
+        self._prompt_length = {role: self.num_prompt_tokens(role) for role in ROLES}
 
     def __call__(self, items: Sequence[Query | Document], role: Role) -> list[TokenizedText]:
         """Token ids of each item, in order."""
@@ -95,6 +95,16 @@ class TextTokenizer:
         template = sum(len(self._encode([piece])[0]) for piece in frame.literals if piece)
         on_top = len(frame.start_ids) + len(frame.end_ids) + template - counted
         return limit + on_top
+
+    def num_prompt_tokens(self, role: Role) -> int:
+        """Return the tokens that stand before a text, its first special tokens included.
+
+        They are counted as sentence-transformers does: of the template alone, which may merge with
+        a text; 0 where there is no template, so that a [CLS] is then pooled, too.
+        """
+        frame = self.frames[role]
+        head = frame.literals[0]
+        return len(frame.start_ids) + len(self._encode([head])[0]) if head else 0
 
     def digest(self) -> str:
         """What the tokenizer does to text, as 64 hexadecimal digits: its vocabulary, all its rules.
@@ -141,16 +151,6 @@ class TextTokenizer:
                 return head
             room -= -(-excess // frame.num_copies)
         return ""
-
-    def _num_prompt_tokens(self, role: Role) -> int:
-        """Return the tokens that stand before a text, its first special tokens included.
-
-        They are counted as sentence-transformers does: of the template alone, which may merge with
-        a text; 0 where there is no template, so that a [CLS] is then pooled, too.
-        """
-        frame = self.frames[role]
-        head = frame.literals[0]
-        return len(frame.start_ids) + len(self._encode([head])[0]) if head else 0
 
     def _last_copy(self, frame: Frame, text: str, ids: list[int], role: Role) -> int:
         """The token in which the last copy of a repeated text begins."""

@@ -30,6 +30,7 @@ from quarry.retrieval.export.loading import (
     Export,
     exported_embeddings,
 )
+from quarry.retrieval.export.projections import dense_modules, projections_of
 from quarry.retrieval.export.tokenizer import exported_tokenizer, max_length, needs_code
 from quarry.retrieval.golden import (
     GOLDEN,
@@ -84,7 +85,7 @@ def export_sentence_transformers(
         trunk.to("meta")  # from here on the folder's weights are loaded
         export = _proven(target, reference, tokenizer=tokenizer, dtype=dtype)
         if contract is not None:
-            write_json(target / CONTRACT_FILE, contract)
+            write_json(target / CONTRACT_FILE, {**contract, **projections_of(contract)})
         if replay is not None:
             vectors = replay(target)
             found = golden_cosines(reference, vectors).tolist()
@@ -125,12 +126,14 @@ def _write(
     from sentence_transformers.base.modules import Normalize
     from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
 
+    width = int(trunk.config.hidden_size)
     bare = target.with_name(f"{target.name}.bare")
     trunk.save_pretrained(bare)
     exported_tokenizer(tokenizer).save_pretrained(bare)
     modules: list[Any] = [
         _input_module(bare, model=model, tokenizer=tokenizer),
-        PoolingModule(model.embedding_dim, pooling_mode=mode),
+        PoolingModule(width, pooling_mode=mode, include_prompt=_includes_prompt(model)),
+        *dense_modules(model.projections.to(trunk.dtype)),
     ]
     if model.is_normalized:
         modules.append(Normalize())
@@ -143,6 +146,10 @@ def _write(
     if needs_code(tokenizer):
         shutil.copyfile(CODE_FILE, target / CODE_FILE.name)
         _name_code(target / "modules.json")
+
+
+def _includes_prompt(model: BiEncoder) -> bool:
+    return bool(getattr(model.pooling, "include_prompt", True))
 
 
 def _input_module(bare: Path, *, model: BiEncoder, tokenizer: TextTokenizer) -> Any:
@@ -177,6 +184,7 @@ def frame_as_data(tokenizer: TextTokenizer, role: Role) -> dict[str, Any]:
         "counted": frame.counted,
         "keeps_empty_title": frame.keeps_empty_title,
         "strip": frame.strip,
+        "prompt_length": tokenizer.num_prompt_tokens(role),
     }
 
 

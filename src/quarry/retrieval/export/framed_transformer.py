@@ -69,6 +69,8 @@ class FramedTransformer(Transformer):
                 self._last_copy(text, ids, frame) for text, ids in zip(texts, rows, strict=True)
             ]
             features["pooled"] = (mask & (positions >= torch.tensor(starts)[:, None])).long()
+        elif frame["prompt_length"]:  # of which a pooling with include_prompt=False takes note
+            features["prompt_length"] = frame["prompt_length"]
         return features
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

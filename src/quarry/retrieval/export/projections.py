@@ -1,0 +1,43 @@
+"""Projections as modules of an exported folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from quarry.models.projections import Projection
+
+NUM_MODULES_BEFORE = 2
+"""The transformer and the pooling: sentence-transformers numbers folders by place."""
+
+
+def dense_modules(projections: nn.Sequential) -> Iterator[Any]:
+    """Yield the projections as modules of sentence-transformers, with their weights."""
+    from sentence_transformers.base.modules import Dense
+
+    for projection in projections:
+        assert isinstance(projection, Projection)
+        linear = projection.linear
+        dense = Dense(
+            linear.in_features,
+            linear.out_features,
+            bias=linear.bias is not None,
+            activation_function=projection.activation,
+            use_residual=projection.has_residual,
+        )
+        dense.to(linear.weight.dtype)
+        state = {k: v for k, v in projection.state_dict().items() if not k.startswith("activation")}
+        dense.load_state_dict(state)
+        yield dense
+
+
+def projections_of(contract: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a contract that says where in the exported folder projections lie."""
+    return {
+        "projections": [
+            {**entry, "weights": f"{index}_Dense/model.safetensors", "prefix": ""}
+            for index, entry in enumerate(contract.get("projections", []), start=NUM_MODULES_BEFORE)
+        ]
+    }
