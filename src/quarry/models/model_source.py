@@ -83,6 +83,8 @@ class ModelSource:
             UserError: see `read_sentence_transformers`.
         """
         for home, revision in self._homes():
+            if model_file(home, CONTRACT_FILE, revision=revision) is not None:
+                break  # which says it all, also of a module of its own
             found = read_sentence_transformers(home, revision=revision)
             if found is not None:
                 return found
@@ -162,7 +164,8 @@ class ModelSource:
 
 def _transformer(home: str, *, revision: str | None) -> str:
     """Where in a model of sentence-transformers the transformer lies; of others the same."""
-    path = transformer_path(home, revision=revision)
+    is_ours = model_file(home, CONTRACT_FILE, revision=revision) is not None
+    path = "" if is_ours else transformer_path(home, revision=revision)
     if not path:
         return home
     if not Path(home).is_dir():

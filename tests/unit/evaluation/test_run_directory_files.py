@@ -137,6 +137,7 @@ def test_metrics_document() -> None:
         "failed": {},
         "corpus_dtype": {"scifact": {"dense": "float16"}},
         "term_tokenizer": {"nfcorpus": {"bm25": "words"}},
+        "contract": {},
     }
 
 
