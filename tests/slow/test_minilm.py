@@ -82,6 +82,9 @@ class TheirEncoder:
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         return mteb.similarity_functions.cos_sim(embeddings1, embeddings2)
 
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        return mteb.similarity_functions.pairwise_cos_sim(embeddings1, embeddings2)
+
 
 def test_numbers_are_those_of_sentence_transformers_and_mteb(
     minilm: Path, small_scifact: Path, tmp_path: Path
