@@ -58,8 +58,8 @@ class ModelSource:
         self.card = card
 
     def home(self) -> str:
-        """The folder or hub id whose files say how texts are fed; makes the replica where there is
-        neither."""
+        """Return the folder or hub id whose files say how texts are fed; make the replica where
+        there is neither."""
         if self.path is not None:
             return resolve_source(self.path)
         if self.hub_id is not None:
@@ -72,12 +72,12 @@ class ModelSource:
         )
 
     def source(self) -> str:
-        """The folder or hub id that weights, or an adapter, and tokenizer are loaded from."""
+        """Return the folder or hub id that weights (or an adapter) and tokenizer lie in."""
         return _transformer(self.home(), revision=self.revision)
 
     def statement(self) -> Statement:
-        """What the files of the model say of how texts are fed; of an adapter that says nothing,
-        those of its base.
+        """Return what the files of the model say of how texts are fed; of an adapter that says
+        nothing, what those of its base say.
 
         Raises:
             UserError: see `read_sentence_transformers`.
@@ -91,7 +91,8 @@ class ModelSource:
         return Statement()
 
     def contract(self) -> dict[str, Any] | None:
-        """The contract that was saved with the model; of an adapter without one, with its base."""
+        """Return the contract that was saved with the model; of an adapter without one, with its
+        base."""
         for home, revision in self._homes():
             found = read_contract(home, revision=revision)
             if found is not None:
@@ -101,7 +102,7 @@ class ModelSource:
         return None
 
     def projections(self) -> tuple[Dense, ...]:
-        """The projections that follow the pooling."""
+        """Return the projections that follow the pooling."""
         for home, revision in self._homes():
             file = model_file(home, CONTRACT_FILE, revision=revision)
             if file is not None:
@@ -112,30 +113,31 @@ class ModelSource:
         return ()
 
     def _homes(self) -> list[tuple[str, str | None]]:
-        home, base = self.home(), self.base_source()
-        homes = [(home, self.revision)]
-        is_base = base in (home, self.source())
-        return homes if is_base else [*homes, (base, self.base_revision())]
+        homes = [(self.home(), self.revision)]
+        if self.adapter_config() is None:
+            return homes
+        return [*homes, (self._base_home(), self.base_revision())]
 
     def base_source(self) -> str:
-        """Where the trunk's weights are: the base of an adapter, else the source itself."""
-        source = self.source()
+        """Return where the backbone's weights are: the base of an adapter, else the source."""
+        if self.adapter_config() is None:
+            return self.source()
+        return _transformer(self._base_home(), revision=self.base_revision())
+
+    def _base_home(self) -> str:
         adapter = self.adapter_config()
-        if adapter is None:
-            return source
+        assert adapter is not None
         if self.base_path is not None:
-            base = resolve_source(self.base_path)
-        elif adapter.base is not None:
-            base = adapter.base
-        else:
+            return resolve_source(self.base_path)
+        if adapter.base is None:
             raise UserError(
                 f"{adapter.file}: no base_model_name_or_path, so the weights that the adapter "
                 "belongs to are unknown (expected: a folder or hub id). Fix: model.base_path=DIR"
             )
-        return _transformer(base, revision=self.base_revision())
+        return adapter.base
 
     def base_revision(self) -> str | None:
-        """Return the branch, tag or commit of the trunk's weights, where they are on the hub.
+        """Return the branch, tag or commit of the backbone's weights, where they are on the hub.
 
         `revision` is that of the path; beside an adapter in a folder, which has none, the base's.
         """
@@ -150,8 +152,8 @@ class ModelSource:
         return read_adapter_config(self.source(), revision=self.revision)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer beside the weights; an adapter folder without one lends its base's."""
-        is_replica = self.path is None and self.hub_id is None  # which has dressed it already
+        """Return the tokenizer beside the weights; of an adapter without one, its base's."""
+        is_replica = self.path is None and self.hub_id is None  # whose tokenizer is made already
         if self.tokenizer_path is not None and not is_replica:
             return load_tokenizer(resolve_tokenizer(self.tokenizer_path))
         source, revision = self.source(), self.revision
