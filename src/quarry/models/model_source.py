@@ -77,12 +77,14 @@ class ModelSource:
 
     def statement(self) -> Statement:
         """What the files of the model say of how texts are fed; of an adapter that says nothing,
-        those of its base.
+        those of its base. Where there is a contract it says all, and they are not looked at.
 
         Raises:
             UserError: see `read_sentence_transformers`.
         """
         for home, revision in self._homes():
+            if _has_contract(home, revision=revision):
+                return Statement()
             found = read_sentence_transformers(home, revision=revision)
             if found is not None:
                 return found
@@ -162,6 +164,8 @@ class ModelSource:
 
 def _transformer(home: str, *, revision: str | None) -> str:
     """Where in a model of sentence-transformers the transformer lies; of others the same."""
+    if _has_contract(home, revision=revision):  # ours, whose module may be one that we export
+        return home
     path = transformer_path(home, revision=revision)
     if not path:
         return home
@@ -171,3 +175,7 @@ def _transformer(home: str, *, revision: str | None) -> str:
             "of local folders alone. Fix: download the model, and give model.path=DIR"
         )
     return str(Path(home) / path)
+
+
+def _has_contract(home: str, *, revision: str | None) -> bool:
+    return model_file(home, CONTRACT_FILE, revision=revision) is not None

@@ -1,0 +1,242 @@
+"""A folder of sentence-transformers is trained further: its layers after the pooling with the rest.
+
+The run, its export and sentence-transformers on that export then give one embedding. In fp32,
+packed here and padded there: two orders of summation differ by far less than 1e-5, another token,
+pooling or projection by far more.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from config.configurations import opened
+from helpers.sentence_folders import bert, dense, qwen2, roberta, sentence_folder, word_tokenizer
+from quarry.errors import Interrupted
+from quarry.models.projections import load_projections
+from quarry.models.saved import PROJECTIONS_FILE
+from quarry.retrieval.encoder import Encoder
+from quarry.retrieval.export.loading import as_given, read_export
+from quarry.tasks import parts as task_parts
+from quarry.tasks.export import export
+from quarry.tasks.resume import resume
+from quarry.tasks.stored_model import open_stored_model
+from quarry.tasks.train import train
+from quarry.tasks.verify import verify
+from quarry.training.trained_state import read_trained
+from quarry.types import Document, Query
+
+TEXTS = [
+    "the quick brown fox",
+    "x",
+    "is a fox not an animal ?",
+    "a quick fox of the query",
+    "the quick brown fox is not an animal of x y z " * 8,
+]
+QUERIES = [Query(query_id=str(i), text=text) for i, text in enumerate(TEXTS)]
+DOCUMENTS = [
+    Document(document_id=f"{i}{title}", title=title, text=text)
+    for i, text in enumerate(TEXTS)
+    for title in ("", "a fox")
+]
+PROMPTS = {"query": "query : ", "document": "passage : "}
+TITLED = "prompt.document='passage : {title} {text}'"
+"""A title that is missing leaves a space: no prefix says that, so the export carries code."""
+
+LORA = ("model/adapter=lora", "model.adapter.r=2", "model.adapter.dropout=0.0")
+ENCODER_LORA = (*LORA, "model.adapter.target_modules=[query,value]")
+DECODER_LORA = (*LORA, "model.adapter.target_modules=[q_proj,v_proj]")
+INNER = {"is_normalized": False, "similarity_fn_name": "dot"}
+
+
+def without_prompt(mode: str) -> dict[str, Any]:
+    return {"pooling": {"pooling_mode": mode, "include_prompt": False}, "prompts": PROMPTS}
+
+
+def kept(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """One that AutoTokenizer leaves as it is, instead of taking Qwen2's own class."""
+    tokenizer._set_processor_class("PreTrainedTokenizerFast")
+    return tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A folder to begin with, and what the command line says.
+
+    Attributes:
+        folder: makes it.
+        overrides: of the training.
+    """
+
+    folder: Callable[[Path], Path]
+    overrides: tuple[str, ...] = ()
+
+
+def case(*overrides: str, **folder: Any) -> Case:
+    return Case(folder=lambda path: sentence_folder(path, **folder), overrides=overrides)
+
+
+CASES = {
+    "bert, three layers, lora": case(
+        *ENCODER_LORA,
+        denses=[
+            dense(32, 48, nn.Tanh(), use_residual=True),
+            dense(48, 48, nn.GELU(), use_residual=True),
+            dense(48, 8, nn.Identity(), bias=False),
+        ],
+    ),
+    "bert, mean without the prompt": case(
+        denses=[dense(32, 16, nn.GELU())], **without_prompt("mean"), **INNER
+    ),
+    "bert, cls without the prompt": case(**without_prompt("cls")),
+    "roberta, max without the prompt": case(
+        denses=[dense(32, 16, nn.Identity())], **without_prompt("max"), **INNER, model=roberta()
+    ),
+    "a decoder that appends nothing, weighted mean without the prompt": case(
+        *DECODER_LORA,
+        denses=[dense(32, 16, nn.Tanh())],
+        **without_prompt("weightedmean"),
+        model=qwen2(),
+        tokenizer=kept(word_tokenizer("$A")),
+    ),
+    "a decoder that appends a token, last token": case(
+        denses=[dense(32, 32, nn.Tanh(), use_residual=True)],
+        pooling={"pooling_mode": "lasttoken"},
+        prompts={"query": "instruct : x\nquery : ", "document": ""},
+        model=qwen2(),
+        tokenizer=kept(word_tokenizer("$A [SEP]")),
+    ),
+    "code, mean_sqrt_len without the prompt": case(
+        TITLED,
+        denses=[dense(32, 16, nn.Identity())],
+        **without_prompt("mean_sqrt_len_tokens"),
+        **INNER,
+    ),
+    "code, cls without the prompt": case(TITLED, **without_prompt("cls")),
+    "code, max without the prompt": case(TITLED, **without_prompt("max")),
+    "code, weighted mean without the prompt": case(
+        TITLED,
+        **without_prompt("weightedmean"),
+        model=qwen2(),
+        tokenizer=kept(word_tokenizer("$A")),
+    ),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _conf() -> Iterator[None]:
+    with opened():
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs to train on, and a test collection."""
+    folder = tmp_path_factory.mktemp("data")
+    pairs = [{"query": text, "positive": f"{text} animal"} for text in TEXTS[:4]]
+    write_lines(folder / "train.jsonl", pairs)
+    (folder / "set" / "qrels").mkdir(parents=True)
+    corpus = [{"_id": d.document_id, "title": d.title, "text": d.text} for d in DOCUMENTS]
+    write_lines(folder / "set" / "corpus.jsonl", corpus)
+    write_lines(
+        folder / "set" / "queries.jsonl", [{"_id": q.query_id, "text": q.text} for q in QUERIES]
+    )
+    rows = "".join(f"{i}\t{i}\t1\n" for i in range(len(QUERIES)))
+    header = "query-id\tcorpus-id\tscore\n"
+    (folder / "set" / "qrels" / "test.tsv").write_text(header + rows, encoding="utf-8")
+    return folder
+
+
+def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def configured(folder: Path, run: Path, data: Path, *overrides: str) -> DictConfig:
+    return compose(
+        "train",
+        overrides=[
+            f"paths.run_dir={run}", f"paths.cache_dir={data / 'cache'}", "logger=none",
+            "model=local", f"model.path={folder}", "model.dtype=float32", "data=jsonl",
+            f"data.path={data / 'train.jsonl'}", "data.num_queries_per_update=2", "benchmark=none",
+            "callbacks=none", "scheduler=constant", "scheduler.num_warmup_steps=0",
+            "optimizer.lr=0.01", "trainer.accelerator=cpu", "trainer.max_steps=2",
+            "trainer.enable_progress_bar=false", *overrides,
+        ],
+    )  # fmt: skip
+
+
+def trained(folder: Path, run: Path, data: Path, *overrides: str) -> Path:
+    """Train as a command does that names these overrides."""
+    with pytest.MonkeyPatch.context() as patch:
+        named = [override.partition("=")[0] for override in overrides]
+        patch.setattr(task_parts, "explicit_keys", lambda: named)
+        train(configured(folder, run, data, *overrides))
+    return run
+
+
+def of(run: Path) -> DictConfig:
+    return OmegaConf.create({"run": str(run)})
+
+
+def ours(folder: Path) -> list[Tensor]:
+    parts = open_stored_model(str(folder), base_path=None).parts
+    model = parts.factory.build(is_trained=False)
+    encoder = Encoder(model=model, tokenizer=parts.tokenizer, max_tokens_per_batch=100)
+    return [encoder.encode(QUERIES, "query"), encoder.encode(DOCUMENTS, "document")]
+
+
+def theirs(folder: Path) -> list[Tensor]:
+    """As the model card says."""
+    has_code = read_export(folder).has_code
+    frames = open_stored_model(str(folder), base_path=None).parts.tokenizer.frames
+    model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=has_code)
+    more: dict[str, Any] = {"batch_size": 3, "convert_to_tensor": True, "show_progress_bar": False}
+    documents = [as_given(item, frames["document"], has_code=has_code) for item in DOCUMENTS]
+    return [
+        model.encode_query([query.text for query in QUERIES], **more),
+        model.encode_document(documents, **more),
+    ]
+
+
+def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    rankings = [(q @ d.T).round(decimals=4).argsort(stable=True) for q, d in (found, expected)]
+    assert torch.equal(*rankings)
+
+
+def projections_of(folder: Path) -> dict[str, Tensor]:
+    chain = open_stored_model(str(folder), base_path=None).parts.factory.projections()
+    return load_projections(chain).state_dict()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_run_export_and_sentence_transformers_agree(name: str, tmp_path: Path, data: Path) -> None:
+    start, overrides = CASES[name].folder(tmp_path / "start"), CASES[name].overrides
+    run = trained(start, tmp_path / "run", data, *overrides)
+    before = [load_file(file) for file in sorted(start.glob("*_Dense/model.safetensors"))]
+    after = projections_of(run)
+    assert len(after) == sum(map(len, before))
+    for number, weights in enumerate(before):
+        for key, weight in weights.items():
+            assert not torch.equal(after[f"{number}.{key}"], weight), "trained with the rest"
+    export(of(run), dtype="float32", folder=None)
+    assert read_export(run / "export").has_code == (TITLED in overrides)
+    expected = ours(run)
+    assert_same(ours(run / "export"), expected)
+    assert_same(theirs(run / "export"), expected)
+    assert min(verify(of(run), export=None).values()) > 1 - 1e-6
