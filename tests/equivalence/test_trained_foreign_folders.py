@@ -32,6 +32,7 @@ from quarry.models.saved import PROJECTIONS_FILE
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.export.loading import as_given, read_export
 from quarry.tasks import parts as task_parts
+from quarry.tasks import train as task_train
 from quarry.tasks.export import export
 from quarry.tasks.resume import resume
 from quarry.tasks.stored_model import open_stored_model
@@ -49,7 +50,7 @@ TEXTS = [
 ]
 QUERIES = [Query(query_id=str(i), text=text) for i, text in enumerate(TEXTS)]
 DOCUMENTS = [
-    Document(document_id=f"{i}{title}", title=title, text=text)
+    Document(document_id=f"{i}.{len(title)}", title=title, text=text)
     for i, text in enumerate(TEXTS)
     for title in ("", "a fox")
 ]
@@ -155,7 +156,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_lines(
         folder / "set" / "queries.jsonl", [{"_id": q.query_id, "text": q.text} for q in QUERIES]
     )
-    rows = "".join(f"{i}\t{i}\t1\n" for i in range(len(QUERIES)))
+    rows = "".join(f"{i}\t{i}.0\t1\n" for i in range(len(QUERIES)))
     header = "query-id\tcorpus-id\tscore\n"
     (folder / "set" / "qrels" / "test.tsv").write_text(header + rows, encoding="utf-8")
     return folder
@@ -240,3 +241,74 @@ def test_run_export_and_sentence_transformers_agree(name: str, tmp_path: Path, d
     assert_same(ours(run / "export"), expected)
     assert_same(theirs(run / "export"), expected)
     assert min(verify(of(run), export=None).values()) > 1 - 1e-6
+
+
+def test_half_precision_and_an_export_of_an_export(tmp_path: Path, data: Path) -> None:
+    no_dropout = bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    denses = [dense(32, 16, nn.GELU())]
+    start = sentence_folder(
+        tmp_path / "start", model=no_dropout, denses=denses, **without_prompt("mean"), **INNER
+    )
+    run = trained(start, tmp_path / "run", data)
+    export(of(run), dtype="bfloat16", folder=str(tmp_path / "half"))
+    weights = load_file(tmp_path / "half" / "2_Dense" / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    assert verify(of(run), export=str(tmp_path / "half"))["verify/quarry"] > 1 - 1e-6
+    assert min(verify(of(tmp_path / "half"), export=None).values()) > 0.99
+
+    export(of(run), dtype="float32", folder=None)
+    export(of(run / "export"), dtype="float32", folder=str(tmp_path / "again"))
+    assert_same(theirs(tmp_path / "again"), ours(run))
+    second = trained(run / "export", tmp_path / "second", data)
+    other = trained(run, tmp_path / "other", data)
+    for key, weight in projections_of(second).items():
+        assert torch.equal(weight, projections_of(other)[key])
+    export(of(second), dtype="float32", folder=None)
+    assert_same(theirs(second / "export"), ours(other))
+
+
+class StopAfter(pl.Callback):
+    """Ask the run to stop after an optimizer step, as a scheduler of jobs does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("adapter", [(), ENCODER_LORA], ids=["full", "lora"])
+def test_resumed_equals_uninterrupted(
+    adapter: tuple[str, ...], tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, dropout included; and what is saved on the way has the projections, too."""
+    start = CASES["bert, three layers, lora"].folder(tmp_path / "start")
+    overrides = (
+        *adapter, "trainer.max_steps=4", "benchmark=folder", f"benchmark.path={data / 'set'}",
+        "evaluation.every_n_steps=2", "callbacks=best_model", "baseline=none",
+    )  # fmt: skip
+    whole = trained(start, tmp_path / "whole", data, *overrides)
+    stop, build = StopAfter(1), task_train.build_callbacks
+    monkeypatch.setattr(
+        task_train, "build_callbacks", lambda *a, **more: [*build(*a, **more), stop]
+    )
+    with pytest.raises(Interrupted):
+        trained(start, tmp_path / "stopped", data, *overrides)
+    stop.step = 0
+    assert not (tmp_path / "stopped" / "model").exists()
+    resume(of(tmp_path / "stopped"), chooses_memory_anew=False)
+    names = [PROJECTIONS_FILE, "adapter_model.safetensors" if adapter else "model.safetensors"]
+    for name in names:
+        found, expected = (load_file(run / "model" / name) for run in (tmp_path / "stopped", whole))
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], weight) for key, weight in expected.items())
+    stored = read_trained(whole / "checkpoints" / "last.ckpt")
+    trained_keys = {
+        key.partition("model.projections.")[2] for key in stored if ".projections." in key
+    }
+    assert trained_keys == set(projections_of(whole))
+    if adapter:
+        assert all("lora_" in key for key in stored if ".projections." not in key)
+    assert projections_of(whole / "checkpoints" / "best").keys() == projections_of(whole).keys()
+    assert min(verify(of(whole / "checkpoints" / "best"), export=None).values()) > 1 - 1e-6
