@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from quarry.errors import MissingPathError, UserError
 from quarry.models.adapters.adapter_config import AdapterConfig, read_adapter_config
@@ -110,6 +110,17 @@ class ModelSource:
             if found is not None:
                 return found.projections
         return ()
+
+    def embedding_dim(self, config: PretrainedConfig) -> int:
+        """Return the width of embeddings: of the last projection, else of the states.
+
+        Args:
+            config: of the trunk.
+        """
+        projections = self.projections()
+        if projections:
+            return projections[-1].out_features
+        return int(config.get_text_config().hidden_size)
 
     def _homes(self) -> list[tuple[str, str | None]]:
         home, base = self.home(), self.base_source()

@@ -45,6 +45,12 @@ class Dense:
     weights: Path
     prefix: str = ""
 
+    @property
+    def num_parameters(self) -> int:
+        matrix = self.in_features * self.out_features
+        num_matrices = 1 + (self.use_residual and self.in_features != self.out_features)
+        return num_matrices * matrix + self.bias * self.out_features
+
     def __str__(self) -> str:
         residual = ", with a residual" if self.use_residual else ""
         return f"{self.in_features} to {self.out_features}, {self.activation}{residual}"
