@@ -24,8 +24,9 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from config.configurations import opened
+from config.configurations import composed, opened
 from helpers.sentence_folders import bert, dense, qwen2, roberta, sentence_folder, word_tokenizer
+from quarry.data.packing import pack
 from quarry.errors import Interrupted
 from quarry.models.projections import load_projections
 from quarry.models.saved import PROJECTIONS_FILE
@@ -241,6 +242,33 @@ def test_run_export_and_sentence_transformers_agree(name: str, tmp_path: Path, d
     assert_same(ours(run / "export"), expected)
     assert_same(theirs(run / "export"), expected)
     assert min(verify(of(run), export=None).values()) > 1 - 1e-6
+
+
+@pytest.mark.parametrize(
+    "name", ["bert, mean without the prompt", "roberta, max without the prompt"]
+)
+def test_gradients_are_those_of_sentence_transformers(name: str, tmp_path: Path) -> None:
+    """Of every weight, in fp64: only the order of sums differs."""
+    folder = CASES[name].folder(tmp_path / "start")
+    config = composed("train", "model=local", f"model.path={folder}", "model.dtype=float32")
+    task_parts.settle_contract(config)
+    parts = task_parts.build_model_parts(config)
+    model = parts.factory.build(is_trained=True).double().eval()
+    direction = torch.randn(len(TEXTS), model.embedding_dim, dtype=torch.float64)
+    (model(pack(parts.tokenizer(QUERIES, "query"))) * direction).sum().backward()
+    reference = SentenceTransformer(str(folder), device="cpu").double().eval()
+    features = reference.preprocess(TEXTS, prompt=PROMPTS["query"])
+    (reference(features)["sentence_embedding"] * direction).sum().backward()
+    expected = {
+        **{f"backbone.{n}": p for n, p in reference[0].model.named_parameters()},
+        **{f"projections.0.{n}": p for n, p in reference[2].named_parameters()},
+    }
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        gradient = expected[key].grad
+        assert gradient is not None
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-9)
+    assert sum(key.startswith("projections.") for key, _ in model.named_parameters()) == 2
 
 
 def test_half_precision_and_an_export_of_an_export(tmp_path: Path, data: Path) -> None:
