@@ -152,7 +152,10 @@ def shared_failures() -> list[str]:
 def main(folder: Path) -> None:
     result: dict[str, Any] = {}
     for strategy in ("ddp", "zero1", "zero2", "zero3"):
-        case = Case(strategy=strategy, is_lora=True, dropout=0.2, budget=40, num_contrast_sets=2)
+        case = Case(
+            strategy=strategy, is_lora=True, dropout=0.2, budget=40, num_contrast_sets=2,
+            has_projections=True,
+        )  # fmt: skip
         (folder / strategy).mkdir(exist_ok=True)
         result[strategy] = stops_and_goes_on(case, folder / strategy)
         plain = Case(strategy=strategy)

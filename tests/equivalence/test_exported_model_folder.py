@@ -41,6 +41,7 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("repllama", "qwen-vl", WEIGHTED, {}),
     ("promptreps", "qwen-r1", LAST, {}),
     ("prompteol", "qwen-math", WEIGHTED, {"is_causal": False}),
+    ("e5_instruct", "qwen-r1", LAST, {}),
     ("qwen3_instruct", "qwen-instruct", LAST, {"adapter": LORA}),
     ("echo", "qwen-r1", "echo.Echo", {"adapter": LORA}),
 ]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers.models import tiny_bi_encoder, tiny_qwen
+from helpers.models import random_projections, tiny_bi_encoder, tiny_qwen
 from quarry.data.packing import pack, plan_batches, split
 from quarry.losses.info_nce import InfoNCE
 from quarry.models.adapters.fast_lora import use_fast_lora
@@ -34,12 +34,17 @@ def contrast_set() -> TokenBatch:
 
 def full(dtype: torch.dtype, dropout: float) -> BiEncoder:
     backbone = tiny_qwen(dtype=dtype, attention_dropout=dropout)
-    return BiEncoder(backbone=backbone, pooling=Mean()).train()
+    projections = random_projections().to(dtype)
+    return BiEncoder(backbone=backbone, pooling=Mean(), projections=projections).train()
 
 
 def lora(dtype: torch.dtype, dropout: float) -> BiEncoder:
     adapter = LoRA(r=4, alpha=8, dropout=dropout, target_modules=["q_proj", "v_proj", "up_proj"])
-    model = BiEncoder(backbone=adapter(tiny_qwen(dtype=dtype)), pooling=LastToken()).to(dtype)
+    model = BiEncoder(
+        backbone=adapter(tiny_qwen(dtype=dtype)),
+        pooling=LastToken(),
+        projections=random_projections(),
+    ).to(dtype)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # zero at first, and so would be the gradient of lora_A
             nn.init.normal_(parameter, std=0.1)

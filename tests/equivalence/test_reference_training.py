@@ -1,4 +1,7 @@
-"""Our loss and LoRA gradients on a batch are those of plain transformers and peft, padded."""
+"""Loss and gradients, of LoRA and of layers after the pooling, are those of a padded reference.
+
+The reference is plain transformers and peft.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from helpers.models import tiny_qwen
+from helpers.models import random_projections, tiny_qwen
 from quarry.data.packing import pack
 from quarry.losses.info_nce import InfoNCE
 from quarry.models.adapters.lora import LoRA
@@ -32,7 +35,10 @@ def texts() -> list[list[int]]:
     return [*queries, *(text(2, 30) for _ in range(NUM_QUERIES * GROUP_SIZE))]
 
 
-def lora_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+Parameters = dict[str, torch.nn.Parameter]
+
+
+def lora_parameters(model: torch.nn.Module) -> Parameters:
     found = {n.split("base_model.")[-1]: p for n, p in model.named_parameters() if "lora_" in n}
     assert len(found) == 2 * 2 * len(TARGETS)
     return found
@@ -45,9 +51,13 @@ def randomize(model: torch.nn.Module) -> None:
         torch.nn.init.normal_(parameter, std=0.1)
 
 
-def ours(dtype: torch.dtype) -> tuple[Tensor, dict[str, torch.nn.Parameter]]:
+def ours(dtype: torch.dtype) -> tuple[Tensor, Parameters]:
     adapter = LoRA(r=4, alpha=8, dropout=0.0, target_modules=TARGETS)
-    model = BiEncoder(backbone=adapter(tiny_qwen(dtype=dtype)).to(dtype), pooling=LastToken())
+    model = BiEncoder(
+        backbone=adapter(tiny_qwen(dtype=dtype)).to(dtype),
+        pooling=LastToken(),
+        projections=random_projections().to(dtype),
+    )
     randomize(model)
     embeddings = model(pack(texts()))
     loss = InfoNCE(temperature=TEMPERATURE)(
@@ -56,14 +66,16 @@ def ours(dtype: torch.dtype) -> tuple[Tensor, dict[str, torch.nn.Parameter]]:
         torch.arange(NUM_QUERIES) * GROUP_SIZE,
     ).loss
     loss.backward()
-    return loss, lora_parameters(model)
+    return loss, lora_parameters(model) | dict(model.projections.named_parameters())
 
 
-def reference(dtype: torch.dtype) -> tuple[Tensor, dict[str, torch.nn.Parameter]]:
+def reference(dtype: torch.dtype) -> tuple[Tensor, Parameters]:
     """A padded batch, a mask, the state of the last token that is no padding, cosine / 0.01."""
     config = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=TARGETS)
     model = get_peft_model(tiny_qwen(dtype=dtype), config).to(dtype)
     randomize(model)
+    projections = dict(random_projections().to(dtype).named_parameters())
+    first, bias, second = projections.values()
 
     def encode(rows: list[list[int]]) -> Tensor:
         width = max(map(len, rows))
@@ -71,13 +83,14 @@ def reference(dtype: torch.dtype) -> tuple[Tensor, dict[str, torch.nn.Parameter]
         lengths = torch.tensor([len(row) for row in rows])
         mask = (torch.arange(width) < lengths[:, None]).long()
         states = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        return normalize(states[torch.arange(len(rows)), lengths - 1], dim=-1)
+        last = states[torch.arange(len(rows)), lengths - 1]
+        return normalize((last + torch.tanh(last @ first.T + bias)) @ second.T, dim=-1)
 
     rows = texts()
     queries, passages = encode(rows[:NUM_QUERIES]), encode(rows[NUM_QUERIES:])
     loss = cross_entropy(queries @ passages.T / TEMPERATURE, torch.arange(NUM_QUERIES) * GROUP_SIZE)
     loss.backward()
-    return loss, lora_parameters(model)
+    return loss, lora_parameters(model) | projections
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

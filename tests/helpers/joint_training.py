@@ -16,7 +16,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
-from helpers.models import letter_tokenizer, tiny_qwen
+from helpers.models import letter_tokenizer, random_projections, tiny_qwen
 from helpers.training import quiet_trainer
 from quarry.data.datamodule import RetrievalDataModule
 from quarry.data.prompts import Prompt
@@ -52,6 +52,7 @@ class Case:
         strategy: "ddp", "zero1", "zero2" or "zero3".
         num_contrast_sets: in an update.
         budget: tokens in a chunk; None: no chunks.
+        has_projections: layers after the pooling, with and without bias, and a residual.
         dropout: of LoRA; masks differ between ranks, not between strategies.
         precision: of the trainer.
     """
@@ -62,6 +63,7 @@ class Case:
     budget: int | None = None
     num_contrast_sets: int = 1
     has_masks: bool = False
+    has_projections: bool = False
     clip: float | None = None
     dropout: float = 0.0
     gradient_checkpointing: bool = False
@@ -75,6 +77,7 @@ class Case:
         parts += [f"chunks of {self.budget}"] if self.budget else []
         parts += [f"{self.num_contrast_sets} sets"] if self.num_contrast_sets > 1 else []
         parts += ["masks"] if self.has_masks else []
+        parts += ["projections"] if self.has_projections else []
         parts += [f"clip {self.clip}"] if self.clip else []
         parts += [f"dropout {self.dropout}"] if self.dropout else []
         parts += ["checkpointing"] if self.gradient_checkpointing else []
@@ -111,12 +114,14 @@ def build(*, case: Case, device: torch.device | None = None, sharding: Any = Non
     backbone = tiny_qwen(dtype=dtype)
     if case.is_double:
         _use_wide_norms(backbone)
+    projections = random_projections().to(dtype) if case.has_projections else None
     if not case.is_lora:
-        return BiEncoder(backbone=backbone, pooling=Mean())
+        return BiEncoder(backbone=backbone, pooling=Mean(), projections=projections)
     adapter = LoRA(
         r=4, alpha=8, dropout=case.dropout, target_modules=["q_proj", "v_proj", "up_proj"]
     )
-    model = BiEncoder(backbone=adapter(backbone), pooling=LastToken()).to(dtype)
+    adapted = adapter(backbone)
+    model = BiEncoder(backbone=adapted, pooling=LastToken(), projections=projections).to(dtype)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # zero at first, and so would be the gradient of lora_A
             nn.init.normal_(parameter, std=0.1)
@@ -260,8 +265,8 @@ def cases(names: Sequence[str]) -> list[Case]:
             more = {"strategy": strategy, "is_lora": is_lora, "is_double": strategy == "ddp"}
             found += [
                 Case(**more),
-                Case(**more, budget=40),
-                Case(**more, num_contrast_sets=2, clip=0.05),
+                Case(**more, budget=40, has_projections=True),
+                Case(**more, num_contrast_sets=2, clip=0.05, has_projections=is_lora),
                 Case(**more, budget=40, num_contrast_sets=2, has_masks=True, clip=0.05),
             ]
         if strategy == "zero3":

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
+from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.base import Pooling
 from quarry.models.pooling.mean import Mean
+from quarry.models.projections import Dense, Projection
 
 
 def tiny_qwen(*, dtype: torch.dtype = torch.float32, **more: object) -> Qwen2Model:
@@ -41,6 +44,25 @@ def tiny_bi_encoder(
 ) -> BiEncoder:
     backbone = tiny_qwen(dtype=dtype).to(device)
     return BiEncoder(backbone=backbone, pooling=pooling or Mean(), is_causal=is_causal).eval()
+
+
+def random_projections(*, in_features: int = 32, out_features: int = 16) -> nn.Sequential:
+    """Two seeded layers after a pooling: one with bias and residual, one without."""
+    common: dict[str, Any] = {"in_features": in_features, "weights": Path("none")}
+    torch.manual_seed(1)
+    return nn.Sequential(
+        Projection(
+            Dense(
+                **common, out_features=in_features, bias=True, activation="Tanh", use_residual=True
+            )
+        ),
+        Projection(
+            Dense(
+                **common, out_features=out_features, bias=False, activation="Identity",
+                use_residual=False,
+            )
+        ),
+    )  # fmt: skip
 
 
 EOS, BOS, UNKNOWN = 0, 1, 2

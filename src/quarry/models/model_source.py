@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from quarry.errors import MissingPathError, UserError
 from quarry.models.adapters.adapter_config import AdapterConfig, read_adapter_config
@@ -83,8 +83,8 @@ class ModelSource:
             UserError: see `read_sentence_transformers`.
         """
         for home, revision in self._homes():
-            if model_file(home, CONTRACT_FILE, revision=revision) is not None:
-                break  # which says it all, also of a module of its own
+            if _has_contract(home, revision=revision):
+                return Statement()
             found = read_sentence_transformers(home, revision=revision)
             if found is not None:
                 return found
@@ -111,6 +111,17 @@ class ModelSource:
             if found is not None:
                 return found.projections
         return ()
+
+    def embedding_dim(self, config: PretrainedConfig) -> int:
+        """Return the width of embeddings: of the last projection, else of the states.
+
+        Args:
+            config: of the trunk.
+        """
+        projections = self.projections()
+        if projections:
+            return projections[-1].out_features
+        return int(config.get_text_config().hidden_size)
 
     def _homes(self) -> list[tuple[str, str | None]]:
         homes = [(self.home(), self.revision)]
@@ -166,8 +177,9 @@ class ModelSource:
 
 def _transformer(home: str, *, revision: str | None) -> str:
     """Where in a model of sentence-transformers the transformer lies; of others the same."""
-    is_ours = model_file(home, CONTRACT_FILE, revision=revision) is not None
-    path = "" if is_ours else transformer_path(home, revision=revision)
+    if _has_contract(home, revision=revision):  # ours, whose module may be one that we export
+        return home
+    path = transformer_path(home, revision=revision)
     if not path:
         return home
     if not Path(home).is_dir():
@@ -176,3 +188,7 @@ def _transformer(home: str, *, revision: str | None) -> str:
             "of local folders alone. Fix: download the model, and give model.path=DIR"
         )
     return str(Path(home) / path)
+
+
+def _has_contract(home: str, *, revision: str | None) -> bool:
+    return model_file(home, CONTRACT_FILE, revision=revision) is not None

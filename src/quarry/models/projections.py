@@ -45,6 +45,12 @@ class Dense:
     weights: Path
     prefix: str = ""
 
+    @property
+    def num_parameters(self) -> int:
+        matrix = self.in_features * self.out_features
+        num_matrices = 1 + (self.use_residual and self.in_features != self.out_features)
+        return num_matrices * matrix + self.bias * self.out_features
+
     def __str__(self) -> str:
         residual = ", with a residual" if self.use_residual else ""
         return f"{self.in_features} to {self.out_features}, {self.activation}{residual}"
@@ -55,6 +61,15 @@ class Dense:
         return {name: getattr(self, name) for name in names}
 
 
+class _Linear(nn.Linear):
+    """One in the dtype of its input; a module, since ZeRO 3 gathers weights where one is called."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        dtype = input.dtype
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return linear(input, self.weight.to(dtype), bias)
+
+
 class Projection(nn.Module):
     """A linear layer with an activation, [..., in_features] to [..., out_features].
 
@@ -63,24 +78,18 @@ class Projection(nn.Module):
 
     def __init__(self, dense: Dense) -> None:
         super().__init__()
-        self.linear = nn.Linear(dense.in_features, dense.out_features, bias=dense.bias)
+        self.linear = _Linear(dense.in_features, dense.out_features, bias=dense.bias)
         self.activation = ACTIVATIONS[dense.activation]()
         self.has_residual = dense.use_residual
         if dense.use_residual and dense.in_features != dense.out_features:
-            self.residual = nn.Linear(dense.in_features, dense.out_features, bias=False)
+            self.residual = _Linear(dense.in_features, dense.out_features, bias=False)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        projected: Tensor = self.activation(_applied(self.linear, embeddings))
+        projected: Tensor = self.activation(self.linear(embeddings))
         if not self.has_residual:
             return projected
         has_own = hasattr(self, "residual")
-        return projected + (_applied(self.residual, embeddings) if has_own else embeddings)
-
-
-def _applied(layer: nn.Linear, embeddings: Tensor) -> Tensor:
-    dtype = embeddings.dtype
-    bias = None if layer.bias is None else layer.bias.to(dtype)
-    return linear(embeddings, layer.weight.to(dtype), bias)
+        return projected + (self.residual(embeddings) if has_own else embeddings)
 
 
 def load_projections(chain: Sequence[Dense]) -> nn.Sequential:

@@ -206,7 +206,7 @@ def make_plan(
             machine,
             place=CorpusPlace.of(config.evaluation),
             num_documents=num_documents,
-            dim=setup.layers.hidden_size,
+            dim=setup.embedding_dim,
             ranks_per_node=setup.num_processes // num_nodes,
             num_nodes=num_nodes,
             num_jobs=num_jobs,

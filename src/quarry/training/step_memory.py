@@ -55,6 +55,7 @@ class TrainingSetup:
 
     Attributes:
         layers: of the part of the trunk that text goes through.
+        embedding_dim: width of an embedding, which a projection may have changed.
         num_frozen, num_trained: parameters.
         num_linear: those in its linear layers, frozen or not.
         frozen_itemsize, trained_itemsize: bytes of one.
@@ -67,6 +68,7 @@ class TrainingSetup:
     """
 
     layers: LayerShape
+    embedding_dim: int
     num_frozen: int
     num_trained: int
     num_linear: int
@@ -198,7 +200,7 @@ def _embeddings(setup: TrainingSetup) -> int:
     num_texts = _num_own_queries(setup) * (1 + setup.contrast.num_passages_per_query)
     if setup.num_processes > 1:
         num_texts += _num_passages(setup)
-    return 2 * FP32_BYTES * setup.layers.hidden_size * num_texts
+    return 2 * FP32_BYTES * setup.embedding_dim * num_texts
 
 
 def _casts(setup: TrainingSetup) -> int:

@@ -15,6 +15,7 @@ from transformers import AutoModel
 
 from helpers.models import letter_tokenizer, tiny_folder, tiny_qwen
 from helpers.pickles import Bomb
+from helpers.sentence_folders import bert, plain_folder
 from quarry.data.packing import pack
 from quarry.errors import UserError
 from quarry.models.adapters.full import FullFineTuning
@@ -148,7 +149,7 @@ def test_an_adapter_option_without_effect_warns(
 
 @pytest.mark.parametrize("target_modules", [["no_proj"], []])
 def test_wrong_target_modules_are_refused(target_modules: list[str]) -> None:
-    with pytest.raises(UserError, match=r"LoRA does not fit Qwen2Model.*target_modules"):
+    with pytest.raises(UserError, match=r"target_modules=\[.*no layer of Qwen2Model .* q_proj"):
         lora(target_modules=target_modules)(tiny_qwen())
 
 
@@ -202,3 +203,16 @@ def test_what_would_be_trained_is_counted_without_training_it(base: Path) -> Non
     assert stored.num_parameters == part.num_parameters
     assert (stored.num_inputs, stored.num_low_rank) == (part.num_inputs, part.num_low_rank)
     assert stored.dropout == 0.0
+
+
+def test_names_that_no_layer_has_are_refused_before_weights_are_read(tmp_path: Path) -> None:
+    folder = plain_folder(tmp_path / "bert", bert())
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError) as caught:
+        factory(folder, adapter=lora()).check(is_trained=True, on_cpu=True)
+    message = str(caught.value)
+    assert "model.adapter.target_modules=[q_proj,v_proj,down_proj]" in message
+    assert "dense, key, query, value" in message
+    with pytest.raises(UserError, match="dense, key, query, value"):
+        lora()(bert())
+    assert lora(target_modules=["query", "value"]).trained_part(bert()).num_parameters == 4 * 4 * 64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
 from helpers.models import letter_tokenizer, tiny_folder
+from helpers.sentence_folders import dense, edit, sentence_folder
 from quarry.config.instantiate import build
+from quarry.config.settled_contract import settle
 from quarry.errors import UserError
 from quarry.models.adapters.lora import LoRA
 from quarry.retrieval.stored_encoder import StoredEncoder
@@ -23,7 +27,7 @@ from quarry.tasks.evaluation_encoder import (
     unique_encoder_builder,
 )
 from quarry.tasks.parts import build_model_parts
-from quarry.types import Document
+from quarry.types import ROLES, Document
 
 
 @pytest.fixture
@@ -146,6 +150,31 @@ def test_an_adapter_counts_with_its_base(folder: Path) -> None:
     file.write_text(file.read_text().replace('"lora_alpha": 4', '"lora_alpha": 8'))
     scaled = contract(configured(adapter))
     assert scaled["query"]["weights"][1] != adapted["query"]["weights"][1]
+
+
+def test_what_comes_after_the_states_counts(tmp_path: Path) -> None:
+    """Folders of sentence-transformers with one transformer never share a vector."""
+    first = sentence_folder(
+        tmp_path / "first",
+        denses=[dense(32, 16, torch.nn.Tanh())],
+        prompts={"query": "query : ", "document": "passage : "},
+    )
+    names = ("weights", "activation", "include_prompt")
+    folders = {name: Path(shutil.copytree(first, tmp_path / name)) for name in names}
+    file = folders["weights"] / "2_Dense" / "model.safetensors"
+    save_file({key: 1.01 * weight for key, weight in load_file(file).items()}, file)
+    activation = "torch.nn.modules.linear.Identity"
+    edit(folders["activation"] / "2_Dense" / "config.json", activation_function=activation)
+    edit(folders["include_prompt"] / "1_Pooling" / "config.json", include_prompt=False)
+    found = []
+    for path in (first, *folders.values()):
+        config = configured(path)
+        settle(config, build(config.model), explicit=[], options={})
+        found.append(contract(config))
+    for role in ROLES:
+        keys = [json.dumps(each[role], sort_keys=True) for each in found]
+        assert len(set(keys)) == len(keys)
+        assert len({json.dumps(each[role]["weights"]) for each in found}) == 1
 
 
 def test_the_tokenizer_is_the_same_before_and_after_it_has_worked(folder: Path) -> None:

@@ -42,7 +42,7 @@ def contrast(**more: Any) -> ContrastSets:
 
 def setup(**more: Any) -> TrainingSetup:
     settings: dict[str, Any] = {
-        "layers": LAYERS, "num_frozen": 0, "num_trained": 100, "num_linear": 80,
+        "layers": LAYERS, "embedding_dim": 4, "num_frozen": 0, "num_trained": 100, "num_linear": 80,
         "frozen_itemsize": 4, "trained_itemsize": 4, "kept": FP32, "grad_cache_chunk_tokens": None,
         "num_processes": 1, "zero": None, "offloads_parameters": False,
         "offloads_optimizer": False, "contrast": contrast(),

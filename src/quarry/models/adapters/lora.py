@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from quarry.errors import UserError
 from quarry.models.adapters.base import TrainedPart
@@ -32,7 +33,8 @@ class LoRA:
         target_modules: names of the linear layers, such as "q_proj".
 
     Raises:
-        UserError: `r` or `dropout` is out of range; when called: no layer has such a name.
+        UserError: `r` or `dropout` is out of range; when called, or asked for `trained_part`: no
+            layer has such a name.
     """
 
     trains_trunk = False
@@ -58,6 +60,7 @@ class LoRA:
             lora_dropout=self.dropout,
             target_modules=self._targets(backbone),
         )
+        self._check_targets(backbone)
         try:
             adapted = get_peft_model(backbone, config)
         except ValueError as error:
@@ -68,6 +71,7 @@ class LoRA:
         return cast(PreTrainedModel, adapted)
 
     def trained_part(self, backbone: PreTrainedModel) -> TrainedPart:
+        self._check_targets(backbone)
         layers = [
             layer
             for name, layer in text_model(backbone).named_modules()
@@ -79,6 +83,20 @@ class LoRA:
             num_inputs=sum(layer.in_features for layer in layers),
             num_low_rank=self.r * len(layers),
             dropout=self.dropout,
+        )
+
+    def _check_targets(self, backbone: PreTrainedModel) -> None:
+        """Refuse names that no layer has, with those that there are."""
+        trunk = text_model(backbone)
+        layers = dict(trunk.named_modules())
+        if any(self._is_target(name) for name in layers):
+            return
+        linear = (nn.Linear, Conv1D)
+        names = sorted({n.rpartition(".")[2] for n, x in layers.items() if isinstance(x, linear)})
+        raise UserError(
+            f"model.adapter.target_modules=[{','.join(self.target_modules)}]: no layer of "
+            f"{type(trunk).__name__} has such a name; its linear layers are {', '.join(names)}. "
+            f"Fix: model.adapter.target_modules=[{','.join(names)}], or some of them"
         )
 
     def _is_target(self, name: str) -> bool:

@@ -102,13 +102,12 @@ def _with_model(
         is_stored=store_dtype is not None,
     )
     weights = _weights(config, model, itemsize=dtype.itemsize)
-    dim = int(model.config.get_text_config().hidden_size)
     return EvaluationPlan(
         retriever=retriever,
         machine=machine,
         model=model,
         dtype=str(dtype).removeprefix("torch."),
-        dim=dim,
+        dim=model.embedding_dim,
         work=work,
         num_passes=1 if config.evaluation.compare_dtype is None else 2,
         rate=planned_encoding_rate(
@@ -123,7 +122,12 @@ def _with_model(
         store_dtype=store_dtype,
         download=download_bytes(model.source, model.config, num_parameters=model.num_parameters),
         host=evaluation_host(
-            config, machine, weights=weights, work=work, dim=dim, num_jobs=num_jobs
+            config,
+            machine,
+            weights=weights,
+            work=work,
+            dim=model.embedding_dim,
+            num_jobs=num_jobs,
         ),
         num_processes=num_processes(config),
         num_nodes=int(config.trainer.get("num_nodes", 1)),

@@ -50,7 +50,7 @@ def job_host(config: DictConfig, *, host_bytes: int | None, num_jobs: int) -> Ho
         loading=ranks * states.weights,
         resident=ranks * (on_host if uses_gpu else on_host + states.total),
         num_documents=_largest_corpus(config),
-        dim=int(model.config.get_text_config().hidden_size),
+        dim=model.embedding_dim,
         ranks_per_node=ranks,
         num_nodes=int(config.trainer.get("num_nodes", 1)),
         place=CorpusPlace.of(config.evaluation, is_stored=is_stored),
@@ -65,14 +65,16 @@ def _states(
 ) -> tuple[StateBytes, int]:
     """Return what a rank holds on its device, and the bytes offloaded to the host."""
     dtype = factory.torch_dtype(is_trained=is_training)
-    num_trained = model.part.num_parameters if is_training else 0
     is_beside = model.part.is_beside or not is_training
+    num_trained = model.part.num_parameters if is_training else 0
+    num_frozen = model.num_parameters - (0 if is_beside else num_trained)
+    num_trained += model.num_projection if is_training else 0
     spread = planned_spread(config)
 
     def states(whole: bool) -> StateBytes:
         shared = replace(spread, weights=1, gradients=1, optimizer=1) if whole else spread
         return state_bytes(
-            num_frozen=model.num_parameters - (0 if is_beside else num_trained),
+            num_frozen=num_frozen,
             num_trained=num_trained,
             frozen_itemsize=dtype.itemsize,
             trained_itemsize=FP32_BYTES if is_beside else dtype.itemsize,

@@ -134,7 +134,7 @@ class Plan:
                 "source": self.model.source,
                 "shape_from": self.model.shape_from,
                 "num_parameters": self.model.num_parameters,
-                "num_trained": part.num_parameters,
+                "num_trained": self.setup.num_trained,
                 "trains_trunk": not part.is_beside,
                 "dtype": self.dtype,
             },

@@ -35,6 +35,7 @@ class PlannedModel:
         source: folder or hub id of the trunk.
         shape_from: where its shape comes from, for people.
         num_linear: weights in the linear layers that text goes through.
+        num_projection: weights after the pooling.
     """
 
     source: str
@@ -42,6 +43,8 @@ class PlannedModel:
     shape_from: str
     num_parameters: int
     num_linear: int
+    num_projection: int
+    embedding_dim: int
     part: TrainedPart
 
 
@@ -66,6 +69,8 @@ def planned_model(factory: BiEncoderFactory) -> PlannedModel:
         shape_from=shape_from,
         num_parameters=num_weights(trunk),
         num_linear=_num_linear(trunk),
+        num_projection=sum(dense.num_parameters for dense in factory.projections()),
+        embedding_dim=factory.embedding_dim(config),
         part=factory.trained_part(trunk),
     )
 
@@ -138,8 +143,9 @@ def training_setup(
     beside = dtype.itemsize if has_bf16_weights else FP32_BYTES
     return TrainingSetup(
         layers=LayerShape.of(model.config),
+        embedding_dim=model.embedding_dim,
         num_frozen=model.num_parameters - (0 if part.is_beside else part.num_parameters),
-        num_trained=part.num_parameters,
+        num_trained=part.num_parameters + model.num_projection,
         num_linear=model.num_linear,
         frozen_itemsize=dtype.itemsize,
         trained_itemsize=beside if part.is_beside else dtype.itemsize,

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import DictConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "config"))
 from configurations import composed, opened
 
+from helpers.sentence_folders import dense, sentence_folder
 from quarry.runtime.devices import planned_for_gpu
+from quarry.tasks.parts import settle_contract
 from quarry.tasks.plan import make_plan
 from quarry.tasks.planning.host import HostNeed
 from quarry.tasks.planning.job_host import job_host
@@ -72,6 +75,31 @@ def test_an_evaluation_with_a_store_holds_no_corpus() -> None:
     kept = host(composed("eval", "model=qwen-coder", "benchmark=msmarco", "evaluation.store=false"))
     assert kept is not None
     assert kept.corpus == 8_841_823 * 3584 * 4
+
+
+def test_embeddings_are_as_wide_as_the_last_projection(tmp_path: Path) -> None:
+    folder = sentence_folder(tmp_path / "folder", denses=[dense(32, 12, torch.nn.Tanh())])
+    named = ("model=local", f"model.path={folder}", "benchmark=msmarco")
+    kept = host(composed("eval", *named, "evaluation.store=false"))
+    assert kept is not None
+    assert kept.corpus == 8_841_823 * 12 * 4
+    config = composed("train", *named, "data=msmarco")
+    settle_contract(config)
+    in_training = host(config)
+    machine = planned_machine(
+        gpu_memory_gib=80, disk_gib=None, card=None, accelerator="gpu", num_devices=1, folder="."
+    )
+    with planned_for_gpu():
+        plan = make_plan(
+            config, machine, num_examples=128_000, tokens_per_query=1000, tokens_per_s=None
+        )
+    assert in_training is not None
+    assert in_training.total == plan.host.total
+    assert in_training.corpus == kept.corpus
+    trunk = 4 * plan.model.num_parameters
+    assert plan.memory.weights == trunk + 4 * (32 * 12 + 12)
+    num_texts = 128 * (2 + 15)
+    assert plan.memory.embeddings == 2 * 4 * 12 * num_texts
 
 
 def test_what_is_not_known() -> None:
