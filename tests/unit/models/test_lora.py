@@ -153,6 +153,12 @@ def test_wrong_target_modules_are_refused(target_modules: list[str]) -> None:
         lora(target_modules=target_modules)(tiny_qwen())
 
 
+def test_single_names_that_no_layer_has_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    adapted = lora(target_modules=["q_proj", "no_proj"])(tiny_qwen())
+    assert "no layer of Qwen2Model is called no_proj" in caplog.text
+    assert any("q_proj.lora_A" in name for name, _ in adapted.named_parameters())
+
+
 @pytest.mark.parametrize("setting", [{"r": 0}, {"dropout": 1.0}, {"dropout": -0.1}])
 def test_impossible_settings_are_refused_before_any_model_loads(setting: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"model\.adapter\.r=.*model\.adapter\.dropout="):

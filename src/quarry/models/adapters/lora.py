@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from quarry.errors import UserError
 from quarry.models.adapters.base import TrainedPart
 from quarry.models.adapters.stored_adapter import ADAPTER_FILE
 from quarry.models.backbones.text_model import text_model, text_model_name
+
+logger = logging.getLogger(__name__)
 
 
 class LoRA:
@@ -86,10 +89,21 @@ class LoRA:
         )
 
     def _check_targets(self, backbone: PreTrainedModel) -> None:
-        """Refuse names that no layer has, with those that there are."""
+        """Refuse names none of which a layer has, with those that there are; warn of single ones."""
         trunk = text_model(backbone)
         layers = dict(trunk.named_modules())
-        if any(self._is_target(name) for name in layers):
+        missing = [
+            target
+            for target in self.target_modules
+            if not any(f".{name}".endswith(f".{target}") for name in layers)
+        ]
+        if len(missing) < len(self.target_modules):
+            if missing:
+                logger.warning(
+                    "model.adapter.target_modules: no layer of %s is called %s; the others are "
+                    "adapted",
+                    type(trunk).__name__, ", ".join(missing),
+                )  # fmt: skip
             return
         linear = (nn.Linear, Conv1D)
         names = sorted({n.rpartition(".")[2] for n, x in layers.items() if isinstance(x, linear)})
