@@ -89,7 +89,7 @@ class LoRA:
         )
 
     def _check_targets(self, backbone: PreTrainedModel) -> None:
-        """Refuse names none of which a layer has, with those that there are; warn of single ones."""
+        """Refuse names that no layer has, with those that there are; warn of single ones."""
         trunk = text_model(backbone)
         layers = dict(trunk.named_modules())
         missing = [
