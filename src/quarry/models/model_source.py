@@ -157,7 +157,8 @@ class ModelSource:
         if is_adapter and model_file(source, "tokenizer.json", revision=revision) is None:
             source, revision = self.base_source(), self.base_revision()
         statement = Statement() if is_replica else self.statement()
-        tokenizer = load_tokenizer(source, revision=revision, lower_case=statement.lower_case)
+        lower_case = statement.lower_case is not None
+        tokenizer = load_tokenizer(source, revision=revision, lower_case=lower_case)
         if statement.facts and tokenizer.truncation_side != "right":
             raise UserError(
                 f"{source}: the tokenizer cuts texts at their beginning (truncation_side="

@@ -59,8 +59,8 @@ def settle_contract(config: DictConfig) -> SettledContract:
     )
     if OmegaConf.to_container(config.prompt, resolve=True) != asked:
         logger.info(
-            "The model's own prompt is used, as its contract says: %s. Another one has to stand on "
-            "the command line (prompt=NAME); one of an experiment does not count",
+            "The model's own prompt is used, as its files say: %s. Another one has to stand on the "
+            "command line (prompt=NAME); one of an experiment does not count",
             config.prompt.query,
         )
     return settled

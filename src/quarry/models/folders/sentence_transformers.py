@@ -89,7 +89,7 @@ def read_sentence_transformers(source: str, *, revision: str | None = None) -> S
         width=width,
         projections=projections,
         transformer=transformer.path,
-        lower_case=settings.get("do_lower_case") is True,
+        lower_case=_lower_case(settings, settings_file),
         notes=tuple(_unused_prompts(model)),
         refusals=_open_prompts(model, source),
     )
@@ -142,6 +142,12 @@ def _check_transformer(settings: Mapping[str, Any], file: str) -> None:
     unknown = sorted(set(settings) - TRANSFORMER_KEYS)
     if unknown:
         logger.warning("%s: %s: not known here, and not used", file, ", ".join(unknown))
+
+
+def _lower_case(settings: Mapping[str, Any], settings_file: str) -> Fact | None:
+    if settings.get("do_lower_case") is not True:
+        return None
+    return Fact(value=True, source=f"{settings_file} (do_lower_case)")
 
 
 def _check_model(model: Mapping[str, Any], source: str) -> None:
