@@ -110,27 +110,27 @@ class ModelSource:
         return ()
 
     def _homes(self) -> list[tuple[str, str | None]]:
-        home, base = self.home(), self.base_source()
+        home, base = self.home(), self._base_home()
         homes = [(home, self.revision)]
-        is_base = base in (home, self.source())
-        return homes if is_base else [*homes, (base, self.base_revision())]
+        return homes if base == home else [*homes, (base, self.base_revision())]
 
     def base_source(self) -> str:
         """Where the trunk's weights are: the base of an adapter, else the source itself."""
-        source = self.source()
+        return _transformer(self._base_home(), revision=self.base_revision())
+
+    def _base_home(self) -> str:
+        """The folder or hub id that the trunk's weights lie in, or in a subfolder of."""
         adapter = self.adapter_config()
         if adapter is None:
-            return source
+            return self.home()
         if self.base_path is not None:
-            base = resolve_source(self.base_path)
-        elif adapter.base is not None:
-            base = adapter.base
-        else:
+            return resolve_source(self.base_path)
+        if adapter.base is None:
             raise UserError(
                 f"{adapter.file}: no base_model_name_or_path, so the weights that the adapter "
                 "belongs to are unknown (expected: a folder or hub id). Fix: model.base_path=DIR"
             )
-        return _transformer(base, revision=self.base_revision())
+        return adapter.base
 
     def base_revision(self) -> str | None:
         """Return the branch, tag or commit of the trunk's weights, where they are on the hub.

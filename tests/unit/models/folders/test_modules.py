@@ -1,4 +1,4 @@
-"""modules.json and the files of its modules, as the versions of sentence-transformers wrote them."""
+"""modules.json and the files of its modules, as versions of sentence-transformers write them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from quarry.errors import UserError
 from quarry.models.folders.modules import (
-    Module,
     ModelFolder,
+    Module,
     check_widths,
     read_dense,
     read_modules,
