@@ -77,12 +77,14 @@ class ModelSource:
 
     def statement(self) -> Statement:
         """What the files of the model say of how texts are fed; of an adapter that says nothing,
-        those of its base.
+        those of its base. Nothing where a contract says it all.
 
         Raises:
             UserError: see `read_sentence_transformers`.
         """
         for home, revision in self._homes():
+            if _has_contract(home, revision=revision):
+                break
             found = read_sentence_transformers(home, revision=revision)
             if found is not None:
                 return found
@@ -168,8 +170,17 @@ class ModelSource:
         return tokenizer
 
 
+def _has_contract(home: str, *, revision: str | None) -> bool:
+    return model_file(home, CONTRACT_FILE, revision=revision) is not None
+
+
 def _transformer(home: str, *, revision: str | None) -> str:
-    """Where in a model of sentence-transformers the transformer lies; of others the same."""
+    """Where in a model of sentence-transformers the transformer lies; of others the same.
+
+    What was saved or exported here lies in the folder itself; an export's own modules are not read.
+    """
+    if _has_contract(home, revision=revision):
+        return home
     path = transformer_path(home, revision=revision)
     if not path:
         return home

@@ -105,6 +105,21 @@ def test_an_adapters_own_files_come_before_those_of_its_base(tmp_path: Path) -> 
     assert model.contract() is None, "the base's contract does not speak where its own files do"
 
 
+def test_where_there_is_a_contract_other_files_are_not_read(tmp_path: Path) -> None:
+    # an export has a module of its own for sentence-transformers
+    folder = sentence_files(tmp_path)
+    (folder / "modules.json").write_text('[{"path": "", "type": "framed_transformer.Framed"}]')
+    with pytest.raises(UserError, match="framed_transformer"):
+        source(folder).source()
+    (folder / CONTRACT_FILE).write_text('{"format": 2}')
+    model = source(folder)
+    assert model.source() == str(folder)
+    assert model.statement() == Statement()
+    assert model.projections() == ()
+    base = source(adapter(tmp_path / "adapter", folder))
+    assert (base.base_source(), base.statement()) == (str(folder), Statement())
+
+
 def test_a_contract_names_the_projections(tmp_path: Path) -> None:
     entry = {"in_features": 8, "out_features": 4, "bias": True, "activation": "Tanh"}
     entry |= {"use_residual": False, "weights": "p.safetensors", "prefix": "0."}
