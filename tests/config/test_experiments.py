@@ -102,7 +102,7 @@ def test_fine_tuning(model: str) -> None:
     is_vl = model == "qwen-vl"
     own = {
         "prompt.is_chat": is_vl,
-        "prompt.end_token": "<|endoftext|>" if is_vl else "eos",
+        "prompt.end_token": "<|endoftext|>" if is_vl else "auto",
         "prompt.length_counts": "turn" if is_vl else "all",
     }
     found = values("train", "experiment=sft_msmarco", f"model={model}", keys=SFT | own)

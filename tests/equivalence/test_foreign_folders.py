@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from config.configurations import composed, opened
+from helpers.embedding import embedded
 from helpers.sentence_folders import (
     as_version_2,
     bert,
@@ -28,10 +28,6 @@ from helpers.sentence_folders import (
     sentence_folder,
     word_tokenizer,
 )
-from quarry.config.instantiate import build
-from quarry.config.settled_contract import settle
-from quarry.retrieval.encoder import Encoder
-from quarry.tasks.parts import build_model_parts
 from quarry.types import Document, Query
 
 TEXTS = [
@@ -45,16 +41,9 @@ PROMPTS = {"query": "query: ", "document": "passage : "}
 
 
 def ours(folder: Path, *overrides: str) -> tuple[list[Tensor], DictConfig]:
-    with opened():
-        config = composed("eval", f"model.path={folder}", *overrides)
-    explicit = ["model.path", *(override.partition("=")[0] for override in overrides)]
-    settle(config, build(config.model), explicit=explicit, options={})
-    parts = build_model_parts(config)
-    model = parts.factory.build(is_trained=False)
-    encoder = Encoder(model=model, tokenizer=parts.tokenizer, max_tokens_per_batch=100)
     queries = [Query(query_id=str(i), text=text) for i, text in enumerate(TEXTS)]
     documents = [Document(document_id=str(i), text=text) for i, text in enumerate(TEXTS)]
-    return [encoder.encode(queries, "query"), encoder.encode(documents, "document")], config
+    return embedded(folder, queries, documents, *overrides)
 
 
 def theirs(folder: Path) -> list[Tensor]:

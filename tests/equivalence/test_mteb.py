@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from helpers.conventions import convention
+from helpers.mteb_tasks import MEASURES, scores_of
 from quarry.data.beir import read_beir
 from quarry.data.prompts import joined_text
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
@@ -32,7 +33,6 @@ from quarry.types import Document, Query, RetrievalSet, Role, SetResult
 
 NUM_DIMENSIONS = 256
 NUM_STEPS = 64  # a component is a multiple of 1/64: products and their sums are exact in fp32
-MEASURES = {"nDCG@10": "ndcg_at_10", "Recall@100": "recall_at_100", "MRR@10": "mrr_at_10"}
 TOLERANCE = 1e-5
 
 
@@ -97,26 +97,7 @@ def ours(
 
 
 def theirs(data: RetrievalSet, task: Any) -> dict[str, float]:
-    """The scores of an mteb task whose data are these, by its own search and evaluator."""
-    from datasets import Dataset
-
-    corpus = [{"id": d.document_id, "title": d.title, "text": d.text} for d in data.corpus]
-    task.dataset = {
-        "default": {
-            "test": {
-                "corpus": Dataset.from_list(corpus),
-                "queries": Dataset.from_list(
-                    [{"id": query.query_id, "text": query.text} for query in data.queries]
-                ),
-                "relevant_docs": {q: dict(grades) for q, grades in data.qrels.items()},
-                "top_ranked": None,
-            }
-        }
-    }
-    task.data_loaded = True
-    options = {"batch_size": 1024, "show_progress_bar": False}
-    scores = task.evaluate(TheirEncoder(), "test", encode_kwargs=options)["default"]
-    return {ours: scores[theirs] for ours, theirs in MEASURES.items()}
+    return scores_of(data, task, TheirEncoder())
 
 
 def num_tied_at(result: SetResult, rank: int) -> int:

@@ -189,6 +189,8 @@ def _facts(
         else:
             source = stated.get(key) or f"configuration ({_option(key, options)})"
         shown = _shown_pooling(value) if key == "model.pooling" else value
+        if key == "model.is_causal" and value is None:
+            shown, source = "as the architecture is", "config.json"
         facts[key] = Fact(value=shown, source=source)
     return facts
 

@@ -83,8 +83,8 @@ class ModelSource:
             UserError: see `read_sentence_transformers`.
         """
         for home, revision in self._homes():
-            if _has_contract(home, revision=revision):
-                break
+            if model_file(home, CONTRACT_FILE, revision=revision) is not None:
+                break  # which says it all, also of a module of its own
             found = read_sentence_transformers(home, revision=revision)
             if found is not None:
                 return found
@@ -170,18 +170,10 @@ class ModelSource:
         return tokenizer
 
 
-def _has_contract(home: str, *, revision: str | None) -> bool:
-    return model_file(home, CONTRACT_FILE, revision=revision) is not None
-
-
 def _transformer(home: str, *, revision: str | None) -> str:
-    """Where in a model of sentence-transformers the transformer lies; of others the same.
-
-    What was saved or exported here lies in the folder itself; an export's own modules are not read.
-    """
-    if _has_contract(home, revision=revision):
-        return home
-    path = transformer_path(home, revision=revision)
+    """Where in a model of sentence-transformers the transformer lies; of others the same."""
+    is_ours = model_file(home, CONTRACT_FILE, revision=revision) is not None
+    path = "" if is_ours else transformer_path(home, revision=revision)
     if not path:
         return home
     if not Path(home).is_dir():

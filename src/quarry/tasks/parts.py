@@ -53,15 +53,16 @@ class ModelParts:
 
 def settle_contract(config: DictConfig) -> SettledContract:
     """Settle how texts are fed, in `config`; see `config.settled_contract`."""
-    asked = OmegaConf.to_container(config.prompt, resolve=True)
+    asked = [config.prompt.query, config.prompt.document]
     settled = settle(
         config, build(config.model), explicit=explicit_keys(), options=chosen_options()
     )
-    if OmegaConf.to_container(config.prompt, resolve=True) != asked:
+    if [config.prompt.query, config.prompt.document] != asked:
         logger.info(
-            "The model's own prompt is used, as its files say: %s. Another one has to stand on the "
-            "command line (prompt=NAME); one of an experiment does not count",
+            "The model's own prompts are used: %s and %s. Others have to stand on the command line "
+            "(prompt=NAME); those of an experiment do not count",
             config.prompt.query,
+            config.prompt.document,
         )
     return settled
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 from omegaconf import DictConfig
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from quarry.config.settled_contract import SettledContract
 from quarry.config.validation import validate
 from quarry.data.tokenization import TextTokenizer
 from quarry.runtime.logging import quiet_libraries
@@ -26,7 +28,7 @@ def show_prompts(config: DictConfig, *, query: str, title: str, text: str) -> No
     """
     quiet_libraries()
     validate(config, primary="eval")
-    settle_contract(config)
+    settled = settle_contract(config)
     tokenizer = build_model_parts(config).tokenizer
     too_long = " ".join([text] * tokenizer.prompt.max_document_length)
     examples: tuple[tuple[str, Query | Document, Role], ...] = (
@@ -37,8 +39,21 @@ def show_prompts(config: DictConfig, *, query: str, title: str, text: str) -> No
     )
     console = Console(file=sys.stdout, highlight=False)
     console.print(_rules(tokenizer))
+    console.print(_sources(settled))
     for name, item, role in examples:
         console.print(_table(name, item, role, tokenizer))
+
+
+def _sources(settled: SettledContract) -> Table:
+    """Each part of how texts are fed, and where it was said; then the notes."""
+    table = Table(title="how texts are fed", title_justify="left")
+    for name in ("part", "value", "where it stands"):
+        table.add_column(name, overflow="fold")
+    for part, fact in settled.facts.items():
+        table.add_row(part, Text(json.dumps(fact.value, ensure_ascii=False)), Text(fact.source))
+    for note in settled.notes:
+        table.add_row("note", Text(note))
+    return table
 
 
 def _rules(tokenizer: TextTokenizer) -> Text:

@@ -235,7 +235,7 @@ def test_everything_that_is_used_is_told(
         "prompt.max_query_length": (16, "sentence_bert_config.json (max_seq_length)"),
         "prompt.max_document_length": (16, "sentence_bert_config.json (max_seq_length)"),
         "model.pooling": ("mean, without the prompt", "1_Pooling/config.json"),
-        "model.is_causal": (None, "configuration (model=local)"),
+        "model.is_causal": ("as the architecture is", "config.json"),
         "model.is_normalized": (
             False, "config_sentence_transformers.json (similarity_fn_name=dot)",
         ),

@@ -202,5 +202,5 @@ def test_a_file_that_the_hub_does_not_have_is_not_there(monkeypatch: pytest.Monk
     monkeypatch.setattr(model_files, "hf_hub_download", ask)
     monkeypatch.setattr(model_files, "settle_offline", lambda: None)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert source("some/model").statement() == Statement()
-    assert not model_files.is_unknown("some/model", "modules.json")
+    assert source("some/other-model").statement() == Statement()
+    assert not model_files.is_unknown("some/other-model", "modules.json")

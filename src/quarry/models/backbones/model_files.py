@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,31 @@ def model_file(source: str, name: str, *, revision: str | None = None) -> Path |
         file = Path(source) / name
         return file if file.is_file() else None
     settle_offline()
+    return _hub_file(
+        source,
+        name,
+        revision,
+        cache_dir=str(constants.HF_HUB_CACHE),
+        is_offline=bool(constants.HF_HUB_OFFLINE),
+    )
+
+
+@lru_cache(maxsize=256)  # each call would ask the hub anew
+def _hub_file(
+    source: str, name: str, revision: str | None, *, cache_dir: str, is_offline: bool
+) -> Path | None:
     try:
         return Path(
             hf_hub_download(
-                source, name, revision=revision, local_files_only=constants.HF_HUB_OFFLINE
+                source,
+                name,
+                revision=revision,
+                cache_dir=cache_dir,
+                local_files_only=is_offline,
             )
         )
     except LocalEntryNotFoundError as error:
-        if constants.HF_HUB_OFFLINE:
+        if is_offline:
             return None
         raise _unknown(source, name, error) from error
     except (
