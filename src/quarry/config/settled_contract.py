@@ -87,11 +87,9 @@ def settle(
         differences = apply_settings(config, _settings(facts), explicit=explicit)
         stated = {key: fact.source for key, fact in facts.items()}
         notes = (*statement.notes, *_unasked(factory, statement))
-    settled = SettledContract(
-        facts=_with_projections(factory, _facts(config, stated, explicit, options)),
-        differences=differences,
-        notes=notes,
-    )
+    used = _facts(config, stated, explicit, options)
+    used |= _fixed_facts(factory, has_contract=contract is not None)
+    settled = SettledContract(facts=used, differences=differences, notes=notes)
     if contract is None:
         _tell(settled, factory)
     return settled
@@ -197,11 +195,17 @@ def _facts(
     return facts
 
 
-def _with_projections(factory: BiEncoderFactory, facts: dict[str, Fact]) -> dict[str, Fact]:
+def _fixed_facts(factory: BiEncoderFactory, *, has_contract: bool) -> dict[str, Fact]:
+    """What the model's files say and no key of the configuration changes."""
+    facts = {}
     projections = factory.projections()
     if projections:
-        source = ", ".join(dict.fromkeys(d.weights.parent.name for d in projections))
+        names = (d.weights.name if has_contract else d.weights.parent.name for d in projections)
+        source = ", ".join(dict.fromkeys(names))
         facts["projections"] = Fact(value="; ".join(map(str, projections)), source=source)
+    lower_case = None if has_contract else factory.statement().lower_case
+    if lower_case is not None and factory.tokenizer_path is None:
+        facts["lower_case"] = lower_case
     return facts
 
 

@@ -30,10 +30,11 @@ from quarry.models.bi_encoder import BiEncoder
 from quarry.models.dtypes import DTYPES
 from quarry.models.fp8 import use_fp8
 from quarry.models.fp8_gated import fuse_gated_layers
+from quarry.models.limits import check_width
 from quarry.models.memory import Spread, check_fits, memory_need, outline
 from quarry.models.model_source import ModelSource, Replica
 from quarry.models.pooling.base import Pooling
-from quarry.models.projections import load_projections
+from quarry.models.projections import check_weights, load_projections
 from quarry.models.remedies import CannotLoadError, remedies
 from quarry.models.saved import check_base
 from quarry.runtime.devices import has_gpu
@@ -156,6 +157,7 @@ class BiEncoderFactory(ModelSource):
         """
         dtype = self.torch_dtype(is_trained=is_trained)
         self._check_adapter()
+        self.check_widths()
         need = memory_need(
             self.trunk_config(),
             dtype=dtype,
@@ -163,6 +165,21 @@ class BiEncoderFactory(ModelSource):
             spread=spread,
         )
         check_fits(need, self.base_source(), dtype=dtype, on_cpu=on_cpu, remedies=self.remedies)
+
+    def check_widths(self) -> None:
+        """Refuse a pooling or projections that fit neither each other nor the trunk.
+
+        Raises:
+            UserError: with what is stated, and what the trunk has.
+            CannotLoadError: the hub cannot be reached.
+        """
+        config, projections, statement = self.trunk_config(), self.projections(), self.statement()
+        if statement.width is not None:
+            where = f"{self.home()}: {statement.facts['model.pooling'].source}"
+            check_width(config, statement.width, where=where)
+        for dense in projections[:1]:
+            check_width(config, dense.in_features, where=f"{dense.weights.parent}: in_features")
+        check_weights(projections)
 
     def trunk_config(self) -> PretrainedConfig:
         """The config.json of the trunk.

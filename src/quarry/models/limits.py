@@ -41,19 +41,43 @@ def check_lengths(config: PretrainedConfig, lengths: Mapping[str, int], *, sourc
         source: of the model, for people.
     """
     table = num_positions(config)
+    if table is not None:
+        _refuse_beyond(table, lengths, source=source)
+        return
     trained = getattr(config.get_text_config(), "max_position_embeddings", None)
     for key, num_tokens in lengths.items():
-        if table is not None and num_tokens > table:
-            raise UserError(
-                f"{key}: texts of up to {num_tokens} tokens, and {source} has positions for "
-                f"{table}. Fix: {key}={table}"
-            )
-        if table is None and isinstance(trained, int) and num_tokens > trained > 0:
+        if isinstance(trained, int) and num_tokens > trained > 0:
             logger.warning(
                 "%s: texts of up to %d tokens, and %s names %d positions (config.json, "
                 "max_position_embeddings): longer ones were not trained",
                 key, num_tokens, source, trained,
             )  # fmt: skip
+
+
+def _refuse_beyond(table: int, lengths: Mapping[str, int], *, source: str) -> None:
+    longer = {key: num_tokens for key, num_tokens in lengths.items() if num_tokens > table}
+    if longer:
+        found = ", ".join(f"{key}: texts of up to {num} tokens" for key, num in longer.items())
+        # a length that counts the text alone is shorter than the texts by what stands around it
+        raise UserError(
+            f"{found}; {source} has positions for {table} (config.json). Fix: texts of {table} "
+            f"tokens or fewer in all, {' '.join(f'{key}={table}' for key in longer)}"
+        )
+
+
+def check_width(config: PretrainedConfig, width: int, *, where: str) -> None:
+    """Refuse a pooling, or a projection, of another width than the states of the model.
+
+    Args:
+        width: that is stated.
+        where: it is stated, for people.
+    """
+    states = getattr(config.get_text_config(), "hidden_size", None)
+    if isinstance(states, int) and width != states:
+        raise UserError(
+            f"{where}: states of width {width}, and those of the model have {states} (config.json, "
+            "hidden_size). Restore the files."
+        )
 
 
 def check_vocabulary(

@@ -171,8 +171,16 @@ class ModelSource:
         is_adapter = self.adapter_config() is not None
         if is_adapter and model_file(source, "tokenizer.json", revision=revision) is None:
             source, revision = self.base_source(), self.base_revision()
-        lower_case = not is_replica and self.statement().lower_case
-        return load_tokenizer(source, revision=revision, lower_case=lower_case)
+        statement = Statement() if is_replica else self.statement()
+        lower_case = statement.lower_case is not None
+        tokenizer = load_tokenizer(source, revision=revision, lower_case=lower_case)
+        if statement.facts and tokenizer.truncation_side != "right":
+            raise UserError(
+                f"{source}: the tokenizer cuts texts at their beginning (truncation_side="
+                f"{tokenizer.truncation_side!r} in tokenizer_config.json, or the direction of "
+                "truncation in tokenizer.json), which is not supported; what is, is 'right'."
+            )
+        return tokenizer
 
 
 def _transformer(home: str, *, revision: str | None) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from quarry.errors import UserError
-from quarry.models.weight_files import read_tensors
+from quarry.models.weight_files import read_shapes, read_tensors
 
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     activation.__name__: activation
@@ -55,6 +55,16 @@ class Dense:
         residual = ", with a residual" if self.use_residual else ""
         return f"{self.in_features} to {self.out_features}, {self.activation}{residual}"
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape that each of its weights must have."""
+        shape = (self.out_features, self.in_features)
+        shapes: dict[str, tuple[int, ...]] = {"linear.weight": shape}
+        if self.bias:
+            shapes["linear.bias"] = shape[:1]
+        if self.use_residual and self.in_features != self.out_features:
+            shapes["residual.weight"] = shape
+        return shapes
+
     def as_data(self) -> dict[str, Any]:
         """Return what a contract holds of it."""
         names = ("in_features", "out_features", "bias", "activation", "use_residual")
@@ -92,12 +102,39 @@ class Projection(nn.Module):
         return projected + (self.residual(embeddings) if has_own else embeddings)
 
 
-def load_projections(chain: Sequence[Dense]) -> nn.Sequential:
-    """Build projections in float32 with their weights, in order.
+def check_weights(chain: Sequence[Dense]) -> None:
+    """Refuse weights that do not fit what is stated of them; of safetensors the heads are read.
 
     Raises:
         UserError: weights cannot be read, are missing, left over, or of another shape.
     """
+    for dense in chain:
+        found = {
+            name.removeprefix(dense.prefix): shape
+            for name, shape in read_shapes(dense.weights).items()
+            if name.startswith(dense.prefix)
+        }
+        expected = dense.shapes()
+        differing = [n for n in {**expected, **found} if found.get(n) != expected.get(n)]
+        if differing:
+            parts = (
+                f"{dense.prefix}{name} found {found.get(name, 'none')}, expected "
+                f"{expected.get(name, 'none')}"
+                for name in differing
+            )
+            raise UserError(
+                f"{dense.weights}: the weights do not fit a Dense of {dense}: {'; '.join(parts)}. "
+                "Restore the file."
+            )
+
+
+def load_projections(chain: Sequence[Dense]) -> nn.Sequential:
+    """Build projections in float32 with their weights, in order.
+
+    Raises:
+        UserError: see `check_weights`.
+    """
+    check_weights(chain)
     projections = nn.Sequential(*(Projection(dense) for dense in chain))
     for dense, projection in zip(chain, projections, strict=True):
         state = {
@@ -105,11 +142,5 @@ def load_projections(chain: Sequence[Dense]) -> nn.Sequential:
             for name, tensor in read_tensors(dense.weights).items()
             if name.startswith(dense.prefix)
         }
-        try:
-            projection.load_state_dict(state)
-        except RuntimeError as error:
-            raise UserError(
-                f"{dense.weights}: the weights do not fit a Dense of {dense}: "
-                f"{' '.join(str(error).split())[:300]}. Restore the file."
-            ) from error
+        projection.load_state_dict(state)
     return projections

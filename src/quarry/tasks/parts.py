@@ -103,10 +103,11 @@ def _check_copies(factory: BiEncoderFactory, tokenizer: TextTokenizer) -> None:
 
 
 def _check_limits(factory: BiEncoderFactory, tokenizer: TextTokenizer) -> None:
-    """Refuse lengths and token ids that the model has no room for."""
+    """Refuse widths, lengths and token ids that the model has no room for."""
     source = factory.base_source()
     try:
         config = factory.trunk_config()
+        factory.check_widths()
     except CannotLoadError:
         return  # loading the weights will say so
     check_vocabulary(config, tokenizer.tokenizer, source=source)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from tokenizers import processors
 from transformers import PreTrainedTokenizerBase
 
-from helpers.models import letter_tokenizer
+from helpers.models import BOS, EOS, UNKNOWN, letter_tokenizer
 from quarry.data.prompts import Prompt
 from quarry.data.rendering import build_frames
 from quarry.data.tokenization import TextTokenizer
@@ -104,3 +105,64 @@ def test_repllama_renders_stripped_texts_to_the_letter(name: str) -> None:
         assert found == f"{before}Passage:{title.strip()} {text.strip()}{after}"
     untitled = Document(document_id="d", text=" TEXT\n")
     assert frames["document"].text_of(untitled) == " TEXT"
+
+
+def ending_tokenizer(layout: str, *, has_eos: bool = True) -> PreTrainedTokenizerBase:
+    """Puts special tokens around a text as `layout` says."""
+    tokenizer = letter_tokenizer(has_eos=has_eos)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=layout, special_tokens=[("<eos>", EOS), ("<bos>", BOS), ("<unk>", UNKNOWN)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("layout", "end_token", "start_ids", "end_ids"),
+    [
+        # a BERT's: what the tokenizer appends is no EOS
+        ("<bos> $A <unk>", "tokenizer", (BOS,), (UNKNOWN,)),
+        ("<bos> $A <unk>", "auto", (BOS,), (UNKNOWN,)),
+        ("<bos> $A <unk>", "eos", (BOS,), (EOS,)),
+        ("<bos> $A <unk>", None, (BOS,), ()),
+        ("<bos> $A <unk>", "<bos>", (BOS,), (BOS,)),
+        # a decoder's that appends nothing
+        ("$A", "tokenizer", (), ()),
+        ("$A", "auto", (), (EOS,)),
+        ("$A", "eos", (), (EOS,)),
+        # one that appends its EOS, which then stands once
+        ("$A <eos>", "tokenizer", (), (EOS,)),
+        ("$A <eos>", "auto", (), (EOS,)),
+        ("$A <eos>", "eos", (), (EOS,)),
+        ("<bos> <unk> $A <unk> <eos>", "auto", (BOS, UNKNOWN), (UNKNOWN, EOS)),
+    ],
+)
+def test_end_tokens(
+    layout: str, end_token: str | None, start_ids: tuple[int, ...], end_ids: tuple[int, ...]
+) -> None:
+    frames = build_frames(ending_tokenizer(layout), Prompt(end_token=end_token))
+    for frame in frames.values():
+        assert (frame.start_ids, frame.end_ids) == (start_ids, end_ids)
+
+
+def test_no_eos_is_needed_where_the_tokenizer_appends_something() -> None:
+    tokenizer = ending_tokenizer("$A <unk>", has_eos=False)
+    assert build_frames(tokenizer, Prompt())["query"].end_ids == (UNKNOWN,)
+    with pytest.raises(UserError, match=r"prompt\.end_token=eos: .*names no eos_token"):
+        build_frames(tokenizer, Prompt(end_token="eos"))
+
+
+def test_an_end_token_that_the_tokenizer_does_not_have_is_refused() -> None:
+    with pytest.raises(UserError, match=r"prompt\.end_token='<end>'.*found: .*<bos>"):
+        build_frames(letter_tokenizer(), Prompt(end_token="<end>"))
+
+
+def test_a_tokenizer_that_changes_the_text_between_special_tokens_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokenizer = letter_tokenizer()
+    monkeypatch.setattr(
+        type(tokenizer), "encode", lambda *_, add_special_tokens: [7, 8] if add_special_tokens
+        else [3],
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"\[7, 8\].*\[3\].*post_processor.*tokenizer\.json"):
+        build_frames(tokenizer, Prompt())

@@ -278,3 +278,52 @@ def test_a_fast_tokenizer_made_in_memory_works_as_one_from_a_folder(tmp_path: Pa
     assert ids_of(texts, tokenizer=loaded, prompt=prompt) == ids_of(
         texts, tokenizer=letter_tokenizer(has_bos=True), prompt=prompt
     )
+
+
+@pytest.mark.parametrize(
+    ("query", "has_bos", "expected"),
+    [("{text}", False, 0), ("{text}", True, 0), ("Q:{text}", False, 2), ("Q:{text}", True, 3)],
+)
+def test_tokens_of_the_prompt_and_where_a_text_begins(
+    query: str, has_bos: bool, expected: int
+) -> None:
+    # without a template none are left out, not even the first special token
+    tokenizer = TextTokenizer(
+        tokenizer=letter_tokenizer(has_bos=has_bos), prompt=Prompt(query=query)
+    )
+    assert tokenizer.num_prompt_tokens("query") == expected
+    (row,) = tokenizer([Query(query_id="q", text="abc")], "query")
+    assert row.pool_start == expected
+    assert tokenizer.num_prompt_tokens("document") == 0
+
+
+def test_a_text_of_nothing_but_its_prompt_is_pooled_from_its_last_token_on() -> None:
+    prompt = Prompt(query="Q:{text}", end_token=None)
+    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=prompt)
+    (row,) = tokenizer([Query(query_id="q", text="")], "query")
+    assert (row.ids.tolist(), row.pool_start) == (letter_ids("Q:"), 1)
+
+
+@pytest.mark.parametrize(
+    ("counts", "query", "expected"),
+    [
+        ("all", "Q:{text} is:", 9),
+        ("text", "Q:{text} is:", 9 + 1 + 2 + 3 + 1),  # <bos>, "Q:", "is:" and the end token
+        ("text", "{text}", 9 + 1 + 1),
+    ],
+)
+def test_the_longest_text_of_a_role(counts: str, query: str, expected: int) -> None:
+    prompt = Prompt(query=query, max_query_length=9, length_counts=counts)  # type: ignore[arg-type]
+    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(has_bos=True), prompt=prompt)
+    assert tokenizer.longest("query") == expected
+    (row,) = tokenizer([Query(query_id="q", text="abcdefghijklmnop")], "query")
+    assert len(row) == expected
+
+
+def test_the_longest_turn_counts_what_stands_before_the_text_once() -> None:
+    backend = letter_tokenizer()
+    backend.chat_template = "be good {{ messages[0].content }} bye"
+    prompt = Prompt(query="Q:{text}", is_chat=True, max_query_length=5, length_counts="turn")
+    tokenizer = TextTokenizer(tokenizer=backend, prompt=prompt)
+    (row,) = tokenizer([Query(query_id="q", text="abcdefgh")], "query")
+    assert tokenizer.longest("query") == len(row) == len(letter_ids("begoodQ:abcbye")) + 1

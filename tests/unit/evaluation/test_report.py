@@ -9,7 +9,13 @@ import pytest
 
 from quarry.errors import UserError
 from quarry.evaluation.intervals import with_intervals
-from quarry.evaluation.report import markdown_report, result_line, terminal_table, write_report
+from quarry.evaluation.report import (
+    contract_sections,
+    markdown_report,
+    result_line,
+    terminal_table,
+    write_report,
+)
 from quarry.types import Report, SetResult
 
 
@@ -400,3 +406,47 @@ def test_an_id_that_no_run_file_can_hold_does_not_cost_the_numbers(tmp_path: Pat
         write_report([Report(retriever="r", results=(result,))], tmp_path)
     assert (tmp_path / "metrics.json").is_file()
     assert (tmp_path / "report.md").is_file()
+
+
+CONTRACT = {
+    "parts": {
+        "prompt.query": {"value": "a | b:\n{text}", "source": "model card, https://example.org"},
+        "model.is_normalized": {"value": True, "source": "modules.json (Normalize)"},
+        "model.is_causal": {"value": None, "source": "configuration (model=local)"},
+    },
+    "notes": ["a prompt 'passage' is not used here"],
+}
+
+
+def fed(retriever: str, contract: dict[str, object]) -> Report:
+    return Report(retriever=retriever, results=(a_result("scifact", nDCG=0.5),), contract=contract)
+
+
+def test_how_texts_were_fed_is_told_once_for_all_that_were_fed_alike() -> None:
+    other = CONTRACT | {"notes": []}
+    title, table, note, second, *more = contract_sections(
+        [fed("a", CONTRACT), fed("bm25", {}), fed("b", dict(CONTRACT)), fed("c", other)]
+    )
+    assert title == "## How texts were fed: a, b"
+    assert second == "## How texts were fed: c"
+    assert len(more) == 1
+    lines = table.splitlines()
+    assert len(lines) == 2 + 3, "a value with line breaks stays in its line"
+    (query,) = [line for line in lines if line.startswith("| prompt.query")]
+    assert r"a \| b:\\n{text}" in query
+    assert "model card, https://example.org" in query
+    assert any("is_normalized" in x and "true" in x and "modules.json" in x for x in lines)
+    assert any("is_causal" in x and "null" in x for x in lines)
+    assert note.startswith("Note: ")
+    assert "passage" in note
+
+
+def test_nothing_is_told_of_what_feeds_no_model() -> None:
+    assert contract_sections([fed("bm25", {})]) == []
+    assert "How texts were fed" not in markdown_report([fed("bm25", {})], measures=["nDCG@10"])
+
+
+def test_the_report_ends_with_how_texts_were_fed(tmp_path: Path) -> None:
+    write_report([fed("dense", CONTRACT)], tmp_path, measures=["nDCG@10"])
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert text.index("## Sets") < text.index("## How texts were fed: dense")

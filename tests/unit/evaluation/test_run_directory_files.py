@@ -368,3 +368,52 @@ def test_a_set_is_either_measured_or_failed_whichever_came_last(tmp_path: Path) 
     (merged,) = write_results([a_report("bm25", a_result("a"))], tmp_path, merge=True)
     assert sorted(result.name for result in merged.results) == ["a", "b"]
     assert merged.failures == {}
+
+
+FED = {
+    "parts": {"prompt.query": {"value": "q: {text}", "source": "command line"}},
+    "notes": ["a note"],
+}
+
+
+def fed(retriever: str = "dense", contract: dict[str, object] | None = None) -> Report:
+    return replace(a_report(retriever), contract=FED if contract is None else contract)
+
+
+def contracts_in(folder: Path) -> object:
+    return json.loads((folder / "metrics.json").read_text())["contract"]
+
+
+def test_how_texts_were_fed_comes_back_where_it_was_written(tmp_path: Path) -> None:
+    write_results([a_report("bm25"), fed()], tmp_path)
+    assert contracts_in(tmp_path) == {"dense": FED}
+    assert {r.retriever: dict(r.contract) for r in read_reports(tmp_path)} == {
+        "bm25": {},
+        "dense": FED,
+    }
+
+
+def test_merging_keeps_how_texts_were_fed(tmp_path: Path) -> None:
+    write_results([fed()], tmp_path)
+    write_results([a_report("bm25")], tmp_path, merge=True)
+    assert contracts_in(tmp_path) == {"dense": FED}
+    # measured again, and by something that does not know it
+    another = replace(a_report("dense", a_result("nfcorpus")), contract={})
+    write_results([another], tmp_path, merge=True)
+    assert contracts_in(tmp_path) == {"dense": FED}
+    newer = FED | {"notes": []}
+    merged = write_results([fed(contract=newer)], tmp_path, merge=True)
+    assert contracts_in(tmp_path) == {"dense": newer}
+    assert {r.retriever: dict(r.contract) for r in merged} == {"dense": newer, "bm25": {}}
+
+
+def test_a_file_of_before_contracts_is_read_and_merged_into(tmp_path: Path) -> None:
+    write_results([a_report("old")], tmp_path)
+    file = tmp_path / "metrics.json"
+    document = json.loads(file.read_text())
+    del document["contract"]
+    file.write_text(json.dumps(document))
+    (report,) = read_reports(tmp_path)
+    assert report.contract == {}
+    write_results([fed()], tmp_path, merge=True)
+    assert contracts_in(tmp_path) == {"dense": FED}

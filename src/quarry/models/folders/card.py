@@ -24,7 +24,8 @@ def card_facts(card: Mapping[str, object] | None) -> dict[str, Fact]:
     """Return what `model.card` states, by configuration key.
 
     Raises:
-        UserError: it has a key that is none, or a pooling that there is not.
+        UserError: it has a key that is none, a value of another kind, or a pooling that there is
+            not.
     """
     if card is None:
         return {}
@@ -34,6 +35,7 @@ def card_facts(card: Mapping[str, object] | None) -> dict[str, Fact]:
             f"model.card.{unknown[0]}: there is no such key (source, {', '.join(KEYS)}). Fix: "
             "leave it out"
         )
+    _check_kinds(card)
     source = f"model card, {card.get('source', 'no source')}"
     facts = {KEYS[k]: Fact(value=v, source=source) for k, v in card.items() if k in KEYS}
     if "pooling" in card:
@@ -45,3 +47,20 @@ def card_facts(card: Mapping[str, object] | None) -> dict[str, Fact]:
             )
         facts["model.pooling"] = Fact(value=pooling_node(pooling), source=source)
     return facts
+
+
+def _check_kinds(card: Mapping[str, object]) -> None:
+    for key, value in card.items():
+        if key in ("query", "document"):
+            is_allowed, rule = isinstance(value, str), "a template"
+        elif key in ("max_query_length", "max_document_length"):
+            is_allowed = type(value) is int and value >= 1
+            rule = "a whole number of 1 or more"
+        elif key == "end_token":
+            is_allowed, rule = value is None or isinstance(value, str), "a token, or null"
+        elif key == "normalize":
+            is_allowed, rule = isinstance(value, bool), "true or false"
+        else:
+            continue
+        if not is_allowed:
+            raise UserError(f"model.card.{key}={value!r}: must be {rule}. Fix: correct the value")

@@ -125,6 +125,7 @@ def read_pooling(folder: ModelFolder, module: Module) -> tuple[dict[str, Any], i
     by_flag = [mode for key, mode in MODE_FLAGS.items() if config.get(key) is True]
     mode = config.get("pooling_mode")
     modes = by_flag or ["mean"] if mode is None else mode if isinstance(mode, list) else [mode]
+    modes = [str(name) for name in modes]
     if mode is not None and by_flag and sorted(by_flag) != sorted(modes):
         flags = [key for key, flag_mode in MODE_FLAGS.items() if flag_mode in by_flag]
         raise UserError(
@@ -132,14 +133,26 @@ def read_pooling(folder: ModelFolder, module: Module) -> tuple[dict[str, Any], i
         )
     if len(modes) != 1 or modes[0] not in BY_MODE:
         raise UserError(
-            f"{where}: pools by {', '.join(map(str, modes))}; what is supported is one of "
+            f"{where}: pools by {', '.join(modes) or 'nothing'}; what is supported is one of "
             f"{', '.join(BY_MODE)}."
         )
     include_prompt = config.get("include_prompt", True)
     if not isinstance(include_prompt, bool):
         raise UserError(f"{where}: include_prompt={include_prompt!r} must be true or false.")
-    width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
+    width = _pooling_width(config, where)
     return pooling_node(BY_MODE[modes[0]], include_prompt=include_prompt), width, name
+
+
+def _pooling_width(config: Mapping[str, Any], where: str) -> int | None:
+    keys = ("embedding_dimension", "word_embedding_dimension")  # of version 6, and of those before
+    stated = {key: config[key] for key in keys if config.get(key) is not None}
+    for key, width in stated.items():
+        if type(width) is not int or width < 1:
+            raise UserError(f"{where}: {key}={width!r}: a width is a whole number of 1 or more.")
+    if len(set(stated.values())) > 1:
+        pairs = ", ".join(f"{key}={width}" for key, width in stated.items())
+        raise UserError(f"{where}: {pairs} contradict each other. Restore the file.")
+    return next(iter(stated.values()), None)
 
 
 def read_dense(folder: ModelFolder, module: Module) -> Dense:
@@ -152,16 +165,19 @@ def read_dense(folder: ModelFolder, module: Module) -> Dense:
     config, name = folder.config_of(module)
     where = f"{folder.source}: {name}"
     _refuse_unknown(config, DENSE_KEYS, where=where, kind="Dense")
-    places = {config.get(f"module_{end}_name") for end in ("input", "output")}
-    if not places <= {None, "sentence_embedding"}:
-        raise UserError(
-            f"{where}: the Dense works on {', '.join(sorted(map(str, places)))}; what is supported "
-            "is sentence_embedding alone."
-        )
-    widths = [config.get("in_features"), config.get("out_features")]
-    in_features, out_features = (w if isinstance(w, int) else 0 for w in widths)
-    if min(in_features, out_features) < 1:
-        raise UserError(f"{where}: in_features, out_features={widths}: must be 1 or more.")
+    for key in ("module_input_name", "module_output_name"):
+        if config.get(key) not in (None, "sentence_embedding"):
+            raise UserError(
+                f"{where}: {key}={config[key]!r}; what is supported is sentence_embedding alone."
+            )
+    for key in ("in_features", "out_features"):
+        if type(config.get(key)) is not int or config[key] < 1:
+            raise UserError(
+                f"{where}: {key}={config.get(key)!r}: a width is a whole number of 1 or more."
+            )
+    for key in ("bias", "use_residual"):
+        if not isinstance(config.get(key, True), bool):
+            raise UserError(f"{where}: {key}={config[key]!r} must be true or false.")
     weights = folder.find(module.path, "model.safetensors")
     weights = weights or folder.find(module.path, "pytorch_model.bin")
     if weights is None:
@@ -170,11 +186,11 @@ def read_dense(folder: ModelFolder, module: Module) -> Dense:
             "pytorch_model.bin, the weights of its Dense. Restore the file."
         )
     return Dense(
-        in_features=in_features,
-        out_features=out_features,
-        bias=bool(config.get("bias", True)),
+        in_features=config["in_features"],
+        out_features=config["out_features"],
+        bias=config.get("bias", True),
         activation=_activation(config.get("activation_function"), where),
-        use_residual=bool(config.get("use_residual", False)),
+        use_residual=config.get("use_residual", False),
         weights=weights,
     )
 

@@ -31,11 +31,23 @@ TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 NO_LIMIT = 10**9
 """From here on a tokenizer's model_max_length means that it has none."""
 
+ARGUMENT_KEYS = (
+    "model_args", "tokenizer_args", "config_args",
+    "model_kwargs", "processor_kwargs", "config_kwargs",
+)  # fmt: skip
+"""Keys of the transformer's file that hold arguments of `from_pretrained`."""
+
+HARMLESS_ARGUMENTS = {
+    "add_pooling_layer", "attn_implementation", "clean_up_tokenization_spaces", "device_map",
+    "dtype", "low_cpu_mem_usage", "padding_side", "torch_dtype", "trust_remote_code", "use_cache",
+    "use_fast", "use_safetensors",
+}  # fmt: skip
+"""Those that change no embedding here: dtype, attention and padding have settings of their own."""
+
 TRANSFORMER_KEYS = {
     "max_seq_length", "do_lower_case", "query_length", "document_length", "transformer_task",
-    "modality_config", "module_output_name", "unpad_inputs", "model_args", "tokenizer_args",
-    "config_args", "model_kwargs", "processor_kwargs", "config_kwargs", "processing_kwargs",
-    "query_expansion",
+    "modality_config", "module_output_name", "unpad_inputs", "processing_kwargs",
+    "query_expansion", *ARGUMENT_KEYS,
 }  # fmt: skip
 """Keys of the transformer's file that are looked at here, or that change no embedding."""
 
@@ -77,7 +89,7 @@ def read_sentence_transformers(source: str, *, revision: str | None = None) -> S
         width=width,
         projections=projections,
         transformer=transformer.path,
-        lower_case=settings.get("do_lower_case") is True,
+        lower_case=_lower_case(settings, settings_file),
         notes=tuple(_unused_prompts(model)),
         refusals=_open_prompts(model, source),
     )
@@ -111,7 +123,8 @@ def _check_transformer(settings: Mapping[str, Any], file: str) -> None:
             f"{file}: transformer_task={task!r}; what is supported is feature-extraction."
         )
     modalities = settings.get("modality_config", {"text": TEXT})
-    if "message" in modalities or modalities.get("text") != TEXT:
+    is_text = isinstance(modalities, dict) and modalities.get("text") == TEXT
+    if not is_text or "message" in modalities:
         raise UserError(
             f"{file}: modality_config={modalities}: texts go through a chat template, or something "
             f"else than the last hidden state is read; what is supported is text: {TEXT}."
@@ -119,9 +132,22 @@ def _check_transformer(settings: Mapping[str, Any], file: str) -> None:
     for key in ("query_expansion", "processing_kwargs"):
         if settings.get(key):
             raise UserError(f"{file}: {key}={settings[key]} is not supported.")
+    for key in ARGUMENT_KEYS:
+        more = sorted(set(settings.get(key) or {}) - HARMLESS_ARGUMENTS)
+        if more:
+            raise UserError(
+                f"{file}: {key}: {', '.join(more)}: may change embeddings, and is not supported "
+                f"(what is, is {', '.join(sorted(HARMLESS_ARGUMENTS))})."
+            )
     unknown = sorted(set(settings) - TRANSFORMER_KEYS)
     if unknown:
         logger.warning("%s: %s: not known here, and not used", file, ", ".join(unknown))
+
+
+def _lower_case(settings: Mapping[str, Any], settings_file: str) -> Fact | None:
+    if settings.get("do_lower_case") is not True:
+        return None
+    return Fact(value=True, source=f"{settings_file} (do_lower_case)")
 
 
 def _check_model(model: Mapping[str, Any], source: str) -> None:
@@ -208,14 +234,14 @@ def _lengths(
     folder: ModelFolder, settings: Mapping[str, Any], settings_file: str, *, transformer: str
 ) -> dict[str, Fact]:
     """The tokens in all that a text of each role may have."""
-    if settings.get("max_seq_length") is not None:
-        common: Fact | None = Fact(value=settings["max_seq_length"], source=settings_file)
-    else:
-        common = _tokenizer_length(folder, transformer)
     facts = {}
     for role in ROLES:
-        own = settings.get(f"{role}_length")
-        fact = common if own is None else Fact(value=own, source=settings_file)
+        names = (f"{role}_length", "max_seq_length")
+        key = next((name for name in names if settings.get(name) is not None), None)
+        if key is None:
+            fact = _tokenizer_length(folder, transformer)
+        else:
+            fact = Fact(value=settings[key], source=f"{settings_file} ({key})")
         if fact is None:
             continue
         if isinstance(fact.value, bool) or not isinstance(fact.value, int) or fact.value < 1:
@@ -239,9 +265,4 @@ def _tokenizer_length(folder: ModelFolder, transformer: str) -> Fact | None:
         value = settings.get(key)
         if isinstance(value, int | float) and value < NO_LIMIT:
             found.append(Fact(value=int(value), source=f"{name} ({key})"))
-        if settings.get("truncation_side") == "left":
-            raise UserError(
-                f"{folder.source}: {name}: truncation_side='left': texts that are cut at their "
-                "beginning are not supported; what is, is 'right'."
-            )
     return min(found, key=lambda fact: fact.value, default=None)

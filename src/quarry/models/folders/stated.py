@@ -27,7 +27,7 @@ class Statement:
         width: of the states that are pooled; None: not stated.
         projections: the Dense layers after the pooling, in order.
         transformer: where in the folder the transformer and its tokenizer lie; "" in itself.
-        lower_case: texts are turned into lower case, whatever the tokenizer does.
+        lower_case: texts are turned into lower case, whatever the tokenizer does; None: not said.
         notes: what a reader of the results has to know.
         refusals: configuration key -> why its value is not known, and how to give it.
     """
@@ -36,6 +36,6 @@ class Statement:
     width: int | None = None
     projections: tuple[Dense, ...] = ()
     transformer: str = ""
-    lower_case: bool = False
+    lower_case: Fact | None = None
     notes: tuple[str, ...] = ()
     refusals: Mapping[str, str] = field(default_factory=dict)
