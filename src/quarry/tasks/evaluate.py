@@ -96,6 +96,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         return metric_values(reports[0])
     if retriever.uses_encoder:
         preflight(build(config.model), is_trained=False, spread=planned_spread(config))
+        build_model_parts(config)  # what it refuses is refused before there is a run directory
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
         hyperparameters = record_start(config, run, contract=settled)

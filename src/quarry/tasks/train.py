@@ -84,6 +84,7 @@ def train(config: DictConfig) -> dict[str, float]:
     if not world.is_launched_first():
         return fit(config, RunDirectory.shared(config.paths.run_dir), checkpoint=None)
     preflight(build(config.model), is_trained=True, spread=planned_spread(config))
+    build_model_parts(config)  # what it refuses is refused before there is a run directory
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
         record_start(config, run, contract=settled)
