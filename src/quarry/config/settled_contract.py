@@ -102,6 +102,12 @@ def _stated(factory: BiEncoderFactory, statement: Statement) -> dict[str, Fact]:
     end_token = card.get("prompt.end_token")
     if end_token is not None and end_token.value != AUTO_END:
         facts["prompt.end_token"] = end_token  # files only imply one: what their tokenizer does
+    for role in ROLES:
+        key = f"prompt.max_{role}_length"
+        length = facts.get(key)
+        if length is not None and length.source.startswith("config.json"):
+            room = _room(factory)  # in RoBERTa's table some positions are no text's
+            facts[key] = Fact(value=min(length.value, room or length.value), source=length.source)
     return facts
 
 
