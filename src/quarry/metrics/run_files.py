@@ -124,7 +124,7 @@ def _check_writable(what: str, text: str) -> None:
 
 def _rows(path: Path, *, form: str) -> Iterator[tuple[int, list[str]]]:
     """Yield line number and columns, as many as `form` has."""
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         columns = line.split()
         if len(columns) == len(form.split()):
             yield number, columns
@@ -135,7 +135,13 @@ def _rows(path: Path, *, form: str) -> Iterator[tuple[int, list[str]]]:
             )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number (from 1) and text of each line of a file, `.gz` or plain.
+
+    Raises:
+        MissingPathError: there is no such file.
+        UserError: bytes that are not UTF-8, or a damaged gzip file.
+    """
     if not path.is_file():
         raise MissingPathError(f"{path}: there is no such file; check the path")
     number = 0
