@@ -123,22 +123,25 @@ def coverage_of(given: GivenRun, data: RetrievalSet) -> Coverage:
 def remarks_on(ranking: GivenRanking, *, measures: Sequence[str]) -> list[str]:
     """Say what of a run may not be as it is meant, a clause each."""
     found, remarks = ranking.coverage, []
+    num_queries = found.num_answered + found.num_unjudged
     if found.num_answered < found.num_judged:
         num_missing = found.num_judged - found.num_answered
         remarks.append(f"{num_missing} of {found.num_judged} judged queries have no ranking")
     if found.num_unjudged:
-        remarks.append(f"{found.num_unjudged} queries without judgements are not scored")
+        remarks.append(
+            f"{found.num_unjudged} of its {num_queries} queries have no judgements and no score"
+        )
     if found.num_unknown_documents:
         remarks.append(f"{found.num_unknown_documents} documents are not in the corpus")
     if ranking.num_against_scores:
         remarks.append(
-            f"ranks contradict scores in {ranking.num_against_scores} queries: scores decide, as "
-            "in trec_eval"
+            f"ranks contradict scores in {ranking.num_against_scores} of {num_queries} queries: "
+            "scores decide, as in trec_eval"
         )
     if ranking.num_ties_otherwise:
         remarks.append(
-            f"ranks order equal scores otherwise than the convention in "
-            f"{ranking.num_ties_otherwise} queries: document ids decide"
+            "ranks order equal scores otherwise than the convention in "
+            f"{ranking.num_ties_otherwise} of {num_queries} queries: document ids decide"
         )
     deeper = [name for name in measures if (parse_measure(name).k or 0) > found.depth]
     if deeper:

@@ -72,7 +72,7 @@ def paired_tests(
     pairs = list(_pairs(reports, measure, base))
     refuse_too_few_permutations(len(pairs), test)
     p_values = _p_values(pairs, test)
-    corrected = holm(np.array(p_values)) if pairs else []
+    corrected = holm(np.array(p_values))
     return [
         PairTest(
             first=pair.first,
@@ -105,7 +105,7 @@ def _pairs(reports: Sequence[Report], measure: str, base: str | None) -> Iterato
 def _pair(
     first: Report, second: Report, where: str, rows: Sequence[Row], measure: str
 ) -> _Pair | None:
-    """None where a set of the rows lacks values of one of the two."""
+    """Return None where a set of the rows lacks values of one of the two."""
     differences: list[float] = []
     weights: list[float] = []
     for row in rows:

@@ -10,6 +10,7 @@ import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -185,5 +186,5 @@ def _orders_ties_otherwise(scores: Mapping[str, float], ranks: Sequence[int], ti
     order = rank(scores, ties=ties)
     return any(
         scores[first] == scores[second] and places[first] > places[second]
-        for first, second in zip(order, order[1:], strict=False)
+        for first, second in pairwise(order)
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -13,19 +12,20 @@ from omegaconf import DictConfig
 from quarry.config.contract import explicit_keys
 from quarry.config.instantiate import build
 from quarry.config.validation import validate
+from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.evaluation.benchmark import Benchmark
 from quarry.evaluation.benchmarks.judgements import judgements_benchmark
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.given_files import NO_RUNS, find_run_files
-from quarry.evaluation.given_rankings import GivenRanking, score_given
+from quarry.evaluation.given_rankings import score_given
 from quarry.evaluation.given_report import (
-    given_document,
+    GivenScores,
+    given_remarks,
     given_sections,
-    terminal_remarks,
     terminal_tests,
 )
-from quarry.evaluation.pair_tests import PairTest, paired_tests
+from quarry.evaluation.pair_tests import paired_tests
 from quarry.evaluation.report import REPORT_FILE, result_line, terminal_table
 from quarry.evaluation.study.comparisons import SignificanceTest
 from quarry.runtime.files import write_json, write_text
@@ -68,35 +68,22 @@ def score(
             run of which no query is judged.
     """
     quiet_libraries()
+    meter = CostMeter()
     _refuse_without_effect()
     if not runs:
         raise UserError(NO_RUNS)
     test = SignificanceTest(alpha=alpha, num_permutations=num_permutations, seed=config.seed)
     benchmark = _benchmark(config, qrels, remove_self_match=remove_self_match)
     validate(config, primary="eval")
-    meter = CostMeter()
+    if not world.is_launched_first():  # one process does it for all
+        return {}
     is_cut = "evaluation.top_k" in explicit_keys()
-    evaluator = Evaluator(
-        benchmark=benchmark,
-        measures=list(config.evaluation.measures),
-        top_k=config.evaluation.top_k if is_cut else sys.maxsize,
-        convention=build(config.convention),
-    )
+    evaluator = _evaluator(config, benchmark, is_cut=is_cut)
     files = find_run_files(runs, [each.name for each in benchmark.sets])
     reports, rankings = score_given(files, evaluator, names=names, is_cut=is_cut)
     tests = paired_tests(reports, measure=evaluator.measures[0], test=test, base=base)
-    run = RunDirectory.create(config.paths.run_dir)
-    with logs_to(run.log):
-        _tell(rankings, evaluator, is_cut=is_cut)
-        hyperparameters = record_start(config, run, contract=None)
-        identity = identity_of(config, run, job_type="evaluate", has_model=False)
-        with built_loggers(config, identity=identity, hyperparameters=hyperparameters) as loggers:
-            log_report(loggers, reports[0], evaluator=evaluator)
-            reports = write_and_draw(reports, evaluator, run, baseline=None)
-            _write_runs_and_tests(run, rankings, tests, evaluator.measures, test)
-            summary = summary_of(reports, of=reports[0].retriever, cost=meter.cost())
-            write_summary(summary, reports, run, loggers)
-    _show(reports, rankings, tests, evaluator.measures, test, run)
+    scores = GivenScores(rankings=rankings, tests=tests, test=test, measures=evaluator.measures)
+    reports = _write(config, reports, evaluator, scores, meter)
     return {
         f"score/{report.retriever}/{key.removeprefix('val/')}": value
         for report in reports
@@ -104,11 +91,21 @@ def score(
     }
 
 
+def _evaluator(config: DictConfig, benchmark: Benchmark, *, is_cut: bool) -> Evaluator:
+    """Rankings count in full, as in trec_eval, unless the command line cuts them."""
+    return Evaluator(
+        benchmark=benchmark,
+        measures=list(config.evaluation.measures),
+        top_k=config.evaluation.top_k if is_cut else sys.maxsize,
+        convention=build(config.convention),
+    )
+
+
 def _refuse_without_effect() -> None:
     refuse_other_overrides(
         (
             "task", "benchmark", "convention", "evaluation.measures", "evaluation.top_k", "seed",
-            "paths", "logger", "hydra", "experiment",
+            "paths", "logger", "hydra",
         ),
         why="has no effect on task=score, which takes rankings from task.runs as they are. Fix: "
         "leave it out.",
@@ -141,56 +138,57 @@ def _benchmark(
     return benchmark
 
 
-def _tell(rankings: Sequence[GivenRanking], evaluator: Evaluator, *, is_cut: bool) -> None:
+def _write(
+    config: DictConfig,
+    reports: Sequence[Report],
+    evaluator: Evaluator,
+    scores: GivenScores,
+    meter: CostMeter,
+) -> list[Report]:
+    """Write and show everything; returns the reports with intervals.
+
+    What an evaluation does not have stands in score.json, and at the end of report.md.
+    """
+    run, main = RunDirectory.create(config.paths.run_dir), evaluator.measures[0]
+    with logs_to(run.log):
+        _tell(scores, evaluator)
+        hyperparameters = record_start(config, run, contract=None)
+        identity = identity_of(config, run, job_type="evaluate", has_model=False)
+        with built_loggers(config, identity=identity, hyperparameters=hyperparameters) as loggers:
+            log_report(loggers, reports[0], evaluator=evaluator)
+            known = write_and_draw(reports, evaluator, run, baseline=None)
+            write_json(run.path / SCORE_FILE, scores.as_document())
+            page = run.path / REPORT_FILE
+            write_text(page, page.read_text(encoding="utf-8") + "\n" + given_sections(scores))
+            summary = summary_of(known, of=known[0].retriever, cost=meter.cost())
+            write_summary(summary, known, run, loggers)
+        show(
+            terminal_table(known, measures=evaluator.measures),
+            *([terminal_tests(scores)] if scores.tests else []),
+            f"Run directory: {run.path}",
+            result_line=result_line(known, main),
+        )
+    return known
+
+
+def _tell(scores: GivenScores, evaluator: Evaluator) -> None:
     """Log what the runs cover, and which rules and sets have no part in the numbers."""
-    for ranking in rankings:
+    for ranking in scores.rankings:
         found = ranking.coverage
         logger.info(
             "%s: %s, %d of %d judged queries of %s; %d queries without judgements",
             ranking.system, ranking.file.path, found.num_answered, found.num_judged,
             ranking.file.set_name, found.num_unjudged,
         )  # fmt: skip
-    for line in terminal_remarks(rankings, measures=evaluator.measures):
+    for line in given_remarks(scores):
         logger.warning("%s", line)
+    is_cut = evaluator.top_k < sys.maxsize
     logger.info(
         "convention=%s: its rule for titles has no effect, for rankings are given; each counts %s",
         evaluator.convention.name,
         f"to evaluation.top_k={evaluator.top_k}" if is_cut else "in full",
     )
-    scored = {ranking.file.set_name for ranking in rankings}
+    scored = {ranking.file.set_name for ranking in scores.rankings}
     left = [each.name for each in evaluator.benchmark.sets if each.name not in scored]
     if left:
         logger.info("sets without a run: %s", ", ".join(left))
-
-
-def _write_runs_and_tests(
-    run: RunDirectory,
-    rankings: Sequence[GivenRanking],
-    tests: Sequence[PairTest],
-    measures: Sequence[str],
-    test: SignificanceTest,
-) -> None:
-    """Write score.json, and the same as sections at the end of report.md."""
-    document = given_document(rankings, tests, measures=measures, test=test)
-    write_json(run.path / SCORE_FILE, document)
-    page = run.path / REPORT_FILE
-    sections = given_sections(rankings, tests, measures=measures, test=test)
-    write_text(page, page.read_text(encoding="utf-8") + "\n" + sections)
-
-
-def _show(
-    reports: Sequence[Report],
-    rankings: Sequence[GivenRanking],
-    tests: Sequence[PairTest],
-    measures: Sequence[str],
-    test: SignificanceTest,
-    run: RunDirectory,
-) -> None:
-    remarks = terminal_remarks(rankings, measures=measures)
-    show(
-        terminal_table(reports, measures=measures),
-        *([terminal_tests(tests, test, measure=measures[0])] if tests else []),
-        *(["\n".join(f"- {line}" for line in remarks)] if remarks else []),
-        f"Run directory: {Path(run.path)}",
-        result_line=result_line(reports, measures[0]),
-    )
