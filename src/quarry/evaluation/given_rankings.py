@@ -122,30 +122,29 @@ def coverage_of(given: GivenRun, data: RetrievalSet) -> Coverage:
 
 def remarks_on(ranking: GivenRanking, *, measures: Sequence[str]) -> list[str]:
     """Say what of a run may not be as it is meant, a clause each."""
-    found, remarks = ranking.coverage, []
+    found = ranking.coverage
     num_queries = found.num_answered + found.num_unjudged
-    if found.num_answered < found.num_judged:
-        num_missing = found.num_judged - found.num_answered
-        remarks.append(f"{num_missing} of {found.num_judged} judged queries have no ranking")
-    if found.num_unjudged:
-        remarks.append(
-            f"{found.num_unjudged} of its {num_queries} queries have no judgements and no score"
-        )
+    counts = {
+        "judged queries without a ranking": (
+            found.num_judged - found.num_answered,
+            found.num_judged,
+        ),
+        "queries without judgements, which are not scored": (found.num_unjudged, num_queries),
+        "queries whose ranks contradict scores (scores decide, as in trec_eval)": (
+            ranking.num_against_scores,
+            num_queries,
+        ),
+        "queries whose ranks order equal scores otherwise than the convention (ids decide)": (
+            ranking.num_ties_otherwise,
+            num_queries,
+        ),
+    }
+    remarks = [f"{what}: {number} of {total}" for what, (number, total) in counts.items() if number]
     if found.num_unknown_documents:
-        remarks.append(f"{found.num_unknown_documents} documents are not in the corpus")
-    if ranking.num_against_scores:
-        remarks.append(
-            f"ranks contradict scores in {ranking.num_against_scores} of {num_queries} queries: "
-            "scores decide, as in trec_eval"
-        )
-    if ranking.num_ties_otherwise:
-        remarks.append(
-            "ranks order equal scores otherwise than the convention in "
-            f"{ranking.num_ties_otherwise} of {num_queries} queries: document ids decide"
-        )
+        remarks.append(f"documents that are not in the corpus: {found.num_unknown_documents}")
     deeper = [name for name in measures if (parse_measure(name).k or 0) > found.depth]
     if deeper:
-        remarks.append(f"rankings end at {found.depth}, before {', '.join(deeper)}")
+        remarks.append(f"rankings end at {found.depth}, before the cut of {', '.join(deeper)}")
     return remarks
 
 
