@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -78,28 +78,20 @@ def read_given_run(path: Path) -> GivenRun:
     """
     run: Run = {}
     ranks: dict[str, array[int]] = {}
-    tags: set[str] = set()
+    tags: set[str | None] = set()
     has_ranks, form = True, None
     for number, form, columns in _rows(path):
-        query_id, document_id, position = (
-            (columns[0], columns[2], columns[3]) if form == "TREC" else columns
-        )
-        scores = run.setdefault(query_id, {})
-        if document_id in scores:
+        entry = _entry(form, columns, where=f"{path}:{number}")
+        scores = run.setdefault(entry.query_id, {})
+        if entry.document_id in scores:
             raise UserError(
-                f"{path}:{number}: document {document_id!r} is there twice for query {query_id!r} "
-                "(each once). Fix: leave one of the two lines."
+                f"{path}:{number}: document {entry.document_id!r} is there twice for query "
+                f"{entry.query_id!r} (each once). Fix: leave one of the two lines."
             )
-        where = f"{path}:{number}"
-        given_rank = _whole_number(position)
-        if form == "TREC":
-            scores[document_id] = _score(columns[4], where)
-            tags.add(columns[5])
-        else:
-            given_rank = _required_rank(given_rank, position, where)
-            scores[document_id] = -float(given_rank)
-        has_ranks = has_ranks and given_rank is not None
-        ranks.setdefault(query_id, array("q")).append(given_rank or 0)
+        scores[entry.document_id] = entry.score
+        tags.add(entry.tag)
+        has_ranks = has_ranks and entry.rank is not None
+        ranks.setdefault(entry.query_id, array("q")).append(entry.rank or 0)
     if form is None:
         raise UserError(
             f"{path}: the file is empty (a run has a line for each document of a ranking). Fix: "
@@ -109,6 +101,23 @@ def read_given_run(path: Path) -> GivenRun:
         _check_ranks(path, ranks)
     tag = next(iter(tags)) if len(tags) == 1 else None
     return GivenRun(path=path, form=form, run=run, ranks=ranks if has_ranks else {}, tag=tag)
+
+
+class _Entry(NamedTuple):
+    query_id: str
+    document_id: str
+    score: float
+    rank: int | None
+    tag: str | None
+
+
+def _entry(form: Form, columns: Sequence[str], *, where: str) -> _Entry:
+    if form == "TREC":
+        query_id, _, document_id, position, score, tag = columns
+        return _Entry(query_id, document_id, _score(score, where), _whole_number(position), tag)
+    query_id, document_id, position = columns
+    number = _required_rank(position, where)
+    return _Entry(query_id, document_id, -float(number), number, None)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Form, list[str]]]:
@@ -147,7 +156,8 @@ def _whole_number(text: str) -> int | None:
     return int(text) if text.isdecimal() and len(text) <= 18 else None
 
 
-def _required_rank(number: int | None, text: str, where: str) -> int:
+def _required_rank(text: str, where: str) -> int:
+    number = _whole_number(text)
     if number is None:
         raise UserError(
             f"{where}: the rank {text!r} is not a whole number (three columns are MS MARCO's "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,6 @@ from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.metrics.run_files import numbered_lines, read_qrels
 from quarry.types import Qrels, Query, RetrievalSet
-
-logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".gz", ".tsv", ".txt", ".qrels")
 
@@ -31,9 +28,8 @@ def judgements_benchmark(
     Raises:
         MissingPathError: a file is not there.
     """
-    files = {str(name): str(file) for name, file in qrels.items()} if isinstance(
-        qrels, Mapping
-    ) else {_set_name(qrels): qrels}  # fmt: skip
+    named = qrels if isinstance(qrels, Mapping) else {_set_name(qrels): qrels}
+    files = {str(name): str(file) for name, file in named.items()}
     for file in files.values():
         if not Path(file).expanduser().is_file():
             raise MissingPathError(
