@@ -80,9 +80,12 @@ def read_given_run(path: Path) -> GivenRun:
     ranks: dict[str, array[int]] = {}
     tags: set[str | None] = set()
     has_ranks, form = True, None
+    name = str(path)  # a path is slow to format, and there are millions of lines
     for number, form, columns in _rows(path):
-        entry = _entry(form, columns, where=f"{path}:{number}")
-        scores = run.setdefault(entry.query_id, {})
+        entry = _entry(form, columns, where=f"{name}:{number}")
+        if entry.query_id not in run:
+            run[entry.query_id], ranks[entry.query_id] = {}, array("q")
+        scores = run[entry.query_id]
         if entry.document_id in scores:
             raise UserError(
                 f"{path}:{number}: document {entry.document_id!r} is there twice for query "
@@ -91,7 +94,7 @@ def read_given_run(path: Path) -> GivenRun:
         scores[entry.document_id] = entry.score
         tags.add(entry.tag)
         has_ranks = has_ranks and entry.rank is not None
-        ranks.setdefault(entry.query_id, array("q")).append(entry.rank or 0)
+        ranks[entry.query_id].append(entry.rank or 0)
     if form is None:
         raise UserError(
             f"{path}: the file is empty (a run has a line for each document of a ranking). Fix: "
