@@ -113,10 +113,12 @@ def _repeated(files: Sequence[GivenFile], names: Sequence[str]) -> tuple[str, st
 
 def _paths(entries: Any) -> list[Path]:
     """Return the files in the order in which they are named, those of a pattern sorted."""
-    listed = [entries] if isinstance(entries, str | Path) else list(entries or ())
-    found = {path.resolve(): path for entry in listed for path in _matching(str(entry))}
-    if not found:
+    listed = entries if isinstance(entries, list | tuple) else [entries]
+    if not listed or not all(
+        entry and str(entry).strip() for entry in listed
+    ):  # "" would be the folder here
         raise MissingPathError(NO_RUNS)
+    found = {path.resolve(): path for entry in listed for path in _matching(str(entry))}
     return list(found.values())
 
 

@@ -72,9 +72,9 @@ def score(
     _refuse_without_effect()
     if not runs:
         raise UserError(NO_RUNS)
+    validate(config, primary="eval")
     test = SignificanceTest(alpha=alpha, num_permutations=num_permutations, seed=config.seed)
     benchmark = _benchmark(config, qrels, remove_self_match=remove_self_match)
-    validate(config, primary="eval")
     if not world.is_launched_first():  # one process does it for all
         return {}
     is_cut = "evaluation.top_k" in explicit_keys()

@@ -60,6 +60,8 @@ def test_what_is_not_there_is_refused(folder: Path) -> None:
         (None, "task.runs is not set"),
         ([], "task.runs is not set"),
         ({"one": []}, "task.runs is not set"),
+        ([""], "task.runs is not set"),
+        (5, "task.runs=5: there is no such file"),
         ("gone.trec", "task.runs=gone.trec: there is no such file"),
         (f"{folder}/*.run", "no file matches"),
         (f"{folder}/empty", "the folder has no run file"),
