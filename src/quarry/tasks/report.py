@@ -74,7 +74,7 @@ def report(
     order = [name for models in specialisations.values() for name in models]
     tables = study_tables(
         entries_of(
-            [each for each in measured if each.report.retriever not in leaves_out],
+            [each for each in measured if _is_shown(each, leaves_out)],
             order=order,
             labels=labels or {},
         ),
@@ -133,6 +133,11 @@ def read_measured(found: FoundRuns) -> tuple[list[Measured], list[str]]:
     if not read:
         raise UserError("No run directory can be reported:\n" + "\n".join(problems))
     return read, problems
+
+
+def _is_shown(measured: Measured, leaves_out: Sequence[str]) -> bool:
+    """Rankings that are given have names of others, which mean nothing here."""
+    return measured.stage == "given" or measured.report.retriever not in leaves_out
 
 
 def _in_no_row(measured: Sequence[Measured], tables: Sequence[StudyTable]) -> list[str]:

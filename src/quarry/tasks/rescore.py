@@ -28,6 +28,7 @@ from quarry.evaluation.rescoring_report import (
     terminal_rescoring,
 )
 from quarry.evaluation.run_directory_files import read_reports, run_path, safe_name
+from quarry.evaluation.study.measured import SCORING
 from quarry.evaluation.tables import printable
 from quarry.metrics.run_files import read_run
 from quarry.runtime.files import write_json, write_text
@@ -64,6 +65,7 @@ def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dic
     )
     run = RunDirectory.open(config.run)
     stored = read_stored_config(run.resolved_config)
+    _refuse_given(stored, run)
     reports = _with_runs(run, measures=OmegaConf.select(stored, "evaluation.measures") or [])
     sets = {entry.name: entry for entry in _benchmark(config, stored, run).sets}
     rescoring: dict[str, list[RescoredSet]] = {}
@@ -87,6 +89,15 @@ def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dic
         result_line=_result_line(rescoring),
     )
     return _summary(rescoring)
+
+
+def _refuse_given(stored: DictConfig, run: RunDirectory) -> None:
+    if OmegaConf.select(stored, "task._target_") == SCORING:
+        raise UserError(
+            f"run={run.path}: its rankings are given, and what is known of them stands in their "
+            "files (runs of evaluations can be rescored). Fix: python eval.py task=score "
+            "task.runs=... convention=NAME."
+        )
 
 
 def _with_runs(run: RunDirectory, *, measures: Sequence[str]) -> list[Report]:

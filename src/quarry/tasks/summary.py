@@ -25,6 +25,7 @@ RESULT_FILES = (
     "summary.json",
     "metrics.json",
     "report.md",
+    "score.json",
     "learning_curve.json",
     "per_query",
     "runs",

@@ -83,13 +83,7 @@ def compared(
         }
     if not found:
         return {}
-    if len(found) > test.alpha * (test.num_permutations + 1):
-        raise UserError(
-            f"task.num_permutations={test.num_permutations} cannot tell {len(found)} comparisons "
-            f"apart from chance at task.alpha={test.alpha}: the smallest p-value is "
-            f"1 / {test.num_permutations + 1}, times {len(found)}. Set task.num_permutations="
-            f"{int(10 * len(found) / test.alpha)}."
-        )
+    refuse_too_few_permutations(len(found), test)
     places = list(found)
     corrected = holm(np.array([found[place][0] for place in places]))
     return {
@@ -101,6 +95,21 @@ def compared(
         )
         for place, value in zip(places, corrected, strict=True)
     }
+
+
+def refuse_too_few_permutations(num_comparisons: int, test: SignificanceTest) -> None:
+    """Refuse so few permutations that no comparison among so many could be significant.
+
+    Raises:
+        UserError: that is so; the message has a number that is enough.
+    """
+    if num_comparisons > test.alpha * (test.num_permutations + 1):
+        raise UserError(
+            f"task.num_permutations={test.num_permutations} cannot tell {num_comparisons} "
+            f"comparisons apart from chance at task.alpha={test.alpha}: the smallest p-value is "
+            f"1 / {test.num_permutations + 1}, times {num_comparisons}. Set task.num_permutations="
+            f"{int(10 * num_comparisons / test.alpha)}."
+        )
 
 
 def mean_per_query(entry: Entry, set_name: str, measure: str) -> Values:

@@ -65,12 +65,12 @@ def _conflicts(entries: Sequence[Entry], column: Column) -> Iterator[str]:
 
 
 def _facts(member: Measured, result: SetResult, measure: str) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "num_queries": result.num_queries,
-        "num_documents": result.num_documents,
-        "group": result.group,
-    }
+    facts: dict[str, Any] = {"num_queries": result.num_queries, "group": result.group}
+    if result.num_documents:  # 0: judgements alone, the corpus is not known
+        facts["num_documents"] = result.num_documents
     rules = dict(result.convention)
+    if member.stage == "given":  # whether titles were encoded nobody knows
+        rules = {key: value for key, value in rules.items() if key not in ("title", "title_rule")}
     depth, cut = rules.pop("top_k", None), parse_measure(measure).k
     if cut is None:  # it looks at the whole ranking
         facts["evaluation.top_k"] = depth

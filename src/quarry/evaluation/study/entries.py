@@ -80,7 +80,7 @@ class Entry:
 def entries_of(
     measured: Sequence[Measured], *, order: Sequence[str] = (), labels: Mapping[str, str]
 ) -> list[Entry]:
-    """One entry for each configuration, baselines first.
+    """One entry for each configuration, baselines first, then rankings that are given.
 
     Args:
         order: names of models in the order to show them; others follow, in that of the runs.
@@ -96,7 +96,7 @@ def entries_of(
     places = {name: place for place, name in enumerate(order)}
     entries = [_entry(members) for members in groups.values()]
     entries.sort(key=lambda entry: places.get(entry.members[0].model, len(places)))
-    stages: tuple[Stage, ...] = ("baseline", "zero_shot", "supervised")
+    stages: tuple[Stage, ...] = ("baseline", "given", "zero_shot", "supervised")
     labelled = []
     for stage in stages:
         labelled += _labelled([entry for entry in entries if entry.stage == stage])

@@ -9,6 +9,8 @@ from typing import Literal
 from quarry.evaluation.report import term_tokenizers
 from quarry.evaluation.study.cells import Cell
 from quarry.evaluation.study.entries import Entry
+from quarry.evaluation.study.measured import GIVEN_LABEL
+from quarry.evaluation.study.settings import WITHOUT_MODEL
 from quarry.evaluation.study.table import StudyTable
 from quarry.types import Report
 
@@ -50,7 +52,7 @@ class Grid:
         title: what it is.
         caption: how to read it, sentences.
         header: name of each column; a second line with the measure, where measures differ.
-        blocks: rows between rules: baselines, models, published rows.
+        blocks: rows between rules: baselines, rankings that are given, models, published rows.
         published_from: the block from which rows are of others.
     """
 
@@ -139,11 +141,11 @@ def _header(table: StudyTable) -> tuple[tuple[str, str], ...]:
 
 
 def _blocks(table: StudyTable, rows: Sequence[GridRow]) -> tuple[tuple[GridRow, ...], ...]:
-    baselines = tuple(
-        row for row, entry in zip(rows, table.entries, strict=True) if entry.stage == "baseline"
-    )
-    models = tuple(row for row in rows if row not in baselines)
-    return tuple(block for block in (baselines, models) if block)
+    blocks: dict[str, list[GridRow]] = {}
+    for row, entry in zip(rows, table.entries, strict=True):
+        kind = entry.stage if entry.stage in WITHOUT_MODEL else "model"
+        blocks.setdefault(kind, []).append(row)
+    return tuple(tuple(block) for block in blocks.values())
 
 
 def _emphases(table: StudyTable) -> list[list[Emphasis]]:
@@ -193,6 +195,11 @@ def _caption(table: StudyTable) -> list[str]:
         )
     if table.comparisons:
         sentences.append(_about_test(table))
+    if any(entry.stage == "given" for entry in table.entries):
+        sentences.append(
+            f"Rows with ({GIVEN_LABEL}) are scored from run files of others: how their models were "
+            "made or trained is not known, nor whether titles were encoded."
+        )
     sentences += term_tokenizers([_report(entry, table) for entry in table.entries])
     if table.published:
         sentences.append(

@@ -13,7 +13,13 @@ from pathlib import Path
 from quarry.errors import UserError
 from quarry.evaluation.study.discovery import is_run
 from quarry.evaluation.study.run_record import RunRecord, read_record
-from quarry.evaluation.study.settings import Settings, Stage, is_in, relevant
+from quarry.evaluation.study.settings import (
+    WITHOUT_MODEL,
+    Settings,
+    Stage,
+    is_in,
+    relevant,
+)
 from quarry.models.saved import CONTRACT_FILE
 from quarry.types import Report
 
@@ -22,6 +28,12 @@ TRAINED_FORMS = (TRAINED, "best", "hybrid")
 """How a training run calls what depends on the training."""
 
 STOPPED = "training was stopped, or is still going on"
+
+SCORING = "quarry.tasks.score.score"
+"""The task whose runs are rankings of others."""
+
+GIVEN_LABEL = "ranking given"
+"""Stands behind their names: nothing says what model they are of, or how it was trained."""
 
 NO_BASELINE = "quarry.retrieval.retriever.no_retriever"
 
@@ -59,11 +71,11 @@ class Measured:
     @property
     def model(self) -> str:
         """The name without the form."""
-        return self.name if self.stage == "baseline" else model_name(self.origin)
+        return self.name if self.stage in WITHOUT_MODEL else model_name(self.origin)
 
     @property
     def size(self) -> str | None:
-        return None if self.stage == "baseline" else self.origin.setting("model.size")
+        return None if self.stage in WITHOUT_MODEL else self.origin.setting("model.size")
 
 
 def measured_in(record: RunRecord, *, uses_encoder: bool) -> list[Measured]:
@@ -78,6 +90,8 @@ def measured_in(record: RunRecord, *, uses_encoder: bool) -> list[Measured]:
     """
     if record.is_training:
         return [_of_training(record, report) for report in record.reports] + _stopped(record)
+    if record.setting("task._target_") == SCORING:
+        return _given(record)
     reports = record.reports or (Report(retriever="dense", results=()),)
     has_baseline = len(reports) > 1 and record.setting("baseline._target_") != NO_BASELINE
     found = []
@@ -156,6 +170,22 @@ def _baseline(record: RunRecord, report: Report, *, part: str) -> Measured:
         settings=relevant(own, "baseline"),
         report=report,
     )
+
+
+def _given(record: RunRecord) -> list[Measured]:
+    """Rankings of others, which have a name and no settings of ours."""
+    unknown = Report(retriever=record.directory.name, results=())
+    return [
+        Measured(
+            record=record,
+            origin=record,
+            stage="given",
+            name=f"{report.retriever} ({GIVEN_LABEL})",
+            settings={},
+            report=report,
+        )
+        for report in record.reports or (unknown,)
+    ]
 
 
 def _overlaid(origin: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

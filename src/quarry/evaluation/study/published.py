@@ -13,7 +13,7 @@ import yaml
 
 from quarry.errors import UserError
 from quarry.evaluation.study.entries import Entry
-from quarry.evaluation.study.settings import Stage
+from quarry.evaluation.study.settings import WITHOUT_MODEL, Stage
 from quarry.evaluation.study.suites import OTHER, Column, Suite
 
 FOLDER = Path(__file__).resolve().parent.parent / "published"
@@ -104,12 +104,12 @@ def fitting(
     """The rows that have a number for some column, with a number or None for each.
 
     A number fits where the set is the public one, the measure is the same, and the numbers of the
-    column were made under the rules that it asks for. Baselines of ours alone are like a zero-shot
+    column were made under the rules that it asks for. A table without a model is like a zero-shot
     table.
     """
     if suite is OTHER:
         return []
-    wanted = "zero_shot" if stage == "baseline" else stage
+    wanted = "zero_shot" if stage in WITHOUT_MODEL else stage
     found = []
     for row in rows:
         values = [_value(row, column, suite, entries) for column in columns]

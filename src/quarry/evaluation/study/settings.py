@@ -6,14 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-Stage = Literal["baseline", "zero_shot", "supervised"]
-"""What a retriever is in a study: no model, a model as it came, or one that was trained."""
+Stage = Literal["baseline", "given", "zero_shot", "supervised"]
+"""What a retriever is in a study: no model, a ranking of others (nobody knows how it was made), a
+model as it came, or one that was trained."""
+
+WITHOUT_MODEL: tuple[Stage, ...] = ("baseline", "given")
+"""Their rows stand in the tables of models, too."""
 
 Settings = Mapping[str, str]
 """Dotted key of the resolved configuration -> its value as JSON."""
 
 WHAT_MATTERS: Mapping[Stage, tuple[str, ...]] = {
     "baseline": ("retriever",),
+    "given": (),
     "zero_shot": ("model", "prompt", "retriever", "trainer.precision"),
     "supervised": (
         "model",

@@ -123,9 +123,11 @@ def _seen(
     for results in entry.results.values():
         for result in results.values():
             one = public[result.name][1] if result.name in public else None
-            is_public = one is not None and (result.num_queries, result.num_documents) == (
-                one.num_queries,
-                one.num_documents,
+            is_public = (
+                one is not None
+                and result.num_queries == one.num_queries
+                # judgements alone have no documents
+                and result.num_documents in (0, one.num_documents)
             )
             yield result.name, result.group, is_public
     for failures in entry.failures.values():

@@ -13,7 +13,7 @@ from quarry.evaluation.study.comparisons import Comparison, Place, SignificanceT
 from quarry.evaluation.study.conflicts import refuse_conflicts
 from quarry.evaluation.study.entries import Entry
 from quarry.evaluation.study.published import PublishedRow, PublishedValue, fitting
-from quarry.evaluation.study.settings import Stage
+from quarry.evaluation.study.settings import WITHOUT_MODEL, Stage
 from quarry.evaluation.study.suites import (
     SUITES,
     Column,
@@ -26,6 +26,7 @@ from quarry.evaluation.study.suites import (
 
 STAGE_TITLES: Mapping[Stage, str] = {
     "baseline": "Baselines",
+    "given": "Rankings given",
     "zero_shot": "Zero-shot",
     "supervised": "Supervised",
 }
@@ -41,7 +42,7 @@ class StudyTable:
         stage, suite: what it is of.
         columns: sets and groups.
         has_average: the last cell of each row is the mean over the columns, all of one measure.
-        entries: the rows, baselines first.
+        entries: the rows, baselines first, then rankings that are given.
         cells: [rows][columns, and the average].
         base: the row that the others are compared with.
         comparisons: (row, column) -> outcome, of the rows but the base.
@@ -71,7 +72,7 @@ class StudyTable:
 
     @property
     def models(self) -> list[Entry]:
-        return [entry for entry in self.entries if entry.stage != "baseline"]
+        return [entry for entry in self.entries if entry.stage not in WITHOUT_MODEL]
 
     def row(self, entry: Entry) -> tuple[Cell, ...]:
         return self.cells[self.entries.index(entry)]
@@ -94,7 +95,7 @@ def study_tables(
     sets: Sequence[str] | None,
     test: SignificanceTest,
 ) -> list[StudyTable]:
-    """Zero-shot and supervised tables of each suite, baselines in both.
+    """Zero-shot and supervised tables of each suite; baselines and rankings that are given in both.
 
     Args:
         published: rows of others.
@@ -149,10 +150,13 @@ def _plans(
 
 
 def _stages(entries: Sequence[Entry], sets: Sequence[str]) -> list[Stage]:
-    """Those with a model; baselines by themselves where there is no model at all."""
+    """Those with a model; where there is no model at all, rankings that are given by themselves,
+    or baselines."""
     found = {entry.stage for entry in entries if any(_knows(entry, name) for name in sets)}
     stages: list[Stage] = [s for s in ("zero_shot", "supervised") if s in found]
-    return stages or (["baseline"] if "baseline" in found else [])
+    if stages:
+        return stages
+    return ["given"] if "given" in found else ["baseline"] if "baseline" in found else []
 
 
 def _knows(entry: Entry, set_name: str) -> bool:
@@ -169,14 +173,14 @@ def _is_row(entry: Entry, columns: Sequence[Column]) -> bool:
     return not named or bool(shown & set(named))
 
 
-def _shown_columns(models: Sequence[Entry], columns: Sequence[Column], *, is_main: bool) -> list:
-    """Those that some model was measured in. By a measure that was asked for, some have no value
+def _shown_columns(entries: Sequence[Entry], columns: Sequence[Column], *, is_main: bool) -> list:
+    """Those that some entry was measured in. By a measure that was asked for, some have no value
     at all: the set is known by another one."""
     return [
         column
         for column in columns
-        if (any(_knows(e, name) for e in models for name in column.row.sets) and is_main)
-        or any(cell_of(entry, column).num_seeds for entry in models)
+        if (any(_knows(e, name) for e in entries for name in column.row.sets) and is_main)
+        or any(cell_of(entry, column).num_seeds for entry in entries)
     ]
 
 
@@ -189,9 +193,10 @@ def _table(
     published: Sequence[PublishedRow],
 ) -> StudyTable | None:
     """None where there is no value."""
-    models = [entry for entry in entries if entry.stage == plan.stage]
-    columns = _shown_columns(models, plan.columns, is_main=plan.is_main)
-    rows = [e for e in entries if e.stage in (plan.stage, "baseline") and _is_row(e, columns)]
+    shown = [entry for entry in entries if entry.stage in (plan.stage, "given")]
+    columns = _shown_columns(shown, plan.columns, is_main=plan.is_main)
+    stages = (plan.stage, *WITHOUT_MODEL)
+    rows = [e for e in entries if e.stage in stages and _is_row(e, columns)]
     has_average = len(columns) > 1 and len({column.measure for column in columns}) == 1
     targets = [[column] for column in columns] + ([columns] if has_average else [])
     cells = [tuple(average_of(entry, target) for target in targets) for entry in rows]
@@ -222,8 +227,11 @@ def _base(rows: Sequence[Entry], base: str | None) -> Entry | None:
         same = same or [entry for entry in rows if entry.name == name]
         if len(same) == 1:
             return same[0]
-    models = [entry for entry in rows if entry.stage != "baseline"] or list(rows)
-    return None if base is not None or len(rows) < 2 else models[0]
+    if base is not None or len(rows) < 2:
+        return None
+    models = [entry for entry in rows if entry.stage not in WITHOUT_MODEL]
+    given = [entry for entry in rows if entry.stage == "given"]
+    return (models or given or list(rows))[0]
 
 
 def _with_average(

@@ -92,6 +92,6 @@ def _write_values(axes: Axes, values: NDArray[np.float64], lightness: NDArray[np
 
 
 def _borders(table: StudyTable) -> list[float]:
-    """Between baselines and models."""
-    stages = [entry.stage == "baseline" for entry in table.entries]
+    """Between baselines, rankings that are given, and models."""
+    stages = [entry.stage for entry in table.entries]
     return [i + 0.5 for i in range(len(stages) - 1) if stages[i] != stages[i + 1]]

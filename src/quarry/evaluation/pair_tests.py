@@ -1,0 +1,143 @@
+"""Whether two systems of a report differ by more than chance, on each set and on average."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quarry.errors import UserError
+from quarry.evaluation.rows import Row, failed_rows, result_of, rows_of
+from quarry.evaluation.study.comparisons import SignificanceTest, refuse_too_few_permutations
+from quarry.metrics.significance import holm, randomisation_p_values
+from quarry.types import Report
+
+MEAN = "mean"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairTest:
+    """Two systems, compared on a set, a group of sets, or the mean over all rows.
+
+    Attributes:
+        where: name of the set or group, or `MEAN`.
+        difference: value of `first` minus value of `second`, over the queries that both have.
+        p_value: of the paired randomisation test, two-sided.
+        corrected: the same after Holm's correction for all tests of the report.
+        num_queries: how many were compared.
+    """
+
+    first: str
+    second: str
+    where: str
+    difference: float
+    p_value: float
+    corrected: float
+    is_significant: bool
+    num_queries: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pair:
+    first: str
+    second: str
+    where: str
+    differences: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+
+def paired_tests(
+    reports: Sequence[Report], *, measure: str, test: SignificanceTest, base: str | None
+) -> list[PairTest]:
+    """Compare all pairs of reports, or all with one, by the queries that both have values of.
+
+    Signs are tossed within each set, and sets weigh what they weigh in a mean. All p-values are
+    corrected together (Holm). The mean is over the rows that no report failed on.
+
+    Args:
+        base: name of the report that the others are compared with; None: all pairs.
+
+    Raises:
+        UserError: there is no report `base`, or there are too few permutations for so many tests.
+    """
+    names = [report.retriever for report in reports]
+    if base is not None and base not in names:
+        raise UserError(
+            f"task.base={base}: there is no such system (there are {', '.join(names)}). Fix: name "
+            "one of them, or leave it out."
+        )
+    pairs = list(_pairs(reports, measure, base))
+    refuse_too_few_permutations(len(pairs), test)
+    p_values = _p_values(pairs, test)
+    corrected = holm(np.array(p_values))
+    return [
+        PairTest(
+            first=pair.first,
+            second=pair.second,
+            where=pair.where,
+            difference=float((pair.differences * pair.weights).sum()),
+            p_value=p_value,
+            corrected=float(value),
+            is_significant=bool(value <= test.alpha),
+            num_queries=len(pair.differences),
+        )
+        for pair, p_value, value in zip(pairs, p_values, corrected, strict=True)
+    ]
+
+
+def _pairs(reports: Sequence[Report], measure: str, base: str | None) -> Iterator[_Pair]:
+    rows = rows_of(reports)
+    targets = [(row.name, [row]) for row in rows]
+    counted = [row for row in rows if row not in failed_rows(reports, rows)]
+    if len(counted) > 1:
+        targets.append((MEAN, counted))
+    for where, parts in targets:
+        for first, second in combinations(reports, 2):
+            if base in (None, first.retriever, second.retriever):
+                ordered = (second, first) if first.retriever == base else (first, second)
+                if (pair := _pair(*ordered, where, parts, measure)) is not None:
+                    yield pair
+
+
+def _pair(
+    first: Report, second: Report, where: str, rows: Sequence[Row], measure: str
+) -> _Pair | None:
+    """Return None where a set of the rows lacks values of one of the two."""
+    differences: list[float] = []
+    weights: list[float] = []
+    for row in rows:
+        for name in row.sets:
+            results = result_of(first, name), result_of(second, name)
+            ours, theirs = ({} if r is None else r.per_query.get(measure, {}) for r in results)
+            shared = sorted(ours.keys() & theirs.keys())
+            if not shared:
+                return None
+            differences += [ours[query_id] - theirs[query_id] for query_id in shared]
+            weights += [1 / (len(rows) * len(row.sets) * len(shared))] * len(shared)
+    return _Pair(
+        first=first.retriever,
+        second=second.retriever,
+        where=where,
+        differences=np.array(differences),
+        weights=np.array(weights),
+    )
+
+
+def _p_values(pairs: Sequence[_Pair], test: SignificanceTest) -> list[float]:
+    """Those of one size share the tosses."""
+    batches: dict[bytes, list[int]] = {}
+    for index, pair in enumerate(pairs):
+        batches.setdefault(pair.weights.tobytes(), []).append(index)
+    found: dict[int, float] = {}
+    for indices in batches.values():
+        p_values = randomisation_p_values(
+            np.stack([pairs[index].differences for index in indices], axis=1),
+            weights=pairs[indices[0]].weights,
+            num_permutations=test.num_permutations,
+            seed=test.seed,
+        )
+        found |= dict(zip(indices, map(float, p_values), strict=True))
+    return [found[index] for index in range(len(pairs))]
