@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from quarry.data.jsonl import shown
 from quarry.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -271,7 +272,7 @@ def _refuse_duplicate(
             earlier_text, earlier_line = table.row(int(order[earlier]), (id_column, LINE))
             if earlier_text == text:
                 raise UserError(
-                    f"{source}:{line}: the id {text!r} stands on line {earlier_line} already; "
+                    f"{source}:{line}: the id {shown(text)} stands on line {earlier_line} already; "
                     "ids must differ: remove or rename one"
                 )
             earlier -= 1

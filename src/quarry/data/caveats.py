@@ -10,6 +10,7 @@ from unicodedata import normalize
 import numpy as np
 
 from quarry.data.corpus import Corpus
+from quarry.data.jsonl import shown
 from quarry.errors import UserError
 from quarry.types import Qrels
 
@@ -36,7 +37,7 @@ def checked_caveats(*, name: str, qrels: Qrels, where: object, corpus: Corpus) -
         alike = f"; {num_alike} would be after Unicode normalisation" if num_alike else ""
         raise UserError(
             f"{where}: none of its {len(judged)} judged documents is in the corpus, not even "
-            f"{judged[0]!r}{alike}; check that the corpus and the qrels belong together"
+            f"{shown(judged[0])}{alike}; check that the corpus and the qrels belong together"
         )
     found = [
         *_missing_documents(len(missing), len(judged), num_alike),
@@ -53,7 +54,7 @@ def dropped_queries(judged: Qrels, kept: Qrels) -> tuple[str, ...]:
     dropped = [query_id for query_id in judged if query_id not in kept]
     if not dropped:
         return ()
-    first = ", ".join(map(repr, dropped[:3])) + (", ..." if len(dropped) > 3 else "")
+    first = ", ".join(map(shown, dropped[:3])) + (", ..." if len(dropped) > 3 else "")
     (sentence,) = _share(
         len(dropped), len(judged), "judged queries were dropped, for their texts are not there"
     )

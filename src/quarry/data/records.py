@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from quarry.data.jsonl import record_id, record_text
+from quarry.data.jsonl import record_id, record_text, shown
 from quarry.errors import UserError
 from quarry.types import Document, Qrels, Query
 
@@ -54,7 +54,7 @@ def judged_queries(
         query_id = record_id(record, QUERY_IDS, where)
         if query_id in lines:
             raise UserError(
-                f"{where}: the id {query_id!r} stands on line {lines[query_id]} already; "
+                f"{where}: the id {shown(query_id)} stands on line {lines[query_id]} already; "
                 "ids must differ: remove or rename one"
             )
         lines[query_id] = line
@@ -62,15 +62,15 @@ def judged_queries(
             text = record_text(record, _key(record, _QUERY_TEXTS), where)
             if not text.strip():
                 raise UserError(
-                    f"{where}: query {query_id!r} is empty; give it a text, or remove it here and "
-                    "from the qrels"
+                    f"{where}: query {shown(query_id)} is empty; give it a text, or remove it here "
+                    "and from the qrels"
                 )
             yield line, Query(query_id=query_id, text=text)
     missing = [query_id for query_id in qrels if query_id not in lines]
     if missing:
         raise UserError(
             f"{source}: {len(missing)} of {len(qrels)} judged queries are not there, the first is "
-            f"{missing[0]!r}; add them, or remove their judgements (of a folder: "
+            f"{shown(missing[0])}; add them, or remove their judgements (of a folder: "
             "benchmark.absent_queries=drop goes on without them)"
         )
 
@@ -113,8 +113,8 @@ def collect_qrels(
         if qrels.setdefault(query_id, {}).setdefault(document_id, grade) != grade:
             first = next(w for w, *pair, _ in judgements() if pair == [query_id, document_id])
             raise UserError(
-                f"{where}: query {query_id!r} and document {document_id!r} have another grade"
-                f" on line {first.rpartition(':')[2]}; keep one of the two"
+                f"{where}: query {shown(query_id)} and document {shown(document_id)} have another "
+                f"grade on line {first.rpartition(':')[2]}; keep one of the two"
             )
     if not any(grade > 0 for judged in qrels.values() for grade in judged.values()):
         raise UserError(
