@@ -87,7 +87,7 @@ def read_beir(
     if absent_queries == "drop":
         source = find_table(path, QUERIES)
         qrels = without_absent(judged, _records(source), source=source)
-        caveats = dropped_queries(judged, qrels)
+        caveats = dropped_queries(name=name, judged=judged, kept=qrels)
     queries = [query for _, query in read_judged_queries(path=path, qrels=qrels)]
     corpus = read_corpus(path=find_table(path, CORPUS), cache_dir=cache_dir)
     caveats += checked_caveats(name=name, qrels=qrels, where=qrels_path, corpus=corpus)

@@ -75,10 +75,7 @@ def is_beir_folder(path: Path) -> bool:
 
 def has_part_of_set(path: Path) -> bool:
     """Return whether a folder has a corpus, queries or judgements, of whatever form."""
-    names = (CORPUS, QUERIES, QRELS)
-    return path.is_dir() and any(
-        file.name.partition(".")[0] in names for file in path.iterdir() if file.name != ".gz"
-    )
+    return any(each.name.partition(".")[0] in (CORPUS, QUERIES, QRELS) for each in _inside(path))
 
 
 def find_sets(path: Path | str) -> list[Path]:
@@ -94,10 +91,16 @@ def find_sets(path: Path | str) -> list[Path]:
         raise MissingPathError(f"{path}: no such folder; check the path or fetch the data")
     if is_beir_folder(path):
         return [path]
-    inside = sorted(each for each in path.iterdir() if each.is_dir())
+    inside = [each for each in _inside(path) if each.is_dir()]
     sets = [folder for folder in inside if has_part_of_set(folder)]
-    if not sets and has_part_of_set(path):
-        return [path]
+    if has_part_of_set(path):
+        if not sets:
+            return [path]
+        logger.warning(
+            "%s: has a part of a set itself, but not all; the sets are the folders inside: %s",
+            path,
+            ", ".join(folder.name for folder in sets),
+        )
     if not sets:
         raise MissingPathError(
             f"{path}: neither a BEIR folder nor a folder of them; a BEIR folder has corpus.jsonl, "
@@ -124,9 +127,19 @@ def _splits(path: Path) -> dict[str, list[Path]]:
 
 
 def _files(folder: Path) -> list[Path]:
+    return [file for file in _inside(folder) if file.is_file() and file.name[0] != "."]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; nothing where it is none."""
     if not folder.is_dir():
         return []
-    return sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
 
 
 def _split_of(file: Path) -> str | None:

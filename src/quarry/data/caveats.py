@@ -49,7 +49,7 @@ def checked_caveats(*, name: str, qrels: Qrels, where: object, corpus: Corpus) -
     return tuple(found)
 
 
-def dropped_queries(judged: Qrels, kept: Qrels) -> tuple[str, ...]:
+def dropped_queries(*, name: str, judged: Qrels, kept: Qrels) -> tuple[str, ...]:
     """Return the caveat of the judged queries that are not in `kept`, and log it; none without."""
     dropped = [query_id for query_id in judged if query_id not in kept]
     if not dropped:
@@ -58,7 +58,7 @@ def dropped_queries(judged: Qrels, kept: Qrels) -> tuple[str, ...]:
     (sentence,) = _share(
         len(dropped), len(judged), "judged queries were dropped, for their texts are not there"
     )
-    logger.warning("%s: %s", sentence, first)
+    logger.warning("%s: %s: %s", name, sentence, first)
     return (f"{sentence}: {first}",)
 
 

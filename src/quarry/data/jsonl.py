@@ -65,8 +65,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def record_id(record: dict[str, Any], keys: Sequence[str], where: str) -> str:
     """The id under the first of `keys` that the record has, as a string; numbers are cast."""
-    key = next((key for key in keys if key in record), None)
-    if key is None:
+    for key in keys:
+        if key in record:
+            break
+    else:
         raise UserError(f"{where}: lacks {' or '.join(map(repr, keys))}; every line needs an id")
     value = record[key]
     if isinstance(value, int) and not isinstance(value, bool):

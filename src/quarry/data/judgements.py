@@ -115,7 +115,7 @@ def _judged_lines(file: Path, form: str) -> Iterator[Judgement]:
                 f"{where}: {len(columns)} columns, not {num_columns} as on the lines before; a "
                 f"line is {_LINE}"
             )
-        query_id, document_id, grade = (columns[position] for position in positions)
+        query_id, document_id, grade = [columns[position] for position in positions]
         if not query_id or not document_id:
             raise UserError(f"{where}: an id is empty; a line is {_LINE}")
         yield where, query_id, document_id, _grade_of_text(grade, where)
@@ -124,8 +124,9 @@ def _judged_lines(file: Path, form: str) -> Iterator[Judgement]:
 def _columns(text: str, form: str, where: str) -> list[str]:
     """Columns are separated by tabs where there is one, else by blanks; a .csv has commas."""
     if form != ".csv":
-        cells = text.split("\t") if "\t" in text.strip() else text.split()
-        return [unquoted(cell.strip()).strip() for cell in cells]
+        text = text.strip()
+        cells = [cell.strip() for cell in text.split("\t")] if "\t" in text else text.split()
+        return [unquoted(cell).strip() for cell in cells] if '"' in text else cells
     try:
         return [cell.strip() for cell in next(csv.reader([text], strict=True))]
     except csv.Error as error:
@@ -150,6 +151,8 @@ def _is_header(columns: Sequence[str]) -> bool:
 
 
 def _grade_of_text(text: str, where: str) -> int:
+    if text in ("0", "1"):  # nearly all are
+        return int(text)
     if not re.fullmatch(r"[+-]?[0-9]{1,18}(\.0*)?", text):
         if re.fullmatch(r"[+-]?[0-9]+", text):
             raise _out_of_range(text, where)

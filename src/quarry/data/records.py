@@ -93,7 +93,10 @@ def without_absent(qrels: Qrels, records: Iterable[Record], *, source: object) -
 
 def _key(record: dict[str, Any], keys: Sequence[str]) -> str:
     """The first of the keys that the record has; the first of all where it has none."""
-    return next((key for key in keys if key in record), keys[0])
+    for key in keys:
+        if key in record:
+            return key
+    return keys[0]
 
 
 def collect_qrels(

@@ -83,3 +83,24 @@ def test_a_folder_with_a_part_of_a_set_is_not_passed_over(tmp_path: Path, part: 
     assert find_sets(tmp_path) == [whole, tmp_path / "b"]
     assert not is_beir_folder(tmp_path / "b")
     assert find_sets(tmp_path / "b") == [tmp_path / "b"]
+
+
+def test_sets_inside_a_folder_that_is_half_a_set_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inside = write_beir_folder(tmp_path / "old")
+    write_text(tmp_path / "corpus.jsonl", "")
+    assert find_sets(tmp_path) == [inside]
+    assert "has a part of a set itself, but not all" in caplog.text
+    assert caplog.text.rstrip().endswith("the folders inside: old")
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UserError, match=r"qrels: cannot be read \(Permission denied\)"):
+        list_splits(write_beir_folder(tmp_path))

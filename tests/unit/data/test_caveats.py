@@ -52,7 +52,7 @@ def test_nothing_is_said_of_a_set_without_a_flaw(
 
 def test_dropped_queries_are_counted_and_the_first_are_named() -> None:
     judged = {name: {"d": 1} for name in "abcdef"}
-    (sentence,) = dropped_queries(judged, {"a": {}, "f": {}})
+    (sentence,) = dropped_queries(name="s", judged=judged, kept={"a": {}, "f": {}})
     assert sentence.startswith("4 of 6 judged queries were dropped")
     assert sentence.endswith("(66.7 %): 'b', 'c', 'd', ...")
-    assert dropped_queries(judged, judged) == ()
+    assert dropped_queries(name="s", judged=judged, kept=judged) == ()
