@@ -86,5 +86,5 @@ format: install ## Put the code into shape
 	$(BIN)/ruff format .
 
 clean: ## Remove caches and build leftovers; runs/ and .venv stay
-	rm -rf .mypy_cache .ruff_cache .pytest_cache build src/*.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

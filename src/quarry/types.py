@@ -67,6 +67,8 @@ class RetrievalSet:
         self_matches: query id -> the document that is the query itself and no result for it.
             Evaluation asks for one document more and takes it out of each ranking; who looks at
             other documents' places before that (fusion) takes it out first.
+        caveats: what a reader of numbers on it must know, in plain sentences without a full stop:
+            judged documents that are missing, empty documents, queries that were dropped.
     """
 
     name: str
@@ -76,6 +78,7 @@ class RetrievalSet:
     content: Content = "text"
     source: str | None = None
     self_matches: Mapping[str, str] = field(default_factory=dict)
+    caveats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,6 +190,7 @@ class SetResult:
             it was not recorded.
         term_tokenizer: what a lexical retriever cut the texts into terms with, in words; None: none
             did, or it was not recorded.
+        caveats: of the collection, see `RetrievalSet`.
     """
 
     name: str
@@ -202,6 +206,7 @@ class SetResult:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     corpus_dtype: str | None = None
     term_tokenizer: str | None = None
+    caveats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -145,6 +145,35 @@ def test_damaged_data_is_named_by_file_and_line(command: Run, beir: Path, tmp_pa
     assert f"{spoilt / 'corpus.jsonl'}:5" in message
 
 
+def test_no_folder_of_a_folder_of_sets_is_passed_over(
+    command: Run, beir: Path, tmp_path: Path
+) -> None:
+    sets, run = tmp_path / "sets", tmp_path / "run"
+    for name in ("flawed", "other"):
+        shutil.copytree(beir / "one", sets / name)
+    with (sets / "flawed" / "qrels" / "test.tsv").open("a") as stream:
+        stream.write("q\tgone\t1\nabsent\td0\t1\n")
+    (sets / "other" / "qrels" / "test.tsv").rename(sets / "other" / "qrels" / "dev.tsv")
+    (sets / "notes").mkdir()
+    result = command(
+        "eval.py", "retriever=bm25", "benchmark=folder", f"benchmark.path={sets}", "logger=none",
+        "benchmark.absent_queries=drop", f"hydra.run.dir={run}",
+    )  # fmt: skip
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    assert "1 folders have no corpus, queries or qrels and are no sets: notes" in result.err
+    assert "(bm25: other)" in result.err.split("\nError: ", 1)[1]
+    assert "\nflawed (!) " in result.out
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert "no split 'test'" in metrics["failed"]["other"]["bm25"]
+    dropped, missing, *_ = metrics["caveats"]["flawed"]
+    assert dropped.startswith("1 of 2 judged queries were dropped")
+    assert missing == "1 of 2 judged documents are not in the corpus (50.0 % are missing)"
+    page = (run / "report.md").read_text()
+    assert "## Caveats" in page
+    assert f"- flawed: {missing}." in page
+
+
 def test_a_suite_goes_on_past_a_set_that_fails_and_does_not_exit_0(
     command: Run, beir: Path, tmp_path: Path
 ) -> None:

@@ -22,13 +22,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from quarry.data.jsonl import shown
 from quarry.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ROWS_PER_BATCH = 1024
 """Every record batch but the last has this many rows, so that a row's batch is one division."""
+
+_DIGESTED = 64 * 1024
+"""Bytes at either end of a source that are part of a table's key."""
 
 LINE = "line"
 """Every table has this int64 column: the line of the first source that a row came from."""
@@ -134,8 +138,9 @@ def open_table(
     Args:
         cache_dir: made if missing.
         kind: first part of the file's name, for people who look into the folder.
-        sources: the files that the rows are made from. Path, size and modification time of each
-            are the table's key. Errors and `LINE` refer to the first.
+        sources: the files that the rows are made from. Path, size, modification time, and a digest
+            of the first and last 64 KiB of each are the table's key: a copy may keep the time.
+            Errors and `LINE` refer to the first.
         schema: columns, `LINE` among them.
         rows: cells in the order of the schema; consumed only when the table is built.
         id_column: a string column whose values must differ, for `ArrowTable.rows_of`.
@@ -169,11 +174,20 @@ def open_table(
 
 def _key(sources: Sequence[Path], schema: pa.Schema, id_column: str | None) -> str:
     files = [
-        (str(source.resolve()), source.stat().st_size, source.stat().st_mtime_ns)
+        (str(source.resolve()), source.stat().st_size, source.stat().st_mtime_ns, _digest(source))
         for source in sources
     ]
     facts = [FORMAT_VERSION, ROWS_PER_BATCH, schema.to_string(), id_column, files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
+
+
+def _digest(source: Path) -> str:
+    """Of the first and last bytes of a file: one that was put in its place begins or ends otherwise
+    in nearly all cases, and a corpus of gigabytes must not be read to learn that it is cached."""
+    with source.open("rb") as file:
+        first = file.read(_DIGESTED)
+        file.seek(max(0, source.stat().st_size - _DIGESTED))
+        return hashlib.sha256(first + file.read(_DIGESTED)).hexdigest()
 
 
 def _index_path(table_path: Path) -> Path:
@@ -258,7 +272,7 @@ def _refuse_duplicate(
             earlier_text, earlier_line = table.row(int(order[earlier]), (id_column, LINE))
             if earlier_text == text:
                 raise UserError(
-                    f"{source}:{line}: the id {text!r} stands on line {earlier_line} already; "
+                    f"{source}:{line}: the id {shown(text)} stands on line {earlier_line} already; "
                     "ids must differ: remove or rename one"
                 )
             earlier -= 1

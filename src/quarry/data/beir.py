@@ -1,43 +1,50 @@
-"""A test collection in BEIR's layout becomes a `RetrievalSet` whose corpus is memory-mapped.
+"""A test collection in a folder of BEIR's layout becomes a `RetrievalSet`.
 
-    <set>/corpus.jsonl        {"_id", "title" (optional), "text"}
-    <set>/queries.jsonl       {"_id", "text"}
-    <set>/qrels/<split>.tsv   query-id, corpus-id, score, separated by tabs, below a header line
-
-Each file may be gzipped (`.gz` appended). Layout: Thakur et al. 2021, arXiv 2104.08663.
+Its corpus is memory-mapped. `beir_folder` says which files it has, docs/data.md what is in them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
-from quarry.data.corpus import Corpus, check_judged_documents, open_corpus
-from quarry.data.jsonl import find_file, read_jsonl, read_lines
+from quarry.data.beir_folder import CORPUS, QUERIES, find_split, find_table
+from quarry.data.caveats import checked_caveats, dropped_queries
+from quarry.data.corpus import Corpus, open_corpus
+from quarry.data.jsonl import find_file, read_jsonl
+from quarry.data.judgements import read_qrels
+from quarry.data.record_files import RECORD_FORMS, form_of, read_records
 from quarry.data.records import (
-    Judgement,
+    DOCUMENT_COLUMNS,
+    DOCUMENT_IDS,
+    QUERY_COLUMNS,
     Record,
-    collect_qrels,
     judged_queries,
     record_document,
+    without_absent,
 )
-from quarry.errors import MissingPathError, UserError
 from quarry.types import Content, Qrels, Query, RetrievalSet
+
+AbsentQueries = Literal["refuse", "drop"]
 
 
 def read_corpus(*, path: Path | str, cache_dir: Path | str) -> Corpus:
-    """The documents of a JSONL file: BEIR's `_id` or Tevatron's `docid`, `title`, `text`.
+    """Return the documents of a file: an id, `title` and `text`, under any of their usual names.
 
     Raises:
         MissingPathError: no such file.
         UserError: a malformed line, or an id that stands on two lines.
     """
     source = find_file(Path(path))
+    if form_of(source) in RECORD_FORMS:
+        records = read_records([source], DOCUMENT_COLUMNS)
+    else:  # a corpus of training may have any name; it is JSONL then
+        records = ((line, f"{source}:{line}", record) for line, record in read_jsonl(source))
     return open_corpus(
         sources=[source],
         documents=(
-            (line, record_document(record, ("_id", "docid"), where))
-            for line, where, record in _records(source)
+            (line, record_document(record, DOCUMENT_IDS, where)) for line, where, record in records
         ),
         cache_dir=cache_dir,
     )
@@ -50,18 +57,21 @@ def read_beir(
     cache_dir: Path | str,
     name: str | None = None,
     content: Content = "text",
+    absent_queries: AbsentQueries = "refuse",
 ) -> RetrievalSet:
-    """One split of a BEIR folder, with the queries that it judges, in the order of their file.
+    """Return one split of a BEIR folder, with the queries that it judges, in their file's order.
 
     Public sets hold empty documents, and judge documents that their corpus lacks. Both are kept
-    (a missing document counts as one that no retriever finds) and told in one logged warning.
+    (a missing document counts as one that no retriever finds) and are caveats of the set.
 
     Args:
         path: the folder of the set.
-        split: its qrels, `qrels/<split>.tsv`.
+        split: of its qrels.
         cache_dir: where the memory-mapped corpus goes.
         name: of the set in reports; the folder's name if left out.
         content: what the corpus holds, for BM25.
+        absent_queries: whether judged queries that are not among the queries are an error, or are
+            dropped with their judgements and are a caveat.
 
     Raises:
         MissingPathError: the folder, a file or the split is not there.
@@ -70,11 +80,17 @@ def read_beir(
     """
     path = Path(path).expanduser()
     qrels_path = find_split(path=path, split=split)
-    qrels = read_qrels(qrels_path)
-    queries = [query for _, query in read_judged_queries(path=path, qrels=qrels)]
-    corpus = read_corpus(path=path / "corpus.jsonl", cache_dir=cache_dir)
+    judged: Qrels = read_qrels(qrels_path)
     name = name or path.resolve().name
-    check_judged_documents(name=name, qrels=qrels, where=qrels_path, corpus=corpus)
+    caveats: tuple[str, ...] = ()
+    qrels = judged
+    if absent_queries == "drop":
+        source = find_table(path, QUERIES)
+        qrels = without_absent(judged, _records(source), source=source)
+        caveats = dropped_queries(name=name, judged=judged, kept=qrels)
+    queries = [query for _, query in read_judged_queries(path=path, qrels=qrels)]
+    corpus = read_corpus(path=find_table(path, CORPUS), cache_dir=cache_dir)
+    caveats += checked_caveats(name=name, qrels=qrels, where=qrels_path, corpus=corpus)
     return RetrievalSet(
         name=name,
         queries=queries,
@@ -82,106 +98,19 @@ def read_beir(
         qrels=qrels,
         content=content,
         source=f"{path.resolve().name}, {split}",
+        caveats=caveats,
     )
 
 
-def list_splits(path: Path | str) -> list[str]:
-    """Names of the splits that a BEIR folder has judgements for, sorted."""
-    names = {file.name.removesuffix(".gz") for file in (Path(path) / "qrels").glob("*.tsv*")}
-    return sorted(name.removesuffix(".tsv") for name in names if name.endswith(".tsv"))
-
-
-def find_sets(path: Path | str) -> list[Path]:
-    """The BEIR folders at `path`: itself, or those directly inside it, sorted by name.
-
-    Raises:
-        MissingPathError: there is none.
-    """
-    path = Path(path).expanduser()
-    if not path.is_dir():
-        raise MissingPathError(f"{path}: no such folder; check the path or fetch the data")
-    if is_beir_folder(path):
-        return [path]
-    sets = sorted(folder for folder in path.iterdir() if is_beir_folder(folder))
-    if not sets:
-        raise MissingPathError(
-            f"{path}: neither a BEIR folder nor a folder of them; a BEIR folder has corpus.jsonl, "
-            "queries.jsonl (or .gz of them) and qrels/<split>.tsv"
-        )
-    return sets
-
-
-def is_beir_folder(path: Path) -> bool:
-    """Whether a folder has the three files of a set, with the judgements of any split."""
-    names = ("corpus.jsonl", "queries.jsonl")
-    has_texts = all((path / n).is_file() or (path / f"{n}.gz").is_file() for n in names)
-    return has_texts and bool(list_splits(path))
-
-
-def find_split(*, path: Path, split: str) -> Path:
-    """The qrels file of a split; MissingPathError (with the splits that exist) without one."""
-    if not path.is_dir():
-        raise MissingPathError(f"{path}: no such folder; check the path or fetch the data")
-    splits = list_splits(path)
-    if split not in splits:
-        known = f"choose one of: {', '.join(splits)}" if splits else "it has no qrels/*.tsv at all"
-        raise MissingPathError(f"{path}: no split {split!r} (qrels/{split}.tsv); {known}")
-    return find_file(path / "qrels" / f"{split}.tsv")
-
-
-def read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Judgements of a BEIR qrels file: query id -> document id -> grade, in the file's order.
-
-    A first line whose third column is no number is the header; a repeated line counts once.
-
-    Raises:
-        UserError: not three columns, a grade that is no integer, two different grades for one pair,
-            or no grade above 0 at all.
-    """
-    path = find_file(path)
-    return collect_qrels(lambda: read_judgements(path), source=path)
-
-
-def read_judgements(path: Path) -> Iterator[Judgement]:
-    """The lines of a BEIR qrels file; UserError for one that is no judgement."""
-    for line, text in read_lines(path):
-        if not text.strip():
-            continue
-        columns = text.split("\t")
-        if len(columns) != 3:
-            raise UserError(
-                f"{path}:{line}: {len(columns)} columns, not 3; a line is query id, document id "
-                "and grade, separated by tabs"
-            )
-        query_id, document_id, grade = (column.strip() for column in columns)
-        if line == 1 and not _is_number(grade):
-            continue
-        try:
-            yield f"{path}:{line}", query_id, document_id, int(grade)
-        except ValueError as error:
-            raise UserError(
-                f"{path}:{line}: the grade {grade!r} is not an integer; grades are 0, 1, 2, ..."
-            ) from error
-
-
 def read_judged_queries(*, path: Path, qrels: Qrels) -> Iterator[tuple[int, Query]]:
-    """Line number and query of each judged query of a BEIR folder, in the order of its file.
+    """Yield line number and query of each judged query of a BEIR folder, in its file's order.
 
     Raises:
         UserError: a malformed line, an id twice, a judged query that is empty or is not there.
     """
-    source = find_file(path / "queries.jsonl")
+    source = find_table(path, QUERIES)
     yield from judged_queries(_records(source), qrels=qrels, source=source)
 
 
 def _records(source: Path) -> Iterator[Record]:
-    for line, record in read_jsonl(source):
-        yield line, f"{source}:{line}", record
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return read_records([source], QUERY_COLUMNS)

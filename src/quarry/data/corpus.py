@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
@@ -12,10 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from quarry.data.arrow_table import LINE, ArrowTable, open_table
-from quarry.errors import UserError
-from quarry.types import Document, Qrels
-
-logger = logging.getLogger(__name__)
+from quarry.types import Document
 
 _DOCUMENT = ("document_id", "title", "text")
 _SCHEMA = pa.schema(
@@ -100,33 +96,3 @@ def open_corpus(
 def is_blank(document: Document) -> bool:
     """Whether a document has neither title nor text."""
     return not (document.text.strip() or document.title.strip())
-
-
-def check_judged_documents(*, name: str, qrels: Qrels, where: object, corpus: Corpus) -> None:
-    """Warns of judged documents that the corpus lacks, and of empty ones; both are kept.
-
-    Args:
-        name: of the set.
-        where: what holds the judgements, for the message.
-
-    Raises:
-        UserError: no judged document is in the corpus.
-    """
-    judged = sorted({document_id for grades in qrels.values() for document_id in grades})
-    is_missing = corpus.rows_of(judged) < 0
-    num_missing, num_empty = int(is_missing.sum()), int(corpus.is_empty().sum())
-    if num_missing == len(judged):
-        raise UserError(
-            f"{where}: none of its {len(judged)} judged documents is in the corpus, not even "
-            f"{judged[0]!r}; check that the corpus and the qrels belong together"
-        )
-    if num_missing or num_empty:
-        logger.warning(
-            "%s: %d of %d documents are empty and %d of %d judged documents are not in the corpus; "
-            "kept as they are",
-            name,
-            num_empty,
-            len(corpus),
-            num_missing,
-            len(judged),
-        )

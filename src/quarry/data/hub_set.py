@@ -14,19 +14,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quarry.data.corpus import check_judged_documents, open_corpus
-from quarry.data.hub_tables import (
-    HubTable,
-    find_table_files,
-    newest_commit,
-    read_hub_judgements,
-    read_records,
+from quarry.data.caveats import checked_caveats
+from quarry.data.corpus import open_corpus
+from quarry.data.hub_tables import HubTable, find_table_files, newest_commit
+from quarry.data.judgements import read_judgements
+from quarry.data.record_files import read_records
+from quarry.data.records import (
+    DOCUMENT_COLUMNS,
+    DOCUMENT_IDS,
+    QUERY_COLUMNS,
+    collect_qrels,
+    judged_queries,
+    record_document,
 )
-from quarry.data.records import collect_qrels, judged_queries, record_document
 from quarry.types import Content, RetrievalSet
-
-_DOCUMENT_IDS = ("_id", "id", "docid")
-_QUERY_IDS = ("_id", "id", "query_id")
 
 _LARGE = ("*corpus*",)
 """Files that queries and judgements can do without."""
@@ -61,8 +62,8 @@ def read_hub_set(
     """A test collection of the hub, with the queries that are judged, in the order of their table.
 
     Judgements and queries come first: they are small, and what is wrong with them is found before
-    a large corpus is fetched. Documents that are empty, or judged and missing, are kept and told in
-    one warning, as `read_beir` does.
+    a large corpus is fetched. Documents that are empty, or judged and missing, are kept and are
+    caveats of the set, as in `read_beir`.
 
     Args:
         tables: where it is. What names no commit is read at the newest, with a warning.
@@ -76,20 +77,20 @@ def read_hub_set(
     """
     tables = _pinned(tables)
     qrels_files = find_table_files(tables.qrels)
-    grades = collect_qrels(lambda: read_hub_judgements(qrels_files), source=tables.qrels)
-    query_records = read_records(find_table_files(tables.queries), (*_QUERY_IDS, "text", "query"))
-    judged = judged_queries(query_records, qrels=grades, source=tables.queries, id_keys=_QUERY_IDS)
+    grades = collect_qrels(lambda: read_judgements(qrels_files), source=tables.qrels)
+    query_records = read_records(find_table_files(tables.queries), QUERY_COLUMNS)
+    judged = judged_queries(query_records, qrels=grades, source=tables.queries)
     kept = [query for _, query in judged]
     sources = find_table_files(tables.corpus)
-    records = read_records(sources, (*_DOCUMENT_IDS, "title", "text"))
     documents = open_corpus(
         sources=sources,
         documents=(
-            (line, record_document(record, _DOCUMENT_IDS, where)) for line, where, record in records
+            (line, record_document(record, DOCUMENT_IDS, where))
+            for line, where, record in read_records(sources, DOCUMENT_COLUMNS)
         ),
         cache_dir=cache_dir,
     )
-    check_judged_documents(name=name, qrels=grades, where=tables.qrels, corpus=documents)
+    caveats = checked_caveats(name=name, qrels=grades, where=tables.qrels, corpus=documents)
     return RetrievalSet(
         name=name,
         queries=kept,
@@ -97,6 +98,7 @@ def read_hub_set(
         qrels=grades,
         content=content,
         source=tables.source,
+        caveats=caveats,
     )
 
 

@@ -1,31 +1,25 @@
-"""The tables of a data set repository on the hub: its card says which files, we read the records.
+"""The tables of a data set repository on the hub: its card says which files they are made of.
 
 A repository is fetched file by file at one commit (`huggingface_hub`), so that what is in the cache
 is what was pinned; `datasets` reads the card and says which files a configuration and split are
-made of. The records are read here: `datasets` would guess types, and ids such as "007" would
-become numbers. No table is ever in memory as a whole.
+made of. Their records are read by `record_files`, as those on disk are: `datasets` would guess
+types, and ids such as "007" would become numbers. No table is ever in memory as a whole.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
-from quarry.data.beir import read_judgements
-from quarry.data.jsonl import read_jsonl, record_id
-from quarry.data.records import Judgement, Record
 from quarry.errors import UserError
 from quarry.runtime.hub import settle_offline
 
 logger = logging.getLogger(__name__)
-
-ROWS_PER_BATCH = 1024
 
 LOCAL = (".", "/", "~")
 """How a path of a local copy begins; anything else is a name on the hub."""
@@ -112,48 +106,6 @@ def find_table_files(table: HubTable) -> list[Path]:
     return [Path(file) for file in splits[split]]
 
 
-def read_records(files: Sequence[Path], columns: Sequence[str]) -> Iterator[Record]:
-    """The records of JSONL or Parquet files, with at least those of `columns` that they have.
-
-    Raises:
-        UserError: another kind of file, or one that is damaged.
-    """
-    before = 0
-    for file in files:
-        line = 0
-        if ".jsonl" in file.suffixes[-2:]:
-            rows = read_jsonl(file)
-        elif file.suffix == ".parquet":
-            rows = _parquet_rows(file, columns)
-        else:
-            raise UserError(
-                f"{file}: tables are read from .jsonl, .jsonl.gz and .parquet files; convert it"
-            )
-        for line, record in rows:
-            yield before + line, f"{file}:{line}", record
-        before += line
-
-
-def read_hub_judgements(files: Sequence[Path]) -> Iterator[Judgement]:
-    """Judgements from BEIR's .tsv files, or from records of query-id, corpus-id and score.
-
-    Raises:
-        UserError: a line that is no judgement, or a grade that is no whole number.
-    """
-    columns = ("query-id", "query_id", "corpus-id", "corpus_id", "score")
-    for file in files:
-        if ".tsv" in file.suffixes[-2:]:
-            yield from read_judgements(file)
-            continue
-        for _, where, record in read_records([file], columns):
-            yield (
-                where,
-                record_id(record, columns[:2], where),
-                record_id(record, columns[2:4], where),
-                _grade(record.get("score"), where),
-            )
-
-
 def _fetch(table: HubTable) -> Path:
     """The folder of the repository: a local copy, or the hub's cache at that commit."""
     if table.is_local:
@@ -191,29 +143,6 @@ def _first_of(wanted: Sequence[str], found: Sequence[str], kind: str, table: Hub
     raise UserError(
         f"{table}: no {kind} {' or '.join(map(repr, wanted))}; it has {', '.join(found)}"
     )
-
-
-def _parquet_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    row = 0
-    try:
-        with pq.ParquetFile(file) as parquet:
-            present = [name for name in columns if name in parquet.schema_arrow.names]
-            for batch in parquet.iter_batches(batch_size=ROWS_PER_BATCH, columns=present):
-                for record in batch.to_pylist():
-                    row += 1
-                    yield row, record
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file}: not a sound Parquet file ({error}); fetch it again") from error
-
-
-def _grade(score: object, where: str) -> int:
-    """Scores are whole numbers, though several repositories store them as floats."""
-    if isinstance(score, int | float) and not isinstance(score, bool) and float(score).is_integer():
-        return int(score)
-    raise UserError(f"{where}: the grade {score!r} is not an integer; grades are 0, 1, 2, ...")
 
 
 def _fetch_command(table: HubTable) -> str:

@@ -5,6 +5,7 @@ Every reader of this package goes through here, so that a bad line is always nam
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from quarry.errors import MissingPathError, UserError
+
+_MAX_SHOWN = 80
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # a mark of UTF-32 begins with one of these
 
 
 def find_file(path: Path) -> Path:
@@ -40,7 +45,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
     Raises:
         MissingPathError: at the call, see `find_file`.
-        UserError: while iterating, for bytes that are not UTF-8 or a damaged or cut off gzip file.
+        UserError: while iterating, for bytes that are not UTF-8, a NUL, a carriage return inside a
+            line, a damaged or cut off gzip file, or a file that cannot be read.
     """
     return _decoded_lines(find_file(path))
 
@@ -51,22 +57,33 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         MissingPathError: at the call, see `find_file`.
         UserError: while iterating, for what `read_lines` refuses and for a line that is no JSON
-            object or that escapes half a character (a lone surrogate: no text can hold it).
+            object, that has a key twice or that escapes half a character (a lone surrogate: no
+            text can hold it).
     """
     return _objects(find_file(path))
 
 
 def record_id(record: dict[str, Any], keys: Sequence[str], where: str) -> str:
     """The id under the first of `keys` that the record has, as a string; numbers are cast."""
-    key = next((key for key in keys if key in record), None)
-    if key is None:
+    for key in keys:
+        if key in record:
+            break
+    else:
         raise UserError(f"{where}: lacks {' or '.join(map(repr, keys))}; every line needs an id")
     value = record[key]
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value:
-        raise UserError(f"{where}: {key!r} is {value!r}; an id is a string that is not empty")
+        raise UserError(f"{where}: {key!r} is {shown(value)}; an id is a string that is not empty")
+    if "\0" in value:  # trec_eval's strings end there
+        raise UserError(f"{where}: {key!r} is {shown(value)}; an id holds no NUL: rename it")
     return value
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it: on one line, and not all of a long one."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def record_text(record: dict[str, Any], key: str, where: str) -> str:
@@ -89,6 +106,11 @@ def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
             f"{path}:{number + 1}: the gzip file is damaged or cut off at or soon after this line "
             f"({error}); fetch or write it again"
         ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path}:{number + 1}: cannot be read ({error.strerror or error}); check the file and "
+            "its permissions"
+        ) from error
 
 
 def _open_binary(path: Path) -> IO[bytes]:
@@ -99,6 +121,11 @@ def _open_binary(path: Path) -> IO[bytes]:
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:
+    if number == 1 and raw.startswith(_UTF_16):
+        raise UserError(
+            f"{path}:1: the file is UTF-16 or UTF-32, not UTF-8; convert it: iconv -f UTF-16 -t "
+            "UTF-8"
+        )
     try:
         text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -106,7 +133,18 @@ def _decode(raw: bytes, path: Path, number: int) -> str:
             f"{path}:{number}: not UTF-8 (byte 0x{raw[error.start]:02x} at byte {error.start} of "
             "the line); convert the file to UTF-8"
         ) from error
-    return text.rstrip("\r\n")
+    text = text.rstrip("\r\n")
+    if "\0" in text:
+        raise UserError(
+            f"{path}:{number}: holds a NUL byte, so it is damaged or no UTF-8 (UTF-16 without its "
+            "mark?); convert or fetch it again"
+        )
+    if "\r" in text:
+        raise UserError(
+            f"{path}:{number}: a carriage return inside the line; lines end in a newline: convert "
+            "the line ends (tr '\\r' '\\n')"
+        )
+    return text
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -115,28 +153,55 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, _object(line, path, number)
 
 
+class _RepeatedKeyError(ValueError):
+    """A JSON object names a key twice: which of the two values counts, nobody can know."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
+    return record
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+
+
 def _object(line: str, path: Path, number: int) -> dict[str, Any]:
+    where = f"{path}:{number}"
     try:
-        value = json.loads(line)
+        value = _DECODER.decode(line)
         if "\\ud" in line or "\\uD" in line:
             json.dumps(value, ensure_ascii=False).encode()
+    except _RepeatedKeyError as error:
+        raise UserError(f"{where}: the key {shown(str(error))} stands twice; keep one") from error
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}:{number}: malformed JSON at column {error.colno} ({error.msg}); "
-            "write one complete JSON object a line"
-        ) from error
+        raise UserError(_malformed(line, where, error)) from error
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{path}:{number}: a \\u escape names half a character (a lone surrogate); "
+            f"{where}: a \\u escape names half a character (a lone surrogate); "
             "repair the text or remove the line"
         ) from error
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{path}:{number}: JSON that cannot be read ({error}); repair or remove the line"
+            f"{where}: JSON that cannot be read ({error}); repair or remove the line"
         ) from error
     if not isinstance(value, dict):
         raise UserError(
-            f"{path}:{number}: holds a JSON {type(value).__name__}, not an object; "
-            "write one object a line, as JSONL has it"
+            f"{where}: holds a JSON {type(value).__name__}, not an object; "
+            "write one object a line, as JSONL has it: jq -c '.[]' makes lines of an array"
         )
     return value
+
+
+def _malformed(line: str, where: str, error: json.JSONDecodeError) -> str:
+    if line.lstrip().startswith("["):
+        return (
+            f"{where}: malformed JSON, an array that goes on; write one object a line: jq -c '.[]' "
+            "makes lines of an array"
+        )
+    return (
+        f"{where}: malformed JSON at column {error.colno} ({error.msg}); "
+        "write one complete JSON object a line"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from quarry.data.jsonl import record_id, record_text
+from quarry.data.jsonl import record_id, record_text, shown
 from quarry.errors import UserError
 from quarry.types import Document, Qrels, Query
 
@@ -16,52 +16,87 @@ Judgement = tuple[str, str, str, int]
 """Where it stands ("file:line"), query id, document id, grade."""
 
 
+DOCUMENT_IDS = ("_id", "id", "docid", "doc_id", "document_id")
+QUERY_IDS = ("_id", "id", "query_id", "query-id", "qid")
+"""Where an id may stand; the first of them that a record has counts."""
+
+_DOCUMENT_TEXTS = ("text", "contents")
+_QUERY_TEXTS = ("text", "query", "contents")
+"""Where a text may stand. Pyserini's `contents` are title and text in one: all of it is text."""
+
+DOCUMENT_COLUMNS = (*DOCUMENT_IDS, "title", *_DOCUMENT_TEXTS)
+QUERY_COLUMNS = (*QUERY_IDS, *_QUERY_TEXTS)
+
+
 def record_document(record: dict[str, Any], keys: Sequence[str], where: str) -> Document:
-    """A document from its id (under the first of `keys` there is), `text` and, if any, `title`."""
+    """Return a document: its id (under the first of `keys` there is), text and, if any, title."""
     document_id = record_id(record, keys, where)
-    text = record_text(record, "text", where)
+    text = record_text(record, _key(record, _DOCUMENT_TEXTS), where)
     title = "" if record.get("title") is None else record_text(record, "title", where)
     return Document(document_id=document_id, title=title, text=text)
 
 
 def judged_queries(
-    records: Iterable[Record], *, qrels: Qrels, source: object, id_keys: Sequence[str] = ("_id",)
+    records: Iterable[Record], *, qrels: Qrels, source: object
 ) -> Iterator[tuple[int, Query]]:
-    """Line number and query of each judged query, in the order of the records.
+    """Yield line number and query of each judged query, in the order of the records.
 
     Args:
-        records: all queries; the text is under `text` or, in Tevatron's files, under `query`.
+        records: all queries, under the keys of `QUERY_COLUMNS`.
         qrels: the judgements that say which queries count.
         source: what holds the queries, for messages.
-        id_keys: where the id may stand.
 
     Raises:
         UserError: an id twice, a judged query that is empty or is not there.
     """
     lines: dict[str, int] = {}
     for line, where, record in records:
-        query_id = record_id(record, id_keys, where)
+        query_id = record_id(record, QUERY_IDS, where)
         if query_id in lines:
             raise UserError(
-                f"{where}: the id {query_id!r} stands on line {lines[query_id]} already; "
+                f"{where}: the id {shown(query_id)} stands on line {lines[query_id]} already; "
                 "ids must differ: remove or rename one"
             )
         lines[query_id] = line
         if query_id in qrels:
-            key = "query" if "query" in record and "text" not in record else "text"
-            text = record_text(record, key, where)
+            text = record_text(record, _key(record, _QUERY_TEXTS), where)
             if not text.strip():
                 raise UserError(
-                    f"{where}: query {query_id!r} is empty; give it a text, or remove it here and "
-                    "from the qrels"
+                    f"{where}: query {shown(query_id)} is empty; give it a text, or remove it here "
+                    "and from the qrels"
                 )
             yield line, Query(query_id=query_id, text=text)
     missing = [query_id for query_id in qrels if query_id not in lines]
     if missing:
         raise UserError(
             f"{source}: {len(missing)} of {len(qrels)} judged queries are not there, the first is "
-            f"{missing[0]!r}; add them, or remove their judgements"
+            f"{shown(missing[0])}; add them, or remove their judgements (of a folder: "
+            "benchmark.absent_queries=drop goes on without them)"
         )
+
+
+def without_absent(qrels: Qrels, records: Iterable[Record], *, source: object) -> Qrels:
+    """Return the judgements of the queries that are there.
+
+    Raises:
+        UserError: none of them has a judgement above 0, so nothing would be left to evaluate.
+    """
+    present = {record_id(record, QUERY_IDS, where) for _, where, record in records}
+    kept = {query_id: grades for query_id, grades in qrels.items() if query_id in present}
+    if not any(grade > 0 for grades in kept.values() for grade in grades.values()):
+        raise UserError(
+            f"{source}: none of its queries has a judgement above 0; check that queries and qrels "
+            "belong together"
+        )
+    return kept
+
+
+def _key(record: dict[str, Any], keys: Sequence[str]) -> str:
+    """The first of the keys that the record has; the first of all where it has none."""
+    for key in keys:
+        if key in record:
+            return key
+    return keys[0]
 
 
 def collect_qrels(
@@ -81,8 +116,8 @@ def collect_qrels(
         if qrels.setdefault(query_id, {}).setdefault(document_id, grade) != grade:
             first = next(w for w, *pair, _ in judgements() if pair == [query_id, document_id])
             raise UserError(
-                f"{where}: query {query_id!r} and document {document_id!r} have another grade"
-                f" on line {first.rpartition(':')[2]}; keep one of the two"
+                f"{where}: query {shown(query_id)} and document {shown(document_id)} have another "
+                f"grade on line {first.rpartition(':')[2]}; keep one of the two"
             )
     if not any(grade > 0 for judged in qrels.values() for grade in judged.values()):
         raise UserError(

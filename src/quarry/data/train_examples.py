@@ -16,9 +16,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from quarry.data.arrow_table import LINE, ArrowTable, open_table
-from quarry.data.beir import find_split, read_corpus, read_judged_queries, read_qrels
+from quarry.data.beir import read_corpus, read_judged_queries
+from quarry.data.beir_folder import CORPUS, QUERIES, find_split, find_table
 from quarry.data.corpus import Corpus, is_blank
 from quarry.data.jsonl import find_file, read_jsonl
+from quarry.data.judgements import read_qrels
 from quarry.data.train_forms import TrainForm, TrainLine, form_of_file
 from quarry.errors import UserError
 from quarry.types import Document, Query, TrainExample
@@ -160,8 +162,8 @@ class BeirExamples(TableExamples):
     def __init__(self, *, path: Path | str, split: str, cache_dir: Path | str) -> None:
         path = Path(path).expanduser()
         qrels_path = find_split(path=path, split=split)
-        queries_path = find_file(path / "queries.jsonl")
-        corpus_path = find_file(path / "corpus.jsonl")
+        queries_path = find_table(path, QUERIES)
+        corpus_path = find_table(path, CORPUS)
         corpus = read_corpus(path=corpus_path, cache_dir=cache_dir)
         table = open_table(
             cache_dir=Path(cache_dir),

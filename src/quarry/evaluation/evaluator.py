@@ -13,7 +13,7 @@ from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.collection_views import AscendingTies, without_titles
 from quarry.evaluation.convention import Convention
 from quarry.evaluation.retrieval_times import RetrievalTimes
-from quarry.evaluation.scoring import cut_run, score_run
+from quarry.evaluation.scoring import check_range, cut_run, score_run
 from quarry.metrics.trec import mean_scores, parse_measure
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import LexicalRetriever, Retriever
@@ -124,10 +124,15 @@ class Evaluator:
         return result
 
     def score(self, run: Run, benchmark_set: BenchmarkSet) -> SetResult:
-        """Scores a ranking under the convention; removed documents are no part of the result."""
+        """Scores a ranking under the convention; removed documents are no part of the result.
+
+        Raises:
+            RuntimeError: a value is outside 0 to 1.
+        """
         data, rules = benchmark_set.data, self.convention.rules_on(benchmark_set)
         run = cut_run(run, rules, top_k=self.top_k)
         per_query = score_run(run, data.qrels, rules, measures=self.measures)
+        check_range(per_query, set_name=benchmark_set.name)
         return SetResult(
             name=benchmark_set.name,
             metrics=mean_scores(per_query),
@@ -139,6 +144,7 @@ class Evaluator:
             group=benchmark_set.group,
             source=data.source,
             licence=benchmark_set.licence,
+            caveats=data.caveats,
         )
 
     def collection(self, benchmark_set: BenchmarkSet) -> RetrievalSet:

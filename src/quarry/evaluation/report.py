@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quarry.errors import UserError
+from quarry.evaluation.caveats import caveat_section, mark_explained, marked, marked_sets
 from quarry.evaluation.intervals import with_intervals
 from quarry.evaluation.rows import (
     Row,
@@ -34,6 +35,7 @@ from quarry.evaluation.tables import (
     markdown,
     markdown_grid,
     number,
+    printable,
     terminal,
 )
 from quarry.metrics.bootstrap import NUM_RESAMPLES
@@ -108,13 +110,17 @@ def result_line(reports: Sequence[Report], measure: str = "nDCG@10") -> str:
 def terminal_table(reports: Sequence[Report], *, measures: Sequence[str] = MEASURES) -> str:
     """The results as aligned plain text; of several sets, by the main measure alone.
 
+    A set of whose judged documents many are missing is marked, and a line below says so.
+
     Raises:
         UserError: no retriever has a value of any of `measures`.
     """
     shown, rows = shown_measures(reports, measures), rows_of(reports)
     if len(rows) == 1 and not rows[0].is_group:
-        return terminal(_table_of_one_set(reports, rows[0], shown))
-    return f"{shown[0]}\n{terminal(_table(reports, rows, shown[0], has_mean=True))}"
+        lines = [terminal(_table_of_one_set(reports, rows[0], shown))]
+    else:
+        lines = [shown[0], terminal(_table(reports, rows, shown[0], has_mean=True))]
+    return "\n".join([*lines, *map(printable, mark_explained(reports))])
 
 
 def markdown_report(reports: Sequence[Report], *, measures: Sequence[str] = MEASURES) -> str:
@@ -129,7 +135,8 @@ def markdown_report(reports: Sequence[Report], *, measures: Sequence[str] = MEAS
     shown, rows = shown_measures(reports, measures), rows_of(reports)
     if len(rows) == 1 and not rows[0].is_group:
         table = _table_of_one_set(reports, rows[0], shown)
-        parts = [f"# Retrieval results: {escaped(rows[0].name)}", markdown(table)]
+        name = marked(rows[0].name, rows[0].sets, marked_sets(reports))
+        parts = [f"# Retrieval results: {escaped(name)}", markdown(table)]
     else:
         parts = ["# Retrieval results"]
         for measure in shown:
@@ -138,7 +145,8 @@ def markdown_report(reports: Sequence[Report], *, measures: Sequence[str] = MEAS
             if members := members_of(rows):
                 parts += ["The sets of the groups:"]
                 parts += [markdown(_table(reports, members, measure, has_mean=False))]
-    parts += [*_failures(reports), *_intervals(reports, rows, shown)]
+    parts += [escaped(line) for line in mark_explained(reports)]
+    parts += [*_failures(reports), *caveat_section(reports), *_intervals(reports, rows, shown)]
     parts += ["## Sets", _set_descriptions(reports)]
     parts += [*corpus_dtypes(reports), *(escaped(line) for line in term_tokenizers(reports))]
     parts += contract_sections(reports)
@@ -162,7 +170,8 @@ def _table_of_one_set(reports: Sequence[Report], row: Row, measures: Sequence[st
 def _table(
     reports: Sequence[Report], rows: Sequence[Row], measure: str, *, has_mean: bool
 ) -> Table:
-    names = [row.label for row in rows]
+    doubtful = marked_sets(reports)
+    names = [marked(row.label, row.sets, doubtful) for row in rows]
     values = [[value_of(report, row, measure) for report in reports] for row in rows]
     cells = [
         [

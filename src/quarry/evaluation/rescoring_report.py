@@ -116,6 +116,7 @@ def _result(stored: SetResult, means: Means) -> SetResult:
         num_queries=stored.num_queries,
         num_documents=stored.num_documents,
         group=stored.group,
+        caveats=stored.caveats,
     )
 
 

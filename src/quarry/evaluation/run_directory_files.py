@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from quarry.errors import MissingPathError, UserError
+from quarry.evaluation.caveats import caveats_of
 from quarry.metrics.run_files import write_run
 from quarry.runtime.files import write_json, write_text
 from quarry.types import Report, SetResult
@@ -108,8 +109,8 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     dtype of the embeddings that were searched, and `term_tokenizer` what a lexical retriever cut
     the texts into terms with; `contract` retriever -> how texts were fed to its model (see
     `Report`); `num_queries`, `num_documents`,
-    `convention`, `group`, `source` and `licence` describe each set; `order` keeps the order in
-    which to show names.
+    `convention`, `group`, `source` and `licence` describe each set, `caveats` holds set -> what a
+    reader of its numbers must know; `order` keeps the order in which to show names.
 
     Raises:
         UserError: two retrievers were measured on different states of a set.
@@ -154,7 +155,8 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     found = {"sets": sets, "intervals": intervals, "means": means, "failed": failed}
     contracts = {r.retriever: dict(r.contract) for r in reports if r.contract}
     how = {"corpus_dtype": dtypes, "term_tokenizer": tokenizers, "contract": contracts}
-    return {**found, "order": order, **how, **described}
+    caveats = {name: list(sentences) for name, sentences in caveats_of(reports).items()}
+    return {**found, "order": order, **how, **described, "caveats": caveats}
 
 
 def read_reports(directory: Path) -> tuple[Report, ...]:
@@ -234,9 +236,10 @@ def _report_of(document: Mapping[str, Mapping], retriever: str) -> Report:
             source=document["source"][name],
             licence=document["licence"][name],
             intervals=_intervals_of(document["intervals"].get(name, {}).get(retriever, {})),
-            # earlier versions did not write these two
+            # earlier versions did not write these three
             corpus_dtype=document.get("corpus_dtype", {}).get(name, {}).get(retriever),
             term_tokenizer=document.get("term_tokenizer", {}).get(name, {}).get(retriever),
+            caveats=tuple(document.get("caveats", {}).get(name, ())),
         )
         for name in document["order"]["sets"]
         if retriever in document["sets"][name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from quarry.evaluation.convention import Rules
 from quarry.metrics.ranking import rank
@@ -11,6 +11,8 @@ from quarry.types import Qrels, Run
 
 PLAIN_RECALL = "Recall@"
 CAPPED_RECALL = "Recall_cap@"
+
+_ROUNDING = 1e-6  # sums of gains in double precision may pass 1 by far less
 
 
 def cut_run(run: Run, rules: Rules, *, top_k: int) -> Run:
@@ -36,6 +38,21 @@ def score_run(
         missing_queries=rules.missing_queries,
     )
     return {name: values[measure] for name, measure in counted.items()}
+
+
+def check_range(per_query: Mapping[str, Mapping[str, float]], *, set_name: str) -> None:
+    """Refuse values that no measure can have: then the scoring is wrong, or what it was given.
+
+    Raises:
+        RuntimeError: a value is not in 0 to 1; the message names set, measure, query and value.
+    """
+    for measure, values in per_query.items():
+        for query_id, value in values.items():
+            if not -_ROUNDING <= value <= 1 + _ROUNDING:
+                raise RuntimeError(
+                    f"{set_name}: {measure} of query {query_id!r} is {value}, outside 0 to 1. This "
+                    "is a mistake in quarry or in trec_eval; please report it with the judgements"
+                )
 
 
 def _capped(measure: str) -> str:

@@ -35,7 +35,7 @@ def unread() -> Iterator[tuple[int, str, list[int]]]:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "source.jsonl"
-    path.write_text("the table's key is about this file, not its content")
+    path.write_text("the rows of these tests do not come from this file")
     return path
 
 
@@ -76,6 +76,20 @@ def test_is_built_once_and_again_when_the_source_changes(source: Path) -> None:
     os.utime(source, ns=(1, 1))
     assert build(source, rows(5)).path != first.path
     assert len(build(source, unread())) == 5
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_source_of_the_same_size_and_time_but_other_content_is_read_anew(
+    source: Path, place: int
+) -> None:
+    content = bytearray(300_000)
+    source.write_bytes(content)
+    times = source.stat()
+    build(source, rows())
+    content[place] = 1
+    source.write_bytes(content)
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert len(build(source, rows(5))) == 5
 
 
 def test_pickles_as_its_path(source: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from quarry.data.beir import find_sets, list_splits, read_beir, read_corpus, read_qrels
+from quarry.data.beir import read_beir, read_corpus
+from quarry.data.beir_folder import list_splits
 from quarry.errors import MissingPathError, UserError
 from quarry.types import Document, Query
 
@@ -102,39 +103,6 @@ def test_a_changed_corpus_is_read_anew(tmp_path: Path) -> None:
     assert len(read(path).corpus) == 4
 
 
-@pytest.mark.parametrize("header", ["", "query-id\tcorpus-id\tscore\n", "\ufeffq\td\trelevance\n"])
-def test_the_header_is_optional(tmp_path: Path, header: str) -> None:
-    path = tmp_path / "test.tsv"
-    path.write_text(header + "q1\td1\t1\r\nq1\td2\t-1\n\n", encoding="utf-8")
-    assert read_qrels(path) == {"q1": {"d1": 1, "d2": -1}}
-
-
-def test_a_repeated_judgement_counts_once(tmp_path: Path) -> None:
-    path = tmp_path / "test.tsv"
-    path.write_text("q1\td1\t1\nq1\td1\t1\n")
-    assert read_qrels(path) == {"q1": {"d1": 1}}
-
-
-@pytest.mark.parametrize(
-    ("qrels", "message"),
-    [
-        ("q1\td1\t1\nq1 0 d1 1\n", r":2: 1 columns, not 3"),
-        ("q1\t0\td1\t1\n", r":1: 4 columns, not 3"),
-        ("q1\td1\t1\nq1\td2\tyes\n", r":2: the grade 'yes' is not an integer"),
-        ("q1\td1\t1.5\n", r":1: the grade '1.5' is not an integer"),
-        ("h\th\tscore\nh\th\tscore\n", r":2: the grade 'score' is not an integer"),
-        ("q1\td1\t1\nq2\td1\t1\nq1\td1\t2\n", r":3: .*'q1'.*'d1' .*another grade on line 1"),
-        ("q1\td1\t0\n", "no judgement is positive"),
-        ("query-id\tcorpus-id\tscore\n", "no judgement is positive"),
-    ],
-)
-def test_bad_judgements_are_named(tmp_path: Path, qrels: str, message: str) -> None:
-    path = tmp_path / "test.tsv"
-    path.write_text(qrels)
-    with pytest.raises(UserError, match=rf"test\.tsv.*{message}"):
-        read_qrels(path)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -186,8 +154,12 @@ def test_empty_and_missing_documents_are_kept_and_told_once(
         assert retrieval_set.qrels["1"]["gone"] == 1
         (record,) = caplog.records
         assert record.getMessage() == (
-            "tiny: 2 of 5 documents are empty and 2 of 4 judged documents are not in the corpus; "
-            "kept as they are"
+            "tiny: 2 of 4 judged documents are not in the corpus (50.0 % are missing); "
+            "2 of 5 documents are empty (40.0 %); kept as they are"
+        )
+        assert retrieval_set.caveats == (
+            "2 of 4 judged documents are not in the corpus (50.0 % are missing)",
+            "2 of 5 documents are empty (40.0 %)",
         )
 
 
@@ -202,21 +174,8 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     (path / "corpus.jsonl").unlink()
     with pytest.raises(MissingPathError, match=r"corpus\.jsonl: no such file"):
         read(path)
-    with pytest.raises(MissingPathError, match=r"has no qrels/\*\.tsv at all"):
+    with pytest.raises(MissingPathError, match=r"it has no qrels/\*\.tsv"):
         read(tmp_path / "tiny" / "qrels")
-
-
-def test_finds_sets(tmp_path: Path) -> None:
-    b = write_set(tmp_path / "all" / "b")
-    a = write_set(tmp_path / "all" / "a")
-    (tmp_path / "all" / "notes").mkdir()
-    (tmp_path / "all" / "README.md").write_text("")
-    assert find_sets(tmp_path / "all") == [a, b]
-    assert find_sets(str(b)) == [b]
-    with pytest.raises(MissingPathError, match="neither a BEIR folder nor"):
-        find_sets(tmp_path / "all" / "notes")
-    with pytest.raises(MissingPathError, match="no such folder"):
-        find_sets(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("name", ["cranfield", "msmarco-dl21", "scifact"])

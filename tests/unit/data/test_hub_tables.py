@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import constants
 
-from helpers.hub_repos import write_coir, write_mteb, write_text
-from quarry.data.hub_tables import (
-    HubTable,
-    find_table_files,
-    read_hub_judgements,
-    read_records,
-)
+from helpers.hub_repos import write_mteb, write_text
+from quarry.data.hub_tables import HubTable, find_table_files
+from quarry.data.record_files import read_records
 from quarry.errors import UserError
 
 PINNED, OTHER = "a" * 40, "b" * 40
@@ -115,30 +110,3 @@ def test_a_name_on_the_hub_is_never_a_folder_that_happens_to_be_here(
     assert len(texts(local)) == 3
     with pytest.raises(UserError, match=r"\./nowhere: no such folder"):
         find_table_files(HubTable(repo="./nowhere", splits=("test",)))
-
-
-def test_parquet_rows_have_the_columns_that_are_asked_for_and_a_place(tmp_path: Path) -> None:
-    repo = write_coir(tmp_path / "copy")
-    files = [repo / "queries" / "queries-00000-of-00001.parquet"] * 2
-    found = list(read_records(files, ("_id", "text", "nothing")))
-    assert [line for line, _, _ in found] == [1, 2, 3, 4, 5, 6]
-    assert [where for _, where, _ in found] == [f"{files[0]}:{n}" for n in (1, 2, 3, 1, 2, 3)]
-    assert found[1][2] == {"_id": "02", "text": "two?"}
-
-
-def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
-    shutil.copyfile(__file__, tmp_path / "corpus.csv")
-    with pytest.raises(UserError, match=r"corpus\.csv: tables are read from \.jsonl"):
-        list(read_records([tmp_path / "corpus.csv"], ("_id",)))
-
-
-@pytest.mark.parametrize("score", ["NaN", "Infinity", "0.5", "true", "null", '"1"'])
-def test_a_grade_that_is_no_whole_number_is_refused(tmp_path: Path, score: str) -> None:
-    line = f'{{"query-id": "1", "corpus-id": "2", "score": {score}}}\n'
-    write_text(
-        tmp_path / "qrels.jsonl", '{"query-id": "1", "corpus-id": "1", "score": 2.0}\n' + line
-    )
-    grades = read_hub_judgements([tmp_path / "qrels.jsonl"])
-    assert next(grades)[1:] == ("1", "1", 2)
-    with pytest.raises(UserError, match=r"qrels\.jsonl:2: the grade .* is not an integer"):
-        next(grades)

@@ -62,6 +62,10 @@ def test_a_missing_file_is_told_at_the_call(tmp_path: Path) -> None:
         (b'{"a": "\xe9t\xe9"}', r"not UTF-8 \(byte 0xe9 at byte 7"),
         (b'{"a": "\\ud83d"}', "lone surrogate"),
         (b"[" * 100_000, "cannot be read"),
+        (b"[", "malformed JSON, an array that goes on"),
+        (b'{"a": 1, "b": {"c": 1, "c": 1}}', "the key 'c' stands twice"),
+        (b'{"a": "x\0y"}', "holds a NUL byte"),
+        (b'{"a": 1}\r{"a": 2}', "a carriage return inside the line"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: bytes, message: str) -> None:
@@ -71,6 +75,24 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, message: str) -> None:
     assert next(records) == (1, {"a": 0})
     with pytest.raises(UserError, match=rf"a\.jsonl:2: .*{message}"):
         next(records)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_other_encodings_are_named(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('{"a": "x"}\n'.encode(encoding))
+    with pytest.raises(UserError, match=r"a\.jsonl:1: .*UTF-16"):
+        list(read_jsonl(path))
+
+
+def test_a_line_of_twenty_megabytes_is_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"a": "x" * 20_000_000}) + '\n{"a": 1}\n')
+    assert [number for number, _ in read_jsonl(path)] == [1, 2]
+    path.write_text("x" * 20_000_000)
+    with pytest.raises(UserError, match=r"a\.jsonl:1: malformed JSON") as caught:
+        list(read_jsonl(path))
+    assert len(str(caught.value)) < 500
 
 
 def test_an_escaped_surrogate_pair_is_a_character(tmp_path: Path) -> None:

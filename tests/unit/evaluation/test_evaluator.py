@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -149,6 +150,21 @@ def broken_set(name: str, error: Exception) -> BenchmarkSet:
         raise error
 
     return BenchmarkSet(name=name, load=load)
+
+
+def test_caveats_of_a_set_stand_in_its_result() -> None:
+    data = replace(benchmark_set().data, caveats=("1 of 5 documents are empty (20.0 %)",))
+    flawed = BenchmarkSet(name="tiny", load=lambda: data)
+    report = evaluator(flawed).evaluate(FixedRetriever({"q1": {"d1": 1.0}}))
+    assert report.results[0].caveats == data.caveats
+
+
+def test_a_value_outside_zero_to_one_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "quarry.evaluation.evaluator.score_run", lambda *_, **__: {"nDCG@2": {"q1": 8.5e13}}
+    )
+    with pytest.raises(RuntimeError, match=r"tiny: nDCG@2 of query 'q1' is 85000000000000"):
+        evaluator().evaluate(FixedRetriever({"q1": {"d1": 1.0}}))
 
 
 def test_a_set_that_fails_is_reported_and_the_others_go_on(

@@ -138,6 +138,7 @@ def test_metrics_document() -> None:
         "corpus_dtype": {"scifact": {"dense": "float16"}},
         "term_tokenizer": {"nfcorpus": {"bm25": "words"}},
         "contract": {},
+        "caveats": {},
     }
 
 
@@ -163,6 +164,21 @@ def test_what_cut_texts_into_terms_comes_back_where_it_was_written(tmp_path: Pat
     del document["term_tokenizer"]  # as an earlier version wrote it
     file.write_text(json.dumps(document))
     assert {report.results[0].term_tokenizer for report in read_reports(tmp_path)} == {None}
+
+
+def test_caveats_come_back_and_are_kept_where_others_are_merged(tmp_path: Path) -> None:
+    caveats = ("2 of 7 documents are empty (28.6 %)", "x")
+    write_results([a_report("bm25", a_result(caveats=caveats))], tmp_path)
+    file = tmp_path / "metrics.json"
+    name = a_result().name
+    assert json.loads(file.read_text())["caveats"] == {name: list(caveats)}
+    assert read_reports(tmp_path)[0].results[0].caveats == caveats
+    write_results([a_report("dense", a_result("other"))], tmp_path, merge=True)
+    document = json.loads(file.read_text())
+    assert document["caveats"] == {name: list(caveats)}
+    del document["caveats"]  # as an earlier version wrote it
+    file.write_text(json.dumps(document))
+    assert {each.results[0].caveats for each in read_reports(tmp_path)} == {()}
 
 
 def test_groups_and_failures_come_back_and_a_later_success_counts(tmp_path: Path) -> None:

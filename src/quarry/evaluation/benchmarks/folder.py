@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
-from quarry.data.beir import find_sets, find_split, read_beir
+from quarry.data.beir import AbsentQueries, read_beir
+from quarry.data.beir_folder import find_sets, find_split
 from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.benchmarks.given_path import given_folder
@@ -21,25 +23,34 @@ def folder_benchmark(
     remove_self_match: bool,
     content: Content,
     cache_dir: str | Path,
+    absent_queries: AbsentQueries = "refuse",
 ) -> Benchmark:
-    """The collections under `path`.
+    """Return the collections under `path`.
+
+    Of several, one that cannot be read fails when it is read, and leaves the others alone.
 
     Args:
         path: a BEIR folder (corpus.jsonl, queries.jsonl, qrels/), or a folder of such folders.
-        sets: names of the folders to take; null: all.
+        sets: names of the folders to take; null: all that have a part of a set.
         split: which qrels/<split>.tsv.
         remove_self_match: see `BenchmarkSet`.
         content: "text" or "code"; how BM25 finds words.
         cache_dir: where memory-mapped copies are kept.
+        absent_queries: see `read_beir`; runs of earlier versions have none.
 
     Raises:
-        MissingPathError: no folder or an empty path, or one that lacks the split.
-        UserError: a name that is not there.
+        MissingPathError: no folder or an empty path, or none of the sets has the split.
+        UserError: a name that is not there, or another word for `absent_queries`.
     """
     if path is None:
         raise MissingPathError(
             "benchmark.path is not set. benchmark=folder reads a BEIR folder, or a folder of them: "
             "benchmark.path=DIR."
+        )
+    if absent_queries not in get_args(AbsentQueries):
+        raise UserError(
+            f"benchmark.absent_queries={absent_queries}: unknown (refuse, drop). Fix: "
+            "benchmark.absent_queries=refuse"
         )
     found = {
         folder.name or folder.resolve().name: folder for folder in find_sets(given_folder(path))
@@ -50,24 +61,35 @@ def folder_benchmark(
         raise UserError(
             f"benchmark.sets: {', '.join(unknown)} not found in {path}; it has {', '.join(found)}."
         )
-    for name in chosen:
-        find_split(path=found[name], split=split)
+    _refuse_if_none_has(split, {name: found[name] for name in chosen})
+    load = partial(
+        read_beir,
+        split=split,
+        content=content,
+        cache_dir=Path(cache_dir).expanduser(),
+        absent_queries=absent_queries,
+    )
     return Benchmark(
         name="folder",
         sets=[
             BenchmarkSet(
                 name=name,
-                load=partial(
-                    read_beir,
-                    path=found[name],
-                    split=split,
-                    name=name,
-                    content=content,
-                    cache_dir=Path(cache_dir).expanduser(),
-                ),
+                load=partial(load, path=found[name], name=name),
                 remove_self_match=remove_self_match,
                 ids_may_collide=True,
             )
             for name in chosen
         ],
     )
+
+
+def _refuse_if_none_has(split: str, folders: Mapping[str, Path]) -> None:
+    """Before anything is read: a wrong `benchmark.split` is wrong for all."""
+    reasons = []
+    for folder in folders.values():
+        try:
+            find_split(path=folder, split=split)
+        except UserError as error:
+            reasons.append(str(error))
+    if reasons and len(reasons) == len(folders):
+        raise MissingPathError("\n".join(reasons))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from quarry.data.beir import find_split, is_beir_folder, read_beir
+from quarry.data.beir import read_beir
+from quarry.data.beir_folder import find_split, is_beir_folder
 from quarry.data.hub_set import read_hub_set
 from quarry.errors import MissingPathError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet

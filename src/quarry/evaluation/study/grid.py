@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from quarry.evaluation.caveats import mark_explained, marked, marked_sets
 from quarry.evaluation.report import term_tokenizers
 from quarry.evaluation.study.cells import Cell
 from quarry.evaluation.study.entries import Entry
@@ -129,8 +130,16 @@ def difference_grid(table: StudyTable) -> Grid | None:
 
 
 def _header(table: StudyTable) -> tuple[tuple[str, str], ...]:
+    doubtful = marked_sets([_report(entry, table) for entry in table.entries])
     names = [
-        (f"{c.row.name} ({len(c.row.sets)})" if c.row.is_group else c.row.name, c.measure)
+        (
+            marked(
+                f"{c.row.name} ({len(c.row.sets)})" if c.row.is_group else c.row.name,
+                c.row.sets,
+                doubtful,
+            ),
+            c.measure,
+        )
         for c in table.columns
     ]
     if table.has_average:
@@ -200,7 +209,8 @@ def _caption(table: StudyTable) -> list[str]:
             f"Rows with ({GIVEN_LABEL}) are scored from run files of others: how their models were "
             "made or trained is not known, nor whether titles were encoded."
         )
-    sentences += term_tokenizers([_report(entry, table) for entry in table.entries])
+    reports = [_report(entry, table) for entry in table.entries]
+    sentences += [*term_tokenizers(reports), *mark_explained(reports)]
     if table.published:
         sentences.append(
             "Rows with a dagger are published numbers of others, made under conventions of their "

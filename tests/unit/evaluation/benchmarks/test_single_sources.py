@@ -34,7 +34,11 @@ def test_an_unknown_set_or_split_is_refused_before_anything_is_read(tmp_path: Pa
     with pytest.raises(UserError, match=r"three not found in .*; it has one, two"):
         from_folder(tmp_path, sets, sets=["one", "three"])
     with pytest.raises(MissingPathError, match=r"two: no split 'test'.*choose one of: dev"):
-        from_folder(tmp_path, sets)
+        from_folder(tmp_path, sets, sets=["two"])
+    with pytest.raises(MissingPathError, match=r"(?s)one: no split 'x'.*two: no split 'x'"):
+        from_folder(tmp_path, sets, split="x")
+    with pytest.raises(UserError, match=r"^benchmark\.absent_queries=keep: unknown \(refuse, drop"):
+        from_folder(tmp_path, sets, absent_queries="keep")
     assert [one.name for one in from_folder(tmp_path, sets, sets=["one"]).sets] == ["one"]
     with pytest.raises(UserError, match="names one twice"):
         from_folder(tmp_path, sets, sets=["one", "one"])
@@ -43,6 +47,37 @@ def test_an_unknown_set_or_split_is_refused_before_anything_is_read(tmp_path: Pa
     for empty in ("", " "):
         with pytest.raises(MissingPathError, match=r"^benchmark\.path is empty"):
             from_folder(tmp_path, empty)
+
+
+def test_of_several_sets_one_that_cannot_be_read_is_there_and_fails_when_it_is(
+    tmp_path: Path,
+) -> None:
+    one = write_beir_folder(tmp_path / "sets" / "one")
+    write_beir_folder(tmp_path / "sets" / "two", split="dev")
+    (tmp_path / "sets" / "three" / "qrels").mkdir(parents=True)
+    (tmp_path / "sets" / "notes").mkdir()
+    sets = {each.name: each for each in from_folder(tmp_path, tmp_path / "sets").sets}
+    assert list(sets) == ["one", "three", "two"]
+    assert len(sets["one"].data.queries) == 2
+    with pytest.raises(MissingPathError, match=r"two: no split 'test'"):
+        _ = sets["two"].data
+    (one / "queries.jsonl").unlink()
+    with pytest.raises(MissingPathError, match=r"one/queries\.jsonl: no such file"):
+        _ = from_folder(tmp_path, one).sets[0].data
+
+
+def test_absent_queries_are_dropped_where_that_is_asked_for(tmp_path: Path) -> None:
+    folder = write_beir_folder(tmp_path / "one")
+    qrels = folder / "qrels" / "test.tsv"
+    qrels.write_text(qrels.read_text() + "gone\td1\t1\n")
+    with pytest.raises(UserError, match=r"1 of 3 judged queries .* 'gone'.*absent_queries=drop"):
+        _ = from_folder(tmp_path, folder).sets[0].data
+    data = from_folder(tmp_path, folder, absent_queries="drop").sets[0].data
+    assert list(data.qrels) == ["1", "02"]
+    assert data.caveats[0].startswith("1 of 3 judged queries were dropped")
+    qrels.write_text("gone\td1\t1\n1\td1\t0\n")
+    with pytest.raises(UserError, match="none of its queries has a judgement above 0"):
+        _ = from_folder(tmp_path, folder, absent_queries="drop").sets[0].data
 
 
 def test_a_link_is_called_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,17 @@ def test_the_caption_says_what_baselines_cut_texts_with(tmp_path: Path) -> None:
     assert "Terms of bm25: words (alpha). Terms of bm25: parts of names (beta)." in text
 
 
+def test_a_set_that_lacks_many_judged_documents_is_marked(tmp_path: Path) -> None:
+    caveat = "9 of 10 judged documents are not in the corpus (90.0 % are missing)"
+    results = (replace(a_set("alpha", [0.1]), caveats=(caveat,)), a_set("beta", [0.1]))
+    run = write_run_directory(tmp_path / "run", [Report(retriever="zero_shot", results=results)])
+    (table,) = tables_of(entries_in([run]))
+    grid = value_grid(table)
+    assert [name for name, _ in grid.header][:2] == ["alpha (!)", "beta"]
+    assert "(!) More than 5 % of the judged documents" in " ".join(grid.caption)
+    assert "alpha 90 %" in " ".join(grid.caption)
+
+
 def test_deviations_are_shown_where_seeds_make_a_difference(tmp_path: Path) -> None:
     runs = [
         write_run_directory(

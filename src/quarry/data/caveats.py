@@ -1,0 +1,96 @@
+"""What a reader of numbers on a test collection must know of its data, as plain sentences."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from unicodedata import normalize
+
+import numpy as np
+
+from quarry.data.corpus import Corpus
+from quarry.data.jsonl import shown
+from quarry.errors import UserError
+from quarry.types import Qrels
+
+logger = logging.getLogger(__name__)
+
+_MISSING = "judged documents are not in the corpus"
+
+
+def checked_caveats(*, name: str, qrels: Qrels, where: object, corpus: Corpus) -> tuple[str, ...]:
+    """Return the caveats of a set, and log them in one warning.
+
+    Args:
+        name: of the set.
+        where: what holds the judgements, for messages.
+
+    Raises:
+        UserError: no judged document is in the corpus.
+    """
+    judged = sorted({document_id for grades in qrels.values() for document_id in grades})
+    is_missing = corpus.rows_of(judged) < 0
+    missing = [judged[i] for i in np.flatnonzero(is_missing).tolist()]
+    num_alike = _num_alike(missing, corpus)
+    if len(missing) == len(judged):
+        alike = f"; {num_alike} would be after Unicode normalisation" if num_alike else ""
+        raise UserError(
+            f"{where}: none of its {len(judged)} judged documents is in the corpus, not even "
+            f"{shown(judged[0])}{alike}; check that the corpus and the qrels belong together"
+        )
+    found = [
+        *_missing_documents(len(missing), len(judged), num_alike),
+        *_share(int(corpus.is_empty().sum()), len(corpus), "documents are empty"),
+        *_unanswered(qrels),
+    ]
+    if found:
+        logger.warning("%s: %s; kept as they are", name, "; ".join(found))
+    return tuple(found)
+
+
+def dropped_queries(*, name: str, judged: Qrels, kept: Qrels) -> tuple[str, ...]:
+    """Return the caveat of the judged queries that are not in `kept`, and log it; none without."""
+    dropped = [query_id for query_id in judged if query_id not in kept]
+    if not dropped:
+        return ()
+    first = ", ".join(map(shown, dropped[:3])) + (", ..." if len(dropped) > 3 else "")
+    (sentence,) = _share(
+        len(dropped), len(judged), "judged queries were dropped, for their texts are not there"
+    )
+    logger.warning("%s: %s: %s", name, sentence, first)
+    return (f"{sentence}: {first}",)
+
+
+def missing_share(caveats: Iterable[str]) -> float:
+    """Return which share of the judged documents is missing, as caveats say it: 0 to 1."""
+    for sentence in caveats:
+        if match := re.match(rf"(\d+) of (\d+) {_MISSING}", sentence):
+            return int(match[1]) / int(match[2])
+    return 0.0
+
+
+def _missing_documents(num_missing: int, num_judged: int, num_alike: int) -> list[str]:
+    if not num_missing:
+        return []
+    alike = f"; {num_alike} would be after Unicode normalisation" if num_alike else ""
+    share = f"{num_missing / num_judged:.1%}".replace("%", " %")
+    return [f"{num_missing} of {num_judged} {_MISSING}{alike} ({share} are missing)"]
+
+
+def _num_alike(missing: Sequence[str], corpus: Corpus) -> int:
+    """How many of the ids stand in the corpus in another composition of the same characters."""
+    is_found = np.zeros(len(missing), dtype=bool)
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        is_found |= corpus.rows_of([normalize(form, each) for each in missing]) >= 0
+    return int(is_found.sum())
+
+
+def _unanswered(qrels: Qrels) -> list[str]:
+    num_queries = sum(not any(g > 0 for g in grades.values()) for grades in qrels.values())
+    return _share(num_queries, len(qrels), "judged queries have no judgement above 0 and count 0")
+
+
+def _share(number: int, total: int, what: str) -> list[str]:
+    share = f"{number / total:.1%}".replace("%", " %")
+    return [f"{number} of {total} {what} ({share})"] if number else []

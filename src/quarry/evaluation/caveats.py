@@ -1,0 +1,57 @@
+"""Caveats of sets as reports show them: a section, and a mark where many documents are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quarry.data.caveats import missing_share
+from quarry.evaluation.tables import escaped
+from quarry.types import Report
+
+MARK = "(!)"
+
+MARKED_SHARE = 0.05
+"""A set is marked where more of its judged documents than this are not in its corpus."""
+
+
+def caveats_of(reports: Sequence[Report]) -> dict[str, tuple[str, ...]]:
+    """Return set -> its caveats, of the sets that have some; each sentence once."""
+    found: dict[str, dict[str, None]] = {}
+    for report in reports:
+        for result in report.results:
+            if result.caveats:
+                found.setdefault(result.name, {}).update(dict.fromkeys(result.caveats))
+    return {name: tuple(sentences) for name, sentences in found.items()}
+
+
+def marked_sets(reports: Sequence[Report]) -> list[str]:
+    """Return the names of the sets whose numbers need their caveat beside them."""
+    found = caveats_of(reports)
+    return [name for name, each in found.items() if missing_share(each) > MARKED_SHARE]
+
+
+def marked(label: str, sets: Sequence[str], among: Sequence[str]) -> str:
+    """Return the label of a row or column, with the mark if a set of it is among the marked."""
+    return f"{label} {MARK}" if any(name in among for name in sets) else label
+
+
+def mark_explained(reports: Sequence[Report]) -> list[str]:
+    """Return the sentence that goes below a table with marks; none where nothing is marked."""
+    caveats, names = caveats_of(reports), marked_sets(reports)
+    if not names:
+        return []
+    shares = [f"{name} {missing_share(caveats[name]):.0%}".replace("%", " %") for name in names]
+    return [
+        f"{MARK} More than 5 % of the judged documents are not in the corpus, and no retriever can "
+        f"find them: {', '.join(shares)}."
+    ]
+
+
+def caveat_section(reports: Sequence[Report]) -> list[str]:
+    """Return a Markdown section with the caveats, set by set; empty without any."""
+    lines = [
+        f"- {escaped(name)}: {escaped(sentence)}."
+        for name, sentences in caveats_of(reports).items()
+        for sentence in sentences
+    ]
+    return ["## Caveats", "\n".join(lines)] if lines else []
