@@ -147,9 +147,21 @@ def apply_settings(
         used = _merge(settings[key], wanted, key=key, group=group, explicit=explicit)
         if used != settings[key]:
             differences[key] = {"contract": settings[key], "used": used}
-            logger.warning("%s=%s differs from the model's contract: %s", key, used, settings[key])
+            _tell_differences(key, settings[key], used)
         OmegaConf.update(config, key, used, merge=False, force_add=True)
     return differences
+
+
+def _tell_differences(key: str, stated: Any, used: Any) -> None:
+    if not isinstance(stated, dict) or stated.get("_target_") != used.get("_target_"):
+        logger.warning("%s=%s is used, and the model states %s", key, used, stated)
+        return
+    for name in dict.fromkeys([*stated, *used]):
+        if stated.get(name) != used.get(name):
+            logger.warning(
+                "%s.%s=%r is used, and the model states %r",
+                key, name, used.get(name), stated.get(name),
+            )  # fmt: skip
 
 
 def explicit_keys() -> list[str]:

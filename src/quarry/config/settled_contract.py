@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.contract import NODES, apply_contract, apply_settings
-from quarry.data.prompts import AUTO_END, Prompt
+from quarry.config.contract_files import check_files
+from quarry.data.prompts import AUTO_END, EOS, Prompt
 from quarry.errors import UserError
 from quarry.models.backbones.model_files import is_unknown
 from quarry.models.factory import BiEncoderFactory
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 PROMPT = "quarry.data.prompts.Prompt"
 PROMPT_DEFAULTS = {entry.name: entry.default for entry in fields(Prompt)}
 COMMAND_LINE = "command line"
+NO_PROMPT = Fact(value="{text}", source="default")
+AUTO = Fact(value=AUTO_END, source="default")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +77,11 @@ def settle(
     Raises:
         UserError: the model's files cannot be followed, or leave open what they should say.
     """
+    if config.model.pooling == {}:  # auto on the command line is as if it had not been named
+        explicit = [key for key in explicit if key not in ("model/pooling", "model.pooling")]
     contract = factory.contract()
     if contract is not None:
+        check_files(factory.home(), contract, revision=factory.revision)
         differences = apply_contract(config, contract, explicit=explicit)
         stated = dict.fromkeys(_leaves(config), CONTRACT_FILE)
         notes: tuple[str, ...] = ()
@@ -83,15 +89,17 @@ def settle(
         statement = factory.statement()
         facts = _stated(factory, statement)
         _refuse_open(statement, facts, explicit)
-        facts |= _defaults(config, factory, facts, explicit)
+        facts |= _defaults(config, factory, facts)
         differences = apply_settings(config, _settings(facts), explicit=explicit)
-        stated = {key: fact.source for key, fact in facts.items()}
+        lengths = _lengths_that_fit(config, factory, facts, explicit)
+        for key, fact in lengths.items():
+            OmegaConf.update(config, key, fact.value)
+        stated = {key: fact.source for key, fact in (facts | lengths).items()}
         notes = (*statement.notes, *_unasked(factory, statement))
     used = _facts(config, stated, explicit, options)
     used |= _fixed_facts(factory, has_contract=contract is not None)
     settled = SettledContract(facts=used, differences=differences, notes=notes)
-    if contract is None:
-        _tell(settled, factory)
+    _tell(settled, factory)
     return settled
 
 
@@ -99,9 +107,15 @@ def _stated(factory: BiEncoderFactory, statement: Statement) -> dict[str, Fact]:
     """What the model's files say, and its card where they do not."""
     card = card_facts(factory.card)
     facts = card | dict(statement.facts)
-    end_token = card.get("prompt.end_token")
-    if end_token is not None and end_token.value != AUTO_END:
-        facts["prompt.end_token"] = end_token  # files only imply one: what their tokenizer does
+    for role in ROLES:  # an empty prompt is what versions 5 and 6 write where there is none
+        key = f"prompt.{role}"
+        if facts.get(key, NO_PROMPT).value == NO_PROMPT.value and key in card:
+            facts[key] = card[key]
+    if statement.facts and card.get("prompt.end_token", AUTO).value == EOS:
+        source = "tokenizer.json; where it appends nothing its EOS, as the model card says"
+        facts["prompt.end_token"] = Fact(value=AUTO_END, source=source)
+    if statement.facts and factory.card is None:
+        facts["model.is_causal"] = Fact(value=None, source="config.json")
     for role in ROLES:
         key = f"prompt.max_{role}_length"
         length = facts.get(key)
@@ -121,9 +135,8 @@ def _defaults(
     config: DictConfig,
     factory: BiEncoderFactory,
     facts: Mapping[str, Fact],
-    explicit: Sequence[str],
 ) -> dict[str, Fact]:
-    """What neither the model nor the configuration says: a pooling, lengths that fit."""
+    """What neither the model nor the configuration says: a pooling."""
     found: dict[str, Fact] = {}
     if "model.pooling" not in facts and not config.model.pooling:
         is_causal = is_decoder(factory.trunk_config())
@@ -135,14 +148,26 @@ def _defaults(
             "trained otherwise: model/pooling=NAME",
             factory.home(), _shown_pooling(node), of,
         )  # fmt: skip
-    is_given = factory.path is not None or factory.hub_id is not None
-    if is_given and not any(key.startswith("prompt.") for key in facts):
-        room = _room(factory)
-        for role in ROLES:
-            key = f"prompt.max_{role}_length"
-            if room and not _is_named(key, explicit) and OmegaConf.select(config, key) > room:
-                OmegaConf.update(config, key, room)
     return found
+
+
+def _lengths_that_fit(
+    config: DictConfig,
+    factory: BiEncoderFactory,
+    facts: Mapping[str, Fact],
+    explicit: Sequence[str],
+) -> dict[str, Fact]:
+    """Of a model that states no prompt: the configuration's lengths where positions end first."""
+    is_given = factory.path is not None or factory.hub_id is not None
+    if not is_given or any(key.startswith("prompt.") for key in facts):
+        return {}
+    room = _room(factory)
+    keys = [f"prompt.max_{role}_length" for role in ROLES]
+    return {
+        key: Fact(value=room, source="config.json (positions)")
+        for key in keys
+        if room and not _is_named(key, explicit) and OmegaConf.select(config, key) > room
+    }
 
 
 def _room(factory: BiEncoderFactory) -> int | None:
@@ -193,7 +218,7 @@ def _facts(
         if _is_named(key, explicit):
             source = COMMAND_LINE
         else:
-            source = stated.get(key) or f"configuration ({_option(key, options)})"
+            source = stated.get(key) or _unstated(key, stated, options)
         shown = _shown_pooling(value) if key == "model.pooling" else value
         if key == "model.is_causal" and value is None:
             shown, source = "as the architecture is", "config.json"
@@ -227,6 +252,14 @@ def _is_named(key: str, explicit: Sequence[str]) -> bool:
         key.startswith(("prompt.", "model.pooling"))
         and any(name in wholes or name.startswith(f"{key}.") for name in explicit)
     )
+
+
+def _unstated(key: str, stated: Mapping[str, str], options: Mapping[str, str]) -> str:
+    """Where a part comes from that the model does not state."""
+    has_own_prompt = any(name.startswith("prompt.") for name in stated)
+    if key.startswith("prompt.") and has_own_prompt:
+        return "default"  # the prompt is the model's, and the configuration's is not used
+    return f"configuration ({_option(key, options)})"
 
 
 def _option(key: str, options: Mapping[str, str]) -> str:

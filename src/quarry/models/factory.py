@@ -273,7 +273,7 @@ class BiEncoderFactory(ModelSource):
         )
         if self.adapter_config() is None:
             return self._with_new_adapter(backbone) if is_trained else backbone
-        check_base(source, base, revision=self.base_revision())
+        check_base(source, base, revision=self.base_revision(), adapter_revision=self.revision)
         if is_trained and not self.adapter.trains_trunk:
             logger.warning(
                 "model/adapter has no effect: %s holds an adapter already, which is trained "

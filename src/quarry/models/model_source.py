@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +11,12 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from quarry.errors import MissingPathError, UserError
 from quarry.models.adapters.adapter_config import AdapterConfig, read_adapter_config
-from quarry.models.backbones.huggingface import load_tokenizer, resolve_source, resolve_tokenizer
+from quarry.models.backbones.huggingface import (
+    VOCABULARY_FILES,
+    load_tokenizer,
+    resolve_source,
+    resolve_tokenizer,
+)
 from quarry.models.backbones.model_files import model_file, read_json
 from quarry.models.folders.sentence_transformers import (
     read_sentence_transformers,
@@ -19,6 +25,8 @@ from quarry.models.folders.sentence_transformers import (
 from quarry.models.folders.stated import Statement
 from quarry.models.projections import Dense
 from quarry.models.saved import CONTRACT_FILE, read_contract, stored_projections
+
+logger = logging.getLogger(__name__)
 
 
 class Replica(Protocol):
@@ -165,22 +173,32 @@ class ModelSource:
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer beside the weights; of an adapter without one, its base's."""
         is_replica = self.path is None and self.hub_id is None  # whose tokenizer is made already
-        if self.tokenizer_path is not None and not is_replica:
-            return load_tokenizer(resolve_tokenizer(self.tokenizer_path))
         source, revision = self.source(), self.revision
-        is_adapter = self.adapter_config() is not None
-        if is_adapter and model_file(source, "tokenizer.json", revision=revision) is None:
+        if self.tokenizer_path is not None and not is_replica:
+            source, revision = resolve_tokenizer(self.tokenizer_path), None
+        elif self.adapter_config() is not None and not _has_tokenizer(source, revision=revision):
             source, revision = self.base_source(), self.base_revision()
         statement = Statement() if is_replica else self.statement()
         lower_case = statement.lower_case is not None
         tokenizer = load_tokenizer(source, revision=revision, lower_case=lower_case)
-        if statement.facts and tokenizer.truncation_side != "right":
+        if tokenizer.truncation_side != "right" and not statement.facts:
+            logger.warning(
+                "%s: truncation_side=%r of the tokenizer is not followed: texts are cut at their "
+                "end",
+                source, tokenizer.truncation_side,
+            )  # fmt: skip
+        elif tokenizer.truncation_side != "right":
             raise UserError(
                 f"{source}: the tokenizer cuts texts at their beginning (truncation_side="
                 f"{tokenizer.truncation_side!r} in tokenizer_config.json, or the direction of "
                 "truncation in tokenizer.json), which is not supported; what is, is 'right'."
             )
         return tokenizer
+
+
+def _has_tokenizer(source: str, *, revision: str | None) -> bool:
+    names = ("tokenizer.json", *VOCABULARY_FILES)
+    return any(model_file(source, name, revision=revision) is not None for name in names)
 
 
 def _transformer(home: str, *, revision: str | None) -> str:

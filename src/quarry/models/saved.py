@@ -126,13 +126,18 @@ def describe_base(source: str, *, revision: str | None, commit: str | None) -> d
     }
 
 
-def check_base(adapter: str, base: str, *, revision: str | None) -> None:
+def check_base(
+    adapter: str, base: str, *, revision: str | None, adapter_revision: str | None = None
+) -> None:
     """Refuses weights that an adapter was not trained on, where its contract tells.
+
+    Args:
+        revision, adapter_revision: of the base and of the adapter, on the hub.
 
     Raises:
         UserError: the base's weights are others than those that the contract describes.
     """
-    contract = read_contract(adapter)
+    contract = read_contract(adapter, revision=adapter_revision)
     expected = (contract or {}).get("base", {})
     if "fingerprint" not in expected:
         return

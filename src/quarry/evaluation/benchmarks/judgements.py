@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from quarry.data.beir import read_qrels as read_beir_qrels
+from quarry.data.judgements import read_qrels as read_beir_qrels
 from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.metrics.run_files import numbered_lines, read_qrels

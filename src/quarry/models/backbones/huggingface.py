@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from quarry.errors import MissingPathError, UserError
+from quarry.models.backbones.special_tokens import put_wanted_ends
 from quarry.runtime.hub import settle_offline
 
 logger = logging.getLogger(__name__)
@@ -120,20 +120,12 @@ def load_tokenizer(
             f"The tokenizer of {source!r} has no vocabulary: is its tokenizer.json missing? Copy "
             "the tokenizer files of the base model there."
         )
-    _put_wanted_ends(tokenizer, get_tokenizer_config(source, revision=revision))
+    put_wanted_ends(tokenizer, get_tokenizer_config(source, revision=revision))
     if lower_case and tokenizer.backend_tokenizer.normalizer is None:
         tokenizer.backend_tokenizer.normalizer = Lowercase()
     elif lower_case:
         _put_lower_case_first(tokenizer)
     return tokenizer
-
-
-def _put_wanted_ends(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> None:
-    for name in ("bos", "eos"):
-        token_id = getattr(tokenizer, f"{name}_token_id")
-        is_wanted = settings.get(f"add_{name}_token") is True and token_id is not None
-        if is_wanted and token_id not in tokenizer.encode(""):
-            setattr(tokenizer, f"add_{name}_token", True)
 
 
 def _put_lower_case_first(tokenizer: PreTrainedTokenizerBase) -> None:

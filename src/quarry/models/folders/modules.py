@@ -91,6 +91,9 @@ def read_modules(folder: ModelFolder) -> list[Module] | None:
             f"{file}: must be a list of modules with type and path ({type(error).__name__}: "
             f"{error}). Restore the file."
         ) from error
+    extra = sorted({key for e in entries for key in e if e[key]} - {"idx", "name", "path", "type"})
+    if extra:
+        raise UserError(f"{file}: {', '.join(extra)} of a module is not supported.")
     unknown = [module.kind for module in modules if module.kind not in KINDS]
     if unknown:
         raise UserError(

@@ -171,6 +171,8 @@ def _check_model(model: Mapping[str, Any], source: str) -> None:
     )
     if not is_text:
         raise UserError(f"{where}: prompts={prompts!r} must map names to texts.")
+    if any("${" in (text or "") for text in prompts.values()):
+        raise UserError(f"{where}: prompts={prompts!r}: a prompt with '${{' is not supported.")
 
 
 def _normalization(model: Mapping[str, Any], *, has_module: bool) -> Fact:
@@ -204,8 +206,9 @@ def _template(prefix: str) -> str:
 def _open_prompts(model: Mapping[str, Any], source: str) -> dict[str, str]:
     """Prompts of tasks, none of them of queries: which one is meant is for the user to say."""
     prompts = model.get("prompts") or {}
-    names = sorted(name for name, text in prompts.items() if text and name not in ROLES)
-    if not names or prompts.get("query") is not None:
+    of_roles = (*ROLES, "passage", "corpus")
+    names = sorted(name for name, text in prompts.items() if text and name not in of_roles)
+    if not names or prompts.get("query"):  # versions 5 and 6 write an empty one by themselves
         return {}
     example = _template(prompts[names[0]])
     reason = (
@@ -219,15 +222,21 @@ def _unused_prompts(model: Mapping[str, Any]) -> list[str]:
     """Notes on prompts that a reader of the file would expect to be used, and which are not."""
     prompts, default = model.get("prompts") or {}, model.get("default_prompt_name")
     names = [] if prompts.get("document") else ["passage", "corpus"]
-    if default is not None and default not in (*ROLES, *names):
-        names.append(str(default))
-    return [
-        f"{MODEL_FILE} holds a prompt {name!r} ({prompts[name]!r}) that neither encode_query nor "
-        "encode_document of sentence-transformers uses, and it is not used here. Where documents "
-        f"are to have it: prompt.document={_template(prompts[name])!r}"
+    notes = [
+        f"{MODEL_FILE} holds a prompt {name!r} ({prompts[name]!r}) that encode_document of "
+        "sentence-transformers does not use, and it is not used here. Where documents are to have "
+        f"it: prompt.document={_template(prompts[name])!r}"
         for name in names
         if prompts.get(name)
     ]
+    if default not in (None, *ROLES, *names) and prompts.get(default):
+        notes.append(
+            f"{MODEL_FILE} names a default prompt {default!r} ({prompts[default]!r}), which encode "
+            "of sentence-transformers uses, and encode_query and encode_document do not: it is not "
+            "used here. Where texts are to have it: prompt.query and prompt.document="
+            f"{_template(prompts[default])!r}"
+        )
+    return notes
 
 
 def _lengths(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
 
-from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
-from quarry.data.rendering import Frame
 from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
+from quarry.models.backbones.special_tokens import around
 from quarry.types import ROLES, Role
 
 
@@ -65,7 +62,8 @@ def exported_tokenizer(tokenizer: TextTokenizer) -> PreTrainedTokenizerBase:
     backend.no_padding()
     backend.no_truncation()
     if not needs_code(tokenizer):
-        backend.post_processor = _post_processor(exported, tokenizer.frames["query"])
+        frame = tokenizer.frames["query"]  # both roles have the same
+        backend.post_processor = around(exported, frame.start_ids, frame.end_ids)
     return exported
 
 
@@ -79,19 +77,3 @@ def _padding(tokenizer: PreTrainedTokenizerBase) -> str:
             "tokenizer_config.json."
         )
     return str(found)
-
-
-def _post_processor(tokenizer: PreTrainedTokenizerBase, frame: Frame) -> TemplateProcessing:
-    """Start ids, the text, end ids; both roles have the same."""
-    ends = {"[start]": frame.start_ids, "[end]": frame.end_ids}
-    specials = {name: ids for name, ids in ends.items() if ids}
-    single = " ".join(name for name in ("[start]", "$A", "[end]") if ends.get(name, True))
-    return TemplateProcessing(
-        single=single,
-        pair=f"{single} $B:1",
-        special_tokens=[_special(tokenizer, name, ids) for name, ids in specials.items()],
-    )
-
-
-def _special(tokenizer: PreTrainedTokenizerBase, name: str, ids: Sequence[int]) -> dict[str, Any]:
-    return {"id": name, "ids": list(ids), "tokens": tokenizer.convert_ids_to_tokens(list(ids))}

@@ -1,0 +1,54 @@
+"""Compares the contract of an exported folder with the files of sentence-transformers beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from quarry.errors import UserError
+from quarry.models.folders.sentence_transformers import read_sentence_transformers
+from quarry.models.folders.stated import Statement
+from quarry.models.saved import CONTRACT_FILE
+from quarry.types import ROLES
+
+
+def check_files(home: str, contract: Mapping[str, Any], *, revision: str | None) -> None:
+    """Refuse a folder whose contract and whose other files contradict: one of them was changed.
+
+    Prompts and pooling are compared; of a folder with a module of ours, which those files do not
+    describe, nothing is.
+
+    Raises:
+        UserError: with what each of them says.
+    """
+    try:
+        statement = read_sentence_transformers(home, revision=revision)
+    except UserError:
+        return
+    if statement is None:
+        return
+    for part, ours, theirs in _parts(contract, statement):
+        if ours != theirs:
+            raise UserError(
+                f"{home}: {CONTRACT_FILE} has {part} {ours!r}, and the files of "
+                f"sentence-transformers beside it have {theirs!r}. Fix: remove {CONTRACT_FILE} to "
+                "follow these, or restore them"
+            )
+
+
+def _parts(
+    contract: Mapping[str, Any], statement: Statement
+) -> Iterator[tuple[str, object, object]]:
+    """Names of parts, what the contract says and what the files say."""
+    for role in ROLES:
+        literals = contract.get("frames", {}).get(role, {}).get("literals", [""])
+        fact = statement.facts.get(f"prompt.{role}")
+        template = "" if fact is None else str(fact.value).removesuffix("{text}")
+        yield f"the {role} prompt", literals[0], template.replace("{{", "{").replace("}}", "}")
+    node = contract.get("settings", {}).get("model.pooling", {})
+    yield "the pooling", _pooling(node), _pooling(statement.facts["model.pooling"].value)
+
+
+def _pooling(node: Mapping[str, Any]) -> str:
+    name = str(node.get("_target_", "")).rpartition(".")[2]
+    return name if node.get("include_prompt", True) else f"{name} without the prompt"
