@@ -256,7 +256,7 @@ def _is_named(key: str, explicit: Sequence[str]) -> bool:
 
 def _unstated(key: str, stated: Mapping[str, str], options: Mapping[str, str]) -> str:
     """Where a part comes from that the model does not state."""
-    has_own_prompt = any(name.startswith("prompt.") for name in stated)
+    has_own_prompt = not {"prompt.query", "prompt.document", "prompt.end_token"}.isdisjoint(stated)
     if key.startswith("prompt.") and has_own_prompt:
         return "default"  # the prompt is the model's, and the configuration's is not used
     return f"configuration ({_option(key, options)})"

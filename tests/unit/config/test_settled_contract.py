@@ -129,11 +129,11 @@ def test_a_card_fills_what_the_files_leave_open(settled: Settle, tmp_path: Path)
     assert config.model.pooling._target_ == "quarry.models.pooling.mean.Mean"
 
 
-def test_an_end_token_of_the_card_wins_over_what_files_imply(
+def test_an_end_token_of_the_card_holds_where_the_tokenizer_appends_nothing(
     settled: Settle, tmp_path: Path
 ) -> None:
     folder = sentence_files(tmp_path)
-    for end, used in (("auto", "tokenizer"), ("eos", "eos"), (None, None)):
+    for end, used in (("auto", "tokenizer"), ("eos", "auto"), (None, "tokenizer")):
         contract, _ = settled(folder, model__card={"end_token": end})
         assert contract.facts["prompt.end_token"].value == used
 
@@ -230,7 +230,7 @@ def test_everything_that_is_used_is_told(
         contract, _ = settled(folder)
     expected = {
         "prompt.query": ("q: {text}", "config_sentence_transformers.json (prompts.query)"),
-        "prompt.document": ("{text}", "configuration (prompt=short)"),
+        "prompt.document": ("{text}", "default"),
         "prompt.end_token": ("tokenizer", "tokenizer.json"),
         "prompt.max_query_length": (16, "sentence_bert_config.json (max_seq_length)"),
         "prompt.max_document_length": (16, "sentence_bert_config.json (max_seq_length)"),

@@ -206,9 +206,10 @@ def _template(prefix: str) -> str:
 def _open_prompts(model: Mapping[str, Any], source: str) -> dict[str, str]:
     """Prompts of tasks, none of them of queries: which one is meant is for the user to say."""
     prompts = model.get("prompts") or {}
-    of_roles = (*ROLES, "passage", "corpus")
-    names = sorted(name for name, text in prompts.items() if text and name not in of_roles)
-    if not names or prompts.get("query"):  # versions 5 and 6 write an empty one by themselves
+    names = sorted(name for name, text in prompts.items() if text and name not in ROLES)
+    tasks = [name for name in names if name not in ("passage", "corpus")]
+    is_open = names if prompts.get("query") is None else tasks  # later versions write ""
+    if not is_open or prompts.get("query"):
         return {}
     example = _template(prompts[names[0]])
     reason = (
