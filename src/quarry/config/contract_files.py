@@ -41,7 +41,9 @@ def _parts(
 ) -> Iterator[tuple[str, object, object]]:
     """Names of parts, what the contract says and what the files say."""
     for role in ROLES:
-        literals = contract.get("frames", {}).get(role, {}).get("literals", [""])
+        literals = contract.get("frames", {}).get(role, {}).get("literals")
+        if not literals:
+            continue
         fact = statement.facts.get(f"prompt.{role}")
         template = "" if fact is None else str(fact.value).removesuffix("{text}")
         yield f"the {role} prompt", literals[0], template.replace("{{", "{").replace("}}", "}")
