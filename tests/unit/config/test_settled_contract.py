@@ -109,11 +109,29 @@ def test_each_word_comes_before_the_next(settled: Settle, tmp_path: Path) -> Non
     assert query(bare, prompt__query="own: {text}", model__card=CARD) == told
     in_files = ("files: {text}", "config_sentence_transformers.json (prompts.query)")
     assert query(model, prompt__query="own: {text}", model__card=CARD) == in_files
+    (model / "modules.json").unlink()  # beside it the two would contradict each other
     saved = with_contract(model)
     assert query(saved, model__card=CARD) == ("contract: {text}", CONTRACT_FILE)
     named = {"prompt.query": "line: {text}"}
     assert query(saved, explicit=named) == ("line: {text}", "command line")
     assert query(bare, explicit=named, model__card=CARD) == ("line: {text}", "command line")
+
+
+def test_an_export_whose_files_were_changed_is_refused(settled: Settle, tmp_path: Path) -> None:
+    folder = with_contract(sentence_files(tmp_path, **PROMPTS))
+    with pytest.raises(UserError, match=r"the pooling 'Cls'.*have 'Mean'.*remove"):
+        settled(folder)
+    file = folder / CONTRACT_FILE
+    content = json.loads(file.read_text())
+    content["settings"]["model.pooling"] = {"_target_": "quarry.models.pooling.mean.Mean"}
+    content["frames"] = {"query": {"literals": ["files: ", ""]}}
+    file.write_text(json.dumps(content))
+    contract, _ = settled(folder)
+    assert contract.facts["model.pooling"] == Fact(value="mean", source=CONTRACT_FILE)
+    content["frames"] = {"query": {"literals": ["other: ", ""]}}
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"the query prompt 'other: '.*have 'files: '"):
+        settled(folder)
 
 
 def test_a_card_fills_what_the_files_leave_open(settled: Settle, tmp_path: Path) -> None:
