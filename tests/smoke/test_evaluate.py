@@ -59,7 +59,7 @@ def test_an_override_of_the_contract_is_logged_and_stored(
         "retriever=hybrid", f"hydra.run.dir={tmp_path / 'eval'}",
     )  # fmt: skip
     assert result.code == 0, result.err
-    assert "differs from the model's contract" in result.err
+    assert "prompt.max_document_length=8 is used, and the model states" in result.err
     differences = json.loads((tmp_path / "eval" / "provenance.json").read_text())
     assert set(differences["contract_differences"]) == {"prompt", "model.pooling"}
     assert result.last_line.startswith("nDCG@10 one=")

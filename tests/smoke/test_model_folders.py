@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 USED = {
     "prompt.query": ("query: {text}", f"{MODEL} (prompts.query)"),
-    "prompt.document": ("{text}", "configuration (prompt=none)"),
+    "prompt.document": ("{text}", "default"),
     "prompt.end_token": ("tokenizer", "tokenizer.json"),
     "prompt.max_query_length": (8, f"{SETTINGS} (query_length)"),
     "prompt.max_document_length": (12, "command line"),

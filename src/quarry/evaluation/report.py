@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from quarry.errors import UserError
-from quarry.evaluation.caveats import caveat_section, mark_explained, marked, marked_sets
 from quarry.evaluation.intervals import with_intervals
 from quarry.evaluation.rows import (
     Row,
@@ -27,6 +26,7 @@ from quarry.evaluation.rows import (
     value_of,
 )
 from quarry.evaluation.run_directory_files import safe_name, write_results, write_runs
+from quarry.evaluation.shown_caveats import caveat_section, mark_explained, marked, marked_sets
 from quarry.evaluation.tables import (
     NOT_MEASURED,
     Table,

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from quarry.errors import MissingPathError, UserError
-from quarry.evaluation.caveats import caveats_of
+from quarry.evaluation.shown_caveats import caveats_of
 from quarry.metrics.run_files import write_run
 from quarry.runtime.files import write_json, write_text
 from quarry.types import Report, SetResult

@@ -15,7 +15,7 @@ from quarry.config.validation import validate
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.evaluation.benchmark import Benchmark
-from quarry.evaluation.benchmarks.judgements import judgements_benchmark
+from quarry.evaluation.benchmarks.given_judgements import judgements_benchmark
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.given_files import NO_RUNS, find_run_files
 from quarry.evaluation.given_rankings import score_given

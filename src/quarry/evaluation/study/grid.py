@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from quarry.evaluation.caveats import mark_explained, marked, marked_sets
 from quarry.evaluation.report import term_tokenizers
+from quarry.evaluation.shown_caveats import mark_explained, marked, marked_sets
 from quarry.evaluation.study.cells import Cell
 from quarry.evaluation.study.entries import Entry
 from quarry.evaluation.study.measured import GIVEN_LABEL

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from quarry.evaluation.caveats import caveats_of, mark_explained, marked_sets
 from quarry.evaluation.report import markdown_report, result_line, terminal_table
+from quarry.evaluation.shown_caveats import caveats_of, mark_explained, marked_sets
 from quarry.types import Report, SetResult
 
 MANY = "10 of 11 judged documents are not in the corpus (90.9 % are missing)"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from quarry.errors import MissingPathError, UserError
-from quarry.evaluation.benchmarks.judgements import judgements_benchmark
+from quarry.evaluation.benchmarks.given_judgements import judgements_benchmark
 
 TREC = "1 0 d1 2\n1 0 d2 0\n2 0 d1 1\n"
 BEIR = "query-id\tcorpus-id\tscore\n1\td1\t2\n1\td2\t0\n2\td1\t1\n"
