@@ -130,14 +130,6 @@ CASES = {
         **without_prompt("mean_sqrt_len_tokens"),
         **INNER,
     ),
-    "code, cls without the prompt": case(TITLED, **without_prompt("cls")),
-    "code, max without the prompt": case(TITLED, **without_prompt("max")),
-    "code, weighted mean without the prompt": case(
-        TITLED,
-        **without_prompt("weightedmean"),
-        model=qwen2(),
-        tokenizer=kept(word_tokenizer("$A")),
-    ),
 }
 
 
@@ -324,7 +316,7 @@ class StopAfter(pl.Callback):
             signal.raise_signal(signal.SIGTERM)
 
 
-@pytest.mark.parametrize("adapter", [(), ENCODER_LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("adapter", [ENCODER_LORA], ids=["lora"])
 def test_resumed_equals_uninterrupted(
     adapter: tuple[str, ...], tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
