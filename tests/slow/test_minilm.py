@@ -115,7 +115,8 @@ def test_numbers_are_those_of_sentence_transformers_and_mteb(
             assert score == pytest.approx(row[place[document_id]], abs=TOLERANCE)
     sources = {key: fact["source"] for key, fact in metrics["contract"]["dense"]["parts"].items()}
     assert sources["model.pooling"] == "1_Pooling/config.json"
-    assert sources["prompt.max_document_length"] == "sentence_bert_config.json"
+    length = sources["prompt.max_document_length"]
+    assert length == "sentence_bert_config.json (max_seq_length)"
 
 
 def saved_with(minilm: Path, folder: Path, *modules: Any, **more: Any) -> Path:
