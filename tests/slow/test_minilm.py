@@ -29,8 +29,8 @@ from quarry.metrics.run_files import read_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-NUM_QUERIES, NUM_DOCUMENTS = 40, 160
-NUM_COMPARED = 24
+NUM_QUERIES, NUM_DOCUMENTS = 30, 110
+NUM_COMPARED = 10
 """Of queries and of documents whose embeddings are compared variant by variant."""
 
 PROMPTS = {"query": "query: ", "document": "passage: "}
