@@ -23,6 +23,9 @@ Content = Literal["text", "code"]
 Qrels = Mapping[str, Mapping[str, int]]
 """Judgements: query id -> document id -> grade (0 and below: not relevant)."""
 
+MAX_GRADE = 1000
+"""Grades lie between its negative and it: trec_eval keeps an array as long as the largest one."""
+
 Run = dict[str, dict[str, float]]
 """Rankings: query id -> document id -> score. The order is that of the scores, ties by document
 id descending, as trec_eval ranks."""

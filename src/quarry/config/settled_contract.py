@@ -235,7 +235,7 @@ def _fixed_facts(factory: BiEncoderFactory, *, has_contract: bool) -> dict[str, 
         source = ", ".join(dict.fromkeys(names))
         facts["projections"] = Fact(value="; ".join(map(str, projections)), source=source)
     lower_case = None if has_contract else factory.statement().lower_case
-    if lower_case is not None and factory.tokenizer_path is None:
+    if lower_case is not None:
         facts["lower_case"] = lower_case
     return facts
 

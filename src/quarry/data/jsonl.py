@@ -198,8 +198,8 @@ def _object(line: str, path: Path, number: int) -> dict[str, Any]:
 def _malformed(line: str, where: str, error: json.JSONDecodeError) -> str:
     if line.lstrip().startswith("["):
         return (
-            f"{where}: malformed JSON, an array that goes on; write one object a line: jq -c '.[]' "
-            "makes lines of an array"
+            f"{where}: malformed JSON, an array over several lines; write one object a line: "
+            "jq -c '.[]' makes lines of an array"
         )
     return (
         f"{where}: malformed JSON at column {error.colno} ({error.msg}); "

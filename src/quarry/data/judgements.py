@@ -17,12 +17,10 @@ from quarry.data.jsonl import read_lines, record_id, shown
 from quarry.data.record_files import form_of, read_records, unquoted
 from quarry.data.records import Judgement, collect_qrels
 from quarry.errors import UserError
+from quarry.types import MAX_GRADE
 
 LINE_FORMS = (".tsv", ".txt", ".trec", ".csv")
 JUDGEMENT_FORMS = (*LINE_FORMS, ".jsonl", ".parquet")
-
-MAX_GRADE = 1000
-"""Grades lie between its negative and it: trec_eval keeps an array as long as the largest one."""
 
 QUERY_KEYS = ("query-id", "query_id", "qid", "topic")
 DOCUMENT_KEYS = ("corpus-id", "corpus_id", "doc-id", "doc_id", "docid", "document_id", "docno")
@@ -41,6 +39,17 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
         UserError: as `read_judgements` and `collect_qrels`.
     """
     return collect_qrels(lambda: read_judgements([path]), source=path)
+
+
+def read_given_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """Return the judgements of a file that a user names, which may end in anything (.qrels).
+
+    Raises:
+        UserError: as `read_qrels`.
+    """
+    if form_of(path) in JUDGEMENT_FORMS:
+        return read_qrels(path)
+    return collect_qrels(lambda: _judged_lines(path, ".txt"), source=path)
 
 
 def read_judgements(files: Sequence[Path]) -> Iterator[Judgement]:

@@ -71,7 +71,7 @@ def judged_queries(
         raise UserError(
             f"{source}: {len(missing)} of {len(qrels)} judged queries are not there, the first is "
             f"{shown(missing[0])}; add them, or remove their judgements (of a folder: "
-            "benchmark.absent_queries=drop goes on without them)"
+            "benchmark.absent_queries=drop continues without them)"
         )
 
 

@@ -16,7 +16,7 @@ from quarry.errors import UserError
 from quarry.metrics.mrr import reciprocal_rank
 from quarry.metrics.ranking import Ties, rank
 from quarry.metrics.recall import capped_recall
-from quarry.types import Qrels, Run
+from quarry.types import MAX_GRADE, Qrels, Run
 
 logger = logging.getLogger(__name__)
 
@@ -111,11 +111,13 @@ def evaluate_run(
         Report name -> query id -> value in 0..1, queries in the order of `qrels`.
 
     Raises:
-        UserError: an unknown measure, no judgements, a relevance level below 1, a NaN score.
+        UserError: an unknown measure, no judgements, a grade beyond `MAX_GRADE`, a relevance level
+            below 1, a NaN score.
     """
     parsed = {name: parse_measure(name) for name in measures}
     if not qrels:
         raise UserError("qrels: no query is judged, so there is nothing to score; check the file")
+    _check_grades(qrels)
     if relevance_level < 1:
         raise UserError(
             f"relevance_level={relevance_level}: grades of 0 and below mean not relevant; "
@@ -144,6 +146,17 @@ def evaluate_run(
 def mean_scores(per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Average what `evaluate_run` returns: measure -> unweighted mean over the queries."""
     return {measure: fmean(values.values()) for measure, values in per_query.items()}
+
+
+def _check_grades(qrels: Qrels) -> None:
+    """Refuse grades that trec_eval would crash on, or count wrong."""
+    for query_id, grades in qrels.items():
+        for document_id, grade in grades.items():
+            if abs(grade) > MAX_GRADE:
+                raise UserError(
+                    f"qrels: query {query_id!r} and document {document_id!r} have the grade "
+                    f"{grade} (-{MAX_GRADE} to {MAX_GRADE}); correct the judgement"
+                )
 
 
 def _answered(qrels: Qrels, run: Run) -> Qrels:

@@ -117,6 +117,21 @@ def test_each_word_comes_before_the_next(settled: Settle, tmp_path: Path) -> Non
     assert query(bare, explicit=named, model__card=CARD) == ("line: {text}", "command line")
 
 
+def test_task_prompts_beside_an_empty_query_prompt_are_refused(
+    settled: Settle, tmp_path: Path
+) -> None:
+    """Versions 5 and 6 write the empty one by themselves."""
+    prompts = {"web_search_query": "task: ", "query": "", "document": ""}
+    folder = sentence_files(tmp_path, config_sentence_transformers={"prompts": prompts})
+    with pytest.raises(UserError, match=r"web_search_query, and none for query"):
+        settled(folder)
+    contract, _ = settled(folder, model__card=CARD)
+    assert contract.facts["prompt.query"].value == "card: {text}"
+    contract, config = settled(folder, explicit={"prompt.query": "mine: {text}"})
+    assert config.prompt.query == "mine: {text}"
+    assert contract.facts["prompt.document"].value == "{text}"
+
+
 def test_an_export_whose_files_were_changed_is_refused(settled: Settle, tmp_path: Path) -> None:
     folder = with_contract(sentence_files(tmp_path, **PROMPTS))
     with pytest.raises(UserError, match=r"the pooling 'Cls'.*have 'Mean'.*remove"):

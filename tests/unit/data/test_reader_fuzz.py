@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quarry.data.beir import read_beir
-from quarry.data.judgements import MAX_GRADE, read_qrels
+from quarry.data.judgements import read_qrels
 from quarry.errors import UserError
+from quarry.types import MAX_GRADE
 
 
 def examples(number: int) -> settings:

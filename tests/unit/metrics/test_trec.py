@@ -233,3 +233,8 @@ def test_a_relevance_level_below_one_is_refused(level: int) -> None:
 def test_a_nan_score_is_refused() -> None:
     with pytest.raises(UserError, match="NaN"):
         value("nDCG@10", run={"q": {"a": float("nan")}})
+
+
+def test_a_grade_that_trec_eval_crashes_on_is_refused() -> None:
+    with pytest.raises(UserError, match=r"'q'.*'d'.*4611686018427387904"):
+        evaluate_run(qrels={"q": {"d": 2**62}}, run={"q": {"d": 1.0}}, measures=["nDCG@10"])

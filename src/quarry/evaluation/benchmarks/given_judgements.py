@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from quarry.data.judgements import read_qrels as read_beir_qrels
-from quarry.errors import MissingPathError, UserError
+from quarry.data.judgements import read_given_qrels
+from quarry.errors import MissingPathError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
-from quarry.metrics.run_files import numbered_lines, read_qrels
-from quarry.types import Qrels, Query, RetrievalSet
+from quarry.types import Query, RetrievalSet
 
 _SUFFIXES = (".gz", ".tsv", ".txt", ".qrels")
 
@@ -21,8 +20,8 @@ def judgements_benchmark(
     """Make a benchmark of judgements alone.
 
     Args:
-        qrels: a file of TREC's four columns or of BEIR's three, `.gz` or plain; its set has the
-            file's name. Or set -> file.
+        qrels: a file in any form of `data.judgements`, whose set has the file's name; or set ->
+            file. A name that ends otherwise is read as lines.
         remove_self_match: see `BenchmarkSet`.
 
     Raises:
@@ -50,30 +49,6 @@ def judgements_benchmark(
     )
 
 
-def read_judgements_of_either_form(path: Path) -> Qrels:
-    """Read judgements of TREC's form or of BEIR's, which the first line tells.
-
-    Raises:
-        UserError: neither form, a malformed line, or no judgement above 0.
-    """
-    num_columns = next((len(line.split()) for _, line in numbered_lines(path) if line.strip()), 0)
-    if num_columns == 3:
-        return read_beir_qrels(path)
-    if num_columns != 4:
-        raise UserError(
-            f"task.qrels={path}: {num_columns} columns in the first line (4: TREC's query-id "
-            "iteration document-id grade, or 3: BEIR's query-id, corpus-id, score). Fix: write the "
-            "file in one of the two forms."
-        )
-    qrels = read_qrels(path)
-    if not any(grade > 0 for grades in qrels.values() for grade in grades.values()):
-        raise UserError(
-            f"task.qrels={path}: no judgement is positive (a grade above 0), so nothing can be "
-            "found. Fix: check that it is the right file."
-        )
-    return qrels
-
-
 def _set_name(file: str) -> str:
     name = Path(file).name
     for suffix in _SUFFIXES:
@@ -82,6 +57,6 @@ def _set_name(file: str) -> str:
 
 
 def _load(name: str, path: Path) -> RetrievalSet:
-    qrels = read_judgements_of_either_form(path)
+    qrels = read_given_qrels(path)
     queries = [Query(query_id=query_id, text="") for query_id in qrels]
     return RetrievalSet(name=name, queries=queries, corpus=[], qrels=qrels, source=path.name)

@@ -90,8 +90,8 @@ class LoRA:
 
     def _check_targets(self, backbone: PreTrainedModel) -> None:
         """Refuse names that no layer has, with those that there are; warn of single ones."""
-        trunk = text_model(backbone)
-        layers = dict(trunk.named_modules())
+        language = text_model(backbone)
+        layers = dict(language.named_modules())
         missing = [
             target
             for target in self.target_modules
@@ -102,14 +102,14 @@ class LoRA:
                 logger.warning(
                     "model.adapter.target_modules: no layer of %s is called %s; the others are "
                     "adapted",
-                    type(trunk).__name__, ", ".join(missing),
+                    type(language).__name__, ", ".join(missing),
                 )  # fmt: skip
             return
         linear = (nn.Linear, Conv1D)
         names = sorted({n.rpartition(".")[2] for n, x in layers.items() if isinstance(x, linear)})
         raise UserError(
             f"model.adapter.target_modules=[{','.join(self.target_modules)}]: no layer of "
-            f"{type(trunk).__name__} has such a name; its linear layers are {', '.join(names)}. "
+            f"{type(language).__name__} has such a name; its linear layers are {', '.join(names)}. "
             f"Fix: model.adapter.target_modules=[{','.join(names)}], or some of them"
         )
 

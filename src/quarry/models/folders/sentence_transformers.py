@@ -77,6 +77,7 @@ def read_sentence_transformers(source: str, *, revision: str | None = None) -> S
     model_file = folder.find("", MODEL_FILE)
     model = {} if model_file is None else read_json(model_file)
     _check_model(model, source)
+    refusals = _open_prompts(model, source)
     facts = {
         "model.pooling": Fact(value=node, source=pooling_file),
         "model.is_normalized": _normalization(model, has_module=modules[-1].kind == "Normalize"),
@@ -85,13 +86,13 @@ def read_sentence_transformers(source: str, *, revision: str | None = None) -> S
         **_prompts(model),
     }
     return Statement(
-        facts=facts,
+        facts={key: fact for key, fact in facts.items() if key not in refusals},
         width=width,
         projections=projections,
         transformer=transformer.path,
         lower_case=_lower_case(settings, settings_file),
         notes=tuple(_unused_prompts(model)),
-        refusals=_open_prompts(model, source),
+        refusals=refusals,
     )
 
 
