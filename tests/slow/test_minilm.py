@@ -6,9 +6,7 @@ and so are the embeddings of variants of the folder that sentence-transformers h
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,8 @@ from torch import Tensor
 from helpers.commands import quiet_environment, run_command
 from helpers.embedding import embedded
 from helpers.mteb_tasks import scores_of
+from helpers.real_models import cached_model
+from helpers.real_sets import cut_set
 from quarry.data.beir import read_beir
 from quarry.metrics.run_files import read_run
 
@@ -40,29 +40,17 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
-    """The folder that `make minilm` makes."""
-    cache = os.environ.get("QUARRY_CACHE") or "~/.cache/quarry"
-    folder = Path(cache).expanduser() / "models" / "all-minilm-l6-v2"
-    if not (folder / "model.safetensors").exists():
-        pytest.skip(f"no all-MiniLM-L6-v2 at {folder}: make minilm fetches it")
-    return folder
+    return cached_model("all-minilm-l6-v2", target="minilm")
 
 
 @pytest.fixture(scope="module")
 def small_scifact(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first test queries of SciFact, with the documents that answer them and some others."""
-    source, target = shared_data / "scifact", tmp_path_factory.mktemp("sets") / "scifact"
-    (target / "qrels").mkdir(parents=True)
-    header, *judgements = (source / "qrels" / "test.tsv").read_text().splitlines()
-    queries = list(dict.fromkeys(line.split("\t")[0] for line in judgements))[:NUM_QUERIES]
-    kept = [line for line in judgements if line.split("\t")[0] in queries]
-    (target / "qrels" / "test.tsv").write_text("\n".join([header, *kept]) + "\n")
-    judged = {line.split("\t")[1] for line in kept}
-    (target / "queries.jsonl").write_bytes((source / "queries.jsonl").read_bytes())
-    with gzip.open(source / "corpus.jsonl.gz", "rt", encoding="utf-8") as stream:
-        documents = sorted(stream, key=lambda line: json.loads(line)["_id"] not in judged)
-    (target / "corpus.jsonl").write_text("".join(documents[:NUM_DOCUMENTS]), encoding="utf-8")
-    return target
+    return cut_set(
+        shared_data / "scifact",
+        tmp_path_factory.mktemp("sets") / "scifact",
+        num_queries=NUM_QUERIES,
+        num_documents=NUM_DOCUMENTS,
+    )
 
 
 class TheirEncoder:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from torch.nn.functional import cosine_similarity, normalize
 from transformers import AutoModel, AutoTokenizer
 
 from helpers.commands import Result, quiet_environment, run_command
+from helpers.real_models import cached_model
+from helpers.real_sets import cut_set
 from quarry.data.packing import pack
 from quarry.models.adapters.full import FullFineTuning
 from quarry.models.factory import BiEncoderFactory
@@ -32,29 +32,17 @@ QUICK = ("logger=none", "evaluation.max_tokens_per_batch=2048")
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """The folder that `make smollm2` makes."""
-    cache = os.environ.get("QUARRY_CACHE") or "~/.cache/quarry"
-    folder = Path(cache).expanduser() / "models" / "smollm2-135m"
-    if not (folder / "model.safetensors").exists():
-        pytest.skip(f"no SmolLM2-135M at {folder}: make smollm2 fetches it")
-    return folder
+    return cached_model("smollm2-135m", target="smollm2")
 
 
 @pytest.fixture(scope="module")
 def small_cosqa(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first test queries of cosqa, with the documents that answer them and some that do not."""
-    source, target = shared_data / "cosqa", tmp_path_factory.mktemp("sets") / "cosqa"
-    (target / "qrels").mkdir(parents=True)
-    header, *judgements = (
-        (source / "qrels" / "test.tsv").read_text().splitlines()[: NUM_QUERIES + 1]
+    return cut_set(
+        shared_data / "cosqa",
+        tmp_path_factory.mktemp("sets") / "cosqa",
+        num_queries=NUM_QUERIES,
+        num_documents=NUM_DOCUMENTS,
     )
-    (target / "qrels" / "test.tsv").write_text("\n".join([header, *judgements]) + "\n")
-    (target / "queries.jsonl").write_bytes((source / "queries.jsonl").read_bytes())
-    judged = {line.split("\t")[1] for line in judgements}
-    with gzip.open(source / "corpus.jsonl.gz", "rt", encoding="utf-8") as stream:
-        documents = sorted(stream, key=lambda line: json.loads(line)["_id"] not in judged)
-    (target / "corpus.jsonl").write_text("".join(documents[:NUM_DOCUMENTS]), encoding="utf-8")
-    return target
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def test_a_missing_file_is_told_at_the_call(tmp_path: Path) -> None:
         (b'{"a": "\xe9t\xe9"}', r"not UTF-8 \(byte 0xe9 at byte 7"),
         (b'{"a": "\\ud83d"}', "lone surrogate"),
         (b"[" * 100_000, "cannot be read"),
-        (b"[", "malformed JSON, an array that goes on"),
+        (b"[", "malformed JSON, an array over several lines"),
         (b'{"a": 1, "b": {"c": 1, "c": 1}}', "the key 'c' stands twice"),
         (b'{"a": "x\0y"}', "holds a NUL byte"),
         (b'{"a": 1}\r{"a": 2}', "a carriage return inside the line"),

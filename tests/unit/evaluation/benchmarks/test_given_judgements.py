@@ -41,7 +41,7 @@ def test_several_sets_are_named(tmp_path: Path) -> None:
     [
         ("1 d1\n", ":1: 2 columns"),
         ("", "no judgement is positive"),
-        ("1 0 d1 4611686018427387904\n", ":1: the grade 4611686018427387904 is out of range"),
+        ("1 0 d1 4611686018427387904\n", ":1: the grade '4611686018427387904' is out of range"),
         ("1 0 d1 0\n", "no judgement is positive"),
         ("1 0 d1 1\n1 0 d2 high\n", ":2: the grade 'high'"),
     ],
