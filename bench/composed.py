@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from quarry.config.schema import register_schemas
 from quarry.config.validation import validate
 from quarry.runtime.threads import hand_over_quickly
-from quarry.tasks.parts import ModelParts, build_model_parts
+from quarry.tasks.parts import ModelParts, build_model_parts, settle_contract
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -24,4 +24,5 @@ def composed_parts(overrides: Sequence[str]) -> tuple[DictConfig, ModelParts]:
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         config = compose(config_name="eval", overrides=given)
     validate(config, primary="eval")
+    settle_contract(config)
     return config, build_model_parts(config)

@@ -50,11 +50,18 @@ class Document:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainExample:
-    """A query with the passages that answer it and passages that look like answers but are not."""
+    """A query with the passages that answer it and passages that look like answers but are not.
+
+    Attributes:
+        positive_scores: a teacher's score of each positive; None: the data have none.
+        hard_negative_scores: a teacher's score of each hard negative; None: the data have none.
+    """
 
     query: Query
     positives: tuple[Document, ...]
     hard_negatives: tuple[Document, ...] = ()
+    positive_scores: tuple[float, ...] | None = None
+    hard_negative_scores: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,12 +152,15 @@ class RetrievalBatch:
         positive_index: [num_queries] int64, the passage (counted from the first passage) that
             answers each query.
         hashes: of the texts; None where tokens were made without any.
+        scores: [num_passages] float32, a teacher's score of each passage for its query; NaN where
+            the data have none. None: they have none for any passage of the batch.
     """
 
     tokens: TokenBatch
     num_queries: int
     positive_index: Tensor
     hashes: TextHashes | None = None
+    scores: Tensor | None = None
 
     @property
     def num_passages(self) -> int:
