@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,27 @@ import pytest
 from helpers.hub_repos import write_parquet
 from quarry.data import judgements, record_files, records
 from quarry.data.beir import read_beir
+from quarry.data.train_files import read_train_files
+from quarry.data.train_forms import FORMS, PASSAGE_IDS, QUERY_IDS, TrainColumns
 from quarry.types import RetrievalSet
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```[a-z]+ (\S+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+FENCES = re.findall(r"^```[a-z]+ (\S.*?)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+TRAINING = [(name, content) for name, content in FENCES if name.startswith("train")]
+EXAMPLES = [fence for fence in FENCES if fence not in TRAINING]
 
 DOCUMENTS = [("d1", "One\nfirst text"), ("007", "second text"), ("d3", "third text")]
 QUERIES = [("q1", "which one is first?"), ("02", "which one is third?")]
 QRELS = {"q1": {"d1": 2, "007": 0}, "02": {"d3": 1}}
+
+
+PAIRS = [
+    ("what is one?", ["one is first"]),
+    ("what is two?", ["two is second"]),
+    ("what is three?", ["three is third"]),
+]
+DPR_CAVEAT = ("keys that are not read: answers (3 of 3 lines: is for readers, not for retrievers)",)
+HARD_NEGATIVES = [["zero", "two"], ["one"], []]
 
 
 def read_with(tmp_path: Path, *examples: tuple[str, str]) -> RetrievalSet:
@@ -74,3 +88,31 @@ def test_the_page_has_an_example_of_each_form_that_can_be_shown_and_every_name()
             *judgements.DOCUMENT_KEYS, *judgements.GRADE_KEYS)  # fmt: skip
     assert [word for word in (*forms, *keys) if f"`{word}`" not in PAGE] == []
     assert f"-{judgements.MAX_GRADE:,} to {judgements.MAX_GRADE:,}" in PAGE
+
+
+@pytest.mark.parametrize("number", range(len(TRAINING)))
+def test_every_training_example_is_the_same_set(tmp_path: Path, number: int) -> None:
+    name, content = TRAINING[number]
+    file, _, is_mapped = name.partition(" ")
+    (tmp_path / file).write_text(content, encoding="utf-8")
+    columns = TrainColumns(query="ask", positive="reply", negative=["bad", "worse"])
+    examples = read_train_files(
+        path=tmp_path / file, columns=columns if is_mapped else None, cache_dir=tmp_path / "cache"
+    )
+    assert [(e.query.text, [p.text for p in e.positives]) for e in examples] == PAIRS
+    negatives = [[passage.text for passage in e.hard_negatives] for e in examples]
+    assert negatives == (HARD_NEGATIVES if "zero" in content else [[]] * 3)
+    assert examples.caveats == (DPR_CAVEAT if "positive_ctxs" in content else ())
+    if "pos_scores" in content:
+        scores = [(e.positive_scores, e.hard_negative_scores) for e in examples]
+        assert scores == [((0.9,), (0.1, 0.2)), ((0.8,), (0.3,)), (None, None)]
+
+
+def test_the_page_shows_each_form_and_names_each_key() -> None:
+    records = [content for _, content in TRAINING]
+    for form in FORMS:
+        if not form.has_ids:
+            assert any(form.positive[0] in each or form.positive[-1] in each for each in records)
+    for key in (*QUERY_IDS, *PASSAGE_IDS, *TRAINING_FORMS):
+        assert f"`{key}`" in PAGE, key
+    assert {column.name for column in fields(TrainColumns)} <= set(re.findall(r"`(\w+)`", PAGE))

@@ -230,12 +230,14 @@ class Report:
         failures: collection -> why there is no result for it.
         contract: of a model: "parts", how texts were fed to it, each with value and source, and
             "notes"; empty for what has no model.
+        training_caveats: what a reader must know of the data that the model was trained on.
     """
 
     retriever: str
     results: tuple[SetResult, ...]
     failures: Mapping[str, str] = field(default_factory=dict)
     contract: Mapping[str, Any] = field(default_factory=dict)
+    training_caveats: tuple[str, ...] = ()
 
     def mean(self, measure: str) -> float:
         """Unweighted mean over the sets; those of a group count as one, with their mean."""

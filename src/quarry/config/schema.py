@@ -42,6 +42,9 @@ class DataConfig:
     path: str | None = None
     corpus_path: str | None = None
     split: str | None = None
+    subset: str | None = None  # a configuration of a data set on the hub
+    revision: str | None = None
+    columns: Any = None  # see conf/data/file.yaml
     num_hard_negatives: int = 0
     num_queries_per_update: int = MISSING
     # tokens in one forward pass (GradCache); None: no chunks; auto: what fits the GPU

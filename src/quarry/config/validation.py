@@ -266,7 +266,7 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
         )
     if data.path is None and _needs_path(data.examples):
         yield "data.path is not set: where is the training data? data.path=FILE_OR_DIR"
-    for key in ("path", "corpus_path", "split"):
+    for key in ("path", "corpus_path", "split", "subset", "revision"):
         if data[key] is not None and key not in data.examples:
             yield f"data.{key}={data[key]} has no effect: this training set takes no {key}"
     if config.trainer.max_steps == 0:

@@ -81,8 +81,12 @@ class ArrowTable:
 
     def column(self, name: str) -> NDArray[Any]:
         """All of a column of numbers or booleans: [len(self)]."""
-        parts = (self._batch(number).column(name) for number in range(len(self._batches)))
-        return np.concatenate([part.to_numpy(zero_copy_only=False) for part in parts])
+        return np.concatenate([part.to_numpy(zero_copy_only=False) for part in self.cells(name)])
+
+    def cells(self, name: str) -> Iterator[pa.Array]:
+        """Yield a column, a record batch at a time."""
+        for number in range(len(self._batches)):
+            yield self._batch(number).column(name)
 
     def rows_of(self, ids: Sequence[str], *, id_column: str) -> NDArray[np.int64]:
         """The row of each id, -1 for an id that the table lacks: [len(ids)].
@@ -127,6 +131,7 @@ def open_table(
     schema: pa.Schema,
     rows: Iterable[tuple[Any, ...]],
     id_column: str | None = None,
+    settings: str = "",
 ) -> ArrowTable:
     """The table of these sources, from the cache folder if a good one is there, else built.
 
@@ -144,6 +149,7 @@ def open_table(
         schema: columns, `LINE` among them.
         rows: cells in the order of the schema; consumed only when the table is built.
         id_column: a string column whose values must differ, for `ArrowTable.rows_of`.
+        settings: what else the rows depend on; part of the table's key.
 
     Raises:
         UserError: two rows share an id, there are no rows, or `cache_dir` cannot be
@@ -151,7 +157,7 @@ def open_table(
     """
     assert LINE in schema.names
     cache_dir = cache_dir.expanduser()
-    path = cache_dir / f"{kind}-{_key(sources, schema, id_column)}.arrow"
+    path = cache_dir / f"{kind}-{_key(sources, schema, id_column, settings)}.arrow"
     table = _open_if_good(path, schema, id_column)
     if table is not None:
         return table
@@ -172,12 +178,14 @@ def open_table(
     return ArrowTable(path)
 
 
-def _key(sources: Sequence[Path], schema: pa.Schema, id_column: str | None) -> str:
+def _key(sources: Sequence[Path], schema: pa.Schema, id_column: str | None, settings: str) -> str:
     files = [
         (str(source.resolve()), source.stat().st_size, source.stat().st_mtime_ns, _digest(source))
         for source in sources
     ]
     facts = [FORMAT_VERSION, ROWS_PER_BATCH, schema.to_string(), id_column, files]
+    if settings:
+        facts.append(settings)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 

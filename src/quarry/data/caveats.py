@@ -8,9 +8,12 @@ from collections.abc import Iterable, Sequence
 from unicodedata import normalize
 
 import numpy as np
+import pyarrow.compute as pc
 
+from quarry.data.arrow_table import ArrowTable
 from quarry.data.corpus import Corpus
 from quarry.data.jsonl import shown
+from quarry.data.train_forms import REASONS
 from quarry.errors import UserError
 from quarry.types import Qrels
 
@@ -60,6 +63,40 @@ def dropped_queries(*, name: str, judged: Qrels, kept: Qrels) -> tuple[str, ...]
     )
     logger.warning("%s: %s: %s", name, sentence, first)
     return (f"{sentence}: {first}",)
+
+
+def training_caveats(table: ArrowTable) -> tuple[str, ...]:
+    """Return the caveats of training data, whose table is one of `train_examples`."""
+    num_lines = len(table)
+    counts = {
+        name: int(table.column(name).sum()) for name in ("num_empty", "num_absent", "num_repeated")
+    }
+    found = _share(
+        int((table.column("num_positives") == 0).sum()),
+        num_lines,
+        "lines have no positive and are skipped",
+    )
+    for name, what in (
+        ("num_empty", "passages are empty and left out"),
+        ("num_absent", "passages are not in the corpus and left out"),
+        ("num_repeated", "passages stand twice in their line and count once"),
+    ):
+        found += [f"{counts[name]} {what}"] if counts[name] else []
+    unread = []
+    for key, number in _unread_keys(table).items():
+        reason = f": {REASONS[key]}" if key in REASONS else ""
+        unread.append(f"{key} ({number} of {num_lines} lines{reason})")
+    return tuple(found + ([f"keys that are not read: {', '.join(unread)}"] if unread else []))
+
+
+def _unread_keys(table: ArrowTable) -> dict[str, int]:
+    """Return the keys that hold something and are not read -> on how many lines."""
+    found: dict[str, int] = {}
+    for cells in table.cells("unread"):
+        for each in pc.value_counts(cells).to_pylist():
+            for key in filter(None, each["values"].split("\n")):
+                found[key] = found.get(key, 0) + each["counts"]
+    return found
 
 
 def missing_share(caveats: Iterable[str]) -> float:

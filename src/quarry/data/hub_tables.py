@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
@@ -20,6 +20,11 @@ from quarry.errors import UserError
 from quarry.runtime.hub import settle_offline
 
 logger = logging.getLogger(__name__)
+
+_ELSEWHERE = {
+    "benchmark": "a BEIR folder: benchmark.path=DIR",
+    "data": "files of your own: data=file data.path=FILE",
+}
 
 LOCAL = (".", "/", "~")
 """How a path of a local copy begins; anything else is a name on the hub."""
@@ -34,8 +39,10 @@ class HubTable:
         revision: a commit in full; None: the newest.
         configs, splits: names to look for, the first that is there is taken. Files without any say
             make up the configuration "default" and, by their names, the splits train, validation
-            and test; `datasets` calls a split train where no name tells.
+            and test; `datasets` calls a split train where no name tells. No name of a
+            configuration: "default", or the only one there is.
         skips: patterns of files that are not fetched.
+        group: of the keys that name the repository, for messages: benchmark or data.
     """
 
     repo: str
@@ -43,6 +50,7 @@ class HubTable:
     configs: tuple[str, ...] = ("default",)
     splits: tuple[str, ...]
     skips: tuple[str, ...] = ()
+    group: str = "benchmark"
 
     def __str__(self) -> str:
         return self.repo if self.revision is None else f"{self.repo}@{self.revision[:8]}"
@@ -64,6 +72,11 @@ class HubTable:
         return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
 
 
+def pinned(table: HubTable) -> HubTable:
+    """Return the table at a commit: its own, or today's newest, which is logged."""
+    return table if table.is_pinned else replace(table, revision=newest_commit(table))
+
+
 def newest_commit(table: HubTable) -> str:
     """The commit that a table without a pinned one is read at; its files are fetched.
 
@@ -71,12 +84,14 @@ def newest_commit(table: HubTable) -> str:
         UserError: the hub cannot give the repository and its cache lacks it.
     """
     commit = _fetch(table).name  # the cache has a folder for each commit, named after it
+    own = " (of judgements of their own: benchmark.qrels_revision)"
     logger.warning(
         "%s is not pinned: the numbers are those of its commit %s. Give that as "
-        "benchmark.revision (of judgements of their own: benchmark.qrels_revision), or they "
-        "cannot be made again once it has a newer one",
+        "%s.revision%s, or they cannot be made again once it has a newer one",
         table,
         commit,
+        table.group,
+        own if table.group == "benchmark" else "",
     )
     return commit
 
@@ -93,7 +108,8 @@ def find_table_files(table: HubTable) -> list[Path]:
     folder = _fetch(table)
     try:
         configs = get_dataset_config_names(str(folder))
-        config = _first_of(table.configs, configs, "configuration", table)
+        wanted = table.configs or (configs if len(configs) == 1 else ("default",))
+        config = _first_of(wanted, configs, "configuration", table)
         splits = dict(load_dataset_builder(str(folder), config).config.data_files)
     except UserError:
         raise
@@ -131,7 +147,7 @@ def _fetch(table: HubTable) -> Path:
         raise UserError(
             f"{table}: this data set is not in the hub's cache and the hub could not give it "
             f"({_short(error)}). Fetch it where there is a network, {_fetch_command(table)}, or "
-            "give a BEIR folder: benchmark.path=DIR."
+            f"give {_ELSEWHERE[table.group]}."
         ) from error
     return Path(snapshot)
 

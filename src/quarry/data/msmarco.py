@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quarry.data.train_examples import TableExamples, read_train_jsonl
+from quarry.data.train_examples import TableExamples
+from quarry.data.train_files import read_train_files
 from quarry.errors import UserError
 from quarry.runtime.hub import settle_offline
 
@@ -37,7 +38,7 @@ def msmarco_examples(*, path: Path | str | None, cache_dir: Path | str) -> Table
     """
     if path is None:
         path = _download()
-    return read_train_jsonl(path=path, cache_dir=cache_dir)
+    return read_train_files(path=path, cache_dir=cache_dir)
 
 
 def _download() -> str:

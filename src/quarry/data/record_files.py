@@ -22,7 +22,7 @@ def form_of(file: Path) -> str:
     return f".{name.rpartition('.')[2]}" if "." in name else ""
 
 
-def read_records(files: Sequence[Path], columns: Sequence[str]) -> Iterator[Record]:
+def read_records(files: Sequence[Path], columns: Sequence[str] = ()) -> Iterator[Record]:
     """Yield the records of files, with at least those of `columns` that they have.
 
     A TSV file begins with a header that names some of `columns`, or has two columns and none: id

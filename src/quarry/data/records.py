@@ -20,18 +20,18 @@ DOCUMENT_IDS = ("_id", "id", "docid", "doc_id", "document_id")
 QUERY_IDS = ("_id", "id", "query_id", "query-id", "qid")
 """Where an id may stand; the first of them that a record has counts."""
 
-_DOCUMENT_TEXTS = ("text", "contents")
+DOCUMENT_TEXTS = ("text", "contents")
 _QUERY_TEXTS = ("text", "query", "contents")
 """Where a text may stand. Pyserini's `contents` are title and text in one: all of it is text."""
 
-DOCUMENT_COLUMNS = (*DOCUMENT_IDS, "title", *_DOCUMENT_TEXTS)
+DOCUMENT_COLUMNS = (*DOCUMENT_IDS, "title", *DOCUMENT_TEXTS)
 QUERY_COLUMNS = (*QUERY_IDS, *_QUERY_TEXTS)
 
 
 def record_document(record: dict[str, Any], keys: Sequence[str], where: str) -> Document:
     """Return a document: its id (under the first of `keys` there is), text and, if any, title."""
     document_id = record_id(record, keys, where)
-    text = record_text(record, _key(record, _DOCUMENT_TEXTS), where)
+    text = record_text(record, _key(record, DOCUMENT_TEXTS), where)
     title = "" if record.get("title") is None else record_text(record, "title", where)
     return Document(document_id=document_id, title=title, text=text)
 

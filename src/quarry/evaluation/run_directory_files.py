@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from quarry.errors import MissingPathError, UserError
-from quarry.evaluation.shown_caveats import caveats_of
+from quarry.evaluation.shown_caveats import TRAINING_DATA, caveats_of
 from quarry.metrics.run_files import write_run
 from quarry.runtime.files import write_json, write_text
 from quarry.types import Report, SetResult
@@ -108,9 +108,9 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
     `failed` holds set -> retriever -> why there is no result; `corpus_dtype` set -> retriever ->
     dtype of the embeddings that were searched, and `term_tokenizer` what a lexical retriever cut
     the texts into terms with; `contract` retriever -> how texts were fed to its model (see
-    `Report`); `num_queries`, `num_documents`,
-    `convention`, `group`, `source` and `licence` describe each set, `caveats` holds set -> what a
-    reader of its numbers must know; `order` keeps the order in which to show names.
+    `Report`); `num_queries`, `num_documents`, `convention`, `group`, `source` and `licence`
+    describe each set, `caveats` holds set, or "training data" -> what a reader of numbers must know
+    of it; `order` keeps the order in which to show names.
 
     Raises:
         UserError: two retrievers were measured on different states of a set.
@@ -250,7 +250,13 @@ def _report_of(document: Mapping[str, Mapping], retriever: str) -> Report:
         if retriever in reasons
     }
     contract = document.get("contract", {}).get(retriever, {})  # earlier versions had none
-    return Report(retriever=retriever, results=results, failures=failures, contract=contract)
+    return Report(
+        retriever=retriever,
+        results=results,
+        failures=failures,
+        contract=contract,
+        training_caveats=tuple(document.get("caveats", {}).get(TRAINING_DATA, ())),
+    )
 
 
 def _intervals_of(ends: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
@@ -262,7 +268,9 @@ def _merged(older: Sequence[Report], newer: Sequence[Report]) -> tuple[Report, .
     results: dict[str, dict[str, SetResult]] = {}
     failures: dict[str, dict[str, str]] = {}
     contracts: dict[str, Mapping[str, object]] = {}
+    caveats: dict[str, tuple[str, ...]] = {}
     for report in (*older, *newer):
+        caveats[report.retriever] = report.training_caveats or caveats.get(report.retriever, ())
         contracts[report.retriever] = report.contract or contracts.get(report.retriever, {})
         by_set = results.setdefault(report.retriever, {})
         reasons = failures.setdefault(report.retriever, {})
@@ -280,6 +288,7 @@ def _merged(older: Sequence[Report], newer: Sequence[Report]) -> tuple[Report, .
             results=tuple(results[name].values()),
             failures=failures[name],
             contract=contracts[name],
+            training_caveats=caveats[name],
         )
         for name in (next(in_order) if name in are_newer else name for name in results)
     )

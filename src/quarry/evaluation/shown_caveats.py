@@ -10,14 +10,19 @@ from quarry.types import Report
 
 MARK = "(!)"
 
+TRAINING_DATA = "training data"
+"""What stands among the names of sets for the data that a model was trained on."""
+
 MARKED_SHARE = 0.05
 """A set is marked where more of its judged documents than this are not in its corpus."""
 
 
 def caveats_of(reports: Sequence[Report]) -> dict[str, tuple[str, ...]]:
-    """Return set -> its caveats, of the sets that have some; each sentence once."""
+    """Return set, or "training data" -> its caveats, where there are some; each sentence once."""
     found: dict[str, dict[str, None]] = {}
     for report in reports:
+        if report.training_caveats:
+            found.setdefault(TRAINING_DATA, {}).update(dict.fromkeys(report.training_caveats))
         for result in report.results:
             if result.caveats:
                 found.setdefault(result.name, {}).update(dict.fromkeys(result.caveats))

@@ -1,4 +1,4 @@
-"""Read configurations of earlier versions: keys that were renamed, arguments that were added."""
+"""Read configurations of earlier versions: what was renamed, arguments that were added."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ RENAMED = {
     "model.has_gradient_checkpointing": "model.gradient_checkpointing",
 }
 """Dotted key as it was -> as it is."""
+
+RENAMED_TARGETS = {
+    "quarry.data.train_examples.read_train_jsonl": "quarry.data.train_files.read_train_files"
+}
+"""Class or function as it was -> as it is."""
 
 ADDED: Mapping[str, Mapping[str, Any]] = {"quarry.data.prompts.Prompt": {"strip": False}}
 """Class -> arguments that earlier versions did not have, with what they did instead."""
@@ -59,7 +64,10 @@ def with_renamed_keys(stored: Mapping[str, Any]) -> dict[str, Any]:
 def _copied(node: Any) -> Any:
     if isinstance(node, Mapping):
         copied = {key: _copied(value) for key, value in node.items()}
-        added = ADDED.get(str(copied.get("_target_")), {})
+        target = str(copied.get("_target_"))
+        if target in RENAMED_TARGETS:
+            copied["_target_"] = RENAMED_TARGETS[target]
+        added = ADDED.get(target, {})
         return copied | {key: value for key, value in added.items() if key not in copied}
     return node
 

@@ -39,16 +39,19 @@ def summary_of(
     *,
     of: str,
     cost: RunCost,
+    caveats: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
     Args:
         values: further results.
         of: name of the report that the run is about; the others stand beside it.
+        caveats: what a reader must know of the data that the model was trained on.
 
     Returns:
         "results": `<set>/<measure>` -> value, of sets, groups and the mean of all; "beside":
-        `<retriever>/<set>/<measure>` -> value, of all other reports; "cost".
+        `<retriever>/<set>/<measure>` -> value, of all other reports; "cost"; "caveats" where there
+        are some.
     """
     results = dict(values or {})
     beside: dict[str, float] = {}
@@ -59,7 +62,8 @@ def summary_of(
                 results[name] = value
             else:
                 beside[f"{report.retriever}/{name}"] = value
-    return {"results": results, "beside": beside, "cost": cost.as_json()}
+    summary = {"results": results, "beside": beside, "cost": cost.as_json()}
+    return summary | ({"caveats": list(caveats)} if caveats else {})
 
 
 def write_summary(
@@ -90,10 +94,11 @@ def write_summary(
 
 
 def flattened(summary: Mapping[str, Any]) -> dict[str, float | str]:
-    """One level, keys joined by slashes; what is not known is left out."""
+    """One level, keys joined by slashes; what is not known is left out, and so are caveats."""
     return {
         f"{part}/{name}": value
         for part, values in summary.items()
+        if isinstance(values, Mapping)
         for name, value in values.items()
         if value is not None
     }

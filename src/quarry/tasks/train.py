@@ -45,7 +45,6 @@ from quarry.tasks.strategy import build_optimizer, planned_spread, settle_dtype
 from quarry.tasks.summary import summary_of, write_summary
 from quarry.tasks.training_reports import (
     TRAINED,
-    UNTRAINED,
     finish,
     finish_unevaluated,
     first_reports,
@@ -57,7 +56,7 @@ from quarry.training.callbacks.best_model import BestModel
 from quarry.training.callbacks.cost_meter import CostMeter
 from quarry.training.callbacks.loss_history import LossHistory
 from quarry.training.callbacks.model_saving import ModelSaving
-from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
+from quarry.training.callbacks.retrieval_evaluation import UNTRAINED, RetrievalEvaluation
 from quarry.training.callbacks.rng_state import RNGState
 from quarry.training.evaluation_log import metric_names, metric_values
 from quarry.training.memory_fit import MemoryChoice

@@ -22,11 +22,11 @@ from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.output import show
 from quarry.tasks.parts import build_baseline
 from quarry.training.callbacks.loss_history import LossHistory
-from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
+from quarry.training.callbacks.retrieval_evaluation import UNTRAINED, RetrievalEvaluation
 from quarry.training.evaluation_log import metric_values
 from quarry.types import Report
 
-UNTRAINED, TRAINED, BEST = "untrained", "trained", "best"
+TRAINED, BEST = "trained", "best"
 
 
 def first_reports(
@@ -59,6 +59,7 @@ def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
     failures = {set_name: why for each in stored for set_name, why in each.failures.items()}
     known = {result.name: result for each in stored for result in each.results}
     contract = next((each.contract for each in stored), {})
+    caveats = next((each.training_caveats for each in stored), ())
     results = [
         replace(
             evaluator.score(read_run(run_path(run.path, set_name=s.name, retriever=name)), s),
@@ -68,7 +69,13 @@ def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
         for s in evaluator.benchmark.sets
         if s.name not in failures
     ]
-    return Report(retriever=name, results=tuple(results), failures=failures, contract=contract)
+    return Report(
+        retriever=name,
+        results=tuple(results),
+        failures=failures,
+        contract=contract,
+        training_caveats=caveats,
+    )
 
 
 def named(reports: Sequence[Report], name: str) -> Report | None:
@@ -114,6 +121,7 @@ def hybrid_report(evaluator: Evaluator, reports: Sequence[Report]) -> Report:
         results=tuple(results),
         failures=failures,
         contract=reports[-1].contract,
+        training_caveats=reports[-1].training_caveats,
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from quarry.data.train_dataset import TrainDataset
-from quarry.data.train_examples import read_train_jsonl
+from quarry.data.train_files import read_train_files
 from quarry.errors import UserError
 from quarry.types import Document, Query, TrainExample
 
@@ -152,7 +152,7 @@ def test_a_file_is_named_with_the_line_that_lacks_hard_negatives(
         + "\n\n"
         + json.dumps({"query": "two?", "positive": "a", "negative": "a"})
     )
-    examples = read_train_jsonl(path=path, cache_dir=tmp_path / "cache")
+    examples = read_train_files(path=path, cache_dir=tmp_path / "cache")
     with pytest.raises(UserError, match=r"train\.jsonl:3: query .* has no hard negative \(1 of 2"):
         TrainDataset(examples, num_hard_negatives=2, seed=0)
 
@@ -160,7 +160,7 @@ def test_a_file_is_named_with_the_line_that_lacks_hard_negatives(
         pytest.fail("the counts of the table were not used")
 
     path.write_text(json.dumps({"query": "one?", "positive": "a", "negatives": ["b", "c"]}))
-    examples = read_train_jsonl(path=path, cache_dir=tmp_path / "cache")
+    examples = read_train_files(path=path, cache_dir=tmp_path / "cache")
     monkeypatch.setattr(type(examples), "__getitem__", unread)
     TrainDataset(examples, num_hard_negatives=2, seed=0)
 

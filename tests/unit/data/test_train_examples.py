@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from quarry.data.train_examples import BeirExamples, TableExamples, read_train_jsonl
+from quarry.data.train_examples import BeirExamples, TableExamples
+from quarry.data.train_files import read_train_files
 from quarry.errors import MissingPathError, UserError
 from quarry.types import Document, Query, TrainExample
 
@@ -23,7 +24,7 @@ def write(path: Path, records: list[dict]) -> Path:
 def read(tmp_path: Path, records: list[dict], corpus: list[dict] | None = None) -> TableExamples:
     path = write(tmp_path / "train.jsonl", records)
     corpus_path = None if corpus is None else write(tmp_path / "corpus.jsonl", corpus)
-    return read_train_jsonl(path=path, corpus_path=corpus_path, cache_dir=tmp_path / "cache")
+    return read_train_files(path=path, corpus_path=corpus_path, cache_dir=tmp_path / "cache")
 
 
 def passage(name: str, title: str = "") -> dict:
@@ -128,7 +129,7 @@ def test_reads_pairs_and_triples(tmp_path: Path) -> None:
 def test_counts_and_locations_need_no_texts(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text("\n".join(["", json.dumps(INLINE[1]), "", json.dumps(INLINE[0])]))
-    examples = read_train_jsonl(path=path, cache_dir=tmp_path / "cache")
+    examples = read_train_files(path=path, cache_dir=tmp_path / "cache")
     assert examples.hard_negative_counts().tolist() == [0, 3]
     assert examples.num_without_hard_negatives == 1
     assert [examples.location(i) for i in range(2)] == [f"{path}:2", f"{path}:4"]
@@ -156,7 +157,7 @@ def test_survives_pickling_without_reading_again(tmp_path: Path) -> None:
 def test_reads_gzip(tmp_path: Path) -> None:
     content = "".join(json.dumps(record) + "\n" for record in INLINE).encode()
     (tmp_path / "train.jsonl.gz").write_bytes(gzip.compress(content))
-    examples = read_train_jsonl(path=str(tmp_path / "train.jsonl"), cache_dir=str(tmp_path / "c"))
+    examples = read_train_files(path=str(tmp_path / "train.jsonl"), cache_dir=str(tmp_path / "c"))
     assert list(examples) == EXPECTED
     assert examples.location(0).endswith("train.jsonl.gz:1")
 
@@ -178,14 +179,20 @@ def test_missing_and_empty_passages_are_left_out_and_told_once(
         assert examples[0].positives == (document("p"),)
         assert examples[0].hard_negatives == (document("n"),)
         (warning,) = caplog.records
-        assert "left out 3 passages that are empty or not in the corpus" in warning.getMessage()
+        sentences = (
+            "1 passages are empty and left out",
+            "2 passages are not in the corpus and left out",
+            "1 passages stand twice in their line and count once",
+        )
+        assert examples.caveats == sentences
+        assert warning.getMessage().endswith("; ".join(sentences))
 
 
 def test_a_corpus_that_is_not_needed_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        examples = read_train_jsonl(
+        examples = read_train_files(
             path=write(tmp_path / "train.jsonl", INLINE),
             corpus_path=tmp_path / "absent.jsonl",
             cache_dir=tmp_path,
@@ -200,30 +207,19 @@ PAIR = {"query": "?", "positive": "a"}
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([{"query": "?", "answer": "a"}], r":1: no training example; .*its keys are: query, answ"),
+        ([{"query": "?", "reply": "a"}], r":1: no training example: .*\(query, reply\)"),
         ([], r"train\.jsonl: holds no records"),
         (IDS, r"'positive_document_ids'\) but corpus_path is not set"),
         ([*INLINE, PAIR], r":3: lacks 'positive_passages', which the first line has"),
-        ([PAIR, {"query": "?"}], r":2: lacks 'positive', which"),
+        ([PAIR, *INLINE], r":2: lacks 'positive', which the first line has"),
+        ([{"query": "?", "positive": None}, {"query": "?"}], r"no line has a positive \(2 of 2"),
         ([PAIR, {"query": " ", "positive": "a"}], r":2: the query is empty"),
-        ([PAIR, {"positive": "a"}], r":2: 'query' is missing"),
+        ([PAIR, {"positive": "a"}], r":2: has no 'query' or"),
         ([PAIR, {"query": 3, "positive": "a"}], r":2: 'query' is int"),
-        ([PAIR, {"query": "?", "positive": []}], r":2: no positive of query .* is given"),
-        ([PAIR, {"query": "?", "positive": None}], r":2: no positive of query .* is given"),
-        ([PAIR, {"query": "?", "positive": ["a", " "]}], r":2: a positive has no text"),
-        ([PAIR, {"query": "?", "positive": {"a": 1}}], r":2: 'positive' must be a list of strings"),
-        ([PAIR, PAIR | {"negatives": [1]}], r":2: 'negatives' must be a list of strings"),
-        ([INLINE[0] | {"positive_passages": ["x"]}], r":1: 'positive_passages' .* of objects"),
-        ([INLINE[0] | {"positive_passages": []}], r":1: no positive of query '7' is given"),
-        (
-            [INLINE[0] | {"positive_passages": [{"docid": "1", "text": ""}]}],
-            r":1: a positive has no text",
-        ),
-        (
-            [INLINE[0] | {"negative_passages": [{"text": "x"}]}],
-            r":1 \(negative_passages\): lacks 'docid'",
-        ),
-        ([{**INLINE[0], "query_id": None}], r":1: 'query_id' is None"),
+        ([PAIR, {"query": "?", "positive": {"a": 1}}], r":2 \(positive\): 'text' is missing"),
+        ([PAIR, PAIR | {"negatives": [1]}], r":2 \(negatives\): 1 is no passage"),
+        ([INLINE[0] | {"positive_passages": [{"docid": "", "text": "x"}]}], r"'docid' is ''"),
+        ([INLINE[0] | {"positive_passages": [{"docid": 1.5, "text": "x"}]}], r"'docid' is 1.5"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, records: list[dict], message: str) -> None:
@@ -234,10 +230,10 @@ def test_bad_lines_are_named(tmp_path: Path, records: list[dict], message: str) 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"positive_document_ids": ["gone"]}, r":1: no positive of query '7' is in the corpus"),
-        ({"positive_document_ids": "p1"}, r":1: 'positive_document_ids' must be a list of ids"),
-        ({"negative_document_ids": [True]}, r":1: 'negative_document_ids' is True"),
-        ({"positive_document_ids": ["blank"]}, r":1: a positive has no text"),
+        ({"positive_document_ids": ["gone"]}, r": no line has a positive .*1 passages are not in"),
+        ({"positive_document_ids": {"p": 1}}, r":1 \(positive_document_ids\): .* is {'p': 1}"),
+        ({"negative_document_ids": [True]}, r":1 \(negative_document_ids\): .* is True"),
+        ({"positive_document_ids": ["blank"]}, r": no line has a positive .*1 passages are empty"),
     ],
 )
 def test_bad_ids_are_named(tmp_path: Path, change: dict, message: str) -> None:
@@ -249,7 +245,7 @@ def test_bad_ids_are_named(tmp_path: Path, change: dict, message: str) -> None:
 def test_a_missing_corpus_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", IDS)
     with pytest.raises(MissingPathError, match=r"absent\.jsonl: no such file"):
-        read_train_jsonl(path=path, corpus_path=tmp_path / "absent.jsonl", cache_dir=tmp_path)
+        read_train_files(path=path, corpus_path=tmp_path / "absent.jsonl", cache_dir=tmp_path)
 
 
 def write_beir(path: Path, qrels: str) -> Path:
@@ -288,8 +284,12 @@ def test_beir_judgements_become_positives_and_hard_negatives(
             f"{path}/queries.jsonl:3",
         ]
         (warning,) = caplog.records
-        assert "left out 3 passages" in warning.getMessage()
-        assert "and 1 queries without a positive; 2 examples remain" in warning.getMessage()
+        assert examples.caveats == (
+            "1 of 3 lines have no positive and are skipped (33.3 %)",
+            "1 passages are empty and left out",
+            "2 passages are not in the corpus and left out",
+        )
+        assert warning.getMessage().endswith("; ".join(examples.caveats))
     caplog.clear()
     assert list(pickle.loads(pickle.dumps(examples))) == list(examples)
     assert not caplog.records
@@ -297,7 +297,9 @@ def test_beir_judgements_become_positives_and_hard_negatives(
 
 def test_beir_mistakes_are_named(tmp_path: Path) -> None:
     path = write_beir(tmp_path / "set", "q1\tgone\t1\n")
-    with pytest.raises(UserError, match=r"train\.tsv: no query has a positive document in the"):
+    with pytest.raises(
+        UserError, match=r"queries\.jsonl: no line has a positive.* corpus or qrels"
+    ):
         BeirExamples(path=path, split="train", cache_dir=tmp_path / "cache")
     with pytest.raises(MissingPathError, match="no split 'test'"):
         BeirExamples(path=path, split="test", cache_dir=tmp_path / "cache")
@@ -310,7 +312,7 @@ def test_real_tevatron_rows(tmp_path: Path) -> None:
     path = SHARED / "data" / "msmarco-dl21" / "test.train.jsonl"
     if not path.is_file():
         pytest.skip("needs the training rows of msmarco-dl21 beside the repository")
-    examples = read_train_jsonl(path=path, cache_dir=tmp_path)
+    examples = read_train_files(path=path, cache_dir=tmp_path)
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(examples) == len(records) == 51
     for example, record in zip(examples, records, strict=True):

@@ -19,6 +19,9 @@ from quarry.types import Report
 
 logger = logging.getLogger(__name__)
 
+UNTRAINED = "untrained"
+"""Name of the report that was made before training."""
+
 
 class RetrievalEvaluation(pl.Callback):
     """Encodes, searches and scores the evaluator's benchmark with the module's current weights.
@@ -40,6 +43,7 @@ class RetrievalEvaluation(pl.Callback):
         baseline: what W&B's table compares with.
         num_examples: queries a set that W&B gets with their best documents.
         contract: how texts are fed, for the reports, see `Report`.
+        training_caveats: of the training data, for the reports of what was trained on it.
 
     Attributes:
         history: (step, main measure averaged over the sets), for the learning curve.
@@ -59,6 +63,7 @@ class RetrievalEvaluation(pl.Callback):
         baseline: Report | None = None,
         num_examples: int = 0,
         contract: Mapping[str, Any] | None = None,
+        training_caveats: tuple[str, ...] = (),
     ) -> None:
         self.evaluator = evaluator
         self.retriever = retriever
@@ -70,6 +75,7 @@ class RetrievalEvaluation(pl.Callback):
         self.baseline = baseline
         self.num_examples = num_examples
         self.contract = contract or {}
+        self.training_caveats = training_caveats
         self.history: list[tuple[int, float]] = []
         self.last_report: Report | None = None
         self._last_step: int | None = None
@@ -83,7 +89,7 @@ class RetrievalEvaluation(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.before_training and trainer.global_step == 0:
-            self.on_report(self._evaluate(trainer, pl_module, "untrained"))
+            self.on_report(self._evaluate(trainer, pl_module, UNTRAINED))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
@@ -111,7 +117,12 @@ class RetrievalEvaluation(pl.Callback):
             trainer.precision_plugin.forward_context(),  # as in training steps
         ):
             report = self.evaluator.evaluate(self.retriever, name=name, encoder=encoder)
-        report = replace(report, contract=self.contract)
+        is_trained = name != UNTRAINED
+        report = replace(
+            report,
+            contract=self.contract,
+            training_caveats=self.training_caveats if is_trained else (),
+        )
         if trainer.training:
             self._remember(report, step=trainer.global_step)
         log_report(
