@@ -81,8 +81,8 @@ def test_parquet_has_the_same_columns(tmp_path: Path) -> None:
 
 def test_the_page_has_an_example_of_each_form_that_can_be_shown_and_every_name() -> None:
     shown = {record_files.form_of(Path(name)) for name, _ in EXAMPLES}
-    assert shown == {".jsonl", ".tsv", ".txt", ".csv"}
-    assert len(EXAMPLES) == 11
+    assert shown == {".jsonl", ".json", ".tsv", ".txt", ".csv"}
+    assert len(EXAMPLES) == 13
     forms = (*record_files.RECORD_FORMS, *judgements.JUDGEMENT_FORMS)
     keys = (*records.DOCUMENT_COLUMNS, *records.QUERY_COLUMNS, *judgements.QUERY_KEYS,
             *judgements.DOCUMENT_KEYS, *judgements.GRADE_KEYS)  # fmt: skip

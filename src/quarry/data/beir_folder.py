@@ -1,7 +1,7 @@
 """Which files make up a test collection in a folder, and which folders are test collections.
 
-    <set>/corpus.jsonl        or .tsv, .parquet
-    <set>/queries.jsonl       or .tsv, .parquet
+    <set>/corpus.jsonl        or .json, .csv, .tsv, .parquet
+    <set>/queries.jsonl       or .json, .csv, .tsv, .parquet
     <set>/qrels/<split>.tsv   or .txt, .trec, .csv, .jsonl, .parquet
 
 Each but Parquet may be gzipped (`.gz` appended). Layout: Thakur et al. 2021, arXiv 2104.08663.

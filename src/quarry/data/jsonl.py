@@ -10,7 +10,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,15 +41,20 @@ def find_file(path: Path) -> Path:
     )
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, *, keeps_returns: bool = False) -> Iterator[tuple[int, str]]:
     """Number (from 1) and text of each line, without its line end; a byte order mark is dropped.
+
+    Args:
+        path: the file, plain or gzipped.
+        keeps_returns: yield lines as they stand, with line ends and carriage returns. CSV needs
+            them: a quoted cell may hold both.
 
     Raises:
         MissingPathError: at the call, see `find_file`.
         UserError: while iterating, for bytes that are not UTF-8, a NUL, a carriage return inside a
             line, a damaged or cut off gzip file, or a file that cannot be read.
     """
-    return _decoded_lines(find_file(path))
+    return _decoded_lines(find_file(path), keeps_returns)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -95,26 +101,56 @@ def record_text(record: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
-def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
+def first_repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that stood there before, None where all differ."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def _decoded_lines(path: Path, keeps_returns: bool = False) -> Iterator[tuple[int, str]]:
     number = 0
+    with open_binary(path, lambda: number + 1) as file:
+        for number, raw in enumerate(file, start=1):
+            text = _decode(raw, path, number)
+            if not keeps_returns:
+                text = text.rstrip("\r\n")
+                if "\r" in text:
+                    raise has_return(f"{path}:{number}")
+            yield number, text
+
+
+@contextmanager
+def open_binary(path: Path, line: Callable[[], int]) -> Iterator[IO[bytes]]:
+    """Open a file, unzipped where its name ends in .gz, and name what reading it meets.
+
+    Args:
+        path: the file.
+        line: says which line is being read, for messages.
+
+    Raises:
+        UserError: inside the block, for a damaged or cut off gzip file or one that cannot be read.
+    """
     try:
-        with _open_binary(path) as file:
-            for number, raw in enumerate(file, start=1):
-                yield number, _decode(raw, path, number)
+        with _open(path) as file:
+            yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
-            f"{path}:{number + 1}: the gzip file is damaged or cut off at or soon after this line "
+            f"{path}:{line()}: the gzip file is damaged or cut off at or soon after this line "
             f"({error}); fetch or write it again"
         ) from error
     except OSError as error:
         raise UserError(
-            f"{path}:{number + 1}: cannot be read ({error.strerror or error}); check the file and "
+            f"{path}:{line()}: cannot be read ({error.strerror or error}); check the file and "
             "its permissions"
         ) from error
 
 
-def _open_binary(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix.lower() == ".gz":
         # The wrapper splits lines in C; GzipFile itself does it a line at a time in Python.
         return io.BufferedReader(gzip.GzipFile(path), buffer_size=1 << 20)
     return path.open("rb", buffering=1 << 20)
@@ -129,22 +165,35 @@ def _decode(raw: bytes, path: Path, number: int) -> str:
     try:
         text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}:{number}: not UTF-8 (byte 0x{raw[error.start]:02x} at byte {error.start} of "
-            "the line); convert the file to UTF-8"
-        ) from error
-    text = text.rstrip("\r\n")
+        position = f"byte {error.start} of the line"
+        raise is_not_utf8(f"{path}:{number}", error, position) from error
     if "\0" in text:
-        raise UserError(
-            f"{path}:{number}: holds a NUL byte, so it is damaged or no UTF-8 (UTF-16 without its "
-            "mark?); convert or fetch it again"
-        )
-    if "\r" in text:
-        raise UserError(
-            f"{path}:{number}: a carriage return inside the line; lines end in a newline: convert "
-            "the line ends (tr '\\r' '\\n')"
-        )
+        raise has_nul(f"{path}:{number}")
     return text
+
+
+def has_nul(where: str) -> UserError:
+    """Return the error for a NUL in a text file."""
+    return UserError(
+        f"{where}: holds a NUL byte, so it is damaged or no UTF-8 (UTF-16 without its mark?); "
+        "convert or fetch it again"
+    )
+
+
+def has_return(where: str) -> UserError:
+    """Return the error for a carriage return that no newline follows."""
+    return UserError(
+        f"{where}: a carriage return inside the line; lines end in a newline: convert the line "
+        "ends (tr '\\r' '\\n')"
+    )
+
+
+def is_not_utf8(where: str, error: UnicodeDecodeError, position: str) -> UserError:
+    """Return the error for bytes that are not UTF-8; `position`: "byte 7 of the line"."""
+    return UserError(
+        f"{where}: not UTF-8 (byte 0x{error.object[error.start]:02x} at {position}); convert the "
+        "file to UTF-8"
+    )
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -160,33 +209,42 @@ class _RepeatedKeyError(ValueError):
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
+        raise _RepeatedKeyError(first_repeated(key for key, _ in pairs))
     return record
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+"""Refuses a key that stands twice in an object."""
+
+
+def check_characters(value: object, text: str) -> None:
+    """Raise UnicodeEncodeError where a value holds half a character, which `text` must escape."""
+    if "\\ud" in text or "\\uD" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+
+
+def unreadable(where: str, error: ValueError | RecursionError) -> UserError:
+    """Return the error for JSON that is well formed and that still nobody can read."""
+    if isinstance(error, _RepeatedKeyError):
+        return UserError(f"{where}: the key {shown(str(error))} stands twice; keep one")
+    if isinstance(error, UnicodeEncodeError):
+        return UserError(
+            f"{where}: a \\u escape names half a character (a lone surrogate); "
+            "repair the text or remove the line"
+        )
+    return UserError(f"{where}: JSON that cannot be read ({error}); repair or remove the line")
 
 
 def _object(line: str, path: Path, number: int) -> dict[str, Any]:
     where = f"{path}:{number}"
     try:
-        value = _DECODER.decode(line)
-        if "\\ud" in line or "\\uD" in line:
-            json.dumps(value, ensure_ascii=False).encode()
-    except _RepeatedKeyError as error:
-        raise UserError(f"{where}: the key {shown(str(error))} stands twice; keep one") from error
+        value = DECODER.decode(line)
+        if "\\u" in line:
+            check_characters(value, line)
     except json.JSONDecodeError as error:
         raise UserError(_malformed(line, where, error)) from error
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{where}: a \\u escape names half a character (a lone surrogate); "
-            "repair the text or remove the line"
-        ) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{where}: JSON that cannot be read ({error}); repair or remove the line"
-        ) from error
+        raise unreadable(where, error) from error
     if not isinstance(value, dict):
         raise UserError(
             f"{where}: holds a JSON {type(value).__name__}, not an object; "
@@ -203,5 +261,5 @@ def _malformed(line: str, where: str, error: json.JSONDecodeError) -> str:
         )
     return (
         f"{where}: malformed JSON at column {error.colno} ({error.msg}); "
-        "write one complete JSON object a line"
+        "write one complete JSON object a line (jq -c . makes lines of objects over several lines)"
     )

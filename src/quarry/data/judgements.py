@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from quarry.data.cell_tables import unquoted
 from quarry.data.jsonl import read_lines, record_id, shown
-from quarry.data.record_files import form_of, read_records, unquoted
+from quarry.data.record_files import form_of, read_records
 from quarry.data.records import Judgement, collect_qrels
 from quarry.errors import UserError
 from quarry.types import MAX_GRADE

@@ -1,5 +1,162 @@
+"""Which files a user's training data is made of: one that is named, or those of a folder."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
 from quarry.data.jsonl import find_file
+from quarry.data.record_files import RECORD_FORMS, form_of
+from quarry.errors import MissingPathError, UserError
+
+logger = logging.getLogger(__name__)
+
+TRAIN_WORDS = ("train", "training")
+OTHER_SPLIT_WORDS = ("test", "dev", "valid", "validation", "val", "eval", "evaluation")
+"""Words of a file's name that say which split it holds."""
+
+_TRAIN_BEGINNINGS = ("train",)
+_OTHER_SPLIT_BEGINNINGS = ("test", "dev", "valid")
+"""How the names of files begin that say the same: testset.jsonl."""
+
+_DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+"""What the `datasets` library writes beside the data."""
+
+_MAX_NAMED = 10
 
 
-def find_training_files(path):
-    return [find_file(path)]
+def find_training_files(path: Path) -> list[Path]:
+    """Return the file at `path`, or the training files of the folder at `path`, sorted by name.
+
+    Of a folder where a name says that it is another split (test, dev, validation), only the files
+    whose names say train are taken; a warning names the others. Folders inside are not searched.
+
+    Raises:
+        MissingPathError: nothing is there, or the folder has no file of `RECORD_FORMS`.
+        UserError: the folder has files of several forms, or of another split and none that says
+            train; it cannot be read.
+    """
+    path = path.expanduser()
+    if not path.is_dir():
+        return [find_file(path)]
+    files = [file for file in _inside(path) if _is_record_file(file)]
+    if not files:
+        raise _nothing_in(path)
+    _name_others(path, files)
+    return _of_one_form(path, _of_train_split(path, _without_zipped_twins(files)))
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder, sorted by name; hidden files and folders are left out."""
+    try:
+        return sorted(each for each in folder.iterdir() if not each.name.startswith("."))
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be read ({error.strerror}). Fix: check its permissions"
+        ) from error
+
+
+def _is_record_file(file: Path) -> bool:
+    if file.name in _DESCRIPTIONS or file.name.lower().endswith(".parquet.gz"):
+        return False
+    return form_of(file) in RECORD_FORMS and file.is_file()
+
+
+def _nothing_in(folder: Path) -> MissingPathError:
+    inside = _inside(folder)
+    forms = f"{', '.join(RECORD_FORMS)}; all but .parquet also with .gz"
+    with_files = [each for each in inside if _num_record_files(each)]
+    if with_files:
+        counts = [f"{each.name}/ ({_num_record_files(each)} files)" for each in with_files]
+        return MissingPathError(
+            f"{folder}: has no training files itself ({forms}), and folders inside are not "
+            f"searched: {_listed(counts)}. Fix: name one of them: {with_files[0]}"
+        )
+    if not inside:
+        return MissingPathError(f"{folder}: the folder is empty. Fix: check the path, or fetch it")
+    return MissingPathError(
+        f"{folder}: has no training files ({forms}); it has {_listed(_names(inside))}. Fix: check "
+        "the path, or convert the files (datasets: to_parquet(...), pandas: to_json(..., "
+        "orient='records', lines=True))"
+    )
+
+
+def _num_record_files(folder: Path) -> int:
+    return sum(map(_is_record_file, _inside(folder))) if folder.is_dir() else 0
+
+
+def _name_others(folder: Path, files: Sequence[Path]) -> None:
+    """Log what is not read; a description in Markdown is nobody's data."""
+    others = [each for each in _inside(folder) if each not in set(files)]
+    others = [each for each in others if each.suffix.lower() != ".md"]
+    if others:
+        logger.info("%s: no training files and not read: %s", folder, _listed(_names(others)))
+
+
+def _without_zipped_twins(files: Sequence[Path]) -> list[Path]:
+    """Of a plain and a gzipped file of the same name the plain one, with a warning."""
+    twins = [file for file in files if file.with_name(f"{file.name}.gz") in set(files)]
+    for file in twins:
+        logger.warning("%s is read, %s.gz beside it is not", file, file.name)
+    left_out = {file.with_name(f"{file.name}.gz") for file in twins}
+    return [file for file in files if file not in left_out]
+
+
+def _of_train_split(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """All files, or those of the training split where a name says that it is of another one."""
+    others = [file for file in files if _is_of_other_split(file)]
+    if not others:
+        return list(files)
+    train = [file for file in files if _is_of_train_split(file)]
+    if not train:
+        raise UserError(
+            f"{folder}: the names of {_listed(_names(others))} say that they are no training data, "
+            "and no other name says train. Fix: name the one file to train on, or move the "
+            "training files to a folder of their own"
+        )
+    logger.warning(
+        "%s: reads %s; left out, as there are files of other splits and their names do not say "
+        "train: %s",
+        folder,
+        _listed(_names(train)),
+        _listed(_names(file for file in files if file not in train)),
+    )
+    return train
+
+
+def _is_of_train_split(file: Path) -> bool:
+    """Whether a file's name says train, and nothing else: train-dev.jsonl is no training data."""
+    return _says(file, TRAIN_WORDS, _TRAIN_BEGINNINGS) and not _is_of_other_split(file)
+
+
+def _is_of_other_split(file: Path) -> bool:
+    return _says(file, OTHER_SPLIT_WORDS, _OTHER_SPLIT_BEGINNINGS)
+
+
+def _says(file: Path, words: Sequence[str], beginnings: tuple[str, ...]) -> bool:
+    """Whether a name has one of the words, as nq-dev_0.jsonl and nqDev.jsonl do, or begins so."""
+    found = {word.lower() for word in re.findall(r"[A-Z]*[a-z]+|[A-Z]+", file.name)}
+    return not found.isdisjoint(words) or file.name.lower().startswith(beginnings)
+
+
+def _of_one_form(folder: Path, files: list[Path]) -> list[Path]:
+    forms = {form_of(file): file for file in reversed(files)}
+    if len(forms) > 1:
+        examples = [forms[form].name for form in sorted(forms)]
+        raise UserError(
+            f"{folder}: holds training files of {len(forms)} forms: {_listed(examples)}. Fix: name "
+            "one file, or keep the files of one form in the folder"
+        )
+    return files
+
+
+def _names(files: Iterable[Path]) -> list[str]:
+    return [f"{file.name}/" if file.is_dir() else file.name for file in files]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names for a message, and not all of many."""
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -50,9 +50,9 @@ def test_a_table_in_two_forms_is_refused_with_both_names(
 
 
 def test_a_table_in_a_form_that_is_not_read_is_named(tmp_path: Path) -> None:
-    write_text(tmp_path / "corpus.csv", "")
+    write_text(tmp_path / "corpus.xml", "")
     with pytest.raises(
-        MissingPathError, match=r"corpus\.jsonl: no such file.*there is corpus\.csv"
+        MissingPathError, match=r"corpus\.jsonl: no such file.*there is corpus\.xml"
     ):
         find_table(tmp_path, "corpus")
 

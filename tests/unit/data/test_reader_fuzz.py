@@ -1,10 +1,13 @@
-"""Whatever is in the files of a set: right values, or a message that names the file."""
+"""Whatever is in the files of a set, or in a training file: right values, or a message that names
+the file."""
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 
 from quarry.data.beir import read_beir
 from quarry.data.judgements import read_qrels
+from quarry.data.record_files import read_records
 from quarry.errors import UserError
 from quarry.types import MAX_GRADE
 
@@ -37,6 +41,13 @@ QUERIES = [{"_id": f"q{i}", "text": "why?"} for i in range(3)]
 JUDGED = [{"query-id": f"q{i}", "corpus-id": f"d{i}", "score": i % 3 + 1} for i in range(3)]
 
 
+TRAIN = [
+    {"query": f"why, {i}?", "positive": 'so "é"', "negatives": ["a", "b"], "score": 0.5}
+    for i in range(3)
+]
+TRAIN_CELLS = [{"query": f"why, {i}?", "positive": 'so "é"', "score": "0.5"} for i in range(3)]
+
+
 def lines(rows: list[dict]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
@@ -45,6 +56,18 @@ def table(rows: list[dict], between: str = "\t", *, header: bool = True) -> byte
     cells = [[str(value) for value in row.values()] for row in rows]
     text = [between.join(row) + "\n" for row in ([list(rows[0])] if header else []) + cells]
     return "".join(text).encode()
+
+
+def array(rows: list[dict]) -> bytes:
+    return json.dumps(rows, ensure_ascii=False, indent=1).encode()
+
+
+def commas(rows: list[dict]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def parquet(rows: list[dict]) -> bytes:
@@ -56,9 +79,13 @@ def parquet(rows: list[dict]) -> bytes:
 TREC = [{"qid": r["query-id"], "0": 0, "docid": r["corpus-id"], "rel": r["score"]} for r in JUDGED]
 FILES: dict[str, bytes] = {
     "corpus.jsonl": lines(DOCUMENTS),
+    "corpus.json": array(DOCUMENTS),
+    "corpus.csv": commas(DOCUMENTS),
     "corpus.tsv": table(DOCUMENTS),
     "corpus.parquet": parquet(DOCUMENTS),
     "queries.jsonl": lines(QUERIES),
+    "queries.json": array(QUERIES),
+    "queries.csv": commas(QUERIES),
     "queries.tsv": table(QUERIES, header=False),
     "queries.parquet": parquet(QUERIES),
     "qrels/test.tsv": table(JUDGED),
@@ -68,6 +95,14 @@ FILES: dict[str, bytes] = {
     "qrels/test.jsonl": lines(JUDGED),
     "qrels/test.parquet": parquet(JUDGED),
 }
+TRAIN_FILES: dict[str, bytes] = {
+    "train.jsonl": lines(TRAIN),
+    "train.json": array(TRAIN),
+    "train.csv": commas(TRAIN_CELLS),
+    "train.tsv": table(TRAIN_CELLS),
+    "train.parquet": parquet(TRAIN),
+}
+ALL_FILES = FILES | TRAIN_FILES
 WHOLE = {name: FILES[name] for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")}
 
 NASTY = [
@@ -85,6 +120,7 @@ RECODED: list[Callable[[bytes], bytes]] = [
     lambda content: content.replace(b"\n", b"\r"),
     lambda content: content.replace(b"\n", b"\r\n"),
     lambda content: b"[" + content.replace(b"\n", b",\n") + b"]",
+    lambda content: b"[" + content.strip().replace(b"}\n", b"},\n") + b"]",
 ]
 
 
@@ -92,7 +128,37 @@ def one_of_its_kind(name: str) -> str:
     return name.partition(".")[0]
 
 
+def read_training(tmp_path: Path, name: str, content: bytes) -> None:
+    """Read a training file; whatever is in it, only one kind of end is allowed."""
+    file = tmp_path / name
+    file.write_bytes(content)
+    found = []
+    message = f"{file}:1"
+    try:
+        found.extend(read_records([file]))
+    except UserError as error:
+        message = str(error)
+    line = "" if name == "train.parquet" else r":\d+\b"
+    assert re.match(re.escape(str(file)) + line, message), message
+    assert len(message) < 1000
+    numbers = [line for line, _, _ in found]
+    assert numbers == sorted(numbers)
+    for line, place, record in found:
+        assert re.fullmatch(rf"{re.escape(str(file))}:{line}( \(record \d+\))?", place)
+        assert type(record) is dict
+        repr(record).encode()  # no half characters
+        if name.startswith(("train.csv", "train.tsv")):
+            assert all(type(cell) is str for cell in record.values())
+            assert len(record) == len(found[0][2])
+
+
 def read_with(tmp_path: Path, name: str, content: bytes) -> None:
+    """Read a file for what it is, see `read_set` and `read_training`."""
+    read = read_training if one_of_its_kind(name) == "train" else read_set
+    read(tmp_path, name, content)
+
+
+def read_set(tmp_path: Path, name: str, content: bytes) -> None:
     """Read a set with that file; whatever is in it, only one kind of end is allowed."""
     folder = tmp_path / "set"
     shutil.rmtree(folder, ignore_errors=True)
@@ -125,9 +191,16 @@ def test_files_as_they_should_be_are_read(tmp_path: Path, name: str) -> None:
     assert [document.title for document in found.corpus] == ["é"] * 4
 
 
-@examples(220)
+@pytest.mark.parametrize("name", TRAIN_FILES)
+def test_training_files_as_they_should_be_are_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(TRAIN_FILES[name])
+    rows = TRAIN_CELLS if name in ("train.csv", "train.tsv") else TRAIN
+    assert [record for *_, record in read_records([tmp_path / name])] == rows
+
+
+@examples(400)
 @given(
-    name=st.sampled_from([name for name in FILES if not name.endswith(".parquet")]),
+    name=st.sampled_from([name for name in ALL_FILES if not name.endswith(".parquet")]),
     places=st.lists(st.tuples(st.floats(0, 1), st.sampled_from(NASTY), st.integers(0, 3))),
     recode=st.sampled_from(RECODED),
     cut=st.none() | st.floats(0, 1),
@@ -141,7 +214,7 @@ def test_spoilt_lines_are_values_or_a_message(
     cut: float | None,
     is_zipped: bool,
 ) -> None:
-    content = FILES[name]
+    content = ALL_FILES[name]
     for place, nasty, num_replaced in places:
         start = int(place * len(content))
         content = content[:start] + nasty + content[start + num_replaced :]
@@ -153,13 +226,22 @@ def test_spoilt_lines_are_values_or_a_message(
     read_with(tmp_path, name, content)
 
 
-@examples(40)
+@examples(60)
 @given(
-    name=st.sampled_from([name for name in FILES if name.endswith(".parquet")]),
+    name=st.sampled_from([name for name in ALL_FILES if name.endswith(".parquet")]),
     cut=st.floats(0, 1),
 )
 def test_cut_parquet_is_a_message(tmp_path: Path, name: str, cut: float) -> None:
-    read_with(tmp_path, name, FILES[name][: int(cut * len(FILES[name]))])
+    read_with(tmp_path, name, ALL_FILES[name][: int(cut * len(ALL_FILES[name]))])
+
+
+@examples(150)
+@given(
+    name=st.sampled_from([*TRAIN_FILES, "train.json.gz", "train.csv.gz"]),
+    content=st.binary(max_size=200),
+)
+def test_any_bytes_are_a_value_or_a_message(tmp_path: Path, name: str, content: bytes) -> None:
+    read_with(tmp_path, name, content)
 
 
 JSON = st.recursive(
@@ -181,6 +263,34 @@ def test_any_value_under_any_key_is_a_value_or_a_message(
     first, *rest = FILES[name].decode().splitlines()
     record = json.dumps({**json.loads(first), key: value})
     read_with(tmp_path, name, "\n".join([record, *rest]).encode("utf-8", "surrogatepass"))
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+
+
+@examples(100)
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries({"query": CELLS, "positive": CELLS}), min_size=1, max_size=4
+    ),
+    values=JSON,
+)
+def test_texts_come_back_from_every_form(
+    tmp_path: Path, rows: list[dict[str, str]], values: Any
+) -> None:
+    nested = [{**row, "more": {"values": values}} for row in rows]
+    forms = {
+        "a.jsonl": (lines(nested), nested),
+        "b.json": (array(nested), nested),
+        "c.jsonl": (json.dumps(nested).encode(), nested),
+        "d.parquet": (parquet(rows), rows),
+        "e.csv": (commas(rows), rows),
+    }
+    for name, (content, expected) in forms.items():
+        (tmp_path / name).write_bytes(content)
+        found = [record for *_, record in read_records([tmp_path / name])]
+        # as text, for NaN is not NaN
+        assert json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True), name
 
 
 IDS = st.text(

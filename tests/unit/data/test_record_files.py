@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import datetime
+import gzip
+import io
+import json
 import shutil
 from pathlib import Path
 
@@ -83,9 +88,10 @@ def test_parquet_rows_have_the_columns_that_are_asked_for_and_a_place(tmp_path: 
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
-    shutil.copyfile(__file__, tmp_path / "corpus.csv")
-    with pytest.raises(UserError, match=r"corpus\.csv: tables are read from \.jsonl"):
-        list(read_records([tmp_path / "corpus.csv"], ("_id",)))
+    shutil.copyfile(__file__, tmp_path / "corpus.xml")
+    for columns in (("_id",), None):
+        with pytest.raises(UserError, match=r"corpus\.xml: tables are read from \.jsonl, \.json"):
+            list(read_records([tmp_path / "corpus.xml"], columns))
 
 
 @pytest.mark.parametrize(
@@ -108,3 +114,98 @@ def test_parquet_of_another_type_is_named(tmp_path: Path, ids: list, message: st
 def test_a_corpus_of_training_may_have_any_name(tmp_path: Path) -> None:
     write_lines(tmp_path / "corpus.json", [{"docid": "1", "text": "x"}])
     assert len(read_corpus(path=tmp_path / "corpus.json", cache_dir=tmp_path / "cache")) == 1
+
+
+ROWS = [
+    {"query": "why,\nwhy?", "positive": 'he said "so"'},
+    {"query": "007", "positive": '"to be"'},
+    {"query": "é\u2028x", "positive": ""},
+]
+
+
+def written(name: str, rows: list[dict]) -> bytes:
+    """The content of a file with that name, as the usual writers make it."""
+    form = name.removesuffix(".gz").rpartition(".")[2]
+    text = io.StringIO()
+    if form == "json":
+        json.dump(rows, text, indent=2)
+    elif form == "jsonl":
+        text.writelines(json.dumps(row) + "\n" for row in rows)
+    else:
+        writer = csv.DictWriter(text, list(rows[0]), delimiter="\t" if form == "tsv" else ",")
+        writer.writeheader()
+        writer.writerows(rows)
+    content = text.getvalue().encode()
+    return gzip.compress(content) if name.endswith(".gz") else content
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("a.jsonl", [1, 2, 3]), ("a.jsonl.gz", [1, 2, 3]), ("a.json", [2, 6, 10]),
+        ("a.JSON.GZ", [2, 6, 10]), ("a.csv", [2, 4, 5]), ("a.csv.gz", [2, 4, 5]),
+    ],
+)  # fmt: skip
+def test_all_columns_of_every_form(tmp_path: Path, name: str, lines: list[int]) -> None:
+    file = tmp_path / name
+    file.write_bytes(written(name.lower(), ROWS))
+    assert list(read_records([file])) == [
+        (line, f"{file}:{line}", row) for line, row in zip(lines, ROWS, strict=True)
+    ]
+
+
+def test_json_is_read_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf \n" + written("a.json", ROWS))
+    (tmp_path / "a.json").write_bytes(written("a.jsonl", ROWS))
+    for name in ("a.jsonl", "a.json"):
+        for columns in (None, ("query",)):
+            assert [row for *_, row in read_records([tmp_path / name], columns)] == ROWS
+
+
+def test_an_array_on_one_line_counts_its_records(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(ROWS))
+    found = [(line, place) for line, place, _ in read_records([file, file])]
+    places = [f"{file}:1", f"{file}:1 (record 2)", f"{file}:1 (record 3)"]
+    assert found == [(line, place) for line in (1, 2) for place in places]
+
+
+def test_parquet_keeps_its_types(tmp_path: Path) -> None:
+    rows = [
+        {
+            "query": "q",
+            "negatives": ["a", None],
+            "passage": {"docid": 7, "scores": [0.5]},
+            "number": 3,
+            "day": datetime.date(2024, 2, 29),
+            "nothing": None,
+        },
+        {"query": None, "negatives": [], "passage": None, "number": None, "day": None},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    expected = [rows[0], {**rows[1], "nothing": None}]
+    file = tmp_path / "a.parquet"
+    assert list(read_records([file])) == [
+        (number, f"{file}:{number}", row) for number, row in enumerate(expected, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([b"\xff"], pa.binary()).view(pa.string()),  # no UTF-8
+        pa.array([2**62], pa.timestamp("us")),  # the year 148000
+        pa.array([0], pa.timestamp("us", tz="Mars/Phobos")),
+    ],
+)
+def test_parquet_that_python_cannot_hold_is_named(tmp_path: Path, column: pa.Array) -> None:
+    pq.write_table(pa.table({"query": column}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: not a sound Parquet file"):
+        list(read_records([tmp_path / "a.parquet"]))
+
+
+def test_parquet_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.table([["a"], ["b"]], names=["query", "query"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: the column 'query' stands twice"):
+        list(read_records([tmp_path / "a.parquet"]))
