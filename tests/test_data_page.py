@@ -113,6 +113,6 @@ def test_the_page_shows_each_form_and_names_each_key() -> None:
     for form in FORMS:
         if not form.has_ids:
             assert any(form.positive[0] in each or form.positive[-1] in each for each in records)
-    for key in (*QUERY_IDS, *PASSAGE_IDS, *TRAINING_FORMS):
+    for key in (*QUERY_IDS, *PASSAGE_IDS, *record_files.RECORD_FORMS):
         assert f"`{key}`" in PAGE, key
     assert {column.name for column in fields(TrainColumns)} <= set(re.findall(r"`(\w+)`", PAGE))

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from quarry.data.beir import read_beir
 from quarry.data.judgements import read_qrels
 from quarry.data.record_files import read_records
+from quarry.data.train_files import read_train_files
 from quarry.errors import UserError
 from quarry.types import MAX_GRADE
 
@@ -42,10 +43,10 @@ JUDGED = [{"query-id": f"q{i}", "corpus-id": f"d{i}", "score": i % 3 + 1} for i 
 
 
 TRAIN = [
-    {"query": f"why, {i}?", "positive": 'so "é"', "negatives": ["a", "b"], "score": 0.5}
+    {"query": f"why, {i}?", "positive": 'so "é"', "negatives": ["a", "b"], "rank": 0.5}
     for i in range(3)
 ]
-TRAIN_CELLS = [{"query": f"why, {i}?", "positive": 'so "é"', "score": "0.5"} for i in range(3)]
+TRAIN_CELLS = [{"query": f"why, {i}?", "positive": 'so "é"', "rank": "0.5"} for i in range(3)]
 
 
 def lines(rows: list[dict]) -> bytes:
@@ -150,6 +151,20 @@ def read_training(tmp_path: Path, name: str, content: bytes) -> None:
         if name.startswith(("train.csv", "train.tsv")):
             assert all(type(cell) is str for cell in record.values())
             assert len(record) == len(found[0][2])
+    train_on(tmp_path, file)
+
+
+def train_on(tmp_path: Path, file: Path) -> None:
+    """Read a training file as examples; the same two ends are allowed."""
+    message = str(file)
+    try:
+        for example in read_train_files(path=file, cache_dir=tmp_path / "cache"):
+            assert example.query.text.strip()
+            assert example.positives
+    except UserError as error:
+        message = str(error)
+    assert str(file) in message
+    assert len(message) < 1000
 
 
 def read_with(tmp_path: Path, name: str, content: bytes) -> None:
@@ -198,7 +213,7 @@ def test_training_files_as_they_should_be_are_read(tmp_path: Path, name: str) ->
     assert [record for *_, record in read_records([tmp_path / name])] == rows
 
 
-@examples(400)
+@examples(250)
 @given(
     name=st.sampled_from([name for name in ALL_FILES if not name.endswith(".parquet")]),
     places=st.lists(st.tuples(st.floats(0, 1), st.sampled_from(NASTY), st.integers(0, 3))),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -43,20 +45,26 @@ def test_any_record_is_a_line_or_a_message(
     first: dict[str, Any], second: dict[str, Any], ignored: list[str], has_text_cells: bool
 ) -> None:
     columns = TrainColumns(ignored=ignored)
-    try:
-        form = form_of(first, "file:1", columns)
-    except UserError as error:
-        assert "file:1" in str(error)
+    form = ended(lambda: form_of(first, "file:1", columns), "file:1")
+    if form is None:
         return
     read = LineReader(form, ignored=ignored, has_text_cells=has_text_cells)
     for number, record in enumerate((first, second), start=1):
-        try:
-            line = read(record, f"file:{number}")
-        except UserError as error:
-            assert f"file:{number}" in str(error)
-            assert len(str(error)) < 1000
-            continue
-        check(line, record, form.has_ids)
+        where = f"file:{number}"
+        line = ended(partial(read, record, where), where)
+        if line is not None:
+            check(line, record, form.has_ids)
+
+
+def ended(call: Callable[[], Any], where: str) -> Any:
+    """What a call returns, or None where it ends in a message that names the place."""
+    try:
+        return call()
+    except UserError as error:
+        message = str(error)
+    assert where in message
+    assert len(message) < 1000
+    return None
 
 
 def check(line: TrainLine, record: dict[str, Any], has_ids: bool) -> None:
