@@ -149,7 +149,8 @@ def _object(text: _Text, number: int) -> tuple[int, dict[str, Any]]:
         start = text.position
         try:
             value, end = DECODER.raw_decode(text.held, start)
-            check_characters(value, text.held[start:end])
+            if text.held.find("\\u", start, end) >= 0:
+                check_characters(value, text.held[start:end])
         except json.JSONDecodeError as error:
             if _may_be_cut(error, text) and text.read_more():
                 continue
