@@ -42,7 +42,7 @@ class DataConfig:
     path: str | None = None
     corpus_path: str | None = None
     split: str | None = None
-    num_hard_negatives: int = 0
+    num_hard_negatives: int | None = None  # a query; None: all that each example has
     num_queries_per_update: int = MISSING
     # tokens in one forward pass (GradCache); None: no chunks; auto: what fits the GPU
     grad_cache_chunk_tokens: Any = "auto"
