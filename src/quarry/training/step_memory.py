@@ -31,7 +31,8 @@ class ContrastSets:
         num_sets: that the run will see; 0: not known.
         more_tokens_per_query: than the mean over the run, in the contrastive batch that has the
             most passages.
-        tokens_of_largest_group: of the query with the most passages, and those.
+        tokens_of_largest_group: of the query with the most passages, and those; 0: all queries have
+            as many.
     """
 
     num_queries: int
@@ -49,14 +50,17 @@ class ContrastSets:
         Sums of many lengths are about normal, and the largest of n normal numbers is about
         sqrt(2 ln n) deviations above the mean. Where queries differ in passages, that is added to
         the contrastive batch that has the most. Shares are balanced in tokens; one query more than
-        others is what a rank may have, or the query with the most passages alone.
+        others is what a rank may have, or the query with the most passages alone (whose lengths
+        deviate as a sum of its size).
         """
         num_own = math.ceil(self.num_queries / num_processes)
-        spread = self.deviation * math.sqrt(self.num_queries)
-        above = spread * math.sqrt(2 * math.log(max(1, self.num_sets)))
+        most = math.sqrt(2 * math.log(max(1, self.num_sets)))
+        above = self.deviation * math.sqrt(self.num_queries) * most
         mean = self.tokens_per_query + self.more_tokens_per_query
         share = num_own * (mean + above / self.num_queries)
-        return math.ceil(max(share, self.tokens_of_largest_group))
+        largest = self.tokens_of_largest_group
+        alone = largest + self.deviation * math.sqrt(largest / self.tokens_per_query) * most
+        return math.ceil(max(share, alone if largest else 0.0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -148,6 +148,8 @@ def test_the_largest_share_where_queries_differ_in_passages() -> None:
     assert most.largest_share(2) == 25
     assert most.largest_share(4) == 21, "13 a query, and one query of 21"
     wide = contrast(deviation=3, num_sets=100, more_tokens_per_query=2.5)
+    alone = replace(wide, tokens_of_largest_group=40).largest_share(4)
+    assert alone == math.ceil(40 + 3 * math.sqrt(4) * math.sqrt(2 * math.log(100)))
     assert wide.largest_share(1) == math.ceil(50 + 3 * math.sqrt(4) * math.sqrt(2 * math.log(100)))
 
 

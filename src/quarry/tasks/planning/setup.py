@@ -187,14 +187,16 @@ def _is_compiled(config: DictConfig, factory: BiEncoderFactory, workload: Worklo
 
 def _contrast(config: DictConfig, workload: Workload) -> ContrastSets:
     num_sets = (workload.num_steps or 0) * workload.num_contrast_sets
-    sizes = workload.group_sizes
+    sizes, per_passage = workload.group_sizes, workload.tokens_per_passage
+    above_mean = sizes.largest - sizes.mean
     return ContrastSets(
         num_queries=workload.num_queries_per_update // workload.num_contrast_sets,
         num_passages_per_query=sizes.in_largest_batch,
         tokens_per_query=workload.tokens_per_query,
-        more_tokens_per_query=workload.tokens_per_passage * (sizes.in_largest_batch - sizes.mean),
-        tokens_of_largest_group=workload.tokens_per_query
-        + workload.tokens_per_passage * (sizes.largest - sizes.mean),
+        more_tokens_per_query=per_passage * (sizes.in_largest_batch - sizes.mean),
+        tokens_of_largest_group=workload.tokens_per_query + per_passage * above_mean
+        if above_mean
+        else 0.0,
         deviation=workload.deviation,
         longest_text=max(config.prompt.max_query_length, config.prompt.max_document_length),
         num_sets=num_sets,
