@@ -32,7 +32,6 @@ from quarry.tasks.parts import (
     build_model_parts,
     build_trainer,
     built_loggers,
-    num_texts_per_update,
     record_start,
     recorded_contract,
     settle_contract,
@@ -171,7 +170,7 @@ def build_module(
         optimizer=build_optimizer(config),
         scheduler=build(config.scheduler),
         num_training_steps=num_steps,
-        num_training_texts=num_steps * num_texts_per_update(config),
+        num_training_texts=round(num_steps * datamodule.num_texts_per_update),
         settle_memory=settle_memory,
     )
 
