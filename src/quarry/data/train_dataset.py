@@ -87,6 +87,12 @@ class TrainDataset(Dataset[TrainExample]):
             "not used (data.num_hard_negatives=0)"
         )
 
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Return what a reader must know of the data that a model is trained on."""
+        unused = self.unused_hard_negatives
+        return (*getattr(self.examples, "caveats", ()), *([] if unused is None else [unused]))
+
     def log_hard_negatives(self) -> None:
         """Log how many hard negatives the examples have, and a warning where none are used."""
         counts = self.hard_negative_counts
