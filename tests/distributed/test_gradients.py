@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.joint_training import Case, cases, dropout_cases, relative_error, train
+from helpers.joint_training import (
+    Case,
+    cases,
+    dropout_cases,
+    ragged_cases,
+    relative_error,
+    train,
+)
 from helpers.processes import run_processes
 
 WORKER = Path(__file__).with_name("gradients_worker.py")
@@ -25,7 +32,7 @@ GRADIENTS = {True: 1e-9, False: 1e-5}
 CASES = [
     pytest.param(number, case, id=f"{number} processes, {case.name}")
     for number, strategies in LAUNCHES.items()
-    for case in cases(strategies)
+    for case in cases(strategies) + (ragged_cases() if number == 2 else [])
 ]
 
 Results = Callable[[int, Case], list[dict[str, Any]]]

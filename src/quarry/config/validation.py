@@ -246,6 +246,7 @@ def _needs_path(examples: DictConfig) -> bool:
 def _training_rules(config: DictConfig) -> Iterator[str]:
     data, contrast = config.data, config.loss.get("num_contrast_queries")
     num_update = data.num_queries_per_update
+    num_hard = data.num_hard_negatives  # null: the examples say, see RetrievalDataModule
     if num_update < 1 or (contrast is not None and contrast < 1):
         yield "data.num_queries_per_update and loss.num_contrast_queries must be at least 1"
     elif (contrast or num_update) < num_processes(config):
@@ -259,7 +260,7 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
             f"data.num_queries_per_update={num_update} is not a multiple of "
             f"loss.num_contrast_queries={contrast}: an update is made of whole contrast sets"
         )
-    elif (contrast or num_update) * (1 + data.num_hard_negatives) < 2:
+    elif num_hard is not None and (contrast or num_update) * (1 + num_hard) < 2:
         yield (
             "one query and no hard negatives make a contrast set of one passage, whose loss is "
             "always 0: raise data.num_queries_per_update or data.num_hard_negatives"
@@ -271,8 +272,11 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
             yield f"data.{key}={data[key]} has no effect: this training set takes no {key}"
     if config.trainer.max_steps == 0:
         yield "trainer.max_steps=0 trains nothing: use eval.py, or -1 for no limit"
-    if data.num_hard_negatives < 0 or data.num_workers < 0:
-        yield "data.num_hard_negatives and data.num_workers must be 0 or more"
+    if (num_hard or 0) < 0 or data.num_workers < 0:
+        yield (
+            "data.num_hard_negatives and data.num_workers must be 0 or more (hard negatives: or "
+            "null, for all that each example has)"
+        )
     yield from memory_violations(config)
     yield from lora_violations(config)
 

@@ -70,11 +70,14 @@ class TableExamples(Sequence[TrainExample]):
         self._corpus = corpus
         self._rows = np.flatnonzero(table.column("num_positives"))
         self.caveats = training_caveats(table)
+        name = str(self._sources[0])
+        if len(self._sources) > 1:
+            name = f"{self._sources[0].parent} ({len(self._sources)} files)"
         if self.caveats:
-            logger.warning("%s: %s", self._sources[0], "; ".join(self.caveats))
+            logger.warning("%s: %s", name, "; ".join(self.caveats))
         if not len(self._rows):
             raise UserError(
-                f"{self._sources[0]}: no line has a positive ({'; '.join(self.caveats)}); check "
+                f"{name}: no line has a positive ({'; '.join(self.caveats)}); check "
                 "that it is the right file, and the right corpus or qrels where there are some"
             )
 
