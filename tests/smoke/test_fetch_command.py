@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "config"))
 from configurations import composed, opened
 
-from helpers.commands import quiet_environment, run_command
+from helpers.commands import run_command
 from helpers.hub_repos import write_lines, write_mteb
 from helpers.hub_server import StandInHub, large_copies, served_hub, use_hub
 from helpers.models import tiny_folder
@@ -23,8 +23,13 @@ EVALUATION = (
 PAIRS = [{"anchor": f"what is {n}", "positive": f"{n} is a number"} for n in range(40)]
 
 
-def environment_of(folder: Path, hub: StandInHub, *, is_offline: bool) -> dict[str, str]:
-    environment = quiet_environment(folder) | {
+def environment_of(
+    common: dict[str, str], folder: Path, hub: StandInHub, *, is_offline: bool
+) -> dict[str, str]:
+    """With caches and runs of its own, and the stand-in hub."""
+    environment = common | {
+        "QUARRY_CACHE": str(folder / "cache"),
+        "QUARRY_RUNS": str(folder / "runs"),
         "HF_HOME": str(folder / "hf"),
         "HF_ENDPOINT": hub.address,
         "HF_HUB_OFFLINE": str(int(is_offline)),
@@ -43,7 +48,7 @@ def fill(hub: StandInHub, folder: Path) -> str:
 
 @pytest.mark.timeout(180)
 def test_an_evaluation_without_a_network_finds_all_that_was_fetched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With its store, which is named by every byte of the weights that are there."""
     monkeypatch.setattr("quarry.tasks.fetch.show", lambda *_, **__: None)
@@ -53,8 +58,8 @@ def test_an_evaluation_without_a_network_finds_all_that_was_fetched(
         with opened():
             fetch(composed("eval", *EVALUATION, "task=fetch"))
         hub.asked.clear()
-        environment = environment_of(tmp_path, hub, is_offline=True)
-        ran = run_command("eval.py", *EVALUATION, environment=environment, timeout_s=120)
+        offline = environment_of(environment, tmp_path, hub, is_offline=True)
+        ran = run_command("eval.py", *EVALUATION, environment=offline, timeout_s=120)
         assert ran.code == 0, ran.err
         assert ran.last_line.startswith("nDCG@10 ")
         assert hub.asked == []
@@ -62,17 +67,19 @@ def test_an_evaluation_without_a_network_finds_all_that_was_fetched(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_commands_of_both_entry_points_and_a_sweep(tmp_path: Path) -> None:
+def test_commands_of_both_entry_points_and_a_sweep(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     training = (
         "train.py", "model=local", "model.path=acme/tiny", "model/adapter=lora", "data=hub",
         "data.path=acme/pairs", "data.num_queries_per_update=8", "trainer.max_steps=2",
         "benchmark=hub", "benchmark.repo=acme/facts", "logger=none", "baseline=none",
         f"hydra.run.dir={tmp_path / 'trained'}",
     )  # fmt: skip
-    sweep = ("eval.py", *EVALUATION, "-m", "prompt=none,short", f"hydra.sweep.dir={tmp_path / 's'}")
+    sweep = ("eval.py", "-m", *EVALUATION, "prompt=none,short", f"hydra.sweep.dir={tmp_path / 's'}")
     with served_hub() as hub:
         commit = fill(hub, tmp_path)
-        online = environment_of(tmp_path, hub, is_offline=False)
+        online = environment_of(environment, tmp_path, hub, is_offline=False)
         fetched = run_command(*training, "task=fetch", environment=online, timeout_s=120)
         assert fetched.code == 0, fetched.err
         assert "All of it is in the hub's cache" in fetched.out
@@ -91,7 +98,7 @@ def test_commands_of_both_entry_points_and_a_sweep(tmp_path: Path) -> None:
         assert not (tmp_path / "s").exists()
 
         hub.asked.clear()
-        offline = environment_of(tmp_path, hub, is_offline=True)
+        offline = environment_of(environment, tmp_path, hub, is_offline=True)
         for command in (training, sweep):
             ran = run_command(*command, environment=offline, timeout_s=180)
             assert ran.code == 0, ran.err

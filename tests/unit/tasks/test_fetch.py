@@ -31,8 +31,10 @@ from helpers.hub_server import (
     use_hub,
 )
 from helpers.models import tiny_folder
+from quarry.config.instantiate import build
 from quarry.data.msmarco import HUB_FILE, HUB_ID
 from quarry.errors import UserError
+from quarry.models.backbones.model_files import is_unknown
 from quarry.runtime import hub_fetching
 from quarry.runtime.hub_files import grouped
 from quarry.runtime.hub_listing import list_in_cache
@@ -174,6 +176,44 @@ def test_an_adapter_brings_its_base(hub: StandInHub, tmp_path: Path, folders: Pa
     own = cached(tmp_path, "models--acme/adapter")
     assert own == ["adapter_config.json", "adapter_model.safetensors"]
     assert {"config.json", WEIGHTS, "tokenizer.json"} <= set(cached(tmp_path, "models--acme/base"))
+
+
+def test_modules_of_sentence_transformers_come_with_the_weights_that_are_read(
+    hub: StandInHub, tmp_path: Path, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(folders / "tiny", tmp_path / "own")
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense"}
+    modules = [
+        {"path": path, "type": f"sentence_transformers.models.{kind}"}
+        for path, kind in kinds.items()
+    ]
+    dense = {"in_features": 32, "out_features": 8, "bias": False}
+    for name, content in (
+        ("modules", modules), ("1_Pooling/config", {"pooling_mode": "cls"}),
+        ("2_Dense/config", dense), ("config_sentence_transformers", {}),
+    ):  # fmt: skip
+        (own / name).parent.mkdir(exist_ok=True)
+        (own / f"{name}.json").write_text(json.dumps(content))
+    for name in (WEIGHTS, "pytorch_model.bin"):
+        (own / "2_Dense" / name).write_bytes(b"weights")
+    hub.add("acme/own", own)
+    config = evaluation("model.path=acme/own", "benchmark=none")
+    fetch(config)
+    assert cached(tmp_path, "models--acme/own") == sorted(
+        [*TINY_FILES, "1_Pooling/config.json", "2_Dense/config.json", f"2_Dense/{WEIGHTS}",
+         "config_sentence_transformers.json", "modules.json"]
+    )  # fmt: skip
+    offline(monkeypatch, is_told=True)
+    factory = build(config.model)
+    assert [each.out_features for each in factory.projections()] == [8]
+
+
+def test_offline_it_is_known_that_a_model_has_no_modules(
+    hub: StandInHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch(evaluation(MODEL, "benchmark=none"))
+    offline(monkeypatch, is_told=True)
+    assert not is_unknown("acme/tiny", "modules.json")
 
 
 def test_shards_come_with_their_index_and_a_missing_one_is_named(
