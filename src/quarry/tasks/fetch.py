@@ -27,9 +27,8 @@ from quarry.runtime.hub_listing import (
 )
 from quarry.runtime.logging import quiet_libraries
 from quarry.tasks.fetch_needs import hub_files_of
-from quarry.tasks.fetch_page import listing_table, outcome_table
+from quarry.tasks.fetch_page import listing_table, outcome_table, size
 from quarry.tasks.output import show, tell
-from quarry.tasks.planning.page import size
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quarry.runtime.hub_listing import Listing, shown
-from quarry.tasks.planning.page import size
 
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 ALIGNED_RIGHT = ("files", "size", "in the cache", "to fetch")
+
+
+def size(num_bytes: int) -> str:
+    """Return a size with the unit that fits it."""
+    power = min(max(num_bytes.bit_length() - 1, 0) // 10, len(UNITS) - 1)
+    return f"{num_bytes / 2 ** (10 * power):,.{1 if power else 0}f} {UNITS[power]}"
 
 
 def listing_table(listings: Sequence[Listing], missing: Sequence[int]) -> str:

@@ -34,12 +34,14 @@ from helpers.models import tiny_folder
 from quarry.config.instantiate import build
 from quarry.data.msmarco import HUB_FILE, HUB_ID
 from quarry.errors import UserError
+from quarry.models.backbones.fingerprint import weights_digest
 from quarry.models.backbones.model_files import is_unknown
 from quarry.runtime import hub_fetching
 from quarry.runtime.hub_files import grouped
 from quarry.runtime.hub_listing import list_in_cache
 from quarry.tasks.fetch import fetch
 from quarry.tasks.fetch_needs import hub_files_of
+from quarry.tasks.fetch_page import size
 from quarry.tasks.study_list import composed_sweep
 from quarry.tasks.study_start import StudyStart
 
@@ -216,6 +218,17 @@ def test_offline_it_is_known_that_a_model_has_no_modules(
     assert not is_unknown("acme/tiny", "modules.json")
 
 
+def test_offline_the_weights_that_came_have_a_digest(
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the snapshot lacks the other forms, which the hub's library knows of."""
+    fetch(evaluation(MODEL, "benchmark=none"))
+    offline(monkeypatch, is_told=True)
+    digest = weights_digest("acme/tiny", memo=tmp_path / "memo")
+    local = weights_digest(str(snapshot(tmp_path, "models--acme/tiny")), memo=tmp_path / "memo")
+    assert digest == local
+
+
 def test_shards_come_with_their_index_and_a_missing_one_is_named(
     hub: StandInHub, tmp_path: Path, folders: Path
 ) -> None:
@@ -364,13 +377,15 @@ def test_a_gated_repository_needs_its_terms_accepted_and_a_token(
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_comes(
-    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: StandInHub, tmp_path: Path, folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = SimpleNamespace(free=2**10)
     monkeypatch.setattr(hub_fetching.shutil, "disk_usage", lambda _: usage)
     text = refused(evaluation(MODEL, *SET))
-    assert f"HF_HUB_CACHE={tmp_path / 'cache'}: 0.1 MiB are to be fetched" in text
-    assert "0.0 MiB are free there; nothing was fetched. Fix: HF_HOME=DIR" in text
+    num_bytes = sum((folders / "tiny" / name).stat().st_size for name in TINY_FILES)
+    num_bytes += sum((folders / "facts" / name).stat().st_size for name in FACTS)
+    assert f"HF_HUB_CACHE={tmp_path / 'cache'}: {size(num_bytes)} are to be fetched" in text
+    assert "1.0 KiB are free there; nothing was fetched. Fix: HF_HOME=DIR" in text
     assert WEIGHTS not in hub.downloads()
     assert not (tmp_path / "cache" / "datasets--acme--facts").exists()
 
@@ -486,3 +501,12 @@ def test_a_job_that_cannot_work_is_named_before_anything_comes(
     assert caught.value.code == 2
     assert "evaluation.num_examples=-1:\n" in capsys.readouterr().err
     assert not (tmp_path / "cache" / "datasets--acme--facts").exists()
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 B"), (1023, "1,023 B"), (1024, "1.0 KiB"), (2**20 - 1, "1,024.0 KiB"),
+     (3 * 2**29, "1.5 GiB"), (2**51, "2,048.0 TiB")],
+)  # fmt: skip
+def test_sizes_have_the_unit_that_fits(num_bytes: int, text: str) -> None:
+    assert size(num_bytes) == text
