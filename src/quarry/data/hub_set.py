@@ -27,6 +27,7 @@ from quarry.data.records import (
     judged_queries,
     record_document,
 )
+from quarry.runtime.hub_files import HubFiles
 from quarry.types import Content, RetrievalSet
 
 _LARGE = ("*corpus*",)
@@ -50,6 +51,11 @@ class HubTables:
             return f"{places[0]}, {split}"
         corpus, queries, qrels = places
         return f"corpus {corpus}; queries {queries}; judgements {qrels}, {split}"
+
+    def hub_files(self, *, used_by: str) -> tuple[HubFiles, ...]:
+        """Return what `read_hub_set` fetches from the hub."""
+        tables = (self.qrels, self.queries, self.corpus)
+        return tuple(files for table in tables for files in table.hub_files(used_by=used_by))
 
 
 def read_hub_set(

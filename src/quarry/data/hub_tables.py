@@ -18,6 +18,7 @@ from textwrap import shorten
 
 from quarry.errors import UserError
 from quarry.runtime.hub import settle_offline
+from quarry.runtime.hub_files import HubFiles
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,24 @@ class HubTable:
         if self.is_local:
             return Path(self.repo).expanduser().resolve().name
         return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
+
+    def hub_files(self, *, used_by: str) -> tuple[HubFiles, ...]:
+        """Return what `find_table_files` fetches from the hub: nothing of a local copy.
+
+        Args:
+            used_by: what reads the table, for people.
+        """
+        if self.is_local:
+            return ()
+        return (
+            HubFiles(
+                repo=self.repo,
+                kind="dataset",
+                revision=self.revision,
+                used_by=used_by,
+                skips=self.skips,
+            ),
+        )
 
 
 def pinned(table: HubTable) -> HubTable:

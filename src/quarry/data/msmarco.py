@@ -8,6 +8,7 @@ from quarry.data.train_examples import TableExamples
 from quarry.data.train_files import read_train_files
 from quarry.errors import UserError
 from quarry.runtime.hub import settle_offline
+from quarry.runtime.hub_files import HubFiles, reads_hub
 
 HUB_ID = "Tevatron/msmarco-passage-aug"
 HUB_FILE = "train.jsonl.gz"
@@ -27,6 +28,14 @@ class NotDownloadedError(UserError):
     num_bytes = NUM_BYTES
 
 
+def msmarco_hub_files(*, path: Path | str | None, **_: object) -> tuple[HubFiles, ...]:
+    """Return what `msmarco_examples` fetches from the hub: nothing where there is a copy."""
+    if path is not None:
+        return ()
+    return (HubFiles(repo=HUB_ID, kind="dataset", used_by="training set", names=(HUB_FILE,)),)
+
+
+@reads_hub(msmarco_hub_files)
 def msmarco_examples(*, path: Path | str | None, cache_dir: Path | str) -> TableExamples:
     """The training set, from a copy of its file, or from the hub (kept in the hub's cache).
 

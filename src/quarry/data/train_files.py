@@ -31,6 +31,7 @@ from quarry.data.train_keys import form_of_record
 from quarry.data.train_lines import RULES_VERSION, LineReader
 from quarry.data.train_paths import find_training_files
 from quarry.errors import UserError
+from quarry.runtime.hub_files import HubFiles, reads_hub
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,20 @@ def read_train_files(
     return _examples(find_training_files(path, beside=beside), corpus_path, columns, cache_dir)
 
 
+def train_hub_files(
+    *,
+    path: str,
+    subset: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    **_: object,
+) -> tuple[HubFiles, ...]:
+    """Return what `read_train_hub` fetches from the hub; see there for the arguments."""
+    table = _hub_table(path=path, subset=subset, split=split, revision=revision)
+    return table.hub_files(used_by="training set")
+
+
+@reads_hub(train_hub_files)
 def read_train_hub(
     *,
     path: str,
@@ -91,11 +106,15 @@ def read_train_hub(
         UserError: as `read_train_files`; the hub cannot give the data set, or it has no such
             configuration or split.
     """
+    table = _hub_table(path=path, subset=subset, split=split, revision=revision)
+    return _examples(find_table_files(pinned(table)), corpus_path, columns, cache_dir)
+
+
+def _hub_table(*, path: str, subset: str | None, split: str, revision: str | None) -> HubTable:
     if path is None:
         raise UserError("data.path: is not set. Fix: data.path=OWNER/NAME, a data set on the hub")
     configs = () if subset is None else (subset,)
-    table = HubTable(repo=path, revision=revision, configs=configs, splits=(split,), group="data")
-    return _examples(find_table_files(pinned(table)), corpus_path, columns, cache_dir)
+    return HubTable(repo=path, revision=revision, configs=configs, splits=(split,), group="data")
 
 
 def _examples(

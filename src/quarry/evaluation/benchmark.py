@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from quarry.errors import UserError
 from quarry.metrics.run_files import check_ids
+from quarry.runtime.hub_files import HubFiles
 from quarry.types import RetrievalSet
 
 
@@ -59,6 +60,7 @@ class BenchmarkSet:
             None: not known.
         pages: sets with the same name here have nearly the same documents: when the second one is
             encoded they are in the embedding store. None: not known of any.
+        hub_files: what `load` reads from the hub.
     """
 
     name: str
@@ -73,6 +75,7 @@ class BenchmarkSet:
     corpus: Hashable | None = None
     mean_characters: tuple[float, float] | None = None
     pages: str | None = None
+    hub_files: tuple[HubFiles, ...] = ()
     _loaded: RetrievalSet | None = field(default=None, init=False, repr=False)
 
     @property

@@ -13,11 +13,16 @@ def show(*paragraphs: str, result_line: str) -> None:
 
     Libraries still speak while they shut down, so the line waits for the end of the process.
     """
-    sys.stdout.write("\n" + "\n\n".join(paragraphs) + "\n\n")
-    sys.stdout.flush()
+    tell(*paragraphs)
     if not _lines:
         atexit.register(_print_lines)
     _lines.append(result_line)
+
+
+def tell(*paragraphs: str) -> None:
+    """Print the paragraphs to standard output, of a task that has more to do."""
+    sys.stdout.write("\n" + "\n\n".join(paragraphs) + "\n\n")
+    sys.stdout.flush()
 
 
 def last_result_line() -> str | None:

@@ -6,6 +6,7 @@ import copy
 import logging
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,12 +47,43 @@ class StudyStart(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         try:
+            if fetches(config):
+                fetch_for_jobs(config)
+                sys.exit(0)  # it has fetched for all jobs, and none is started
             record = begin(config)
         except UserError as error:
             end_with_error(str(error))
         begun_study.set(record)
         logging.getLogger("alembic").setLevel(logging.WARNING)  # of Optuna: says what it is made of
         signal.signal(signal.SIGTERM, _stop)
+
+
+def fetches(config: DictConfig) -> bool:
+    """Return whether the task of a sweep is task=fetch."""
+    from quarry.tasks.fetch import TARGET
+
+    return str(OmegaConf.select(config, "task._target_")) == TARGET
+
+
+def fetch_for_jobs(config: DictConfig) -> None:
+    """Fetch what the jobs of a sweep read from the hub, all in this process.
+
+    Raises:
+        UserError: see `fetch.fetch_for`.
+    """
+    from quarry.tasks.fetch import fetch_for
+
+    if has_all_jobs_known(config.hydra.sweeper):
+        jobs = all_jobs(config)
+        names = [" ".join(job) for job in jobs]
+        fetch_for(dict(zip(names, _composed(config, jobs), strict=True)))
+        return
+    logger.warning(
+        "%s: values are chosen as the sweep goes; what is fetched is what the command reads "
+        "without them",
+        ", ".join(swept_keys(config)),
+    )
+    fetch_for({"": _as_in_a_job(config)})
 
 
 def begin(config: DictConfig) -> StudyRecord:

@@ -65,6 +65,7 @@ def hub_benchmark(
                 remove_self_match=remove_self_match,
                 ids_may_collide=True,
                 uses_title=uses_title,
+                hub_files=tables.hub_files(used_by=name),
             )
         ],
     )

@@ -58,7 +58,7 @@ def suite_benchmark(
     return Benchmark(
         name=name,
         sets=[
-            _benchmark_set(one, load, check_counts=check_counts)
+            _benchmark_set(one, load, check_counts=check_counts, is_on_hub=path is None)
             for one, load in zip(chosen, loaders, strict=True)
         ],
     )
@@ -112,7 +112,7 @@ def _folder_in(path: Path, one: PublicSet) -> Path | None:
 
 
 def _benchmark_set(
-    one: PublicSet, load: Callable[[], RetrievalSet], *, check_counts: bool
+    one: PublicSet, load: Callable[[], RetrievalSet], *, check_counts: bool, is_on_hub: bool
 ) -> BenchmarkSet:
     return BenchmarkSet(
         name=one.name,
@@ -127,6 +127,7 @@ def _benchmark_set(
         corpus=one.tables.corpus,
         mean_characters=one.mean_characters if check_counts else None,
         pages=one.pages,
+        hub_files=one.tables.hub_files(used_by=one.name) if is_on_hub else (),
     )
 
 

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from quarry.runtime.files import write_text
 
@@ -19,6 +20,9 @@ NUM_BYTES_EACH = 4096
 
 PATTERNS = ("*.safetensors", "config.json", "adapter_config.json", "adapter_model.bin", "*.py")
 """Files of a model folder that decide which embeddings it gives, the tokenizer aside."""
+
+CONFIG_FILES = ("config.json", "adapter_config.json")
+"""One of them is in every model folder."""
 
 NUM_FILES_AT_A_TIME = 4
 """Read in threads of their own: one hashes 2 GB/s, and a disk gives more."""
@@ -78,7 +82,15 @@ def file_digest(file: Path, *, memo: Path) -> str:
 def _folder(source: str, revision: str | None) -> Path:
     if Path(source).is_dir():
         return Path(source)
-    return Path(snapshot_download(source, revision=revision, local_files_only=True))
+    # not the snapshot: the hub's library refuses one that lacks any file, such as a pickled copy
+    for name in CONFIG_FILES[:-1]:
+        with contextlib.suppress(LocalEntryNotFoundError):
+            return _cached_file(source, name, revision).parent
+    return _cached_file(source, CONFIG_FILES[-1], revision).parent
+
+
+def _cached_file(source: str, name: str, revision: str | None) -> Path:
+    return Path(hf_hub_download(source, name, revision=revision, local_files_only=True))
 
 
 def _add_file(stream: BinaryIO, digest: hashlib.blake2b) -> None:

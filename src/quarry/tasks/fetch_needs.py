@@ -1,0 +1,53 @@
+"""Says what a configuration reads from the hub, by asking what it builds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from quarry.config.instantiate import build
+from quarry.config.validation import validate
+from quarry.evaluation.benchmark import Benchmark
+from quarry.models.factory import BiEncoderFactory
+from quarry.models.model_downloads import model_hub_files
+from quarry.retrieval.retriever import Retriever
+from quarry.runtime.devices import planned_for_gpu
+from quarry.runtime.hub_files import HubFiles, files_read_by
+
+
+def hub_files_of(config: DictConfig) -> tuple[HubFiles, ...]:
+    """Return what the training or evaluation of a configuration reads from the hub.
+
+    Its machine need not be this one, so devices are not held against those that are here.
+
+    Raises:
+        UserError: the configuration cannot work, or the hub fails where it is asked about a model.
+    """
+    is_training = OmegaConf.select(config, "data") is not None
+    on_gpu = config.trainer.accelerator != "cpu"
+    with planned_for_gpu() if on_gpu else nullcontext():
+        validate(config, primary="train" if is_training else "eval", is_planned=True)
+        return tuple(_needs(config, is_training=is_training))
+
+
+def _needs(config: DictConfig, *, is_training: bool) -> Iterator[HubFiles]:
+    retriever: Retriever = build(config.retriever)
+    if is_training or retriever.uses_encoder:
+        factory: BiEncoderFactory = build(config.model)
+        yield from model_hub_files(factory, has_trusted_code=factory.has_trusted_code)
+    if is_training:
+        yield from _examples(config.data.examples)
+    benchmark: Benchmark | None = build(config.benchmark)
+    for each in () if benchmark is None else benchmark.sets:
+        yield from each.hub_files
+
+
+def _examples(node: DictConfig) -> tuple[HubFiles, ...]:
+    """What the reader of a training set says of itself; it is not called."""
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    arguments = {str(key): value for key, value in plain.items() if not str(key).startswith("_")}
+    return files_read_by(get_object(node["_target_"]), **arguments)
