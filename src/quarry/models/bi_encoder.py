@@ -77,7 +77,7 @@ class BiEncoder(nn.Module):
         self.pooling = pooling
         self.is_causal = is_causal
         self._pools_last_token = type(pooling) is LastToken
-        self._pools_in_last_layer = self._pools_last_token and pool_in_last_layer(text)
+        self.pools_in_last_layer = self._pools_last_token and pool_in_last_layer(text)
         self.is_normalized = is_normalized
         self.projections = nn.Sequential() if projections is None else projections
         self._compiles = compiles
@@ -178,7 +178,7 @@ class BiEncoder(nn.Module):
                 count on from it.
         """
         more: dict[str, Any] = {}
-        if self._pools_in_last_layer:
+        if self.pools_in_last_layer:
             more["pooled_rows"] = tokens.cu_seqlens[1:].long() - 1
         if prefix is not None:
             rows, begins = key_rows(tokens, num_shared=len(prefix))
@@ -188,7 +188,7 @@ class BiEncoder(nn.Module):
             states = self.token_states(tokens, **more)
         with torch.autocast(device_type=states.device.type, enabled=False):
             states = states if states.dtype == torch.float64 else states.float()
-            pooled = states if self._pools_in_last_layer else self.pooling(states, tokens)
+            pooled = states if self.pools_in_last_layer else self.pooling(states, tokens)
             projected: Tensor = self.projections(pooled)
             return normalize(projected, dim=-1) if self.is_normalized else projected
 
