@@ -260,14 +260,14 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
             f"data.num_queries_per_update={num_update} is not a multiple of "
             f"loss.num_contrast_queries={contrast}: an update is made of whole contrast sets"
         )
-    elif num_hard is not None and (contrast or num_update) * (1 + num_hard) < 2:
+    elif num_hard == 0 and (contrast or num_update) == 1:
         yield (
             "one query and no hard negatives make a contrast set of one passage, whose loss is "
             "always 0: raise data.num_queries_per_update or data.num_hard_negatives"
         )
     if data.path is None and _needs_path(data.examples):
         yield "data.path is not set: where is the training data? data.path=FILE_OR_DIR"
-    for key in ("path", "corpus_path", "split", "subset", "revision"):
+    for key in ("path", "corpus_path", "split", "subset", "revision", "columns"):
         if data[key] is not None and key not in data.examples:
             yield f"data.{key}={data[key]} has no effect: this training set takes no {key}"
     if config.trainer.max_steps == 0:

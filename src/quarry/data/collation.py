@@ -37,6 +37,8 @@ class RetrievalCollator:
         self.num_shares = num_shares
 
     def __call__(self, examples: Sequence[TrainExample]) -> RetrievalBatch:
+        # of all ranks, so that all of them have scores or none has
+        is_scored = any(_has_scores(example) for example in examples)
         examples = self._own(examples)
         queries = [example.query for example in examples]
         passages = [p for e in examples for p in (e.positives[0], *e.hard_negatives)]
@@ -48,7 +50,7 @@ class RetrievalCollator:
             num_queries=len(examples),
             positive_index=positive_index,
             hashes=self._hashes(queries, passages, positive_index),
-            scores=_scores(examples),
+            scores=_scores(examples) if is_scored else None,
         )
 
     def _own(self, examples: Sequence[TrainExample]) -> Sequence[TrainExample]:
@@ -80,15 +82,18 @@ class RetrievalCollator:
         return TextHashes(queries=of_queries, passages=torch.tensor(of_passages), answered=answered)
 
 
-def _scores(examples: Sequence[TrainExample]) -> Tensor | None:
+def _has_scores(example: TrainExample) -> bool:
+    scores = (*(example.positive_scores or ()), *(example.hard_negative_scores or ()))
+    return not all(map(math.isnan, scores))
+
+
+def _scores(examples: Sequence[TrainExample]) -> Tensor:
     """Return [num_passages] float32 in the order of the passages; see `RetrievalBatch.scores`."""
     scores: list[float] = []
     for example in examples:
         missing = (math.nan,) * len(example.hard_negatives)
         scores += example.positive_scores or (math.nan,)
         scores += missing if example.hard_negative_scores is None else example.hard_negative_scores
-    if all(map(math.isnan, scores)):
-        return None
     return torch.tensor(scores, dtype=torch.float32)
 
 
