@@ -1,4 +1,4 @@
-"""The last layer for pooled tokens alone == the last layer for all of them, values and gradients."""
+"""The last layer for pooled tokens alone == for all tokens: embeddings and gradients."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ def promptreps() -> Prompt:
 
 INSTRUCTION = "Represent the passage in one word, for a search in the text: "
 LONG = Prompt(query="find: {text}", document=INSTRUCTION + '"{text}". The word is: "')
+WINDOW = {"sliding_window": 5, "num_key_value_heads": 2}
 TEXTS = [
     "a brown fox", "", "x", "(quoted) text; and so on", ' "the" quick', "\n", "7", "é中",
     "the query and the passage of the retrieval task " * 30, "fox " * 3,
@@ -122,7 +123,7 @@ def test_a_text_that_begins_otherwise_is_encoded_with_its_own(
     [
         model_of(Mean()),
         model_of(is_causal=False),
-        BiEncoder(backbone=tiny_trunk("mistral", sliding_window=5), pooling=LastToken()),
+        BiEncoder(backbone=tiny_trunk("mistral", **WINDOW), pooling=LastToken()),
     ],
     ids=["mean", "bidirectional", "sliding window"],
 )
