@@ -13,16 +13,22 @@ from quarry.errors import UserError
 from quarry.types import TokenBatch
 
 
-def pack(texts: Sequence[TokenizedText | ArrayLike]) -> TokenBatch:
-    """Lays several texts end to end, tokenised or as bare ids. Each has at least one token."""
+def pack(texts: Sequence[TokenizedText | ArrayLike], *, num_shared: int = 0) -> TokenBatch:
+    """Lay several texts end to end, tokenised or as bare ids. Each has at least one token.
+
+    Args:
+        num_shared: tokens at the beginning of each text that are left out, and of which no pooling
+            reads the states; positions count on from them.
+    """
     tokenized = [text if isinstance(text, TokenizedText) else _from_ids(text) for text in texts]
-    rows = [text.ids for text in tokenized]
+    rows = [text.ids[num_shared:] for text in tokenized]
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     assert lengths.size, "nothing to pack"
     assert lengths.min() > 0, "a text without tokens cannot be packed"
     cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
-    pool_starts = cu_seqlens[:-1] + np.array([text.pool_start for text in tokenized])
-    positions = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], lengths)
+    starts = np.array([text.pool_start for text in tokenized])
+    pool_starts = cu_seqlens[:-1] + np.maximum(starts - num_shared, 0)
+    positions = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1] - num_shared, lengths)
     return TokenBatch(
         input_ids=torch.from_numpy(np.concatenate(rows)),
         position_ids=torch.from_numpy(positions),

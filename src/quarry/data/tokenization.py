@@ -15,6 +15,9 @@ from quarry.data.rendering import Frame, build_frames
 from quarry.errors import UserError
 from quarry.types import ROLES, Document, Query, Role
 
+_PROBES = ("a", "The", " b", "7", "(", '"', ".", "\n", "é", "中", "_x", "")
+"""Beginnings of texts that tokenizers merge differently with what stands before them."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizedText:
@@ -47,6 +50,8 @@ class TextTokenizer:
 
     Attributes:
         frames: what surrounds a text of each role.
+        shared_prefixes: role -> the token ids that its texts begin with, [num_tokens] int64; texts
+            that are rare may begin otherwise.
 
     Raises:
         UserError: the tokenizer lacks what the prompt needs (see `rendering.build_frames`), or a
@@ -62,9 +67,13 @@ class TextTokenizer:
         self.frames = build_frames(tokenizer, prompt)
         self._room = {role: self._room_for_text(role) for role in ROLES}
         self._prompt_length = {role: self.num_prompt_tokens(role) for role in ROLES}
+        self.shared_prefixes = {role: self._shared_prefix(role) for role in ROLES}
 
     def __call__(self, items: Sequence[Query | Document], role: Role) -> list[TokenizedText]:
         """Token ids of each item, in order."""
+        return self._tokenized(items, role)
+
+    def _tokenized(self, items: Sequence[Query | Document], role: Role) -> list[TokenizedText]:
         frame = self.frames[role]
         if not items:
             return []
@@ -85,6 +94,25 @@ class TextTokenizer:
                 start = min(self._prompt_length[role], len(row) - 1)
             result.append(TokenizedText(ids=row, pool_start=start))
         return result
+
+    def _shared_prefix(self, role: Role) -> NDArray[np.int64]:
+        """The token ids on which a few very different texts agree.
+
+        The last token before a text is not among them where it may merge with what follows.
+        """
+        if not self._prompt_length[role]:
+            return np.empty(0, dtype=np.int64)
+        items: list[Query | Document] = []
+        for text in _PROBES:
+            if role == "query":
+                items.append(Query(query_id="", text=text))
+            else:
+                items.append(Document(document_id="", text=text))
+                items.append(Document(document_id="", text=text, title=text))
+        rows = [text.ids for text in self._tokenized(items, role)]
+        shortest = min(map(len, rows)) - 1  # every text has one token of its own
+        agree = np.all([row[:shortest] == rows[0][:shortest] for row in rows], axis=0)
+        return rows[0][: shortest if agree.all() else int(agree.argmin())]
 
     def longest(self, role: Role) -> int:
         """Return the tokens in all that a text of this role may have, template included."""

@@ -2,7 +2,7 @@
 
 On CUDA in half precision the variable-length flash kernel reads the flat row as it is. Elsewhere
 queries, keys and values (and nothing else) are laid on a right-padded grid for
-`scaled_dot_product_attention`, and the result is gathered back.
+`scaled_dot_product_attention`, and the result is gathered back (see attention_grid.py).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from quarry.errors import UserError
+from quarry.models.attention_grid import attend_on_grid
 
 PACKED = "quarry_packed"
 PACKED_ON_GRID = "quarry_packed_on_grid"
@@ -112,7 +112,11 @@ def packed_attention(
     attention_mask: Tensor | None,
     *,
     cu_seq_lens_q: Tensor | None = None,
+    cu_seq_lens_k: Tensor | None = None,
     max_length_q: int = 0,
+    max_length_k: int = 0,
+    key_rows: Tensor | None = None,
+    prefix_states: dict[torch.nn.Module, tuple[Tensor, Tensor]] | None = None,
     is_causal: bool = True,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -124,8 +128,14 @@ def packed_attention(
 
     Args:
         query: [1, num_heads, num_tokens, head_dim]; `key` and `value` may have fewer heads.
-        cu_seq_lens_q: [num_texts + 1] int32, as in `TokenBatch.cu_seqlens`.
-        max_length_q: tokens in the longest text.
+        cu_seq_lens_q, cu_seq_lens_k: [num_texts + 1] int32, where the queries and the keys of each
+            text begin, as in `TokenBatch.cu_seqlens`; one tensor where every token is both. Queries
+            are the last tokens of their text.
+        max_length_q, max_length_k: queries and keys of the longest text.
+        key_rows: [num_keys] int64, the rows of the keys among those of a prefix, which the layer
+            holds (see shared_prefix.py), followed by those of the batch; None: those of the batch.
+        prefix_states: gets the layer's keys and values, [num_tokens, num_heads, head_dim], if
+            later tokens may see them all.
         is_causal: a token sees the tokens before it (and itself) only.
         sliding_window: as transformers' flash attention takes it: a token sees itself and
             `sliding_window - 1` tokens before it, and as many after it where it is not causal.
@@ -141,29 +151,25 @@ def packed_attention(
     _check_call(module, attention_mask=attention_mask, cu_seqlens=cu_seq_lens_q, more=more)
     assert cu_seq_lens_q is not None
     assert query.shape[0] == 1, "packed attention takes one flat row"
-    window = _window(sliding_window, is_causal=is_causal)
     q, k, v = (_in_autocast(states[0].transpose(0, 1)) for states in (query, key, value))
-    if allows_kernel and dropout == 0.0 and _has_kernel(q):
-        out = _flash(
-            q,
-            k,
-            v,
-            cu_seqlens=cu_seq_lens_q,
-            max_seqlen=max_length_q,
-            scaling=scaling,
-            window=window,
-        )
-    else:
-        out = _grid(
-            q,
-            k,
-            v,
-            cu_seqlens=cu_seq_lens_q,
-            max_seqlen=max_length_q,
-            scaling=scaling,
-            window=window,
-            dropout=dropout,
-        )
+    if prefix_states is not None and sliding_window is None:
+        prefix_states[module] = (k, v)
+    if key_rows is not None:
+        k = torch.cat([module.prefix_keys, k]).index_select(0, key_rows)
+        v = torch.cat([module.prefix_values, v]).index_select(0, key_rows)
+    has_kernel = allows_kernel and dropout == 0.0 and _has_kernel(q)
+    attend = _flash if has_kernel else partial(attend_on_grid, dropout=dropout)
+    out = attend(
+        q,
+        k,
+        v,
+        cu_seqlens_q=cu_seq_lens_q,
+        cu_seqlens_k=cu_seq_lens_q if cu_seq_lens_k is None else cu_seq_lens_k,
+        max_seqlen_q=max_length_q,
+        max_seqlen_k=max_length_k or max_length_q,
+        scaling=scaling,
+        window=_window(sliding_window, is_causal=is_causal),
+    )
     return out.unsqueeze(0), None
 
 
@@ -224,8 +230,10 @@ def _flash(
     k: Tensor,
     v: Tensor,
     *,
-    cu_seqlens: Tensor,
-    max_seqlen: int,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
     scaling: float | None,
     window: tuple[int, int],
 ) -> Tensor:
@@ -233,64 +241,12 @@ def _flash(
         q.contiguous(),
         k.contiguous(),
         v.contiguous(),
-        cu_seqlens,
-        cu_seqlens,
-        max_seqlen,
-        max_seqlen,
+        cu_seqlens_q,
+        cu_seqlens_k,
+        max_seqlen_q,
+        max_seqlen_k,
         scale=scaling,
         window_size=window,
         **_GROUPED,
     )
     return out
-
-
-def _grid(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    cu_seqlens: Tensor,
-    max_seqlen: int,
-    scaling: float | None,
-    window: tuple[int, int],
-    dropout: float,
-) -> Tensor:
-    lengths = cu_seqlens.diff()
-    num_texts = lengths.numel()
-    columns = torch.arange(max_seqlen, device=q.device)
-    is_token = columns < lengths[:, None]  # [num_texts, max_seqlen]
-    # place of each token on the flattened grid; its shape does not hang on data (torch.compile)
-    tokens = torch.arange(q.shape[0], device=q.device)
-    text = torch.bucketize(tokens, cu_seqlens[1:], right=True)
-    slots = text * max_seqlen + tokens - cu_seqlens[text]
-
-    def on_grid(states: Tensor) -> Tensor:
-        grid = states.new_zeros(num_texts * max_seqlen, *states.shape[1:])
-        return (
-            grid.index_copy(0, slots, states).unflatten(0, (num_texts, max_seqlen)).transpose(1, 2)
-        )
-
-    left, right = window
-    is_plain_causal = left == -1 and right == 0
-    mask = None
-    if not is_plain_causal:  # causal and right-padded needs no mask: padding comes after each token
-        distance = columns[:, None] - columns[None, :]
-        allowed = torch.ones_like(distance, dtype=torch.bool)
-        if left >= 0:
-            allowed &= distance <= left
-        if right >= 0:
-            allowed &= -distance <= right
-        # a padding row that may see nothing would be NaN; it is never read, so let it see itself
-        own = distance == 0
-        mask = ((allowed & is_token[:, None, :]) | own)[:, None]
-    out = scaled_dot_product_attention(
-        on_grid(q),
-        on_grid(k),
-        on_grid(v),
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=is_plain_causal,
-        scale=scaling,
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
-    return out.transpose(1, 2).flatten(0, 1).index_select(0, slots)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
+from quarry.data.packing import pack
 from quarry.models.activations import SELECTIVE
 from quarry.models.adapters.fast_lora import FastLoraLinear
 from quarry.models.adapters.lora_dropout import drawn_seeds
@@ -16,8 +21,11 @@ from quarry.models.adapters.lora_factors import cast_factors, fast_layers
 from quarry.models.attention import first_position, is_causal_by_design, use_packed_attention
 from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.compilation import compile_layers
+from quarry.models.last_layer import pool_in_last_layer
 from quarry.models.pooling.base import Pooling
+from quarry.models.pooling.last_token import LastToken
 from quarry.models.projections import Projection
+from quarry.models.shared_prefix import SharedPrefix, key_rows
 from quarry.types import TokenBatch
 
 logger = logging.getLogger(__name__)
@@ -68,6 +76,8 @@ class BiEncoder(nn.Module):
         self.first_position = first_position(text)
         self.pooling = pooling
         self.is_causal = is_causal
+        self._pools_last_token = type(pooling) is LastToken
+        self.pools_in_last_layer = self._pools_last_token and pool_in_last_layer(text)
         self.is_normalized = is_normalized
         self.projections = nn.Sequential() if projections is None else projections
         self._compiles = compiles
@@ -118,32 +128,67 @@ class BiEncoder(nn.Module):
         commit: str | None = getattr(base_model(self.backbone).config, "_commit_hash", None)
         return commit
 
-    def token_states(self, tokens: TokenBatch) -> Tensor:
-        """The trunk's last states, [num_tokens, dim], in the trunk's own dtype."""
+    def token_states(self, tokens: TokenBatch, **more: Any) -> Tensor:
+        """Return the last states of the backbone, [num_tokens, dim], in its own dtype.
+
+        Args:
+            more: for its layers, see `attention.packed_attention` and `last_layer`.
+        """
         trunk = text_model(self.backbone)
         dtype = _dtype_of_products(trunk)
+        given = {
+            "cu_seq_lens_q": tokens.cu_seqlens,
+            "cu_seq_lens_k": tokens.cu_seqlens,
+            "max_length_q": tokens.max_seqlen,
+            "max_length_k": tokens.max_seqlen,
+        }
         with cast_factors(self._lora_layers, dtype), drawn_seeds(self._lora_layers):
             output = trunk(
                 input_ids=tokens.input_ids[None],
                 position_ids=tokens.position_ids[None] + self.first_position,
                 attention_mask=None,
                 use_cache=False,
-                cu_seq_lens_q=tokens.cu_seqlens,
-                cu_seq_lens_k=tokens.cu_seqlens,
-                max_length_q=tokens.max_seqlen,
-                max_length_k=tokens.max_seqlen,
                 is_causal=self.is_causal,
+                **(given | more),
             )
         states: Tensor = output.last_hidden_state[0]
         return states
 
-    def forward(self, tokens: TokenBatch) -> Tensor:
-        """Embeddings [num_texts, dim], fp32 or wider, in the order of the batch."""
-        states = self.token_states(tokens)
+    def encode_prefix(self, ids: NDArray[np.int64]) -> SharedPrefix | None:
+        """Return the states of tokens that all texts of a pass begin with.
+
+        None where texts cannot share them and stay exact: only causal attention without a window
+        makes them the same in front of any text, and only last-token pooling never reads them.
+        """
+        if not (self._pools_last_token and self.is_causal):
+            return None
+        tokens = pack([ids]).to(next(self.parameters()).device)
+        states: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        with torch.compiler.set_stance("force_eager"):  # a few tokens, once
+            self.token_states(tokens, prefix_states=states)
+        if len(states) < text_model(self.backbone).config.num_hidden_layers:
+            return None
+        return SharedPrefix(ids=ids, states=states)
+
+    def forward(self, tokens: TokenBatch, prefix: SharedPrefix | None = None) -> Tensor:
+        """Return the embeddings [num_texts, dim], fp32 or wider, in the order of the batch.
+
+        Args:
+            prefix: what stands in front of each text and is not among `tokens`, whose positions
+                count on from it.
+        """
+        more: dict[str, Any] = {}
+        if self.pools_in_last_layer:
+            more["pooled_rows"] = tokens.cu_seqlens[1:].long() - 1
+        if prefix is not None:
+            rows, begins = key_rows(tokens, num_shared=len(prefix))
+            more |= {"key_rows": rows, "cu_seq_lens_k": begins}
+            more["max_length_k"] = tokens.max_seqlen + len(prefix)
+        with nullcontext() if prefix is None else prefix.held():
+            states = self.token_states(tokens, **more)
         with torch.autocast(device_type=states.device.type, enabled=False):
-            pooled = self.pooling(
-                states if states.dtype == torch.float64 else states.float(), tokens
-            )
+            states = states if states.dtype == torch.float64 else states.float()
+            pooled = states if self.pools_in_last_layer else self.pooling(states, tokens)
             projected: Tensor = self.projections(pooled)
             return normalize(projected, dim=-1) if self.is_normalized else projected
 

@@ -19,6 +19,7 @@ from quarry.distributed import world
 from quarry.distributed.zero import is_sharded
 from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.shared_prefix import SharedPrefix
 from quarry.retrieval.corpus_embeddings import CorpusEmbeddings, MemoryCorpus
 from quarry.retrieval.download import Download, Downloader
 from quarry.retrieval.embeddings import EmbeddingShare
@@ -34,6 +35,9 @@ NUM_TEXTS_PER_CALL = 256
 NUM_ROWS_PER_EXCHANGE = 8_192
 """Embeddings that processes exchange at a time."""
 
+MIN_SHARED_TOKENS = 8
+"""A shorter prefix is encoded with each text: its keys and values are laid before every text."""
+
 NUM_BATCHES_AHEAD = 2
 """Batches the CPU may be ahead of the device: enough to hide it, and no more memory than that."""
 
@@ -45,7 +49,9 @@ class Encoder:
     read once, in order. What is in a batch depends on the texts and the budget alone.
 
     A thread tokenises the next window while the model works on this one. On CUDA the CPU is two
-    batches ahead of the device, and results leave it on a stream of their own.
+    batches ahead of the device, and results leave it on a stream of their own. What the prompt puts
+    in front of every text goes through the model once a pass, where that is exact (see
+    `BiEncoder.encode_prefix`).
 
     Args:
         model: used in eval mode without gradients, left in the mode it was in.
@@ -67,6 +73,7 @@ class Encoder:
         self.max_tokens_per_batch = max_tokens_per_batch
         self.num_texts_per_window = num_texts_per_window
         self._has_warned = False
+        self._prefix: SharedPrefix | None = None
 
     @property
     def device(self) -> torch.device:
@@ -159,6 +166,7 @@ class Encoder:
             downloader = Downloader(self.device)
             on_the_way: deque[tuple[PlannedBatch, Download]] = deque()
             has_equal_steps = self.has_equal_steps
+            self._prefix = None if has_equal_steps else self._encode_prefix(role)
             for batch in own_batches(batches, has_equal_steps=has_equal_steps):
                 if batch.is_idle:
                     self._forward(batch.texts)
@@ -168,6 +176,7 @@ class Encoder:
                     yield _arrived(on_the_way.popleft())
             yield from map(_arrived, on_the_way)
         finally:
+            self._prefix = None
             self.model.train(was_training)
 
     def plan(
@@ -240,14 +249,31 @@ class Encoder:
                 f"prompt.max_{role}_length."
             ) from error
 
+    def _encode_prefix(self, role: Role) -> SharedPrefix | None:
+        ids = self.tokenizer.shared_prefixes[role]
+        if len(ids) < MIN_SHARED_TOKENS:
+            return None
+        with torch.inference_mode():
+            return self.model.encode_prefix(ids)
+
+    def _prefix_of(self, texts: Sequence[TokenizedText]) -> SharedPrefix | None:
+        """Return the prefix of this pass if every text begins with it and has more."""
+        prefix = self._prefix
+        if prefix is None:
+            return None
+        ids = prefix.ids
+        begin = all(len(t) > len(ids) and np.array_equal(t.ids[: len(ids)], ids) for t in texts)
+        return prefix if begin else None
+
     def _forward(self, token_ids: Sequence[TokenizedText]) -> Tensor:
         device = self.device
-        tokens = pack(token_ids)
+        prefix = self._prefix_of(token_ids)
+        tokens = pack(token_ids, num_shared=0 if prefix is None else len(prefix))
         if device.type == "cuda":
             tokens = tokens.pin_memory()
         # weights that are fetched in inference mode could not be trained after
         with torch.no_grad() if self.has_equal_steps else torch.inference_mode():
-            embeddings: Tensor = self.model(tokens.to(device, non_blocking=True))
+            embeddings: Tensor = self.model(tokens.to(device, non_blocking=True), prefix)
         return embeddings
 
     def _warn(self, num_tokens: int, budget: int) -> None:

@@ -1,0 +1,67 @@
+"""A prefix that all texts of a pass begin with goes through the model once.
+
+Causal attention makes its keys and values the same in front of any text. Each layer holds those of
+the prefix while a batch without it passes, and its tokens attend to them as to their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from quarry.types import TokenBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedPrefix:
+    """What stands in front of every text.
+
+    Attributes:
+        ids: [num_tokens] int64.
+        states: attention layer -> its keys and values, [num_tokens, num_heads, head_dim].
+    """
+
+    ids: NDArray[np.int64]
+    states: Mapping[nn.Module, tuple[Tensor, Tensor]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let every attention layer hold its keys and values of the prefix."""
+        for layer, (keys, values) in self.states.items():
+            layer.prefix_keys, layer.prefix_values = keys, values
+        try:
+            yield
+        finally:
+            for layer in self.states:
+                del layer.prefix_keys, layer.prefix_values
+
+
+def key_rows(tokens: TokenBatch, *, num_shared: int) -> tuple[Tensor, Tensor]:
+    """Return where the keys of each text are, and where each text's keys begin.
+
+    Args:
+        tokens: without the prefix.
+        num_shared: tokens of the prefix.
+
+    Returns:
+        [num_keys] int64, rows among the keys of the prefix followed by those of `tokens`; and
+        [num_texts + 1] int32, as `TokenBatch.cu_seqlens`. Nothing waits for the device.
+    """
+    borders = tokens.cu_seqlens
+    begins = borders + num_shared * torch.arange(
+        borders.numel(), dtype=borders.dtype, device=borders.device
+    )
+    num_keys = tokens.num_tokens + num_shared * len(tokens)
+    rows = torch.arange(num_keys, device=borders.device)
+    text = torch.bucketize(rows, begins[1:], right=True)
+    place = rows - begins[text]  # in the text, the prefix included
+    return torch.where(place < num_shared, place, place + borders[text]), begins
