@@ -18,6 +18,7 @@ from helpers.models import tiny_qwen
 from quarry.data.packing import pack
 from quarry.models import attention
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.pooling.last_token import LastToken
 from quarry.models.pooling.mean import Mean
 
 pytestmark = [
@@ -150,3 +151,24 @@ def test_the_direction_shows_when_the_last_token_changes(is_causal: bool) -> Non
     # and no other text notices
     assert not has_moved[:start].any()
     assert not has_moved[start + LENGTHS[1] :].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("num_shared", [0, 18])
+def test_pooled_tokens_alone_and_a_shared_prefix_give_the_same(
+    num_shared: int, dtype: torch.dtype
+) -> None:
+    """The kernel aligns a causal mask of more keys than queries at the end."""
+    prefix = np.arange(5, 5 + num_shared)
+    rows = [np.concatenate([prefix, row]) for row in texts()]
+    model = BiEncoder(backbone=qwen(dtype), pooling=LastToken()).eval()
+    assert model.pools_in_last_layer
+    tokens = pack(rows).to(DEVICE)
+    with torch.inference_mode():
+        expected = normalize(model.token_states(tokens)[tokens.cu_seqlens[1:].long() - 1].float())
+        shared = model.encode_prefix(prefix) if num_shared else None
+        found = model(pack(rows, num_shared=num_shared).to(DEVICE), shared)
+    if dtype == torch.float32:
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    else:
+        assert cosine_similarity(found, expected).min() > 0.999
