@@ -15,7 +15,7 @@ class MissingPathError(UserError, FileNotFoundError):
     """A file or folder that was named and is not there."""
 
 
-class Interrupted(BaseException):  # noqa: N818 (no error: what was asked for)
+class Interrupted(BaseException):
     """A signal stopped the run; the message says what is saved and how to continue.
 
     No `Exception`: it may come at any moment, and is not for those who go on after a failure.

@@ -107,9 +107,11 @@ def test_a_signal_ends_it_and_the_same_command_continues(
         unbroken = compose(
             "eval",
             overrides=[
-                *common, f"paths.run_dir={data / 'unbroken'}", "evaluation.store=false",
+                *common,
+                f"paths.run_dir={data / 'unbroken'}",
+                "evaluation.store=false",
                 "evaluation.max_tokens_per_batch=16384",
-            ],  # fmt: skip
+            ],
         )
         caplog.set_level(logging.INFO, logger="quarry.retrieval.stored_encoder")
         assert evaluate(rerun) == evaluate(unbroken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import get_class
 from omegaconf import DictConfig
@@ -23,9 +24,14 @@ def how_to_continue(config: DictConfig) -> str:
         if run.checkpoint.exists():
             return f"Continue with: python train.py task=resume run={run.path}"
         return "There is no checkpoint yet: run the same command again, in a new run directory."
-    if task != EVALUATE:
-        return "No file is half-written: run the same command again."
-    if not get_class(config.retriever["_target_"]).uses_encoder:
+    if task == EVALUATE:
+        return _about_the_store(config)
+    return "No file is half-written: run the same command again."
+
+
+def _about_the_store(config: DictConfig) -> str:
+    retriever: Any = get_class(config.retriever["_target_"])
+    if not retriever.uses_encoder:
         return "Run the same command again."
     if not config.evaluation.store:
         return "The same command starts again (evaluation.store=true would keep embeddings)."

@@ -130,9 +130,10 @@ class LastCheckpoint(Checkpoint):
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self._interrupted_by is not None:
-            saved = f"{self.path} of step {self.last_saved_step}" if self.path.exists() else "nothing"
+            kept = f"{self.path} of step {self.last_saved_step}"
             raise Interrupted(
-                f"{self._interrupted_by}, then {name}: stopped at once. Saved: {saved}",
+                f"{self._interrupted_by}, then {name}: stopped at once. Saved: "
+                f"{kept if self.path.exists() else 'nothing'}",
                 number=number,
                 is_shared=False,
             )

@@ -43,8 +43,8 @@ class TrainingProgress(pl.Callback):
         self._progress: Progress | None = None
         self._step = 0
         self._excluded_s = 0.0
-        self._learning_rate: Any = math.nan
-        self._loss: Any = math.nan
+        self._learning_rate: Any = None
+        self._loss: Any = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         # the scheduler has moved on when a step has ended
@@ -68,7 +68,7 @@ class TrainingProgress(pl.Callback):
     ) -> None:
         assert self._progress is not None
         num_steps, self._step = trainer.global_step - self._step, trainer.global_step
-        is_first = num_steps > 0 and self._loss is math.nan
+        is_first = num_steps > 0 and self._loss is None
         self._loss = outputs["loss"]
         is_logged = num_steps > 0 and self._step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if is_logged:
