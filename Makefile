@@ -13,6 +13,8 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python; do \
 	&& { echo $$p; break; }; done)
 SMOLLM2 := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/smollm2-135m
 MINILM := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/all-minilm-l6-v2
+# A file's tests share what it prepares. In the order of folders: the long files come first
+BY_FILE := --dist loadfile --no-loadscope-reorder
 ANSERINI := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/anserini-1.7.1
 
 .PHONY: help install demo test test-slow test-bench smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs format clean
@@ -37,10 +39,10 @@ demo: install ## Train and evaluate a small retriever on real code, under two mi
 	@$(BIN)/python train.py
 
 test: install ## Run the tests
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+	@$(BIN)/python -m pytest -n auto $(BY_FILE)
 
 test-slow: install ## Fine-tune and evaluate a real pretrained model, compare BM25 with Anserini (skipped without make smollm2, minilm, anserini)
-	@$(BIN)/python -m pytest -m slow -rs
+	@$(BIN)/python -m pytest -m slow -rs -n 2 $(BY_FILE)
 
 test-bench: install ## Run the measurements of several GPUs end to end in small, on two CPU ranks
 	@$(BIN)/python -m pytest -m bench

@@ -124,7 +124,9 @@ def tokens_per_training_query(config: DictConfig) -> float:
         text_tokens(characters, role, prompt=prompt, frame=frames[role])
         for role, characters in zip(ROLES, MEAN_CHARACTERS["msmarco-dev"], strict=True)
     )
-    return query + (1 + int(config.data.num_hard_negatives)) * document
+    number = config.data.num_hard_negatives
+    assert number is not None, "the recipe states it; null would have to be counted in its examples"
+    return query + (1 + int(number)) * document
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,13 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from helpers.commands import quiet_environment
+from helpers.preloaded import PreloadedPython
 
 # nothing in a test may ask the network or a person
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -38,3 +42,11 @@ def qwen_tokenizer_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no Qwen2.5 tokenizer at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def preloaded_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PreloadedPython]:
+    """Runs scripts without the imports of libraries, which it has made in a home of its own."""
+    python = PreloadedPython(quiet_environment(tmp_path_factory.mktemp("preloaded")))
+    yield python
+    python.close()

@@ -153,7 +153,8 @@ class RetrievalBatch:
             answers each query.
         hashes: of the texts; None where tokens were made without any.
         scores: [num_passages] float32, a teacher's score of each passage for its query; NaN where
-            the data have none. None: they have none for any passage of the batch.
+            the data have none. None: they have none for any passage of the contrastive batch, on
+            any rank.
     """
 
     tokens: TokenBatch

@@ -108,6 +108,18 @@ def test_rules_between_keys_are_reported_together() -> None:
 
 
 @pytest.mark.usefixtures("_conf")
+def test_one_query_needs_a_hard_negative_and_with_null_the_examples_decide() -> None:
+    one = ("train", "data=jsonl", "data.path=FILE", "data.num_queries_per_update=1")
+    assert composed(*one).data.num_hard_negatives is None
+    for fine in ((), ("data.num_hard_negatives=null",), ("data.num_hard_negatives=1",)):
+        validate(composed(*one, *fine), primary="train")
+    with pytest.raises(UserError, match="one query and no hard negatives"):
+        validate(composed(*one, "data.num_hard_negatives=0"), primary="train")
+    for data, number in (("folder", None), ("msmarco", 15), ("stdlib_code", 0)):
+        assert composed("train", f"data={data}").data.num_hard_negatives == number
+
+
+@pytest.mark.usefixtures("_conf")
 def test_values_that_a_class_cannot_take_are_reported_together() -> None:
     config = composed(
         "train",

@@ -7,15 +7,17 @@ import sys
 
 import torch
 
-from helpers.joint_training import cases, dropout_cases, train
+from helpers.joint_training import cases, dropout_cases, ragged_cases, train
 from quarry.distributed import world
 
 if __name__ == "__main__":
     folder, *strategies = sys.argv[1:]
     torch.set_num_threads(1)
     num_processes = int(os.environ["WORLD_SIZE"])
-    dropping = dropout_cases("zero2") + dropout_cases("zero3") if num_processes == 2 else []
-    for case in [*cases(strategies), *dropping]:
+    chosen = cases(strategies)
+    if num_processes == 2:
+        chosen += [*ragged_cases(), *dropout_cases("zero2"), *dropout_cases("zero3")]
+    for case in chosen:
         result = train(case, num_processes=num_processes)
         torch.save(result, f"{folder}/{case.name}.{os.environ['RANK']}.pt")
     world.leave()

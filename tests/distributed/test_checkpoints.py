@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.preloaded import PreloadedPython
 from helpers.processes import run_processes
 
 WORKER = Path(__file__).with_name("checkpoints_worker.py")
@@ -19,10 +20,12 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def results(
+    preloaded_python: PreloadedPython, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
     """What each of two processes found."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    run_processes(WORKER, str(folder), num_processes=2, timeout_s=240)
+    run_processes(preloaded_python, WORKER, str(folder), num_processes=2, timeout_s=240)
     return [torch.load(folder / f"result.{rank}.pt") for rank in range(2)]
 
 

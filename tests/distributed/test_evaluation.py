@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.preloaded import PreloadedPython
 from helpers.processes import run_processes
 from helpers.shared_evaluation import KINDS, evaluate
 
@@ -21,10 +22,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=[2, 3])
 def together(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    preloaded_python: PreloadedPython,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("together")
-    run_processes(WORKER, str(folder), num_processes=request.param, timeout_s=150)
+    run_processes(preloaded_python, WORKER, str(folder), num_processes=request.param, timeout_s=150)
     return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
 
 

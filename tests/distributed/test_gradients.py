@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.joint_training import Case, cases, dropout_cases, relative_error, train
+from helpers.joint_training import (
+    Case,
+    cases,
+    dropout_cases,
+    ragged_cases,
+    relative_error,
+    train,
+)
+from helpers.preloaded import PreloadedPython
 from helpers.processes import run_processes
 
 WORKER = Path(__file__).with_name("gradients_worker.py")
@@ -25,21 +33,28 @@ GRADIENTS = {True: 1e-9, False: 1e-5}
 CASES = [
     pytest.param(number, case, id=f"{number} processes, {case.name}")
     for number, strategies in LAUNCHES.items()
-    for case in cases(strategies)
+    for case in cases(strategies) + (ragged_cases() if number == 2 else [])
 ]
 
 Results = Callable[[int, Case], list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def results(preloaded_python: PreloadedPython, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Number of processes, case -> what each process found; one launch for all cases."""
 
     @cache
     def launched(num_processes: int) -> Path:
         folder = tmp_path_factory.mktemp(f"processes{num_processes}")
         strategies = LAUNCHES[num_processes]
-        run_processes(WORKER, str(folder), *strategies, num_processes=num_processes, timeout_s=240)
+        run_processes(
+            preloaded_python,
+            WORKER,
+            str(folder),
+            *strategies,
+            num_processes=num_processes,
+            timeout_s=240,
+        )
         return folder
 
     def of(num_processes: int, case: Case) -> list[dict[str, Any]]:

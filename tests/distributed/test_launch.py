@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 
+from helpers.preloaded import PreloadedPython
 from helpers.processes import free_port, run_processes
 from quarry.distributed.launch import agreed_with_first, ends_children
 from quarry.errors import Interrupted
@@ -20,8 +21,10 @@ from quarry.errors import Interrupted
 WORKER = Path(__file__).parent / "meeting_worker.py"
 
 
-def test_all_take_the_value_of_the_first_under_deepspeeds_launcher_and_slurm() -> None:
-    run_processes(WORKER, str(free_port()), num_processes=3, timeout_s=120)
+def test_all_take_the_value_of_the_first_under_deepspeeds_launcher_and_slurm(
+    preloaded_python: PreloadedPython,
+) -> None:
+    run_processes(preloaded_python, WORKER, str(free_port()), num_processes=3, timeout_s=120)
 
 
 def test_without_a_launcher_it_is_the_own_value(monkeypatch: pytest.MonkeyPatch) -> None:

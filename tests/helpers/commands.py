@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from helpers.preloaded import PreloadedPython, Script
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,3 +64,27 @@ def run_command(
         check=False,
     )
     return Result(process.returncode, process.stdout, process.stderr)
+
+
+def run_forked(
+    python: PreloadedPython,
+    script: str,
+    *overrides: str,
+    environment: Mapping[str, str],
+    timeout_s: float,
+) -> Result:
+    """As `run_command`, without the imports of libraries: for all but the first of its kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        command = Script(
+            arguments=[str(ROOT / script), *overrides],
+            environment=environment,
+            folder=environment["HOME"],
+            out=str(out),
+            err=str(err),
+        )
+        (code,) = python.run(command, timeout_s=timeout_s)
+        texts = [path.read_text(encoding="utf-8") for path in (out, err)]
+    if code is None:
+        raise subprocess.TimeoutExpired(command.arguments, timeout_s, *texts)
+    return Result(code, *texts)

@@ -55,6 +55,7 @@ class Case:
         has_projections: layers after the pooling, with and without bias, and a residual.
         dropout: of LoRA; masks differ between ranks, not between strategies.
         precision: of the trainer.
+        is_ragged: queries have 0 to 6 hard negatives; otherwise 1 each.
     """
 
     strategy: str
@@ -69,6 +70,7 @@ class Case:
     gradient_checkpointing: bool = False
     precision: str = "32-true"
     num_updates: int = 2
+    is_ragged: bool = False
 
     @property
     def name(self) -> str:
@@ -76,6 +78,7 @@ class Case:
         parts = [self.strategy, model, "fp64" if self.is_double else "fp32"]
         parts += [f"chunks of {self.budget}"] if self.budget else []
         parts += [f"{self.num_contrast_sets} sets"] if self.num_contrast_sets > 1 else []
+        parts += ["ragged"] if self.is_ragged else []
         parts += ["masks"] if self.has_masks else []
         parts += ["projections"] if self.has_projections else []
         parts += [f"clip {self.clip}"] if self.clip else []
@@ -85,8 +88,12 @@ class Case:
         return ", ".join(parts)
 
 
-def examples(num_examples: int = 40) -> list[TrainExample]:
-    """Of very different lengths; some queries and passages are equal."""
+def examples(num_examples: int = 40, *, is_ragged: bool = False) -> list[TrainExample]:
+    """Return examples of very different lengths; some queries and passages are equal.
+
+    Args:
+        is_ragged: they have 0 to 6 hard negatives with a teacher's scores; otherwise 1 without.
+    """
     random = np.random.default_rng(0)
 
     def text(longest: int) -> str:
@@ -97,11 +104,18 @@ def examples(num_examples: int = 40) -> list[TrainExample]:
     for number in range(num_examples):
         query = "same" if number % 5 == 0 else text(8)
         positive = "shared" if number % 7 == 0 else text(40)
+        num_hard = number % 7 if is_ragged else 1
         made.append(
             TrainExample(
                 query=Query(query_id=f"q{number}", text=query),
                 positives=(Document(document_id=f"p{number}", text=positive),),
-                hard_negatives=(Document(document_id=f"n{number}", text=text(40)),),
+                hard_negatives=tuple(
+                    Document(document_id=f"n{number}-{i}", text=text(40)) for i in range(num_hard)
+                ),
+                positive_scores=(float(number),) if is_ragged else None,
+                hard_negative_scores=tuple(-number - i / 8 for i in range(num_hard))
+                if is_ragged
+                else None,
             )
         )
     return made
@@ -113,7 +127,7 @@ def build(*, case: Case, device: torch.device | None = None, sharding: Any = Non
     dtype = torch.float64 if case.is_double else torch.float32
     backbone = tiny_qwen(dtype=dtype)
     if case.is_double:
-        _use_wide_norms(backbone)
+        use_wide_norms(backbone)
     projections = random_projections().to(dtype) if case.has_projections else None
     if not case.is_lora:
         return BiEncoder(backbone=backbone, pooling=Mean(), projections=projections)
@@ -134,7 +148,7 @@ def build(*, case: Case, device: torch.device | None = None, sharding: Any = Non
     return model
 
 
-def _use_wide_norms(backbone: nn.Module) -> None:
+def use_wide_norms(backbone: nn.Module) -> None:
     """Qwen2's own norms compute in fp32, whatever they are given."""
     for module in list(backbone.modules()):
         for name, child in list(module.named_children()):
@@ -198,7 +212,8 @@ def gradient_of(parameter: nn.Parameter, strategy: Any) -> Tensor:
 def datamodule_of(case: Case) -> RetrievalDataModule:
     """The training data of a case."""
     return RetrievalDataModule(
-        examples=examples(), tokenizer=TOKENIZER, num_hard_negatives=1,
+        examples=examples(is_ragged=case.is_ragged), tokenizer=TOKENIZER,
+        num_hard_negatives=None if case.is_ragged else 1,
         num_queries_per_update=NUM_CONTRAST * case.num_contrast_sets,
         num_contrast_queries=NUM_CONTRAST, num_workers=0, seed=3,
     )  # fmt: skip
@@ -272,6 +287,15 @@ def cases(names: Sequence[str]) -> list[Case]:
         if strategy == "zero3":
             found += [Case(strategy=strategy, is_lora=True, budget=40, gradient_checkpointing=True)]
     return found
+
+
+def ragged_cases() -> list[Case]:
+    """Return cases whose queries differ in hard negatives: in one pass, and in ZeRO 3's chunks."""
+    more = {"has_masks": True, "is_ragged": True}
+    return [
+        Case(strategy="ddp", is_double=True, num_contrast_sets=2, **more),
+        Case(strategy="zero3", is_lora=True, budget=40, **more),
+    ]
 
 
 def dropout_cases(strategy: str) -> list[Case]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
+
+from helpers.preloaded import PreloadedPython, Script
 
 
 def free_port() -> int:
@@ -16,7 +17,9 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def run_processes(script: Path, *arguments: str, num_processes: int, timeout_s: float) -> None:
+def run_processes(
+    python: PreloadedPython, script: Path, *arguments: str, num_processes: int, timeout_s: float
+) -> None:
     """Runs `python SCRIPT ARGUMENTS...` in each process; all have ended well, or it fails.
 
     The output of all goes to the failure's message. Whatever happens, no process is left.
@@ -32,28 +35,19 @@ def run_processes(script: Path, *arguments: str, num_processes: int, timeout_s: 
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), *arguments],
-            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(num_processes)
-    ]
-    deadline = time.monotonic() + timeout_s
-    try:
-        while any(process.poll() is None for process in processes):
-            has_failed = any(process.poll() not in (None, 0) for process in processes)
-            if has_failed or time.monotonic() > deadline:
-                break
-            time.sleep(0.05)
-        codes = [process.poll() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    outputs = [process.communicate()[0] for process in processes]
-    report = "\n".join(f"--- rank {rank}\n{text[-6000:]}" for rank, text in enumerate(outputs))
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder, str(rank)) for rank in range(num_processes)]
+        scripts = [
+            Script(
+                arguments=[str(script), *arguments],
+                environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                folder=folder,
+                out=str(output),
+                err=str(output),
+            )
+            for rank, output in enumerate(outputs)
+        ]
+        codes = python.run(*scripts, timeout_s=timeout_s)
+        texts = [output.read_text(encoding="utf-8", errors="replace") for output in outputs]
+    report = "\n".join(f"--- rank {rank}\n{text[-6000:]}" for rank, text in enumerate(texts))
     assert codes == [0] * num_processes, f"exit codes {codes} (None: out of time)\n{report}"

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers.commands import ROOT, SMALL, Result, run_command
+from helpers.commands import ROOT, SMALL, Result
 
 STEPS = (
     *SMALL, "logger=csv", "trainer.max_steps=12", "evaluation.every_n_steps=6",
@@ -26,21 +26,22 @@ STEPS = (
 )  # fmt: skip
 """Two contrast sets an update, each in chunks."""
 
+Command = Callable[..., Result]
 Train = Callable[..., tuple[Path, Result]]
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def train(environment: dict[str, str]) -> Train:
+def train(command: Command, environment: dict[str, str]) -> Train:
     """Runs a training by its name, once; further overrides are those of the first call."""
     done: dict[str, tuple[Path, Result]] = {}
 
     def run(name: str, *overrides: str) -> tuple[Path, Result]:
         if name not in done:
             folder = Path(environment["QUARRY_RUNS"]) / name
-            command = partial(run_command, environment=environment, timeout_s=180)
-            result = command("train.py", *STEPS, *overrides, f"hydra.run.dir={folder}")
+            run_dir = f"hydra.run.dir={folder}"
+            result = command("train.py", *STEPS, *overrides, run_dir, timeout_s=180)
             done[name] = folder, result
         return done[name]
 
@@ -99,7 +100,7 @@ def test_one_run_directory_and_every_message_once(train: Train) -> None:
 
 
 @pytest.fixture(scope="module")
-def evaluate(train: Train, environment: dict[str, str]) -> Callable[..., bytes]:
+def evaluate(train: Train, command: Command, environment: dict[str, str]) -> Callable[..., bytes]:
     """The ranking that eval.py makes of the model of one process, and keeps in a store of its own.
 
     Each of a name once.
@@ -110,10 +111,9 @@ def evaluate(train: Train, environment: dict[str, str]) -> Callable[..., bytes]:
     def rank(name: str, *overrides: str) -> bytes:
         if name not in done:
             folder = Path(environment["QUARRY_RUNS"]) / f"eval-{name}"
-            result = run_command(
+            result = command(
                 "eval.py", f"model.path={run}", "logger=none", "benchmark.split=dev", *overrides,
                 f"paths.store_dir={folder}-store", f"hydra.run.dir={folder}",
-                environment=environment, timeout_s=120,
             )  # fmt: skip
             assert result.code == 0, result.err
             assert result.out.count("Run directory:") == 1
@@ -133,7 +133,7 @@ def test_eval_ranks_in_two_processes_as_in_one(
 
 
 def test_killed_while_shards_are_written_exported_and_resumed(
-    train: Train, environment: dict[str, str], tmp_path: Path
+    train: Train, command: Command, environment: dict[str, str], tmp_path: Path
 ) -> None:
     whole, _ = train("zero3", "trainer.devices=2", "strategy=zero3")
     run, mark = tmp_path / "killed", tmp_path / "mark"
@@ -156,7 +156,7 @@ def test_killed_while_shards_are_written_exported_and_resumed(
     assert (checkpoints / "last.ckpt").resolve().name == "last.ckpt.step-4"
     assert (checkpoints / ".step-8.tmp").exists()
     assert not (run / "model").exists()
-    command = partial(run_command, environment=environment, timeout_s=180)
+    command = partial(command, environment=environment, timeout_s=180)
 
     exported = command("train.py", "task=export", f"run={run}")
     assert exported.code == 0, exported.err

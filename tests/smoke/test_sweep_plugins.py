@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from helpers.commands import SMALL, run_command
+from helpers.commands import SMALL, Result
 from helpers.sweeps import jobs_of
 
+Command = Callable[..., Result]
 Environment = dict[str, str]
 
 pytestmark = pytest.mark.timeout(240)
@@ -18,10 +20,12 @@ pytestmark = pytest.mark.timeout(240)
 BM25 = ("retriever=bm25", "benchmark.split=dev", "logger=none")
 
 
-def test_jobs_at_once_share_what_is_made_once(environment: Environment, tmp_path: Path) -> None:
+def test_jobs_at_once_share_what_is_made_once(
+    command: Command, environment: Environment, tmp_path: Path
+) -> None:
     """BM25's ranking, and the embeddings of a model."""
     fresh = {**environment, "QUARRY_CACHE": str(tmp_path / "cache")}
-    result = run_command(
+    result = command(
         "eval.py", "-m", "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
         "model=qwen-tiny", "baseline=bm25", *BM25[1:], f"hydra.sweep.dir={tmp_path / 'sweep'}",
         *(one for one in SMALL if one.startswith("model.")), environment=fresh, timeout_s=150,
@@ -37,11 +41,11 @@ def test_jobs_at_once_share_what_is_made_once(environment: Environment, tmp_path
         assert sum(f"{what}: encoding 289 of 289 texts" in log for log in logs) == 1
 
 
-def test_submitit_starts_jobs(environment: Environment, tmp_path: Path) -> None:
+def test_submitit_starts_jobs(command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
-    result = run_command(
+    result = command(
         "eval.py", "-m", "seed=1", "hydra/launcher=submitit_local", *BM25,
-        f"hydra.sweep.dir={folder}", environment=environment, timeout_s=120,
+        f"hydra.sweep.dir={folder}",
     )  # fmt: skip
     assert result.code == 0, result.err
     (job,) = jobs_of(folder).values()
@@ -50,7 +54,7 @@ def test_submitit_starts_jobs(environment: Environment, tmp_path: Path) -> None:
 
 
 def test_optuna_gets_objectives_and_outlives_failed_trials(
-    environment: Environment, tmp_path: Path
+    command: Command, tmp_path: Path
 ) -> None:
     folder = tmp_path / "sweep"
     overrides = (
@@ -58,7 +62,7 @@ def test_optuna_gets_objectives_and_outlives_failed_trials(
         "benchmark.split=choice(dev,nope)", "optimized_metric=stdlib_code/ndcg_at_10",
         *(one for one in BM25 if "split" not in one), f"hydra.sweep.dir={folder}",
     )  # fmt: skip
-    result = run_command("eval.py", *overrides, environment=environment, timeout_s=120)
+    result = command("eval.py", *overrides)
     jobs = jobs_of(folder)
     failed = [job for name, job in jobs.items() if "nope" in name]
     good = [job for name, job in jobs.items() if "dev" in name]
@@ -73,9 +77,7 @@ def test_optuna_gets_objectives_and_outlives_failed_trials(
     assert good[0]["objective"] == metrics["sets"]["stdlib_code"]["bm25"]["nDCG@10"]
 
     # asked again, the sampler comes to the same trials: none is measured twice
-    again = run_command(
-        "eval.py", *overrides, "study.resume=true", environment=environment, timeout_s=120
-    )
+    again = command("eval.py", *overrides, "study.resume=true")
     assert again.code == 1, again.err
     assert jobs_of(folder).keys() == jobs.keys()
     for name, job in jobs_of(folder).items():

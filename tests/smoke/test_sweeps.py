@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from helpers.commands import SMALL, run_command
+from helpers.commands import SMALL, Result, run_command
 from helpers.sweeps import StartedSweep, commands_started, counted, jobs_of
 
 Environment = dict[str, str]
@@ -60,7 +61,7 @@ def test_a_job_of_two_devices_has_one_directory_and_a_failed_one_ends_itself_alo
 
 
 def test_a_sweep_that_is_stopped_and_killed_goes_on_where_it_was(
-    environment: Environment, tmp_path: Path
+    command: Callable[..., Result], environment: Environment, tmp_path: Path
 ) -> None:
     folder = tmp_path / "sweep"
     overrides = (
@@ -84,9 +85,7 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on_where_it_was(
     provenance = json.loads((folder / "seed-1" / "provenance.json").read_text())
     assert len(provenance["resumed"]) == 1
 
-    result = run_command(
-        "train.py", *overrides, "study.resume=true", environment=environment, timeout_s=120
-    )
+    result = command("train.py", *overrides, "study.resume=true")
     assert result.code == 0, result.err
     first, second = jobs_of(folder).values()
     assert (first["status"], first["attempts"]) == ("finished", 2)

@@ -6,7 +6,7 @@ In one process, on replicas that are made once: what a command costs is mostly i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from helpers.commands import ROOT
 from helpers.replicas import VARIANTS
 from quarry.config.schema import register_schemas
 from quarry.errors import UserError
+from quarry.models.backbones.replica_tokenizer import Vocabulary, stand_in_vocabulary
 from quarry.tasks.evaluate import evaluate
 from quarry.tasks.export import export
 from quarry.tasks.train import train
@@ -30,6 +31,22 @@ QUERIES = ("read a line", "write a line", "close the file", "open a socket", "so
 def _conf() -> Iterator[None]:
     register_schemas()
     with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _vocabulary_is_trained_once() -> Iterator[None]:
+    """The stand-in of all replicas, half of what these roads would take."""
+    made: dict[object, Vocabulary] = {}
+
+    def once(texts: Sequence[str], *, vocab_size: int) -> Vocabulary:
+        key = (tuple(texts), vocab_size)
+        if key not in made:
+            made[key] = stand_in_vocabulary(texts, vocab_size=vocab_size)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quarry.models.backbones.replica.stand_in_vocabulary", once)
         yield
 
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from helpers import wandb_files
 from helpers.beir_folders import write_beir_folder
-from helpers.commands import run_command
+from helpers.commands import Result
 
 
 @pytest.fixture(scope="module")
 def jobs(
-    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    command: Callable[..., Result],
+    environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Path]:
     """Two evaluations as a sweep starts them, with an id in the environment that both inherit."""
     folder = tmp_path_factory.mktemp("study")
     data = write_beir_folder(folder / "mine")
     for k1 in ("0.9", "1.2"):
-        result = run_command(
+        result = command(
             "eval.py", "retriever=bm25", f"retriever.k1={k1}", "benchmark=folder",
             f"benchmark.path={data}", "study.name=saturation", f"study.job=k1-{k1}",
             f"hydra.run.dir={folder / k1}",
-            environment={**environment, "WANDB_RUN_ID": "everyones"}, timeout_s=120,
+            environment={**environment, "WANDB_RUN_ID": "everyones"},
         )  # fmt: skip
         assert result.code == 0, result.err
         assert "WANDB_RUN_ID=everyones has no effect on a job of a sweep" in result.err

@@ -45,7 +45,7 @@ class DataConfig:
     subset: str | None = None  # a configuration of a data set on the hub
     revision: str | None = None
     columns: Any = None  # see conf/data/file.yaml
-    num_hard_negatives: int = 0
+    num_hard_negatives: int | None = None  # a query; None: all that each example has
     num_queries_per_update: int = MISSING
     # tokens in one forward pass (GradCache); None: no chunks; auto: what fits the GPU
     grad_cache_chunk_tokens: Any = "auto"

@@ -246,6 +246,7 @@ def _needs_path(examples: DictConfig) -> bool:
 def _training_rules(config: DictConfig) -> Iterator[str]:
     data, contrast = config.data, config.loss.get("num_contrast_queries")
     num_update = data.num_queries_per_update
+    num_hard = data.num_hard_negatives  # null: the examples say, see RetrievalDataModule
     if num_update < 1 or (contrast is not None and contrast < 1):
         yield "data.num_queries_per_update and loss.num_contrast_queries must be at least 1"
     elif (contrast or num_update) < num_processes(config):
@@ -259,20 +260,23 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
             f"data.num_queries_per_update={num_update} is not a multiple of "
             f"loss.num_contrast_queries={contrast}: an update is made of whole contrast sets"
         )
-    elif (contrast or num_update) * (1 + data.num_hard_negatives) < 2:
+    elif num_hard == 0 and (contrast or num_update) == 1:
         yield (
             "one query and no hard negatives make a contrast set of one passage, whose loss is "
             "always 0: raise data.num_queries_per_update or data.num_hard_negatives"
         )
     if data.path is None and _needs_path(data.examples):
         yield "data.path is not set: where is the training data? data.path=FILE_OR_DIR"
-    for key in ("path", "corpus_path", "split", "subset", "revision"):
+    for key in ("path", "corpus_path", "split", "subset", "revision", "columns"):
         if data[key] is not None and key not in data.examples:
             yield f"data.{key}={data[key]} has no effect: this training set takes no {key}"
     if config.trainer.max_steps == 0:
         yield "trainer.max_steps=0 trains nothing: use eval.py, or -1 for no limit"
-    if data.num_hard_negatives < 0 or data.num_workers < 0:
-        yield "data.num_hard_negatives and data.num_workers must be 0 or more"
+    if (num_hard or 0) < 0 or data.num_workers < 0:
+        yield (
+            "data.num_hard_negatives and data.num_workers must be 0 or more (hard negatives: or "
+            "null, for all that each example has)"
+        )
     yield from memory_violations(config)
     yield from lora_violations(config)
 

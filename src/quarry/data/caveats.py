@@ -1,4 +1,4 @@
-"""What a reader of numbers on a test collection must know of its data, as plain sentences."""
+"""What a reader of numbers must know of the data: of test collections, and of training sets."""
 
 from __future__ import annotations
 
@@ -79,7 +79,10 @@ def training_caveats(table: ArrowTable) -> tuple[str, ...]:
     for name, what in (
         ("num_empty", "passages are empty and left out"),
         ("num_absent", "passages are not in the corpus and left out"),
-        ("num_repeated", "passages stand twice in their line and count once"),
+        (
+            "num_repeated",
+            "passages stand twice in their line, or as its positive and a negative, and count once",
+        ),
     ):
         found += [f"{counts[name]} {what}"] if counts[name] else []
     unread = []

@@ -1,11 +1,13 @@
-"""From chosen training examples to one packed contrast set."""
+"""From chosen training examples to one packed contrastive batch."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from quarry.data.packing import pack
 from quarry.data.tokenization import TextTokenizer
@@ -17,16 +19,16 @@ CHARACTERS_PER_TOKEN = 4
 
 
 class RetrievalCollator:
-    """Tokenises examples (one positive each, all with as many hard negatives) and packs them.
+    """Tokenize examples (one positive each, any number of hard negatives) and pack them.
 
-    In a run of several processes each gets the whole contrast set and keeps its own share of the
+    In a run of several ranks each gets the full contrastive batch and keeps its own share of the
     queries, with their passages. The shares are balanced by what the texts look like before they
-    are tokenised, so that a process tokenises no more than its own: characters, as far as the
-    prompt's lengths let them through. They depend on the examples and the number of processes.
+    are tokenized, so that a rank tokenizes no more than its own: characters, as far as the
+    prompt's lengths let them through. They depend on the examples and the world size.
 
     Args:
-        tokenizer: dresses and tokenises queries and passages.
-        rank, num_shares: of the processes; each query goes to one of them.
+        tokenizer: renders prompts and tokenizes queries and passages.
+        rank, num_shares: of the ranks; each query goes to one of them.
     """
 
     def __init__(self, tokenizer: TextTokenizer, *, rank: int = 0, num_shares: int = 1) -> None:
@@ -35,16 +37,20 @@ class RetrievalCollator:
         self.num_shares = num_shares
 
     def __call__(self, examples: Sequence[TrainExample]) -> RetrievalBatch:
+        # of all ranks, so that all of them have scores or none has
+        is_scored = any(_has_scores(example) for example in examples)
         examples = self._own(examples)
-        group_size = 1 + len(examples[0].hard_negatives)
+        queries = [example.query for example in examples]
         passages = [p for e in examples for p in (e.positives[0], *e.hard_negatives)]
-        assert len(passages) == group_size * len(examples), "every example has one group size"
-        queries = self.tokenizer([example.query for example in examples], "query")
+        group_sizes = torch.tensor([1 + len(example.hard_negatives) for example in examples])
+        positive_index = group_sizes.cumsum(0) - group_sizes
+        tokens = [*self.tokenizer(queries, "query"), *self.tokenizer(passages, "document")]
         return RetrievalBatch(
-            tokens=pack([*queries, *self.tokenizer(passages, "document")]),
+            tokens=pack(tokens),
             num_queries=len(examples),
-            positive_index=torch.arange(len(examples)) * group_size,
-            hashes=self._hashes([example.query for example in examples], passages),
+            positive_index=positive_index,
+            hashes=self._hashes(queries, passages, positive_index),
+            scores=_scores(examples) if is_scored else None,
         )
 
     def _own(self, examples: Sequence[TrainExample]) -> Sequence[TrainExample]:
@@ -65,16 +71,30 @@ class RetrievalCollator:
         most = CHARACTERS_PER_TOKEN * self.tokenizer.prompt.max_length(role)
         return min(len(self.tokenizer.frames[role].text_of(item)), most) + 1
 
-    def _hashes(self, queries: Sequence[Query], passages: Sequence[Document]) -> TextHashes:
-        """Of queries, and of passages that are grouped by query, the positive first."""
+    def _hashes(
+        self, queries: Sequence[Query], passages: Sequence[Document], positive_index: Tensor
+    ) -> TextHashes:
         frames = self.tokenizer.frames
         of_queries = torch.tensor([text_hash(frames["query"].text_of(query)) for query in queries])
         of_passages = [text_hash(frames["document"].text_of(passage)) for passage in passages]
-        answered = torch.zeros(len(queries), len(passages) // len(queries), dtype=torch.int64)
-        answered[:, 0] = of_queries
-        return TextHashes(
-            queries=of_queries, passages=torch.tensor(of_passages), answered=answered.flatten()
-        )
+        answered = torch.zeros(len(passages), dtype=torch.int64)
+        answered[positive_index] = of_queries
+        return TextHashes(queries=of_queries, passages=torch.tensor(of_passages), answered=answered)
+
+
+def _has_scores(example: TrainExample) -> bool:
+    scores = (*(example.positive_scores or ()), *(example.hard_negative_scores or ()))
+    return not all(map(math.isnan, scores))
+
+
+def _scores(examples: Sequence[TrainExample]) -> Tensor:
+    """Return [num_passages] float32 in the order of the passages; see `RetrievalBatch.scores`."""
+    scores: list[float] = []
+    for example in examples:
+        missing = (math.nan,) * len(example.hard_negatives)
+        scores += example.positive_scores or (math.nan,)
+        scores += missing if example.hard_negative_scores is None else example.hard_negative_scores
+    return torch.tensor(scores, dtype=torch.float32)
 
 
 def text_hash(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import pytorch_lightning as pl
@@ -14,7 +15,10 @@ from quarry.data.tokenization import TextTokenizer
 from quarry.data.train_dataset import TrainDataset
 from quarry.data.workers import follow_training_process, start_worker_server, worker_context
 from quarry.distributed import world
+from quarry.errors import UserError
 from quarry.types import RetrievalBatch, TrainExample
+
+logger = logging.getLogger(__name__)
 
 
 class RetrievalDataModule(pl.LightningDataModule):
@@ -23,11 +27,14 @@ class RetrievalDataModule(pl.LightningDataModule):
     Args:
         examples: the training set.
         tokenizer: dresses and tokenises queries and passages.
-        num_hard_negatives: hard negatives a query.
+        num_hard_negatives: hard negatives a query; None: all that each example has.
         num_queries_per_update: queries that one optimiser step sees, in all processes together.
         num_contrast_queries: queries in a batch, compared with one another; divides the former.
         num_workers: processes that tokenise ahead; 0: in the training process.
         seed: of the order and of the choice of passages.
+
+    Raises:
+        UserError: too few examples, or none of the contrastive batches has two passages.
     """
 
     def __init__(
@@ -35,7 +42,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         *,
         examples: Sequence[TrainExample],
         tokenizer: TextTokenizer,
-        num_hard_negatives: int,
+        num_hard_negatives: int | None,
         num_queries_per_update: int,
         num_contrast_queries: int,
         num_workers: int,
@@ -52,6 +59,9 @@ class RetrievalDataModule(pl.LightningDataModule):
             num_batches_per_update=self.num_batches_per_update,
             seed=seed,
         )
+        self.dataset.log_hard_negatives()
+        if num_contrast_queries == 1:
+            _check_single_queries(self.dataset)
         self.tokenizer = tokenizer
         self.num_workers = num_workers
         if num_workers:
@@ -61,6 +71,12 @@ class RetrievalDataModule(pl.LightningDataModule):
         """Updates until one of the limits is reached (-1 or None: no such limit)."""
         num_per_epoch = len(self.sampler) // self.num_batches_per_update
         return num_updates(num_per_epoch, max_epochs=max_epochs, max_steps=max_steps)
+
+    @property
+    def num_texts_per_update(self) -> float:
+        """Return the queries and passages of an optimizer step over all ranks, on average."""
+        num_queries = self.sampler.batch_size * self.num_batches_per_update
+        return num_queries * (1 + float(self.dataset.group_sizes.mean()))
 
     def transfer_batch_to_device(
         self, batch: RetrievalBatch, device: torch.device, dataloader_idx: int
@@ -79,6 +95,25 @@ class RetrievalDataModule(pl.LightningDataModule):
             multiprocessing_context=worker_context() if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
             worker_init_fn=follow_training_process if self.num_workers else None,
+        )
+
+
+def _check_single_queries(dataset: TrainDataset) -> None:
+    """Refuse, or warn of, queries that are alone with their positive: their loss is always 0."""
+    num_alone = int((dataset.group_sizes == 1).sum())
+    if num_alone == len(dataset):
+        raise UserError(
+            "loss.num_contrast_queries=1: no example has a hard negative, so that every "
+            "contrastive batch is one query with its positive, whose loss is always 0. Fix: raise "
+            "data.num_queries_per_update or loss.num_contrast_queries"
+        )
+    if num_alone:
+        logger.warning(
+            "loss.num_contrast_queries=1: %d of %d examples have no hard negative, and the loss of "
+            "a query alone with its positive is always 0. Fix: raise data.num_queries_per_update "
+            "or loss.num_contrast_queries",
+            num_alone,
+            len(dataset),
         )
 
 

@@ -79,8 +79,13 @@ def record_id(record: dict[str, Any], keys: Sequence[str], where: str) -> str:
     value = record[key]
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if isinstance(value, float) and value.is_integer():  # a column of numbers with gaps
+        return str(int(value))
     if not isinstance(value, str) or not value:
-        raise UserError(f"{where}: {key!r} is {shown(value)}; an id is a string that is not empty")
+        raise UserError(
+            f"{where}: {key!r} is {shown(value)}; an id is a string that is not empty, or a whole "
+            "number"
+        )
     if "\0" in value:  # trec_eval's strings end there
         raise UserError(f"{where}: {key!r} is {shown(value)}; an id holds no NUL: rename it")
     return value

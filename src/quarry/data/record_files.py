@@ -18,10 +18,14 @@ RECORD_FORMS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """What documents, queries and training records are read from; all but Parquet may be gzipped."""
 
 
+_OTHER_ENDINGS = {".ndjson": ".jsonl", ".jsonlines": ".jsonl"}
+
+
 def form_of(file: Path) -> str:
-    """Return how a file's name ends, without `.gz`: ".jsonl"."""
+    """Return how a file's name ends, without `.gz`: ".jsonl" (.ndjson and .jsonlines are that)."""
     name = file.name.lower().removesuffix(".gz")
-    return f".{name.rpartition('.')[2]}" if "." in name else ""
+    ending = f".{name.rpartition('.')[2]}" if "." in name else ""
+    return _OTHER_ENDINGS.get(ending, ending)
 
 
 def read_records(files: Sequence[Path], columns: Sequence[str] | None = None) -> Iterator[Record]:

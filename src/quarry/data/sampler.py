@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from quarry.errors import UserError
@@ -57,11 +58,14 @@ class TrainBatchSampler(Sampler[list[ExampleKey]]):
 
     def batches_from(self, start: int) -> Iterator[list[ExampleKey]]:
         """The epoch's batches from number `start` on."""
-        random = np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch]))
-        order = random.permutation(self.num_examples)
-        for batch in range(start, self.num_batches):
-            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        for rows in self.rows_of(self.epoch)[start:]:
             yield [(self.epoch, int(row)) for row in rows]
+
+    def rows_of(self, epoch: int) -> NDArray[np.int64]:
+        """Return the examples of each batch of an epoch: [num_batches, batch_size]."""
+        random = np.random.default_rng(np.random.SeedSequence([self.seed, epoch]))
+        order = random.permutation(self.num_examples)
+        return order[: self.num_batches * self.batch_size].reshape(-1, self.batch_size)
 
 
 class _Remaining(Sampler[list[ExampleKey]]):

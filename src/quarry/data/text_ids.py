@@ -7,6 +7,8 @@ from array import array
 
 import numpy as np
 
+_BEFORE = 20
+
 
 def text_id(text: str) -> str:
     """Return an id that is made from a text: the same text always has the same one."""
@@ -46,3 +48,12 @@ class GivenIds:
             return None
         first = wrong[np.argmin(order[wrong + 1])]
         return self._records[order[first]], self._records[order[first + 1]]
+
+
+def first_difference(one: str, other: str) -> tuple[str, str]:
+    """Return two texts from a little before the place where they begin to differ."""
+    pairs = zip(one, other, strict=False)
+    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    start = max(0, place - _BEFORE)
+    mark = "..." if start else ""
+    return f"{mark}{one[start:]}", f"{mark}{other[start:]}"

@@ -15,65 +15,153 @@ from torch.utils.data import Dataset
 
 from quarry.data.train_examples import ExampleSource
 from quarry.errors import UserError
-from quarry.types import Document, TrainExample
+from quarry.types import TrainExample
 
 logger = logging.getLogger(__name__)
 
 
 class TrainDataset(Dataset[TrainExample]):
-    """Examples with exactly one positive and `num_hard_negatives` hard negatives each.
+    """Choose one positive of each example, and the hard negatives that training asks for.
 
     The key of an item is (epoch, index), and what it holds depends on the seed and the key alone:
     not on the worker, on what was read before, or on whether the run was resumed.
 
-    As in Tevatron, an example's hard negatives are put in an order that depends on the seed and the
-    index, and a window of `num_hard_negatives` moves on through it by its own width each epoch (and
-    starts over at the end), so that consecutive epochs show different ones. An example with fewer
-    than asked repeats some: they are drawn with replacement. One of several positives is drawn anew
-    in each epoch. A hard negative that is also a positive (same document id) is left out.
+    With `num_hard_negatives=None` every example brings all its hard negatives, in their order, so
+    that examples differ in number. With a number, as in Tevatron, an example's hard negatives are
+    put in an order that depends on the seed and the index, and a window of `num_hard_negatives`
+    moves on through it by its own width each epoch (and starts over at the end), so that
+    consecutive epochs show different ones. An example with fewer than asked repeats some: they are
+    drawn with replacement.
+
+    One of several positives is drawn anew in each epoch. A hard negative that is also a positive
+    (same document id) is left out. A teacher's scores stay with their passages.
 
     Args:
         examples: the training set.
-        num_hard_negatives: hard negatives a query, 0 or more.
+        num_hard_negatives: hard negatives a query, 0 or more; None: all that an example has.
         seed: of every choice.
+
+    Attributes:
+        hard_negative_counts: [num_examples] int32, the different hard negatives of each example.
 
     Raises:
         UserError: `num_hard_negatives` is negative, or above 0 while an example has none.
     """
 
-    def __init__(self, examples: ExampleSource, *, num_hard_negatives: int, seed: int) -> None:
-        if num_hard_negatives < 0:
-            raise UserError(f"num_hard_negatives={num_hard_negatives}: must be 0 or more")
-        if num_hard_negatives > 0:
-            _check_hard_negatives(examples, num_hard_negatives)
+    def __init__(
+        self, examples: ExampleSource, *, num_hard_negatives: int | None, seed: int
+    ) -> None:
+        if num_hard_negatives is not None and num_hard_negatives < 0:
+            raise UserError(
+                f"data.num_hard_negatives={num_hard_negatives}: must be 0 or more, or null for all "
+                "that an example has. Fix: data.num_hard_negatives=null"
+            )
         self.examples = examples
         self.num_hard_negatives = num_hard_negatives
         self.seed = seed
+        self.hard_negative_counts = _hard_negative_counts(examples)
+        if num_hard_negatives:
+            self._check_hard_negatives(num_hard_negatives)
 
     def __len__(self) -> int:
         return len(self.examples)
 
+    @property
+    def group_sizes(self) -> NDArray[np.int64]:
+        """Return the passages of each example in an epoch, the positive among them."""
+        if self.num_hard_negatives is None:
+            return 1 + self.hard_negative_counts.astype(np.int64)
+        return np.full(len(self), 1 + self.num_hard_negatives, dtype=np.int64)
+
+    @property
+    def unused_hard_negatives(self) -> str | None:
+        """Return a sentence on the hard negatives that `num_hard_negatives=0` leaves out.
+
+        None: nothing is left out. (With a number above 0 the window shows others each epoch.)
+        """
+        number = int(self.hard_negative_counts.sum())
+        if self.num_hard_negatives != 0 or number == 0:
+            return None
+        return (
+            f"{number} hard negatives of {int((self.hard_negative_counts > 0).sum())} examples are "
+            "not used (data.num_hard_negatives=0)"
+        )
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Return what a reader must know of the data that a model is trained on."""
+        unused = self.unused_hard_negatives
+        return (*getattr(self.examples, "caveats", ()), *([] if unused is None else [unused]))
+
+    def log_hard_negatives(self) -> None:
+        """Log how many hard negatives the examples have, and a warning where none are used."""
+        counts = self.hard_negative_counts
+        logger.info(
+            "Hard negatives per example: min %d, median %g, max %d; %d of %d examples have none",
+            counts.min(),
+            np.median(counts),
+            counts.max(),
+            (counts == 0).sum(),
+            len(counts),
+        )
+        if self.unused_hard_negatives is not None:
+            logger.warning(
+                "%s. Fix: data.num_hard_negatives=null uses all", self.unused_hard_negatives
+            )
+
     def __getitem__(self, key: tuple[int, int]) -> TrainExample:
         epoch, index = int(key[0]), int(key[1])
         example = self.examples[index]
-        positive = example.positives[
-            _Draws(self.seed, epoch, index, "positive").below(len(example.positives))
-        ]
-        hard_negatives = self._hard_negatives(_hard_negatives(example), epoch, index)
-        return replace(example, positives=(positive,), hard_negatives=hard_negatives)
+        drawn = _Draws(self.seed, epoch, index, "positive").below(len(example.positives))
+        places = _places_of_hard_negatives(example)
+        chosen = [places[number] for number in self._window(len(places), epoch, index)]
+        return replace(
+            example,
+            positives=(example.positives[drawn],),
+            positive_scores=_picked(example.positive_scores, [drawn]),
+            hard_negatives=tuple([example.hard_negatives[place] for place in chosen]),
+            hard_negative_scores=_picked(example.hard_negative_scores, chosen),
+        )
 
-    def _hard_negatives(
-        self, candidates: Sequence[Document], epoch: int, index: int
-    ) -> tuple[Document, ...]:
-        wanted, available = self.num_hard_negatives, len(candidates)
+    def _window(self, available: int, epoch: int, index: int) -> Sequence[int]:
+        """Return which of an example's `available` hard negatives it shows in an epoch."""
+        wanted = self.num_hard_negatives
+        if wanted is None:
+            return range(available)
         if wanted == 0:
             return ()
         if available < wanted:
             draws = _Draws(self.seed, epoch, index, "hard negatives")
-            return tuple([candidates[draws.below(available)] for _ in range(wanted)])
+            return [draws.below(available) for _ in range(wanted)]
         order = _Draws(self.seed, index, "order of hard negatives").permutation(available)
         start = epoch * wanted
-        return tuple([candidates[order[(start + i) % available]] for i in range(wanted)])
+        return [order[(start + i) % available] for i in range(wanted)]
+
+    def _check_hard_negatives(self, wanted: int) -> None:
+        counts = self.hard_negative_counts
+        without = np.flatnonzero(counts == 0)
+        if without.size:
+            first = int(without[0])
+            where = f"example {first}"
+            if isinstance(self.examples, _CountedSource):
+                where = self.examples.location(first)
+            raise UserError(
+                f"{where}: query {self.examples[first].query.query_id!r} has no hard negative "
+                f"({without.size} of {len(counts)} examples have none), and "
+                f"data.num_hard_negatives={wanted} needs at least one for each. Fix: "
+                "data.num_hard_negatives=null takes those that there are, 0 takes none; or add "
+                "hard negatives"
+            )
+        num_short = int((counts < wanted).sum())
+        if num_short:
+            logger.warning(
+                "%d of %d examples have fewer than num_hard_negatives=%d hard negatives (the "
+                "fewest: %d); theirs are drawn with replacement",
+                num_short,
+                len(counts),
+                wanted,
+                int(counts.min()),
+            )
 
 
 @runtime_checkable
@@ -104,42 +192,24 @@ class _Draws:
         return sorted(range(length), key=keys.__getitem__)
 
 
-def _hard_negatives(example: TrainExample) -> list[Document]:
-    """An example's hard negatives, each document once, without its positives."""
+def _places_of_hard_negatives(example: TrainExample) -> list[int]:
+    """Return where an example's hard negatives stand: each document once, none of its positives."""
     positive_ids = {positive.document_id for positive in example.positives}
     return list(
         {
-            document.document_id: document
-            for document in example.hard_negatives
+            document.document_id: place
+            for place, document in enumerate(example.hard_negatives)
             if document.document_id not in positive_ids
         }.values()
     )
 
 
-def _check_hard_negatives(examples: ExampleSource, num_hard_negatives: int) -> None:
+def _picked(scores: tuple[float, ...] | None, places: Sequence[int]) -> tuple[float, ...] | None:
+    return None if scores is None else tuple([scores[place] for place in places])
+
+
+def _hard_negative_counts(examples: ExampleSource) -> NDArray[np.int32]:
     if isinstance(examples, _CountedSource):
-        counts = examples.hard_negative_counts()
-    else:
-        each = (len(_hard_negatives(examples[index])) for index in range(len(examples)))
-        counts = np.fromiter(each, dtype=np.int32)
-    without = np.flatnonzero(counts == 0)
-    if without.size:
-        first = int(without[0])
-        where = f"example {first}"
-        if isinstance(examples, _CountedSource):
-            where = examples.location(first)
-        raise UserError(
-            f"{where}: query {examples[first].query.query_id!r} has no hard negative "
-            f"({without.size} of {len(counts)} examples have none), and num_hard_negatives="
-            f"{num_hard_negatives} needs at least one for each; set it to 0, or add hard negatives"
-        )
-    num_short = int((counts < num_hard_negatives).sum())
-    if num_short:
-        logger.warning(
-            "%d of %d examples have fewer than num_hard_negatives=%d hard negatives (the fewest: "
-            "%d); theirs are drawn with replacement",
-            num_short,
-            len(counts),
-            num_hard_negatives,
-            int(counts.min()),
-        )
+        return examples.hard_negative_counts()
+    each = (len(_places_of_hard_negatives(examples[index])) for index in range(len(examples)))
+    return np.fromiter(each, dtype=np.int32)

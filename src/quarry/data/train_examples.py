@@ -31,9 +31,9 @@ _ROW = (
 _DOCUMENT = pa.struct([(name, pa.large_string()) for name in ("document_id", "title", "text")])
 _SCORES = pa.list_(pa.float64())
 
-CellsOf = Callable[[Sequence[Any]], Iterable[tuple[str, Any, bool]]]
-"""Passages as a line names them -> of each its id, the table's cell (None: it is not in the
-corpus), and whether it is empty."""
+CellsOf = Callable[[Sequence[Any]], Iterable[tuple[str, str, Any, bool]]]
+"""Passages as a line names them -> of each its id, its text or what stands for it, the table's cell
+(None: it is not in the corpus), and whether it is empty."""
 
 
 class ExampleSource(Protocol):
@@ -46,8 +46,8 @@ class ExampleSource(Protocol):
 class TableExamples(Sequence[TrainExample]):
     """Examples of a memory-mapped table; passages stand in the table or are rows of a corpus.
 
-    A row without a positive is no example and is skipped. Positives differ in id; so do hard
-    negatives, none of which is a positive.
+    A row without a positive is no example and is skipped. Positives differ in id, and so do hard
+    negatives, none of which is a positive, by its id or (where it stands in the table) its text.
 
     Args:
         table: of `schema`.
@@ -70,11 +70,14 @@ class TableExamples(Sequence[TrainExample]):
         self._corpus = corpus
         self._rows = np.flatnonzero(table.column("num_positives"))
         self.caveats = training_caveats(table)
+        name = str(self._sources[0])
+        if len(self._sources) > 1:
+            name = f"{self._sources[0].parent} ({len(self._sources)} files)"
         if self.caveats:
-            logger.warning("%s: %s", self._sources[0], "; ".join(self.caveats))
+            logger.warning("%s: %s", name, "; ".join(self.caveats))
         if not len(self._rows):
             raise UserError(
-                f"{self._sources[0]}: no line has a positive ({'; '.join(self.caveats)}); check "
+                f"{name}: no line has a positive ({'; '.join(self.caveats)}); check "
                 "that it is the right file, and the right corpus or qrels where there are some"
             )
 
@@ -103,10 +106,6 @@ class TableExamples(Sequence[TrainExample]):
     def hard_negative_counts(self) -> NDArray[np.int32]:
         """Return how many hard negatives each example has, without reading any: [len(self)]."""
         return self._table.column("num_hard_negatives")[self._rows]
-
-    @property
-    def num_without_hard_negatives(self) -> int:
-        return int((self.hard_negative_counts() == 0).sum())
 
     def location(self, index: int) -> str:
         """Return where an example was read: "file:line"."""
@@ -175,24 +174,27 @@ def row_of(line: TrainLine, *, file: int, number: int, cells_of: CellsOf) -> tup
         number: of its line there.
         cells_of: what the table holds of the passages.
     """
-    seen: set[str] = set()
+    ids: set[str] = set()
+    texts: set[str] = set()
     counts = {"empty": 0, "absent": 0, "repeated": 0}
 
     def kept(passages: Sequence[Passage]) -> tuple[list[Any], list[float] | None]:
         cells: list[Any] = []
         scores: list[float | None] = []
         found = cells_of([passage for passage, _ in passages])
-        for (document_id, cell, is_empty), (_, score) in zip(found, passages, strict=True):
-            if document_id in seen:
-                counts["repeated"] += 1
-            elif is_empty:
+        for (document_id, text, cell, is_empty), (_, score) in zip(found, passages, strict=True):
+            if is_empty:
                 counts["empty"] += 1
             elif cell is None:
                 counts["absent"] += 1
+            elif document_id in ids or (passages is line.hard_negatives and text in texts):
+                counts["repeated"] += 1
             else:
                 cells.append(cell)
                 scores.append(score)
-            seen.add(document_id)
+                ids.add(document_id)
+                if passages is line.positives:
+                    texts.add(text)
         if all(score is None for score in scores):
             return cells, None
         return cells, [math.nan if score is None else score for score in scores]
@@ -206,7 +208,7 @@ def row_of(line: TrainLine, *, file: int, number: int, cells_of: CellsOf) -> tup
     )
 
 
-def inline_cells(documents: Sequence[Document]) -> Iterator[tuple[str, Any, bool]]:
+def inline_cells(documents: Sequence[Document]) -> Iterator[tuple[str, str, Any, bool]]:
     """Yield the cells of passages whose texts stand in the line."""
     for document in documents:
         # Spelt out: dataclasses.asdict would make a build take 1.6 times as long.
@@ -215,17 +217,19 @@ def inline_cells(documents: Sequence[Document]) -> Iterator[tuple[str, Any, bool
             "title": document.title,
             "text": document.text,
         }
-        yield document.document_id, cell, is_blank(document)
+        text = f"{document.title.strip()}\n{document.text.strip()}"
+        yield document.document_id, text, cell, is_blank(document)
 
 
 def corpus_cells(corpus: Corpus) -> CellsOf:
     """Return what finds the cells of passages that are ids of a corpus."""
     is_empty = corpus.is_empty()
 
-    def cells_of(document_ids: Sequence[str]) -> Iterator[tuple[str, Any, bool]]:
+    def cells_of(document_ids: Sequence[str]) -> Iterator[tuple[str, str, Any, bool]]:
         rows = corpus.rows_of(document_ids).tolist()
         for document_id, row in zip(document_ids, rows, strict=True):
-            yield document_id, None if row < 0 else row, row >= 0 and bool(is_empty[row])
+            is_blank_row = row >= 0 and bool(is_empty[row])
+            yield document_id, document_id, None if row < 0 else row, is_blank_row
 
     return cells_of
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from quarry.data.beir import read_corpus
 from quarry.data.corpus import Corpus
 from quarry.data.hub_tables import HubTable, find_table_files, pinned
 from quarry.data.jsonl import find_file, shown
-from quarry.data.record_files import form_of as file_form
-from quarry.data.record_files import read_records
+from quarry.data.record_files import form_of, read_records
+from quarry.data.text_ids import first_difference
 from quarry.data.train_examples import (
     TableExamples,
     corpus_cells,
@@ -25,12 +26,16 @@ from quarry.data.train_examples import (
     row_of,
     schema,
 )
-from quarry.data.train_forms import TrainColumns, TrainForm, form_of
-from quarry.data.train_lines import LineReader
-from quarry.data.training_files import find_training_files
+from quarry.data.train_forms import TrainColumns, TrainForm
+from quarry.data.train_keys import form_of_record
+from quarry.data.train_lines import RULES_VERSION, LineReader
+from quarry.data.train_paths import find_training_files
 from quarry.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+NUM_RECORDS_OF_FORM = 100
+"""Records whose keys tell the form of a file."""
 
 
 def read_train_files(
@@ -56,7 +61,11 @@ def read_train_files(
     """
     if path is None:
         raise UserError("data.path: is not set. Fix: data.path=FILE, or a folder of files")
-    return _examples(find_training_files(Path(path)), corpus_path, columns, cache_dir)
+    path = Path(path).expanduser()
+    if (path / "qrels").is_dir():
+        raise UserError(f"{path}: is a BEIR folder. Fix: data=folder data.path={path}")
+    beside = None if corpus_path is None else Path(corpus_path)
+    return _examples(find_training_files(path, beside=beside), corpus_path, columns, cache_dir)
 
 
 def read_train_hub(
@@ -115,15 +124,22 @@ def _examples(
         sources=[*files, *([] if corpus_source is None else [corpus_source])],
         schema=schema(in_corpus=corpus is not None),
         rows=_rows(files, form, columns, corpus),
-        settings=repr((columns, form)),
+        settings=f"{RULES_VERSION} {columns}",
     )
     return TableExamples(table=table, sources=files, corpus=corpus)
 
 
 def _form_of_files(files: Sequence[Path], columns: TrainColumns) -> TrainForm:
-    for _, where, record in read_records(files):
-        return form_of(record, where, columns)
-    raise UserError(f"{files[0]}: holds no records; check that it is the right file")
+    """The form, by the keys of the first records: the very first may have no positive."""
+    keys: dict[str, Any] = {}
+    first = None
+    for _, where, record in islice(read_records(files), NUM_RECORDS_OF_FORM):
+        first = first or where
+        for key, value in record.items():
+            keys.setdefault(key, value)
+    if first is None:
+        raise UserError(f"{files[0]}: holds no records; check that it is the right file")
+    return form_of_record(keys, first, columns)
 
 
 def _rows(
@@ -133,7 +149,7 @@ def _rows(
     read = LineReader(
         form,
         ignored=columns.ignored,
-        has_text_cells=file_form(files[0]) in (".csv", ".tsv"),
+        has_text_cells=form_of(files[0]) in (".csv", ".tsv"),
     )
     record_number = 0
     for file, source in enumerate(files):
@@ -142,6 +158,11 @@ def _rows(
             yield row_of(read(record, where), file=file, number=number, cells_of=cells_of)
             record_number += 1
     _refuse_contradictions(files, read)
+    if read.not_seen:
+        logger.warning(
+            "data.columns.ignored=[%s]: no record has it; check the spelling",
+            ",".join(sorted(read.not_seen)),
+        )
 
 
 def _refuse_contradictions(files: Sequence[Path], read: LineReader) -> None:
@@ -150,21 +171,25 @@ def _refuse_contradictions(files: Sequence[Path], read: LineReader) -> None:
         found = given.first_contradiction()
         if found is None:
             continue
-        texts: dict[str, dict[str, str]] = {}  # id -> title and text -> where they stand
+        texts: dict[str, dict[tuple[str, ...], str]] = {}  # id -> title and text -> where
         for number, (_, where, record) in enumerate(read_records(files)):
+            if number > max(found):
+                break
             if number in found:
                 line = read(record, where)
-                if name == "query":
-                    texts.setdefault(line.query_id, {}).setdefault(line.query, where)
-                    continue
-                for passage, _ in (*line.positives, *line.hard_negatives):
-                    text = f"{passage.title} {passage.text}".strip()
-                    texts.setdefault(passage.document_id, {}).setdefault(text, where)
-        id_, (first, second) = next(
-            (id_, list(each.items())[:2]) for id_, each in texts.items() if len(each) > 1
+                passages = [passage for passage, _ in (*line.positives, *line.hard_negatives)]
+                each: list[tuple[str, tuple[str, ...]]] = [(line.query_id, (line.query.strip(),))]
+                if name == "passage":
+                    each = [(p.document_id, (p.title.strip(), p.text.strip())) for p in passages]
+                for given_id, text in each:
+                    texts.setdefault(given_id, {}).setdefault(text, where)
+        given_id, ((one, first), (other, second), *_) = next(
+            (given_id, tuple(each.items())) for given_id, each in texts.items() if len(each) > 1
         )
+        joined = ["\n".join(filter(None, each)) for each in (one, other)]
+        one_text, other_text = first_difference(*joined)
         raise UserError(
-            f"{second[1]}: the {name} id {shown(id_)} stands for {shown(second[0])} here, and for "
-            f"{shown(first[0])} at {first[1]}. Fix: make ids differ, or leave them out: "
+            f"{second}: the {name} id {shown(given_id)} stands for {shown(other_text)} here, and "
+            f"for {shown(one_text)} at {first}. Fix: make ids differ, or leave them out: "
             "data.columns.ignored=[KEY]"
         )

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from quarry.data.jsonl import record_id, record_text, shown
-from quarry.data.records import DOCUMENT_TEXTS
 from quarry.data.text_ids import GivenIds, text_id
 from quarry.data.train_forms import FORMS, PASSAGE_IDS, TrainForm
+from quarry.data.train_keys import objection
+from quarry.data.train_values import (
+    TEXT_KEYS,
+    finite_number,
+    holds_texts,
+    is_conversation,
+    is_nothing,
+    list_of_cell,
+    list_of_numbers,
+    message_text,
+)
 from quarry.errors import UserError
 from quarry.types import Document
 
+RULES_VERSION = 1
+"""To be raised whenever a record is read otherwise than before: tables of before are built anew."""
+
 Passage = tuple[Any, float | None]
 """A document, or its id where a corpus has the text, and its score."""
-
-_TEXT_KEYS = (*DOCUMENT_TEXTS, "content")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,12 +65,13 @@ class LineReader:
     """Reads the records of one form.
 
     Args:
-        form: of the file's first record.
+        form: of the file.
         ignored: keys that are neither read nor refused.
         has_text_cells: whether every value is a string, as in CSV: a list is then written as JSON.
 
     Attributes:
         query_ids, passage_ids: the ids that were given, with what they stand for.
+        not_seen: those of `ignored` that no record had so far.
     """
 
     def __init__(
@@ -69,11 +80,12 @@ class LineReader:
         self.form = form
         self.query_ids = GivenIds()
         self.passage_ids = GivenIds()
+        self.not_seen = set(ignored)
         self._ignored = frozenset(ignored)
         self._has_text_cells = has_text_cells
         self._layouts: dict[tuple[str, ...], _Layout] = {}
-        self._passage_ids = [key for key in PASSAGE_IDS if key not in self._ignored]
-        self._read_of_passages = {*PASSAGE_IDS, *_TEXT_KEYS, "title", "score", *self._ignored}
+        own = (*TEXT_KEYS, "title", *(["score"] if form.has_scores else []))
+        self._of_passages = [key for key in (*PASSAGE_IDS, *own) if key not in self._ignored]
 
     def __call__(self, record: Mapping[str, Any], where: str) -> TrainLine:
         """Return what a record says.
@@ -104,6 +116,7 @@ class LineReader:
 
     def _new_layout(self, keys: Sequence[str], where: str) -> _Layout:
         form = self.form
+        self.not_seen.difference_update(keys)
         present = [key for key in keys if key not in self._ignored]
         positive = [key for key in form.positive if key in present]
         negative = form.negatives_of(present)
@@ -129,42 +142,34 @@ class LineReader:
             for key in other.positive:
                 if key in keys and key not in self.form.known:
                     raise UserError(
-                        f"{where}: lacks {self.form.positive[0]!r}, which the first line has, and "
-                        f"has {key!r}; all lines must have one form ({self.form.name})"
+                        f"{where}: lacks {self.form.positive[0]!r}, which records before have, and "
+                        f"has {key!r}; all records must have one form ({self.form.name})"
                     )
 
     def _is_left_out(self, key: str, value: Any, where: str) -> bool:
         """Whether a key that is not read holds something; refuses what should be read."""
-        if value is None or value in ("", [], {}):
+        if is_nothing(value):
             return False
-        form = self.form
-        remedy = f"Fix: data.columns.ignored=[{key}] leaves it out"
-        if key in form.refused:
-            raise UserError(
-                f"{where}: {key!r} grades the pairs, and every pair would be trained as a true "
-                f"one; keep those that are. {remedy}"
-            )
-        if key in form.known or not isinstance(value, str | list | dict):
+        if key in self.form.known:
             return True
-        meant = form.taken_for(key)
-        if meant is not None:
+        reason = objection(self.form, key, value)
+        if reason is not None:
             raise UserError(
-                f"{where}: {key!r} is not read; {meant!r} is. Fix: rename it, or name it in "
-                f"data.columns; data.columns.ignored=[{key}] leaves it out"
-            )
-        if isinstance(value, list) and any(_is_text(entry) for entry in value):
-            raise UserError(
-                f"{where}: {key!r} is a list of texts that is not read. Fix: name it in "
-                f"data.columns; data.columns.ignored=[{key}] leaves it out"
+                f"{where}: {key!r} {reason}; data.columns.ignored=[{key}] leaves it out"
             )
         return True
 
     def _query(self, record: Mapping[str, Any], key: str, where: str) -> str:
         value = record[key]
-        if _is_conversation(value):
-            query = _message_text(value, f"{where} ({key})")
+        if is_conversation(value):
+            query = message_text(value, f"{where} ({key})")
         elif self.form.name == "ms-swift":
             raise UserError(f"{where}: {key!r} must be a list of messages (role, content)")
+        elif isinstance(value, list):
+            raise UserError(
+                f"{where}: {key!r} is a list; a record has one query. Fix: write a record for "
+                "each (pandas: to_json(FILE, orient='records', lines=True))"
+            )
         else:
             query = record_text(dict(record), key, where)
         if not query.strip():
@@ -172,10 +177,10 @@ class LineReader:
         return query
 
     def _query_id(self, record: Mapping[str, Any], layout: _Layout, query: str, where: str) -> str:
-        if layout.query_id is None or record[layout.query_id] is None:
+        if layout.query_id is None or is_nothing(record[layout.query_id]):
             return text_id(query)
         query_id = record_id(dict(record), (layout.query_id,), where)
-        self.query_ids.add(query_id, query)
+        self.query_ids.add(query_id, query.strip())
         return query_id
 
     def _passages(
@@ -186,67 +191,80 @@ class LineReader:
         unread: list[str],
         where: str,
     ) -> list[Passage]:
-        found: list[Passage] = []
+        found: list[Passage | None] = []
         for key in keys:
             found += self._values(record[key], key, unread, f"{where} ({key})")
-        if scores_key is None or record[scores_key] is None:
-            return found
-        scores = self._scores(record[scores_key], f"{where} ({scores_key})")
-        if len(scores) != len(found):
+        present = [each for each in found if each is not None]
+        if scores_key is None or is_nothing(record[scores_key]):
+            return present
+        place = f"{where} ({scores_key})"
+        scores = [finite_number(each, place) for each in list_of_numbers(record[scores_key])]
+        if len(scores) not in (len(present), len(found)):
             raise UserError(
-                f"{where}: {scores_key!r} has {len(scores)} scores for {len(found)} passages; "
+                f"{where}: {scores_key!r} has {len(scores)} scores for {len(present)} passages; "
                 "give one for each"
             )
-        return [(passage, score) for (passage, _), score in zip(found, scores, strict=True)]
+        scored = present if len(scores) == len(present) else found
+        return [
+            (each[0], None if math.isnan(score) else score)
+            for each, score in zip(scored, scores, strict=True)
+            if each is not None
+        ]
 
-    def _values(self, value: Any, key: str, unread: list[str], where: str) -> list[Passage]:
+    def _values(self, value: Any, key: str, unread: list[str], where: str) -> list[Passage | None]:
         """The passages of one key: a text, an object with one, messages, or a list of those."""
-        if value is None:
-            return []
-        if self._has_text_cells:
-            value = _list_of_cell(value, where)
-        if self.form.has_ids:
-            return [(_corpus_id(each, key, where), None) for each in _as_list(value)]
-        if _is_conversation(value):
-            return [self._value(value, key, unread, where)]
-        return [self._value(each, key, unread, where) for each in _as_list(value)]
+        if self._has_text_cells and isinstance(value, str):
+            try:
+                value = list_of_cell(value) or None
+            except ValueError as error:
+                raise UserError(
+                    f"{where}: {shown(value)} is {error}; write it as JSON, or one passage a "
+                    "column: negative_1, negative_2, ..."
+                ) from error
+        entries = value if isinstance(value, list) and not is_conversation(value) else [value]
+        read = self._corpus_id if self.form.has_ids else self._value
+        return [None if each is None else read(each, key, unread, where) for each in entries]
+
+    def _corpus_id(self, value: Any, key: str, unread: list[str], where: str) -> Passage:
+        return record_id({key: value}, (key,), where), None
 
     def _value(self, value: Any, key: str, unread: list[str], where: str) -> Passage:
+        if is_conversation(value):
+            value = message_text(value, where)
         if isinstance(value, str):
             return Document(document_id=text_id(value), text=value), None
-        if _is_conversation(value):
-            text = _message_text(value, where)
-            return Document(document_id=text_id(text), text=text), None
-        if isinstance(value, dict):
-            unread += [
-                f"{key}.{name}"
-                for name in value
-                if name not in self._read_of_passages and value[name] is not None
-            ]
-            return self._document(value, where)
-        raise UserError(
-            f"{where}: {shown(value)} is no passage; it must be a text, an object with a 'text', "
-            "or a list of them"
-        )
+        if not isinstance(value, dict):
+            raise UserError(
+                f"{where}: {shown(value)} is no passage; it must be a text, an object with a "
+                "'text', or a list of them"
+            )
+        self.not_seen.difference_update(value)
+        for name, content in value.items():
+            if name in self._of_passages or name in self._ignored or is_nothing(content):
+                continue
+            if name != "title_score" and holds_texts(content):
+                raise UserError(
+                    f"{where}: {name!r} is a list of texts that is not read; "
+                    f"data.columns.ignored=[{name}] leaves it out"
+                )
+            unread.append(f"{key}.{name}")
+        return self._document(value, where)
 
     def _document(self, fields: dict[str, Any], where: str) -> Passage:
-        text_key = next((key for key in _TEXT_KEYS if key in fields), _TEXT_KEYS[0])
-        text = record_text(fields, text_key, where)
-        title = "" if fields.get("title") is None else record_text(fields, "title", where)
-        id_key = next((key for key in self._passage_ids if fields.get(key) is not None), None)
+        read = {key: fields[key] for key in self._of_passages if key in fields}
+        text_key = next((key for key in TEXT_KEYS if key in read), TEXT_KEYS[0])
+        text = record_text(read, text_key, where)
+        title = "" if read.get("title") is None else record_text(read, "title", where)
+        id_key = next((key for key in PASSAGE_IDS if not is_nothing(read.get(key))), None)
         if id_key is None:
             document_id = text_id(f"{title}\n{text}" if title else text)
         else:
-            document_id = record_id(fields, (id_key,), where)
-            self.passage_ids.add(document_id, title, text)
-        score = fields.get("score")
+            document_id = record_id(read, (id_key,), where)
+            self.passage_ids.add(document_id, title.strip(), text.strip())
         document = Document(document_id=document_id, title=title, text=text)
-        return document, None if score is None else _number(score, f"{where} (score)")
-
-    def _scores(self, value: Any, where: str) -> list[float]:
-        if self._has_text_cells and isinstance(value, str) and value.lstrip().startswith("["):
-            value = _list_of_json(value, where)
-        return [_number(each, where) for each in _as_list(value)]
+        if is_nothing(read.get("score")):
+            return document, None
+        return document, finite_number(read["score"], f"{where} (score)")
 
 
 def _only(role: str, names: Sequence[str], keys: Sequence[str], where: str) -> str | None:
@@ -257,66 +275,3 @@ def _only(role: str, names: Sequence[str], keys: Sequence[str], where: str) -> s
             f"Fix: data.columns.{role}={found[0]} data.columns.ignored=[{found[1]}]"
         )
     return found[0] if found else None
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _corpus_id(value: Any, key: str, where: str) -> str:
-    return record_id({key: value}, (key,), where)
-
-
-def _is_text(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(isinstance(value.get(key), str) for key in _TEXT_KEYS)
-    return isinstance(value, list) or (isinstance(value, str) and bool(value.strip()))
-
-
-def _is_conversation(value: Any) -> bool:
-    """Whether a value is a list of messages, as chats are written."""
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(each, dict) and "role" in each for each in value)
-    )
-
-
-def _message_text(messages: Sequence[Mapping[str, Any]], where: str) -> str:
-    if len(messages) != 1 or not isinstance(messages[0].get("content"), str):
-        raise UserError(
-            f"{where}: {len(messages)} messages, or content that is no text; one message with a "
-            "text is what is encoded"
-        )
-    text: str = messages[0]["content"]
-    if any(tag in text for tag in ("<image>", "<video>", "<audio>")):
-        raise UserError(f"{where}: holds an image, a video or a sound; texts alone are read")
-    return text
-
-
-def _list_of_cell(value: Any, where: str) -> Any:
-    """A list that is written into one cell; any other cell is a text as it stands."""
-    if isinstance(value, str) and value[:2] in ('["', "['") and value.endswith("]"):
-        return _list_of_json(value, where)
-    return [] if value == "" else value
-
-
-def _list_of_json(cell: str, where: str) -> list[Any]:
-    try:
-        found = json.loads(cell)
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{where}: {shown(cell)} looks like a list and is no JSON; write it as JSON, or one "
-            "passage a column: negative_1, negative_2, ..."
-        ) from error
-    return _as_list(found)
-
-
-def _number(value: Any, where: str) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f"{where}: {shown(value)} is no score; it must be a finite number")
-    return number

@@ -115,12 +115,6 @@ def _check_limits(factory: BiEncoderFactory, tokenizer: TextTokenizer) -> None:
     check_lengths(config, lengths, source=source)
 
 
-def num_texts_per_update(config: DictConfig) -> int:
-    """Queries, positives and hard negatives."""
-    num_queries: int = config.data.num_queries_per_update
-    return num_queries * (2 + int(config.data.num_hard_negatives))
-
-
 def build_evaluator(config: DictConfig) -> Evaluator | None:
     """None where there is no benchmark."""
     benchmark = build(config.benchmark)

@@ -32,7 +32,6 @@ from quarry.tasks.parts import (
     build_model_parts,
     build_trainer,
     built_loggers,
-    num_texts_per_update,
     record_start,
     recorded_contract,
     settle_contract,
@@ -117,7 +116,9 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
     callbacks = build_callbacks(config, save_model=keep)
     if evaluator is not None:
         reports = first_reports(config, evaluator, run, is_resumed=checkpoint is not None)
-        evaluation = build_evaluation(config, parts, evaluator, run, reports)
+        evaluation = build_evaluation(
+            config, parts, evaluator, run, reports, caveats=datamodule.dataset.caveats
+        )
         keep.evaluation = evaluation
     losses = LossHistory()
     identity = identity_of(config, run, job_type="train")
@@ -143,7 +144,8 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         if evaluator is None or evaluation is None:
             last = trainer.callback_metrics.get("train/loss")
             values = finish_unevaluated(None if last is None else float(last), run=run)
-            summary = summary_of([], values, of=TRAINED, cost=meter.cost())
+            caveats = datamodule.dataset.caveats
+            summary = summary_of([], values, of=TRAINED, cost=meter.cost(), caveats=caveats)
             write_summary(summary, [], run, loggers)
             return values
         if not world.is_launched_first():
@@ -151,7 +153,8 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
         best = next((each.summary for each in callbacks if isinstance(each, BestModel)), None)
         reports += last_reports(evaluator, run, reports, has_best=best is not None)
         values = finish(reports, evaluator, evaluation, losses, run=run, best=best)
-        summary = summary_of(reports, of=TRAINED, cost=meter.cost())
+        caveats = datamodule.dataset.caveats
+        summary = summary_of(reports, of=TRAINED, cost=meter.cost(), caveats=caveats)
         write_summary(summary, reports, run, loggers)
     refuse_failures(reports, run)
     return values
@@ -174,7 +177,7 @@ def build_module(
         optimizer=build_optimizer(config),
         scheduler=build(config.scheduler),
         num_training_steps=num_steps,
-        num_training_texts=num_steps * num_texts_per_update(config),
+        num_training_texts=round(num_steps * datamodule.num_texts_per_update),
         settle_memory=settle_memory,
     )
 
@@ -224,6 +227,8 @@ def build_evaluation(
     evaluator: Evaluator,
     run: RunDirectory,
     reports: list[Report],
+    *,
+    caveats: tuple[str, ...],
 ) -> RetrievalEvaluation:
     """The callback that adds to `reports` what is measured before and after training."""
     return RetrievalEvaluation(
@@ -237,6 +242,7 @@ def build_evaluation(
         baseline=reports[0] if reports and reports[0].retriever != UNTRAINED else None,
         num_examples=config.evaluation.num_examples,
         contract=recorded_contract(run),
+        training_caveats=caveats,
     )
 
 

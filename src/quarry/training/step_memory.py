@@ -18,35 +18,49 @@ FP32_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContrastSets:
-    """The contrast sets of a run, as far as memory depends on them.
+    """The contrastive batches of a run, as far as memory depends on them.
 
     Attributes:
         num_queries: in one.
-        num_passages_per_query: the positive among them.
-        tokens_per_query: of a query with its passages, the mean.
-        deviation: from it, the standard deviation; 0 where the mean is a bound.
+        num_passages_per_query: the positive among them; where queries differ, a query's mean in the
+            contrastive batch of the run that has the most passages.
+        tokens_per_query: of a query with its passages, the mean over the run.
+        deviation: from it, the standard deviation; 0 where the mean is a bound. Where queries
+            differ in passages, of the tokens that their number does not explain.
         longest_text: in tokens.
         num_sets: that the run will see; 0: not known.
+        more_tokens_per_query: than the mean over the run, in the contrastive batch that has the
+            most passages.
+        tokens_of_largest_group: of the query with the most passages, and those; 0: all queries have
+            as many.
     """
 
     num_queries: int
-    num_passages_per_query: int
+    num_passages_per_query: float
     tokens_per_query: float
     deviation: float
     longest_text: int
     num_sets: int
+    more_tokens_per_query: float = 0.0
+    tokens_of_largest_group: float = 0.0
 
     def largest_share(self, num_processes: int) -> int:
-        """Tokens of one process in the largest contrast set of the run.
+        """Return the tokens of one rank in the largest contrastive batch that is to be expected.
 
         Sums of many lengths are about normal, and the largest of n normal numbers is about
-        sqrt(2 ln n) deviations above the mean. Shares are balanced in tokens; one query more than
-        others is what a process may have.
+        sqrt(2 ln n) deviations above the mean. Where queries differ in passages, that is added to
+        the contrastive batch that has the most. Shares are balanced in tokens; one query more than
+        others is what a rank may have, or the query with the most passages alone (whose lengths
+        deviate as a sum of its size).
         """
         num_own = math.ceil(self.num_queries / num_processes)
-        spread = self.deviation * math.sqrt(self.num_queries)
-        above = spread * math.sqrt(2 * math.log(max(1, self.num_sets)))
-        return math.ceil(num_own * (self.tokens_per_query + above / self.num_queries))
+        most = math.sqrt(2 * math.log(max(1, self.num_sets)))
+        above = self.deviation * math.sqrt(self.num_queries) * most
+        mean = self.tokens_per_query + self.more_tokens_per_query
+        share = num_own * (mean + above / self.num_queries)
+        largest = self.tokens_of_largest_group
+        alone = largest + self.deviation * math.sqrt(largest / self.tokens_per_query) * most
+        return math.ceil(max(share, alone if largest else 0.0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,7 +203,7 @@ def _num_own_queries(setup: TrainingSetup) -> int:
 
 
 def _num_passages(setup: TrainingSetup) -> int:
-    return setup.contrast.num_queries * setup.contrast.num_passages_per_query
+    return math.ceil(setup.contrast.num_queries * setup.contrast.num_passages_per_query)
 
 
 def _similarities(setup: TrainingSetup) -> int:
@@ -197,7 +211,7 @@ def _similarities(setup: TrainingSetup) -> int:
 
 
 def _embeddings(setup: TrainingSetup) -> int:
-    num_texts = _num_own_queries(setup) * (1 + setup.contrast.num_passages_per_query)
+    num_texts = math.ceil(_num_own_queries(setup) * (1 + setup.contrast.num_passages_per_query))
     if setup.num_processes > 1:
         num_texts += _num_passages(setup)
     return 2 * FP32_BYTES * setup.embedding_dim * num_texts

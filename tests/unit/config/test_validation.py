@@ -153,7 +153,7 @@ def test_unknown_keys_are_those_that_plus_adds() -> None:
     assert list(unknown_keys(config)) == []
     OmegaConf.update(config, "num_querys", 1, force_add=True)
     known = (
-        "examples, path, corpus_path, split, "
+        "examples, path, corpus_path, split, subset, revision, columns, "
         "num_hard_negatives, num_queries_per_update, grad_cache_chunk_tokens, num_workers"
     )
     assert list(unknown_keys(config, "data")) == [

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import nan
+
 import pytest
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
 
+from helpers.joint_training import TOKENIZER, examples
 from helpers.models import EOS, letter_ids, letter_tokenizer
 from quarry.data.collation import RetrievalCollator, text_hash
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
-from quarry.types import Document, Query, TrainExample
+from quarry.data.train_dataset import TrainDataset
+from quarry.types import Document, Query, RetrievalBatch, TrainExample
 
 
 def example(query: str, positive: str, *hard_negatives: str) -> TrainExample:
@@ -93,6 +100,83 @@ def test_equal_are_the_texts_that_are_encoded_alike(settings: dict, numbers: lis
     assert [first[value] for value in batch.hashes.passages.tolist()] == numbers
 
 
-def test_examples_of_unequal_size_are_our_own_mistake(collator: RetrievalCollator) -> None:
-    with pytest.raises(AssertionError, match="group size"):
-        collator([example("a", "b"), example("c", "d", "e")])
+def test_examples_with_different_numbers_of_hard_negatives(collator: RetrievalCollator) -> None:
+    batch = collator([example("a", "b"), example("c", "d", "e", "f"), example("g", "h", "d")])
+    texts = ["Q:a", "Q:c", "Q:g", "b", "d", "e", "f", "h", "d"]
+    rows = [[*letter_ids(text), EOS] for text in texts]
+    assert batch.tokens.input_ids.tolist() == [i for row in rows for i in row]
+    assert (batch.num_queries, batch.num_passages) == (3, 6)
+    assert batch.positive_index.tolist() == [0, 1, 4]
+    assert batch.positive_index.dtype == torch.int64
+    assert batch.hashes is not None
+    of_a, of_c, of_g = (text_hash(text) for text in "acg")
+    assert batch.hashes.queries.tolist() == [of_a, of_c, of_g]
+    assert batch.hashes.passages.tolist() == [text_hash(text) for text in "bdefhd"]
+    assert batch.hashes.answered.tolist() == [of_a, of_c, 0, 0, of_g, 0]
+    assert batch.scores is None
+
+
+def scored(one: TrainExample, positive: float | None, *others: float) -> TrainExample:
+    return replace(
+        one,
+        positive_scores=None if positive is None else (positive,),
+        hard_negative_scores=others or None,
+    )
+
+
+def test_scores_lie_as_the_passages_do(collator: RetrievalCollator) -> None:
+    batch = collator(
+        [
+            scored(example("a", "b", "c", "d"), 0.5, 0.1, -3),
+            example("e", "f", "g"),
+            scored(example("h", "i"), 7),
+            scored(example("j", "k", "l"), None, 0.25),
+        ]
+    )
+    assert batch.scores is not None
+    assert batch.scores.dtype == torch.float32
+    expected = torch.tensor([0.5, 0.1, -3, nan, nan, 7, nan, 0.25])
+    torch.testing.assert_close(batch.scores, expected, rtol=0, atol=0, equal_nan=True)
+    assert len(batch.scores) == batch.num_passages
+
+
+def test_worker_processes_collate_the_same_batches() -> None:
+    dataset = TrainDataset(examples(20, is_ragged=True), num_hard_negatives=None, seed=1)
+    loader: DataLoader[RetrievalBatch] = DataLoader(
+        dataset,
+        batch_sampler=[[(epoch, i) for i in (3, 0, 11, 6)] for epoch in range(2)],  # type: ignore[arg-type]
+        collate_fn=(collate := RetrievalCollator(TOKENIZER)),
+        num_workers=2,
+        multiprocessing_context="fork",
+    )
+    for epoch, found in enumerate(loader):
+        expected = collate([dataset[epoch, i] for i in (3, 0, 11, 6)])
+        assert found.scores is not None
+        assert expected.scores is not None
+        assert torch.equal(found.scores, expected.scores)
+        assert torch.equal(found.positive_index, expected.positive_index)
+        assert torch.equal(found.tokens.input_ids, expected.tokens.input_ids)
+
+
+def test_without_any_score_there_are_none(collator: RetrievalCollator) -> None:
+    assert collator([example("a", "b", "c")]).scores is None
+    assert collator([scored(example("a", "b", "c"), nan, nan)]).scores is None
+
+
+def test_scores_move_and_are_pinned_with_the_batch(
+    collator: RetrievalCollator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = collator([scored(example("a", "b", "c"), 2, 1)])
+    moved = batch.to("meta")
+    assert moved.scores is not None
+    assert moved.scores.device == torch.device("meta")
+    pinned: list[Tensor] = []
+
+    def pin(tensor: Tensor) -> Tensor:  # without CUDA there is nothing to pin for
+        pinned.append(tensor)
+        return tensor
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    assert batch.pin_memory().scores is batch.scores
+    assert any(tensor is batch.scores for tensor in pinned)
+    assert collator([example("a", "b")]).pin_memory().scores is None

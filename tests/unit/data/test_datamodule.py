@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,29 +19,39 @@ from quarry.types import Document, Query, RetrievalBatch, TrainExample
 LETTERS = "abcdefghijklm"
 
 
-def examples() -> list[TrainExample]:
-    """Thirteen: the query "a" has the positive "A" and the hard negatives "BCD", "CDE", "DEF"."""
+def examples(num_hard: tuple[int, ...] = (3,)) -> list[TrainExample]:
+    """Thirteen: the query "a" has the positive "A" and the hard negatives "BB", "CC", "DD".
+
+    Args:
+        num_hard: of their hard negatives the examples have as many, in turn.
+    """
     return [
         TrainExample(
             query=Query(query_id=letter, text=letter),
             positives=(Document(document_id=letter.upper(), text=letter.upper()),),
             hard_negatives=tuple(
                 Document(document_id=f"{letter}{i}", text=chr(ord(letter.upper()) + i) * 2)
-                for i in (1, 2, 3)
+                for i in (1, 2, 3)[: num_hard[number % len(num_hard)]]
             ),
         )
-        for letter in LETTERS
+        for number, letter in enumerate(LETTERS)
     ]
 
 
-def datamodule(*, num_workers: int = 0, seed: int = 0, **more: int) -> RetrievalDataModule:
-    settings = {
+def datamodule(
+    *,
+    num_workers: int = 0,
+    seed: int = 0,
+    num_hard: tuple[int, ...] = (3,),
+    **more: int | None,
+) -> RetrievalDataModule:
+    settings: dict[str, Any] = {
         "num_hard_negatives": 1,
         "num_queries_per_update": 6,
         "num_contrast_queries": 3,
     } | more
     return RetrievalDataModule(
-        examples=examples(),
+        examples=examples(num_hard),
         tokenizer=TextTokenizer(tokenizer=letter_tokenizer(), prompt=Prompt()),
         num_workers=num_workers,
         seed=seed,
@@ -91,9 +105,11 @@ def test_number_of_updates(max_epochs: int | None, max_steps: int, expected: int
 
 
 @pytest.mark.slow  # each worker reads the tests anew
-def test_workers_prepare_the_same_batches() -> None:
-    with_workers = list(datamodule(num_workers=2).train_dataloader())
-    assert token_ids(with_workers) == token_ids(list(datamodule().train_dataloader()))
+@pytest.mark.parametrize("number", [1, None])
+def test_workers_prepare_the_same_batches(number: int | None) -> None:
+    settings: dict[str, Any] = {"num_hard_negatives": number, "num_hard": (3, 1, 2)}
+    with_workers = list(datamodule(num_workers=2, **settings).train_dataloader())
+    assert token_ids(with_workers) == token_ids(list(datamodule(**settings).train_dataloader()))
 
 
 def test_too_few_examples_are_refused_when_the_module_is_made() -> None:
@@ -105,6 +121,62 @@ def test_more_hard_negatives_than_there_are_repeat() -> None:
     batch = next(iter(datamodule(num_hard_negatives=5).train_dataloader()))
     assert batch.num_passages == 3 * 6
     assert batch.positive_index.tolist() == [0, 6, 12]
+
+
+def test_batches_of_a_number_are_those_of_earlier_versions() -> None:
+    """A snapshot of commit b6daefd, before null: every repeated or resumed run depends on it."""
+    digest = hashlib.sha256()
+    for number in (0, 1, 2, 3, 5):
+        module = datamodule(num_hard_negatives=number, seed=6)
+        for epoch in range(3):
+            module.sampler.set_epoch(epoch)
+            for batch in module.train_dataloader():
+                assert batch.hashes is not None
+                for tensor in (
+                    batch.tokens.input_ids, batch.tokens.cu_seqlens, batch.positive_index,
+                    batch.hashes.queries, batch.hashes.passages, batch.hashes.answered,
+                ):  # fmt: skip
+                    digest.update(repr((tensor.dtype, tensor.tolist())).encode())
+    assert digest.hexdigest() == "40771c998fdbc29ef245716b9efbec9a3f49ddfe25c437a1735f85bdc2103a70"
+
+
+def test_null_takes_all_hard_negatives_of_each_example() -> None:
+    num_hard = (0, 3, 1)
+    module = datamodule(num_hard_negatives=None, num_hard=num_hard)
+    assert module.num_texts_per_update == 6 * (1 + 1 + (5 * 0 + 4 * 3 + 4 * 1) / 13)
+    for batch in module.train_dataloader():
+        texts = batch.tokens.input_ids.split(batch.tokens.cu_seqlens.diff().tolist())
+        numbers = [next(n for n, x in enumerate(LETTERS) if letter_ids(x) == q[:-1].tolist())
+                   for q in texts[:3]]  # fmt: skip
+        groups = [1 + num_hard[number % 3] for number in numbers]
+        assert batch.positive_index.tolist() == [0, groups[0], groups[0] + groups[1]]
+        assert batch.num_passages == sum(groups)
+        for number, row in zip(numbers, batch.positive_index.tolist(), strict=True):
+            assert texts[3 + row][:-1].tolist() == letter_ids(LETTERS[number].upper())
+    assert datamodule(num_hard_negatives=2).num_texts_per_update == 6 * (1 + 3)
+
+
+def test_what_is_left_out_is_told_once_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        module = datamodule(num_hard_negatives=0, num_hard=(0, 3, 1))
+        list(module.train_dataloader())
+    found = [r.getMessage() for r in caplog.records if r.name == "quarry.data.train_dataset"]
+    assert found[0].startswith("Hard negatives per example: min 0, median 1, max 3; 5 of 13")
+    assert found[1].startswith("16 hard negatives of 8 examples are not used")
+    assert len(found) == 2
+
+
+def test_queries_alone_with_their_positive_are_refused_or_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    single: dict[str, Any] = {"num_hard_negatives": None, "num_contrast_queries": 1}
+    with pytest.raises(UserError, match=r"num_contrast_queries=1: no example has a hard negative"):
+        datamodule(num_hard=(0,), **single)
+    datamodule(num_hard=(0, 1), **single)
+    assert "num_contrast_queries=1: 7 of 13 examples" in caplog.text
+    caplog.clear()
+    datamodule(num_hard=(2, 1), **single)
+    assert "examples have no hard negative" not in caplog.text
 
 
 def test_a_batch_moves_to_a_device_as_a_whole() -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import pickle
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +99,10 @@ def first(items: list[TrainExample]) -> TrainExample:
     return items[0]
 
 
-def test_workers_change_nothing() -> None:
-    examples = [example(i, num_positives=5, num_hard=20) for i in range(6)]
-    dataset = TrainDataset(examples, num_hard_negatives=4, seed=7)
+@pytest.mark.parametrize("number", [4, None])
+def test_workers_change_nothing(number: int | None) -> None:
+    examples = [replace(scored(5, 20 + i), query=example(i).query) for i in range(6)]
+    dataset = TrainDataset(examples, num_hard_negatives=number, seed=7)
     keys = [(epoch, index) for epoch in range(2) for index in (3, 0, 5, 1)]
     loader = DataLoader(dataset, sampler=keys, num_workers=2, collate_fn=first)
     assert list(loader) == [dataset[key] for key in keys]
@@ -140,6 +142,93 @@ def test_an_example_without_hard_negatives_is_refused_at_once() -> None:
     assert len(TrainDataset(examples, num_hard_negatives=0, seed=0)) == 3
     with pytest.raises(UserError, match="num_hard_negatives=-1: must be 0 or more"):
         TrainDataset(examples, num_hard_negatives=-1, seed=0)
+
+
+def test_null_takes_all_that_each_example_has_in_their_order() -> None:
+    examples = [example(i, num_positives=2, num_hard=number) for i, number in enumerate((3, 0, 5))]
+    dataset = TrainDataset(examples, num_hard_negatives=None, seed=0)
+    for epoch in range(3):
+        assert [ids(dataset[epoch, i]) for i in range(3)] == [
+            ["n0", "n1", "n2"], [], ["n0", "n1", "n2", "n3", "n4"],
+        ]  # fmt: skip
+    assert dataset.hard_negative_counts.tolist() == [3, 0, 5]
+    assert dataset.group_sizes.tolist() == [4, 1, 6]
+    assert TrainDataset(examples[::2], num_hard_negatives=4, seed=0).group_sizes.tolist() == [5, 5]
+
+
+def test_the_positive_does_not_depend_on_the_number_of_hard_negatives() -> None:
+    examples = [example(i, num_positives=9, num_hard=2) for i in range(20)]
+    drawn = [
+        [dataset[1, i].positives for i in range(20)]
+        for dataset in (TrainDataset(examples, num_hard_negatives=n, seed=4) for n in (None, 0, 2))
+    ]
+    assert drawn[0] == drawn[1] == drawn[2]
+
+
+def test_positives_and_repeats_are_left_out_of_all_hard_negatives() -> None:
+    item = TrainExample(
+        query=Query(query_id="q", text="?"),
+        positives=documents("p", 2),
+        hard_negatives=(*documents("p", 1), *documents("n", 3), *documents("n", 2)),
+    )
+    dataset = TrainDataset([item], num_hard_negatives=None, seed=0)
+    assert ids(dataset[0, 0]) == ["n0", "n1", "n2"]
+    assert dataset.group_sizes.tolist() == [4]
+
+
+def test_zero_counts_what_it_leaves_out(caplog: pytest.LogCaptureFixture) -> None:
+    examples = [example(i, num_hard=number) for i, number in enumerate((3, 0, 5))]
+    sentence = "8 hard negatives of 2 examples are not used (data.num_hard_negatives=0)"
+    dataset = TrainDataset(examples, num_hard_negatives=0, seed=0)
+    assert dataset.unused_hard_negatives == sentence
+    with caplog.at_level(logging.INFO):
+        dataset.log_hard_negatives()
+    counts, warning = caplog.records
+    assert counts.getMessage() == (
+        "Hard negatives per example: min 0, median 3, max 5; 1 of 3 examples have none"
+    )
+    assert warning.levelno == logging.WARNING
+    assert warning.getMessage().startswith(sentence)
+    caplog.clear()
+    for others, number in ((examples, None), ([example(0)] * 2, 0), (examples[::2], 1)):
+        quiet = TrainDataset(others, num_hard_negatives=number, seed=0)
+        quiet.log_hard_negatives()
+        assert quiet.unused_hard_negatives is None
+    assert not [record for record in caplog.records if "not used" in record.getMessage()]
+
+
+def scored(num_positives: int = 3, num_hard: int = 6) -> TrainExample:
+    """Scores that name their passage: 10, 11, ... of the positives, 0, 1, ... of the others."""
+    return replace(
+        example(num_positives=num_positives, num_hard=num_hard),
+        positive_scores=tuple(10.0 + i for i in range(num_positives)),
+        hard_negative_scores=tuple(float(i) for i in range(num_hard)),
+    )
+
+
+@pytest.mark.parametrize("number", [None, 0, 2, 6, 9])
+def test_scores_stay_with_their_passages(number: int | None) -> None:
+    dataset = TrainDataset([scored()], num_hard_negatives=number, seed=0)
+    seen = set()
+    for epoch in range(8):
+        item = dataset[epoch, 0]
+        (positive,) = item.positives
+        assert item.positive_scores == (10.0 + int(positive.document_id[1:]),)
+        assert item.hard_negative_scores == tuple(float(name[1:]) for name in ids(item))
+        assert len(item.hard_negatives) == (6 if number is None else number)
+        seen.add((item.positive_scores, item.hard_negative_scores))
+    assert len(seen) >= 3  # epochs differ, and scores with them
+
+
+def test_scores_of_what_is_left_out_are_left_out() -> None:
+    item = TrainExample(
+        query=Query(query_id="q", text="?"),
+        positives=documents("p", 1),
+        hard_negatives=(*documents("p", 1), *documents("n", 3)),
+        hard_negative_scores=(9.0, 0.0, 1.0, 2.0),
+    )
+    found = TrainDataset([item], num_hard_negatives=None, seed=0)[0, 0]
+    assert (found.positive_scores, found.hard_negative_scores) == (None, (0.0, 1.0, 2.0))
 
 
 def test_a_file_is_named_with_the_line_that_lacks_hard_negatives(

@@ -12,7 +12,8 @@ import pytest
 
 from quarry.data.train_examples import TableExamples
 from quarry.data.train_files import read_train_files
-from quarry.data.train_forms import TrainColumns, _within_one_edit
+from quarry.data.train_forms import TrainColumns
+from quarry.data.train_keys import _within_one_edit
 from quarry.errors import UserError
 
 
@@ -101,8 +102,7 @@ def test_scores_of_objects_and_of_cornstack(tmp_path: Path) -> None:
     example = read(tmp_path, FORMS["DPR"][0])[0]
     assert example.positives[0].title == "T"
     assert example.positives[0].document_id == "12"
-    assert example.positive_scores == (1000.0,)
-    assert example.hard_negative_scores is None
+    assert example.positive_scores is example.hard_negative_scores is None  # BM25's
     mixed = {"query": Q, "positive_passages": [{"text": "a", "score": 1}, {"text": "b"}]}
     first, second = read(tmp_path, mixed)[0].positive_scores or ()
     assert first == 1.0
@@ -125,12 +125,23 @@ def test_scores_of_objects_and_of_cornstack(tmp_path: Path) -> None:
         ({"mined_negatives": ["x"]}, r"'mined_negatives' is not read; 'negative' is"),
         ({"positive_passages_2": {"text": "x"}}, r"'positive_passages_2' is not read"),
         ({"answer": "x"}, r"'answer' is not read; 'positive' is"),
+        ({"Hard Negative": "x"}, r"'Hard Negative' is not read; 'hard_negative' is"),
+        ({"negative-1": "x"}, r"'negative-1' is not read; 'negative' is"),
+        ({"negPassage": "x"}, r"'negPassage' is not read; 'negative' is"),
+        ({"distractor": "x"}, r"'distractor' is not read; 'negative' is"),
+        ({"positive_id": "12"}, r"'positive_id' holds ids, .*data\.corpus_path"),
+        ({"images": ["a.png"]}, r"'images' holds images"),
+        ({"candidates": {"bm25": ["x"]}}, r"'candidates' is a list of texts"),
         ({"rejected_response": ["x"]}, r"'rejected_response' is not read; 'negative'"),
         ({"others": ["x"]}, r"'others' is a list of texts"),
         ({"others": [{"text": "x"}]}, r"'others' is a list of texts"),
         ({"others": [["x"]]}, r"'others' is a list of texts"),
+        ({"others": '["x"]'}, r"'others' is a list of texts"),
+        ({"pos": [{"text": "p", "chunks": ["x"]}]}, r"\(pos\): 'chunks' is a list of texts"),
         ({"label": 0}, r"'label' grades the pairs"),
         ({"score": 0.5}, r"'score' grades the pairs"),
+        ({"relevance": 0}, r"'relevance' grades the pairs"),
+        ({"isDuplicate": 1}, r"'isDuplicate' grades the pairs"),
         ({"question": "x"}, r"'query' and 'question' both name the query.*ignored=\[question\]"),
     ],
 )
@@ -187,8 +198,102 @@ def test_named_columns_complete_a_form(tmp_path: Path) -> None:
 
 
 def test_a_named_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r":1: has no 'context'.*its keys are: query, positive"):
+    with pytest.raises(UserError, match=r":1: .*have 'context'.*of their keys: query, positive"):
         read(tmp_path, {"query": Q, "positive": P}, positive="context")
+    with pytest.raises(UserError, match="names 'a' twice"):
+        read(tmp_path, {"a": Q}, query="a", positive="a")
+    later = read(
+        tmp_path, {"a": Q, "b": P}, {"a": Q, "b": P, "c": N1}, query="a", positive="b", negative="c"
+    )
+    assert [len(example.hard_negatives) for example in later] == [0, 1]
+
+
+def test_what_is_nothing_is_nothing_in_every_form(tmp_path: Path) -> None:
+    record = {"query_id": "", "query": Q, "pos": [P, None], "neg": [N1, None], "images": [[]]}
+    scored = record | {"neg_scores": [0.5, 0.25], "pos_scores": [0.75]}
+    example, second = read(tmp_path, record, scored)
+    assert example.positives == second.positives
+    assert (second.positive_scores, second.hard_negative_scores) == ((0.75,), (0.5,))
+    one = {"query": Q, "positive_passages": [{"docid": "", "text": P, "url": ""}]}
+    examples = read(tmp_path, one, one | {"query_id": 7.0})
+    assert [example.query.query_id for example in examples][1] == "7"
+    assert not examples.caveats
+
+
+def test_the_first_record_may_have_no_positive(tmp_path: Path) -> None:
+    examples = read(tmp_path, {"query": Q, "neg": [N1]}, {"query": Q, "pos": [P]})
+    assert len(examples) == 1
+    assert examples.location(0).endswith(":2")
+
+
+def test_cells_of_csv_hold_lists_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    cells = ['"[""n1"", ""n2""]"', "[]", "[sic] a text [1]", '"[""n1""] and [more]"', "[1]", ""]
+    path.write_text("query,pos,neg\n" + "".join(f"q,p,{cell}\n" for cell in cells))
+    examples = read_train_files(path=path, cache_dir=tmp_path / "c")
+    assert [[n.text for n in example.hard_negatives] for example in examples] == [
+        ["n1", "n2"], [], ["[sic] a text [1]"], ['["n1"] and [more]'], ["[1]"], []
+    ]  # fmt: skip
+    path.write_text("query,pos,neg\nq,p,\"['n1', 'n2']\"\n")
+    with pytest.raises(UserError, match=r":2 \(neg\): .*write it as JSON"):
+        read_train_files(path=path, cache_dir=tmp_path / "c")
+
+
+def test_a_positive_is_no_negative_even_under_another_id(tmp_path: Path) -> None:
+    record = {
+        "query": Q,
+        "positive_passages": [{"docid": "1", "text": P}],
+        "negative_passages": [{"docid": "2", "text": f" {P}"}, {"docid": "3", "text": N1}],
+    }
+    examples = read(tmp_path, record)
+    assert texts(examples) == (Q, [P], [N1])
+    (caveat,) = examples.caveats
+    assert caveat.startswith("1 passages stand twice in their line, or as its positive and")
+
+
+def test_keys_of_passages_can_be_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    passage = {"docid": "1", "title": "T", "text": P, "score": "high"}
+    record = {"query": Q, "positive_passages": [passage]}
+    with caplog.at_level(logging.WARNING):
+        (example,) = read(tmp_path, record, ignored=["score", "title", "typo"])
+    assert example.positives[0].title == ""
+    assert example.positive_scores is None
+    (warning,) = caplog.records
+    assert "data.columns.ignored=[typo]: no record has it" in warning.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"data": [{"query": Q, "positive": P}]}, r"jq -c '\.data\[\]'"),
+        (
+            {"Query": Q, "Positive": P},
+            r"columns\.query=Query data\.columns\.positive=Po",
+        ),
+        ({"query": [Q], "positive": [P]}, "'query' is a list; .*orient='records'"),
+        ({"what is a": "x", "passage a": "y"}, r"the first line of \.csv and \.tsv has to name"),
+    ],
+)
+def test_files_of_another_shape_get_their_own_advice(
+    tmp_path: Path, record: dict, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, record)
+
+
+def test_a_folder_of_another_kind_gets_its_own_advice(tmp_path: Path) -> None:
+    (tmp_path / "set" / "qrels").mkdir(parents=True)
+    with pytest.raises(UserError, match="is a BEIR folder. Fix: data=folder"):
+        read_train_files(path=tmp_path / "set", cache_dir=tmp_path / "c")
+    folder = tmp_path / "ids"
+    folder.mkdir()
+    (folder / "corpus.jsonl").write_text('{"docid": "1", "text": "p"}\n')
+    line = {"query": Q, "positive_document_ids": ["1"]}
+    (folder / "a.jsonl").write_text(json.dumps(line) + "\n")
+    (example,) = read_train_files(
+        path=folder, corpus_path=folder / "corpus.jsonl", cache_dir=tmp_path / "c"
+    )
+    assert example.positives[0].text == P
 
 
 @pytest.mark.parametrize(
@@ -197,7 +302,7 @@ def test_a_named_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ({"messages": Q, "positive_messages": [[message(P)]]}, "must be a list of messages"),
         (
             {"messages": [message("s", "system"), message(Q)], "positive_messages": P},
-            "2 messages",
+            r"2 messages \(system, user\); .*prompt\.query",
         ),
         (
             {"messages": [message(Q)], "positive_messages": [[message("<image>p")]]},
@@ -237,8 +342,12 @@ def test_one_id_has_one_text(tmp_path: Path) -> None:
     assert len(read(tmp_path, *good)) == 3
     with pytest.raises(UserError, match=r":4: the passage id 'x' .* 'other' here.*'t' at .*:2"):
         read(tmp_path, *good, line("3", "b", "x", "other"), line("4", "c", "x", "third"))
-    with pytest.raises(UserError, match=r":4: the passage id 'x' .*'T t' here"):
+    with pytest.raises(UserError, match=r":4: the passage id 'x' .*'T\\nt' here"):
         read(tmp_path, *good, line("3", "b", "x", "t", "T"))
+    assert len(read(tmp_path, *good, line("3", "b", "x", " t"))) == 4  # outer white space
+    long = "same " * 40
+    with pytest.raises(UserError, match=r"'\.\.\.same same same same two' here.*one' at"):
+        read(tmp_path, line("1", "a", "x", f"{long}one"), line("2", "b", "x", f"{long}two"))
     with pytest.raises(UserError, match=r":4: the query id '2' .*'b' here, and for 'a' at .*:3"):
         read(tmp_path, *good, line("2", "b", "z", "t"))
     bad = [*good, line("3", "b", "x", "other")]

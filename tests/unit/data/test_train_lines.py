@@ -10,13 +10,14 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quarry.data.train_forms import FORMS, TrainColumns, form_of
+from quarry.data.train_forms import FORMS, TrainColumns
+from quarry.data.train_keys import form_of_record
 from quarry.data.train_lines import LineReader, TrainLine
 from quarry.errors import UserError
 from quarry.types import Document
 
-KEYS = sorted({key for form in FORMS for key in (*form.texts, *form.known, *form.refused)})
-MORE = ["query_id", "negative_1", "negative_02", "neg_", "negs", "id", "title", "x", ""]
+KEYS = sorted({key for form in FORMS for key in (*form.texts, *form.known)})
+MORE = ["label", "query_id", "negative_1", "negative_02", "neg_", "negs", "id", "title", "x", ""]
 WORDS = st.sampled_from(["a", "b", " ", "", '["a", "b"]', "['a']", "[", "7", "0.5", "<image>", "é"])
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | WORDS
 OBJECTS = st.dictionaries(
@@ -45,7 +46,7 @@ def test_any_record_is_a_line_or_a_message(
     first: dict[str, Any], second: dict[str, Any], ignored: list[str], has_text_cells: bool
 ) -> None:
     columns = TrainColumns(ignored=ignored)
-    form = ended(lambda: form_of(first, "file:1", columns), "file:1")
+    form = ended(lambda: form_of_record(first, "file:1", columns), "file:1")
     if form is None:
         return
     read = LineReader(form, ignored=ignored, has_text_cells=has_text_cells)
@@ -114,10 +115,10 @@ def test_every_form_says_the_same(query: str, positives: list[str], negatives: l
     ]
     lines = []
     for record in records:
-        read = LineReader(form_of(record, "file:1", TrainColumns()))
+        read = LineReader(form_of_record(record, "file:1", TrainColumns()))
         lines.append(read(record, "file:1"))
     cells = {"query": query, "positive": json.dumps(positives), "negative": json.dumps(negatives)}
-    read = LineReader(form_of(cells, "file:1", TrainColumns()), has_text_cells=True)
+    read = LineReader(form_of_record(cells, "file:1", TrainColumns()), has_text_cells=True)
     lines.append(read(cells | {"negative": cells["negative"] if negatives else ""}, "file:1"))
     assert all(line == lines[0] for line in lines)
     assert [passage.text for passage, _ in lines[0].positives] == positives

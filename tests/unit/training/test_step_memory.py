@@ -141,6 +141,25 @@ def test_the_largest_share() -> None:
     assert wide.largest_share(2) == math.ceil((40 + above) / 2)
 
 
+def test_the_largest_share_where_queries_differ_in_passages() -> None:
+    """The contrastive batch with the most passages counts, and a query that outweighs a share."""
+    most = contrast(more_tokens_per_query=2.5, tokens_of_largest_group=21)
+    assert most.largest_share(1) == 50
+    assert most.largest_share(2) == 25
+    assert most.largest_share(4) == 21, "13 a query, and one query of 21"
+    wide = contrast(deviation=3, num_sets=100, more_tokens_per_query=2.5)
+    alone = replace(wide, tokens_of_largest_group=40).largest_share(4)
+    assert alone == math.ceil(40 + 3 * math.sqrt(4) * math.sqrt(2 * math.log(100)))
+    assert wide.largest_share(1) == math.ceil(50 + 3 * math.sqrt(4) * math.sqrt(2 * math.log(100)))
+
+
+def test_texts_of_a_fractional_mean_of_passages_are_rounded_up() -> None:
+    uneven = contrast(num_passages_per_query=1.6)  # 6.4 passages
+    assert step_memory(setup(contrast=uneven)).embeddings == 11 * 4 * 4 * 2
+    many = contrast(num_queries=1000, num_passages_per_query=1.6, tokens_per_query=0.001)
+    assert step_memory(setup(contrast=many)).passing == 1000 * 1600 * 4
+
+
 def test_what_no_measurement_backs_is_named() -> None:
     lora = replace(FP32, itemsize=2, trains_trunk=False)
     zero3 = ZeroBuffers(stage=3, reduce_bucket_size=10, max_live_parameters=50)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -68,14 +69,17 @@ class TinyQwen:
 
     def folder(self) -> Path:
         """The folder with config, weights and tokenizer; made where it is not yet there."""
-        texts = self.texts()
+        return made_once(self._target, lambda folder: self._make(folder, self.texts()))
+
+    @cached_property
+    def _target(self) -> Path:
+        """Where it lies; asked for some 70 times a run, and a second goes into so many digests."""
         shape = [FORMAT, self.vocab_size, self.embedding_std, self.seed, self.config]
         recipe = json.dumps(shape, sort_keys=True)
         digest = hashlib.sha256(recipe.encode())
-        for text in texts:
+        for text in self.texts():
             digest.update(text.encode() + b"\0")
-        target = self.cache_dir / "models" / f"qwen-tiny-{digest.hexdigest()[:16]}"
-        return made_once(target, lambda folder: self._make(folder, texts))
+        return self.cache_dir / "models" / f"qwen-tiny-{digest.hexdigest()[:16]}"
 
     def _make(self, folder: Path, texts: Sequence[str]) -> None:
         tokenizer = train_tokenizer(texts, vocab_size=self.vocab_size)

@@ -21,7 +21,6 @@ from quarry.models.factory import AUTO, BiEncoderFactory
 from quarry.models.memory import FP32_BYTES, num_weights, outline
 from quarry.models.remedies import CannotLoadError
 from quarry.runtime.devices import has_gpu
-from quarry.tasks.parts import num_texts_per_update
 from quarry.tasks.planning.workload import Workload
 from quarry.training.memory_fit import MemoryChoice, choices, thriftiest, with_choice
 from quarry.training.step_memory import ContrastSets, TrainingSetup
@@ -183,15 +182,21 @@ def _is_compiled(config: DictConfig, factory: BiEncoderFactory, workload: Worklo
         return factory.compile is True
     if zero_stage(config) == 3 or not has_gpu() or workload.num_steps is None:
         return False
-    return workload.num_steps * num_texts_per_update(config) >= NUM_TEXTS_THAT_REPAY
+    return workload.num_steps * workload.num_texts_per_step >= NUM_TEXTS_THAT_REPAY
 
 
 def _contrast(config: DictConfig, workload: Workload) -> ContrastSets:
     num_sets = (workload.num_steps or 0) * workload.num_contrast_sets
+    sizes, per_passage = workload.group_sizes, workload.tokens_per_passage
+    above_mean = sizes.largest - sizes.mean
     return ContrastSets(
         num_queries=workload.num_queries_per_update // workload.num_contrast_sets,
-        num_passages_per_query=1 + config.data.num_hard_negatives,
+        num_passages_per_query=sizes.in_largest_batch,
         tokens_per_query=workload.tokens_per_query,
+        more_tokens_per_query=per_passage * (sizes.in_largest_batch - sizes.mean),
+        tokens_of_largest_group=workload.tokens_per_query + per_passage * above_mean
+        if above_mean
+        else 0.0,
         deviation=workload.deviation,
         longest_text=max(config.prompt.max_query_length, config.prompt.max_document_length),
         num_sets=num_sets,

@@ -9,6 +9,7 @@ from quarry.evaluation.study.settings import (
     placed,
     relevant,
     shortened,
+    value_of,
 )
 
 
@@ -39,6 +40,13 @@ def test_where_something_is_computed_does_not_matter() -> None:
     # an adapter that was not trained changes nothing
     assert set(relevant(settings, "zero_shot")) == {"model.dtype", "trainer.precision"}
     assert relevant(settings, "baseline") == {}
+
+
+def test_all_hard_negatives_are_told_from_a_number_of_them() -> None:
+    values = [flattened({"data": {"num_hard_negatives": number}}) for number in (None, 0, 7)]
+    assert distinguishing(values, [{}] * 3) == ["data.num_hard_negatives"]
+    names = [value_of(each, {}, "data.num_hard_negatives") for each in values]
+    assert names == ["null", "0", "7"]
 
 
 def test_an_option_names_what_it_fills() -> None:

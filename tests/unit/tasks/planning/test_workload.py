@@ -15,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "config"))
 from configurations import composed, opened
 
 from helpers.models import tiny_folder
+from quarry.data.sampler import TrainBatchSampler
 from quarry.errors import UserError
+from quarry.tasks.planning.setup import _contrast
 from quarry.tasks.planning.workload import Workload, planned_workload
 
 
@@ -63,16 +65,98 @@ def test_steps_end_a_run_before_epochs_do(data: Path) -> None:
     assert workload(config(data, "trainer.max_steps=7", "trainer.max_epochs=3")).num_steps == 7
 
 
+@pytest.fixture
+def ragged(tmp_path: Path) -> Path:
+    """Twenty queries of 4 tokens with 0 to 4 hard negatives, every passage of 6."""
+    file = tmp_path / "ragged.jsonl"
+    lines = [
+        {"query": "abc", "positive": "aaaaa", "negatives": [c * 5 for c in "bcde"[: n % 5]]}
+        for n in range(20)
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file
+
+
+def test_passages_of_all_examples_are_counted_where_the_number_is_null(
+    ragged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quarry.tasks.planning.workload.NUM_SAMPLED", 3)
+    settings = config(ragged, "trainer.max_epochs=2")
+    found = workload(settings)
+    assert found.group_sizes.mean == 3
+    assert found.group_sizes.largest == 5
+    assert not found.group_sizes.is_assumed
+    # three examples are tokenised, and the mean is that of all
+    assert found.tokens_per_query == pytest.approx(4 + 3 * 6)
+    assert found.tokens_per_passage == pytest.approx(6)
+    assert found.deviation == pytest.approx(0), "the number of passages explains all of it"
+    assert found.tokens_per_step == pytest.approx(4 * 22)
+    assert found.num_texts_per_step == 4 * 4
+    assert not found.is_bound
+
+
+def test_the_memory_is_that_of_the_largest_contrastive_batch_of_the_run(ragged: Path) -> None:
+    settings = config(ragged, "trainer.max_epochs=2")
+    found = workload(settings)
+    sampler = TrainBatchSampler(
+        num_examples=20, batch_size=4, num_batches_per_update=1, seed=settings.seed
+    )
+    totals = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        totals += [sum(1 + index % 5 for _, index in keys) for keys in sampler]
+    assert len(set(totals)) > 1
+    assert found.group_sizes.in_largest_batch == max(totals) / 4
+    contrast = _contrast(settings, found)
+    assert contrast.largest_share(1) == 4 * 4 + 6 * max(totals)
+    assert contrast.largest_share(4) >= 4 + 6 * 5
+    assert contrast.tokens_per_query == found.tokens_per_query, "of which the time depends"
+
+
+@pytest.mark.parametrize(("number", "mean"), [(0, 1), (2, 3)])
+def test_with_a_number_all_queries_have_as_many_passages(
+    data: Path, number: int, mean: int
+) -> None:
+    lines = [{"query": "abc", "positive": "a", "negatives": ["b", "c", "d"]}] * 8
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    settings = config(data, f"data.num_hard_negatives={number}")
+    found = workload(settings)
+    assert (found.group_sizes.mean, found.group_sizes.in_largest_batch) == (mean, mean)
+    assert found.tokens_per_query == 4 + mean * 2
+    assert _contrast(settings, found).more_tokens_per_query == 0
+
+
+def test_the_stated_number_of_examples_may_differ_from_those_that_are_here(ragged: Path) -> None:
+    found = workload(config(ragged, "data.num_queries_per_update=32"), num_examples=320)
+    assert found.num_examples == 320
+    assert 3 <= found.group_sizes.in_largest_batch <= 5
+
+
+def test_a_plan_says_how_many_hard_negatives_it_assumes(ragged: Path) -> None:
+    assumed = "assuming 15 hard negatives a query (data.num_hard_negatives=null"
+    found = workload(config(ragged), num_examples=400, tokens_per_query=50)
+    assert assumed in found.tokens_from
+    assert found.group_sizes.mean == 16
+    ragged.unlink()
+    found = workload(config(ragged, "prompt.max_query_length=10", "prompt.max_document_length=30"))
+    assert assumed in found.tokens_from
+    assert (found.tokens_per_query, found.is_bound) == (10 + 16 * 30, True)
+    stated = workload(config(ragged, "data.num_hard_negatives=2"))
+    assert "assum" not in stated.tokens_from
+
+
 def test_what_is_stated_is_not_read(data: Path) -> None:
     data.unlink()
-    found = workload(config(data), num_examples=400, tokens_per_query=50)
+    settings = config(data, "data.num_hard_negatives=1")
+    found = workload(settings, num_examples=400, tokens_per_query=50)
     assert (found.num_examples, found.num_steps, found.tokens_per_query) == (400, 100, 50)
     assert found.tokens_from == found.examples_from == "stated"
 
 
 def test_data_that_are_elsewhere_leave_a_bound(data: Path) -> None:
     data.unlink()
-    found = workload(config(data, "prompt.max_query_length=10", "prompt.max_document_length=30"))
+    lengths = ("prompt.max_query_length=10", "prompt.max_document_length=30")
+    found = workload(config(data, *lengths, "data.num_hard_negatives=0"))
     assert (found.num_examples, found.num_steps, found.num_tokens) == (None, None, None)
     assert (found.tokens_per_query, found.is_bound) == (40, True)
     assert "not known" in found.examples_from

@@ -13,13 +13,12 @@ from quarry.errors import MissingPathError, UserError
 
 logger = logging.getLogger(__name__)
 
-TRAIN_WORDS = ("train", "training")
-OTHER_SPLIT_WORDS = ("test", "dev", "valid", "validation", "val", "eval", "evaluation")
+TRAIN_WORDS = ("train", "training", "trainset", "traindata")
+OTHER_SPLIT_WORDS = (
+    *("test", "testing", "dev", "development", "valid", "validation", "val", "eval", "evaluation"),
+    *("testset", "devset", "validset", "testdata", "devdata"),
+)
 """Words of a file's name that say which split it holds."""
-
-_TRAIN_BEGINNINGS = ("train",)
-_OTHER_SPLIT_BEGINNINGS = ("test", "dev", "valid")
-"""How the names of files begin that say the same: testset.jsonl."""
 
 _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """What the `datasets` library writes beside the data."""
@@ -27,11 +26,14 @@ _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json",
 _MAX_NAMED = 10
 
 
-def find_training_files(path: Path) -> list[Path]:
+def find_training_files(path: Path, *, beside: Path | None = None) -> list[Path]:
     """Return the file at `path`, or the training files of the folder at `path`, sorted by name.
 
     Of a folder where a name says that it is another split (test, dev, validation), only the files
     whose names say train are taken; a warning names the others. Folders inside are not searched.
+
+    Args:
+        beside: a file of the folder that holds something else, the corpus.
 
     Raises:
         MissingPathError: nothing is there, or the folder has no file of `RECORD_FORMS`.
@@ -42,6 +44,8 @@ def find_training_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [find_file(path)]
     files = [file for file in _inside(path) if _is_record_file(file)]
+    if beside is not None:
+        files = [file for file in files if file.resolve() != beside.expanduser().resolve()]
     if not files:
         raise _nothing_in(path)
     _name_others(path, files)
@@ -128,17 +132,17 @@ def _of_train_split(folder: Path, files: Sequence[Path]) -> list[Path]:
 
 def _is_of_train_split(file: Path) -> bool:
     """Whether a file's name says train, and nothing else: train-dev.jsonl is no training data."""
-    return _says(file, TRAIN_WORDS, _TRAIN_BEGINNINGS) and not _is_of_other_split(file)
+    return _says(file, TRAIN_WORDS) and not _is_of_other_split(file)
 
 
 def _is_of_other_split(file: Path) -> bool:
-    return _says(file, OTHER_SPLIT_WORDS, _OTHER_SPLIT_BEGINNINGS)
+    return _says(file, OTHER_SPLIT_WORDS)
 
 
-def _says(file: Path, words: Sequence[str], beginnings: tuple[str, ...]) -> bool:
-    """Whether a name has one of the words, as nq-dev_0.jsonl and nqDev.jsonl do, or begins so."""
+def _says(file: Path, words: Sequence[str]) -> bool:
+    """Whether a name has one of the words, as nq-dev_0.jsonl and nqDev.jsonl do."""
     found = {word.lower() for word in re.findall(r"[A-Z]*[a-z]+|[A-Z]+", file.name)}
-    return not found.isdisjoint(words) or file.name.lower().startswith(beginnings)
+    return not found.isdisjoint(words)
 
 
 def _of_one_form(folder: Path, files: list[Path]) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quarry.data.training_files import find_training_files
+from quarry.data.train_paths import find_training_files
 from quarry.errors import MissingPathError, UserError
 
 
