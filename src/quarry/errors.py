@@ -1,5 +1,7 @@
 """Ends of a run that are no fault of the program; entry points show their message alone."""
 
+import signal
+
 
 class UserError(ValueError):
     """A wrong value, file or line. The message names what, where, the rule and the remedy."""
@@ -13,5 +15,19 @@ class MissingPathError(UserError, FileNotFoundError):
     """A file or folder that was named and is not there."""
 
 
-class Interrupted(Exception):  # noqa: N818 (no error: what was asked for)
-    """The user stopped the run and everything is saved; the message says where. Exit code 130."""
+class Interrupted(BaseException):
+    """A signal stopped the run; the message says what is saved and how to continue.
+
+    No `Exception`: it may come at any moment, and is not for those who go on after a failure.
+
+    Args:
+        number: of the signal.
+        is_shared: all ranks raise it at the same time.
+    """
+
+    def __init__(
+        self, message: str, *, number: int = signal.SIGINT, is_shared: bool = True
+    ) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+        self.is_shared = is_shared

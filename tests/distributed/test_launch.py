@@ -16,6 +16,7 @@ import pytest
 from helpers.preloaded import PreloadedPython
 from helpers.processes import free_port, run_processes
 from quarry.distributed.launch import agreed_with_first, ends_children
+from quarry.errors import Interrupted
 
 WORKER = Path(__file__).parent / "meeting_worker.py"
 
@@ -83,6 +84,15 @@ def test_a_child_that_was_killed_is_told_of_and_the_others_end(
         "Process 1 of this node was ended by SIGKILL"
     ]
     assert waiting.wait(timeout=20) == -signal.SIGKILL
+
+
+def test_a_signal_is_passed_on_to_the_children(caplog: pytest.LogCaptureFixture) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    strategy = SimpleNamespace(launcher=SimpleNamespace(procs=[child]))
+    with pytest.raises(Interrupted), ends_children(strategy):
+        raise Interrupted("SIGINT.", is_shared=False)
+    assert child.wait(timeout=20) == -signal.SIGTERM
+    assert not caplog.records
 
 
 def _is_alive(pid: int) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 from torch.distributed import TCPStore
 
 from quarry.distributed import world
+from quarry.errors import Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +53,17 @@ def settle_launcher() -> None:
     """
     if "CROSS_RANK" in os.environ:
         os.environ.setdefault("NODE_RANK", os.environ["CROSS_RANK"])
-    is_child = int(os.environ.get("LOCAL_RANK", "0")) > 0
-    is_of_lightning = not any(name in os.environ for name in world.RANK_VARIABLES)
     starter = os.environ.pop(ENDS_WITH, None)  # not for the processes that this one starts
-    if ((is_child and is_of_lightning) or starter is not None) and sys.platform == "linux":
+    if (is_child_of_lightning() or starter is not None) and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if starter is not None and os.getppid() != int(starter):  # it has ended already
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_child_of_lightning() -> bool:
+    """Return whether Lightning's launcher started this rank, from the first one of its node."""
+    is_launched = any(name in os.environ for name in world.RANK_VARIABLES)
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0 and not is_launched
 
 
 def environment_of_a_job() -> dict[str, str]:
@@ -190,17 +195,20 @@ def ends_children(strategy: Any) -> Iterator[None]:
 
     They would wait for it in a collective, on GPUs for as long as `timeout_s`. Those that have
     failed likewise get the time to say so. Of one that could not (out of memory, `kill -9`) the log
-    tells: here is only seen that it is gone.
+    tells: here is only seen that it is gone. A signal that stopped this process is passed on.
     """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         children = getattr(strategy.launcher, "procs", None) or []
+        is_stopped = isinstance(error, Interrupted) and not error.is_shared
+        for child in children if is_stopped else []:
+            child.terminate()
         deadline = time.monotonic() + GRACE_S
         while any(child.poll() is None for child in children) and time.monotonic() < deadline:
             time.sleep(0.05)
         for rank, child in enumerate(children, start=1):
-            if child.poll() is not None and child.returncode < 0:
+            if child.poll() is not None and child.returncode < 0 and not is_stopped:
                 name = signal.Signals(-child.returncode).name
                 logger.error("Process %d of this node was ended by %s", rank, name)
         for child in children:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from quarry.distributed import world
-from quarry.errors import Interrupted, UserError
+from quarry.errors import UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.collection_views import AscendingTies, without_titles
 from quarry.evaluation.convention import Convention
@@ -87,8 +87,6 @@ class Evaluator:
                 self._read(benchmark_set)
                 is_read = True
                 results.append(self._evaluate_set(retriever, benchmark_set, name, encoder))
-            except Interrupted:
-                raise
             except Exception as error:
                 if len(self.benchmark.sets) == 1 or (is_read and world.size() > 1):
                     raise
@@ -216,8 +214,6 @@ class Evaluator:
 def _reading_error(benchmark_set: BenchmarkSet) -> Exception | None:
     try:
         _ = benchmark_set.data
-    except Interrupted:
-        raise
     except Exception as error:  # noqa: BLE001 (whatever it is, the others must not wait on)
         return error
     return None

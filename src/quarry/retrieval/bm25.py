@@ -10,8 +10,6 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from quarry.data import prompts
 from quarry.distributed import world
 from quarry.errors import UserError
@@ -20,6 +18,7 @@ from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.index import inverted
 from quarry.retrieval.kept_rankings import KeptRankings, code_digest, versions_of
 from quarry.retrieval.terms import CodeTokenizer, TextTokenizer, Tokenizer
+from quarry.runtime.progress import tracked
 from quarry.types import Content, RetrievalSet, Run
 
 if TYPE_CHECKING:  # bm25s is imported where it is used
@@ -109,8 +108,9 @@ class BM25Retriever:
 
     def _rank(self, dataset: RetrievalSet, tokenizer: Tokenizer, *, top_k: int) -> Run:
         start = time.perf_counter()
+        corpus = tracked(dataset.corpus, label=f"bm25 index of {dataset.name}", units="documents")
         terms = inverted.count_terms(
-            tokenizer(prompts.joined_text(document)) for document in dataset.corpus
+            tokenizer(prompts.joined_text(document)) for document in corpus
         )
         if not terms.vocabulary:
             logger.warning("bm25: no document of %s has a term, nothing is found", dataset.name)
@@ -126,7 +126,7 @@ class BM25Retriever:
         document_ids = [document.document_id for document in dataset.corpus]
         order = ranking.tie_order(document_ids)
         run: Run = {}
-        for query in tqdm(dataset.queries, desc=f"bm25 {dataset.name}", disable=None, leave=False):
+        for query in tracked(dataset.queries, label=f"bm25 on {dataset.name}", units="queries"):
             in_query = tokenizer(query.text)
             term_ids = [terms.vocabulary[term] for term in in_query if term in terms.vocabulary]
             scores = engine.get_scores_from_ids(term_ids)

@@ -35,4 +35,5 @@ class DenseRetriever:
             share=share.items,
             top_k=top_k,
             device=encoder.device,
+            label=f"{dataset.name} search",
         )

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from quarry.data.packing import pack, plan_batches
 from quarry.data.tokenization import TextTokenizer, TokenizedText
@@ -25,6 +24,7 @@ from quarry.retrieval.download import Download, Downloader
 from quarry.retrieval.embeddings import EmbeddingShare
 from quarry.retrieval.plan import PlannedBatch, own_batches, plan_windows
 from quarry.runtime.ahead import run_ahead
+from quarry.runtime.progress import Progress
 from quarry.types import Document, Query, Role
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Encoder:
 
         Args:
             role: which prompt and length the texts get.
-            label: names the progress bar (shown on a terminal only).
+            label: names the progress, on a terminal and in the log.
 
         Raises:
             UserError: a text, or half a batch, does not fit the device's memory.
@@ -139,13 +139,13 @@ class Encoder:
         with (
             closing(self.plan(items, role)) as plan,
             closing(self.encode_batches(plan, role, num_texts=len(items))) as batches,
-            tqdm(
-                total=len(items), desc=label or role, unit="text", disable=None, leave=False
-            ) as bar,
+            Progress(
+                label=label or role, total=len(items), units="texts", num_ranks=world.size()
+            ) as progress,
         ):
             for batch, encoded in batches:
                 yield batch.rows, encoded
-                bar.update(len(batch.rows))
+                progress.add(len(batch.rows), num_tokens=sum(map(len, batch.texts)))
 
     def encode_batches(
         self, batches: Iterable[PlannedBatch], role: Role, *, num_texts: int

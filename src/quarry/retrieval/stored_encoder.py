@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from quarry.distributed import world
 from quarry.errors import UserError
@@ -21,6 +20,7 @@ from quarry.retrieval.store.segment import Segment
 from quarry.retrieval.store.shelf import Found, Shelf
 from quarry.retrieval.store.writer import SegmentWriter
 from quarry.retrieval.unique_texts import ChosenItems, UniqueTexts, unique_texts
+from quarry.runtime.progress import Progress, tracked
 from quarry.types import Document, Query, Role
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,8 @@ class StoredEncoder:
     ) -> tuple[Found, UniqueTexts]:
         """Where the embeddings of all texts are, once all are in the store."""
         shelf = self.shelves[role]
-        texts = unique_texts(items, self.encoder.tokenizer.frames[role].text_of)
+        read = tracked(items, label=f"{what}, looking for equal texts", units="texts")
+        texts = unique_texts(read, self.encoder.tokenizer.frames[role].text_of)
         own = shelf.segment_name(texts.hashes, self._plan)
         # one process looks, so that all see the same; and reads each checksum
         look = partial(shelf.find, texts.hashes, first=own)
@@ -151,15 +152,14 @@ class StoredEncoder:
         """Encodes the batches of the plan that are open, and only those."""
         assert len(items) == len(segment), "a segment holds texts of the call that it is named by"
         num_open = writer.num_open
-        bar = tqdm(
+        progress = Progress(
+            label=what,
             total=len(segment),
-            initial=len(segment) - num_open,
-            desc=what,
-            unit="text",
-            disable=None,
-            leave=False,
+            units="texts",
+            num_done=len(segment) - num_open,
+            num_ranks=world.size(),
         )
-        with bar, closing(self.encoder.plan(items, role, is_done=writer.is_done)) as plan:
+        with progress, closing(self.encoder.plan(items, role, is_done=writer.is_done)) as plan:
             open_batches = (
                 batch
                 for batch in plan
@@ -169,4 +169,4 @@ class StoredEncoder:
             with closing(encoded) as batches:
                 for batch, embeddings in batches:
                     writer.write(batch.start, batch.rows, embeddings)
-                    bar.update(len(batch.rows))
+                    progress.add(len(batch.rows), num_tokens=sum(map(len, batch.texts)))

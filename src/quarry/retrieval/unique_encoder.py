@@ -14,6 +14,7 @@ from quarry.retrieval.corpus_embeddings import CorpusStorage
 from quarry.retrieval.embeddings import EmbeddingShare, GatheredEmbeddings
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.unique_texts import ChosenItems, UniqueTexts, unique_texts
+from quarry.runtime.progress import tracked
 from quarry.types import Document, Query, Role
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class UniqueEncoder:
         self, items: Sequence[Query | Document], role: Role, *, label: str = ""
     ) -> GatheredEmbeddings:
         """Embeddings [num_texts, dim], fp32; see `Encoder.encode`."""
-        texts = unique_texts(items, self.encoder.tokenizer.frames[role].text_of)
+        texts = self._unique(items, role, what=label or role)
         embeddings = self.encoder.encode(ChosenItems(items, texts.first), role, label=label)
         return GatheredEmbeddings(
             parts=[(0, np.asarray(embeddings))],
@@ -68,7 +69,7 @@ class UniqueEncoder:
         self, items: Sequence[Query | Document], role: Role, *, label: str = ""
     ) -> EmbeddingShare:
         """The items whose texts this process has encoded; see `Encoder.encode_share`."""
-        texts = unique_texts(items, self.encoder.tokenizer.frames[role].text_of)
+        texts = self._unique(items, role, what=label or role)
         share = self._share_of(texts, items, role, label=label)
         place = np.full(len(texts), -1, dtype=np.int64)
         place[share.items] = np.arange(len(share.items))
@@ -76,6 +77,10 @@ class UniqueEncoder:
         return EmbeddingShare(
             items=own, embeddings=share.embeddings.choose(place[texts.text_of[own]])
         )
+
+    def _unique(self, items: Sequence[Query | Document], role: Role, *, what: str) -> UniqueTexts:
+        read = tracked(items, label=f"{what}, looking for equal texts", units="texts")
+        return unique_texts(read, self.encoder.tokenizer.frames[role].text_of)
 
     def _share_of(
         self, texts: UniqueTexts, items: Sequence[Query | Document], role: Role, *, label: str

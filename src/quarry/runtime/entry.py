@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from quarry.distributed import world
 from quarry.distributed.launch import settle_launcher
 from quarry.errors import Interrupted, SharedError, UserError
+from quarry.runtime.interruption import end_interrupted
 
 NULL_GROUP = "Config group override must be a string or a list"
 """How Hydra 1.3 begins its bare ValueError on `group=null`."""
@@ -45,13 +46,15 @@ def shows_user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(130)
     except (Interrupted, SharedError) as error:
+        if isinstance(error, Interrupted) and not error.is_shared:
+            end_interrupted(error)
         world.leave()  # all processes have come here
         if not world.is_launched_first():
             sys.exit(0)  # the first process says it, and its exit code is that of the run
         if isinstance(error, SharedError):
             end_with_error(str(error))
         sys.stderr.write(f"\nInterrupted: {error}\n")
-        sys.exit(130)
+        sys.exit(error.exit_code)
     except InstantiationException:
         raise  # a class of ours failed to import or to take its arguments
     except (UserError, HydraException, OmegaConfBaseException) as error:

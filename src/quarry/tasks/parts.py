@@ -166,9 +166,12 @@ def build_trainer(
         default_root_dir=config.paths.run_dir,
         use_distributed_sampler=False,  # our sampler alone decides the order
         enable_model_summary=False,
+        enable_progress_bar=False,  # ours are training_progress.py and runtime/progress.py
         num_sanity_val_steps=0,
         **more,
     )
+    # Lightning's handler of SIGTERM would start a collective in the midst of another one
+    trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
     return trainer
 
 

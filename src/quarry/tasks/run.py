@@ -13,7 +13,9 @@ from omegaconf import DictConfig
 
 from quarry.distributed import world
 from quarry.errors import UserError
+from quarry.runtime.interruption import raises_on_signals
 from quarry.runtime.run_directory import removed_if_empty
+from quarry.tasks.continuing import how_to_continue
 from quarry.tasks.job_result import JobResult
 from quarry.tasks.objective import objective_of
 from quarry.tasks.output import last_result_line
@@ -35,7 +37,8 @@ def run(config: DictConfig, *, entry: Path) -> object:
                 "study.resume=true has no effect outside a sweep: a training run goes on with "
                 "python train.py task=resume run=RUN_DIR."
             )
-        result: object = instantiate(config.task)(config)
+        with raises_on_signals(lambda: how_to_continue(config)):
+            result: object = instantiate(config.task)(config)
     if config.study.job is not None and world.is_launched_first():
         _leave_result(config, result)
     return result

@@ -33,7 +33,8 @@ OF_THE_SWEEP = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra.launcher", "hyd
 OF_HYDRA = "multirun.yaml"
 """Hydra's sweeper writes the whole configuration, secrets too; each job's own record hides them."""
 
-INTERRUPTED_CODE = 130
+INTERRUPTED_CODES = (130, 143)
+"""Of a job that SIGINT or SIGTERM stopped."""
 
 WORDS = ("null", "true", "false", "nan", "inf")
 """Texts that Hydra takes for something else."""
@@ -144,7 +145,7 @@ def _ended(job: JobRecord, ended: EndedProcess, folder: Path) -> JobRecord:
     result = JobResult.read(folder)
     if ended.code == 0 and result is not None:
         return replace(job, status="finished", objective=result.objective, result=result.line)
-    if ended.code == INTERRUPTED_CODE or ended.stopped_by is not None:
+    if ended.code in INTERRUPTED_CODES or ended.stopped_by is not None:
         return replace(job, status="interrupted")
     error = ended.error if ended.code else "it ended without a result"
     folder.mkdir(parents=True, exist_ok=True)

@@ -57,6 +57,7 @@ from quarry.training.callbacks.loss_history import LossHistory
 from quarry.training.callbacks.model_saving import ModelSaving
 from quarry.training.callbacks.retrieval_evaluation import UNTRAINED, RetrievalEvaluation
 from quarry.training.callbacks.rng_state import RNGState
+from quarry.training.callbacks.training_progress import TrainingProgress
 from quarry.training.evaluation_log import metric_names, metric_values
 from quarry.training.memory_fit import MemoryChoice
 from quarry.training.module import RetrievalModule
@@ -124,7 +125,9 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
     hyperparameters = stored_hyperparameters(run)
     with built_loggers(config, identity=identity, hyperparameters=hyperparameters) as loggers:
         step_fit.loggers = loggers
-        callbacks += [meter, losses, RNGState()]
+        has_bar = config.trainer.get("enable_progress_bar")
+        progress = TrainingProgress(times=meter.times, is_bar=has_bar)
+        callbacks += [meter, losses, progress, RNGState()]
         callbacks += [*([] if evaluation is None else [evaluation]), saving]
         trainer = build_trainer(
             config,

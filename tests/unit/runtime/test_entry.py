@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 
 import pytest
 import torch.distributed as dist
@@ -91,6 +93,20 @@ def test_an_interrupted_run_is_130_and_says_where_it_is(
     assert capsys.readouterr().err == "\nInterrupted: after step 3, saved in DIR\n"
 
 
+def test_the_signal_decides_on_the_exit_code() -> None:
+    assert _end(Interrupted("after step 3", number=signal.SIGTERM)) == 143
+
+
+def test_a_rank_that_a_signal_stopped_does_not_wait_for_the_others(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    monkeypatch.setattr("quarry.distributed.world.leave", lambda: pytest.fail("it would wait"))
+    error = Interrupted("SIGTERM. Again.", number=signal.SIGTERM, is_shared=False)
+    assert _end(error) == 143
+    assert capfd.readouterr().err == "\nInterrupted: SIGTERM. Again.\n"
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -136,7 +152,7 @@ def test_what_all_processes_raise_the_first_one_shows(
 
 
 @pytest.mark.parametrize("error", [None, SharedError("diverged"), Interrupted("saved")])
-def test_what_ends_in_order_leaves_the_process_group(error: Exception | None) -> None:
+def test_what_ends_in_order_leaves_the_process_group(error: BaseException | None) -> None:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         if error is not None:

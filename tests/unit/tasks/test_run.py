@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from quarry.errors import UserError
+from quarry.errors import Interrupted, UserError
 from quarry.tasks.job_result import JOB_FILE, JobResult
 from quarry.tasks.run import run
 
@@ -47,6 +48,20 @@ def config_of(folder: Path, metric: str | None = None, **study: object) -> DictC
 def test_a_run_by_itself_leaves_nothing_for_a_sweep(folder: Path) -> None:
     assert run(config_of(folder), entry=Path("train.py")) == METRICS
     assert list(folder.iterdir()) == []
+
+
+def interrupted(config: DictConfig) -> dict[str, float]:
+    """Stands in for a task that somebody stops."""
+    signal.raise_signal(signal.SIGTERM)
+    raise AssertionError("it goes on")
+
+
+def test_a_signal_stops_any_task(folder: Path) -> None:
+    config = config_of(folder)
+    config.task._target_ = f"{__name__}.interrupted"
+    with pytest.raises(Interrupted, match=r"SIGTERM\. No file is half-written: run the same"):
+        run(config, entry=Path("eval.py"))
+    assert not folder.exists(), "the empty directory that Hydra made for it"
 
 
 def test_a_job_leaves_its_objective_and_its_metrics(folder: Path) -> None:

@@ -16,13 +16,14 @@ from quarry.training.callbacks.last_checkpoint import LastCheckpoint
 
 
 class InterruptAt(pl.Callback):
-    """Sends SIGINT to this process in one hook, as Ctrl-C would."""
+    """Sends a signal to this process in one hook, by default as Ctrl-C would."""
 
-    def __init__(self, hook: str) -> None:
+    def __init__(self, hook: str, number: signal.Signals = signal.SIGINT) -> None:
+        self.number = number
         setattr(self, hook, self._interrupt)
 
     def _interrupt(self, *_: Any) -> None:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(self.number)
 
 
 @pytest.mark.parametrize(("hook", "step"), [("on_train_batch_end", 1), ("on_train_end", 3)])
@@ -40,6 +41,37 @@ def test_an_interrupted_run_is_saved_and_says_where(tmp_path: Path, hook: str, s
         )
     assert torch.load(path, weights_only=True)["global_step"] == step
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class InterruptTwice(pl.Callback):
+    """Sends SIGTERM, and SIGINT before the step has ended."""
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 2:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    checkpoint = LastCheckpoint(path=path, every_n_steps=1)
+    with pytest.raises(Interrupted, match=f"SIGTERM, then SIGINT.*{path} of step 2") as caught:
+        fit(
+            lambda weight, x: weight * x, [1, 1, 1], InterruptTwice(), checkpoint,
+            enable_checkpointing=True,
+        )  # fmt: skip
+    assert (caught.value.exit_code, caught.value.is_shared) == (130, False)
+    assert torch.load(path, weights_only=True)["global_step"] == 2
+
+
+def test_sigterm_has_its_own_exit_code(tmp_path: Path) -> None:
+    checkpoint = LastCheckpoint(path=tmp_path / "last.ckpt", every_n_steps=100)
+    with pytest.raises(Interrupted, match="SIGTERM after step 1") as caught:
+        fit(
+            lambda weight, x: weight * x, [1, 1], InterruptAt("on_train_batch_end", signal.SIGTERM),
+            checkpoint, enable_checkpointing=True,
+        )  # fmt: skip
+    assert (caught.value.exit_code, caught.value.is_shared) == (143, True)
 
 
 def test_the_last_step_is_saved_whatever_the_interval(tmp_path: Path) -> None:

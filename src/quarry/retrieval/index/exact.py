@@ -16,6 +16,7 @@ from quarry.retrieval.embeddings import Embeddings
 from quarry.retrieval.index.device_chunks import device_chunks
 from quarry.retrieval.index.top_k import RunningTopK, TopK, exchange_top_k
 from quarry.retrieval.ranking import tie_order
+from quarry.runtime.progress import Progress
 from quarry.types import Run
 
 Array = NDArray[np.float32] | NDArray[np.float16]
@@ -65,6 +66,7 @@ class ExactIndex:
         share: NDArray[np.int64] | None = None,
         top_k: int,
         device: torch.device | str = "cpu",
+        label: str = "search",
     ) -> Run:
         """The `top_k` best documents of each query; the other arguments as in `top_k`.
 
@@ -72,6 +74,7 @@ class ExactIndex:
             document_ids: of the whole corpus.
             share: [num_documents] positions in there of the documents that this process searches;
                 every process has its own, and all get the same result. None: all of them.
+            label: names the progress.
         """
         places = tie_order(document_ids)
         best = self.top_k(
@@ -80,6 +83,7 @@ class ExactIndex:
             places=torch.from_numpy(places if share is None else places[share]),
             top_k=top_k,
             device=device,
+            label=label,
         )
         if share is not None:
             best = exchange_top_k(best, top_k=min(top_k, len(document_ids)), device=device)
@@ -99,6 +103,7 @@ class ExactIndex:
         places: Tensor,
         top_k: int,
         device: torch.device | str = "cpu",
+        label: str = "search",
     ) -> TopK:
         """The best documents of each query, on the CPU: [num_queries, min(top_k, num_documents)].
 
@@ -111,6 +116,7 @@ class ExactIndex:
                 queries are, too.
             places: [num_documents] int64, the documents' places in `tie_order` of the whole corpus.
             device: where the products run.
+            label: names the progress.
 
         Raises:
             UserError: a score is NaN.
@@ -129,8 +135,10 @@ class ExactIndex:
         )
         if num_queries and len(corpus):
             chunks = device_chunks(corpus, size=size, device=device)
-            for chunk, part in zip(chunks, places.to(device).split(size), strict=True):
-                self._add_chunk(groups, all_queries, chunk, part)
+            with Progress(label=label, total=len(corpus), units="documents") as progress:
+                for chunk, part in zip(chunks, places.to(device).split(size), strict=True):
+                    self._add_chunk(groups, all_queries, chunk, part)
+                    progress.add(len(part))
         best = [group.result(num_documents=len(corpus)) for group in groups]
         return TopK(
             scores=torch.cat([part.scores.cpu() for part in best]),

@@ -23,7 +23,7 @@ class LastCheckpoint(Checkpoint):
     stopped early), and when interrupted.
 
     It is replaced only by a complete one. The first Ctrl-C (or SIGTERM), to whichever process, lets
-    the current step end, saves, and raises `Interrupted` in all; a second one stops at once,
+    the current step end, saves, and raises `Interrupted` in all; a second one raises it at once,
     without saving.
 
     Args:
@@ -95,9 +95,11 @@ class LastCheckpoint(Checkpoint):
         self._old_handlers.clear()
 
     def _stop(self, trainer: pl.Trainer) -> None:
+        assert self._interrupted_by is not None
         raise Interrupted(
             f"{self._interrupted_by} after step {trainer.global_step}. Saved: {self.path}. Go on "
-            f"with: python train.py task=resume run={self.path.parent.parent}"
+            f"with: python train.py task=resume run={self.path.parent.parent}",
+            number=signal.Signals[self._interrupted_by],
         )
 
     def _is_interrupted(self) -> bool:
@@ -128,6 +130,12 @@ class LastCheckpoint(Checkpoint):
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self._interrupted_by is not None:
-            raise KeyboardInterrupt(name)
+            kept = f"{self.path} of step {self.last_saved_step}"
+            raise Interrupted(
+                f"{self._interrupted_by}, then {name}: stopped at once. Saved: "
+                f"{kept if self.path.exists() else 'nothing'}",
+                number=number,
+                is_shared=False,
+            )
         self._interrupted_by = name
         logger.warning("%s: saving after this step (once more stops at once, unsaved)", name)
