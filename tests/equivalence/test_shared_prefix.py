@@ -16,6 +16,7 @@ from helpers.architectures import tiny_trunk
 from helpers.models import tiny_qwen
 from helpers.replicas import VARIANTS, replica
 from helpers.tokenizers import chat_tokenizer
+from quarry.data.packing import pack
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
 from quarry.models.backbones.huggingface import load_backbone, load_tokenizer
@@ -128,7 +129,7 @@ def test_a_text_that_begins_otherwise_is_encoded_with_its_own(
     ids=["mean", "bidirectional", "sliding window"],
 )
 def test_models_that_cannot_share_it_do_not(model: BiEncoder) -> None:
-    assert model.encode_prefix(np.arange(3, 20)) is None
+    assert model.encode_prefix(pack([np.arange(3, 20)])) is None
 
 
 def test_prompts_without_a_prefix_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,7 +166,7 @@ def test_pooled_tokens_alone_and_a_shared_prefix_give_the_same(
     tokens = pack(rows).to(DEVICE)
     with torch.inference_mode():
         expected = normalize(model.token_states(tokens)[tokens.cu_seqlens[1:].long() - 1].float())
-        shared = model.encode_prefix(prefix) if num_shared else None
+        shared = model.encode_prefix(pack([prefix])) if num_shared else None
         found = model(pack(rows, num_shared=num_shared).to(DEVICE), shared)
     if dtype == torch.float32:
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

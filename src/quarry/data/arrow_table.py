@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from quarry.data.jsonl import shown
 from quarry.errors import UserError
+from quarry.runtime.progress import tracked
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +234,8 @@ def _write_rows(
 ) -> NDArray[np.uint64]:
     """Writes the rows a record batch at a time; returns the hash of each id (none: empty)."""
     hashes = array("Q")
-    remaining = iter(tqdm(rows, desc=path.name.split("-")[0].lstrip("."), unit="row", disable=None))
+    name = path.name.split("-")[0].lstrip(".")
+    remaining = tracked(rows, label=f"building {name}", units="rows")
     with path.open("xb") as file:
         with pa.ipc.new_file(file, schema) as writer:
             while chunk := list(islice(remaining, ROWS_PER_BATCH)):

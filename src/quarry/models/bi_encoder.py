@@ -6,14 +6,11 @@ import logging
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
-from quarry.data.packing import pack
 from quarry.models.activations import SELECTIVE
 from quarry.models.adapters.fast_lora import FastLoraLinear
 from quarry.models.adapters.lora_dropout import drawn_seeds
@@ -154,21 +151,21 @@ class BiEncoder(nn.Module):
         states: Tensor = output.last_hidden_state[0]
         return states
 
-    def encode_prefix(self, ids: NDArray[np.int64]) -> SharedPrefix | None:
-        """Return the states of tokens that all texts of a pass begin with.
+    def encode_prefix(self, tokens: TokenBatch) -> SharedPrefix | None:
+        """Return the states of tokens, one text, that all texts of a pass begin with.
 
         None where texts cannot share them and stay exact: only causal attention without a window
         makes them the same in front of any text, and only last-token pooling never reads them.
         """
         if not (self._pools_last_token and self.is_causal):
             return None
-        tokens = pack([ids]).to(next(self.parameters()).device)
+        on_device = tokens.to(next(self.parameters()).device)
         states: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         with torch.compiler.set_stance("force_eager"):  # a few tokens, once
-            self.token_states(tokens, prefix_states=states)
+            self.token_states(on_device, prefix_states=states)
         if len(states) < text_model(self.backbone).config.num_hidden_layers:
             return None
-        return SharedPrefix(ids=ids, states=states)
+        return SharedPrefix(ids=tokens.input_ids.numpy(), states=states)
 
     def forward(self, tokens: TokenBatch, prefix: SharedPrefix | None = None) -> Tensor:
         """Return the embeddings [num_texts, dim], fp32 or wider, in the order of the batch.

@@ -254,7 +254,7 @@ class Encoder:
         if len(ids) < MIN_SHARED_TOKENS:
             return None
         with torch.inference_mode():
-            return self.model.encode_prefix(ids)
+            return self.model.encode_prefix(pack([ids]))
 
     def _prefix_of(self, texts: Sequence[TokenizedText]) -> SharedPrefix | None:
         """Return the prefix of this pass if every text begins with it and has more."""
