@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from math import nan
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from helpers.joint_training import TOKENIZER, examples
 from helpers.models import EOS, letter_ids, letter_tokenizer
@@ -140,17 +140,16 @@ def test_scores_lie_as_the_passages_do(collator: RetrievalCollator) -> None:
     assert len(batch.scores) == batch.num_passages
 
 
-def test_worker_processes_collate_the_same_batches() -> None:
+def test_batches_are_the_same_behind_the_pickles_of_workers() -> None:
+    """Workers get data set and collator as pickles, and hand batches back so."""
     dataset = TrainDataset(examples(20, is_ragged=True), num_hard_negatives=None, seed=1)
-    loader: DataLoader[RetrievalBatch] = DataLoader(
-        dataset,
-        batch_sampler=[[(epoch, i) for i in (3, 0, 11, 6)] for epoch in range(2)],  # type: ignore[arg-type]
-        collate_fn=(collate := RetrievalCollator(TOKENIZER)),
-        num_workers=2,
-        multiprocessing_context="fork",
-    )
-    for epoch, found in enumerate(loader):
-        expected = collate([dataset[epoch, i] for i in (3, 0, 11, 6)])
+    collate = RetrievalCollator(TOKENIZER)
+    other_dataset, other_collate = pickle.loads(pickle.dumps((dataset, collate)))
+    for epoch in range(2):
+        keys = [(epoch, i) for i in (3, 0, 11, 6)]
+        expected = collate([dataset[key] for key in keys])
+        sent = other_collate([other_dataset[key] for key in keys])
+        found: RetrievalBatch = pickle.loads(pickle.dumps(sent))
         assert found.scores is not None
         assert expected.scores is not None
         assert torch.equal(found.scores, expected.scores)
