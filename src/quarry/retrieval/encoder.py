@@ -22,6 +22,7 @@ from quarry.models.shared_prefix import SharedPrefix
 from quarry.retrieval.corpus_embeddings import CorpusEmbeddings, MemoryCorpus
 from quarry.retrieval.download import Download, Downloader
 from quarry.retrieval.embeddings import EmbeddingShare
+from quarry.retrieval.pass_prefix import encode_prefix
 from quarry.retrieval.plan import PlannedBatch, own_batches, plan_windows
 from quarry.runtime.ahead import run_ahead
 from quarry.runtime.progress import Progress
@@ -34,9 +35,6 @@ NUM_TEXTS_PER_CALL = 256
 
 NUM_ROWS_PER_EXCHANGE = 8_192
 """Embeddings that processes exchange at a time."""
-
-MIN_SHARED_TOKENS = 8
-"""A shorter prefix is encoded with each text: its keys and values are laid before every text."""
 
 NUM_BATCHES_AHEAD = 2
 """Batches the CPU may be ahead of the device: enough to hide it, and no more memory than that."""
@@ -166,7 +164,9 @@ class Encoder:
             downloader = Downloader(self.device)
             on_the_way: deque[tuple[PlannedBatch, Download]] = deque()
             has_equal_steps = self.has_equal_steps
-            self._prefix = None if has_equal_steps else self._encode_prefix(role)
+            if not has_equal_steps:
+                ids = self.tokenizer.shared_prefixes[role]
+                self._prefix = encode_prefix(self.model, ids, device=self.device)
             for batch in own_batches(batches, has_equal_steps=has_equal_steps):
                 if batch.is_idle:
                     self._forward(batch.texts)
@@ -248,13 +248,6 @@ class Encoder:
                 f"Set evaluation.max_tokens_per_batch={max(budget // 2, 1)} or less, or shorten "
                 f"prompt.max_{role}_length."
             ) from error
-
-    def _encode_prefix(self, role: Role) -> SharedPrefix | None:
-        ids = self.tokenizer.shared_prefixes[role]
-        if len(ids) < MIN_SHARED_TOKENS:
-            return None
-        with torch.inference_mode():
-            return self.model.encode_prefix(pack([ids]))
 
     def _prefix_of(self, texts: Sequence[TokenizedText]) -> SharedPrefix | None:
         """Return the prefix of this pass if every text begins with it and has more."""
