@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 
 class RetrievalDataModule(pl.LightningDataModule):
-    """Training data in contrast sets.
+    """Training data in contrastive batches.
 
     Args:
         examples: the training set.
-        tokenizer: dresses and tokenises queries and passages.
+        tokenizer: renders prompts and tokenizes queries and passages.
         num_hard_negatives: hard negatives a query; None: all that each example has.
-        num_queries_per_update: queries that one optimiser step sees, in all processes together.
+        num_queries_per_update: queries that one optimizer step sees, over all ranks.
         num_contrast_queries: queries in a batch, compared with one another; divides the former.
         num_workers: processes that tokenise ahead; 0: in the training process.
         seed: of the order and of the choice of passages.

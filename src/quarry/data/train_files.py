@@ -60,8 +60,6 @@ def read_train_files(
             that stands for two texts, a key that is not read but seems to hold passages, no
             example at all.
     """
-    if path is None:
-        raise UserError("data.path: is not set. Fix: data.path=FILE, or a folder of files")
     path = Path(path).expanduser()
     if (path / "qrels").is_dir():
         raise UserError(f"{path}: is a BEIR folder. Fix: data=folder data.path={path}")
@@ -111,8 +109,6 @@ def read_train_hub(
 
 
 def _hub_table(*, path: str, subset: str | None, split: str, revision: str | None) -> HubTable:
-    if path is None:
-        raise UserError("data.path: is not set. Fix: data.path=OWNER/NAME, a data set on the hub")
     configs = () if subset is None else (subset,)
     return HubTable(repo=path, revision=revision, configs=configs, splits=(split,), group="data")
 

@@ -75,7 +75,7 @@ class TrainForm:
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
-        """The keys that texts or their scores stand under."""
+        """Return the keys that texts or their scores stand under."""
         return (
             *(*self.query, *self.positive, *self.negative),
             *(*self.positive_scores, *self.negative_scores),
@@ -102,7 +102,7 @@ TEXTS = TrainForm(
     negative_scores=("neg_scores", "negative_scores"),
     has_numbered=True,
     known={
-        "prompt": "prompt.query says what stands before a query",
+        "prompt": "prompt.query says what stands before every query",
         "type": "every line is trained alike",
         "pos_id": "ids are made from the texts",
         "neg_id": "ids are made from the texts",
@@ -133,7 +133,8 @@ FORMS = (
         has_scores=False,  # BM25's, and 1000 for gold
         known={
             **_ANSWERS,
-            "negative_ctxs": "DPR trains on hard_negative_ctxs; data.columns.negative names both",
+            "negative_ctxs": "as in DPR; data.columns.negative=[hard_negative_ctxs,negative_ctxs] "
+            "reads them",
         },
     ),
     TrainForm(
@@ -156,7 +157,7 @@ FORMS = (
         negative=("negatives", "negative"),
         positive_scores=("document_score",),
         negative_scores=("negative_scores",),
-        known={"metadata": "says what the authors trained with it"},
+        known={"metadata": "describes the line"},
     ),
     TrainForm(
         name="questions and answers",
