@@ -97,12 +97,12 @@ def measured(way: Way) -> list[dict[str, Any]]:
     return rows[1:]
 
 
-def built(way: Way) -> BiEncoder:
+def built(way: Way, *, name: str = "Qwen/Qwen2.5-7B", device: str = "cuda") -> BiEncoder:
     """Return the model as `BiEncoderFactory.build` puts it together, its weights random."""
     adapter = LoRA(r=32, alpha=64, dropout=way.dropout, target_modules=TARGETS)
-    backbone = adapter(random_backbone())
-    for name, parameter in backbone.named_parameters():
-        if "lora_" in name:
+    backbone = adapter(random_backbone(name, device))
+    for place, parameter in backbone.named_parameters():
+        if "lora_" in place:
             parameter.data = parameter.data.float()
     if way.is_fp8:
         use_fp8(text_model(backbone), is_trained_through=True)
@@ -122,13 +122,13 @@ def built(way: Way) -> BiEncoder:
     return model
 
 
-def random_backbone() -> PreTrainedModel:
+def random_backbone(name: str, device: str) -> PreTrainedModel:
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        with torch.device("cuda"):
-            return AutoModel.from_config(published_config("Qwen/Qwen2.5-7B"))
+        with torch.device(device):
+            return AutoModel.from_config(published_config(name))
     finally:
         torch.set_default_dtype(before)
 
