@@ -18,6 +18,12 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 def composed_parts(overrides: Sequence[str]) -> tuple[DictConfig, ModelParts]:
     """The composed configuration and what it describes; bare texts, nothing is evaluated."""
+    config = composed_config(overrides)
+    return config, build_model_parts(config)
+
+
+def composed_config(overrides: Sequence[str]) -> DictConfig:
+    """Return the composed configuration, its contract settled."""
     register_schemas()
     hand_over_quickly()
     given = ["prompt=none", "logger=none", "paths.run_dir=none", *overrides]
@@ -25,4 +31,4 @@ def composed_parts(overrides: Sequence[str]) -> tuple[DictConfig, ModelParts]:
         config = compose(config_name="eval", overrides=given)
     validate(config, primary="eval")
     settle_contract(config)
-    return config, build_model_parts(config)
+    return config

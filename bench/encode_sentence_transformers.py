@@ -1,11 +1,15 @@
 """Times sentence-transformers' `encode` from texts, in bf16 on a GPU.
 
 python bench/encode_sentence_transformers.py --model FOLDER --corpus FILE --embeddings FILE.npy
+
+With --prompt it reads the texts as `encode_prefix.py` does: rendered, and of the same tokens.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,9 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 
 from measuring import read_documents, timed_passes
 from quarry.data.prompts import joined_text
+from quarry.types import Document
 from result_line import hand_over, num_matrix_weights
+from templates import TEMPLATES, template_parts
 
 
 def load_model(folder: Path) -> SentenceTransformer:
@@ -38,6 +44,27 @@ def load_model(folder: Path) -> SentenceTransformer:
     return SentenceTransformer(modules=[backbone, pooling, Normalize()], device=device)
 
 
+def tokens_of(model: SentenceTransformer, texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids that it reads, without padding."""
+    rows: list[list[int]] = model.tokenizer(
+        list(texts), truncation=True, max_length=model.max_seq_length
+    )["input_ids"]
+    return rows
+
+
+def rendered(
+    documents: Sequence[Document], *, prompt: str, folder: Path, model: SentenceTransformer
+) -> list[str]:
+    """Return documents as strings under a prompt; exit where its tokens differ from ours."""
+    tokenizer = template_parts(prompt, folder)[0].tokenizer
+    frame = tokenizer.frames["document"]
+    texts = [frame.render(frame.text_of(document)) for document in documents]
+    ours = [row.ids.tolist() for row in tokenizer(documents, "document")]
+    if tokens_of(model, texts) != ours:
+        sys.exit(f"--prompt={prompt}: a rendered string does not give the tokens that we encode.")
+    return texts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", type=Path, required=True)
@@ -46,10 +73,13 @@ def main() -> None:
     parser.add_argument("--num-texts", type=int)
     parser.add_argument("--num-passes", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--prompt", choices=TEMPLATES, help="bare texts without it")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
     documents = read_documents(arguments.corpus, limit=arguments.num_texts)
     texts = [joined_text(document) for document in documents]
+    if arguments.prompt is not None:
+        texts = rendered(documents, prompt=arguments.prompt, folder=arguments.model, model=model)
 
     def encode(num_texts: int) -> NDArray[np.float32]:
         embeddings: NDArray[np.float32] = model.encode(
@@ -57,11 +87,10 @@ def main() -> None:
         )
         return embeddings
 
-    rows = model.tokenizer(texts, truncation=True, max_length=model.max_seq_length)["input_ids"]
     result = timed_passes(
         encode,
         num_texts=len(texts),
-        num_tokens=sum(map(len, rows)),
+        num_tokens=sum(map(len, tokens_of(model, texts))),
         num_passes=arguments.num_passes,
         compared_with=arguments.embeddings,
     )

@@ -120,7 +120,7 @@ def timed_passes(
         "num_texts": num_texts,
         "warm_up_s": warm_up_s,
         **peak(),
-        **_agreement(embeddings[:NUM_COMPARED], compared_with),
+        **agreement(embeddings, compared_with),
     }
 
 
@@ -159,9 +159,21 @@ def peak() -> Result:
     }
 
 
-def _agreement(embeddings: NDArray[np.float32], compared_with: Path) -> Result:
-    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    if not compared_with.exists():
-        np.save(compared_with, unit)
-        return {}
-    return {"smallest_cosine": float((unit * np.load(compared_with)).sum(axis=1).min())}
+def agreement(embeddings: NDArray[np.float32], compared_with: Path) -> Result:
+    """Return the smallest cosine to the embeddings in a file; {} where this writes the file.
+
+    Args:
+        embeddings: [num_texts, dim]; the first `NUM_COMPARED` count.
+    """
+    first = embeddings[:NUM_COMPARED]
+    if compared_with.exists():
+        return {"smallest_cosine": smallest_cosine(first, np.load(compared_with))}
+    np.save(compared_with, first)
+    return {}
+
+
+def smallest_cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """Return the smallest cosine between rows of the same number, both [num_texts, dim]."""
+    products = (first * second).sum(axis=1)
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return float((products / lengths).min())

@@ -10,6 +10,10 @@ chose. Rows of sentence-transformers are beside them. The result is
 bench/results/study_DATE_DEVICE.json; later calls of that day add to it. A row that fails, runs out
 of memory or of time has the reason. Without git, QUARRY_COMMIT names the commit.
 
+The rows `encoding`, `encoding_fp8`, `encoding_sentence_transformers` and `training_last_layer` say
+what the shared prefix and the pooled last layer save. They need --tokenizer: the stand-in has no
+words of a template.
+
 Then, in the checkout:
 
     python bench/page.py --add bench/results/study_DATE_DEVICE.json    (into docs/performance.json)
@@ -33,10 +37,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from encoding_table import encoding_table
 from measurements import SCALES, Measurement
 from runner import BENCH, Runner, choose, look, measure, opened, say, scratch
 from study_rows import STUDY, StudyRows
-from study_table import study_table
+from study_table import Content, study_table
 
 NUM_TEST_QUERIES = 300
 """Of the BEIR folder that is made where --data gives none."""
@@ -50,6 +55,10 @@ def about(run: dict[str, Any]) -> dict[str, Any]:
         "device": run["device"],
         "torch": run["packages"]["torch"],
     }
+
+
+def tables(content: Content) -> str:
+    return study_table(content) + encoding_table(content)
 
 
 def _arguments() -> argparse.Namespace:
@@ -97,8 +106,8 @@ def main() -> None:
         rows = StudyRows(scale=scale, is_tiny=is_tiny, has_gpu=machine["has_gpu"]).parts()
         chosen = Measurement(name=STUDY, parts=tuple(choose(arguments.only, rows, what="row")))
         deadline = start + arguments.budget_s
-        measure([chosen], runner, content, path, deadline=deadline, render=study_table)
-        say(f"\n{study_table(content)}\n{path}")
+        measure([chosen], runner, content, path, deadline=deadline, render=tables)
+        say(f"\n{tables(content)}\n{path}")
     finally:
         if arguments.work is None:
             shutil.rmtree(work, ignore_errors=True)

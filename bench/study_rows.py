@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from measurements import Part, Scale
 
@@ -15,6 +16,10 @@ CACHED = "sentence_transformers_cached"
 CACHED_NO_CHECKPOINTING = "sentence_transformers_cached_no_checkpointing"
 BATCHED = "sentence_transformers_8x16"
 FP8_TRAINED = "fp8_trained"
+ENCODING = "encoding"
+ENCODING_FP8 = "encoding_fp8"
+ENCODING_PEER = "encoding_sentence_transformers"
+LAST_LAYER = "training_last_layer"
 MINI_BATCH = ("--mini-batch", "32")
 LIMITS_GIB = (40, 24, 48, 80)
 
@@ -22,6 +27,12 @@ TRAINING_S = 170
 """A training row on one H200: import and load, compile, four optimizer steps."""
 
 LIMIT_S = 300
+
+NUM_ENCODED = 1536
+"""Texts a pass: about three seconds of a 7B on one H200."""
+
+PEER_PROMPT = "promptreps_instruct"
+"""Under which sentence-transformers encodes the same strings."""
 
 PROMPTS = ("--query", "Query:", "--passage", "Passage: ")
 """Those of `prompt=repllama`, for the other side."""
@@ -71,6 +82,10 @@ class StudyRows:
             self._peer(BATCHED, 8),
             self._zero_shot(),
             self._fp8_trained(),
+            self._encoding(ENCODING, estimate_s=170),
+            self._encoding(ENCODING_FP8, FP8, prompts=(PEER_PROMPT,), estimate_s=90),
+            self._encoding_peer(),
+            self._last_layer(),
         ]
 
     def _recipe(
@@ -141,6 +156,44 @@ class StudyRows:
             needs_gpu=True,
             needs=("trained", "data"),
         )  # fmt: skip
+
+    def _encoding(
+        self, name: str, *overrides: str, prompts: Sequence[str] = (), estimate_s: float
+    ) -> Part:
+        """Return a row of `encode_prefix.py`: the layers are compiled, as for a large corpus."""
+        chosen = ("--prompt", ",".join(prompts)) if prompts else ()
+        compiled = str(self.has_gpu).lower()
+        return Part(
+            name=name,
+            script="encode_prefix.py",
+            arguments=(
+                "--model", "{model}", "--corpus", "{texts}/corpus.jsonl", "--work", "{work}",
+                "--num-texts", str(NUM_ENCODED), *chosen, f"model.compile={compiled}", *overrides,
+            ),
+            size=self.scale.large,
+            estimate_s=self._seconds(estimate_s),
+            time_limit_s=LIMIT_S,
+            needs_gpu=FP8 in overrides,
+        )  # fmt: skip
+
+    def _encoding_peer(self) -> Part:
+        return Part(
+            name=ENCODING_PEER,
+            script="encode_sentence_transformers.py",
+            arguments=(
+                "--model", "{model}", "--corpus", "{texts}/corpus.jsonl",
+                "--embeddings", f"{{work}}/embeddings_{PEER_PROMPT}.npy",
+                "--num-texts", str(NUM_ENCODED), "--prompt", PEER_PROMPT,
+            ),
+            size=self.scale.large,
+            estimate_s=self._seconds(60),
+            time_limit_s=LIMIT_S,
+        )  # fmt: skip
+
+    def _last_layer(self) -> Part:
+        """Return the recipe's row whose steps pool in the last layer and do not, in turns."""
+        recipe = self._recipe(LAST_LAYER)
+        return replace(recipe, arguments=("--compare-last-layer", *recipe.arguments))
 
     def _seconds(self, estimate: float) -> float:
         return 1 if self.is_tiny else estimate

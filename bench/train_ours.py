@@ -55,11 +55,13 @@ def clock_overrides(path: Path, **numbers: int) -> list[str]:
     return [every, *clock_callback(path, **numbers)]
 
 
-def clock_callback(path: Path, **numbers: int | bool) -> list[str]:
+def clock_callback(
+    path: Path, *, clock: str = "lightning_clock.LightningClock", **numbers: int | bool
+) -> list[str]:
     """Add the clock, which ends the training when it has written its result."""
     settings = {"path": path, **numbers}
     return [
-        "+callbacks.clock._target_=lightning_clock.LightningClock",
+        f"+callbacks.clock._target_={clock}",
         *(f"+callbacks.clock.{key}={value}" for key, value in settings.items()),
     ]
 

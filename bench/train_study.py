@@ -2,7 +2,8 @@
 
     python bench/train_study.py --model FOLDER --texts FOLDER --work FOLDER [KEY=VALUE ...]
 
-Added to the command are a clock, which ends it after the last step, and the overrides.
+Added to the command are a clock, which ends it after the last step, and the overrides. With
+--compare-last-layer it times as many steps with the pooled last layer and without it, in turns.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from result_line import hand_over, num_matrix_weights
 from study_command import run_command, study_command
 from train_ours import clock_callback
 
+LAST_LAYER = "last_layer_clock.LastLayerClock"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -26,25 +29,31 @@ def main() -> None:
     parser.add_argument("--num-warm-up", type=int, default=1)
     parser.add_argument("--num-steps", type=int, default=3)
     parser.add_argument("--saves", action="store_true", help="time a checkpoint, too")
+    parser.add_argument("--compare-last-layer", action="store_true")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     run = Path(tempfile.mkdtemp(prefix="study_", dir=arguments.work)) / "run"
     clock = run.parent / "clock.json"
+    num_steps = arguments.num_warm_up + arguments.num_steps
+    callback = clock_callback(
+        clock,
+        num_warm_up=arguments.num_warm_up,
+        num_steps=arguments.num_steps,
+        num_steps_per_window=1,
+        saves_checkpoint=arguments.saves,
+    )
+    if arguments.compare_last_layer:
+        num_steps = 2 * (1 + arguments.num_steps)
+        callback = clock_callback(clock, clock=LAST_LAYER, num_steps=arguments.num_steps)
     command = study_command(
         "train.py",
         "experiment=sft_msmarco",
         "model=qwen-instruct",
         f"data.path={arguments.texts / 'train.jsonl'}",
         "benchmark=none",
-        f"trainer.max_steps={arguments.num_warm_up + arguments.num_steps}",
+        f"trainer.max_steps={num_steps}",
         *arguments.overrides,
-        *clock_callback(
-            clock,
-            num_warm_up=arguments.num_warm_up,
-            num_steps=arguments.num_steps,
-            num_steps_per_window=1,
-            saves_checkpoint=arguments.saves,
-        ),
+        *callback,
         model=arguments.model,
         run=run,
         limit_gib=arguments.limit_gib,

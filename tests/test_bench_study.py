@@ -14,9 +14,19 @@ import pytest
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from encode_prefix import encoding_in
+from encoding_table import COMPARISONS, encoding_table
+from helpers.models import tiny_qwen
+from helpers.tokenizers import chat_tokenizer
 from lightning_clock import LightningClock
 from limited import share_of
 from measurements import FULL, Part
+from quarry.data.prompts import Prompt
+from quarry.data.tokenization import TextTokenizer
+from quarry.models.bi_encoder import BiEncoder
+from quarry.models.pooling.last_token import LastToken
+from quarry.retrieval.encoder import Encoder
+from quarry.types import Document
 from readme_table import with_table
 from runner import out_of_time, replaces, typed
 from study_command import chosen, shown
@@ -91,9 +101,33 @@ def test_texts_have_the_lengths_of_ms_marco_in_tokens(tmp_path: Path) -> None:
     assert np.mean(queries) == pytest.approx(11, abs=1.5)
 
 
+@pytest.mark.parametrize(
+    ("way", "has_prefix", "is_pooled"),
+    [("plain", False, False), ("pooled", False, True), ("shared", True, True)],
+)
+def test_a_way_of_encoding_leaves_out_what_it_says(
+    way: str, has_prefix: bool, is_pooled: bool
+) -> None:
+    prompt = Prompt(document='Represent the passage in one word: "{text}". The word is: "')
+    tokenizer = TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt)
+    model = BiEncoder(backbone=tiny_qwen(vocab_size=512), pooling=LastToken()).eval()
+    encoder = Encoder(model=model, tokenizer=tokenizer, max_tokens_per_batch=10_000)
+    num_rows = []
+    for layer in (model.backbone.layers[0], model.backbone.layers[-1]):
+        layer.mlp.register_forward_hook(lambda *call: num_rows.append(call[1][0].shape[1]))
+    texts = [Document(document_id=text, text=text) for text in ("fox", "a brown fox")]
+    with encoding_in(way, model):
+        encoder.encode(texts, "document")
+    num_tokens = sum(map(len, tokenizer(texts, "document")))
+    num_shared = len(tokenizer.shared_prefixes["document"]) * len(texts) if has_prefix else 0
+    assert num_rows[-2:] == [num_tokens - num_shared, 2 if is_pooled else num_tokens]
+
+
 def test_every_row_of_the_page_is_measured() -> None:
     parts = StudyRows(scale=FULL, is_tiny=False, has_gpu=True).parts()
-    assert {part.name for part in parts} == {row.name for row in ROWS} | {FP8_TRAINED}
+    compared = {address[0] for row in COMPARISONS for address in (row.ours, row.reference)}
+    shown = {row.name for row in ROWS} | {FP8_TRAINED} | compared
+    assert {part.name for part in parts} == shown
     assert all((BENCH / part.script).exists() for part in parts)
     uncompiled = [part.name for part in parts if "model.compile=false" in part.arguments]
     assert uncompiled == ["recipe_not_compiled"]
@@ -112,6 +146,20 @@ def test_targets_are_judged_and_shortfalls_named() -> None:
     assert "fp8: 91% of what is wanted; no profile yet" in study_table(content)
     content["profiles"] = {"`sft_msmarco`, fp8: a step": ""}
     assert 'fp8: 91% of what is wanted; see "`sft_msmarco`, fp8: a step"' in study_table(content)
+
+
+def test_encoding_is_compared_with_itself_and_with_others() -> None:
+    rates = {"plain": 50_000.0, "pooled": 51_500.0, "shared": 62_500.0}
+    encoding = {"run": 0, "promptreps_instruct": {"tokens_per_s": rates}}
+    peer = {"run": 1, "tokens_per_s": 40_000.0}
+    failed = {"not_run": "out of memory"}
+    content = study(encoding=encoding, encoding_sentence_transformers=peer, encoding_fp8=failed)
+    lines = encoding_table(content).splitlines()
+    base, instruct, _, bf16, fp8, _ = lines[-6:]
+    assert base.endswith("passages | not measured | without both |  | ≥ 1.18 |")
+    assert instruct.endswith("| 62,500 | without both: 50,000 | **1.250** | ≥ 1.25 |")
+    assert bf16.endswith("sentence-transformers, bf16: 40,000 | 1.562 † ✗ | ≥ 1.6 |")
+    assert "| not run: out of memory | sentence-transformers, bf16 |" in fp8
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from helpers.architectures import tiny_trunk
 from helpers.models import tiny_qwen
+from helpers.prompts import promptreps
 from helpers.replicas import VARIANTS, replica
 from helpers.tokenizers import chat_tokenizer
 from quarry.data.packing import pack
@@ -28,17 +26,6 @@ from quarry.models.pooling.last_token import LastToken
 from quarry.models.pooling.mean import Mean
 from quarry.retrieval.encoder import Encoder
 from quarry.types import Document, Query
-
-CONF = Path(__file__).resolve().parents[2] / "conf" / "prompt"
-
-
-def promptreps() -> Prompt:
-    """What conf/prompt says."""
-    both = [yaml.safe_load((CONF / f"{name}.yaml").read_text()) for name in ("none", "promptreps")]
-    settings = both[0] | both[1]
-    names = {field.name for field in fields(Prompt)}
-    return Prompt(**{name: settings[name] for name in names if name in settings})
-
 
 INSTRUCTION = "Represent the passage in one word, for a search in the text: "
 LONG = Prompt(query="find: {text}", document=INSTRUCTION + '"{text}". The word is: "')

@@ -53,11 +53,16 @@ def cut_set(source: Path, target: Path, *, num_queries: int, num_documents: int)
 
 
 def ndcg_at_10_by_query(dataset: RetrievalSet, run: Run) -> dict[str, float]:
+    """See `ndcg_by_query`."""
+    return ndcg_by_query(dataset, run, cut=10)
+
+
+def ndcg_by_query(dataset: RetrievalSet, run: Run, *, cut: int) -> dict[str, float]:
     """Of each judged query, ties by document id ascending; 0 for one that found nothing."""
     ordered = {}
     for query_id, scores in run.items():
         best = sorted(scores, key=lambda document_id: (-scores[document_id], document_id))
         ordered[query_id] = {document_id: -float(rank) for rank, document_id in enumerate(best)}
     qrels = {query_id: dict(grades) for query_id, grades in dataset.qrels.items()}
-    values = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10"}).evaluate(ordered)
-    return {query_id: values.get(query_id, {}).get("ndcg_cut_10", 0.0) for query_id in qrels}
+    values = pytrec_eval.RelevanceEvaluator(qrels, {f"ndcg_cut.{cut}"}).evaluate(ordered)
+    return {query_id: values.get(query_id, {}).get(f"ndcg_cut_{cut}", 0.0) for query_id in qrels}

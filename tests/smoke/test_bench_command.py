@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from helpers.commands import Result
+from helpers.tokenizers import chat_tokenizer
 from random_model import write_model
+from result_line import results_in
+from texts import write_texts
 
 
 def parts_of(results: Path) -> dict[str, Any]:
@@ -60,6 +63,35 @@ def test_the_study_as_a_user_types_it(command: Callable[..., Result], tmp_path: 
     assert "model.gradient_checkpointing" in recipe["chosen"]
     assert {"commit", "date", "device", "torch"} <= recipe.keys()
     assert rows["recipe_40_gib"]["not_run"] == "needs a CUDA device"
+
+
+def test_encoding_in_turns_and_the_same_strings_for_others(
+    command: Callable[..., Result], tmp_path: Path
+) -> None:
+    tokenizer = chat_tokenizer()
+    tokenizer._set_processor_class("PreTrainedTokenizerFast")  # as `random_model.write_tokenizer`
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    write_model(tmp_path / "model", "tiny", tokenizer_folder=tmp_path / "tokenizer")
+    write_texts(tmp_path, num_examples=1, num_documents=40, words=["fox", "query", "the", "text"])
+    common = ("--model", str(tmp_path / "model"), "--corpus", str(tmp_path / "corpus.jsonl"))
+    result = command(
+        "bench/encode_prefix.py", *common, "--work", str(tmp_path), "--num-passes", "2"
+    )
+    assert result.code == 0, result.err
+    found = results_in(result.out)
+    assert found["promptreps_instruct"]["num_shared_tokens"] > 8
+    assert set(found["last_token"]["tokens_per_s"]) == {"plain", "pooled"}
+    for name in ("promptreps_base", "promptreps_instruct", "last_token"):
+        assert min(found[name]["smallest_cosine"].values()) > 1 - 1e-5
+        assert min(found[name]["tokens_per_s"].values()) > 0
+    result = command(
+        "bench/encode_sentence_transformers.py", *common, "--prompt", "promptreps_instruct",
+        "--embeddings", str(tmp_path / "embeddings_promptreps_instruct.npy"), "--num-passes", "1",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    peer = results_in(result.out)
+    assert peer["num_tokens"] == found["promptreps_instruct"]["num_tokens"]
+    assert peer["smallest_cosine"] > 1 - 1e-5
 
 
 @pytest.mark.slow

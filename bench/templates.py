@@ -1,0 +1,36 @@
+"""Name the prompts that encoding is measured under, and build the tokenizer of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from composed import composed_config
+from quarry.config.instantiate import build
+from quarry.data.tokenization import TextTokenizer
+from quarry.models.factory import BiEncoderFactory
+from quarry.tasks.parts import ModelParts
+
+TEMPLATES = {
+    "promptreps_base": ("model=qwen-base", "prompt=promptreps"),
+    "promptreps_instruct": ("model=qwen-instruct", "prompt=promptreps"),
+    "last_token": ("model=qwen-instruct", "prompt=none"),
+}
+"""Name -> what a user types; the models differ in the system line of their chat templates."""
+
+
+def template_parts(name: str, folder: Path, *overrides: str) -> tuple[ModelParts, int]:
+    """Return model and tokenizer under one of `TEMPLATES`, and `evaluation.max_tokens_per_batch`.
+
+    Args:
+        folder: of the model; its tokenizer gets the chat template that the named model has.
+    """
+    config = composed_config([*TEMPLATES[name], f"model.path={folder}", *overrides])
+    factory: BiEncoderFactory = build(config.model)
+    tokenizer = factory.load_tokenizer()
+    settings = factory.replica.dialect.settings(tokenizer.chat_template)
+    tokenizer.chat_template = settings["chat_template"]
+    parts = ModelParts(
+        factory=factory,
+        tokenizer=TextTokenizer(tokenizer=tokenizer, prompt=build(config.prompt)),
+    )
+    return parts, int(config.evaluation.max_tokens_per_batch)
