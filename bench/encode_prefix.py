@@ -3,7 +3,7 @@
     python bench/encode_prefix.py --model FOLDER --corpus FILE --work FOLDER
         [--prompt promptreps_base,promptreps_instruct,last_token] [KEY=VALUE ...]
 
-One model encodes the same texts in three ways, and the order of the ways alternates between passes.
+One model encodes the same texts in two ways, and the order of the ways alternates between passes.
 Tokens are counted as the tokenizer renders them, the shared prefix included.
 """
 
@@ -40,13 +40,12 @@ from result_line import Result, hand_over, num_matrix_weights
 from templates import TEMPLATES, template_parts
 
 PLAIN, POOLED, SHARED = "plain", "pooled", "shared"
-WAYS = (PLAIN, POOLED, SHARED)
-"""Neither of the two; the pooled last layer alone; both, which is what a user gets."""
+"""Neither of the two; the pooled last layer alone; both. A user gets the last that there is."""
 
 
 @contextmanager
 def encoding_in(way: str, model: BiEncoder) -> Iterator[None]:
-    """Let the model encode in one of `WAYS`; its compiled layers stay as they are."""
+    """Let the model encode in one way; its compiled layers stay as they are."""
     with ExitStack() as stack:
         if way != SHARED:
             stack.enter_context(patch.object(model, "encode_prefix", lambda tokens: None))
@@ -60,12 +59,12 @@ def timed_ways(
 ) -> tuple[Result, NDArray[np.float32]]:
     """Return rates of each way and their ratios to `PLAIN`; and the last way's embeddings.
 
-    Where texts share no prefix there is no `SHARED`.
+    What is compared with `PLAIN` is `SHARED`, or `POOLED` where texts share no prefix.
     """
     rows = encoder.tokenizer(documents, "document")
     num_tokens = sum(map(len, rows))
     num_shared = _num_shared_tokens(encoder, rows)
-    ways = WAYS if num_shared else WAYS[:-1]
+    ways = (PLAIN, SHARED if num_shared else POOLED)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     found: dict[str, NDArray[np.float32]] = {}
     warm_up_s = _warm_up(encoder, documents, ways)
