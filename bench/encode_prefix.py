@@ -34,7 +34,7 @@ from measuring import (
 from quarry.data.tokenization import TokenizedText
 from quarry.models.bi_encoder import BiEncoder
 from quarry.retrieval.encoder import Encoder
-from quarry.retrieval.pass_prefix import encode_prefix
+from quarry.retrieval.pass_prefix import PassPrefixes
 from quarry.types import Document
 from result_line import Result, hand_over, num_matrix_weights
 from templates import TEMPLATES, template_parts
@@ -116,7 +116,7 @@ def _num_shared_tokens(encoder: Encoder, rows: Sequence[TokenizedText]) -> int:
     ids = encoder.tokenizer.shared_prefixes["document"]
     if not all(np.array_equal(row.ids[: len(ids)], ids) for row in rows):
         return 0
-    prefix = encode_prefix(encoder.model, ids, device=encoder.device)
+    prefix = PassPrefixes(encoder.model).encode(ids, device=encoder.device)
     return 0 if prefix is None else len(prefix)
 
 

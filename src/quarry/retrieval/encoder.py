@@ -22,7 +22,7 @@ from quarry.models.shared_prefix import SharedPrefix
 from quarry.retrieval.corpus_embeddings import CorpusEmbeddings, MemoryCorpus
 from quarry.retrieval.download import Download, Downloader
 from quarry.retrieval.embeddings import EmbeddingShare
-from quarry.retrieval.pass_prefix import encode_prefix
+from quarry.retrieval.pass_prefix import PassPrefixes
 from quarry.retrieval.plan import PlannedBatch, own_batches, plan_windows
 from quarry.runtime.ahead import run_ahead
 from quarry.runtime.progress import Progress
@@ -71,6 +71,7 @@ class Encoder:
         self.max_tokens_per_batch = max_tokens_per_batch
         self.num_texts_per_window = num_texts_per_window
         self._has_warned = False
+        self._prefixes = PassPrefixes(model)
         self._prefix: SharedPrefix | None = None
 
     @property
@@ -166,7 +167,7 @@ class Encoder:
             has_equal_steps = self.has_equal_steps
             if not has_equal_steps:
                 ids = self.tokenizer.shared_prefixes[role]
-                self._prefix = encode_prefix(self.model, ids, device=self.device)
+                self._prefix = self._prefixes.encode(ids, device=self.device)
             for batch in own_batches(batches, has_equal_steps=has_equal_steps):
                 if batch.is_idle:
                     self._forward(batch.texts)

@@ -21,30 +21,46 @@ MIN_COSINE = 0.99
 """Of an embedding in bf16 made in two ways; with a wrong mask it is far below."""
 
 
-def encode_prefix(
-    model: BiEncoder, ids: NDArray[np.int64], *, device: torch.device
-) -> SharedPrefix | None:
-    """Return what a model makes of the tokens that texts begin with.
+class PassPrefixes:
+    """Encode what the texts of a pass begin with; check once that the device masks it exactly.
 
-    None: they are few, the model cannot share them (see `BiEncoder.encode_prefix`), or two short
-    texts tell that this device's attention masks otherwise, which is a warning.
+    Two short texts tell whether its attention does: their embeddings have to be the same with the
+    prefix and without. Where they are not, which is a warning, no later pass has a prefix either.
 
     Args:
-        ids: [num_tokens] int64.
-        device: of the model.
+        model: what encodes.
     """
-    if len(ids) < MIN_SHARED_TOKENS:
-        return None
-    with torch.inference_mode():
-        prefix = model.encode_prefix(pack([ids]))
-        if prefix is None or _is_exact(model, prefix, device):
+
+    def __init__(self, model: BiEncoder) -> None:
+        self._model = model
+        self._is_exact: bool | None = None
+
+    def encode(self, ids: NDArray[np.int64], *, device: torch.device) -> SharedPrefix | None:
+        """Return what the model makes of the tokens that texts begin with.
+
+        None: they are few, the model cannot share them (see `BiEncoder.encode_prefix`), or this
+        device's attention masks otherwise.
+
+        Args:
+            ids: [num_tokens] int64.
+            device: of the model.
+        """
+        if len(ids) < MIN_SHARED_TOKENS or self._is_exact is False:
+            return None
+        with torch.inference_mode():
+            prefix = self._model.encode_prefix(pack([ids]))
+            if prefix is None:
+                return None
+            if self._is_exact is None:
+                self._is_exact = _is_exact(self._model, prefix, device)
+        if self._is_exact:
             return prefix
-    logger.warning(
-        "A shared prefix does not give the same embeddings on %s; every text is encoded with its "
-        "own",
-        device,
-    )
-    return None
+        logger.warning(
+            "A shared prefix does not give the same embeddings on %s; every text is encoded with "
+            "its own",
+            device,
+        )
+        return None
 
 
 def _is_exact(model: BiEncoder, prefix: SharedPrefix, device: torch.device) -> bool:
