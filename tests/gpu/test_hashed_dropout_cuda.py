@@ -51,7 +51,8 @@ TOKENS = pack([list(range(k, k + 40)) for k in range(30)])
 def gradients(checkpointing: bool | str, *, is_fp8: bool, is_compiled: bool) -> Tensor:
     """Those of LoRA with dropout, all in one row, always with the same random numbers."""
     torch.manual_seed(0)
-    adapter = LoRA(r=8, alpha=16, dropout=0.2, target_modules=["v_proj", "down_proj"])
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    adapter = LoRA(r=8, alpha=16, dropout=0.2, target_modules=names)
     settings = {"hidden_size": 256, "intermediate_size": 512, "initializer_range": 0.05}
     backbone = adapter(tiny_qwen(dtype=torch.bfloat16, **settings))
     for name, parameter in backbone.named_parameters():
@@ -79,7 +80,7 @@ def gradients(checkpointing: bool | str, *, is_fp8: bool, is_compiled: bool) -> 
         embeddings = model(TOKENS.to("cuda"))
     (embeddings * torch.linspace(-1, 1, 256, device="cuda")).sum().backward()
     found = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-    assert len(found) == 2 * 2 * 2
+    assert len(found) == 2 * 2 * len(names)
     return torch.cat(found).double()
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from quarry.models.activations import SELECTIVE
 from quarry.models.adapters.fast_lora import FastLoraLinear
+from quarry.models.adapters.fp8_gradients import check_fp8_gradients
 from quarry.models.adapters.lora_dropout import drawn_seeds
 from quarry.models.adapters.lora_factors import cast_factors, fast_layers
 from quarry.models.attention import first_position, is_causal_by_design, use_packed_attention
@@ -93,6 +94,7 @@ class BiEncoder(nn.Module):
         else:
             should_compile = self._compiles
         if should_compile:
+            check_fp8_gradients(self.backbone)
             self._compiles, self._is_compiled = False, True
             compile_layers(
                 text_model(self.backbone), gradient_checkpointing=self._gradient_checkpointing
