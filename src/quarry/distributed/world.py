@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -69,6 +70,7 @@ def leave() -> None:
     group, where DDP or DeepSpeed still hold it. So they get time.
     """
     if _is_joined():
+        _thread_group.cache_clear()
         dist.destroy_process_group()
         time.sleep(SETTLE_S)
 
@@ -102,16 +104,31 @@ def largest(number: int) -> int:
     return max(gathered(number))
 
 
-def gathered(value: Value) -> list[Value]:
+def gathered(value: Value, *, group: dist.ProcessGroup | None = None) -> list[Value]:
     """Any object of each process, by rank. Small ones: they are pickled.
 
     They travel between CPUs (see `backend`): nobody waits for what a GPU has still to do.
+
+    Args:
+        group: of all processes; None: that of the run.
     """
     if size() == 1:
         return [value]
     values: list[Any] = [None] * size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=group)
     return values
+
+
+def gathered_by_thread() -> Callable[[Any], list[Any]]:
+    """Return a `gathered` that one thread beside the main one may call at any time.
+
+    Collectives of a process group come in the same order on all ranks, those of two threads do not:
+    the thread has a group of its own. The main threads of all ranks call this at the same point.
+    """
+    if size() == 1:
+        return gathered
+    assert dist.group.WORLD is not None
+    return partial(gathered, group=_thread_group(dist.group.WORLD))
 
 
 def first_does(action: Callable[[], Value]) -> Value:
@@ -137,6 +154,13 @@ def first_does(action: Callable[[], Value]) -> Value:
         raise SharedError(message) if is_users else RuntimeError(f"In the first process: {message}")
     value: Value = outcome[0]
     return value
+
+
+@lru_cache(maxsize=1)
+def _thread_group(run: dist.ProcessGroup) -> dist.ProcessGroup:
+    """Return a second group of all processes, between CPUs, that waits as long as the first."""
+    timeout = run._get_backend(torch.device("cpu")).options._timeout
+    return dist.new_group(backend="gloo", timeout=timeout)
 
 
 def _is_joined() -> bool:

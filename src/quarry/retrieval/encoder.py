@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -23,15 +23,18 @@ from quarry.retrieval.corpus_embeddings import CorpusEmbeddings, MemoryCorpus
 from quarry.retrieval.download import Download, Downloader
 from quarry.retrieval.embeddings import EmbeddingShare
 from quarry.retrieval.pass_prefix import PassPrefixes
-from quarry.retrieval.plan import PlannedBatch, own_batches, plan_windows
+from quarry.retrieval.plan import Dealer, PlannedBatch, own_batches, plan_windows
+from quarry.retrieval.window_tokens import (
+    NUM_TEXTS_PER_CALL,
+    Piece,
+    WindowTokenizer,
+    own_pieces,
+)
 from quarry.runtime.ahead import run_ahead
 from quarry.runtime.progress import Progress
 from quarry.types import Document, Query, Role
 
 logger = logging.getLogger(__name__)
-
-NUM_TEXTS_PER_CALL = 256
-"""Texts that are tokenised at a time: few enough that the model's launches never wait for long."""
 
 NUM_ROWS_PER_EXCHANGE = 8_192
 """Embeddings that processes exchange at a time."""
@@ -46,10 +49,10 @@ class Encoder:
     Texts are tokenised and sorted by length a window at a time, so a corpus larger than memory is
     read once, in order. What is in a batch depends on the texts and the budget alone.
 
-    A thread tokenises the next window while the model works on this one. On CUDA the CPU is two
-    batches ahead of the device, and results leave it on a stream of their own. What the prompt puts
-    in front of every text goes through the model once a pass, where that is exact (see
-    `BiEncoder.encode_prefix`).
+    A thread tokenises the next window while the model works on this one: of several ranks each a
+    share, which they exchange. On CUDA the CPU is two batches ahead of the device, and results
+    leave it on a stream of their own. What the prompt puts in front of every text goes through the
+    model once a pass, where that is exact (see `BiEncoder.encode_prefix`).
 
     Args:
         model: used in eval mode without gradients, left in the mode it was in.
@@ -151,11 +154,11 @@ class Encoder:
     ) -> Generator[tuple[PlannedBatch, Tensor]]:
         """Embeddings [num_texts of the batch, dim], fp32, on the CPU, of batches of a plan.
 
-        Any batches of it in any order: each is encoded for itself. Several processes hand in the
-        same ones, and each encodes its share. The model is in eval mode until the generator ends
-        or is closed.
+        Any batches of it in any order: each is encoded for itself. The model is in eval mode until
+        the generator ends or is closed.
 
         Args:
+            batches: of this rank.
             num_texts: in all batches, or so; whether compiling the model pays depends on it.
         """
         was_training = self.model.training
@@ -164,11 +167,10 @@ class Encoder:
         try:
             downloader = Downloader(self.device)
             on_the_way: deque[tuple[PlannedBatch, Download]] = deque()
-            has_equal_steps = self.has_equal_steps
-            if not has_equal_steps:
+            if not self.has_equal_steps:
                 ids = self.tokenizer.shared_prefixes[role]
                 self._prefix = self._prefixes.encode(ids, device=self.device)
-            for batch in own_batches(batches, has_equal_steps=has_equal_steps):
+            for batch in batches:
                 if batch.is_idle:
                     self._forward(batch.texts)
                     continue
@@ -187,35 +189,41 @@ class Encoder:
         *,
         is_done: Callable[[range], bool] = lambda _: False,
     ) -> Generator[PlannedBatch]:
-        """All batches of these items, in order; tokenises a window ahead of its reader.
+        """Yield this rank's batches of these items, in order; tokenises ahead of its reader.
+
+        Which batches there are depends on the texts and the budget alone, not on the ranks. All
+        ranks call this with the same arguments, and read it to the end.
 
         Args:
-            is_done: whether the batches of a window (the range of their texts in the plan) are all
-                done; what is done is neither tokenised nor planned again.
+            is_done: whether texts (a range of them in the plan, a window or a batch) are all done.
+                Windows that are done are not tokenised, batches that are done are not yielded.
         """
         windows = [
             window
             for window in plan_windows(len(items), largest=self.num_texts_per_window)
             if not is_done(window)
         ]
-        calls = (call for window in windows for call in _cut(window, NUM_TEXTS_PER_CALL))
+        tokenise = WindowTokenizer(
+            lambda texts: self.tokenizer(items[texts.start : texts.stop], role)
+        )
+        dealer = Dealer(has_equal_steps=self.has_equal_steps)
+
+        def dealt(piece: Piece) -> list[PlannedBatch]:
+            tokens = tokenise(piece)
+            if tokens is None:
+                return []
+            budget = self.max_tokens_per_batch
+            return own_batches(
+                piece.window, tokens, dealer=dealer, max_tokens_per_batch=budget, is_done=is_done
+            )
+
+        pieces = (piece for window in windows for piece in own_pieces(window))
+        # of N ranks each keeps its batches alone: N windows ahead take the memory of one
         num_ahead = -(-self.num_texts_per_window // NUM_TEXTS_PER_CALL)
-
-        def tokenise(call: range) -> list[TokenizedText]:
-            return self.tokenizer(items[call.start : call.stop], role)
-
-        with closing(run_ahead(tokenise, calls, num_ahead=num_ahead)) as tokenised:
-            for window in windows:
-                texts: list[TokenizedText] = []
-                while len(texts) < len(window):
-                    texts += next(tokenised)
-                start = window.start
-                lengths = [len(text) for text in texts]
-                for rows in plan_batches(lengths, max_tokens_per_batch=self.max_tokens_per_batch):
-                    yield PlannedBatch(
-                        start=start, rows=window.start + rows, texts=[texts[row] for row in rows]
-                    )
-                    start += len(rows)
+        with closing(run_ahead(dealt, pieces, num_ahead=num_ahead)) as found:
+            for batches in found:
+                yield from batches
+        yield from dealer.rest()
 
     def _embed(self, token_ids: Sequence[TokenizedText], role: Role) -> Tensor:
         """Embeddings [num_texts, dim] on the device; halves the budget if memory runs out."""
@@ -284,7 +292,3 @@ class Encoder:
 def _arrived(sent: tuple[PlannedBatch, Download]) -> tuple[PlannedBatch, Tensor]:
     batch, download = sent
     return batch, download.result()
-
-
-def _cut(whole: range, size: int) -> Iterator[range]:
-    return (whole[start : start + size] for start in range(0, len(whole), size))

@@ -1,15 +1,17 @@
-"""The batches that texts are encoded in, and which process of a run encodes which of them."""
+"""Plan the batches that texts are encoded in, and deal them to the ranks of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quarry.data.packing import plan_batches
 from quarry.data.tokenization import TokenizedText
 from quarry.distributed import world
+from quarry.retrieval.window_tokens import WindowTokens
 
 NUM_TEXTS_IN_FIRST_WINDOW = 1_024
 
@@ -20,7 +22,7 @@ class PlannedBatch:
 
     Attributes:
         start: how many texts are in the batches before it; names the batch.
-        rows: [num_texts] positions of the texts among the items; none: see `own_batches`.
+        rows: [num_texts] positions of the texts among the items; none: see `Dealer`.
         texts: the same, tokenised.
     """
 
@@ -52,27 +54,83 @@ def plan_windows(num_texts: int, *, largest: int) -> Iterator[range]:
         start, size = start + size, min(2 * size, largest)
 
 
-def own_batches(
-    plan: Iterable[PlannedBatch], *, has_equal_steps: bool = False
-) -> Iterator[PlannedBatch]:
-    """This process's share of a plan, which every process reads whole and in order.
+class Dealer:
+    """Decide which batches of a plan this rank encodes, and hand them out.
 
-    Each batch goes to the process that has the fewest tokens so far: all are done at about the same
-    time, and each knows what the others do without asking them.
+    Every rank asks about all batches, in the order of the plan, and gets the same deal without
+    communication. A batch goes to the rank with the fewest tokens so far: all finish at about the
+    same time.
 
     Args:
-        has_equal_steps: whether every process has to run as many forward passes as the others, as
-            where weights in shards are fetched by all together; those with fewer batches get idle
-            ones at the end.
+        has_equal_steps: whether every rank has to run as many forward passes as the others, as
+            where weights in shards are gathered by all together. Then ranks take turns, and a batch
+            is handed out once all ranks' batches of the same step are known: no rank is waited for
+            in a forward pass while it waits for tokens. A rank without a batch in the last step
+            gets an idle one.
     """
-    num_processes, rank = world.size(), world.rank()
-    num_tokens, num_batches = [0] * num_processes, [0] * num_processes
-    for batch in plan:
-        receiver = min(range(num_processes), key=num_tokens.__getitem__)
-        num_tokens[receiver] += sum(map(len, batch.texts))
-        num_batches[receiver] += 1
-        if receiver == rank:
-            yield batch
-    if has_equal_steps:
-        for _ in range(max(num_batches) - num_batches[rank]):
-            yield IDLE
+
+    def __init__(self, *, has_equal_steps: bool) -> None:
+        self._has_equal_steps = has_equal_steps
+        self._num_tokens = [0] * world.size()
+        self._num_batches = 0
+        self._num_handed_out = 0
+        self._own: list[PlannedBatch] = []
+
+    def is_own(self, num_tokens: int) -> bool:
+        """Return whether the next batch of the plan, of so many tokens, goes to this rank."""
+        num_ranks = len(self._num_tokens)
+        if self._has_equal_steps:
+            receiver = self._num_batches % num_ranks
+        else:
+            receiver = min(range(num_ranks), key=self._num_tokens.__getitem__)
+        self._num_tokens[receiver] += num_tokens
+        self._num_batches += 1
+        return receiver == world.rank()
+
+    def hand_out(self, own: Iterable[PlannedBatch]) -> list[PlannedBatch]:
+        """Return the batches of this rank that can be encoded now, those held back among them.
+
+        Args:
+            own: that `is_own` was true for, and that were not handed in before.
+        """
+        self._own += own
+        if self._has_equal_steps:
+            num_steps = self._num_batches // len(self._num_tokens)
+            number = num_steps - self._num_handed_out
+        else:
+            number = len(self._own)
+        ready, self._own = self._own[:number], self._own[number:]
+        self._num_handed_out += len(ready)
+        return ready
+
+    def rest(self) -> list[PlannedBatch]:
+        """Return what is held back once the plan has ended, and an idle batch where one is due."""
+        num_steps = -(-self._num_batches // len(self._num_tokens))
+        is_short = self._num_handed_out + len(self._own) < num_steps
+        return [*self._own, IDLE] if self._has_equal_steps and is_short else self._own
+
+
+def own_batches(
+    window: range,
+    tokens: WindowTokens,
+    *,
+    dealer: Dealer,
+    max_tokens_per_batch: int,
+    is_done: Callable[[range], bool],
+) -> list[PlannedBatch]:
+    """Return this rank's open batches, of a window and those held back, that can be encoded now.
+
+    Args:
+        window: positions of its texts.
+        is_done: whether a batch, the range of its texts in the plan, is done.
+    """
+    own: list[PlannedBatch] = []
+    start, lengths = window.start, np.asarray(tokens.lengths)
+    for rows in plan_batches(lengths, max_tokens_per_batch=max_tokens_per_batch):
+        place = range(start, start + len(rows))
+        start = place.stop
+        if is_done(place) or not dealer.is_own(int(lengths[rows].sum())):
+            continue
+        texts = [tokens.texts[row] for row in rows]
+        own.append(PlannedBatch(start=place.start, rows=window.start + rows, texts=texts))
+    return dealer.hand_out(own)

@@ -160,12 +160,7 @@ class StoredEncoder:
             num_ranks=world.size(),
         )
         with progress, closing(self.encoder.plan(items, role, is_done=writer.is_done)) as plan:
-            open_batches = (
-                batch
-                for batch in plan
-                if not writer.is_done(range(batch.start, batch.start + len(batch.rows)))
-            )
-            encoded = self.encoder.encode_batches(open_batches, role, num_texts=num_open)
+            encoded = self.encoder.encode_batches(plan, role, num_texts=num_open)
             with closing(encoded) as batches:
                 for batch, embeddings in batches:
                     writer.write(batch.start, batch.rows, embeddings)

@@ -59,6 +59,13 @@ class EvaluationPlan:
         )
 
     @property
+    def tokens_per_process(self) -> float | None:
+        """Return the tokens that each process tokenises and encodes; None: not known, or none."""
+        if self.model is None or self.work.is_unknown:
+            return None
+        return self.num_passes * self.work.num_tokens / self.num_processes
+
+    @property
     def device_hours(self) -> float | None:
         return None if self.hours is None else self.hours * self.num_processes
 
@@ -116,6 +123,7 @@ class EvaluationPlan:
             "num_texts": self.work.num_texts if is_known else None,
             "num_tokens": self.work.num_tokens if is_known else None,
             "num_passes": self.num_passes,
+            "tokens_per_process": self.tokens_per_process,
             "unknown_sets": list(self.work.unknown_sets),
             "rate": None if self.rate is None else asdict(self.rate),
             "hours": self.hours,

@@ -145,7 +145,17 @@ def _work(plan: EvaluationPlan) -> list[Row]:
         notes.append("each is encoded twice, see evaluation.compare_dtype")
     if work.is_unknown:
         return [*rows, ("in all", UNKNOWN, "")]
-    return [*rows, ("in all", f"{work.num_texts:,} texts", "; ".join(notes))]
+    rows.append(("in all", f"{work.num_texts:,} texts", "; ".join(notes)))
+    return [*rows, *_share_rows(plan)]
+
+
+def _share_rows(plan: EvaluationPlan) -> list[Row]:
+    """Show what one of several processes tokenises, on its CPU cores, and encodes."""
+    tokens = plan.tokens_per_process
+    if tokens is None or plan.num_processes == 1:
+        return []
+    note = f"tokenises and encodes {_counted(tokens)} tokens"
+    return [("each process", f"1/{plan.num_processes} of them", note)]
 
 
 def _group_row(name: str, sets: list[SetWork], *, has_tokens: bool, has_source: bool) -> Row:
