@@ -38,8 +38,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install ## Train and evaluate a small retriever on real code, under two minutes on two cores
 	@$(BIN)/python train.py
 
-test: install ## Run the tests
-	@$(BIN)/python -m pytest -n auto $(BY_FILE)
+test: install ## Run the tests (TEST='--durations=15', or a folder of them)
+	@$(BIN)/python -m pytest -n auto $(BY_FILE) $(TEST)
 
 test-slow: install ## Fine-tune and evaluate a real pretrained model, compare BM25 with Anserini (skipped without make smollm2, minilm, anserini)
 	@$(BIN)/python -m pytest -m slow -rs -n 2 $(BY_FILE)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,7 @@ def loss_of(model: BiEncoder, tokens: TokenBatch) -> Tensor:
     return cross_entropy(queries @ passages.T / TEMPERATURE, positives)
 
 
-def gradients_of(factors: list[Tensor], step: Callable[[], object]) -> list[Tensor]:
+def gradients_of(factors: Sequence[Tensor], step: Callable[[], object]) -> list[Tensor]:
     step()
     torch.cuda.synchronize()
     return [one.grad.clone() for one in factors if one.grad is not None]

@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--add", type=Path, nargs="+", default=[], help="results of many_gpus.py")
     arguments = parser.parse_args()
-    content: dict[str, Any] = json.loads(SOURCE.read_text(encoding="utf-8"))
+    content: Content = json.loads(SOURCE.read_text(encoding="utf-8"))
     if arguments.add:
         texts = [path.read_text(encoding="utf-8") for path in arguments.add]
         content = joined([content, *(json.loads(text) for text in texts)])

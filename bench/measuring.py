@@ -23,7 +23,7 @@ NUM_WARM_UP = 512
 
 def read_documents(path: Path, *, limit: int | None = None) -> list[Document]:
     """The first documents of a JSONL corpus (`docid` or `_id`, `title`, `text`; .gz, too)."""
-    documents = []
+    documents: list[Document] = []
     for _, record in read_jsonl(path):
         if len(documents) == limit:
             break

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from encoding_table import encoding_table
+from part_rules import replaces
 from quarry.runtime.files import write_json, write_text
 from readme_table import with_table
-from runner import replaces
 from study_table import study_table
 from table import Content, details, table
 from trained_fp8 import trained_fp8

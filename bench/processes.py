@@ -32,8 +32,8 @@ def environment(*, gpus: Sequence[int] | None = None) -> dict[str, str]:
     }
     if gpus is None:
         return common
-    own = os.environ.get(VISIBLE)
-    names = list(map(str, gpus)) if own is None else [own.split(",")[one] for one in gpus if own]
+    seen = os.environ.get(VISIBLE)
+    names = list(map(str, gpus)) if seen is None else [seen.split(",")[one] for one in gpus if seen]
     return common | {VISIBLE: ",".join(names)}
 
 
@@ -74,7 +74,7 @@ def run_until(
     """
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
-            command, env=environment() | variables, stdin=subprocess.DEVNULL, stdout=file,
+            command, env=environment() | dict(variables), stdin=subprocess.DEVNULL, stdout=file,
             stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
     start, seen = time.monotonic(), None

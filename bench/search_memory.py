@@ -89,11 +89,13 @@ def random_vectors(num_vectors: int, dim: int, *, seed: int) -> Tensor:
 def fill(folder: Path, *, num_documents: int, dim: int) -> None:
     """Batches in an order of their own, as a plan sorted by length has them."""
     hashes = text_hashes(num_documents)
-    with shelf(folder, dim).writable("bench", missing=hashes, plan={}, what="bench") as (_, made):
+    store = shelf(folder, dim)
+    with store.writable("bench", missing=hashes, plan={}, what="bench") as finished:
+        _, writer = store.writer("bench", finished=finished, what="bench")
         for start in range(0, num_documents, NUM_TEXTS_PER_BATCH):
             stop = min(start + NUM_TEXTS_PER_BATCH, num_documents)
             rows = start + np.random.default_rng(start).permutation(stop - start)
-            made.write(start, rows, random_vectors(len(rows), dim, seed=start))
+            writer.write(start, rows, random_vectors(len(rows), dim, seed=start))
 
 
 def measure(folder: Path, *, num_documents: int, num_queries: int, dim: int, top_k: int) -> Result:

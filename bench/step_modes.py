@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModel, PreTrainedModel
 
 from quarry.data.packing import pack
@@ -134,7 +135,8 @@ def random_backbone(name: str, device: str) -> PreTrainedModel:
 
 
 def batch(num_tokens: int) -> TokenBatch:
-    random, rows = np.random.default_rng(0), []
+    random = np.random.default_rng(0)
+    rows: list[NDArray[np.int64]] = []
     while sum(map(len, rows)) < num_tokens:
         rows.append(random.integers(0, 150_000, random.integers(20, 136)))
     return pack(rows).to("cuda")
@@ -146,7 +148,8 @@ def timed(model: BiEncoder, tokens: TokenBatch, *, held: int) -> dict[str, Any]:
 
     def forward() -> torch.Tensor:
         with torch.autocast("cuda", dtype=torch.bfloat16):
-            return model(tokens)
+            embeddings: torch.Tensor = model(tokens)
+            return embeddings
 
     def step() -> None:
         nonlocal kept

@@ -22,6 +22,7 @@ from quarry.models.backbones.huggingface import load_tokenizer
 from quarry.types import Query
 from random_model import SIZES, write_model
 from result_line import num_matrix_weights
+from search_memory import fill, measure
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 Passing = Callable[[float], None]
@@ -168,3 +169,9 @@ def test_the_page_is_what_its_command_makes() -> None:
     content = json.loads((DOCS / "performance.json").read_text(encoding="utf-8"))
     committed = (DOCS / "performance.md").read_text(encoding="utf-8")
     assert committed == page(content), "run: python bench/page.py"
+
+
+def test_a_search_from_disk_finds_what_the_store_was_filled_with(tmp_path: Path) -> None:
+    fill(tmp_path, num_documents=100, dim=16)
+    figures = measure(tmp_path, num_documents=100, num_queries=5, dim=16, top_k=10)
+    assert figures["num_documents"] == 100  # `measure` compares scores with all products itself

@@ -33,8 +33,6 @@ from quarry.retrieval.index.exact import ExactIndex
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
 from quarry.types import RetrievalSet, Run
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers
-
 
 @pytest.fixture(scope="module")
 def scifact(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RetrievalSet:

@@ -38,7 +38,8 @@ from quarry.training.module import RetrievalModule
 from quarry.training.optim import constant_schedule
 from quarry.types import Document, Query, RetrievalBatch, RetrievalSet, Run
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers
+# Lightning's advice on a backbone that was loaded in eval mode
+pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode:UserWarning")
 
 NUM_STEPS = 6
 

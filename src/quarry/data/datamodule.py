@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from quarry.data.collation import RetrievalCollator
 from quarry.data.sampler import ResumableLoader, TrainBatchSampler
@@ -124,6 +125,6 @@ def num_updates(num_per_epoch: int, *, max_epochs: int | None, max_steps: int) -
     return min(limits)
 
 
-def one_empty_batch() -> DataLoader[int]:
+def one_empty_batch() -> DataLoader[tuple[Tensor, ...]]:
     """A loader for `Trainer.test`, whose work is done by the evaluation callback."""
-    return DataLoader([0])
+    return DataLoader(TensorDataset(torch.zeros(1)))

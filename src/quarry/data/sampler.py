@@ -106,7 +106,7 @@ class ResumableLoader(DataLoader[Any]):
         generator = torch.Generator()
         super().__init__(batch_sampler=self._remaining, generator=generator, **kwargs)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override] # torch names a class of its own
         epoch, start = self._remaining.sampler.epoch, self._remaining.start
         for num_done, batch in enumerate(super().__iter__(), start=start + 1):
             self._position = (epoch, num_done)

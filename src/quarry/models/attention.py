@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -28,8 +28,13 @@ PACKED_ON_GRID = "quarry_packed_on_grid"
 MIN_CAPABILITY = (8, 0)
 """CUDA's compute capability from which on there is the variable-length kernel: Ampere."""
 
+
+class _Grouped(TypedDict, total=False):
+    enable_gqa: bool
+
+
 _ASKS = "enable_gqa" in inspect.signature(varlen_attn).parameters
-_GROUPED = {"enable_gqa": True} if _ASKS else {}
+_GROUPED: _Grouped = {"enable_gqa": True} if _ASKS else {}
 """Fewer heads of keys than of queries: torch 2.11 takes them, later versions want to be told."""
 
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
@@ -155,8 +160,11 @@ def packed_attention(
     if prefix_states is not None and sliding_window is None:
         prefix_states[module] = (k, v)
     if key_rows is not None:
-        k = torch.cat([module.prefix_keys, k]).index_select(0, key_rows)
-        v = torch.cat([module.prefix_values, v]).index_select(0, key_rows)
+        prefix_keys, prefix_values = module.prefix_keys, module.prefix_values
+        assert isinstance(prefix_keys, Tensor)
+        assert isinstance(prefix_values, Tensor)
+        k = torch.cat([prefix_keys, k]).index_select(0, key_rows)
+        v = torch.cat([prefix_values, v]).index_select(0, key_rows)
     has_kernel = allows_kernel and dropout == 0.0 and _has_kernel(q)
     attend = _flash if has_kernel else partial(attend_on_grid, dropout=dropout)
     out = attend(
@@ -237,7 +245,7 @@ def _flash(
     scaling: float | None,
     window: tuple[int, int],
 ) -> Tensor:
-    out: Tensor = varlen_attn(
+    out = varlen_attn(
         q.contiguous(),
         k.contiguous(),
         v.contiguous(),
@@ -249,4 +257,5 @@ def _flash(
         window_size=window,
         **_GROUPED,
     )
+    assert isinstance(out, Tensor)  # a pair only where more is asked for
     return out

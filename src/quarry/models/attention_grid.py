@@ -73,7 +73,8 @@ def _slots(cu_seqlens: Tensor, num_tokens: int, max_seqlen: int) -> Tensor:
 
 def _on_grid(states: Tensor, slots: Tensor, num_texts: int, max_seqlen: int) -> Tensor:
     grid = states.new_zeros(num_texts * max_seqlen, *states.shape[1:])
-    return grid.index_copy(0, slots, states).unflatten(0, (num_texts, max_seqlen)).transpose(1, 2)
+    filled: Tensor = grid.index_copy(0, slots, states).unflatten(0, (num_texts, max_seqlen))
+    return filled.transpose(1, 2)
 
 
 def _mask(

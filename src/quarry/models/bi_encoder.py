@@ -194,7 +194,7 @@ class BiEncoder(nn.Module):
 
 def _dtype_of_products(trunk: PreTrainedModel) -> torch.dtype:
     """Autocast's where that is on, else that of the states, which is the embeddings'."""
-    weight = trunk.get_input_embeddings().weight
+    weight: Tensor = trunk.get_input_embeddings().weight
     device = weight.device.type
     if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:
         return torch.get_autocast_dtype(device)

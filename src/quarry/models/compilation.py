@@ -80,7 +80,10 @@ def compile_layers(
 
 
 def _with_fallback(
-    layer: nn.Module, layers: Sequence[nn.Module], *, gradient_checkpointing: bool | str
+    layer: GradientCheckpointingLayer,
+    layers: Sequence[GradientCheckpointingLayer],
+    *,
+    gradient_checkpointing: bool | str,
 ) -> Callable[..., Any]:
     from torch._dynamo import maybe_mark_dynamic
     from torch._dynamo.exc import TorchDynamoException

@@ -39,6 +39,12 @@ class Fp8Linear(nn.Module):
         is_trained_through: also hold the copy that the gradient of the input asks for.
     """
 
+    forward_values: Tensor
+    forward_scale: Tensor
+    backward_values: Tensor | None
+    backward_scale: Tensor | None
+    bias: Tensor | None
+
     def __init__(self, linear: nn.Linear, *, is_trained_through: bool) -> None:
         super().__init__()
         self.in_features = linear.in_features

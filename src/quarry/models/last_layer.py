@@ -37,7 +37,7 @@ def pool_in_last_layer(backbone: PreTrainedModel) -> bool:
     layers = getattr(backbone, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not len(layers):
         return False
-    layer = layers[-1]
+    layer: Any = layers[-1]
     if type(layer).__name__ != _PLAIN.get(type(layer).__module__) or "forward" in vars(layer):
         return False
     attention = layer.self_attn
@@ -66,7 +66,8 @@ def _forward(
         return output
     attended = _attended(self, self.input_layernorm(hidden_states), pooled_rows, **kwargs)
     pooled = hidden_states.index_select(1, pooled_rows) + attended
-    return pooled + self.mlp(self.post_attention_layernorm(pooled))
+    fed_forward: Tensor = self.mlp(self.post_attention_layernorm(pooled))
+    return pooled + fed_forward
 
 
 def _attended(
@@ -110,6 +111,9 @@ def _attended(
 
 def _in_heads(attention: Any, name: str, states: Tensor) -> Tensor:
     """Project [1, num_tokens, dim] to [1, num_heads, num_tokens, head_dim]."""
-    projected = getattr(attention, f"{name}_proj")(states).unflatten(-1, (-1, attention.head_dim))
+    projected: Tensor = getattr(attention, f"{name}_proj")(states)
+    heads: Tensor = projected.unflatten(-1, (-1, attention.head_dim))
     norm = getattr(attention, f"{name}_norm", None)
-    return (projected if norm is None else norm(projected)).transpose(1, 2)
+    if norm is not None:
+        heads = norm(heads)
+    return heads.transpose(1, 2)

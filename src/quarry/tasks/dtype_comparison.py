@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from quarry.evaluation.evaluator import Evaluator
+from quarry.models.bi_encoder import BiEncoder
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.types import Report
 
@@ -47,7 +49,7 @@ class EmbeddingSample(pl.Callback):
         self,
         *,
         evaluator: Evaluator,
-        build_encoder: Callable[[torch.nn.Module], TextEncoder],
+        build_encoder: Callable[[BiEncoder], TextEncoder],
         reports: Sequence[Report],
     ) -> None:
         self.evaluator = evaluator
@@ -56,7 +58,7 @@ class EmbeddingSample(pl.Callback):
         self.embeddings: dict[str, Tensor] = {}
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        encoder = self.build_encoder(pl_module.model)
+        encoder = self.build_encoder(cast(BiEncoder, pl_module.model))
         for benchmark_set in self.evaluator.benchmark.sets:
             if benchmark_set.name in self.reports[-1].failures:
                 continue

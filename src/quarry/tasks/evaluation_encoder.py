@@ -36,7 +36,7 @@ ENCODING_VERSION = 1
 
 def unique_encoder_builder(
     config: DictConfig, parts: ModelParts
-) -> Callable[[torch.nn.Module], TextEncoder]:
+) -> Callable[[BiEncoder], TextEncoder]:
     """Return what makes encoders for weights that change, as in training.
 
     Embeddings are in memory, or of a corpus in a file in the run directory; none outlives its
@@ -60,7 +60,7 @@ def unique_encoder_builder(
 
 def stored_encoder_builder(
     config: DictConfig, parts: ModelParts
-) -> Callable[[torch.nn.Module], TextEncoder]:
+) -> Callable[[BiEncoder], TextEncoder]:
     """For weights as they were loaded: embeddings come from `paths.store_dir`, or go there.
 
     Raises:
@@ -72,7 +72,7 @@ def stored_encoder_builder(
     store = _opened(config.paths.store_dir)
     shelves: dict[Role, Shelf] = {}
 
-    def build(model: torch.nn.Module) -> StoredEncoder:
+    def build(model: BiEncoder) -> StoredEncoder:
         if not shelves:
             shelves.update(_shelves(config, parts, model, store=store))
         return StoredEncoder(encoder=build_encoder(model), shelves=shelves)

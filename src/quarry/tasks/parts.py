@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 
@@ -22,6 +21,7 @@ from quarry.data.tokenization import TextTokenizer
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.evaluation.evaluator import Evaluator
+from quarry.models.bi_encoder import BiEncoder
 from quarry.models.factory import BiEncoderFactory
 from quarry.models.limits import check_lengths, check_vocabulary
 from quarry.models.remedies import CannotLoadError
@@ -45,7 +45,7 @@ class ModelParts:
     factory: BiEncoderFactory
     tokenizer: TextTokenizer
 
-    def encoder_builder(self, *, max_tokens_per_batch: int) -> Callable[[torch.nn.Module], Encoder]:
+    def encoder_builder(self, *, max_tokens_per_batch: int) -> Callable[[BiEncoder], Encoder]:
         return partial(
             _encoder, tokenizer=self.tokenizer, max_tokens_per_batch=max_tokens_per_batch
         )
@@ -239,7 +239,5 @@ def record_resume(run: RunDirectory) -> None:
     write_json(run.provenance, provenance)
 
 
-def _encoder(
-    model: torch.nn.Module, *, tokenizer: TextTokenizer, max_tokens_per_batch: int
-) -> Encoder:
+def _encoder(model: BiEncoder, *, tokenizer: TextTokenizer, max_tokens_per_batch: int) -> Encoder:
     return Encoder(model=model, tokenizer=tokenizer, max_tokens_per_batch=max_tokens_per_batch)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
@@ -150,7 +151,7 @@ class RetrievalModule(pl.LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing: the evaluation callback does its work at the end of the (one-batch) epoch."""
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         assert self._optimizer is not None
         assert self._scheduler is not None
         optimizer = leave_scaling_to_trainer(self._optimizer(parameter_groups(self.model)))

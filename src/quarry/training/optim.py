@@ -30,7 +30,7 @@ def leave_scaling_to_trainer(optimizer: Optimizer) -> Optimizer:
     are clipped are unscaled before it, so Lightning refuses the two together, in bf16 too, which
     scales nothing. Without the offer the trainer unscales, as for any other optimiser.
     """
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
+    if hasattr(optimizer, "_step_supports_amp_scaling"):
         optimizer._step_supports_amp_scaling = False
     return optimizer
 

@@ -226,7 +226,6 @@ def fit(*, max_steps: int, folder: Path, checkpoint: Path | None = None) -> Reco
     return module
 
 
-@pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers and logging
 @pytest.mark.parametrize("num_updates", [1, 3, 4])  # inside an epoch, at its end, in the next
 def test_lightning_resumes_with_the_remaining_batches(tmp_path: Path, num_updates: int) -> None:
     whole = [batch for epoch in range(3) for batch in epoch_of(sampler(), epoch)]

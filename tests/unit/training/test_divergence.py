@@ -12,8 +12,6 @@ from helpers.training import OneNumber, fit, loader_of, quiet_trainer
 from quarry.errors import UserError
 from quarry.training.callbacks.divergence import StopOnDivergence, TrainingDivergedError
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers
-
 
 def test_a_healthy_run_is_left_alone_and_its_gradient_norm_is_logged(tmp_path: Path) -> None:
     stop = StopOnDivergence(checkpoint=tmp_path / "last.ckpt")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from helpers.training import fit
 from quarry.training.callbacks.loss_history import LossHistory
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers
 
 
 def test_one_point_an_update() -> None:

@@ -27,8 +27,6 @@ from quarry.training.module import RetrievalModule
 from quarry.training.optim import constant_schedule, linear_schedule
 from quarry.types import LossOutput, RetrievalBatch, TextHashes
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers
-
 
 def random_batch(
     *, num_queries: int = 6, num_hard_negatives: int = 1, seed: int = 0

@@ -23,8 +23,6 @@ from quarry.training.callbacks.last_checkpoint import LastCheckpoint
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
 from quarry.types import Document, Query, Report, RetrievalSet, Run
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers
-
 
 class ByWeight:
     """A retriever that finds the document once the module's weight (the encoder here) is 0."""

@@ -5,13 +5,10 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import pytest
 import torch
 
 from helpers.training import fit
 from quarry.training.callbacks.rng_state import RNGState
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:

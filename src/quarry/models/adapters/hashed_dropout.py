@@ -71,7 +71,8 @@ def threshold(p: float) -> int:
 
 def _shifted(h: Tensor, bits: int) -> Tensor:
     """Shift int32 to the right as if it had no sign."""
-    return (h >> bits) & (2 ** (32 - bits) - 1)
+    shifted: Tensor = (h >> bits) & (2 ** (32 - bits) - 1)
+    return shifted
 
 
 @cache

@@ -89,11 +89,11 @@ class _CastFactors(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
-        there = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        given = [gradients[i] for i in there]
-        wide = [torch.empty_like(gradients[i], dtype=ctx.dtypes[i]) for i in there]
+        given = {i: gradient for i, gradient in enumerate(gradients) if gradient is not None}
+        there = list(given)
+        wide = [torch.empty_like(given[i], dtype=ctx.dtypes[i]) for i in there]
         if there:
-            torch._foreach_copy_(wide, given)
+            torch._foreach_copy_(wide, list(given.values()))
         num = len(ctx.scalings)
         of_b = [(gradient, i - num) for gradient, i in zip(wide, there, strict=True) if i >= num]
         if of_b:

@@ -66,7 +66,8 @@ class StopOnDivergence(pl.Callback):
             pl_module.log("train/gradient_norm", norm)
         if not is_zero and optimizer.defaults.get("fused"):
             # torch's own means of leaving out an update, made for the scaling of losses
-            optimizer.found_inf = (~numbers.isfinite()).any().float()
+            is_bad = (~numbers.isfinite()).any().float()
+            optimizer.found_inf = is_bad  # type: ignore[attr-defined] # declared nowhere in torch
         else:
             self._look()
 

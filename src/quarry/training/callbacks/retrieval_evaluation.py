@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 
 from quarry.evaluation.evaluator import Evaluator
+from quarry.models.bi_encoder import BiEncoder
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
 from quarry.training.evaluation_log import log_report, metric_names, metric_values
@@ -55,7 +56,7 @@ class RetrievalEvaluation(pl.Callback):
         *,
         evaluator: Evaluator,
         retriever: Retriever,
-        build_encoder: Callable[[torch.nn.Module], TextEncoder],
+        build_encoder: Callable[[BiEncoder], TextEncoder],
         every_n_steps: int = 0,
         before_training: bool = True,
         on_report: Callable[[Report], None],
@@ -111,7 +112,7 @@ class RetrievalEvaluation(pl.Callback):
         self.on_report(self._evaluate(trainer, pl_module, self.name or self.retriever.name))
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> Report:
-        encoder = self.build_encoder(pl_module.model)
+        encoder = self.build_encoder(cast(BiEncoder, pl_module.model))
         with (
             kept_training_state(pl_module),
             trainer.precision_plugin.forward_context(),  # as in training steps
