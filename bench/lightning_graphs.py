@@ -80,10 +80,11 @@ class LightningGraphs(pl.Callback):
         # the thread that pins memory calls CUDA, too
         graphs.graph = functools.partial(plain, capture_error_mode="thread_local")
         try:
-            captured: Callable[..., Tensor] = torch.cuda.make_graphed_callables(
+            captured: Any = torch.cuda.make_graphed_callables(
                 _Pass(model, longest=self.longest), example, pool=self._pool
             )
-            return captured
+            graphed: Callable[..., Tensor] = captured
+            return graphed
         finally:
             graphs.graph = plain
 

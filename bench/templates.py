@@ -7,6 +7,7 @@ from pathlib import Path
 from composed import composed_config
 from quarry.config.instantiate import build
 from quarry.data.tokenization import TextTokenizer
+from quarry.models.backbones.replica import QwenReplica
 from quarry.models.factory import BiEncoderFactory
 from quarry.tasks.parts import ModelParts
 
@@ -27,7 +28,9 @@ def template_parts(name: str, folder: Path, *overrides: str) -> tuple[ModelParts
     config = composed_config([*TEMPLATES[name], f"model.path={folder}", *overrides])
     factory: BiEncoderFactory = build(config.model)
     tokenizer = factory.load_tokenizer()
-    settings = factory.replica.dialect.settings(tokenizer.chat_template)
+    replica = factory.replica
+    assert isinstance(replica, QwenReplica)
+    settings = replica.dialect.settings(tokenizer.chat_template)
     tokenizer.chat_template = settings["chat_template"]
     parts = ModelParts(
         factory=factory,

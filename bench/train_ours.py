@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from result_line import Result, hand_over, num_matrix_weights
@@ -52,11 +52,11 @@ def clock_overrides(path: Path, **numbers: int) -> list[str]:
         numbers: of `lightning_clock.LightningClock`.
     """
     every = f"trainer.log_every_n_steps={numbers['num_steps_per_window']}"
-    return [every, *clock_callback(path, **numbers)]
+    return [every, *clock_callback(path, numbers)]
 
 
 def clock_callback(
-    path: Path, *, clock: str = "lightning_clock.LightningClock", **numbers: int | bool
+    path: Path, numbers: Mapping[str, int | bool], *, clock: str = "lightning_clock.LightningClock"
 ) -> list[str]:
     """Add the clock, which ends the training when it has written its result."""
     settings = {"path": path, **numbers}

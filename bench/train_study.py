@@ -35,16 +35,16 @@ def main() -> None:
     run = Path(tempfile.mkdtemp(prefix="study_", dir=arguments.work)) / "run"
     clock = run.parent / "clock.json"
     num_steps = arguments.num_warm_up + arguments.num_steps
-    callback = clock_callback(
-        clock,
-        num_warm_up=arguments.num_warm_up,
-        num_steps=arguments.num_steps,
-        num_steps_per_window=1,
-        saves_checkpoint=arguments.saves,
-    )
+    numbers = {
+        "num_warm_up": arguments.num_warm_up,
+        "num_steps": arguments.num_steps,
+        "num_steps_per_window": 1,
+        "saves_checkpoint": arguments.saves,
+    }
+    callback = clock_callback(clock, numbers)
     if arguments.compare_last_layer:
         num_steps = 2 * (1 + arguments.num_steps)
-        callback = clock_callback(clock, clock=LAST_LAYER, num_steps=arguments.num_steps)
+        callback = clock_callback(clock, {"num_steps": arguments.num_steps}, clock=LAST_LAYER)
     command = study_command(
         "train.py",
         "experiment=sft_msmarco",

@@ -160,7 +160,8 @@ def first_does(action: Callable[[], Value]) -> Value:
 def _thread_group(run: dist.ProcessGroup) -> dist.ProcessGroup:
     """Return a second group of all processes, between CPUs, that waits as long as the first."""
     timeout = run._get_backend(torch.device("cpu")).options._timeout
-    return dist.new_group(backend="gloo", timeout=timeout)
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timeout)
+    return group
 
 
 def _is_joined() -> bool:
