@@ -67,6 +67,9 @@ FRAMES: dict[str, Frames] = {
     "promptreps": {"query": TextFrame(num_tokens=48), "document": TextFrame(num_tokens=49)},
     "repllama": {"query": TextFrame(num_tokens=3), "document": TextFrame(num_tokens=4)},
 }
+TEMPLATE_MODEL = "promptreps_base"
+"""Whose shared prefix is counted, of those that bench/encode_prefix.py measures."""
+
 NEAREST = (
     "measured with gradient checkpointing, r 16 and no dropout. The recipe has r 32 and dropout: "
     '"≥", for it is slower.'
@@ -77,10 +80,10 @@ RECIPE_ITSELF = (
 """Where the rate of training comes from."""
 
 
-def encoding_rate(plan: Plan) -> float:
-    """Real tokens a second of one H200 that encodes with a 7B in bfloat16."""
+def encoding_rate(plan: Plan, *, linear: str = "plain") -> float:
+    """Return the tokens a second of one H200 that encodes with a 7B, in bfloat16 or fp8."""
     found = planned_encoding_rate(
-        num_linear=plan.model.num_linear, dtype=torch.bfloat16, linear="plain", card=MACHINE.card
+        num_linear=plan.model.num_linear, dtype=torch.bfloat16, linear=linear, card=MACHINE.card
     )
     assert found is not None
     return found.tokens_per_s
@@ -96,6 +99,12 @@ def recipe_row(content: dict[str, Any]) -> dict[str, Any] | None:
     """Return what was measured of `experiment=sft_msmarco` itself; None: it was not."""
     part: dict[str, Any] = content["parts"].get("study", {}).get("recipe", {"not_run": ""})
     return None if "not_run" in part else part
+
+
+def shared_tokens(content: dict[str, Any]) -> int:
+    """Return the tokens of PromptReps that go through the model once a pass; 0: not measured."""
+    part: dict[str, Any] = content["parts"].get("study", {}).get("encoding", {})
+    return int(part.get(TEMPLATE_MODEL, {}).get("num_shared_tokens", 0))
 
 
 def training_plan(num_devices: int, *, tokens_per_s: float | None = None) -> Plan:
@@ -131,13 +140,20 @@ def tokens_per_training_query(config: DictConfig) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """A benchmark under one prompt."""
+    """A benchmark under one prompt.
+
+    Attributes:
+        num_shared: tokens that every text begins with.
+    """
 
     name: str
     work: EncodingWork
+    num_shared: int = 0
 
     @classmethod
-    def of(cls, primary: str, benchmark: str, prompt: str, *overrides: str) -> Suite:
+    def of(
+        cls, primary: str, benchmark: str, prompt: str, *overrides: str, num_shared: int = 0
+    ) -> Suite:
         config = composed(primary, *overrides, f"benchmark={benchmark}")
         return cls(
             name=benchmark,
@@ -147,7 +163,19 @@ class Suite:
                 frames=FRAMES[prompt],
                 is_stored=True,
             ),
+            num_shared=num_shared,
         )
+
+    def hours(
+        self, rate: float, *, num_devices: int = 1, work: EncodingWork | None = None
+    ) -> float:
+        """Return the hours of all sets, or of `work`, on devices of that rate.
+
+        Tokens that all texts begin with are left out: they go through the model once.
+        """
+        work = work or self.work
+        num_tokens = work.num_tokens - self.num_shared * work.num_texts
+        return num_tokens / (rate * num_devices) / 3600
 
     def rows(self) -> dict[str, EncodingWork]:
         """Set or group -> what it takes; a shared corpus counts for the first that needs it."""
@@ -162,21 +190,28 @@ class Suite:
 def page() -> str:
     """The page as text: the template, and the numbers in it."""
     zero_shot = ("experiment=zero_shot", "model=qwen-base")
-    beir, coir = (Suite.of("eval", name, "promptreps", *zero_shot) for name in ("beir", "coir"))
+    content = json.loads(planning_rate.MEASURED.read_text(encoding="utf-8"))
+    num_shared = shared_tokens(content)
+    beir, coir = (
+        Suite.of("eval", name, "promptreps", *zero_shot, num_shared=num_shared)
+        for name in ("beir", "coir")
+    )
     recipe = ("experiment=sft_msmarco", "model=qwen-base")
     marco = Suite.of("train", "msmarco_dl", "repllama", *recipe)
-    measured = recipe_row(json.loads(planning_rate.MEASURED.read_text(encoding="utf-8")))
+    measured = recipe_row(content)
     training_rate = None if measured is None else measured["tokens_per_s"]
     one = training_plan(1, tokens_per_s=training_rate)
     eight = training_plan(DEVICES, tokens_per_s=training_rate)
     assert one.rate is not None
-    rate = encoding_rate(one)
+    rate, fp8_rate = encoding_rate(one), encoding_rate(one, linear="fp8")
     memory = one.memory.total / GIB
     if measured is not None:
         memory = measured.get("peak_gib", memory)
     dim = int(one.model.config.get_text_config().hidden_size)
     values = {
         "encoding_rate": f"{rate:,.0f}",
+        "fp8_rate": f"{fp8_rate:,.0f}",
+        "num_shared": str(num_shared),
         "training_rate": f"{one.rate.tokens_per_s:,.0f}",
         "training_source": NEAREST if measured is None else RECIPE_ITSELF,
         "at_least": "≥ " if measured is None else "",
@@ -195,11 +230,13 @@ def page() -> str:
         "sft_1": _hours(_sft(one, marco, rate, 1)),
         "sft_8": _hours(_sft(eight, marco, rate, DEVICES)),
         "sets": "".join(
-            _set_row(name, work, rate, dim) for s in (beir, coir) for name, work in s.rows().items()
+            _set_row(name, work, s.hours(rate, work=work), dim)
+            for s in (beir, coir)
+            for name, work in s.rows().items()
         ),
     }
     for suite in (beir, coir, marco):
-        hours = suite.work.hours(tokens_per_s=rate)
+        hours = suite.hours(rate)
         values |= {
             f"{suite.name}_texts": f"{suite.work.num_texts / 1e6:,.1f} million",
             f"{suite.name}_tokens": f"{suite.work.num_tokens / 1e6:,.0f} million",
@@ -210,6 +247,8 @@ def page() -> str:
             f"{suite.name}_store": f"{_gib(suite.work, dim, 4):,.0f}",
             f"{suite.name}_half_store": f"{_gib(suite.work, dim, 2):,.0f}",
         }
+    for suite in (beir, coir):
+        values[f"{suite.name}_fp8"] = _hours(suite.hours(fp8_rate))
     text = TEMPLATE.read_text(encoding="utf-8")
     for name, value in values.items():
         assert f"{{{{{name}}}}}" in text, f"{TEMPLATE} has no use for {name}"
@@ -221,7 +260,7 @@ def page() -> str:
 def _sft(plan: Plan, marco: Suite, rate: float, num_devices: int) -> float:
     """Hours of training, and of the evaluations before and after it."""
     assert plan.training_hours is not None
-    evaluation = marco.work.hours(tokens_per_s=rate, num_devices=num_devices)
+    evaluation = marco.hours(rate, num_devices=num_devices)
     return plan.training_hours + NUM_EVALUATIONS * evaluation
 
 
@@ -234,12 +273,12 @@ def _hours(number: float | None) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.1f}" if number >= 0.1 else "< 0.1"
 
 
-def _set_row(name: str, work: EncodingWork, rate: float, dim: int) -> str:
+def _set_row(name: str, work: EncodingWork, hours: float, dim: int) -> str:
     cells = (
         f"`{name}`",
         f"{work.num_texts:,}",
         f"{work.num_tokens / 1e6:,.1f}",
-        _hours(work.hours(tokens_per_s=rate)),
+        _hours(hours),
         f"{_gib(work, dim, 4):,.1f}",
     )
     return f"| {' | '.join(cells)} |\n"
