@@ -1,4 +1,12 @@
-"""CUDA graphs of the model's forward and backward pass in `train.py`, for a trial: a callback."""
+r"""CUDA graphs of the model's forward and backward pass in `train.py`, for a trial: a callback.
+
+    python bench/train_ours.py --model FOLDER --texts FOLDER --work FOLDER --num-queries 16 \
+        --num-warm-up 40 model.compile=true data.num_workers=2 \
+        +callbacks.graphs._target_=lightning_graphs.LightningGraphs \
+        +callbacks.graphs.step=1280 +callbacks.graphs.longest=256
+
+It needs a GPU, and has not been run on one yet.
+"""
 
 from __future__ import annotations
 

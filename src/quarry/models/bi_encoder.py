@@ -192,9 +192,9 @@ class BiEncoder(nn.Module):
             return normalize(projected, dim=-1) if self.is_normalized else projected
 
 
-def _dtype_of_products(trunk: PreTrainedModel) -> torch.dtype:
+def _dtype_of_products(backbone: PreTrainedModel) -> torch.dtype:
     """Autocast's where that is on, else that of the states, which is the embeddings'."""
-    weight: Tensor = trunk.get_input_embeddings().weight
+    weight: Tensor = backbone.get_input_embeddings().weight
     device = weight.device.type
     if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:
         return torch.get_autocast_dtype(device)

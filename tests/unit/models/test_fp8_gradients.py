@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from peft import PeftModel
+from torch import nn
 
 from helpers.models import tiny_qwen
 from quarry.errors import UserError
@@ -37,6 +38,16 @@ def test_an_old_torch_is_refused_with_the_layers_and_remedies(
     assert "down_proj, gate_proj, k_proj, q_proj, up_proj" in message
     assert "torch 2.11.0+cu130" in message
     assert "model.compile=false" in message
+
+
+def test_layers_that_take_peft_s_own_path_are_refused_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.11.0")
+    adapted = backbone(ALL)
+    adapted.base_model.model.layers[0].self_attn.o_proj.lora_dropout["default"] = nn.Dropout1d(0.1)
+    with pytest.raises(UserError, match="wrong gradients at o_proj, which"):
+        check_fp8_gradients(adapted)
 
 
 @pytest.mark.parametrize("version", ["2.11.0", "2.12.1"])

@@ -1,9 +1,9 @@
 """Refuse to compile fp8 products whose gradients the installed torch would lose.
 
-Torch 2.11 compiles autograd functions of one input, such as q_proj and v_proj in fp8, to a gradient
-that lacks a share, without a word. Under LoRA's fast path base and update are one function and
-their gradients are right (checked on an H200 with all seven projections). Torch 2.13 has no such
-fault, with any choice of layers (checked on a CPU); versions between them were not at hand.
+Where several fp8 layers read the same input, such as q_proj and v_proj, torch 2.11 compiles them to
+a gradient of that input with terms missing, and raises nothing. On LoRA's fast path base and update
+are one autograd function, and gradients are right (checked on an H200 with all seven projections).
+Torch 2.13 is right for any choice of layers (checked on a CPU). Versions in between were not tried.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import nn
 from torch.torch_version import TorchVersion
 
 from quarry.errors import UserError
+from quarry.models.adapters.fast_lora import obstacle
 from quarry.models.adapters.lora_factors import fast_layers
 from quarry.models.fp8 import Fp8Linear
 
@@ -20,19 +21,22 @@ RIGHT_SINCE = "2.13"
 
 
 def check_fp8_gradients(backbone: nn.Module) -> None:
-    """Refuse layers in fp8 that are trained through, compiled, and without LoRA's fast path.
+    """Refuse fp8 layers that gradients pass and that do not take LoRA's fast path.
+
+    To be called before layers are compiled.
 
     Args:
         backbone: in fp8, with its adapter.
 
     Raises:
-        UserError: this torch would lose a share of their gradients.
+        UserError: there are such layers, and torch is older than `RIGHT_SINCE`.
     """
     if TorchVersion(torch.__version__) >= RIGHT_SINCE:
         return
-    on_fast_path = {layer.get_base_layer() for layer in fast_layers(backbone)}
+    fast = [layer for layer in fast_layers(backbone) if obstacle(layer) is None]
+    on_fast_path = {layer.get_base_layer() for layer in fast}
     alone = {
-        name.rpartition(".")[2]
+        name.removesuffix(".base_layer").rpartition(".")[2]
         for name, layer in backbone.named_modules()
         if isinstance(layer, Fp8Linear)
         and layer.backward_values is not None
@@ -40,8 +44,8 @@ def check_fp8_gradients(backbone: nn.Module) -> None:
     }
     if alone:
         raise UserError(
-            f"model.linear=fp8 with compiled layers: torch {torch.__version__} loses a share of "
-            f"the gradients at {', '.join(sorted(alone))}, which the adapter does not train (fixed "
-            f"in {RIGHT_SINCE}). Fix: name all linear layers in model.adapter.target_modules, set "
-            "model.compile=false, or use model.linear=plain"
+            f"model.linear=fp8 with compiled layers: torch {torch.__version__} computes wrong "
+            f"gradients at {', '.join(sorted(alone))}, which are not on LoRA's fast path (torch "
+            f"{RIGHT_SINCE} is right). Fix: name all linear layers in model.adapter.target_modules,"
+            " set model.compile=false, or use model.linear=plain"
         )
