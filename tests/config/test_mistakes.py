@@ -80,10 +80,10 @@ def test_rules_between_keys_are_reported_together() -> None:
         "evaluation.max_tokens_per_batch=0",
         "evaluation.store=true",
         "evaluation.store_dtype=float8",
-        "data.num_queries_per_update=100",
+        "data.global_batch_size=100",
         "data.num_hard_negatives=-1",
         "data.grad_cache_chunk_tokens=0",
-        "loss.num_contrast_queries=7",
+        "loss.contrastive_batch_size=7",
         "+trainer.accumulate_grad_batches=2",
         "trainer.max_epochs=-1",
     )
@@ -96,7 +96,7 @@ def test_rules_between_keys_are_reported_together() -> None:
         "evaluation.store=true",
         "evaluation.store_dtype=float8",
         "evaluation.every_n_steps",
-        "data.num_queries_per_update=100",
+        "data.global_batch_size=100",
         "data.num_hard_negatives",
         "data.grad_cache_chunk_tokens=0",
         "trainer.accumulate_grad_batches",
@@ -109,7 +109,7 @@ def test_rules_between_keys_are_reported_together() -> None:
 
 @pytest.mark.usefixtures("_conf")
 def test_one_query_needs_a_hard_negative_and_with_null_the_examples_decide() -> None:
-    one = ("train", "data=jsonl", "data.path=FILE", "data.num_queries_per_update=1")
+    one = ("train", "data=jsonl", "data.path=FILE", "data.global_batch_size=1")
     assert composed(*one).data.num_hard_negatives is None
     for fine in ((), ("data.num_hard_negatives=null",), ("data.num_hard_negatives=1",)):
         validate(composed(*one, *fine), primary="train")
@@ -128,7 +128,7 @@ def test_values_that_a_class_cannot_take_are_reported_together() -> None:
         "baseline._target_=null",
         "model.pooling=null",
         "loss.temperature=hot",
-        "loss.num_contrast_queries=1.5",
+        "loss.contrastive_batch_size=1.5",
         "optimizer.lr=null",
     )
     with pytest.raises(UserError) as caught:
@@ -141,7 +141,7 @@ def test_values_that_a_class_cannot_take_are_reported_together() -> None:
     assert "- model.pooling=null: quarry.models.factory.BiEncoderFactory takes Pooling" in text
     assert "- loss.temperature='hot': quarry.losses.info_nce.InfoNCE takes float" in text
     assert (
-        "- loss.num_contrast_queries=1.5: quarry.losses.info_nce.InfoNCE takes int | None" in text
+        "- loss.contrastive_batch_size=1.5: quarry.losses.info_nce.InfoNCE takes int | None" in text
     )
     assert "- optimizer.lr=null: torch.optim.AdamW takes float | torch.Tensor" in text
     assert len(text.splitlines()) == 1 + 7
