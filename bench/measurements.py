@@ -145,7 +145,9 @@ def measurements(scale: Scale, *, has_gpu: bool) -> list[Measurement]:
                 encode.other("transformers", "encode_transformers.py", num_passes=1),
             ),
         ),
-        Measurement(name="train_7b_fp8", parts=(train.ours("ours_fp8", few, "model.linear_precision=fp8"),)),
+        Measurement(
+            name="train_7b_fp8", parts=(train.ours("ours_fp8", few, "model.linear_precision=fp8"),)
+        ),
         Measurement(
             name="train_7b_same_memory",
             parts=(train.ours("ours", few, "model.gradient_checkpointing=true"),),

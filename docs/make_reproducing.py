@@ -83,7 +83,9 @@ RECIPE_ITSELF = (
 def encoding_rate(plan: Plan, *, linear_precision: str | None = None) -> float:
     """Return the tokens a second of one H200 that encodes with a 7B, in bfloat16 or fp8."""
     found = planned_encoding_rate(
-        num_linear=plan.model.num_linear, dtype=torch.bfloat16, linear_precision=linear_precision,
+        num_linear=plan.model.num_linear,
+        dtype=torch.bfloat16,
+        linear_precision=linear_precision,
         card=MACHINE.card,
     )
     assert found is not None

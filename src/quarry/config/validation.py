@@ -69,7 +69,8 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
         violations += [] if is_training else effect_violations(config.evaluation)
     if violations:
         raise UserError(
-            "The configuration cannot work:\n" + "\n".join(f"- {with_new_names(line)}" for line in violations)
+            "The configuration cannot work:\n"
+            + "\n".join(f"- {with_new_names(line)}" for line in violations)
         )
 
 
@@ -264,8 +265,8 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
         )
     elif num_hard == 0 and (batch_size or global_batch_size) == 1:
         yield (
-            "one query and no hard negatives make a contrastive batch of one passage, whose loss is "
-            "always 0: raise data.global_batch_size or data.num_hard_negatives"
+            "one query and no hard negatives make a contrastive batch of one passage, whose loss "
+            "is always 0: raise data.global_batch_size or data.num_hard_negatives"
         )
     if data.path is None and _needs_path(data.examples):
         yield "data.path is not set: where is the training data? data.path=FILE_OR_DIR"

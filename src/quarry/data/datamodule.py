@@ -69,7 +69,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             start_worker_server()  # while the model is read
 
     def num_training_steps(self, *, max_epochs: int | None, max_steps: int) -> int:
-        """Updates until one of the limits is reached (-1 or None: no such limit)."""
+        """Optimizer steps until one of the limits is reached (-1 or None: no such limit)."""
         num_per_epoch = len(self.sampler) // self.num_batches_per_step
         return num_updates(num_per_epoch, max_epochs=max_epochs, max_steps=max_steps)
 
@@ -110,8 +110,8 @@ def _check_single_queries(dataset: TrainDataset) -> None:
         )
     if num_alone:
         logger.warning(
-            "loss.contrastive_batch_size=1: %d of %d examples have no hard negative, and the loss of "
-            "a query alone with its positive is always 0. Fix: raise data.global_batch_size "
+            "loss.contrastive_batch_size=1: %d of %d examples have no hard negative, and the loss "
+            "of a query alone with its positive is always 0. Fix: raise data.global_batch_size "
             "or loss.contrastive_batch_size",
             num_alone,
             len(dataset),

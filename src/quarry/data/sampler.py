@@ -1,4 +1,4 @@
-"""The order of training: a function of (seed, epoch) alone, cut into contrastive batches, resumable."""
+"""The order of training, resumable: a function of (seed, epoch), cut into contrastive batches."""
 
 from __future__ import annotations
 

@@ -189,7 +189,9 @@ def make_plan(
         candidates=fitting_choices(setup, config, limit_bytes=_limit(machine)),
         memory=memory,
         workload=workload,
-        rate=planned_rate(setup, stated=tokens_per_s, linear_precision=factory.linear_precision, card=machine.card),
+        rate=planned_rate(
+            setup, stated=tokens_per_s, linear_precision=factory.linear_precision, card=machine.card
+        ),
         disk=planned_disk(
             setup,
             config.callbacks,

@@ -126,7 +126,10 @@ def test_weights_in_half_precision_without_zero() -> None:
 
 def test_all_that_does_not_go_with_shards_at_once() -> None:
     message = refusal(
-        "strategy=zero3", "model.linear_precision=fp8", "model.compile=true", "trainer.precision=bf16-true"
+        "strategy=zero3",
+        "model.linear_precision=fp8",
+        "model.compile=true",
+        "trainer.precision=bf16-true",
     )
     assert "model.linear_precision=fp8 does not go with ZeRO" in message
     assert "model.compile=true does not go with strategy=zero3" in message

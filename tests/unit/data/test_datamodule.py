@@ -170,7 +170,9 @@ def test_queries_alone_with_their_positive_are_refused_or_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     single: dict[str, Any] = {"num_hard_negatives": None, "contrastive_batch_size": 1}
-    with pytest.raises(UserError, match=r"contrastive_batch_size=1: no example has a hard negative"):
+    with pytest.raises(
+        UserError, match=r"contrastive_batch_size=1: no example has a hard negative"
+    ):
         datamodule(num_hard=(0,), **single)
     datamodule(num_hard=(0, 1), **single)
     assert "contrastive_batch_size=1: 7 of 13 examples" in caplog.text

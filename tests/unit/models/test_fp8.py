@@ -203,7 +203,9 @@ def test_a_device_without_fp8_is_refused_before_anything_is_loaded(
 
 
 def test_a_device_without_fp8_is_refused() -> None:
-    with pytest.raises(UserError, match=r"model\.linear_precision=fp8 needs a CUDA device.*on cpu.*null"):
+    with pytest.raises(
+        UserError, match=r"model\.linear_precision=fp8 needs a CUDA device.*on cpu.*null"
+    ):
         use_fp8(bi_encoder().backbone, is_trained_through=True)
 
 

@@ -55,7 +55,12 @@ def planned_encoding_rate(
         if abs(part["flop_per_token"] / FORWARD_FLOP / num_linear - 1) > NEAR:
             continue
         device = content["runs"][part["run"]]["device"]
-        found = rate_on(card, tokens_per_s=part["tokens_per_s"], measured_on=device, linear_precision=linear_precision)
+        found = rate_on(
+            card,
+            tokens_per_s=part["tokens_per_s"],
+            measured_on=device,
+            linear_precision=linear_precision,
+        )
         if found is None:
             return None
         source = f"docs/performance.md, {found[1]}"

@@ -18,7 +18,8 @@ WHOLE = {
     None: (("train_7b_16x16", "ours"), ("train_7b", "ours"), ("train_05b", "ours")),
     "fp8": (("train_7b_fp8", "ours_fp8"),),
 }
-"""`model.linear_precision` -> measurements of LoRA training without recomputation, the best match first."""
+"""`model.linear_precision` -> measurements of LoRA training without gradient checkpointing, the best
+match first."""
 
 CHECKPOINTED = {None: (("train_7b_same_memory", "ours"),), "fp8": ()}
 """The same with gradient checkpointing."""
@@ -76,7 +77,12 @@ def planned_rate(
         if abs(part["flop_per_token"] / LORA_FLOP / setup.num_linear - 1) > NEAR:
             continue
         device = content["runs"][part["run"]]["device"]
-        found = rate_on(card, tokens_per_s=part["tokens_per_s"], measured_on=device, linear_precision=linear_precision)
+        found = rate_on(
+            card,
+            tokens_per_s=part["tokens_per_s"],
+            measured_on=device,
+            linear_precision=linear_precision,
+        )
         if found is None:
             return None
         measured = with_choice(

@@ -1,4 +1,4 @@
-"""How much a run has to do: examples, optimizer steps, and tokens, counted in a sample or bounded."""
+"""How much a run has to do: examples, optimizer steps, tokens; counted in a sample or bounded."""
 
 from __future__ import annotations
 

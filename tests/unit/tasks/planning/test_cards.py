@@ -42,9 +42,13 @@ def test_names_of_the_table() -> None:
     assert all(card.source and card.memory_gib > 20 for card in CARDS)
 
 
-def on(name: str | None, *, linear_precision: str | None = None, measured_on: str = "NVIDIA H200") -> object:
+def on(
+    name: str | None, *, linear_precision: str | None = None, measured_on: str = "NVIDIA H200"
+) -> object:
     card = None if name is None else named_card(name)
-    return rate_on(card, tokens_per_s=1000.0, measured_on=measured_on, linear_precision=linear_precision)
+    return rate_on(
+        card, tokens_per_s=1000.0, measured_on=measured_on, linear_precision=linear_precision
+    )
 
 
 def test_a_rate_belongs_to_its_card() -> None:

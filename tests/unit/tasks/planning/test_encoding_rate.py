@@ -19,7 +19,8 @@ SEVEN = 6_525_288_448
 
 def rate(**more: Any) -> Rate | None:
     settings: dict[str, Any] = {
-        "num_linear": SEVEN, "dtype": torch.bfloat16, "linear_precision": None, "card": named_card("h200"),
+        "num_linear": SEVEN, "dtype": torch.bfloat16, "linear_precision": None,
+        "card": named_card("h200"),
     }  # fmt: skip
     return planned_encoding_rate(**(settings | more))
 

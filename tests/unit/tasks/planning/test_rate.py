@@ -37,7 +37,9 @@ def _measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MEASURED", file)
 
 
-def rate(planned: TrainingSetup, *, stated: float | None = None, linear_precision: str | None = None) -> Rate:
+def rate(
+    planned: TrainingSetup, *, stated: float | None = None, linear_precision: str | None = None
+) -> Rate:
     found = planned_rate(planned, stated=stated, linear_precision=linear_precision, card=H200)
     assert found is not None
     return found
@@ -105,7 +107,10 @@ def test_a_rate_of_another_card_is_an_estimate() -> None:
     assert found is not None
     assert found.tokens_per_s == pytest.approx(20_000 * 312 / 989.4)
     assert "estimated from NVIDIA H200 by peak ratio, not measured" in found.source
-    assert planned_rate(setup(), stated=None, linear_precision="fp8", card=named_card("a100-80gb")) is None
+    assert (
+        planned_rate(setup(), stated=None, linear_precision="fp8", card=named_card("a100-80gb"))
+        is None
+    )
 
 
 def test_without_measurements_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
