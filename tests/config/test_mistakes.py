@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from configurations import CONF, ROOT, composed, opened
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
 from quarry.config.validation import validate
 from quarry.errors import UserError
+from quarry.runtime.entry import _message as error_text
+from quarry.runtime.renamed_keys import RENAMED
 
 
 @pytest.fixture
@@ -46,6 +49,32 @@ def test_misspelt_key_in_an_experiment_does_not_compose(copy: Path, content: str
     ):
         composed("train", "experiment=spoilt")
     assert f"full_key: {key}" in str(caught.value)
+
+
+def test_an_old_key_in_an_experiment_is_refused_with_its_new_name(copy: Path) -> None:
+    typed = "# @package _global_\ndata:\n  num_queries_per_update: 8\n"
+    _write(copy / "experiment" / "typed.yaml", typed)
+    _write(
+        copy / "experiment" / "untyped.yaml",
+        "# @package _global_\nloss:\n  num_contrast_queries: 4\nmodel:\n  linear: fp8\n"
+        "  has_trusted_code: true\n  is_normalized: false\n"
+        "recipe:\n  num_epochs: ${data.num_queries_per_update}\n",
+    )
+    with opened(copy):
+        with pytest.raises(ConfigCompositionException) as refused:
+            composed("train", "experiment=typed")
+        config = composed("train", "experiment=untyped")
+    assert "data.num_queries_per_update is now data.global_batch_size" in error_text(refused.value)
+    with pytest.raises(UserError) as caught:
+        validate(config, primary="train")
+    assert "data.num_queries_per_update is now data.global_batch_size" in str(caught.value)
+    config.recipe.num_epochs = 1
+    with pytest.raises(UserError) as caught:
+        validate(config, primary="train")
+    for old, new in RENAMED.items():
+        if old.startswith(("loss.", "model.")) and OmegaConf.select(config, old) is not None:
+            assert f"- {old}: " in str(caught.value)
+            assert f"({old} is now {new})" in str(caught.value)
 
 
 def test_misspelt_keys_in_components_are_found_together(copy: Path) -> None:

@@ -197,8 +197,8 @@ def _check_device(device: torch.device) -> None:
     if capability < MIN_CAPABILITY:
         raise UserError(
             f"model.linear_precision=fp8 needs compute capability "
-            f"{'.'.join(map(str, MIN_CAPABILITY))} or later; {torch.cuda.get_device_name(device)} has "
-            f"{'.'.join(map(str, capability))}. {remedy}"
+            f"{'.'.join(map(str, MIN_CAPABILITY))} or later; "
+            f"{torch.cuda.get_device_name(device)} has {'.'.join(map(str, capability))}. {remedy}"
         )
 
 

@@ -46,7 +46,7 @@ def test_nodes_count() -> None:
 
 def test_fewer_queries_than_processes() -> None:
     message = refusal("trainer.devices=8", "data.global_batch_size=4")
-    assert "8 processes share a contrast set, and it has 4 queries" in message
+    assert "8 ranks share a contrastive batch, and it has 4 queries" in message
     message = refusal("trainer.devices=8", "loss.contrastive_batch_size=4")
     assert "has 4 queries" in message
 

@@ -117,6 +117,18 @@ def test_each_word_comes_before_the_next(settled: Settle, tmp_path: Path) -> Non
     assert query(bare, explicit=named, model__card=CARD) == ("line: {text}", "command line")
 
 
+def test_a_contract_of_an_earlier_version_is_applied(settled: Settle, tmp_path: Path) -> None:
+    folder = with_contract(plain(tmp_path))
+    file = folder / CONTRACT_FILE
+    content = json.loads(file.read_text())
+    del content["settings"]["model.normalize"]
+    content["settings"]["model.is_normalized"] = False
+    file.write_text(json.dumps(content))
+    contract, config = settled(folder)
+    assert config.model.normalize is False
+    assert contract.facts["model.normalize"] == Fact(value=False, source=CONTRACT_FILE)
+
+
 def test_task_prompts_beside_an_empty_query_prompt_are_refused(
     settled: Settle, tmp_path: Path
 ) -> None:

@@ -113,7 +113,7 @@ def test_workers_prepare_the_same_batches(number: int | None) -> None:
 
 
 def test_too_few_examples_are_refused_when_the_module_is_made() -> None:
-    with pytest.raises(UserError, match="has 13 examples and one update needs 14"):
+    with pytest.raises(UserError, match="has 13 examples and one optimizer step needs 14"):
         datamodule(global_batch_size=14, contrastive_batch_size=7)
 
 

@@ -94,6 +94,14 @@ def test_what_decides_embeddings_is_in_it(folder: Path, key: str, value: object)
     assert all(before[role] != after[role] for role in ("query", "document"))
 
 
+def test_keys_that_were_renamed_find_what_is_stored(folder: Path) -> None:
+    for precision, stored in ((None, "plain"), ("fp8", "fp8")):
+        found = contract(configured(folder, {"model.linear_precision": precision}))
+        assert found["query"]["linear"] == stored
+        assert found["query"]["is_normalized"] is True
+        assert not {"linear_precision", "normalize"} & set(found["query"])
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("prompt.document", "P:{text}"), ("prompt.max_document_length", 7)],

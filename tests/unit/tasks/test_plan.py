@@ -184,7 +184,7 @@ def test_more_devices_than_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> 
 def test_other_rules_hold() -> None:
     with pytest.raises(UserError, match="trainer.devices=many must be a number"):
         planned(seven("trainer.devices=many"), **STATED)
-    with pytest.raises(UserError, match="processes share a contrast set"):
+    with pytest.raises(UserError, match="ranks share a contrastive batch"):
         planned(seven("trainer.devices=8", "data.global_batch_size=4"), **STATED)
 
 

@@ -18,7 +18,7 @@ WHOLE = {
     None: (("train_7b_16x16", "ours"), ("train_7b", "ours"), ("train_05b", "ours")),
     "fp8": (("train_7b_fp8", "ours_fp8"),),
 }
-"""`model.linear_precision` -> measurements of LoRA training without gradient checkpointing, the best
+"""`model.linear_precision` -> measurements of LoRA training without gradient checkpointing, best
 match first."""
 
 CHECKPOINTED = {None: (("train_7b_same_memory", "ours"),), "fp8": ()}

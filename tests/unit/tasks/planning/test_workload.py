@@ -195,5 +195,5 @@ def test_nothing_is_no_number(data: Path, key: str) -> None:
 
 
 def test_too_few_examples_for_an_update(data: Path) -> None:
-    with pytest.raises(UserError, match="20 examples and one update needs 32"):
+    with pytest.raises(UserError, match="20 examples and one optimizer step needs 32"):
         workload(config(data, "data.global_batch_size=32"))
