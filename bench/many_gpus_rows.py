@@ -17,7 +17,7 @@ AUTO_ON_ONE = "1"
 NUM_QUERIES, CONTRASTIVE_BATCH_SIZE = 128, 32
 """Of `experiment=sft_msmarco`: an optimizer step, and a contrastive batch."""
 
-TINY = ("data.num_queries_per_update=4", "data.num_workers=0")
+TINY = ("data.global_batch_size=4", "data.num_workers=0")
 TINY_CONTRASTIVE_BATCH_SIZE = 2
 
 ALL_WEIGHTS = (
@@ -26,7 +26,7 @@ ALL_WEIGHTS = (
 )  # fmt: skip
 """The recipe's settings of LoRA are taken out. A checkpoint of all of 7B takes 106 GB: unsaved."""
 
-QUERIES_KEY = "loss.num_contrast_queries"
+QUERIES_KEY = "loss.contrastive_batch_size"
 LIMIT_S = 300
 
 

@@ -140,12 +140,14 @@ def measurements(scale: Scale, *, has_gpu: bool) -> list[Measurement]:
             name="encode_7b",
             parts=(
                 encode.ours("ours"),
-                encode.ours("ours_fp8", "model.linear=fp8"),
+                encode.ours("ours_fp8", "model.linear_precision=fp8"),
                 encode.other(PEER, "encode_sentence_transformers.py"),
                 encode.other("transformers", "encode_transformers.py", num_passes=1),
             ),
         ),
-        Measurement(name="train_7b_fp8", parts=(train.ours("ours_fp8", few, "model.linear=fp8"),)),
+        Measurement(
+            name="train_7b_fp8", parts=(train.ours("ours_fp8", few, "model.linear_precision=fp8"),)
+        ),
         Measurement(
             name="train_7b_same_memory",
             parts=(train.ours("ours", few, "model.gradient_checkpointing=true"),),

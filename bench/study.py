@@ -21,7 +21,7 @@ Then, in the checkout:
 
 A target that is not reached points to a profile whose title begins as `study_table.ROWS` says:
 
-    python bench/profile_training.py --num-queries 128 loss.num_contrast_queries=32 \
+    python bench/profile_training.py --num-queries 128 loss.contrastive_batch_size=32 \
         model.adapter.r=32 model.adapter.dropout=0.1 > FILE
     python bench/page.py --profile '`sft_msmarco`, bf16: a contrastive batch=FILE'
 

@@ -10,7 +10,7 @@ from measurements import Part, Scale
 STUDY = "study"
 """The measurement that the rows are parts of."""
 
-FP8 = "model.linear=fp8"
+FP8 = "model.linear_precision=fp8"
 RECIPE = "recipe"
 CACHED = "sentence_transformers_cached"
 CACHED_NO_CHECKPOINTING = "sentence_transformers_cached_no_checkpointing"
@@ -37,7 +37,7 @@ PEER_PROMPT = "promptreps_instruct"
 PROMPTS = ("--query", "Query:", "--passage", "Passage: ")
 """Those of `prompt=repllama`, for the other side."""
 
-TINY_RECIPE = ("data.num_queries_per_update=4", "loss.num_contrast_queries=2")
+TINY_RECIPE = ("data.global_batch_size=4", "loss.contrastive_batch_size=2")
 """Two contrastive batches an optimizer step, where the recipe has four of 32 queries."""
 
 

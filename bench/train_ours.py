@@ -39,7 +39,7 @@ def training_command(
         sys.executable, str(ROOT / "train.py"),
         "model=local", f"model.path={model}", f"model/adapter={adapter}", "prompt=none",
         "data=jsonl", f"data.path={texts / 'train.jsonl'}", "data.num_hard_negatives=15",
-        f"data.num_queries_per_update={num_queries}", "trainer.max_epochs=-1",
+        f"data.global_batch_size={num_queries}", "trainer.max_epochs=-1",
         "trainer.max_steps=10000", f"benchmark={benchmark}", "logger=csv",
         f"paths.cache_dir={run.parent / 'cache'}", f"hydra.run.dir={run}", *overrides,
     ]  # fmt: skip

@@ -245,7 +245,7 @@ def _contract_row(model: Model) -> str:
         f"`{end}`",
         f"`{config.model.pooling._target_.rsplit('.', 1)[1]}`",
         "causal" if config.model.is_causal else "bidirectional",
-        "yes" if config.model.is_normalized else "no",
+        "yes" if config.model.normalize else "no",
         str(config.loss.temperature),
     ]
     return _row(*cells)

@@ -80,10 +80,13 @@ RECIPE_ITSELF = (
 """Where the rate of training comes from."""
 
 
-def encoding_rate(plan: Plan, *, linear: str = "plain") -> float:
+def encoding_rate(plan: Plan, *, linear_precision: str | None = None) -> float:
     """Return the tokens a second of one H200 that encodes with a 7B, in bfloat16 or fp8."""
     found = planned_encoding_rate(
-        num_linear=plan.model.num_linear, dtype=torch.bfloat16, linear=linear, card=MACHINE.card
+        num_linear=plan.model.num_linear,
+        dtype=torch.bfloat16,
+        linear_precision=linear_precision,
+        card=MACHINE.card,
     )
     assert found is not None
     return found.tokens_per_s
@@ -203,7 +206,7 @@ def page() -> str:
     one = training_plan(1, tokens_per_s=training_rate)
     eight = training_plan(DEVICES, tokens_per_s=training_rate)
     assert one.rate is not None
-    rate, fp8_rate = encoding_rate(one), encoding_rate(one, linear="fp8")
+    rate, fp8_rate = encoding_rate(one), encoding_rate(one, linear_precision="fp8")
     memory = one.memory.total / GIB
     if measured is not None:
         memory = measured.get("peak_gib", memory)

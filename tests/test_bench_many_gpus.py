@@ -82,11 +82,11 @@ def test_numbers_of_gpus() -> None:
 
 
 def test_equal_settings_are_what_auto_chose_on_many() -> None:
-    settings = Settings(part="2", in_one_pass=("loss.num_contrast_queries=16",))
+    settings = Settings(part="2", in_one_pass=("loss.contrastive_batch_size=16",))
     part = Part(name="1_equal_to_2", script="", arguments=(), settings=settings)
     same = "model.gradient_checkpointing=selective"
     assert stated(part, {"2": {"chosen": CHOSEN}}) == [
-        same, "data.grad_cache_chunk_tokens=null", "loss.num_contrast_queries=16",
+        same, "data.grad_cache_chunk_tokens=null", "loss.contrastive_batch_size=16",
     ]  # fmt: skip
     in_chunks = CHOSEN | {"data.grad_cache_chunk_tokens": 9_984}
     assert stated(part, {"2": {"chosen": in_chunks}}) == [

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from configurations import CONF, ROOT, composed, opened
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
 from quarry.config.validation import validate
 from quarry.errors import UserError
+from quarry.runtime.entry import _message as error_text
+from quarry.runtime.renamed_keys import RENAMED
 
 
 @pytest.fixture
@@ -46,6 +49,32 @@ def test_misspelt_key_in_an_experiment_does_not_compose(copy: Path, content: str
     ):
         composed("train", "experiment=spoilt")
     assert f"full_key: {key}" in str(caught.value)
+
+
+def test_an_old_key_in_an_experiment_is_refused_with_its_new_name(copy: Path) -> None:
+    typed = "# @package _global_\ndata:\n  num_queries_per_update: 8\n"
+    _write(copy / "experiment" / "typed.yaml", typed)
+    _write(
+        copy / "experiment" / "untyped.yaml",
+        "# @package _global_\nloss:\n  num_contrast_queries: 4\nmodel:\n  linear: fp8\n"
+        "  has_trusted_code: true\n  is_normalized: false\n"
+        "recipe:\n  num_epochs: ${data.num_queries_per_update}\n",
+    )
+    with opened(copy):
+        with pytest.raises(ConfigCompositionException) as refused:
+            composed("train", "experiment=typed")
+        config = composed("train", "experiment=untyped")
+    assert "data.num_queries_per_update is now data.global_batch_size" in error_text(refused.value)
+    with pytest.raises(UserError) as caught:
+        validate(config, primary="train")
+    assert "data.num_queries_per_update is now data.global_batch_size" in str(caught.value)
+    config.recipe.num_epochs = 1
+    with pytest.raises(UserError) as caught:
+        validate(config, primary="train")
+    for old, new in RENAMED.items():
+        if old.startswith(("loss.", "model.")) and OmegaConf.select(config, old) is not None:
+            assert f"- {old}: " in str(caught.value)
+            assert f"({old} is now {new})" in str(caught.value)
 
 
 def test_misspelt_keys_in_components_are_found_together(copy: Path) -> None:
@@ -80,10 +109,10 @@ def test_rules_between_keys_are_reported_together() -> None:
         "evaluation.max_tokens_per_batch=0",
         "evaluation.store=true",
         "evaluation.store_dtype=float8",
-        "data.num_queries_per_update=100",
+        "data.global_batch_size=100",
         "data.num_hard_negatives=-1",
         "data.grad_cache_chunk_tokens=0",
-        "loss.num_contrast_queries=7",
+        "loss.contrastive_batch_size=7",
         "+trainer.accumulate_grad_batches=2",
         "trainer.max_epochs=-1",
     )
@@ -96,7 +125,7 @@ def test_rules_between_keys_are_reported_together() -> None:
         "evaluation.store=true",
         "evaluation.store_dtype=float8",
         "evaluation.every_n_steps",
-        "data.num_queries_per_update=100",
+        "data.global_batch_size=100",
         "data.num_hard_negatives",
         "data.grad_cache_chunk_tokens=0",
         "trainer.accumulate_grad_batches",
@@ -109,7 +138,7 @@ def test_rules_between_keys_are_reported_together() -> None:
 
 @pytest.mark.usefixtures("_conf")
 def test_one_query_needs_a_hard_negative_and_with_null_the_examples_decide() -> None:
-    one = ("train", "data=jsonl", "data.path=FILE", "data.num_queries_per_update=1")
+    one = ("train", "data=jsonl", "data.path=FILE", "data.global_batch_size=1")
     assert composed(*one).data.num_hard_negatives is None
     for fine in ((), ("data.num_hard_negatives=null",), ("data.num_hard_negatives=1",)):
         validate(composed(*one, *fine), primary="train")
@@ -128,7 +157,7 @@ def test_values_that_a_class_cannot_take_are_reported_together() -> None:
         "baseline._target_=null",
         "model.pooling=null",
         "loss.temperature=hot",
-        "loss.num_contrast_queries=1.5",
+        "loss.contrastive_batch_size=1.5",
         "optimizer.lr=null",
     )
     with pytest.raises(UserError) as caught:
@@ -141,7 +170,7 @@ def test_values_that_a_class_cannot_take_are_reported_together() -> None:
     assert "- model.pooling=null: quarry.models.factory.BiEncoderFactory takes Pooling" in text
     assert "- loss.temperature='hot': quarry.losses.info_nce.InfoNCE takes float" in text
     assert (
-        "- loss.num_contrast_queries=1.5: quarry.losses.info_nce.InfoNCE takes int | None" in text
+        "- loss.contrastive_batch_size=1.5: quarry.losses.info_nce.InfoNCE takes int | None" in text
     )
     assert "- optimizer.lr=null: torch.optim.AdamW takes float | torch.Tensor" in text
     assert len(text.splitlines()) == 1 + 7

@@ -92,7 +92,7 @@ def fit(case: Case, path: Path, *callbacks: pl.Callback, resumes: bool = False) 
         *callbacks, end, RNGState(), LastCheckpoint(path=path, every_n_steps=2),
         devices=world_size(), strategy=strategy_of(case.strategy), max_steps=NUM_UPDATES,
         max_epochs=-1, gradient_clip_val=1.0, enable_checkpointing=True,
-        accumulate_grad_batches=datamodule.num_batches_per_update,
+        accumulate_grad_batches=datamodule.num_batches_per_step,
     )  # fmt: skip
     trainer.fit(module, datamodule, ckpt_path=path if resumes else None)
     return end

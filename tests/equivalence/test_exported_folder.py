@@ -176,7 +176,7 @@ def test_a_prompt_that_is_a_prefix_takes_no_code_along(tmp_path: Path, name: str
 def test_every_pooling_and_direction(
     tmp_path: Path, pooling: Pooling, is_causal: bool, is_normalized: bool
 ) -> None:
-    model = model_of(pooling=pooling, is_causal=is_causal, is_normalized=is_normalized)
+    model = model_of(pooling=pooling, is_causal=is_causal, normalize=is_normalized)
     name = "repllama" if is_normalized else "short"
     embeddings = assert_exports(
         tmp_path / "export", model=model, prompt=prompt_of(name), is_trusted=name not in PREFIXES

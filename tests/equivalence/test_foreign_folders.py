@@ -117,7 +117,7 @@ def test_embeddings_are_those_of_sentence_transformers(name: str, tmp_path: Path
     found, config = ours(folder)
     for one, other in zip(found, expected, strict=True):
         # by a module, or by the similarity alone
-        same = normalize(other, dim=-1) if config.model.is_normalized else other
+        same = normalize(other, dim=-1) if config.model.normalize else other
         torch.testing.assert_close(one, same, atol=1e-5, rtol=0)
 
 

@@ -167,7 +167,7 @@ def configured(folder: Path, run: Path, data: Path, *overrides: str) -> DictConf
         overrides=[
             f"paths.run_dir={run}", f"paths.cache_dir={data / 'cache'}", "logger=none",
             "model=local", f"model.path={folder}", "model.dtype=float32", "data=jsonl",
-            f"data.path={data / 'train.jsonl'}", "data.num_queries_per_update=2", "benchmark=none",
+            f"data.path={data / 'train.jsonl'}", "data.global_batch_size=2", "benchmark=none",
             "callbacks=none", "scheduler=constant", "scheduler.num_warmup_steps=0",
             "optimizer.lr=0.01", "trainer.accelerator=cpu", "trainer.max_steps=2",
             "trainer.enable_progress_bar=false", *overrides,

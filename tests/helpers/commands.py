@@ -19,7 +19,7 @@ SMALL = (
     "model.replica.intermediate_size=64",
     "model.replica.num_heads=2",
     "model.replica.vocab_size=1024",
-    "data.num_queries_per_update=16",
+    "data.global_batch_size=16",
     "benchmark.split=dev",
     "trainer.log_every_n_steps=1",
 )

@@ -214,8 +214,8 @@ def datamodule_of(case: Case) -> RetrievalDataModule:
     return RetrievalDataModule(
         examples=examples(is_ragged=case.is_ragged), tokenizer=TOKENIZER,
         num_hard_negatives=None if case.is_ragged else 1,
-        num_queries_per_update=NUM_CONTRAST * case.num_contrast_sets,
-        num_contrast_queries=NUM_CONTRAST, num_workers=0, seed=3,
+        global_batch_size=NUM_CONTRAST * case.num_contrast_sets,
+        contrastive_batch_size=NUM_CONTRAST, num_workers=0, seed=3,
     )  # fmt: skip
 
 
@@ -235,7 +235,7 @@ def train(case: Case, *, num_processes: int) -> dict[str, Any]:
     trainer = quiet_trainer(
         watch, end, devices=num_processes, strategy=strategy_of(case.strategy),
         max_steps=case.num_updates, max_epochs=-1, gradient_clip_val=case.clip,
-        accumulate_grad_batches=datamodule.num_batches_per_update, precision=case.precision,
+        accumulate_grad_batches=datamodule.num_batches_per_step, precision=case.precision,
     )  # fmt: skip
     with counted(fast_lora, "lora_product") as fast, counted(LoraLinear, "forward") as plain:
         trainer.fit(module, datamodule)

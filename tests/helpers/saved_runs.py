@@ -61,7 +61,7 @@ def saved_run(
         "model": {
             "pooling": {"_target_": pooling},
             "is_causal": is_causal,
-            "is_normalized": is_normalized,
+            "normalize": is_normalized,
             "dtype": "float32",
             "base_path": None,
         },
@@ -70,9 +70,9 @@ def saved_run(
     config = OmegaConf.create(settings)
     factory = BiEncoderFactory(
         path=str(base), revision=None, replica=None, pooling=build(config.model.pooling),
-        adapter=adapter, is_causal=is_causal, is_normalized=is_normalized, dtype="float32",
-        attention="auto", linear="plain", compile=False, gradient_checkpointing=False,
-        has_trusted_code=False,
+        adapter=adapter, is_causal=is_causal, normalize=is_normalized, dtype="float32",
+        attention="auto", linear_precision=None, compile=False, gradient_checkpointing=False,
+        trust_remote_code=False,
     )  # fmt: skip
     model = factory.build()
     torch.manual_seed(1)

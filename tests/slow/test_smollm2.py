@@ -61,7 +61,7 @@ def tuned(
     result = command(
         "train.py", "model=local", f"model.path={smollm2}", "model/adapter=lora", "prompt=repllama",
         "data=folder", f"data.path={shared_data / 'cosqa'}", "data.split=dev",
-        "data.num_queries_per_update=16", "trainer.max_steps=10", "optimizer.lr=1e-3",
+        "data.global_batch_size=16", "trainer.max_steps=10", "optimizer.lr=1e-3",
         "scheduler.num_warmup_steps=0", "loss.temperature=0.05", "callbacks=none",
         "benchmark=folder", f"benchmark.path={small_cosqa}", "benchmark.content=code",
         "evaluation.every_n_steps=0", *LENGTHS, *QUICK, f"hydra.run.dir={run}",
@@ -104,9 +104,9 @@ def test_peft_alone_gives_the_same_embeddings(tuned: tuple[Path, Result], smollm
     adapted = PeftModel.from_pretrained(base, folder).eval()
     factory = BiEncoderFactory(
         path=str(folder), revision=None, replica=None, pooling=LastToken(),
-        adapter=FullFineTuning(), is_causal=True, is_normalized=True, dtype="float32",
-        attention="auto", linear="plain", compile=False, gradient_checkpointing=False,
-        has_trusted_code=False,
+        adapter=FullFineTuning(), is_causal=True, normalize=True, dtype="float32",
+        attention="auto", linear_precision=None, compile=False, gradient_checkpointing=False,
+        trust_remote_code=False,
     )  # fmt: skip
     with torch.inference_mode():
         ours = factory.build().eval()(pack(rows))

@@ -239,21 +239,21 @@ def test_training_data_that_cannot_be_used_is_refused_before_training(
     small = (*SMALL, "logger=none", "data=jsonl", f"data.path={data}")
     message = refused(command, "train.py", *small)
     assert "2 examples" in message
-    assert "data.num_queries_per_update" in message
+    assert "data.global_batch_size" in message
     message = refused(
-        command, "train.py", *small, "data.num_queries_per_update=2", "data.num_hard_negatives=1"
+        command, "train.py", *small, "data.global_batch_size=2", "data.num_hard_negatives=1"
     )
     assert f"{data}:1" in message
 
 
 def test_everything_wrong_with_a_configuration_is_told_at_once(command: Run) -> None:
     message = refused(
-        command, "train.py", "loss.num_contrast_queries=7", "trainer.devices=0", "+loss.tau=1",
+        command, "train.py", "loss.contrastive_batch_size=7", "trainer.devices=0", "+loss.tau=1",
         "data=jsonl",
     )  # fmt: skip
     assert "loss.tau" in message
     message = refused(
-        command, "train.py", "loss.num_contrast_queries=7", "trainer.devices=0", "data=jsonl"
+        command, "train.py", "loss.contrastive_batch_size=7", "trainer.devices=0", "data=jsonl"
     )
-    for key in ("loss.num_contrast_queries=7", "trainer.devices=0", "data.path"):
+    for key in ("loss.contrastive_batch_size=7", "trainer.devices=0", "data.path"):
         assert key in message

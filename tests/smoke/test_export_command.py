@@ -126,8 +126,8 @@ def test_run_export_and_sentence_transformers_rank_alike(
         configured(
             "train", data, run, "experiment=sft_msmarco", f"model={model}", f"model.path={base}",
             f"prompt={prompt}", f"model/pooling={pooling}", f"model/adapter={adapter}",
-            f"data.path={data / 'train.jsonl'}", "data.num_queries_per_update=4",
-            "loss.num_contrast_queries=4", "data.num_hard_negatives=2", "trainer.max_steps=2",
+            f"data.path={data / 'train.jsonl'}", "data.global_batch_size=4",
+            "loss.contrastive_batch_size=4", "data.num_hard_negatives=2", "trainer.max_steps=2",
             "evaluation.every_n_steps=0", "callbacks=none", "scheduler=constant",
             "scheduler.num_warmup_steps=0", "benchmark=none", *unused,
         )

@@ -72,7 +72,7 @@ def test_commands_of_both_entry_points_and_a_sweep(
 ) -> None:
     training = (
         "train.py", "model=local", "model.path=acme/tiny", "model/adapter=lora", "data=hub",
-        "data.path=acme/pairs", "data.num_queries_per_update=8", "trainer.max_steps=2",
+        "data.path=acme/pairs", "data.global_batch_size=8", "trainer.max_steps=2",
         "benchmark=hub", "benchmark.repo=acme/facts", "logger=none", "baseline=none",
         f"hydra.run.dir={tmp_path / 'trained'}",
     )  # fmt: skip

@@ -42,7 +42,7 @@ USED = {
     "prompt.max_document_length": (12, "command line"),
     "model.pooling": ("mean, without the prompt", "1_Pooling/config.json"),
     "model.is_causal": ("as the architecture is", "config.json"),
-    "model.is_normalized": (True, "modules.json (Normalize)"),
+    "model.normalize": (True, "modules.json (Normalize)"),
     "projections": ("32 to 12, Tanh", "2_Dense"),
     "lower_case": (True, f"{SETTINGS} (do_lower_case)"),
 }

@@ -20,7 +20,7 @@ def test_a_refused_plan_names_commands_that_are_accepted(
     runs = Path(environment["QUARRY_RUNS"])
     before = sorted(runs.rglob("*"))  # of other tests
     too_much = (
-        "trainer.devices=8", "data.num_queries_per_update=2048",
+        "trainer.devices=8", "data.global_batch_size=2048",
         "data.grad_cache_chunk_tokens=null", "model.gradient_checkpointing=false",
     )  # fmt: skip
     refused = command("train.py", *PLAN, *too_much)

@@ -21,10 +21,10 @@ from helpers.commands import ROOT, SMALL, Result
 
 STEPS = (
     *SMALL, "logger=csv", "trainer.max_steps=12", "evaluation.every_n_steps=6",
-    "loss.num_contrast_queries=8",
+    "loss.contrastive_batch_size=8",
     "data.grad_cache_chunk_tokens=200", "callbacks.last_checkpoint.every_n_steps=4",
 )  # fmt: skip
-"""Two contrast sets an update, each in chunks."""
+"""Two contrastive batches a step, each in chunks."""
 
 Command = Callable[..., Result]
 Train = Callable[..., tuple[Path, Result]]

@@ -362,7 +362,7 @@ def test_training_goes_on_from_a_saved_model_under_its_contract(
 ) -> None:
     run, first = trained
     result = command(
-        "train.py", "model=local", f"model.path={run}", "data.num_queries_per_update=16",
+        "train.py", "model=local", f"model.path={run}", "data.global_batch_size=16",
         "benchmark.split=dev", "trainer.max_steps=1", "evaluation.every_n_steps=0", "logger=none",
         f"hydra.run.dir={tmp_path / 'on'}",
     )  # fmt: skip

@@ -39,7 +39,7 @@ def test_what_is_left_out_is_in_the_results(tmp_path: Path) -> None:
         overrides=[
             *SMALL, "data=file", f"data.path={tmp_path / 'train.csv'}", "data.columns.query=ask",
             "data.columns.positive=reply", "data.columns.negative=bad", "trainer.max_steps=1",
-            "data.num_queries_per_update=4",
+            "data.global_batch_size=4",
             "benchmark=folder", "benchmark.split=test",
             f"benchmark.path={tmp_path / 'set'}",
             "evaluation.every_n_steps=0", "logger=none", f"paths.cache_dir={tmp_path / 'cache'}",

@@ -28,7 +28,7 @@ NODES = {
     "prompt": "prompt",
     "model.pooling": "model/pooling",
     "model.is_causal": None,
-    "model.is_normalized": None,
+    "model.normalize": None,
 }
 """What a contract settles: key -> the group that chooses it, where there is one."""
 

@@ -107,8 +107,11 @@ def strategy_violations(config: DictConfig) -> Iterator[str]:
             f"trainer.precision={precision} does not go with ZeRO: set one of "
             f"{', '.join((*PRECISIONS, BF16_WEIGHTS))}"
         )
-    if config.model.get("linear") == "fp8":
-        yield "model.linear=fp8 does not go with ZeRO, which casts all weights: use strategy=ddp"
+    if config.model.get("linear_precision") == "fp8":
+        yield (
+            "model.linear_precision=fp8 does not go with ZeRO, which casts all weights: use "
+            "strategy=ddp"
+        )
     dtype = config.model.get("dtype")
     if precision == BF16_WEIGHTS and dtype not in (None, "auto", "bfloat16", "bf16"):
         yield (

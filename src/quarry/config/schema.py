@@ -36,7 +36,7 @@ class RecipeConfig:
 
 @dataclass
 class DataConfig:
-    """A training set (`examples`) and how updates are made of it."""
+    """A training set (`examples`) and how optimizer steps are made of it."""
 
     examples: Any = MISSING
     path: str | None = None
@@ -46,7 +46,7 @@ class DataConfig:
     revision: str | None = None
     columns: Any = None  # see conf/data/file.yaml
     num_hard_negatives: int | None = None  # a query; None: all that each example has
-    num_queries_per_update: int = MISSING
+    global_batch_size: int = MISSING  # queries an optimizer step, over all ranks
     # tokens in one forward pass (GradCache); None: no chunks; auto: what fits the GPU
     grad_cache_chunk_tokens: Any = "auto"
     num_workers: int = SI("${on_gpu:4,0}")  # processes that tokenise ahead

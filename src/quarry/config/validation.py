@@ -19,6 +19,7 @@ from quarry.config.processes import device_violations, num_processes, strategy_v
 from quarry.errors import UserError
 from quarry.models.dtypes import DTYPES
 from quarry.retrieval.store.shelf import DTYPES as STORE_DTYPES
+from quarry.runtime.renamed_keys import with_new_names
 
 EVALUATION_COMPONENTS = (
     "model", "prompt", "trainer", "benchmark", "convention", "retriever", "baseline",
@@ -68,7 +69,8 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
         violations += [] if is_training else effect_violations(config.evaluation)
     if violations:
         raise UserError(
-            "The configuration cannot work:\n" + "\n".join(f"- {line}" for line in violations)
+            "The configuration cannot work:\n"
+            + "\n".join(f"- {with_new_names(line)}" for line in violations)
         )
 
 
@@ -244,26 +246,27 @@ def _needs_path(examples: DictConfig) -> bool:
 
 
 def _training_rules(config: DictConfig) -> Iterator[str]:
-    data, contrast = config.data, config.loss.get("num_contrast_queries")
-    num_update = data.num_queries_per_update
+    data, batch_size = config.data, config.loss.get("contrastive_batch_size")
+    global_batch_size = data.global_batch_size
     num_hard = data.num_hard_negatives  # null: the examples say, see RetrievalDataModule
-    if num_update < 1 or (contrast is not None and contrast < 1):
-        yield "data.num_queries_per_update and loss.num_contrast_queries must be at least 1"
-    elif (contrast or num_update) < num_processes(config):
+    if global_batch_size < 1 or (batch_size is not None and batch_size < 1):
+        yield "data.global_batch_size and loss.contrastive_batch_size must be at least 1"
+    elif (batch_size or global_batch_size) < num_processes(config):
         yield (
-            f"{num_processes(config)} processes share a contrast set, and it has "
-            f"{contrast or num_update} queries: each needs one at least. Raise "
-            "data.num_queries_per_update (and loss.num_contrast_queries), or lower trainer.devices"
+            f"{num_processes(config)} ranks share a contrastive batch, and it has "
+            f"{batch_size or global_batch_size} queries: each needs one at least. Raise "
+            "data.global_batch_size (and loss.contrastive_batch_size), or lower trainer.devices"
         )
-    elif num_update % (contrast or num_update):
+    elif global_batch_size % (batch_size or global_batch_size):
         yield (
-            f"data.num_queries_per_update={num_update} is not a multiple of "
-            f"loss.num_contrast_queries={contrast}: an update is made of whole contrast sets"
+            f"data.global_batch_size={global_batch_size} is not a multiple of "
+            f"loss.contrastive_batch_size={batch_size}: an optimizer step takes full "
+            "contrastive batches"
         )
-    elif num_hard == 0 and (contrast or num_update) == 1:
+    elif num_hard == 0 and (batch_size or global_batch_size) == 1:
         yield (
-            "one query and no hard negatives make a contrast set of one passage, whose loss is "
-            "always 0: raise data.num_queries_per_update or data.num_hard_negatives"
+            "one query and no hard negatives make a contrastive batch of one passage, whose loss "
+            "is always 0: raise data.global_batch_size or data.num_hard_negatives"
         )
     if data.path is None and _needs_path(data.examples):
         yield "data.path is not set: where is the training data? data.path=FILE_OR_DIR"
@@ -291,8 +294,8 @@ def _trainer_rules(config: DictConfig) -> Iterator[str]:
         )
     if config.trainer.get("accumulate_grad_batches", 1) != 1:
         yield (
-            "trainer.accumulate_grad_batches follows from data.num_queries_per_update and "
-            "loss.num_contrast_queries: set these instead"
+            "trainer.accumulate_grad_batches follows from data.global_batch_size and "
+            "loss.contrastive_batch_size: set these instead"
         )
     if config.trainer.get("limit_train_batches") is not None:
         yield "trainer.limit_train_batches is not supported: set trainer.max_steps (updates)"

@@ -29,8 +29,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         examples: the training set.
         tokenizer: renders prompts and tokenizes queries and passages.
         num_hard_negatives: hard negatives a query; None: all that each example has.
-        num_queries_per_update: queries that one optimizer step sees, over all ranks.
-        num_contrast_queries: queries in a batch, compared with one another; divides the former.
+        global_batch_size: queries that one optimizer step sees, over all ranks.
+        contrastive_batch_size: queries in a batch, compared with one another; divides the former.
         num_workers: processes that tokenise ahead; 0: in the training process.
         seed: of the order and of the choice of passages.
 
@@ -44,8 +44,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         examples: Sequence[TrainExample],
         tokenizer: TextTokenizer,
         num_hard_negatives: int | None,
-        num_queries_per_update: int,
-        num_contrast_queries: int,
+        global_batch_size: int,
+        contrastive_batch_size: int,
         num_workers: int,
         seed: int,
     ) -> None:
@@ -53,15 +53,15 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.dataset = TrainDataset(
             examples=examples, num_hard_negatives=num_hard_negatives, seed=seed
         )
-        self.num_batches_per_update = num_queries_per_update // num_contrast_queries
+        self.num_batches_per_step = global_batch_size // contrastive_batch_size
         self.sampler = TrainBatchSampler(
             num_examples=len(examples),
-            batch_size=num_contrast_queries,
-            num_batches_per_update=self.num_batches_per_update,
+            batch_size=contrastive_batch_size,
+            num_batches_per_step=self.num_batches_per_step,
             seed=seed,
         )
         self.dataset.log_hard_negatives()
-        if num_contrast_queries == 1:
+        if contrastive_batch_size == 1:
             _check_single_queries(self.dataset)
         self.tokenizer = tokenizer
         self.num_workers = num_workers
@@ -69,14 +69,14 @@ class RetrievalDataModule(pl.LightningDataModule):
             start_worker_server()  # while the model is read
 
     def num_training_steps(self, *, max_epochs: int | None, max_steps: int) -> int:
-        """Updates until one of the limits is reached (-1 or None: no such limit)."""
-        num_per_epoch = len(self.sampler) // self.num_batches_per_update
+        """Optimizer steps until one of the limits is reached (-1 or None: no such limit)."""
+        num_per_epoch = len(self.sampler) // self.num_batches_per_step
         return num_updates(num_per_epoch, max_epochs=max_epochs, max_steps=max_steps)
 
     @property
-    def num_texts_per_update(self) -> float:
+    def num_texts_per_step(self) -> float:
         """Return the queries and passages of an optimizer step over all ranks, on average."""
-        num_queries = self.sampler.batch_size * self.num_batches_per_update
+        num_queries = self.sampler.batch_size * self.num_batches_per_step
         return num_queries * (1 + float(self.dataset.group_sizes.mean()))
 
     def transfer_batch_to_device(
@@ -104,15 +104,15 @@ def _check_single_queries(dataset: TrainDataset) -> None:
     num_alone = int((dataset.group_sizes == 1).sum())
     if num_alone == len(dataset):
         raise UserError(
-            "loss.num_contrast_queries=1: no example has a hard negative, so that every "
+            "loss.contrastive_batch_size=1: no example has a hard negative, so that every "
             "contrastive batch is one query with its positive, whose loss is always 0. Fix: raise "
-            "data.num_queries_per_update or loss.num_contrast_queries"
+            "data.global_batch_size or loss.contrastive_batch_size"
         )
     if num_alone:
         logger.warning(
-            "loss.num_contrast_queries=1: %d of %d examples have no hard negative, and the loss of "
-            "a query alone with its positive is always 0. Fix: raise data.num_queries_per_update "
-            "or loss.num_contrast_queries",
+            "loss.contrastive_batch_size=1: %d of %d examples have no hard negative, and the loss "
+            "of a query alone with its positive is always 0. Fix: raise data.global_batch_size "
+            "or loss.contrastive_batch_size",
             num_alone,
             len(dataset),
         )

@@ -1,4 +1,4 @@
-"""The order of training: a function of (seed, epoch) alone, cut into contrast sets, resumable."""
+"""The order of training, resumable: a function of (seed, epoch), cut into contrastive batches."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ ExampleKey = tuple[int, int]
 
 
 class TrainBatchSampler(Sampler[list[ExampleKey]]):
-    """Shuffled batches of example keys, whole updates only.
+    """Shuffled batches of example keys, full optimizer steps only.
 
     Args:
         num_examples: size of the training set.
-        batch_size: queries in a batch (a contrast set).
-        num_batches_per_update: batches whose gradients one optimiser step accumulates; what is
-            left at the end of an epoch and fills no update is dropped.
+        batch_size: queries in a batch (a contrastive batch).
+        num_batches_per_step: batches whose gradients one optimizer step accumulates; what is
+            left at the end of an epoch and fills no step is dropped.
         seed: of the shuffle.
 
     Raises:
-        UserError: there are fewer examples than one update needs.
+        UserError: there are fewer examples than one optimizer step needs.
     """
 
     def __init__(
-        self, *, num_examples: int, batch_size: int, num_batches_per_update: int, seed: int
+        self, *, num_examples: int, batch_size: int, num_batches_per_step: int, seed: int
     ) -> None:
-        num_queries_per_update = batch_size * num_batches_per_update
-        if num_examples < num_queries_per_update:
+        global_batch_size = batch_size * num_batches_per_step
+        if num_examples < global_batch_size:
             raise UserError(
-                f"The training set has {num_examples} examples and one update needs "
-                f"{num_queries_per_update}. Lower data.num_queries_per_update to {num_examples} or "
+                f"The training set has {num_examples} examples and one optimizer step needs "
+                f"{global_batch_size}. Lower data.global_batch_size to {num_examples} or "
                 "less, or give more data."
             )
         self.num_examples = num_examples
         self.batch_size = batch_size
-        self.num_batches = num_examples // num_queries_per_update * num_batches_per_update
+        self.num_batches = num_examples // global_batch_size * num_batches_per_step
         self.seed = seed
         self.epoch = 0
 

@@ -17,6 +17,7 @@ from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.shown_caveats import TRAINING_DATA, caveats_of
 from quarry.metrics.run_files import write_run
 from quarry.runtime.files import write_json, write_text
+from quarry.runtime.renamed_keys import with_renamed_keys
 from quarry.types import Report, SetResult
 
 METRICS_FILE = "metrics.json"
@@ -249,7 +250,8 @@ def _report_of(document: Mapping[str, Mapping], retriever: str) -> Report:
         for name, reasons in document["failed"].items()
         if retriever in reasons
     }
-    contract = document.get("contract", {}).get(retriever, {})  # earlier versions had none
+    # earlier versions had none, or other key names in it
+    contract = with_renamed_keys(document.get("contract", {}).get(retriever, {}))
     return Report(
         retriever=retriever,
         results=results,

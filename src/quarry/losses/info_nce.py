@@ -24,9 +24,9 @@ class InfoNCE:
 
     Args:
         temperature: what similarities are divided by; small sharpens. RepLLaMA uses 0.01.
-        num_contrast_queries: queries (with their passages) that are compared with one another;
-            null: all queries of an update. Smaller than `data.num_queries_per_update`, an update
-            accumulates several contrast sets.
+        contrastive_batch_size: queries (with their passages) that are compared with one another;
+            null: all queries of an optimizer step. Smaller than `data.global_batch_size`, a
+            step accumulates several contrastive batches.
         masks_same_passage: a passage with the same text as the query's positive is no negative.
         masks_same_query: the positive of another query with the same text is no negative. (Its
             hard negatives are: they were judged against this very text.)
@@ -36,7 +36,7 @@ class InfoNCE:
         self,
         *,
         temperature: float,
-        num_contrast_queries: int | None = None,
+        contrastive_batch_size: int | None = None,
         masks_same_passage: bool = False,
         masks_same_query: bool = False,
     ) -> None:
@@ -45,7 +45,7 @@ class InfoNCE:
                 f"loss.temperature={temperature} must be above 0 (0.01 to 0.1 is usual)."
             )
         self.temperature = temperature
-        self.num_contrast_queries = num_contrast_queries
+        self.contrastive_batch_size = contrastive_batch_size
         self.masks_same_passage = masks_same_passage
         self.masks_same_query = masks_same_query
 

@@ -43,7 +43,7 @@ class BiEncoder(nn.Module):
             vision-language trunk, text goes through the language model alone.
         pooling: see `models/pooling`.
         is_causal: False lets every token see the whole text; None: as the trunk was built.
-        is_normalized: embeddings have length 1, so an inner product is a cosine.
+        normalize: divide embeddings by their length, so that an inner product is a cosine.
         projections: layers that the pooled states go through before that, if there are any.
         allows_kernel: see `attention.use_packed_attention`.
         compiles: whether `prepare` compiles the layers; None: on a GPU, where that many texts
@@ -58,7 +58,7 @@ class BiEncoder(nn.Module):
         backbone: PreTrainedModel,
         pooling: Pooling,
         is_causal: bool | None = True,
-        is_normalized: bool = True,
+        normalize: bool = True,
         projections: nn.Sequential | None = None,
         allows_kernel: bool = True,
         compiles: bool | None = False,
@@ -76,7 +76,7 @@ class BiEncoder(nn.Module):
         self.is_causal = is_causal
         self._pools_last_token = type(pooling) is LastToken
         self.pools_in_last_layer = self._pools_last_token and pool_in_last_layer(text)
-        self.is_normalized = is_normalized
+        self.is_normalized = normalize
         self.projections = nn.Sequential() if projections is None else projections
         self._compiles = compiles
         self._is_compiled = False

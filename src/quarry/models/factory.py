@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 ATTENTIONS = (AUTO, "grid")
-LINEARS = ("plain", "fp8")
+LINEAR_PRECISIONS = (None, "fp8")
 
 Sharding = Callable[[torch.dtype], AbstractContextManager[None]]
 """The dtype of weights -> a context in which they are loaded in shards, one a process."""
@@ -64,18 +64,19 @@ class BiEncoderFactory(ModelSource):
         revision: of a hub id: branch, tag or commit. Of an adapter on the hub it is the adapter's,
             whose adapter_config.json may name its base's.
         tokenizer_path: folder or hub id of another tokenizer than the one beside the weights.
-        pooling, is_normalized: see `BiEncoder`.
+        pooling, normalize: see `BiEncoder`.
         is_causal: False lets every token see the whole text; null: as the trunk was built.
         adapter: which weights are trained.
         dtype: float32, bfloat16 or float16, of the trunk's weights; auto: float32 on a CPU and
             where the trunk is trained, else bfloat16.
         attention: auto: torch's variable-length kernel where it runs; grid: never.
-        linear: plain, or fp8: frozen weights and their products in fp8 (see `models.fp8`).
+        linear_precision: fp8: frozen weights and their products in fp8 (see `models.fp8`); null: in
+            the dtype of the weights.
         compile: torch.compile the layers: true, false, or auto: on a GPU, for long runs.
         gradient_checkpointing: True: compute each layer again in the backward pass, for less
             memory; "selective": of compiled layers what is element-wise alone; "auto": left open
             (see `tasks.step_fit`), and until it is settled the same as False.
-        has_trusted_code: lets a repository's own Python code run (off: never).
+        trust_remote_code: lets a repository's own Python code run (off: never).
         card: what the model's card says of how texts are fed, see `folders.card`; it holds where
             the model's files say nothing.
     """
@@ -89,12 +90,12 @@ class BiEncoderFactory(ModelSource):
         pooling: Pooling,
         adapter: Adapter,
         is_causal: bool | None,
-        is_normalized: bool,
+        normalize: bool,
         dtype: str,
         attention: str,
-        linear: str,
+        linear_precision: str | None,
         compile: bool | str,
-        has_trusted_code: bool,
+        trust_remote_code: bool,
         gradient_checkpointing: bool | str = False,
         size: str | None = None,
         hub_ids: Mapping[str, str] | None = None,
@@ -106,11 +107,11 @@ class BiEncoderFactory(ModelSource):
         for key, value, allowed in (
             ("dtype", dtype, (AUTO, *DTYPES)),
             ("attention", attention, ATTENTIONS),
-            ("linear", linear, LINEARS),
+            ("linear_precision", linear_precision, LINEAR_PRECISIONS),
             ("compile", compile, (AUTO, True, False)),
         ):
             if value not in allowed:
-                names = ", ".join(str(each).lower() for each in allowed)
+                names = ", ".join("null" if each is None else str(each).lower() for each in allowed)
                 raise UserError(f"model.{key}={value} is not one of {names}.")
         super().__init__(
             path=path,
@@ -126,13 +127,13 @@ class BiEncoderFactory(ModelSource):
         self.pooling = pooling
         self.adapter = adapter
         self.is_causal = is_causal
-        self.is_normalized = is_normalized
+        self.is_normalized = normalize
         self.dtype = dtype
         self.attention = attention
-        self.linear = linear
+        self.linear_precision = linear_precision
         self.compile = compile
         self.gradient_checkpointing = gradient_checkpointing
-        self.has_trusted_code = has_trusted_code
+        self.trust_remote_code = trust_remote_code
 
     def torch_dtype(self, *, is_trained: bool) -> torch.dtype:
         """The dtype of the trunk's weights on this machine."""
@@ -190,7 +191,7 @@ class BiEncoderFactory(ModelSource):
         source = self.base_source()
         try:
             return load_config(
-                source, revision=self.base_revision(), has_trusted_code=self.has_trusted_code
+                source, revision=self.base_revision(), trust_remote_code=self.trust_remote_code
             )
         except UserError as error:
             if Path(source).exists():
@@ -247,7 +248,7 @@ class BiEncoderFactory(ModelSource):
             pooling=self.pooling,
             projections=projections,
             is_causal=self.is_causal,
-            is_normalized=self.is_normalized,
+            normalize=self.is_normalized,
             allows_kernel=self.attention == AUTO,
             compiles=None if self.compile == AUTO and sharding is None else self.compile is True,
             gradient_checkpointing=self.gradient_checkpointing if checkpointing else False,
@@ -255,7 +256,7 @@ class BiEncoderFactory(ModelSource):
 
     def _check_adapter(self) -> None:
         """Refuse an adapter of another base before the weights of that are read."""
-        if self.adapter_config() is None or self.has_trusted_code:  # code has no shape yet
+        if self.adapter_config() is None or self.trust_remote_code:  # code has no shape yet
             return
         trunk = outline(self.trunk_config())
         if getattr(trunk, "pooler", None) is not None:
@@ -269,7 +270,7 @@ class BiEncoderFactory(ModelSource):
             base,
             dtype=self.torch_dtype(is_trained=is_trained),
             revision=self.base_revision(),
-            has_trusted_code=self.has_trusted_code,
+            trust_remote_code=self.trust_remote_code,
         )
         if self.adapter_config() is None:
             return self._with_new_adapter(backbone) if is_trained else backbone
@@ -294,7 +295,7 @@ class BiEncoderFactory(ModelSource):
     ) -> PreTrainedModel:
         """With the products that were asked for, and the fast path of LoRA where it is exact."""
         has_adapter = backbone is not base_model(backbone)
-        if self.linear == "fp8" and not is_sharded:
+        if self.linear_precision == "fp8" and not is_sharded:
             if has_adapter and not is_trained:  # one product instead of three
                 backbone, has_adapter = merge_adapter(backbone), False
             use_fp8(text_model(backbone), is_trained_through=is_trained)
@@ -314,7 +315,7 @@ class BiEncoderFactory(ModelSource):
     def in_plain_products(self) -> BiEncoderFactory:
         """The same model, neither compiled nor in fp8."""
         other = copy.copy(self)
-        other.linear, other.compile = "plain", False
+        other.linear_precision, other.compile = None, False
         return other
 
     def remedies(self, *, share: float | None) -> dict[str, str]:

@@ -188,26 +188,29 @@ def check_fp8(*, on_cpu: bool) -> None:
 
 
 def _check_device(device: torch.device) -> None:
-    remedy = "Use model.linear=plain, or a GPU of the Ada, Hopper or a later generation."
+    remedy = "Use model.linear_precision=null, or a GPU of the Ada, Hopper or a later generation."
     if device.type != "cuda":
-        raise UserError(f"model.linear=fp8 needs a CUDA device; the model is on {device}. {remedy}")
+        raise UserError(
+            f"model.linear_precision=fp8 needs a CUDA device; the model is on {device}. {remedy}"
+        )
     capability = torch.cuda.get_device_capability(device)
     if capability < MIN_CAPABILITY:
         raise UserError(
-            f"model.linear=fp8 needs compute capability {'.'.join(map(str, MIN_CAPABILITY))} or "
-            f"later; {torch.cuda.get_device_name(device)} has {'.'.join(map(str, capability))}. "
-            f"{remedy}"
+            f"model.linear_precision=fp8 needs compute capability "
+            f"{'.'.join(map(str, MIN_CAPABILITY))} or later; "
+            f"{torch.cuda.get_device_name(device)} has {'.'.join(map(str, capability))}. {remedy}"
         )
 
 
 def _check_layer(name: str, linear: nn.Linear, *, is_trained_through: bool) -> None:
     if linear.in_features % MULTIPLE or linear.out_features % MULTIPLE:
         raise UserError(
-            f"model.linear=fp8 needs layers whose two sides are multiples of {MULTIPLE}; {name} is "
-            f"{linear.in_features} x {linear.out_features}. Use model.linear=plain with this model."
+            f"model.linear_precision=fp8 needs layers whose two sides are multiples of {MULTIPLE}; "
+            f"{name} is {linear.in_features} x {linear.out_features}. Use "
+            "model.linear_precision=null with this model."
         )
     if is_trained_through and linear.weight.requires_grad:
         raise UserError(
-            f"model.linear=fp8 is for frozen weights, and {name} is to be trained. Train an "
-            "adapter (model/adapter=lora), or use model.linear=plain."
+            f"model.linear_precision=fp8 is for frozen weights, and {name} is to be trained. Train "
+            "an adapter (model/adapter=lora), or use model.linear_precision=null."
         )

@@ -16,6 +16,7 @@ from quarry.distributed import world
 from quarry.distributed.launch import settle_launcher
 from quarry.errors import Interrupted, SharedError, UserError
 from quarry.runtime.interruption import end_interrupted
+from quarry.runtime.renamed_keys import with_new_names
 
 NULL_GROUP = "Config group override must be a string or a list"
 """How Hydra 1.3 begins its bare ValueError on `group=null`."""
@@ -96,4 +97,4 @@ def _message(error: BaseException) -> str:
         if text and not any(text in known for known in messages):
             messages.append(text)
         cause = cause.__cause__
-    return "\n".join(messages) or type(error).__name__
+    return with_new_names("\n".join(messages)) or type(error).__name__

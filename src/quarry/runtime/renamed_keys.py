@@ -9,10 +9,18 @@ from typing import Any
 from quarry.errors import UserError
 
 RENAMED = {
+    "data.num_queries_per_update": "data.global_batch_size",
     "data.num_tokens_per_chunk": "data.grad_cache_chunk_tokens",
+    "loss.num_contrast_queries": "loss.contrastive_batch_size",
     "model.has_gradient_checkpointing": "model.gradient_checkpointing",
+    "model.has_trusted_code": "model.trust_remote_code",
+    "model.is_normalized": "model.normalize",
+    "model.linear": "model.linear_precision",
 }
 """Dotted key as it was -> as it is."""
+
+RENAMED_VALUES: Mapping[str, Mapping[str, str | None]] = {"model.linear_precision": {"plain": None}}
+"""Dotted key as it is -> its value under the old key -> the value of today."""
 
 RENAMED_TARGETS = {
     "quarry.data.train_examples.read_train_jsonl": "quarry.data.train_files.read_train_files"
@@ -36,19 +44,41 @@ def refuse_renamed_keys(arguments: Sequence[str]) -> None:
     """
     found = []
     for argument in arguments:
-        match = _OVERRIDE.match(argument)
-        if match is not None and match["key"] in RENAMED:
-            new = f"{match['prefix']}{RENAMED[match['key']]}{match['rest'] or ''}"
-            found.append(f"{argument}: this key is now {RENAMED[match['key']]}. Fix: {new}")
+        new = renamed_override(argument)
+        if new != argument:
+            key = RENAMED[_key_of(argument)]
+            found.append(f"{argument}: this key is now {key}. Fix: {new}")
     if found:
         raise UserError("\n".join(found))
 
 
+def renamed_override(override: str) -> str:
+    """Return an override with the key and the values of today; any other argument as it is."""
+    match = _OVERRIDE.match(override)
+    if match is None or match["key"] not in RENAMED:
+        return override
+    key, rest = RENAMED[match["key"]], match["rest"] or ""
+    for old, new in RENAMED_VALUES.get(key, {}).items():
+        rest = re.sub(rf"\b{old}\b", "null" if new is None else new, rest)
+    return f"{match['prefix']}{key}{rest}"
+
+
+def with_new_names(message: str) -> str:
+    """Return an error message that also says how the old keys in it are named today."""
+    notes = [
+        f"{old} is now {new}"
+        for old, new in RENAMED.items()
+        if re.search(rf"(?<![\w.]){re.escape(old)}(?![\w.])", message)
+    ]
+    return f"{message} ({'; '.join(notes)})" if notes else message
+
+
 def with_renamed_keys(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored configuration with the key names and the arguments (`ADDED`) of today.
+    """Return a stored configuration with the keys, values and arguments (`ADDED`) of today.
 
     Args:
-        stored: a nested configuration as any version wrote it; left as it is.
+        stored: a nested configuration, or a mapping by dotted keys at any depth (the contract of a
+            saved model), as any version wrote it; left as it is.
     """
     config: dict[str, Any] = _copied(stored)
     for old, new in RENAMED.items():
@@ -57,19 +87,25 @@ def with_renamed_keys(stored: Mapping[str, Any]) -> dict[str, Any]:
         for key in path:
             node = node.get(key) if isinstance(node, dict) else None
         if isinstance(node, dict) and name in node:
-            _put(config, new.split("."), node.pop(name))
+            value = node.pop(name)
+            values = RENAMED_VALUES.get(new, {}) if isinstance(value, str) else {}
+            _put(config, new.split("."), values.get(value, value))
     return config
 
 
 def _copied(node: Any) -> Any:
     if isinstance(node, Mapping):
-        copied = {key: _copied(value) for key, value in node.items()}
+        copied = {RENAMED.get(key, key): _copied(value) for key, value in node.items()}
         target = str(copied.get("_target_"))
         if target in RENAMED_TARGETS:
             copied["_target_"] = RENAMED_TARGETS[target]
         added = ADDED.get(target, {})
         return copied | {key: value for key, value in added.items() if key not in copied}
     return node
+
+
+def _key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def _put(config: dict[str, Any], path: Sequence[str], value: Any) -> None:

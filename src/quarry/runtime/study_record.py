@@ -12,6 +12,7 @@ from typing import Any, Literal
 from quarry.errors import UserError
 from quarry.runtime.files import write_json
 from quarry.runtime.lock import locked, locked_if_free
+from quarry.runtime.renamed_keys import renamed_override
 
 Status = Literal["queued", "running", "finished", "failed", "interrupted"]
 
@@ -63,6 +64,11 @@ class Study:
     def job(self, directory: str) -> JobRecord | None:
         return next((job for job in self.jobs if job.directory == directory), None)
 
+    def same_job(self, overrides: Sequence[str]) -> JobRecord | None:
+        """Return the job with these overrides; an earlier version may have named it otherwise."""
+        own = sorted(overrides)
+        return next((job for job in self.jobs if sorted(job.overrides) == own), None)
+
     def with_job(self, job: JobRecord) -> Study:
         """With this job in the place of the one in its directory, else at the end."""
         if self.job(job.directory) is None:
@@ -90,7 +96,8 @@ class StudyRecord:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             jobs = tuple(_job(job) for job in content["jobs"])
-            return Study(name=content["name"], fixed=tuple(content["fixed"]), jobs=jobs)
+            fixed = tuple(map(renamed_override, content["fixed"]))
+            return Study(name=content["name"], fixed=fixed, jobs=jobs)
         except FileNotFoundError:
             return None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -150,4 +157,4 @@ class StudyRecord:
 
 def _job(content: dict[str, Any]) -> JobRecord:
     overrides: Sequence[str] = content.pop("overrides")
-    return JobRecord(overrides=tuple(overrides), **content)
+    return JobRecord(overrides=tuple(map(renamed_override, overrides)), **content)

@@ -73,7 +73,7 @@ class EmbeddingSample(pl.Callback):
 def in_plain_dtype(config: DictConfig, dtype: str) -> DictConfig:
     """The configuration of the same model with plain products in that dtype."""
     other = copy.deepcopy(config)
-    other.model.linear = "plain"
+    other.model.linear_precision = None
     other.model.dtype = dtype
     return other
 

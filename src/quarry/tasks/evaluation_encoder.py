@@ -103,7 +103,8 @@ def embedding_contract(config: DictConfig, parts: ModelParts, *, memo: Path) -> 
         "is_normalized": factory.is_normalized,
         "dtype": str(factory.torch_dtype(is_trained=False)),
         "attention": factory.attention,
-        "linear": factory.linear,
+        # the names and values of the first version: others would part with all that is stored
+        "linear": factory.linear_precision or "plain",
         "precision": str(config.trainer.precision),
         "tokenizer": tokenizer.digest(),
         "length_counts": prompt.length_counts,

@@ -37,7 +37,7 @@ def _needs(config: DictConfig, *, is_training: bool) -> Iterator[HubFiles]:
     retriever: Retriever = build(config.retriever)
     if is_training or retriever.uses_encoder:
         factory: BiEncoderFactory = build(config.model)
-        yield from model_hub_files(factory, has_trusted_code=factory.has_trusted_code)
+        yield from model_hub_files(factory, trust_remote_code=factory.trust_remote_code)
     if is_training:
         yield from _examples(config.data.examples)
     benchmark: Benchmark | None = build(config.benchmark)

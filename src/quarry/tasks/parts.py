@@ -29,6 +29,7 @@ from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.retriever import Retriever
 from quarry.runtime.files import write_json
 from quarry.runtime.provenance import collect_provenance, scrub
+from quarry.runtime.renamed_keys import with_renamed_keys
 from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.threads import hand_over_quickly
 from quarry.tasks.golden_tokens import check_golden_tokens
@@ -228,8 +229,7 @@ def recorded_contract(run: RunDirectory) -> dict[str, Any]:
     if not run.provenance.exists():  # of several processes the first one writes it
         return {}
     provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
-    contract: dict[str, Any] = provenance.get("contract", {})
-    return contract
+    return with_renamed_keys(provenance.get("contract", {}))
 
 
 def record_resume(run: RunDirectory) -> None:

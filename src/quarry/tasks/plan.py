@@ -189,7 +189,9 @@ def make_plan(
         candidates=fitting_choices(setup, config, limit_bytes=_limit(machine)),
         memory=memory,
         workload=workload,
-        rate=planned_rate(setup, stated=tokens_per_s, linear=factory.linear, card=machine.card),
+        rate=planned_rate(
+            setup, stated=tokens_per_s, linear_precision=factory.linear_precision, card=machine.card
+        ),
         disk=planned_disk(
             setup,
             config.callbacks,
@@ -296,8 +298,8 @@ def _beside_zero(config: DictConfig, stage: int) -> tuple[str, ...]:
         overrides.append(f"trainer.precision={BF16_WEIGHTS}")
         if config.model.dtype not in ("auto", "bfloat16", "bf16"):
             overrides.append("model.dtype=bfloat16")
-    if stage == 0 and config.model.linear == "fp8":
-        overrides.append("model.linear=plain")
+    if stage == 0 and config.model.linear_precision == "fp8":
+        overrides.append("model.linear_precision=null")
     if config.model.compile is True:
         overrides.append("model.compile=auto")
     return tuple(overrides)

@@ -22,7 +22,7 @@ def preflight(
     spread: Spread | None = None,
 ) -> None:
     """Refuses a model that cannot be loaded, with the commands that could be run instead."""
-    if factory.linear == "fp8":
+    if factory.linear_precision == "fp8":
         check_fp8(on_cpu=on_cpu)
     try:
         factory.check(is_trained=is_trained, on_cpu=on_cpu, spread=spread)

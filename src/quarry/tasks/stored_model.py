@@ -25,13 +25,13 @@ _FACTORY = {
     "pooling": {},
     "adapter": {"_target_": "quarry.models.adapters.full.FullFineTuning"},
     "is_causal": None,
-    "is_normalized": None,
+    "normalize": None,
     "dtype": "float32",
     "attention": "auto",
-    "linear": "plain",
+    "linear_precision": None,
     "compile": False,
     "gradient_checkpointing": False,
-    "has_trusted_code": False,
+    "trust_remote_code": False,
 }
 
 

@@ -82,6 +82,9 @@ def _register(record: StudyRecord, overrides: list[str]) -> str:
     def registered(study: Study | None) -> Study:
         assert study is not None
         own = recorded(overrides)
+        if (same := study.same_job(own)) is not None:
+            names.append(same.directory)
+            return study
         name = job_name(overrides, fixed=study.fixed)
         known = study.job(name)
         if known is not None and known.overrides != own:  # what is fixed was not all

@@ -244,7 +244,7 @@ def _check_earlier(
         )
     if jobs:
         before = {job.directory: job.overrides for job in earlier.jobs}
-        now = {job.directory: job.overrides for job in jobs}
+        now = {(earlier.same_job(job.overrides) or job).directory: job.overrides for job in jobs}
         differ = [
             f"- {name}: {_shown(before.get(name))} before, {_shown(now.get(name))} now"
             for name in {**before, **now}

@@ -133,7 +133,7 @@ def fit(config: DictConfig, run: RunDirectory, *, checkpoint: Path | None) -> di
             config,
             callbacks=callbacks,
             loggers=loggers,
-            accumulate_grad_batches=datamodule.num_batches_per_update,
+            accumulate_grad_batches=datamodule.num_batches_per_step,
         )
         with ends_children(trainer.strategy):
             trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -177,7 +177,7 @@ def build_module(
         optimizer=build_optimizer(config),
         scheduler=build(config.scheduler),
         num_training_steps=num_steps,
-        num_training_texts=round(num_steps * datamodule.num_texts_per_update),
+        num_training_texts=round(num_steps * datamodule.num_texts_per_step),
         settle_memory=settle_memory,
     )
 
@@ -247,15 +247,15 @@ def build_evaluation(
 
 
 def build_datamodule(config: DictConfig, parts: ModelParts) -> RetrievalDataModule:
-    """The training data, cut into contrast sets."""
+    """The training data, cut into contrastive batches."""
     data = config.data
-    loss_contrast = config.loss.get("num_contrast_queries")
+    contrastive_batch_size = config.loss.get("contrastive_batch_size")
     return RetrievalDataModule(
         examples=build(data.examples),
         tokenizer=parts.tokenizer,
         num_hard_negatives=data.num_hard_negatives,
-        num_queries_per_update=data.num_queries_per_update,
-        num_contrast_queries=loss_contrast or data.num_queries_per_update,
+        global_batch_size=data.global_batch_size,
+        contrastive_batch_size=contrastive_batch_size or data.global_batch_size,
         num_workers=data.num_workers,
         seed=config.seed,
     )

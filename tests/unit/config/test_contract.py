@@ -44,7 +44,7 @@ def _config(**model: Any) -> DictConfig:
     return OmegaConf.create(
         {
             "model": {"revision": None, "dtype": "float32", "pooling": LAST}
-            | {"is_causal": True, "is_normalized": True}
+            | {"is_causal": True, "normalize": True}
             | model,
             "loss": {"temperature": 0.02},
             "prompt": prompt,
@@ -57,7 +57,7 @@ def _contract(**settings: Any) -> dict[str, Any]:
         "prompt": PROMPT,
         "model.pooling": MEAN,
         "model.is_causal": False,
-        "model.is_normalized": True,
+        "model.normalize": True,
     }
     return {"format": 2, "settings": copy.deepcopy(stored | settings)}
 
@@ -135,7 +135,7 @@ def test_the_name_of_another_key_is_no_explicit_choice() -> None:
         ("prompt", [PROMPT]),
         ("model.is_causal", "yes"),
         ("model.is_causal", {"_target_": "os.getcwd"}),
-        ("model.is_normalized", None),
+        ("model.normalize", None),
     ],
 )
 def test_a_contract_chooses_nothing_but_prompts_poolings_and_plain_values(

@@ -45,9 +45,9 @@ def test_nodes_count() -> None:
 
 
 def test_fewer_queries_than_processes() -> None:
-    message = refusal("trainer.devices=8", "data.num_queries_per_update=4")
-    assert "8 processes share a contrast set, and it has 4 queries" in message
-    message = refusal("trainer.devices=8", "loss.num_contrast_queries=4")
+    message = refusal("trainer.devices=8", "data.global_batch_size=4")
+    assert "8 ranks share a contrastive batch, and it has 4 queries" in message
+    message = refusal("trainer.devices=8", "loss.contrastive_batch_size=4")
     assert "has 4 queries" in message
 
 
@@ -126,9 +126,12 @@ def test_weights_in_half_precision_without_zero() -> None:
 
 def test_all_that_does_not_go_with_shards_at_once() -> None:
     message = refusal(
-        "strategy=zero3", "model.linear=fp8", "model.compile=true", "trainer.precision=bf16-true"
+        "strategy=zero3",
+        "model.linear_precision=fp8",
+        "model.compile=true",
+        "trainer.precision=bf16-true",
     )
-    assert "model.linear=fp8 does not go with ZeRO" in message
+    assert "model.linear_precision=fp8 does not go with ZeRO" in message
     assert "model.compile=true does not go with strategy=zero3" in message
     assert "model.dtype=float32 has no effect" in message
 

@@ -82,7 +82,7 @@ def with_contract(folder: Path) -> Path:
         "prompt": {"_target_": "quarry.data.prompts.Prompt", "query": "contract: {text}"},
         "model.pooling": {"_target_": "quarry.models.pooling.cls.Cls"},
         "model.is_causal": False,
-        "model.is_normalized": True,
+        "model.normalize": True,
     }
     assert set(settings) == set(NODES)
     content = {"format": 2, "settings": settings}
@@ -115,6 +115,18 @@ def test_each_word_comes_before_the_next(settled: Settle, tmp_path: Path) -> Non
     named = {"prompt.query": "line: {text}"}
     assert query(saved, explicit=named) == ("line: {text}", "command line")
     assert query(bare, explicit=named, model__card=CARD) == ("line: {text}", "command line")
+
+
+def test_a_contract_of_an_earlier_version_is_applied(settled: Settle, tmp_path: Path) -> None:
+    folder = with_contract(plain(tmp_path))
+    file = folder / CONTRACT_FILE
+    content = json.loads(file.read_text())
+    del content["settings"]["model.normalize"]
+    content["settings"]["model.is_normalized"] = False
+    file.write_text(json.dumps(content))
+    contract, config = settled(folder)
+    assert config.model.normalize is False
+    assert contract.facts["model.normalize"] == Fact(value=False, source=CONTRACT_FILE)
 
 
 def test_task_prompts_beside_an_empty_query_prompt_are_refused(
@@ -157,7 +169,7 @@ def test_a_card_fills_what_the_files_leave_open(settled: Settle, tmp_path: Path)
         value="card: {text}", source="model card, https://example.org"
     )
     assert facts["model.pooling"] == Fact(value="mean", source="1_Pooling/config.json")
-    assert facts["model.is_normalized"].value is True
+    assert facts["model.normalize"].value is True
     assert facts["prompt.max_query_length"].value == 40, "the positions that config.json names"
     assert config.model.pooling._target_ == "quarry.models.pooling.mean.Mean"
 
@@ -176,7 +188,7 @@ def test_an_end_token_of_the_card_holds_where_the_tokenizer_appends_nothing(
     [
         ({"prompt": {"_target_": "quarry.data.prompts.Prompt"}}, "prompt.query"),
         ({"prompt.max_query_length": 7}, "prompt.max_query_length"),
-        ({"model.is_normalized": False}, "model.is_normalized"),
+        ({"model.normalize": False}, "model.normalize"),
         (
             {"model.pooling": {"_target_": "quarry.models.pooling.last_token.LastToken"}},
             "model.pooling",
@@ -269,7 +281,7 @@ def test_everything_that_is_used_is_told(
         "prompt.max_document_length": (16, "sentence_bert_config.json (max_seq_length)"),
         "model.pooling": ("mean, without the prompt", "1_Pooling/config.json"),
         "model.is_causal": ("as the architecture is", "config.json"),
-        "model.is_normalized": (
+        "model.normalize": (
             False, "config_sentence_transformers.json (similarity_fn_name=dot)",
         ),
         "projections": ("32 to 4, Tanh", "2_Dense"),

@@ -98,7 +98,7 @@ def test_unknown_and_missing_arguments() -> None:
     config = OmegaConf.create({"loss": {"_target_": INFO_NCE, "temprature": 1}})
     assert list(signature_violations(config)) == [
         f"loss.temprature: {INFO_NCE} takes no such argument; "
-        "it takes temperature, num_contrast_queries, masks_same_passage, masks_same_query",
+        "it takes temperature, contrastive_batch_size, masks_same_passage, masks_same_query",
         f"loss.temperature is needed by {INFO_NCE} and is not set",
     ]
     config.loss._partial_ = True
@@ -149,12 +149,12 @@ def test_unknown_keys_are_those_that_plus_adds() -> None:
     register_resolvers()  # a default asks for one, and no other test may have been here before
     config = OmegaConf.structured(DataConfig)
     config.examples = {"free": 1}
-    config.num_queries_per_update = 8
+    config.global_batch_size = 8
     assert list(unknown_keys(config)) == []
     OmegaConf.update(config, "num_querys", 1, force_add=True)
     known = (
         "examples, path, corpus_path, split, subset, revision, columns, "
-        "num_hard_negatives, num_queries_per_update, grad_cache_chunk_tokens, num_workers"
+        "num_hard_negatives, global_batch_size, grad_cache_chunk_tokens, num_workers"
     )
     assert list(unknown_keys(config, "data")) == [
         f"data.num_querys: there is no such key; data has {known}"

@@ -47,8 +47,8 @@ def datamodule(
 ) -> RetrievalDataModule:
     settings: dict[str, Any] = {
         "num_hard_negatives": 1,
-        "num_queries_per_update": 6,
-        "num_contrast_queries": 3,
+        "global_batch_size": 6,
+        "contrastive_batch_size": 3,
     } | more
     return RetrievalDataModule(
         examples=examples(num_hard),
@@ -66,7 +66,7 @@ def token_ids(batches: list[RetrievalBatch]) -> list[list[int]]:
 def test_batches_are_contrast_sets_and_updates_are_whole() -> None:
     module = datamodule()
     batches = list(module.train_dataloader())
-    assert module.num_batches_per_update == 2
+    assert module.num_batches_per_step == 2
     assert len(batches) == len(module.train_dataloader()) == 4  # 12 of the 13 examples
     seen = set()
     for batch in batches:
@@ -113,8 +113,8 @@ def test_workers_prepare_the_same_batches(number: int | None) -> None:
 
 
 def test_too_few_examples_are_refused_when_the_module_is_made() -> None:
-    with pytest.raises(UserError, match="has 13 examples and one update needs 14"):
-        datamodule(num_queries_per_update=14, num_contrast_queries=7)
+    with pytest.raises(UserError, match="has 13 examples and one optimizer step needs 14"):
+        datamodule(global_batch_size=14, contrastive_batch_size=7)
 
 
 def test_more_hard_negatives_than_there_are_repeat() -> None:
@@ -143,7 +143,7 @@ def test_batches_of_a_number_are_those_of_earlier_versions() -> None:
 def test_null_takes_all_hard_negatives_of_each_example() -> None:
     num_hard = (0, 3, 1)
     module = datamodule(num_hard_negatives=None, num_hard=num_hard)
-    assert module.num_texts_per_update == 6 * (1 + 1 + (5 * 0 + 4 * 3 + 4 * 1) / 13)
+    assert module.num_texts_per_step == 6 * (1 + 1 + (5 * 0 + 4 * 3 + 4 * 1) / 13)
     for batch in module.train_dataloader():
         texts = batch.tokens.input_ids.split(batch.tokens.cu_seqlens.diff().tolist())
         numbers = [next(n for n, x in enumerate(LETTERS) if letter_ids(x) == q[:-1].tolist())
@@ -153,7 +153,7 @@ def test_null_takes_all_hard_negatives_of_each_example() -> None:
         assert batch.num_passages == sum(groups)
         for number, row in zip(numbers, batch.positive_index.tolist(), strict=True):
             assert texts[3 + row][:-1].tolist() == letter_ids(LETTERS[number].upper())
-    assert datamodule(num_hard_negatives=2).num_texts_per_update == 6 * (1 + 3)
+    assert datamodule(num_hard_negatives=2).num_texts_per_step == 6 * (1 + 3)
 
 
 def test_what_is_left_out_is_told_once_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
@@ -169,11 +169,13 @@ def test_what_is_left_out_is_told_once_at_the_start(caplog: pytest.LogCaptureFix
 def test_queries_alone_with_their_positive_are_refused_or_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    single: dict[str, Any] = {"num_hard_negatives": None, "num_contrast_queries": 1}
-    with pytest.raises(UserError, match=r"num_contrast_queries=1: no example has a hard negative"):
+    single: dict[str, Any] = {"num_hard_negatives": None, "contrastive_batch_size": 1}
+    with pytest.raises(
+        UserError, match=r"contrastive_batch_size=1: no example has a hard negative"
+    ):
         datamodule(num_hard=(0,), **single)
     datamodule(num_hard=(0, 1), **single)
-    assert "num_contrast_queries=1: 7 of 13 examples" in caplog.text
+    assert "contrastive_batch_size=1: 7 of 13 examples" in caplog.text
     caplog.clear()
     datamodule(num_hard=(2, 1), **single)
     assert "examples have no hard negative" not in caplog.text

@@ -19,12 +19,12 @@ Batch = list[ExampleKey]
 
 
 def sampler(
-    *, num_examples: int = 23, batch_size: int = 2, per_update: int = 3, seed: int = 0
+    *, num_examples: int = 23, batch_size: int = 2, per_step: int = 3, seed: int = 0
 ) -> TrainBatchSampler:
     return TrainBatchSampler(
         num_examples=num_examples,
         batch_size=batch_size,
-        num_batches_per_update=per_update,
+        num_batches_per_step=per_step,
         seed=seed,
     )
 
@@ -100,7 +100,7 @@ def test_the_end_of_an_epoch_is_left_out_at_random() -> None:
 
 
 def test_too_few_examples_are_refused() -> None:
-    with pytest.raises(UserError, match=r"has 5 examples.*needs 6.*num_queries_per_update to 5"):
+    with pytest.raises(UserError, match=r"has 5 examples.*needs 6.*global_batch_size to 5"):
         sampler(num_examples=5)
 
 

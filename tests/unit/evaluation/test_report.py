@@ -411,7 +411,7 @@ def test_an_id_that_no_run_file_can_hold_does_not_cost_the_numbers(tmp_path: Pat
 CONTRACT = {
     "parts": {
         "prompt.query": {"value": "a | b:\n{text}", "source": "model card, https://example.org"},
-        "model.is_normalized": {"value": True, "source": "modules.json (Normalize)"},
+        "model.normalize": {"value": True, "source": "modules.json (Normalize)"},
         "model.is_causal": {"value": None, "source": "configuration (model=local)"},
     },
     "notes": ["a prompt 'passage' is not used here"],
@@ -435,7 +435,7 @@ def test_how_texts_were_fed_is_told_once_for_all_that_were_fed_alike() -> None:
     (query,) = [line for line in lines if line.startswith("| prompt.query")]
     assert r"a \| b:\\n{text}" in query
     assert "model card, https://example.org" in query
-    assert any("is_normalized" in x and "true" in x and "modules.json" in x for x in lines)
+    assert any("model.normalize" in x and "true" in x and "modules.json" in x for x in lines)
     assert any("is_causal" in x and "null" in x for x in lines)
     assert note.startswith("Note: ")
     assert "passage" in note

@@ -433,3 +433,11 @@ def test_a_file_of_before_contracts_is_read_and_merged_into(tmp_path: Path) -> N
     assert report.contract == {}
     write_results([fed()], tmp_path, merge=True)
     assert contracts_in(tmp_path) == {"dense": FED}
+
+
+def test_how_texts_were_fed_is_read_with_the_key_names_of_today(tmp_path: Path) -> None:
+    fact = {"value": True, "source": "modules.json (Normalize)"}
+    stored = {"parts": {"model.is_normalized": fact}, "notes": []}
+    write_results([fed(contract=stored)], tmp_path)
+    (report,) = read_reports(tmp_path)
+    assert report.contract == {"parts": {"model.normalize": fact}, "notes": []}

@@ -27,7 +27,7 @@ def test_embeddings_are_the_pooled_states_at_length_1() -> None:
 
 
 def test_without_normalisation() -> None:
-    model = BiEncoder(backbone=tiny_qwen(), pooling=Mean(), is_normalized=False).eval()
+    model = BiEncoder(backbone=tiny_qwen(), pooling=Mean(), normalize=False).eval()
     with torch.inference_mode():
         states = model.token_states(TOKENS)
         embeddings = model(TOKENS)

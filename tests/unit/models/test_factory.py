@@ -40,13 +40,13 @@ def factory(**more: Any) -> BiEncoderFactory:
         "pooling": Mean(),
         "adapter": FullFineTuning(),
         "is_causal": False,
-        "is_normalized": False,
+        "normalize": False,
         "dtype": "float32",
         "attention": "auto",
-        "linear": "plain",
+        "linear_precision": None,
         "compile": False,
         "gradient_checkpointing": False,
-        "has_trusted_code": False,
+        "trust_remote_code": False,
     }
     return BiEncoderFactory(**(settings | more))
 

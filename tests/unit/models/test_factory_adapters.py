@@ -34,12 +34,12 @@ def factory(path: Path | str, **more: Any) -> BiEncoderFactory:
         "pooling": LastToken(),
         "adapter": FullFineTuning(),
         "is_causal": True,
-        "is_normalized": False,
+        "normalize": False,
         "dtype": "float32",
         "attention": "auto",
-        "linear": "plain",
+        "linear_precision": None,
         "compile": False,
-        "has_trusted_code": False,
+        "trust_remote_code": False,
     }
     return BiEncoderFactory(**(settings | more))
 

@@ -188,10 +188,10 @@ def test_a_layer_compiles_without_a_break_for_all_numbers_of_tokens() -> None:
 def test_a_device_without_fp8_is_refused_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(UserError, match=r"model\.linear=fp8 needs a CUDA device.*on cpu"):
+    with pytest.raises(UserError, match=r"model\.linear_precision=fp8 needs a CUDA device.*on cpu"):
         check_fp8(on_cpu=True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match=r"model\.linear=fp8 needs a CUDA device.*on cpu"):
+    with pytest.raises(UserError, match=r"model\.linear_precision=fp8 needs a CUDA device.*on cpu"):
         check_fp8(on_cpu=False)
     with planned_for_gpu():  # of another machine
         check_fp8(on_cpu=False)
@@ -203,7 +203,9 @@ def test_a_device_without_fp8_is_refused_before_anything_is_loaded(
 
 
 def test_a_device_without_fp8_is_refused() -> None:
-    with pytest.raises(UserError, match=r"model\.linear=fp8 needs a CUDA device.*on cpu.*plain"):
+    with pytest.raises(
+        UserError, match=r"model\.linear_precision=fp8 needs a CUDA device.*on cpu.*null"
+    ):
         use_fp8(bi_encoder().backbone, is_trained_through=True)
 
 

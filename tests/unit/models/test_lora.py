@@ -42,13 +42,13 @@ def factory(path: Path, **more: Any) -> BiEncoderFactory:
         "pooling": LastToken(),
         "adapter": FullFineTuning(),
         "is_causal": True,
-        "is_normalized": True,
+        "normalize": True,
         "dtype": "float32",
         "attention": "auto",
-        "linear": "plain",
+        "linear_precision": None,
         "compile": False,
         "gradient_checkpointing": False,
-        "has_trusted_code": False,
+        "trust_remote_code": False,
     }
     return BiEncoderFactory(**(settings | more))
 

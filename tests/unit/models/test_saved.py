@@ -156,3 +156,12 @@ def test_other_weights_under_an_adapter_are_refused(tmp_path: Path) -> None:
 def test_an_adapter_without_contract_is_trusted(tmp_path: Path) -> None:
     tiny_qwen().save_pretrained(tmp_path)
     check_base(str(tmp_path / "none"), str(tmp_path), revision=None)
+
+
+def test_the_contract_of_an_earlier_version_is_read_with_the_names_of_today(tmp_path: Path) -> None:
+    stored = {"model.is_causal": True, "model.is_normalized": False}
+    save(tmp_path / "model", format=2, settings=stored)
+    assert read_contract(tmp_path / "model") == {
+        "format": 2,
+        "settings": {"model.is_causal": True, "model.normalize": False},
+    }

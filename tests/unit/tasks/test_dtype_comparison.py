@@ -33,10 +33,10 @@ def test_agreement_by_hand() -> None:
 
 
 def test_the_other_model_is_plain_and_the_first_configuration_stays() -> None:
-    config = OmegaConf.create({"model": {"linear": "fp8", "dtype": "auto", "size": "7B"}})
+    config = OmegaConf.create({"model": {"linear_precision": "fp8", "dtype": "auto", "size": "7B"}})
     other = in_plain_dtype(config, "bf16")
-    assert other.model == {"linear": "plain", "dtype": "bf16", "size": "7B"}
-    assert config.model.linear == "fp8"
+    assert other.model == {"linear_precision": None, "dtype": "bf16", "size": "7B"}
+    assert config.model.linear_precision == "fp8"
 
 
 def test_a_set_that_failed_is_not_compared() -> None:

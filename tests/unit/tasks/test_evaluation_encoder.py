@@ -46,13 +46,13 @@ def configured(folder: Path, overrides: dict[str, Any] | None = None) -> DictCon
                 "pooling": {"_target_": "quarry.models.pooling.mean.Mean"},
                 "adapter": {"_target_": "quarry.models.adapters.full.FullFineTuning"},
                 "is_causal": True,
-                "is_normalized": True,
+                "normalize": True,
                 "dtype": "float32",
                 "attention": "auto",
-                "linear": "plain",
+                "linear_precision": None,
                 "compile": False,
                 "gradient_checkpointing": False,
-                "has_trusted_code": False,
+                "trust_remote_code": False,
             },
             "prompt": {"_target_": "quarry.data.prompts.Prompt", "query": "Q:{text}"},
             "trainer": {"precision": "32-true"},
@@ -80,10 +80,10 @@ def contract(config: DictConfig) -> dict[str, Any]:
     [
         ("model.pooling", {"_target_": "quarry.models.pooling.last_token.LastToken"}),
         ("model.is_causal", False),
-        ("model.is_normalized", False),
+        ("model.normalize", False),
         ("model.dtype", "bfloat16"),
         ("model.attention", "grid"),
-        ("model.linear", "fp8"),
+        ("model.linear_precision", "fp8"),
         ("trainer.precision", "bf16-mixed"),
         ("prompt.length_counts", "text"),
         ("prompt.end_token", None),
@@ -92,6 +92,14 @@ def contract(config: DictConfig) -> dict[str, Any]:
 def test_what_decides_embeddings_is_in_it(folder: Path, key: str, value: object) -> None:
     before, after = contract(configured(folder)), contract(configured(folder, {key: value}))
     assert all(before[role] != after[role] for role in ("query", "document"))
+
+
+def test_keys_that_were_renamed_find_what_is_stored(folder: Path) -> None:
+    for precision, stored in ((None, "plain"), ("fp8", "fp8")):
+        found = contract(configured(folder, {"model.linear_precision": precision}))
+        assert found["query"]["linear"] == stored
+        assert found["query"]["is_normalized"] is True
+        assert not {"linear_precision", "normalize"} & set(found["query"])
 
 
 @pytest.mark.parametrize(

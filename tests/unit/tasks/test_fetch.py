@@ -272,7 +272,7 @@ def test_code_comes_where_it_may_run(
     (tmp_path / "code" / "modeling.py").write_text("x = 1")
     hub.add("acme/own", own)
     hub.add("acme/code", tmp_path / "code")
-    trusted = f"model.has_trusted_code={str(is_trusted).lower()}"
+    trusted = f"model.trust_remote_code={str(is_trusted).lower()}"
     fetch(evaluation("model.path=acme/own", "benchmark=none", trusted))
     assert ("own.py" in cached(tmp_path, "models--acme/own")) is is_trusted
     assert cached(tmp_path, "models--acme/code") == (["modeling.py"] if is_trusted else [])

@@ -58,7 +58,7 @@ def seven(*overrides: str) -> DictConfig:
 
 
 def test_a_day_on_eight_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = seven("trainer.devices=8", "loss.num_contrast_queries=32")
+    config = seven("trainer.devices=8", "loss.contrastive_batch_size=32")
     found = planned(config, file=tmp_path / "plan.json", tokens_per_s=10_000, **STATED)
     made = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
     assert made["refusal"] is None
@@ -107,7 +107,7 @@ def test_a_bound_says_that_it_is_one(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_the_largest_size_that_fits_is_proposed() -> None:
-    config = seven(*PLAIN, "data.num_queries_per_update=16")
+    config = seven(*PLAIN, "data.global_batch_size=16")
     with pytest.raises(UserError, match=r"model\.size=3B   # the largest that fits as it is"):
         planned(config, **STATED)
 
@@ -184,8 +184,8 @@ def test_more_devices_than_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> 
 def test_other_rules_hold() -> None:
     with pytest.raises(UserError, match="trainer.devices=many must be a number"):
         planned(seven("trainer.devices=many"), **STATED)
-    with pytest.raises(UserError, match="processes share a contrast set"):
-        planned(seven("trainer.devices=8", "data.num_queries_per_update=4"), **STATED)
+    with pytest.raises(UserError, match="ranks share a contrastive batch"):
+        planned(seven("trainer.devices=8", "data.global_batch_size=4"), **STATED)
 
 
 def test_a_disk_that_is_too_small() -> None:

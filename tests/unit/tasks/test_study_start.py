@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 from quarry.config.schema import register_schemas
 from quarry.errors import UserError
 from quarry.runtime.study_record import StudyRecord
+from quarry.tasks.study_job import _register as register
 from quarry.tasks.study_list import composed_sweep
 from quarry.tasks.study_start import StudyStart, begin
 
@@ -92,6 +94,22 @@ def test_going_on_keeps_what_is_recorded(tmp_path: Path) -> None:
     before = record.read()
     begin(sweep(tmp_path, "benchmark=none", "seed=1,2", "study.resume=true"))
     assert record.read() == before
+
+
+def test_a_study_of_an_earlier_version_goes_on_in_its_directories(tmp_path: Path) -> None:
+    swept = ("benchmark=none", "loss.contrastive_batch_size=32,128")
+    record = begun(tmp_path, *swept)
+    text = record.path.read_text()
+    record.path.write_text(text.replace("contrastive_batch_size", "num_contrast_queries"))
+    before = [job["directory"] for job in json.loads(record.path.read_text())["jobs"]]
+    assert before == ["loss.num_contrast_queries-32", "loss.num_contrast_queries-128"]
+    begin(sweep(tmp_path, *swept, "study.resume=true"))
+    assert [
+        register(record, [f"loss.contrastive_batch_size={n}", swept[0]]) for n in (32, 128)
+    ] == before
+    study = record.read()
+    assert study is not None
+    assert [job.directory for job in study.jobs] == before, "no job was added"
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ GIVEN_LABEL = "ranking given"
 
 NO_BASELINE = "quarry.retrieval.retriever.no_retriever"
 
-EVALUATED = ("prompt", "retriever", "model.pooling", "model.is_causal", "model.is_normalized")
+EVALUATED = ("prompt", "retriever", "model.pooling", "model.is_causal", "model.normalize")
 """What an evaluation may set in another way than the training did."""
 
 

@@ -45,7 +45,7 @@ NO_EFFECT = (
     "model.attention",
     "model.compile",
     "model.gradient_checkpointing",
-    "model.has_trusted_code",
+    "model.trust_remote_code",
     "retriever.index",
     "trainer.accelerator",
     "trainer.devices",

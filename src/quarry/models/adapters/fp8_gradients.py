@@ -44,8 +44,9 @@ def check_fp8_gradients(backbone: nn.Module) -> None:
     }
     if alone:
         raise UserError(
-            f"model.linear=fp8 with compiled layers: torch {torch.__version__} computes wrong "
-            f"gradients at {', '.join(sorted(alone))}, which are not on LoRA's fast path (torch "
-            f"{RIGHT_SINCE} is right). Fix: name all linear layers in model.adapter.target_modules,"
-            " set model.compile=false, or use model.linear=plain"
+            f"model.linear_precision=fp8 with compiled layers: torch {torch.__version__} computes "
+            f"wrong gradients at {', '.join(sorted(alone))}, which are not on LoRA's fast path "
+            f"(torch {RIGHT_SINCE} is right). Fix: name all linear layers in "
+            "model.adapter.target_modules, set model.compile=false, or use "
+            "model.linear_precision=null"
         )

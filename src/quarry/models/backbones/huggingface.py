@@ -135,11 +135,11 @@ def _put_lower_case_first(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def load_config(
-    source: str, *, revision: str | None = None, has_trusted_code: bool = False
+    source: str, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> PretrainedConfig:
     """The config.json of a folder or hub id."""
     config: PretrainedConfig = _from_pretrained(
-        AutoConfig, source, revision=revision, what="model", trust_remote_code=has_trusted_code
+        AutoConfig, source, revision=revision, what="model", trust_remote_code=trust_remote_code
     )
     return config
 
@@ -149,7 +149,7 @@ def load_backbone(
     *,
     dtype: torch.dtype,
     revision: str | None = None,
-    has_trusted_code: bool = False,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """The trunk of a folder or hub id, without its language-model head.
 
@@ -158,7 +158,7 @@ def load_backbone(
     Raises:
         UserError: the architecture is unknown, a weight is missing, or one is left over.
     """
-    config = load_config(source, revision=revision, has_trusted_code=has_trusted_code)
+    config = load_config(source, revision=revision, trust_remote_code=trust_remote_code)
     model, info = _from_pretrained(
         AutoModel,
         source,
@@ -168,7 +168,7 @@ def load_backbone(
         dtype=dtype,
         use_safetensors=True,
         output_loading_info=True,
-        trust_remote_code=has_trusted_code,
+        trust_remote_code=trust_remote_code,
     )
     missing = sorted(k for k in info["missing_keys"] if not k.startswith(POOLER_PREFIX))
     unexpected = sorted(k for k in info["unexpected_keys"] if not k.startswith(HEAD_PREFIXES))

@@ -15,7 +15,7 @@ KEYS = {
     "max_document_length": "prompt.max_document_length",
     "end_token": "prompt.end_token",
     "pooling": "model.pooling",
-    "normalize": "model.is_normalized",
+    "normalize": "model.normalize",
 }
 """Key of model.card -> key of the configuration."""
 

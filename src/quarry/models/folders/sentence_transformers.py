@@ -80,7 +80,7 @@ def read_sentence_transformers(source: str, *, revision: str | None = None) -> S
     refusals = _open_prompts(model, source)
     facts = {
         "model.pooling": Fact(value=node, source=pooling_file),
-        "model.is_normalized": _normalization(model, has_module=modules[-1].kind == "Normalize"),
+        "model.normalize": _normalization(model, has_module=modules[-1].kind == "Normalize"),
         "prompt.end_token": Fact(value="tokenizer", source="tokenizer.json"),
         **_lengths(folder, settings, settings_file, transformer=transformer.path),
         **_prompts(model),

@@ -28,9 +28,9 @@ class Card:
     memory_gib: float
     source: str
 
-    def peak_tflops(self, linear: str) -> float | None:
-        """Return the peak for `model.linear`; None: the card has no such products."""
-        return self.fp8_tflops if linear == "fp8" else self.bf16_tflops
+    def peak_tflops(self, linear_precision: str | None) -> float | None:
+        """Return the peak for `model.linear_precision`; None: the card has no such products."""
+        return self.fp8_tflops if linear_precision == "fp8" else self.bf16_tflops
 
 
 CARDS = (
@@ -117,21 +117,21 @@ def named_card(name: str) -> Card:
 
 
 def rate_on(
-    card: Card | None, *, tokens_per_s: float, measured_on: str, linear: str
+    card: Card | None, *, tokens_per_s: float, measured_on: str, linear_precision: str | None
 ) -> tuple[float, str] | None:
     """Return a measured rate on a card and its source; None: nothing is known of that card.
 
     Args:
         card: that the plan is for; None: it is not in the table, or was not named.
         tokens_per_s, measured_on: the measurement, and the full name of its device.
-        linear: of the model, "plain" or "fp8".
+        linear_precision: of the model.
     """
     origin = card_of(measured_on)
     if card is None or origin is None:
         return None
     if card.name == origin.name:
         return tokens_per_s, measured_on
-    here, there = card.peak_tflops(linear), origin.peak_tflops(linear)
+    here, there = card.peak_tflops(linear_precision), origin.peak_tflops(linear_precision)
     if here is None or there is None:
         return None
     ratio = here / there

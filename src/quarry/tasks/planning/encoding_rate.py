@@ -14,17 +14,17 @@ FORWARD_FLOP = 2
 """Of a token and a weight in linear layers."""
 
 ENCODED = {
-    "plain": (("encode_7b", "ours"), ("encode_05b", "ours")),
+    None: (("encode_7b", "ours"), ("encode_05b", "ours")),
     "fp8": (("encode_7b", "ours_fp8"),),
 }
-"""`model.linear` -> measurements of encoding in bfloat16, compiled."""
+"""`model.linear_precision` -> measurements of encoding in bfloat16, compiled."""
 
 
 def planned_encoding_rate(
     *,
     num_linear: int,
     dtype: torch.dtype,
-    linear: str,
+    linear_precision: str | None,
     card: Card | None,
     stated: float | None = None,
     slower: tuple[str, ...] = (),
@@ -34,7 +34,7 @@ def planned_encoding_rate(
     Args:
         num_linear: weights in the linear layers that text goes through.
         dtype: what it computes in; of float16 the rate is taken to be that of bfloat16.
-        linear: of the model.
+        linear_precision: of the model.
         card: that it runs on; None: one that is not in the table, or a CPU.
         stated: tokens a second of one device.
         slower: in what the measurement differs from a run that is slower, such as "compiled".
@@ -48,14 +48,19 @@ def planned_encoding_rate(
     ):
         return None
     content = json.loads(training_rate.MEASURED.read_text(encoding="utf-8"))
-    for measurement, name in ENCODED[linear]:
+    for measurement, name in ENCODED[linear_precision]:
         part = content["parts"].get(measurement, {}).get(name, {})
         if "tokens_per_s" not in part:
             continue
         if abs(part["flop_per_token"] / FORWARD_FLOP / num_linear - 1) > NEAR:
             continue
         device = content["runs"][part["run"]]["device"]
-        found = rate_on(card, tokens_per_s=part["tokens_per_s"], measured_on=device, linear=linear)
+        found = rate_on(
+            card,
+            tokens_per_s=part["tokens_per_s"],
+            measured_on=device,
+            linear_precision=linear_precision,
+        )
         if found is None:
             return None
         source = f"docs/performance.md, {found[1]}"

@@ -113,7 +113,7 @@ def _with_model(
         rate=planned_encoding_rate(
             num_linear=model.num_linear,
             dtype=dtype,
-            linear=factory.linear,
+            linear_precision=factory.linear_precision,
             card=None if zero_stage(config) == 3 else machine.card,
             stated=tokens_per_s,
             slower=("compiled",) if factory.compile is False else (),

@@ -144,7 +144,7 @@ def _rate(config: DictConfig, setup: TrainingSetup, machine: Machine) -> Rate | 
     return planned_encoding_rate(
         num_linear=setup.num_linear,
         dtype=torch.bfloat16 if setup.kept.itemsize == 2 else torch.float32,
-        linear=config.model.linear,
+        linear_precision=config.model.linear_precision,
         card=machine.card,
         slower=tuple(slower),
     )

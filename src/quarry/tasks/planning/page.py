@@ -205,9 +205,9 @@ def _work(plan: Plan) -> list[Row]:
     steps = UNKNOWN if work.num_steps is None else f"{work.num_steps:,}"
     rows = [
         ("examples", examples, work.examples_from),
-        ("updates", steps, f"of {work.num_queries_per_update:,} queries each"),
+        ("optimizer steps", steps, f"of {work.global_batch_size:,} queries each"),
         ("tokens a query", f"{most}{work.tokens_per_query:,.0f}", work.tokens_from),
-        ("tokens an update", f"{most}{work.tokens_per_step:,.0f}", ""),
+        ("tokens a step", f"{most}{work.tokens_per_step:,.0f}", ""),
     ]
     for name, number in (("an epoch", work.tokens_per_epoch), ("in all", work.num_tokens)):
         text = UNKNOWN if number is None else f"{most}{number / 1e6:,.4g}e6"

@@ -15,12 +15,13 @@ MEASURED = Path(__file__).resolve().parents[4] / "docs" / "performance.json"
 """What `make bench` has measured, the source of docs/performance.md."""
 
 WHOLE = {
-    "plain": (("train_7b_16x16", "ours"), ("train_7b", "ours"), ("train_05b", "ours")),
+    None: (("train_7b_16x16", "ours"), ("train_7b", "ours"), ("train_05b", "ours")),
     "fp8": (("train_7b_fp8", "ours_fp8"),),
 }
-"""`model.linear` -> measurements of LoRA training without recomputation, the best match first."""
+"""`model.linear_precision` -> measurements of LoRA training without gradient checkpointing, best
+match first."""
 
-CHECKPOINTED = {"plain": (("train_7b_same_memory", "ours"),), "fp8": ()}
+CHECKPOINTED = {None: (("train_7b_same_memory", "ours"),), "fp8": ()}
 """The same with gradient checkpointing."""
 
 LORA_FLOP = 4
@@ -47,7 +48,7 @@ class Rate:
 
 
 def planned_rate(
-    setup: TrainingSetup, *, stated: float | None, linear: str, card: Card | None
+    setup: TrainingSetup, *, stated: float | None, linear_precision: str | None, card: Card | None
 ) -> Rate | None:
     """The rate of one device; None: nobody has stated or measured it.
 
@@ -56,7 +57,7 @@ def planned_rate(
 
     Args:
         stated: tokens a second of one device.
-        linear: of the model.
+        linear_precision: of the model.
         card: that it runs on; None: one that is not in the table, or a CPU.
     """
     if stated is not None:
@@ -66,9 +67,9 @@ def planned_rate(
         return None
     content = json.loads(MEASURED.read_text(encoding="utf-8"))
     has_checkpointing = setup.kept.recomputes_layers
-    forms = [(name, False) for name in WHOLE[linear]]
+    forms = [(name, False) for name in WHOLE[linear_precision]]
     if has_checkpointing:
-        forms = [*((name, True) for name in CHECKPOINTED[linear]), *forms]
+        forms = [*((name, True) for name in CHECKPOINTED[linear_precision]), *forms]
     for (measurement, name), repeats_layers in forms:
         part = content["parts"].get(measurement, {}).get(name, {})
         if "tokens_per_s" not in part:
@@ -76,7 +77,12 @@ def planned_rate(
         if abs(part["flop_per_token"] / LORA_FLOP / setup.num_linear - 1) > NEAR:
             continue
         device = content["runs"][part["run"]]["device"]
-        found = rate_on(card, tokens_per_s=part["tokens_per_s"], measured_on=device, linear=linear)
+        found = rate_on(
+            card,
+            tokens_per_s=part["tokens_per_s"],
+            measured_on=device,
+            linear_precision=linear_precision,
+        )
         if found is None:
             return None
         measured = with_choice(

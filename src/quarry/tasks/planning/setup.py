@@ -173,7 +173,7 @@ def _kept(
         num_inputs=part.num_inputs,
         num_low_rank=part.num_low_rank,
         has_dropout=part.dropout > 0,
-        is_fp8=factory.linear == "fp8",
+        is_fp8=factory.linear_precision == "fp8",
     )
 
 
@@ -186,11 +186,11 @@ def _is_compiled(config: DictConfig, factory: BiEncoderFactory, workload: Worklo
 
 
 def _contrast(config: DictConfig, workload: Workload) -> ContrastSets:
-    num_sets = (workload.num_steps or 0) * workload.num_contrast_sets
+    num_sets = (workload.num_steps or 0) * workload.num_batches_per_step
     sizes, per_passage = workload.group_sizes, workload.tokens_per_passage
     above_mean = sizes.largest - sizes.mean
     return ContrastSets(
-        num_queries=workload.num_queries_per_update // workload.num_contrast_sets,
+        num_queries=workload.global_batch_size // workload.num_batches_per_step,
         num_passages_per_query=sizes.in_largest_batch,
         tokens_per_query=workload.tokens_per_query,
         more_tokens_per_query=per_passage * (sizes.in_largest_batch - sizes.mean),

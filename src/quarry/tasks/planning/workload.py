@@ -1,4 +1,4 @@
-"""How much a run has to do: examples, updates, and tokens, counted in a sample or bounded."""
+"""How much a run has to do: examples, optimizer steps, tokens; counted in a sample or bounded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Workload:
 
     Attributes:
         num_examples, num_steps: None: not known.
-        num_contrast_sets: of an update.
+        num_batches_per_step: contrastive batches of an optimizer step.
         group_sizes: passages of a query; all examples are counted where they are here.
         tokens_per_query: of a query with its passages, on average.
         tokens_per_passage: on average; where tokens are stated, as if queries had none.
@@ -47,8 +47,8 @@ class Workload:
 
     num_examples: int | None
     num_steps: int | None
-    num_queries_per_update: int
-    num_contrast_sets: int
+    global_batch_size: int
+    num_batches_per_step: int
     group_sizes: GroupSizes
     tokens_per_query: float
     tokens_per_passage: float
@@ -61,11 +61,11 @@ class Workload:
     @property
     def num_texts_per_step(self) -> float:
         """Queries and passages of an optimizer step, on average."""
-        return self.num_queries_per_update * (1 + self.group_sizes.mean)
+        return self.global_batch_size * (1 + self.group_sizes.mean)
 
     @property
     def tokens_per_step(self) -> float:
-        return self.tokens_per_query * self.num_queries_per_update
+        return self.tokens_per_query * self.global_batch_size
 
     @property
     def num_tokens(self) -> float | None:
@@ -99,7 +99,7 @@ def planned_workload(
             With both the data are not read.
 
     Raises:
-        UserError: the data are no good, or too few for an update.
+        UserError: the data are no good, or too few for an optimizer step.
     """
     for key, value in (("num_examples", num_examples), ("tokens_per_query", tokens_per_query)):
         if value is not None and not value > 0:
@@ -109,20 +109,20 @@ def planned_workload(
         dataset, known, why, missing = _read(config)
         if num_examples is None:
             found, reason = known, why
-    num_steps, num_queries = _num_steps(config, found), config.data.num_queries_per_update
-    num_contrast_sets = num_queries // _num_contrast(config)
+    num_steps, num_queries = _num_steps(config, found), config.data.global_batch_size
+    num_batches_per_step = num_queries // _contrastive_batch_size(config)
     if dataset is None or found is None or num_steps is None:
         sizes = GroupSizes.stated(config.data.num_hard_negatives)
     else:
         sizes = GroupSizes.counted(
-            dataset, _sampler(config, found), num_batches=num_steps * num_contrast_sets
+            dataset, _sampler(config, found), num_batches=num_steps * num_batches_per_step
         )
     lengths = _lengths(config, dataset, sizes, tokens_per_query)
     return Workload(
         num_examples=found,
         num_steps=num_steps,
-        num_queries_per_update=num_queries,
-        num_contrast_sets=num_contrast_sets,
+        global_batch_size=num_queries,
+        num_batches_per_step=num_batches_per_step,
         group_sizes=sizes,
         tokens_per_query=lengths.mean,
         tokens_per_passage=lengths.per_passage,
@@ -266,7 +266,7 @@ def _num_steps(config: DictConfig, num_examples: int | None) -> int | None:
     trainer, data = config.trainer, config.data
     if num_examples is None:
         return None if trainer.max_steps == -1 else int(trainer.max_steps)
-    num_batches = data.num_queries_per_update // _num_contrast(config)
+    num_batches = data.global_batch_size // _contrastive_batch_size(config)
     return num_updates(
         len(_sampler(config, num_examples)) // num_batches,
         max_epochs=trainer.max_epochs,
@@ -275,15 +275,15 @@ def _num_steps(config: DictConfig, num_examples: int | None) -> int | None:
 
 
 def _sampler(config: DictConfig, num_examples: int) -> TrainBatchSampler:
-    num_contrast = _num_contrast(config)
+    batch_size = _contrastive_batch_size(config)
     return TrainBatchSampler(
         num_examples=num_examples,
-        batch_size=num_contrast,
-        num_batches_per_update=config.data.num_queries_per_update // num_contrast,
+        batch_size=batch_size,
+        num_batches_per_step=config.data.global_batch_size // batch_size,
         seed=config.seed,
     )
 
 
-def _num_contrast(config: DictConfig) -> int:
-    stated: int | None = config.loss.get("num_contrast_queries")
-    return stated or int(config.data.num_queries_per_update)
+def _contrastive_batch_size(config: DictConfig) -> int:
+    stated: int | None = config.loss.get("contrastive_batch_size")
+    return stated or int(config.data.global_batch_size)

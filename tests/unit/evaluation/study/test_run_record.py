@@ -10,6 +10,7 @@ import pytest
 from helpers.study_runs import a_set, write_run_directory
 from quarry.errors import UserError
 from quarry.evaluation.study.run_record import read_record
+from quarry.evaluation.study.settings import relevant
 from quarry.types import Report
 
 REPORTS = [Report(retriever="dense", results=(a_set("alpha", [0.5, 0.25]),), failures={"b": "x"})]
@@ -37,6 +38,26 @@ def test_everything_that_a_report_needs_is_there(tmp_path: Path) -> None:
     assert record.cost.training_device_hours == 4.0  # half an hour on eight
     assert record.curve is not None
     assert record.curve.evaluations == ((0, 0.1), (10, 0.2))
+
+
+def test_a_run_of_an_earlier_version_has_the_settings_of_today(tmp_path: Path) -> None:
+    old = {
+        "data.num_queries_per_update": 128, "loss.num_contrast_queries": 32,
+        "model.linear": "plain", "model.is_normalized": True, "model.has_trusted_code": False,
+    }  # fmt: skip
+    new = {
+        "data.global_batch_size": 128, "loss.contrastive_batch_size": 32,
+        "model.linear_precision": None, "model.normalize": True, "model.trust_remote_code": False,
+    }  # fmt: skip
+    before, now = (
+        relevant(read_record(directory).settings, "supervised")
+        for directory in (
+            write_run_directory(tmp_path / "old", REPORTS, is_training=True, settings=old),
+            write_run_directory(tmp_path / "new", REPORTS, is_training=True, settings=new),
+        )
+    )
+    assert before == now
+    assert now["model.linear_precision"] == "null"
 
 
 def test_values_that_were_changed_since_are_noticed(tmp_path: Path) -> None:

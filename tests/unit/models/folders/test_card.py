@@ -26,7 +26,7 @@ def test_facts_of_a_card_name_their_source() -> None:
         "prompt.query": Fact(value="q: {text}", source=told),
         "prompt.max_query_length": Fact(value=64, source=told),
         "model.pooling": Fact(value=node, source=told),
-        "model.is_normalized": Fact(value=False, source=told),
+        "model.normalize": Fact(value=False, source=told),
     }
 
 

@@ -61,7 +61,7 @@ def test_the_least_that_is_stated(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert found.facts["model.pooling"].source == "1_Pooling/config.json"
     assert found.facts["prompt.end_token"].value == "tokenizer"
-    assert set(found.facts) == {"model.pooling", "prompt.end_token", "model.is_normalized"}
+    assert set(found.facts) == {"model.pooling", "prompt.end_token", "model.normalize"}
     assert (found.width, found.projections, found.lower_case) == (32, (), None)
     assert (found.notes, found.refusals) == ((), {})
 
@@ -91,7 +91,7 @@ def test_normalization_is_that_of_a_module_or_of_the_similarity(
     tmp_path: Path, has_module: bool, similarity: str | None, value: bool, source: str
 ) -> None:
     files = model(similarity_fn_name=similarity)
-    fact = read(tmp_path, normalize=has_module, **files).facts["model.is_normalized"]
+    fact = read(tmp_path, normalize=has_module, **files).facts["model.normalize"]
     assert fact.value is value
     assert source in fact.source
 

@@ -42,9 +42,13 @@ def test_names_of_the_table() -> None:
     assert all(card.source and card.memory_gib > 20 for card in CARDS)
 
 
-def on(name: str | None, *, linear: str = "plain", measured_on: str = "NVIDIA H200") -> object:
+def on(
+    name: str | None, *, linear_precision: str | None = None, measured_on: str = "NVIDIA H200"
+) -> object:
     card = None if name is None else named_card(name)
-    return rate_on(card, tokens_per_s=1000.0, measured_on=measured_on, linear=linear)
+    return rate_on(
+        card, tokens_per_s=1000.0, measured_on=measured_on, linear_precision=linear_precision
+    )
 
 
 def test_a_rate_belongs_to_its_card() -> None:
@@ -67,7 +71,7 @@ def test_a_rate_of_another_card_follows_the_peaks_and_says_so() -> None:
 
 
 def test_fp8_is_moved_by_the_peaks_of_fp8() -> None:
-    moved = on("l40s", linear="fp8")
+    moved = on("l40s", linear_precision="fp8")
     assert isinstance(moved, tuple)
     assert moved[0] == pytest.approx(1000 * 733 / 1978.9)
-    assert on("a100-80gb", linear="fp8") is None, "it has no fp8"
+    assert on("a100-80gb", linear_precision="fp8") is None, "it has no fp8"

@@ -54,7 +54,7 @@ def dataset_of(counts: NDArray[np.int32], number: int | None = None) -> TrainDat
 
 def sampler_of(num_examples: int = NUM_EXAMPLES) -> TrainBatchSampler:
     return TrainBatchSampler(
-        num_examples=num_examples, batch_size=BATCH_SIZE, num_batches_per_update=1, seed=3
+        num_examples=num_examples, batch_size=BATCH_SIZE, num_batches_per_step=1, seed=3
     )
 
 

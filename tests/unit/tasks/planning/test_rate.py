@@ -37,8 +37,10 @@ def _measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MEASURED", file)
 
 
-def rate(planned: TrainingSetup, *, stated: float | None = None, linear: str = "plain") -> Rate:
-    found = planned_rate(planned, stated=stated, linear=linear, card=H200)
+def rate(
+    planned: TrainingSetup, *, stated: float | None = None, linear_precision: str | None = None
+) -> Rate:
+    found = planned_rate(planned, stated=stated, linear_precision=linear_precision, card=H200)
     assert found is not None
     return found
 
@@ -47,9 +49,9 @@ def test_what_is_stated_counts() -> None:
     assert rate(setup(), stated=5.0) == Rate(tokens_per_s=5.0, source="as stated")
 
 
-@pytest.mark.parametrize(("linear", "tokens_per_s"), [("plain", 20_000), ("fp8", 25_000)])
-def test_the_measured_rate_of_that_size(linear: str, tokens_per_s: float) -> None:
-    found = rate(setup(), linear=linear)
+@pytest.mark.parametrize(("linear_precision", "tokens_per_s"), [(None, 20_000), ("fp8", 25_000)])
+def test_the_measured_rate_of_that_size(linear_precision: str | None, tokens_per_s: float) -> None:
+    found = rate(setup(), linear_precision=linear_precision)
     assert (found.tokens_per_s, found.is_limit) == (tokens_per_s, False)
     assert "NVIDIA H200" in found.source
 
@@ -96,21 +98,24 @@ def test_what_was_not_measured_is_not_told() -> None:
         setup(kept=replace(LORA, itemsize=4)),
         setup(zero=zero3),
     ):
-        assert planned_rate(other, stated=None, linear="plain", card=H200) is None
-    assert planned_rate(setup(), stated=None, linear="plain", card=None) is None
+        assert planned_rate(other, stated=None, linear_precision=None, card=H200) is None
+    assert planned_rate(setup(), stated=None, linear_precision=None, card=None) is None
 
 
 def test_a_rate_of_another_card_is_an_estimate() -> None:
-    found = planned_rate(setup(), stated=None, linear="plain", card=named_card("a100-80gb"))
+    found = planned_rate(setup(), stated=None, linear_precision=None, card=named_card("a100-80gb"))
     assert found is not None
     assert found.tokens_per_s == pytest.approx(20_000 * 312 / 989.4)
     assert "estimated from NVIDIA H200 by peak ratio, not measured" in found.source
-    assert planned_rate(setup(), stated=None, linear="fp8", card=named_card("a100-80gb")) is None
+    assert (
+        planned_rate(setup(), stated=None, linear_precision="fp8", card=named_card("a100-80gb"))
+        is None
+    )
 
 
 def test_without_measurements_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MEASURED", Path("nowhere.json"))
-    assert planned_rate(setup(), stated=None, linear="plain", card=H200) is None
+    assert planned_rate(setup(), stated=None, linear_precision=None, card=H200) is None
 
 
 def test_the_measurements_are_those_of_the_page() -> None:

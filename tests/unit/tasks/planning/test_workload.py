@@ -40,7 +40,7 @@ def config(data: Path, *overrides: str, model: str | None = None) -> DictConfig:
     folder = model or str(tiny_folder(data.parent / "model"))
     return composed(
         "train", "model=local", f"model.path={folder}", "data=jsonl", f"data.path={data}",
-        "prompt=none", "data.num_queries_per_update=4", f"paths.cache_dir={data.parent}",
+        "prompt=none", "data.global_batch_size=4", f"paths.cache_dir={data.parent}",
         *overrides,
     )  # fmt: skip
 
@@ -50,9 +50,9 @@ def workload(config: DictConfig, **more: Any) -> Workload:
 
 
 def test_counted_in_the_data(data: Path) -> None:
-    found = workload(config(data, "trainer.max_epochs=3", "loss.num_contrast_queries=2"))
+    found = workload(config(data, "trainer.max_epochs=3", "loss.contrastive_batch_size=2"))
     assert (found.num_examples, found.num_steps) == (20, 15)
-    assert found.num_contrast_sets == 2
+    assert found.num_batches_per_step == 2
     assert (found.tokens_per_query, found.deviation) == (10, 1)
     assert found.tokens_per_step == 40
     assert found.tokens_per_epoch == 200
@@ -99,7 +99,7 @@ def test_the_memory_is_that_of_the_largest_contrastive_batch_of_the_run(ragged: 
     settings = config(ragged, "trainer.max_epochs=2")
     found = workload(settings)
     sampler = TrainBatchSampler(
-        num_examples=20, batch_size=4, num_batches_per_update=1, seed=settings.seed
+        num_examples=20, batch_size=4, num_batches_per_step=1, seed=settings.seed
     )
     totals = []
     for epoch in range(2):
@@ -127,7 +127,7 @@ def test_with_a_number_all_queries_have_as_many_passages(
 
 
 def test_the_stated_number_of_examples_may_differ_from_those_that_are_here(ragged: Path) -> None:
-    found = workload(config(ragged, "data.num_queries_per_update=32"), num_examples=320)
+    found = workload(config(ragged, "data.global_batch_size=32"), num_examples=320)
     assert found.num_examples == 320
     assert 3 <= found.group_sizes.in_largest_batch <= 5
 
@@ -195,5 +195,5 @@ def test_nothing_is_no_number(data: Path, key: str) -> None:
 
 
 def test_too_few_examples_for_an_update(data: Path) -> None:
-    with pytest.raises(UserError, match="20 examples and one update needs 32"):
-        workload(config(data, "data.num_queries_per_update=32"))
+    with pytest.raises(UserError, match="20 examples and one optimizer step needs 32"):
+        workload(config(data, "data.global_batch_size=32"))
