@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from quarry.config.resolvers import sweeps_dir
 from quarry.models.compilation import SELECTIVE
 from quarry.planning.machine import CLOSE, Machine
 from quarry.planning.memory_fit import AUTO, choices, with_choice
@@ -15,10 +20,6 @@ from quarry.training.memory_choice import MemoryChoice
 
 PROCESSES = (2, 4, 8, 16, 32, 64)
 MAX_PER_NODE = 8
-
-ZERO2 = ZeroBuffers(stage=2, reduce_bucket_size=200_000_000)
-ZERO3 = ZeroBuffers(stage=3, reduce_bucket_size=100_000_000, max_live_parameters=1_000_000_000)
-"""As conf/strategy has them."""
 
 NUM_SHOWN = 3
 
@@ -140,7 +141,7 @@ def _sharded(base: Alternative, zero_overrides: tuple[str, ...]) -> Iterator[Alt
                 "strategy=zero2",
                 *zero_overrides,
                 meaning="gradients and optimiser in shards",
-                zero=ZERO2,
+                zero=option_buffers("zero2"),
                 kept=kept,
                 **changes,
             )
@@ -150,10 +151,17 @@ def _sharded(base: Alternative, zero_overrides: tuple[str, ...]) -> Iterator[Alt
         "strategy=zero3",
         *zero_overrides,
         meaning="weights in shards, fetched layer by layer",
-        zero=ZERO3,
+        zero=option_buffers("zero3"),
         kept=kept,
         **changes,
     )
+
+
+@cache
+def option_buffers(name: str) -> ZeroBuffers:
+    """Return the settings that conf/strategy has for an option, such as zero2."""
+    file = Path(sweeps_dir()).parent / "conf" / "strategy" / f"{name}.yaml"
+    return ZeroBuffers.of(OmegaConf.load(file)["strategy"])
 
 
 def _devices(number: int) -> tuple[str, ...]:

@@ -206,12 +206,4 @@ def _contrast(config: DictConfig, workload: Workload) -> ContrastSets:
 
 def zero_buffers(config: DictConfig) -> ZeroBuffers:
     """The settings of a strategy of ZeRO that cost memory."""
-    settings = config.trainer.strategy
-    in_shards = settings.stage == 3
-    return ZeroBuffers(
-        stage=settings.stage,
-        reduce_bucket_size=settings.reduce_bucket_size,
-        overlap_comm=settings.get("overlap_comm", True),
-        contiguous_gradients=settings.get("contiguous_gradients", True),
-        max_live_parameters=settings.get("max_live_parameters", 10**9) if in_shards else 0,
-    )
+    return ZeroBuffers.of(config.trainer.strategy)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 FP32_BYTES = 4
 
@@ -16,6 +18,18 @@ class ZeroBuffers:
     overlap_comm: bool = True
     contiguous_gradients: bool = True
     max_live_parameters: int = 0
+
+    @classmethod
+    def of(cls, settings: Mapping[Any, Any]) -> ZeroBuffers:
+        """Read them from the settings of a strategy, as conf/strategy states them."""
+        in_shards = settings["stage"] == 3
+        return cls(
+            stage=settings["stage"],
+            reduce_bucket_size=settings["reduce_bucket_size"],
+            overlap_comm=settings.get("overlap_comm", True),
+            contiguous_gradients=settings.get("contiguous_gradients", True),
+            max_live_parameters=settings.get("max_live_parameters", 10**9) if in_shards else 0,
+        )
 
     def num_bytes(self, *, num_parameters: int, itemsize: int, trained_itemsize: int) -> int:
         """Buckets, which are made whole however few weights are trained, and what is fetched.

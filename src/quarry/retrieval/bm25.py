@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from quarry.data import prompts
 from quarry.distributed import world
 from quarry.errors import UserError
-from quarry.retrieval import porter, word_break_classes, words
+from quarry.retrieval import porter, tie_breaking, word_break_classes, words
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.index import inverted
 from quarry.retrieval.kept_rankings import KeptRankings, code_digest, versions_of
