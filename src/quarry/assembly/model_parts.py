@@ -1,4 +1,4 @@
-"""What training and evaluation build alike from a configuration: tokeniser, encoder, evaluation."""
+"""Build the factory and the tokenizer of a configured model, checked against its contract."""
 
 from __future__ import annotations
 

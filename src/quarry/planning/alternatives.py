@@ -161,7 +161,7 @@ def _sharded(base: Alternative, zero_overrides: tuple[str, ...]) -> Iterator[Alt
 def option_buffers(name: str) -> ZeroBuffers:
     """Return the settings that conf/strategy has for an option, such as zero2."""
     file = Path(sweeps_dir()).parent / "conf" / "strategy" / f"{name}.yaml"
-    return ZeroBuffers.of(OmegaConf.load(file)["strategy"])
+    return ZeroBuffers.of(OmegaConf.load(file).strategy)
 
 
 def _devices(number: int) -> tuple[str, ...]:

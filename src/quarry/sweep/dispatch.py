@@ -1,5 +1,5 @@
-"""What an entry point does with a composed configuration: a run does its task, a sweep starts a
-process for each of its jobs."""
+"""Do what an entry point is for: run the task of a single run, or start a process for each job of a
+sweep; say how to continue a run that a signal stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one number that a sweeper gets for a job: does it exist, and what is it?"""
+"""Check and read `optimized_metric`, the one number that a sweeper gets for a job."""
 
 from __future__ import annotations
 
