@@ -62,7 +62,7 @@ check: install ## Lint, formatting and types
 	$(BIN)/mypy
 
 sweeps: install ## List the studies: python train.py study=NAME
-	@$(BIN)/python -m quarry.tasks.study_list
+	@$(BIN)/python -m quarry.sweep.listing
 
 report: install ## Tables and figures of the newest study (STUDY=NAME, or REPORT='runs=[DIR,...] task.base=ROW')
 	@$(BIN)/python eval.py task=report $(if $(STUDY),task.study=$(STUDY)) $(REPORT)

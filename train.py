@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from quarry.config.schema import register_schemas
 from quarry.runtime.entry import shows_user_errors
-from quarry.tasks.study_end import shows_study
+from quarry.sweep.end import shows_study
 
 register_schemas()
 
@@ -16,7 +16,7 @@ register_schemas()
 def main(config: DictConfig) -> object:
     """Runs the chosen task (conf/task) and returns its result, for sweepers."""
     # not above: processes that prepare batches import this file, and would import all of it
-    from quarry.tasks.run import run
+    from quarry.sweep.dispatch import run
 
     return run(config, entry=Path(__file__).resolve())
 

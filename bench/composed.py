@@ -8,10 +8,10 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from quarry.assembly.model_parts import ModelParts, build_model_parts, settle_contract
 from quarry.config.schema import register_schemas
 from quarry.config.validation import validate
 from quarry.runtime.threads import hand_over_quickly
-from quarry.tasks.parts import ModelParts, build_model_parts, settle_contract
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

@@ -19,8 +19,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from measuring import read_documents
+from quarry.assembly.model_parts import build_model_parts
 from quarry.data.jsonl import find_file, read_jsonl
-from quarry.tasks.parts import build_model_parts
 from quarry.types import Query
 from result_line import Result, hand_over
 from study_command import run_command, study_command

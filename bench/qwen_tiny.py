@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from composed import composed_parts
-from quarry.retrieval.export.folder import export_sentence_transformers
+from quarry.retrieval.export.export_folder import export_sentence_transformers
 from result_line import hand_over
 
 

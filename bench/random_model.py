@@ -21,8 +21,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
-from quarry.models.backbones.published import SIZES as PUBLISHED
-from quarry.models.backbones.published import Shape
+from quarry.planning.published_shapes import SIZES as PUBLISHED
+from quarry.planning.published_shapes import Shape
 from quarry.runtime.files import write_json
 
 END_TOKEN = "<|endoftext|>"

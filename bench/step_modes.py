@@ -4,8 +4,9 @@
     python bench/step_modes.py --only selective_dropout,full_dropout --budget-s 400
 
 A pass is forward and backward over packed texts of 20 to 135 tokens with LoRA (r 32, all seven
-projections), without an optimizer. The constants in models/activations.py and training/step_cost.py
-come from here: what is kept when the backward pass begins, the peak, and the seconds.
+projections), without an optimizer. The constants in planning/activations.py and
+planning/step_cost.py come from here: what is kept when the backward pass begins, the
+peak, and the seconds.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from numpy.typing import NDArray
 from transformers import AutoModel, PreTrainedModel
 
 from quarry.data.packing import pack
-from quarry.models.activations import SELECTIVE
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import LoRA
 from quarry.models.adapters.lora_dropout import checkpoint_contexts
-from quarry.models.backbones.published import published_config
 from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.compilation import SELECTIVE
 from quarry.models.fp8 import use_fp8
 from quarry.models.pooling.last_token import LastToken
+from quarry.planning.published_shapes import published_config
 from quarry.types import TokenBatch
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

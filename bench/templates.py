@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from composed import composed_config
+from quarry.assembly.model_parts import ModelParts
 from quarry.config.instantiate import build
 from quarry.data.tokenization import TextTokenizer
-from quarry.models.backbones.replica import QwenReplica
 from quarry.models.factory import BiEncoderFactory
-from quarry.tasks.parts import ModelParts
+from quarry.stand_ins.replica import QwenReplica
 
 TEMPLATES = {
     "promptreps_base": ("model=qwen-base", "prompt=promptreps"),

@@ -20,25 +20,25 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from quarry.assembly.strategy import settle_dtype
 from quarry.config.instantiate import build
 from quarry.config.schema import register_schemas
 from quarry.data.collation import CHARACTERS_PER_TOKEN
 from quarry.evaluation.benchmarks.mean_characters import MEAN_CHARACTERS
-from quarry.runtime.devices import planned_for_gpu
-from quarry.runtime.files import write_text
-from quarry.tasks.plan import make_plan
-from quarry.tasks.planning import rate as planning_rate
-from quarry.tasks.planning.encoding_rate import planned_encoding_rate
-from quarry.tasks.planning.encoding_work import (
+from quarry.planning import rate as planning_rate
+from quarry.planning.encoding_rate import planned_encoding_rate
+from quarry.planning.encoding_work import (
     EncodingWork,
     Frames,
     TextFrame,
     encoding_work,
     text_tokens,
 )
-from quarry.tasks.planning.machine import planned_machine
-from quarry.tasks.planning.outcome import Plan
-from quarry.tasks.strategy import settle_dtype
+from quarry.planning.machine import planned_machine
+from quarry.planning.outcome import Plan
+from quarry.planning.plan_task import make_plan
+from quarry.runtime.devices import planned_for_gpu
+from quarry.runtime.files import write_text
 from quarry.types import ROLES
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from quarry.tasks.planning import rate
+from quarry.planning import rate
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RECIPE = ("experiment=sft_msmarco", "model=qwen-base")

@@ -11,11 +11,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from quarry.config.sweep import all_jobs, fixed_keys, has_all_jobs_known, job_name
+from quarry.assembly.evaluation_parts import build_evaluator
+from quarry.config.sweep_overrides import all_jobs, fixed_keys, has_all_jobs_known, job_name
 from quarry.config.validation import validate
-from quarry.tasks.objective import check_objective
-from quarry.tasks.parts import build_evaluator
-from quarry.tasks.study_list import composed_sweep, study_files
+from quarry.sweep.listing import composed_sweep, study_files
+from quarry.tasks.optimized_metric import check_optimized_metric
 from quarry.training.evaluation_log import metric_names
 
 FILES = sorted((ROOT / "sweeps" / "study").glob("*.yaml"))
@@ -101,7 +101,7 @@ def test_the_search_looks_at_held_out_training_modules_and_knows_its_metric() ->
     assert config.benchmark.split == "dev"
     evaluator = build_evaluator(config)
     assert evaluator is not None
-    check_objective(config.optimized_metric, metric_names(evaluator))
+    check_optimized_metric(config.optimized_metric, metric_names(evaluator))
     assert (sweep.hydra.sweeper.direction, sweep.hydra.sweeper.sampler.seed) == ("maximize", 42)
     assert "early_stopping" in config.callbacks
 

@@ -32,7 +32,7 @@ from quarry.models.pooling.last_token import LastToken
 from quarry.models.pooling.mean import Mean
 from quarry.models.pooling.weighted_mean import WeightedMean
 from quarry.retrieval.encoder import Encoder
-from quarry.retrieval.export.folder import export_sentence_transformers, frame_as_data
+from quarry.retrieval.export.export_folder import export_sentence_transformers, frame_as_data
 from quarry.retrieval.export.framed_transformer import FramedTransformer
 from quarry.retrieval.export.tokenizer import exported_tokenizer
 from quarry.types import ROLES, Document, Query

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from helpers.replicas import replica
 from helpers.saved_runs import FULL, LORA, PROMPT_NAMES, prompt_settings, saved_run
+from quarry.assembly.stored_model import open_stored_model
 from quarry.data.prompts import Prompt
 from quarry.data.rendering import build_frames
 from quarry.models.backbones.huggingface import load_tokenizer
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.export.loading import read_export
 from quarry.tasks.export import export
-from quarry.tasks.stored_model import open_stored_model
 from quarry.tasks.verify import verify
 from quarry.types import ROLES, Document, Query
 

@@ -15,7 +15,6 @@ from torch.nn.functional import linear
 
 from helpers.models import tiny_qwen
 from quarry.data.packing import pack
-from quarry.models.activations import SELECTIVE
 from quarry.models.adapters import lora_products
 from quarry.models.adapters.fast_lora import FastLoraLinear, use_fast_lora
 from quarry.models.adapters.hashed_dropout import draw_seeds, dropped, is_kept
@@ -24,7 +23,7 @@ from quarry.models.adapters.lora_factors import fast_layers
 from quarry.models.adapters.lora_products import Dropout, fp8_product
 from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
-from quarry.models.compilation import compile_layers
+from quarry.models.compilation import SELECTIVE, compile_layers
 from quarry.models.fp8 import Fp8Linear
 from quarry.models.pooling.mean import Mean
 

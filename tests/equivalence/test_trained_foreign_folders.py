@@ -26,6 +26,8 @@ from transformers import PreTrainedTokenizerFast
 
 from config.configurations import composed, opened
 from helpers.sentence_folders import bert, dense, qwen2, roberta, sentence_folder, word_tokenizer
+from quarry.assembly import model_parts
+from quarry.assembly.stored_model import open_stored_model
 from quarry.data.packing import pack
 from quarry.errors import Interrupted
 from quarry.metrics.run_files import read_run
@@ -33,12 +35,10 @@ from quarry.models.projections import load_projections
 from quarry.models.saved import PROJECTIONS_FILE
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.export.loading import as_given, read_export
-from quarry.tasks import parts as task_parts
 from quarry.tasks import train as task_train
 from quarry.tasks.evaluate import evaluate
 from quarry.tasks.export import export
 from quarry.tasks.resume import resume
-from quarry.tasks.stored_model import open_stored_model
 from quarry.tasks.train import train
 from quarry.tasks.verify import verify
 from quarry.training.trained_state import read_trained
@@ -179,7 +179,7 @@ def trained(folder: Path, run: Path, data: Path, *overrides: str) -> Path:
     """Train as a command does that names these overrides."""
     with pytest.MonkeyPatch.context() as patch:
         named = [override.partition("=")[0] for override in overrides]
-        patch.setattr(task_parts, "explicit_keys", lambda: named)
+        patch.setattr(model_parts, "explicit_keys", lambda: named)
         train(configured(folder, run, data, *overrides))
     return run
 
@@ -257,8 +257,8 @@ def test_gradients_are_those_of_sentence_transformers(name: str, tmp_path: Path)
     """Of every weight, in fp64: only the order of sums differs."""
     folder = CASES[name].folder(tmp_path / "start")
     config = composed("train", "model=local", f"model.path={folder}", "model.dtype=float32")
-    task_parts.settle_contract(config)
-    parts = task_parts.build_model_parts(config)
+    model_parts.settle_contract(config)
+    parts = model_parts.build_model_parts(config)
     model = parts.factory.build(is_trained=True).double().eval()
     direction = torch.randn(len(TEXTS), model.embedding_dim, dtype=torch.float64)
     (model(pack(parts.tokenizer(QUERIES, "query"))) * direction).sum().backward()

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from helpers.models import tiny_qwen
 from quarry.data.packing import pack
-from quarry.models.activations import SELECTIVE
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.hashed_dropout import draw_seeds, dropped, is_kept
 from quarry.models.adapters.lora import LoRA
 from quarry.models.adapters.lora_dropout import checkpoint_contexts
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.compilation import SELECTIVE
 from quarry.models.fp8 import use_fp8
 from quarry.models.pooling.mean import Mean
 

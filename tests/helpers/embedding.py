@@ -9,10 +9,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from config.configurations import composed, opened
+from quarry.assembly.model_parts import build_model_parts
 from quarry.config.instantiate import build
 from quarry.config.settled_contract import settle
 from quarry.retrieval.encoder import Encoder
-from quarry.tasks.parts import build_model_parts
 from quarry.types import Document, Query
 
 

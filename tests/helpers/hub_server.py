@@ -18,7 +18,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from quarry.runtime.hub import PROXIES
+from quarry.runtime.hub_access import PROXIES
 
 TOKEN = "hf_stand_in"
 

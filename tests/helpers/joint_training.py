@@ -32,7 +32,7 @@ from quarry.models.adapters.lora_dropout import checkpoint_contexts
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.last_token import LastToken
 from quarry.models.pooling.mean import Mean
-from quarry.retrieval.golden import golden_embeddings
+from quarry.retrieval.golden_texts import golden_embeddings
 from quarry.training.module import RetrievalModule
 from quarry.training.optim import constant_schedule
 from quarry.training.trained_state import whole_state

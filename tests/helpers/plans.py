@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from quarry.models.activations import Kept, LayerShape
-from quarry.training.step_memory import ContrastSets, TrainingSetup
+from quarry.planning.activations import Kept, LayerShape
+from quarry.planning.step_memory import ContrastSets, TrainingSetup
 
 GIB = 2**30
 

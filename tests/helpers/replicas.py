@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from quarry.models.backbones.replica import QwenReplica, QwenVLReplica
-from quarry.models.backbones.replica_tokenizer import ChatML, DeepSeekR1, Dialect
+from quarry.stand_ins.replica import QwenReplica, QwenVLReplica
+from quarry.stand_ins.replica_tokenizer import ChatML, DeepSeekR1, Dialect
 
 MODELS = Path(__file__).resolve().parents[2] / "conf" / "model"
 VARIANTS = (

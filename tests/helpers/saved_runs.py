@@ -20,7 +20,7 @@ from quarry.models.adapters.full import FullFineTuning
 from quarry.models.adapters.lora import LoRA
 from quarry.models.factory import BiEncoderFactory
 from quarry.models.saved import GOLDEN_FILE, describe_base, save_model
-from quarry.retrieval.golden import golden_embeddings, golden_token_ids
+from quarry.retrieval.golden_texts import golden_embeddings, golden_token_ids
 
 PROMPTS = Path(__file__).resolve().parents[2] / "conf" / "prompt"
 PROMPT_NAMES = sorted(file.stem for file in PROMPTS.glob("*.yaml"))

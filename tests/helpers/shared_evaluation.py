@@ -14,7 +14,7 @@ from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.fusion import HybridRetriever, reciprocal_rank_fusion
 from quarry.retrieval.index.exact import ExactIndex
 from quarry.retrieval.retriever import Retriever
-from quarry.retrieval.terms import CodeTokenizer
+from quarry.retrieval.terms import CodeAnalyzer
 from quarry.retrieval.unique_encoder import UniqueEncoder
 from quarry.types import Query, RetrievalSet
 
@@ -46,7 +46,7 @@ def collections() -> dict[str, RetrievalSet]:
 def retrievers() -> dict[str, Retriever]:
     # chunks of 32 documents: shares have other chunks than the whole
     dense = DenseRetriever(index=ExactIndex(num_documents_per_chunk=32, num_queries_per_chunk=8))
-    bm25 = BM25Retriever(tokenizers={"text": CodeTokenizer()})
+    bm25 = BM25Retriever(tokenizers={"text": CodeAnalyzer()})
     hybrid = HybridRetriever(
         retrievers={"bm25": bm25, "dense": dense}, fusion=reciprocal_rank_fusion
     )

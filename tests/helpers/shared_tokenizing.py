@@ -17,7 +17,7 @@ from quarry.data.tokenization import TextTokenizer, TokenizedText
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.retrieval.encoder import Encoder
-from quarry.retrieval.plan import PlannedBatch
+from quarry.retrieval.encoding_plan import PlannedBatch
 from quarry.types import Document, Query, Role
 
 BAD = "cannot be tokenised"

@@ -12,12 +12,12 @@ import yaml
 
 from quarry.evaluation.report import write_report
 from quarry.evaluation.run_cost import RunCost
-from quarry.evaluation.study.comparisons import SignificanceTest
-from quarry.evaluation.study.entries import Entry, entries_of
-from quarry.evaluation.study.measured import measured_in
-from quarry.evaluation.study.run_record import read_record
-from quarry.evaluation.study.table import StudyTable, study_tables
+from quarry.evaluation.significance_test import SignificanceTest
 from quarry.runtime.run_directory import RunDirectory
+from quarry.study_report.entries import Entry, entries_of
+from quarry.study_report.measured import measured_in
+from quarry.study_report.run_record import read_record
+from quarry.study_report.table import StudyTable, study_tables
 from quarry.types import Report, SetResult
 
 CONVENTION: dict[str, Any] = {

@@ -17,7 +17,7 @@ from helpers import anserini_terms
 from helpers.real_sets import SHARED, ndcg_at_10_by_query, real_set
 from quarry.data.prompts import joined_text
 from quarry.retrieval.bm25 import BM25Retriever
-from quarry.retrieval.terms import TextTokenizer
+from quarry.retrieval.terms import TextAnalyzer
 from quarry.retrieval.word_break_classes import RANGES
 from quarry.types import RetrievalSet, Run
 
@@ -79,7 +79,7 @@ def test_terms_of_generated_words(anserini: Path) -> None:
 
 
 def assert_equal_terms(anserini: Path, texts: list[str]) -> None:
-    tokenizer = TextTokenizer()
+    tokenizer = TextAnalyzer()
     theirs = terms_of(anserini, texts)
     differing = [
         (text, expected, found)
@@ -117,7 +117,7 @@ def any_unicode(rng: random.Random, num_texts: int) -> Iterator[str]:
 def test_ndcg_at_10_of_each_query(name: str, anserini: Path, tmp_path: Path) -> None:
     dataset = real_set(name)
     theirs = ndcg_at_10_by_query(dataset, anserini_run(anserini, dataset, tmp_path))
-    ours = BM25Retriever(tokenizers={"text": TextTokenizer()}).retrieve(dataset, top_k=1000)
+    ours = BM25Retriever(tokenizers={"text": TextAnalyzer()}).retrieve(dataset, top_k=1000)
     # nDCG@10 moves in greater steps than this where any two documents change places
     assert ndcg_at_10_by_query(dataset, ours) == pytest.approx(theirs, abs=1e-4)
 

@@ -14,7 +14,7 @@ from helpers.commands import run_command
 from helpers.hub_repos import write_lines, write_mteb
 from helpers.hub_server import StandInHub, large_copies, served_hub, use_hub
 from helpers.models import tiny_folder
-from quarry.runtime.hub import PROXIES
+from quarry.runtime.hub_access import PROXIES
 from quarry.tasks.fetch import fetch
 
 EVALUATION = (

@@ -18,7 +18,7 @@ from helpers.commands import ROOT
 from helpers.replicas import VARIANTS
 from quarry.config.schema import register_schemas
 from quarry.errors import UserError
-from quarry.models.backbones.replica_tokenizer import Vocabulary, stand_in_vocabulary
+from quarry.stand_ins.replica_tokenizer import Vocabulary, stand_in_vocabulary
 from quarry.tasks.evaluate import evaluate
 from quarry.tasks.export import export
 from quarry.tasks.train import train
@@ -46,7 +46,7 @@ def _vocabulary_is_trained_once() -> Iterator[None]:
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("quarry.models.backbones.replica.stand_in_vocabulary", once)
+        patch.setattr("quarry.stand_ins.replica.stand_in_vocabulary", once)
         yield
 
 

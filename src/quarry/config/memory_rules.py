@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
-from quarry.config.processes import zero_stage
-from quarry.models.activations import SELECTIVE
+from quarry.config.world_size import zero_stage
+from quarry.models.compilation import SELECTIVE
 
 AUTO = "auto"
 

@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from quarry.runtime.devices import has_gpu
-from quarry.runtime.gpu_slots import visible_gpus
+from quarry.runtime.devices import has_gpu, visible_gpus
 
 
 def register_resolvers() -> None:

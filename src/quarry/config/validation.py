@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from quarry.config.evaluation_rules import corpus_violations, effect_violations
 from quarry.config.lora_rules import lora_violations
 from quarry.config.memory_rules import memory_violations
-from quarry.config.processes import device_violations, num_processes, strategy_violations
+from quarry.config.world_size import device_violations, num_processes, strategy_violations
 from quarry.errors import UserError
 from quarry.models.dtypes import DTYPES
 from quarry.retrieval.store.shelf import DTYPES as STORE_DTYPES

@@ -17,7 +17,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from quarry.errors import UserError
-from quarry.runtime.hub import settle_offline
+from quarry.runtime.hub_access import settle_offline
 from quarry.runtime.hub_files import HubFiles
 
 logger = logging.getLogger(__name__)

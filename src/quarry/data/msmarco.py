@@ -7,7 +7,7 @@ from pathlib import Path
 from quarry.data.train_examples import TableExamples
 from quarry.data.train_files import read_train_files
 from quarry.errors import UserError
-from quarry.runtime.hub import settle_offline
+from quarry.runtime.hub_access import settle_offline
 from quarry.runtime.hub_files import HubFiles, reads_hub
 
 HUB_ID = "Tevatron/msmarco-passage-aug"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quarry.data.corpus import Corpus
-from quarry.metrics.ranking import rank
+from quarry.metrics.ranking import rank_documents
 from quarry.types import Document, RetrievalSet, Run
 
 NUM_DOCUMENTS = 3
@@ -56,7 +56,7 @@ def examples_of(data: RetrievalSet, run: Run, *, set_name: str, num_examples: in
     num_examples = min(num_examples, len(data.queries))
     places = np.linspace(0, len(data.queries) - 1, num_examples).round().astype(int).tolist()
     queries = [data.queries[place] for place in places]
-    rankings = {query.query_id: rank(run.get(query.query_id, {})) for query in queries}
+    rankings = {query.query_id: rank_documents(run.get(query.query_id, {})) for query in queries}
     wanted = {name for ranking in rankings.values() for name in ranking[:NUM_DOCUMENTS]}
     texts = _texts_of(data.corpus, wanted)
     return [

@@ -17,6 +17,9 @@ from quarry.types import Report, RetrievalSet, SetResult
 
 logger = logging.getLogger(__name__)
 
+SCORING = "quarry.tasks.score.score"
+"""The task whose runs are rankings of others."""
+
 TITLE = "no effect: the ranking is given"
 NO_RUN = "no run of it was given"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from quarry.evaluation.given_rankings import GivenRanking, remarks_on
 from quarry.evaluation.pair_tests import PairTest
-from quarry.evaluation.study.comparisons import SignificanceTest
+from quarry.evaluation.significance_test import SignificanceTest
 from quarry.evaluation.tables import NOT_MEASURED, Table, escaped, markdown_grid, terminal
 
 _TESTS = ("system", "compared with", "set", "difference", "p", "p corrected", "queries")

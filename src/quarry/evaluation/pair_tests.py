@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from quarry.errors import UserError
 from quarry.evaluation.rows import Row, failed_rows, result_of, rows_of
-from quarry.evaluation.study.comparisons import SignificanceTest, refuse_too_few_permutations
+from quarry.evaluation.significance_test import SignificanceTest, refuse_too_few_permutations
 from quarry.metrics.significance import holm, randomisation_p_values
 from quarry.types import Report
 

@@ -47,7 +47,7 @@ def by_convention(sets: Sequence[RescoredSet]) -> list[Report]:
     ]
 
 
-def mean_of(report: Report, num_sets: int, measure: str) -> float | None:
+def mean_over_sets(report: Report, num_sets: int, measure: str) -> float | None:
     """The mean over all sets, None where a set cannot be scored by this convention and measure."""
     is_complete = len(report.results) == num_sets
     if is_complete and all(measure in result.metrics for result in report.results):
@@ -129,7 +129,7 @@ def _markdown_table(sets: Sequence[RescoredSet], measure: str) -> str:
         numbers = [_number(found.get(measure)) for found in means]
         rows.append([printable(entry.result.name), *numbers])
     if len(sets) > 1:
-        rows.append(["mean", *(_number(mean_of(r, len(sets), measure)) for r in reports)])
+        rows.append(["mean", *(_number(mean_over_sets(r, len(sets), measure)) for r in reports)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from quarry.evaluation.convention import Rules
-from quarry.metrics.ranking import rank
+from quarry.metrics.ranking import rank_documents
 from quarry.metrics.trec import evaluate_run
 from quarry.types import Qrels, Run
 
@@ -65,6 +65,6 @@ def _cut(query_id: str, scores: dict[str, float], rules: Rules, top_k: int) -> d
     is_removed = rules.removes_self_match and query_id in scores
     if not is_removed and len(scores) <= top_k:
         return scores
-    ranking = rank(scores, ties=rules.ties)
+    ranking = rank_documents(scores, ties=rules.ties)
     kept = [document_id for document_id in ranking if not (is_removed and document_id == query_id)]
     return {document_id: scores[document_id] for document_id in kept[:top_k]}

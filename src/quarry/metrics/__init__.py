@@ -1,9 +1,9 @@
 """From a run and its judgements to one number per query and measure."""
 
 from quarry.metrics.mrr import reciprocal_rank
-from quarry.metrics.ranking import Ties, rank
+from quarry.metrics.ranking import Ties, rank_documents
 from quarry.metrics.recall import capped_recall
-from quarry.metrics.run_files import read_qrels, read_run, write_run
+from quarry.metrics.run_files import read_run, read_trec_qrels, write_run
 from quarry.metrics.trec import Measure, MissingQueries, evaluate_run, mean_scores, parse_measure
 
 __all__ = [
@@ -14,9 +14,9 @@ __all__ = [
     "evaluate_run",
     "mean_scores",
     "parse_measure",
-    "rank",
-    "read_qrels",
+    "rank_documents",
     "read_run",
+    "read_trec_qrels",
     "reciprocal_rank",
     "write_run",
 ]

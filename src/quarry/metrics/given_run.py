@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from quarry.errors import UserError
-from quarry.metrics.ranking import Ties, rank
+from quarry.metrics.ranking import Ties, rank_documents
 from quarry.metrics.run_files import numbered_lines
 from quarry.types import Run
 
@@ -196,7 +196,7 @@ def _orders_ties_otherwise(scores: Mapping[str, float], ranks: Sequence[int], ti
     if len(set(scores.values())) == len(scores):
         return False
     places = dict(zip(scores, ranks, strict=True))
-    order = rank(scores, ties=ties)
+    order = rank_documents(scores, ties=ties)
     return any(
         scores[first] == scores[second] and places[first] > places[second]
         for first, second in pairwise(order)

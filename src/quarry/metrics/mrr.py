@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from quarry.metrics.ranking import rank
+from quarry.metrics.ranking import rank_documents
 from quarry.types import Qrels, Run
 
 
@@ -14,8 +14,8 @@ def reciprocal_rank(
     """Score each judged query by its first relevant document; the mean of the values is MRR@k.
 
     Voorhees, "The TREC-8 Question Answering Track Report" (1999). The run is cut to its first k
-    documents in the order of `quarry.metrics.ranking.rank`, so ties at the cut fall as trec_eval
-    ranks them.
+    documents in the order of `quarry.metrics.ranking.rank_documents`, so ties at the cut fall as
+    trec_eval ranks them.
 
     Args:
         qrels: judgements; each of its queries gets a value.
@@ -32,7 +32,9 @@ def reciprocal_rank(
     assert k is None or k >= 1, k
     assert relevance_level >= 1, relevance_level
     return {
-        query_id: _inverse_of_first_hit(rank(run.get(query_id, {}))[:k], grades, relevance_level)
+        query_id: _inverse_of_first_hit(
+            rank_documents(run.get(query_id, {}))[:k], grades, relevance_level
+        )
         for query_id, grades in qrels.items()
     }
 

@@ -12,7 +12,7 @@ Ties = Literal["descending", "ascending"]
 """How documents of one score are ordered: by id, "descending" (trec_eval) or "ascending"."""
 
 
-def rank(scores: Mapping[str, float], *, ties: Ties = "descending") -> list[str]:
+def rank_documents(scores: Mapping[str, float], *, ties: Ties = "descending") -> list[str]:
     """Order documents by score, descending; by default ties go as in trec_eval.
 
     Scores are compared in double precision; numpy and torch scalars are converted. Ids compare

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quarry.metrics.ranking import rank
+from quarry.metrics.ranking import rank_documents
 from quarry.types import Qrels, Run
 
 
@@ -14,8 +14,8 @@ def capped_recall(*, qrels: Qrels, run: Run, k: int, relevance_level: int = 1) -
 
     Args:
         qrels: judgements; each of its queries gets a value.
-        run: rankings, ordered by `quarry.metrics.ranking.rank`; queries that `qrels` does not know
-            are ignored.
+        run: rankings, ordered by `quarry.metrics.ranking.rank_documents`; queries that `qrels`
+            does not know are ignored.
         k: how many documents of each ranking count, at least 1.
         relevance_level: the lowest grade that is relevant, at least 1.
 
@@ -30,6 +30,6 @@ def capped_recall(*, qrels: Qrels, run: Run, k: int, relevance_level: int = 1) -
     values = {}
     for query_id, grades in qrels.items():
         relevant = {document for document, grade in grades.items() if grade >= relevance_level}
-        num_found = len(relevant.intersection(rank(run.get(query_id, {}))[:k]))
+        num_found = len(relevant.intersection(rank_documents(run.get(query_id, {}))[:k]))
         values[query_id] = num_found / min(k, len(relevant)) if relevant else 0.0
     return values

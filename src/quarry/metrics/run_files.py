@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from quarry.errors import MissingPathError, UserError
-from quarry.metrics.ranking import rank
+from quarry.metrics.ranking import rank_documents
 from quarry.runtime.files import replacing
 from quarry.types import Run
 
@@ -18,7 +18,7 @@ _QRELS_FORM = "query-id iteration document-id grade"
 _RUN_FORM = "query-id Q0 document-id rank score tag"
 
 
-def read_qrels(path: Path) -> dict[str, dict[str, int]]:
+def read_trec_qrels(path: Path) -> dict[str, dict[str, int]]:
     """Read TREC judgements: lines of "query-id iteration document-id grade", `.gz` or plain.
 
     Returns:
@@ -109,7 +109,7 @@ def check_ids(what: str, ids: Iterable[str]) -> None:
 
 def _run_lines(query_id: str, scores: Mapping[str, float], tag: str) -> Iterator[str]:
     _check_writable("query id", query_id)
-    for position, document_id in enumerate(rank(scores), start=1):
+    for position, document_id in enumerate(rank_documents(scores), start=1):
         _check_writable("document id", document_id)
         # The repr of a Python float is the shortest text that reads back as the same number.
         yield f"{query_id} Q0 {document_id} {position} {float(scores[document_id])!r} {tag}\n"

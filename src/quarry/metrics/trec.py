@@ -14,7 +14,7 @@ from typing import Literal
 
 from quarry.errors import UserError
 from quarry.metrics.mrr import reciprocal_rank
-from quarry.metrics.ranking import Ties, rank
+from quarry.metrics.ranking import Ties, rank_documents
 from quarry.metrics.recall import capped_recall
 from quarry.types import MAX_GRADE, Qrels, Run
 
@@ -184,7 +184,7 @@ def _replace_scores_by_order(run: Run, *, query_ids: Iterable[str], ties: Ties) 
     return {
         query_id: {
             document_id: -float(position)
-            for position, document_id in enumerate(rank(run.get(query_id, {}), ties=ties))
+            for position, document_id in enumerate(rank_documents(run.get(query_id, {}), ties=ties))
         }
         for query_id in query_ids
     }

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
-from quarry.models.activations import SELECTIVE
 from quarry.models.adapters.fast_lora import FastLoraLinear
 from quarry.models.adapters.fp8_gradients import check_fp8_gradients
 from quarry.models.adapters.lora_dropout import drawn_seeds
 from quarry.models.adapters.lora_factors import cast_factors, fast_layers
 from quarry.models.attention import first_position, is_causal_by_design, use_packed_attention
 from quarry.models.backbones.text_model import base_model, text_model
-from quarry.models.compilation import compile_layers
+from quarry.models.compilation import SELECTIVE, compile_layers
 from quarry.models.last_layer import pool_in_last_layer
 from quarry.models.pooling.base import Pooling
 from quarry.models.pooling.last_token import LastToken

@@ -22,10 +22,12 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from quarry.errors import UserError
-from quarry.models.activations import SELECTIVE
 
 logger = logging.getLogger(__name__)
 
+
+SELECTIVE = "selective"
+"""Gradient checkpointing that computes again what is element-wise alone."""
 
 _PARTITION: dict[bool | str, dict[str, Any]] = {
     False: {},

@@ -12,7 +12,6 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from quarry.errors import UserError
-from quarry.models.activations import SELECTIVE
 from quarry.models.adapters.base import Adapter, TrainedPart
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import merge_adapter
@@ -27,6 +26,7 @@ from quarry.models.adapters.stored_adapter import (
 from quarry.models.backbones.huggingface import load_backbone, load_config
 from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.compilation import SELECTIVE
 from quarry.models.dtypes import DTYPES
 from quarry.models.fp8 import use_fp8
 from quarry.models.fp8_gated import fuse_gated_layers

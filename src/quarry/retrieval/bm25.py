@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 from quarry.data import prompts
 from quarry.distributed import world
 from quarry.errors import UserError
-from quarry.retrieval import porter, ranking, word_break_classes, words
+from quarry.retrieval import porter, tie_breaking, word_break_classes, words
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.index import inverted
 from quarry.retrieval.kept_rankings import KeptRankings, code_digest, versions_of
-from quarry.retrieval.terms import CodeTokenizer, TextTokenizer, Tokenizer
+from quarry.retrieval.terms import Analyzer, CodeAnalyzer, TextAnalyzer
 from quarry.runtime.progress import tracked
 from quarry.types import Content, RetrievalSet, Run
 
 if TYPE_CHECKING:  # bm25s is imported where it is used
     from bm25s import BM25
 
-__all__ = ["BM25Retriever", "CodeTokenizer", "TextTokenizer", "Tokenizer"]
+__all__ = ["Analyzer", "BM25Retriever", "CodeAnalyzer", "TextAnalyzer"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ PACKAGES = ("bm25s", "PyStemmer", "numpy", "scipy")
 """What the scores and their order come from, besides our own code."""
 
 ANALYZER = (words, word_break_classes, porter)
-"""What `TextTokenizer` is made of: part of the key of cached rankings."""
+"""What `TextAnalyzer` is made of: part of the key of cached rankings."""
 
 
 class BM25Retriever:
@@ -56,7 +56,7 @@ class BM25Retriever:
     def __init__(
         self,
         *,
-        tokenizers: Mapping[Content, Tokenizer],
+        tokenizers: Mapping[Content, Analyzer],
         k1: float = 0.9,
         b: float = 0.4,
         rounds_lengths: bool = True,
@@ -103,10 +103,10 @@ class BM25Retriever:
             rounds_lengths=self.rounds_lengths,
             tokenizer=[type(tokenizer).__qualname__, settings],
             packages=versions_of(PACKAGES),
-            code=code_digest([*own, *ANALYZER, inverted, ranking, prompts]),
+            code=code_digest([*own, *ANALYZER, inverted, tie_breaking, prompts]),
         )
 
-    def _rank(self, dataset: RetrievalSet, tokenizer: Tokenizer, *, top_k: int) -> Run:
+    def _rank(self, dataset: RetrievalSet, tokenizer: Analyzer, *, top_k: int) -> Run:
         start = time.perf_counter()
         corpus = tracked(dataset.corpus, label=f"bm25 index of {dataset.name}", units="documents")
         terms = inverted.count_terms(
@@ -124,13 +124,13 @@ class BM25Retriever:
             time.perf_counter() - start,
         )
         document_ids = [document.document_id for document in dataset.corpus]
-        order = ranking.tie_order(document_ids)
+        order = tie_breaking.tie_order(document_ids)
         run: Run = {}
         for query in tracked(dataset.queries, label=f"bm25 on {dataset.name}", units="queries"):
             in_query = tokenizer(query.text)
             term_ids = [terms.vocabulary[term] for term in in_query if term in terms.vocabulary]
             scores = engine.get_scores_from_ids(term_ids)
-            best = ranking.top_k_by_score(scores, order, k=top_k)
+            best = tie_breaking.top_k_by_score(scores, order, k=top_k)
             run[query.query_id] = {
                 document_ids[position]: float(scores[position])
                 for position in best[scores[best] > 0]

@@ -20,7 +20,7 @@ from torch import Tensor
 from quarry.distributed import world
 from quarry.retrieval.embeddings import EmbeddingShare, GatheredEmbeddings
 from quarry.retrieval.store.conversion import converted
-from quarry.retrieval.store.room import check_room, explained, remedies_of_corpus, size
+from quarry.retrieval.store.room import check_room, explained, readable_size, remedies_of_corpus
 from quarry.retrieval.store.shelf import DTYPES
 from quarry.retrieval.store.vector_files import write_all
 
@@ -170,7 +170,9 @@ class CorpusStorage:
         if (what, is_on_disk) not in self._told:
             self._told.add((what, is_on_disk))
             where = f"on disk, in {self.folder}" if is_on_disk else "in memory"
-            logger.info("%s: %s of embeddings %s: %s", what_it_is, size(num_bytes), where, why)
+            logger.info(
+                "%s: %s of embeddings %s: %s", what_it_is, readable_size(num_bytes), where, why
+            )
         if not is_on_disk:
             return MemoryCorpus(num_texts=num_texts, dim=dim, dtype=self.dtype, what=what_it_is)
         check = partial(check_room, self.folder, num_bytes=num_bytes, what=what_it_is)
@@ -185,8 +187,8 @@ class CorpusStorage:
         is_on_disk, available = exceeds_memory(num_bytes, nodes)
         is_more = "more than" if is_on_disk else "at most"
         return is_on_disk, (
-            f"{is_more} {LARGEST_SHARE_OF_MEMORY:.0%} of the {size(available)} of memory that are "
-            "available (evaluation.corpus_on_disk=auto)"
+            f"{is_more} {LARGEST_SHARE_OF_MEMORY:.0%} of the {readable_size(available)} of memory "
+            "that are available (evaluation.corpus_on_disk=auto)"
         )
 
 

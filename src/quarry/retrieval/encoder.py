@@ -22,8 +22,8 @@ from quarry.models.shared_prefix import SharedPrefix
 from quarry.retrieval.corpus_embeddings import CorpusEmbeddings, MemoryCorpus
 from quarry.retrieval.download import Download, Downloader
 from quarry.retrieval.embeddings import EmbeddingShare
+from quarry.retrieval.encoding_plan import Dealer, PlannedBatch, own_batches, plan_windows
 from quarry.retrieval.pass_prefix import PassPrefixes
-from quarry.retrieval.plan import Dealer, PlannedBatch, own_batches, plan_windows
 from quarry.retrieval.window_tokens import (
     NUM_TEXTS_PER_CALL,
     Piece,

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from quarry.errors import UserError
-from quarry.metrics.ranking import Ties, rank
+from quarry.metrics.ranking import Ties, rank_documents
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import LexicalRetriever, Retriever
 from quarry.types import Content, RetrievalSet, Run
@@ -43,7 +43,8 @@ def reciprocal_rank_fusion(
 
     def shares(scores: Mapping[str, float]) -> dict[str, float]:
         return {
-            name: 1 / (k + place) for place, name in enumerate(rank(scores, ties=ties), start=1)
+            name: 1 / (k + place)
+            for place, name in enumerate(rank_documents(scores, ties=ties), start=1)
         }
 
     return _summed(runs, [shares] * len(runs), top_k=top_k, ties=ties)
@@ -176,7 +177,7 @@ def _summed(
             document_id: float(np.float32(math.fsum(terms)))
             for document_id, terms in shares.items()
         }
-        best = rank(scores, ties=ties)[:top_k]
+        best = rank_documents(scores, ties=ties)[:top_k]
         fused[query_id] = {document_id: scores[document_id] for document_id in best}
     return fused
 

@@ -15,7 +15,7 @@ from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.retrieval.embeddings import EmbeddingShare, GatheredEmbeddings
 from quarry.retrieval.encoder import Encoder
-from quarry.retrieval.plan import NUM_TEXTS_IN_FIRST_WINDOW
+from quarry.retrieval.encoding_plan import NUM_TEXTS_IN_FIRST_WINDOW
 from quarry.retrieval.store.segment import Segment
 from quarry.retrieval.store.shelf import Found, Shelf
 from quarry.retrieval.store.writer import SegmentWriter

@@ -14,7 +14,7 @@ from quarry.retrieval import porter
 from quarry.retrieval.words import words
 
 
-class Tokenizer(Protocol):
+class Analyzer(Protocol):
     """Cuts a text into the terms that are matched; queries and documents go through the same.
 
     One that is a frozen dataclass states all that it depends on: rankings made with it can be kept.
@@ -34,7 +34,7 @@ _PARTS = re.compile(r"[A-Z]{2,}s(?![^\W\d_A-Z])|[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTokenizer:
+class TextAnalyzer:
     """Words, without possessive 's, lower-cased, without stop words, stemmed: Lucene's analyzer.
 
     The terms are those of Anserini's default for English, on any Unicode text.
@@ -101,7 +101,7 @@ def lower_cased(word: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodeTokenizer:
+class CodeAnalyzer:
     """Identifiers cut at underscores, camelCase and digits, lower-cased; no stop words, no stemmer.
 
     `parseHTTPResponse_v2` gives parse, http, response, v, 2. Prose passes through the same rules.

@@ -10,10 +10,10 @@ import httpx
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from quarry.runtime.hub_listing import CannotFetchError, Listing, refusal, shown
+from quarry.runtime.hub_listing import CannotFetchError, Listing, hub_refusal, repository_name
 
 
-def fetch(listing: Listing) -> None:
+def fetch_listed(listing: Listing) -> None:
     """Download what the hub's cache lacks of a repository.
 
     Files that are complete stay. A connection that breaks is taken up again where it broke; a file
@@ -32,21 +32,22 @@ def fetch(listing: Listing) -> None:
             allow_patterns=[escape(file.name) for file in listing.files],
         )
     except (HfHubHTTPError, OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
-        raise refusal(error, [listing]) from error
+        raise hub_refusal(error, [listing]) from error
     if Path(folder).name != listing.commit:
         raise CannotFetchError(
-            f"{shown(listing)}: commit {Path(folder).name} came (expected: {listing.commit}, which "
-            "was listed; it may have changed since). Fix: run the command again"
+            f"{repository_name(listing)}: commit {Path(folder).name} came (expected: "
+            f"{listing.commit}, which was listed; it may have changed since). Fix: run the "
+            "command again"
         )
     flaws = listing.flaws()
     if flaws:
         more = f" and {len(flaws) - 3} more" if len(flaws) > 3 else ""
         raise CannotFetchError(
-            f"{shown(listing)}: {'; '.join(flaws[:3])}{more}. Fix: run the command again"
+            f"{repository_name(listing)}: {'; '.join(flaws[:3])}{more}. Fix: run the command again"
         )
 
 
-def free_bytes() -> int:
+def free_cache_bytes() -> int:
     """Return the free space of the file system that the hub's cache is on, or will be."""
     folder = Path(constants.HF_HUB_CACHE).expanduser().absolute()
     while not folder.exists():

@@ -143,7 +143,7 @@ def list_on_hub(files: Sequence[HubFiles]) -> Listing:
     try:
         info = ask(first.repo, revision=first.revision, files_metadata=True, timeout=TIMEOUT_S)
     except (HfHubHTTPError, HFValidationError, OSError, httpx.TransportError) as error:
-        raise refusal(error, files) from error
+        raise hub_refusal(error, files) from error
     available = {
         sibling.rfilename: ListedFile(
             name=sibling.rfilename,
@@ -154,12 +154,12 @@ def list_on_hub(files: Sequence[HubFiles]) -> Listing:
     }
     listing = _listing(files, available, commit=str(info.sha), is_gated=bool(info.gated))
     if listing.lacks:
-        raise CannotFetchError(f"{shown(first)}: {'; '.join(listing.lacks)}.")
+        raise CannotFetchError(f"{repository_name(first)}: {'; '.join(listing.lacks)}.")
     if listing.is_gated and listing.num_missing_bytes():
         try:
             api.auth_check(first.repo, repo_type=first.kind)
         except (HfHubHTTPError, OSError, httpx.TransportError) as error:
-            raise refusal(error, files) from error
+            raise hub_refusal(error, files) from error
     return listing
 
 
@@ -178,7 +178,7 @@ def list_in_cache(files: Sequence[HubFiles]) -> Listing:
     commit = _cached_commit(folder, first.revision)
     snapshot = folder / "snapshots" / (commit or "-")
     if commit is None or not snapshot.is_dir():
-        raise CannotFetchError(f"{shown(first)}: nothing of it is there.")
+        raise CannotFetchError(f"{repository_name(first)}: nothing of it is there.")
     try:
         tree = get_cached_repo_tree(
             first.repo, repo_type=first.kind, revision=commit, cache_dir=constants.HF_HUB_CACHE
@@ -245,7 +245,7 @@ def cache_folder(repo: str, kind: Kind) -> Path:
     return Path(constants.HF_HUB_CACHE).expanduser() / name
 
 
-def shown(files: HubFiles | Listing) -> str:
+def repository_name(files: HubFiles | Listing) -> str:
     """Return a repository as it is named in messages and in addresses of the hub."""
     prefix = "" if files.kind == "model" else f"{files.kind}s/"
     revision = files.revision
@@ -254,16 +254,16 @@ def shown(files: HubFiles | Listing) -> str:
     return f"{prefix}{files.repo}@{revision[:8] if COMMIT.fullmatch(revision) else revision}"
 
 
-def refusal(error: Exception, files: Sequence[HubFiles] | Sequence[Listing]) -> UserError:
+def hub_refusal(error: Exception, files: Sequence[HubFiles] | Sequence[Listing]) -> UserError:
     """Return what an error of the hub's library means for a repository, and what helps."""
     first = files[0]
     if isinstance(error, OfflineModeIsEnabled | httpx.TransportError | ConnectionError):
         return UnreachableError(f"{constants.ENDPOINT} does not answer ({_reason(error)})")
-    return CannotFetchError(f"{shown(first)}: {_meaning(error, first)}")
+    return CannotFetchError(f"{repository_name(first)}: {_meaning(error, first)}")
 
 
 def _meaning(error: Exception, first: HubFiles | Listing) -> str:
-    page = f"{constants.ENDPOINT}/{shown(first).partition('@')[0]}"
+    page = f"{constants.ENDPOINT}/{repository_name(first).partition('@')[0]}"
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, GatedRepoError):
         return (

@@ -23,9 +23,25 @@ RENAMED_VALUES: Mapping[str, Mapping[str, str | None]] = {"model.linear_precisio
 """Dotted key as it is -> its value under the old key -> the value of today."""
 
 RENAMED_TARGETS = {
-    "quarry.data.train_examples.read_train_jsonl": "quarry.data.train_files.read_train_files"
+    "quarry.data.train_examples.read_train_jsonl": "quarry.data.train_files.read_train_files",
+    "quarry.retrieval.bm25.TextTokenizer": "quarry.retrieval.terms.TextAnalyzer",
+    "quarry.retrieval.bm25.CodeTokenizer": "quarry.retrieval.terms.CodeAnalyzer",
+    "quarry.retrieval.terms.TextTokenizer": "quarry.retrieval.terms.TextAnalyzer",
+    "quarry.retrieval.terms.CodeTokenizer": "quarry.retrieval.terms.CodeAnalyzer",
 }
 """Class or function as it was -> as it is."""
+
+MOVED_MODULES = {
+    "quarry.data.stdlib_code": "quarry.stand_ins.stdlib_code",
+    "quarry.evaluation.benchmarks.stdlib_code": "quarry.stand_ins.stdlib_benchmark",
+    "quarry.models.backbones.replica": "quarry.stand_ins.replica",
+    "quarry.models.backbones.replica_tokenizer": "quarry.stand_ins.replica_tokenizer",
+    "quarry.models.backbones.tiny_qwen": "quarry.stand_ins.tiny_qwen",
+    "quarry.tasks.plan": "quarry.planning.plan_task",
+    "quarry.tasks.report": "quarry.study_report.report_task",
+    "quarry.tasks.study_start": "quarry.sweep.start",
+}
+"""Module of a `_target_` as it was -> as it is."""
 
 ADDED: Mapping[str, Mapping[str, Any]] = {"quarry.data.prompts.Prompt": {"strip": False}}
 """Class -> arguments that earlier versions did not have, with what they did instead."""
@@ -93,12 +109,20 @@ def with_renamed_keys(stored: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
+def renamed_target(target: str) -> str:
+    """Return the dotted path of today for a `_target_` as any version wrote it."""
+    module, _, name = target.rpartition(".")
+    if module in MOVED_MODULES:
+        return f"{MOVED_MODULES[module]}.{name}"
+    return RENAMED_TARGETS.get(target, target)
+
+
 def _copied(node: Any) -> Any:
     if isinstance(node, Mapping):
         copied = {RENAMED.get(key, key): _copied(value) for key, value in node.items()}
         target = str(copied.get("_target_"))
-        if target in RENAMED_TARGETS:
-            copied["_target_"] = RENAMED_TARGETS[target]
+        if isinstance(copied.get("_target_"), str):
+            copied["_target_"] = renamed_target(target)
         added = ADDED.get(target, {})
         return copied | {key: value for key, value in added.items() if key not in copied}
     return node

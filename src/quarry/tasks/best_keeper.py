@@ -11,13 +11,13 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
+from quarry.assembly.model_parts import ModelParts
+from quarry.assembly.saving import save_trained_model
 from quarry.config.instantiate import build_named
 from quarry.distributed import world
 from quarry.evaluation.report import write_report
 from quarry.runtime.files import write_json
 from quarry.runtime.run_directory import RunDirectory
-from quarry.tasks.parts import ModelParts
-from quarry.tasks.saving import save_trained_model
 from quarry.tasks.training_reports import BEST
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
 from quarry.training.module import RetrievalModule

@@ -11,7 +11,16 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
+from quarry.assembly.evaluation_encoder import stored_encoder_builder, unique_encoder_builder
+from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
+from quarry.assembly.model_parts import build_model_parts, settle_contract
+from quarry.assembly.preflight import preflight
+from quarry.assembly.run_start import record_start, share_run_directory
+from quarry.assembly.strategy import planned_spread
+from quarry.assembly.trainer import build_trainer, built_loggers
+from quarry.assembly.wandb_identity import identity_of
 from quarry.config.instantiate import build
+from quarry.config.overrides import warn_without_effect
 from quarry.config.settled_contract import SettledContract
 from quarry.config.validation import validate
 from quarry.data.datamodule import one_empty_batch
@@ -26,6 +35,7 @@ from quarry.retrieval.retriever import Retriever
 from quarry.runtime.files import write_json
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
+from quarry.runtime.task_output import show
 from quarry.tasks.dtype_comparison import (
     Agreement,
     EmbeddingSample,
@@ -34,25 +44,8 @@ from quarry.tasks.dtype_comparison import (
     as_document,
     in_plain_dtype,
 )
-from quarry.tasks.evaluation_encoder import stored_encoder_builder, unique_encoder_builder
-from quarry.tasks.failed_sets import refuse_failures
-from quarry.tasks.objective import check_objective
-from quarry.tasks.output import show
-from quarry.tasks.overrides import warn_without_effect
-from quarry.tasks.parts import (
-    build_baseline,
-    build_evaluator,
-    build_model_parts,
-    build_trainer,
-    built_loggers,
-    record_start,
-    settle_contract,
-)
-from quarry.tasks.preflight import preflight
-from quarry.tasks.processes import share_run_directory
-from quarry.tasks.strategy import planned_spread
-from quarry.tasks.summary import summary_of, write_summary
-from quarry.tasks.wandb_identity import identity_of
+from quarry.tasks.optimized_metric import check_optimized_metric
+from quarry.tasks.summary import refuse_failures, summary_of, write_summary
 from quarry.training.callbacks.cost_meter import CostMeter
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
 from quarry.training.evaluation_log import log_report, metric_names, metric_values
@@ -74,7 +67,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     if evaluator is None:
         raise UserError("benchmark=none leaves nothing to evaluate: choose another, see --help.")
     # refuses names that clash, too: not after hours of encoding
-    check_objective(config.optimized_metric, metric_names(evaluator))
+    check_optimized_metric(config.optimized_metric, metric_names(evaluator))
     meter = CostMeter(times=evaluator.times)
     if config.evaluation.compare_dtype is not None and not retriever.uses_encoder:
         raise UserError(

@@ -11,18 +11,22 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
+from quarry.assembly.saving import consolidate_if_unfinished
+from quarry.assembly.stored_model import StoredModel, open_stored_model
+from quarry.config.overrides import refuse_other_overrides
 from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import weights_fingerprint
 from quarry.models.dtypes import DTYPES
-from quarry.retrieval.export.folder import export_sentence_transformers, pooling_mode
+from quarry.retrieval.export.export_folder import export_sentence_transformers, pooling_mode
 from quarry.retrieval.export.loading import Export
-from quarry.retrieval.golden import golden_embeddings, golden_texts, golden_token_ids
+from quarry.retrieval.golden_texts import (
+    golden_embeddings,
+    golden_table,
+    golden_texts,
+    golden_token_ids,
+)
 from quarry.runtime.logging import quiet_libraries
-from quarry.tasks.consolidation import consolidate_if_unfinished
-from quarry.tasks.golden_table import golden_table
-from quarry.tasks.output import show
-from quarry.tasks.overrides import refuse_other_overrides
-from quarry.tasks.stored_model import StoredModel, open_stored_model
+from quarry.runtime.task_output import show
 
 
 def export(

@@ -13,9 +13,8 @@ from transformers.utils.logging import enable_progress_bar
 
 from quarry.distributed import world
 from quarry.errors import UserError
-from quarry.runtime.hub import settle_offline
-from quarry.runtime.hub_fetching import fetch as fetch_listed
-from quarry.runtime.hub_fetching import free_bytes
+from quarry.runtime.hub_access import settle_offline
+from quarry.runtime.hub_fetching import fetch_listed, free_cache_bytes
 from quarry.runtime.hub_files import HubFiles, grouped
 from quarry.runtime.hub_listing import (
     CannotFetchError,
@@ -23,12 +22,12 @@ from quarry.runtime.hub_listing import (
     UnreachableError,
     list_in_cache,
     list_on_hub,
-    shown,
+    repository_name,
 )
 from quarry.runtime.logging import quiet_libraries
+from quarry.runtime.task_output import show, tell
 from quarry.tasks.fetch_needs import hub_files_of
-from quarry.tasks.fetch_page import listing_table, outcome_table, size
-from quarry.tasks.output import show, tell
+from quarry.tasks.fetch_page import listing_table, outcome_table, readable_size
 
 logger = logging.getLogger(__name__)
 
@@ -129,26 +128,28 @@ def _fetched(repositories: Repositories) -> list[Outcome]:
 
 def _listed(files: Sequence[HubFiles]) -> Outcome:
     try:
-        return Outcome(name=shown(files[0]), listing=list_on_hub(files), result="")
+        return Outcome(name=repository_name(files[0]), listing=list_on_hub(files), result="")
     except CannotFetchError as error:
-        return Outcome(name=shown(files[0]), listing=None, result="FAILED", failure=str(error))
+        return Outcome(
+            name=repository_name(files[0]), listing=None, result="FAILED", failure=str(error)
+        )
 
 
 def _fetch_one(listing: Listing, num_missing: int, *, where: str) -> Outcome:
-    name = shown(listing)
+    name = repository_name(listing)
     if num_missing:
-        logger.info("%s: %s, %s", where, name, size(num_missing))
+        logger.info("%s: %s, %s", where, name, readable_size(num_missing))
     try:
         fetch_listed(listing)
     except CannotFetchError as error:
         return Outcome(name=name, listing=listing, result="FAILED", failure=str(error))
-    result = f"fetched {size(num_missing)}" if num_missing else "was in the cache"
+    result = f"fetched {readable_size(num_missing)}" if num_missing else "was in the cache"
     return Outcome(name=name, listing=listing, result=result, num_fetched=num_missing)
 
 
 def _cached(files: Sequence[HubFiles]) -> Outcome:
     """What is there of a repository, where the hub cannot be asked."""
-    name = shown(files[0])
+    name = repository_name(files[0])
     try:
         listing = list_in_cache(files)
     except CannotFetchError as error:
@@ -162,18 +163,19 @@ def _cached(files: Sequence[HubFiles]) -> Outcome:
 
 def _room(num_missing: int) -> str:
     return (
-        f"To fetch: {size(num_missing)}; free: {size(free_bytes())} where the hub's cache is "
-        f"({constants.HF_HUB_CACHE})"
+        f"To fetch: {readable_size(num_missing)}; free: {readable_size(free_cache_bytes())} "
+        f"where the hub's cache is ({constants.HF_HUB_CACHE})"
     )
 
 
 def _refuse_small_disk(num_missing: int) -> None:
-    free = free_bytes()
+    free = free_cache_bytes()
     if num_missing > free:
         raise UserError(
-            f"HF_HUB_CACHE={constants.HF_HUB_CACHE}: {size(num_missing)} are to be fetched, and "
-            f"{size(free)} are free there; nothing was fetched. Fix: HF_HOME=DIR, a folder on a "
-            "larger disk (of this command and of the one that will run), or fetch less at a time"
+            f"HF_HUB_CACHE={constants.HF_HUB_CACHE}: {readable_size(num_missing)} are to be "
+            f"fetched, and {readable_size(free)} are free there; nothing was fetched. Fix: "
+            "HF_HOME=DIR, a folder on a larger disk (of this command and of the one that will "
+            "run), or fetch less at a time"
         )
 
 

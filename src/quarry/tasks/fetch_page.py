@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quarry.runtime.hub_listing import Listing, shown
+from quarry.runtime.hub_listing import Listing, repository_name
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 ALIGNED_RIGHT = ("files", "size", "in the cache", "to fetch")
 
 
-def size(num_bytes: int) -> str:
+def readable_size(num_bytes: int) -> str:
     """Return a size with the unit that fits it."""
     power = min(max(num_bytes.bit_length() - 1, 0) // 10, len(UNITS) - 1)
     return f"{num_bytes / 2 ** (10 * power):,.{1 if power else 0}f} {UNITS[power]}"
@@ -26,16 +26,16 @@ def listing_table(listings: Sequence[Listing], missing: Sequence[int]) -> str:
     rows = [
         (
             *_identity(each),
-            size(each.num_bytes - num_missing),
-            size(num_missing),
+            readable_size(each.num_bytes - num_missing),
+            readable_size(num_missing),
             _readers(each),
         )
         for each, num_missing in zip(listings, missing, strict=True)
     ]
     num_bytes, num_missing = sum(each.num_bytes for each in listings), sum(missing)
     total = (
-        "total", "", str(sum(len(each.files) for each in listings)), size(num_bytes),
-        size(num_bytes - num_missing), size(num_missing), "",
+        "total", "", str(sum(len(each.files) for each in listings)), readable_size(num_bytes),
+        readable_size(num_bytes - num_missing), readable_size(num_missing), "",
     )  # fmt: skip
     return _table(header, [*rows, *([total] if len(rows) > 1 else [])])
 
@@ -54,8 +54,8 @@ def outcome_table(outcomes: Sequence[tuple[str, Listing | None, str]]) -> str:
 
 
 def _identity(listing: Listing) -> tuple[str, str, str, str]:
-    name = shown(listing).partition("@")[0]
-    return name, listing.commit[:8], str(len(listing.files)), size(listing.num_bytes)
+    name = repository_name(listing).partition("@")[0]
+    return name, listing.commit[:8], str(len(listing.files)), readable_size(listing.num_bytes)
 
 
 def _readers(listing: Listing) -> str:

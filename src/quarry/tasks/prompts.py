@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from quarry.assembly.model_parts import build_model_parts, settle_contract
 from quarry.config.settled_contract import SettledContract
 from quarry.config.validation import validate
 from quarry.data.tokenization import TextTokenizer
 from quarry.runtime.logging import quiet_libraries
-from quarry.tasks.parts import build_model_parts, settle_contract
 from quarry.types import Document, Query, Role
 
 ELLIPSIS = "\n...\n"

@@ -10,11 +10,13 @@ from dataclasses import replace
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.instantiate import build
+from quarry.config.overrides import refuse_other_overrides
 from quarry.config.stored import read_stored_config
 from quarry.config.validation import signature_violations
 from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.convention import Convention, Rules, recorded_rules
+from quarry.evaluation.given_rankings import SCORING
 from quarry.evaluation.rescoring import Rescored, rescore_run
 from quarry.evaluation.rescoring_report import (
     AS_RUN,
@@ -22,20 +24,18 @@ from quarry.evaluation.rescoring_report import (
     Rescoring,
     by_convention,
     markdown_rescoring,
-    mean_of,
+    mean_over_sets,
     measures_of,
     rescoring_document,
     terminal_rescoring,
 )
 from quarry.evaluation.run_directory_files import read_reports, run_path, safe_name
-from quarry.evaluation.study.measured import SCORING
 from quarry.evaluation.tables import printable
 from quarry.metrics.run_files import read_run
 from quarry.runtime.files import write_json, write_text
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
-from quarry.tasks.output import show
-from quarry.tasks.overrides import refuse_other_overrides
+from quarry.runtime.task_output import show
 from quarry.types import Report, SetResult
 
 logger = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ def _result_line(rescoring: Rescoring) -> str:
     for retriever, sets in rescoring.items():
         prefix = f"{safe_name(retriever)}/" if len(rescoring) > 1 else ""
         for report in by_convention(sets):
-            mean = mean_of(report, len(sets), measure)
+            mean = mean_over_sets(report, len(sets), measure)
             if mean is not None:
                 parts.append(f"{prefix}{safe_name(report.retriever)}={mean:.4f}")
     return " ".join(parts)

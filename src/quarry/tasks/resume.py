@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from quarry.assembly.run_start import record_resume
 from quarry.config.contract import explicit_keys
-from quarry.config.processes import device_violations, num_processes, zero_stage
+from quarry.config.overrides import refuse_other_overrides
 from quarry.config.stored import read_stored_config
+from quarry.config.world_size import device_violations, num_processes, zero_stage
 from quarry.distributed import world
 from quarry.errors import MissingPathError, UserError
+from quarry.planning.step_fit import choose_anew
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
-from quarry.tasks.overrides import refuse_other_overrides
-from quarry.tasks.parts import record_resume
-from quarry.tasks.step_fit import choose_anew
 from quarry.tasks.train import fit
 from quarry.training.callbacks.rng_state import RNGState
 

@@ -9,8 +9,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from quarry.assembly.run_start import record_start
+from quarry.assembly.trainer import built_loggers
+from quarry.assembly.wandb_identity import identity_of
 from quarry.config.contract import explicit_keys
 from quarry.config.instantiate import build
+from quarry.config.overrides import refuse_other_overrides, warn_without_effect
 from quarry.config.validation import validate
 from quarry.distributed import world
 from quarry.errors import UserError
@@ -27,16 +31,13 @@ from quarry.evaluation.given_report import (
 )
 from quarry.evaluation.pair_tests import paired_tests
 from quarry.evaluation.report import REPORT_FILE, result_line, terminal_table
-from quarry.evaluation.study.comparisons import SignificanceTest
+from quarry.evaluation.significance_test import SignificanceTest
 from quarry.runtime.files import write_json, write_text
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
+from quarry.runtime.task_output import show
 from quarry.tasks.evaluate import write_and_draw
-from quarry.tasks.output import show
-from quarry.tasks.overrides import refuse_other_overrides, warn_without_effect
-from quarry.tasks.parts import built_loggers, record_start
 from quarry.tasks.summary import summary_of, write_summary
-from quarry.tasks.wandb_identity import identity_of
 from quarry.training.callbacks.cost_meter import CostMeter
 from quarry.training.evaluation_log import log_report, metric_values
 from quarry.types import Report

@@ -8,6 +8,8 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 
 from quarry.distributed import world
+from quarry.errors import UserError
+from quarry.evaluation.report import REPORT_FILE
 from quarry.evaluation.run_cost import RunCost
 from quarry.runtime.files import write_json
 from quarry.runtime.run_directory import RunDirectory
@@ -80,7 +82,7 @@ def write_summary(
     if not world.is_launched_first():
         return
     write_json(run.summary, summary)
-    flat = flattened(summary)
+    flat = flat_summary(summary)
     for each in loggers:
         if isinstance(each, WandbRun):
             each.experiment.summary.update(flat)
@@ -93,7 +95,7 @@ def write_summary(
             each.log_metrics({k: float(v) for k, v in flat.items() if not isinstance(v, str)})
 
 
-def flattened(summary: Mapping[str, Any]) -> dict[str, float | str]:
+def flat_summary(summary: Mapping[str, Any]) -> dict[str, float | str]:
     """One level, keys joined by slashes; what is not known is left out, and so are caveats."""
     return {
         f"{part}/{name}": value
@@ -120,3 +122,20 @@ def table_of_sets(reports: Sequence[Report]) -> tuple[list[str], list[list[Cell]
         for result in report.results
     ]
     return ["retriever", "set", "group", "queries", "documents", *measures], rows
+
+
+def refuse_failures(reports: Sequence[Report], run: RunDirectory) -> None:
+    """Ends a run whose results are written if some set failed.
+
+    Raises:
+        UserError: one did; the message names them. Why each failed was logged and is in the report.
+    """
+    failed = [report for report in reports if report.failures]
+    if not failed:
+        return
+    parts = [f"{report.retriever}: {', '.join(report.failures)}" for report in failed]
+    names = dict.fromkeys(name for report in failed for name in report.failures)
+    raise UserError(
+        f"{len(names)} of the sets failed, so there is no mean ({'; '.join(parts)}). Why stands "
+        f"above and in {run.path / REPORT_FILE}, with the results of the others."
+    )

@@ -12,36 +12,28 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from quarry.assembly.evaluation_encoder import unique_encoder_builder
+from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
+from quarry.assembly.model_parts import ModelParts, build_model_parts, settle_contract
+from quarry.assembly.preflight import preflight
+from quarry.assembly.run_start import record_start, recorded_contract, share_run_directory
+from quarry.assembly.saving import save_from_checkpoint, save_trained_model
+from quarry.assembly.strategy import build_optimizer, planned_spread, settle_dtype
+from quarry.assembly.trainer import build_trainer, built_loggers
+from quarry.assembly.wandb_identity import identity_of
 from quarry.config.instantiate import build
+from quarry.config.overrides import warn_without_effect
 from quarry.config.validation import validate
 from quarry.data.datamodule import RetrievalDataModule, one_empty_batch
 from quarry.distributed import world
 from quarry.distributed.launch import ends_children
 from quarry.evaluation.evaluator import Evaluator
+from quarry.planning.step_fit import StepFit
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.best_keeper import BestKeeper, build_callbacks
-from quarry.tasks.evaluation_encoder import unique_encoder_builder
-from quarry.tasks.failed_sets import refuse_failures
-from quarry.tasks.objective import check_objective
-from quarry.tasks.overrides import warn_without_effect
-from quarry.tasks.parts import (
-    ModelParts,
-    build_baseline,
-    build_evaluator,
-    build_model_parts,
-    build_trainer,
-    built_loggers,
-    record_start,
-    recorded_contract,
-    settle_contract,
-)
-from quarry.tasks.preflight import preflight
-from quarry.tasks.processes import share_run_directory
-from quarry.tasks.saving import save_from_checkpoint, save_trained_model
-from quarry.tasks.step_fit import StepFit
-from quarry.tasks.strategy import build_optimizer, planned_spread, settle_dtype
-from quarry.tasks.summary import summary_of, write_summary
+from quarry.tasks.optimized_metric import check_optimized_metric
+from quarry.tasks.summary import refuse_failures, summary_of, write_summary
 from quarry.tasks.training_reports import (
     TRAINED,
     finish,
@@ -50,7 +42,6 @@ from quarry.tasks.training_reports import (
     keep_report,
     last_reports,
 )
-from quarry.tasks.wandb_identity import identity_of
 from quarry.training.callbacks.best_model import BestModel
 from quarry.training.callbacks.cost_meter import CostMeter
 from quarry.training.callbacks.loss_history import LossHistory
@@ -59,7 +50,7 @@ from quarry.training.callbacks.retrieval_evaluation import UNTRAINED, RetrievalE
 from quarry.training.callbacks.rng_state import RNGState
 from quarry.training.callbacks.training_progress import TrainingProgress
 from quarry.training.evaluation_log import metric_names, metric_values
-from quarry.training.memory_fit import MemoryChoice
+from quarry.training.memory_choice import MemoryChoice
 from quarry.training.module import RetrievalModule
 from quarry.training.monitors import check_monitors
 from quarry.training.trained_state import is_spread
@@ -213,7 +204,7 @@ def check_callbacks(config: DictConfig) -> None:
     if evaluator is not None:
         build_baseline(config, beside=TRAINED)
     names = [] if evaluator is None else metric_names(evaluator)
-    check_objective(config.optimized_metric, names)
+    check_optimized_metric(config.optimized_metric, names)
     check_monitors(
         build_callbacks(config, save_model=lambda folder, facts: None),
         names=names,

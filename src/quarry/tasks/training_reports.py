@@ -9,6 +9,7 @@ from functools import partial
 
 from omegaconf import DictConfig
 
+from quarry.assembly.evaluation_parts import build_baseline
 from quarry.distributed import world
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars, plot_learning_curve
@@ -19,8 +20,7 @@ from quarry.metrics.run_files import read_run
 from quarry.retrieval.fusion import reciprocal_rank_fusion
 from quarry.runtime.files import write_json
 from quarry.runtime.run_directory import RunDirectory
-from quarry.tasks.output import show
-from quarry.tasks.parts import build_baseline
+from quarry.runtime.task_output import show
 from quarry.training.callbacks.loss_history import LossHistory
 from quarry.training.callbacks.retrieval_evaluation import UNTRAINED, RetrievalEvaluation
 from quarry.training.evaluation_log import metric_values

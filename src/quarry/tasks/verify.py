@@ -11,22 +11,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from quarry.assembly.stored_model import StoredModel, open_stored_model
+from quarry.config.overrides import refuse_other_overrides
 from quarry.errors import MissingPathError, UserError
 from quarry.models.dtypes import DTYPES
 from quarry.models.saved import GOLDEN_FILE
 from quarry.retrieval.export.loading import exported_embeddings, read_export
-from quarry.retrieval.golden import (
+from quarry.retrieval.golden_texts import (
     GOLDEN,
     MIN_COSINE,
     golden_cosines,
     golden_embeddings,
+    golden_table,
     name_of,
 )
 from quarry.runtime.logging import quiet_libraries
-from quarry.tasks.golden_table import golden_table
-from quarry.tasks.output import show
-from quarry.tasks.overrides import refuse_other_overrides
-from quarry.tasks.stored_model import StoredModel, open_stored_model
+from quarry.runtime.task_output import show
 
 MIN_COSINE_HALF = 0.99
 """Of golden vectors that were made in half precision, where another machine rounds otherwise."""

@@ -20,7 +20,7 @@ from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
 from quarry.training.contrast import ContrastLoss
 from quarry.training.grad_cache import GradCache
-from quarry.training.memory_fit import MemoryChoice
+from quarry.training.memory_choice import MemoryChoice
 from quarry.training.optim import leave_scaling_to_trainer, parameter_groups
 from quarry.training.trained_state import check_checkpoint, only_trained
 from quarry.types import LossOutput, RetrievalBatch, TokenBatch

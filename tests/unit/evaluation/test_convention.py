@@ -16,7 +16,7 @@ from quarry.errors import UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.convention import Convention, recorded_rules
 from quarry.evaluation.evaluator import Evaluator
-from quarry.retrieval.bm25 import BM25Retriever, TextTokenizer
+from quarry.retrieval.bm25 import BM25Retriever, TextAnalyzer
 from quarry.retrieval.encoder import Encoder
 from quarry.types import Document, Qrels, Query, RetrievalSet, Run, SetResult
 
@@ -287,7 +287,7 @@ def test_titles(name: str, uses_title_of_set: bool, uses_title: bool) -> None:
 
 
 def test_bm25_finds_by_title_only_where_titles_are_joined() -> None:
-    retriever = BM25Retriever(tokenizers={"text": TextTokenizer()})
+    retriever = BM25Retriever(tokenizers={"text": TextAnalyzer()})
     titled = one_set(qrels={"title": {"a": 1}})
     assert evaluated(convention("coir"), titled, retriever).run == {"title": {}}
     # "a" is a stop word, which makes document a the shortest; the others tie

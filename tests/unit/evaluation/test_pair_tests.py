@@ -12,7 +12,7 @@ import pytest
 from helpers.study_runs import a_set
 from quarry.errors import UserError
 from quarry.evaluation.pair_tests import MEAN, PairTest, paired_tests
-from quarry.evaluation.study.comparisons import SignificanceTest
+from quarry.evaluation.significance_test import SignificanceTest
 from quarry.metrics.significance import holm
 from quarry.types import Report
 

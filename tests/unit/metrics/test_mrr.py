@@ -6,7 +6,7 @@ import pytest
 import pytrec_eval
 
 from quarry.metrics.mrr import reciprocal_rank
-from quarry.metrics.ranking import rank
+from quarry.metrics.ranking import rank_documents
 
 # In order: unjudged, not relevant, grade 1, grade 2.
 QRELS = {"q": {"b": 0, "c": 1, "d": 2}}
@@ -62,7 +62,7 @@ def test_equals_recip_rank_of_the_cut_run_and_pytrec_eval_alone_does_not_cut() -
     ours = reciprocal_rank(qrels=qrels, run=run, k=10)
 
     cut = {
-        query_id: {document: scores[document] for document in rank(scores)[:10]}
+        query_id: {document: scores[document] for document in rank_documents(scores)[:10]}
         for query_id, scores in run.items()
     }
     evaluator = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"})

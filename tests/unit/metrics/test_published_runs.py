@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quarry.metrics.run_files import read_qrels, read_run
+from quarry.metrics.run_files import read_run, read_trec_qrels
 from quarry.metrics.trec import evaluate_run, mean_scores
 from quarry.types import Qrels, Run
 
@@ -36,7 +36,7 @@ def ndcg_at_10(qrels: Qrels, run: Run) -> str:
     ],
 )
 def test_published_ndcg_at_10(track: str, system: str, num_queries: int, published: str) -> None:
-    qrels = read_qrels(FOLDER / f"{track}.qrels")
+    qrels = read_trec_qrels(FOLDER / f"{track}.qrels")
     run = read_run(FOLDER / f"{track}.{system}.trec.gz")
     assert len(qrels) == num_queries
     assert qrels.keys() == run.keys()
@@ -49,4 +49,4 @@ def test_the_rank_column_of_rounded_scores_would_give_another_number() -> None:
         for line in lines:
             query_id, _, document_id, position, _, _ = line.split()
             by_rank.setdefault(query_id, {})[document_id] = -float(position)
-    assert ndcg_at_10(read_qrels(FOLDER / "dl19.qrels"), by_rank) == "0.7439"
+    assert ndcg_at_10(read_trec_qrels(FOLDER / "dl19.qrels"), by_rank) == "0.7439"

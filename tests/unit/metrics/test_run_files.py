@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from quarry.errors import MissingPathError, UserError
-from quarry.metrics.run_files import read_qrels, read_run, write_run
+from quarry.metrics.run_files import read_run, read_trec_qrels, write_run
 
 
 def write(path: Path, text: str) -> Path:
@@ -20,7 +20,7 @@ def write(path: Path, text: str) -> Path:
 
 def test_reads_qrels(tmp_path: Path) -> None:
     path = write(tmp_path / "qrels", "2 0 b 1\n1\tQ0\ta\t-1\r\n\n 1 0  é   3 \n")
-    assert read_qrels(path) == {"2": {"b": 1}, "1": {"a": -1, "é": 3}}
+    assert read_trec_qrels(path) == {"2": {"b": 1}, "1": {"a": -1, "é": 3}}
 
 
 def test_reads_a_run_and_ignores_ranks(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_reads_compressed_files(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_not_part_of_the_first_id(tmp_path: Path) -> None:
     path = tmp_path / "qrels"
     path.write_bytes(b"\xef\xbb\xbf1 0 a 1\n")
-    assert read_qrels(path) == {"1": {"a": 1}}
+    assert read_trec_qrels(path) == {"1": {"a": 1}}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_byte_order_mark_is_not_part_of_the_first_id(tmp_path: Path) -> None:
 def test_bad_qrels_lines_are_named(tmp_path: Path, text: str, line: int, reason: str) -> None:
     path = write(tmp_path / "qrels", text)
     with pytest.raises(UserError) as caught:
-        read_qrels(path)
+        read_trec_qrels(path)
     assert str(caught.value).startswith(f"{path}:{line}: ")
     assert reason in str(caught.value)
 
@@ -77,7 +77,7 @@ def test_bad_run_lines_are_named(tmp_path: Path, text: str, line: int, reason: s
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    for read in (read_qrels, read_run):
+    for read in (read_trec_qrels, read_run):
         with pytest.raises(MissingPathError, match="missing"):
             read(tmp_path / "missing")
 

@@ -19,8 +19,8 @@ import pytest
 import pytrec_eval
 import pytrec_eval_ext
 
-from quarry.metrics.ranking import rank
-from quarry.metrics.run_files import read_qrels, read_run
+from quarry.metrics.ranking import rank_documents
+from quarry.metrics.run_files import read_run, read_trec_qrels
 from quarry.metrics.trec import evaluate_run, mean_scores
 from quarry.types import Qrels, Run
 
@@ -167,7 +167,10 @@ def truncated_run(folder: Path) -> Run:
 
 def cut(run: Run, num_documents: int) -> Run:
     return {
-        query_id: {document_id: scores[document_id] for document_id in rank(scores)[:num_documents]}
+        query_id: {
+            document_id: scores[document_id]
+            for document_id in rank_documents(scores)[:num_documents]
+        }
         for query_id, scores in run.items()
     }
 
@@ -182,7 +185,7 @@ def cut(run: Run, num_documents: int) -> Run:
     ],
 )
 def test_plain_outputs(output: str, num_ours: int, num_direct: int, left_out: set[str]) -> None:
-    qrels, run = read_qrels(FOLDER / "qrels.test"), read_run(FOLDER / "results.test")
+    qrels, run = read_trec_qrels(FOLDER / "qrels.test"), read_run(FOLDER / "results.test")
     found = compare(output, ours(qrels, run, names_in(output)), direct(qrels, run))
     assert (found.num_ours, found.num_direct) == (num_ours, num_direct)
     assert found.left_out == left_out
@@ -201,7 +204,7 @@ def test_plain_outputs(output: str, num_ours: int, num_direct: int, left_out: se
 def test_missing_queries_count_zero_also_in_cut_runs(
     tmp_path: Path, output: str, num_documents: int, other_rounding: set[tuple[str, str]]
 ) -> None:
-    qrels, run = read_qrels(FOLDER / "qrels.test"), cut(truncated_run(tmp_path), num_documents)
+    qrels, run = read_trec_qrels(FOLDER / "qrels.test"), cut(truncated_run(tmp_path), num_documents)
     assert qrels.keys() - run.keys() == {"302"}
     found = compare(output, ours(qrels, run, names_in(output)), direct(qrels, run))
     assert (found.num_ours, found.num_direct) == (168, 195)
@@ -213,7 +216,7 @@ def test_missing_queries_count_zero_also_in_cut_runs(
 
 def test_relevance_level_two() -> None:
     # -m all_trec -mrelstring.20 -q -l2
-    qrels, run = read_qrels(FOLDER / "qrels.rel_level"), read_run(FOLDER / "results.test")
+    qrels, run = read_trec_qrels(FOLDER / "qrels.rel_level"), read_run(FOLDER / "results.test")
     our_values = ours(qrels, run, names_in("out.test.aql"), level=2)
     found = compare("out.test.aql", our_values, direct(qrels, run, level=2))
     assert (found.num_ours, found.num_direct) == (168, 195)
@@ -226,7 +229,7 @@ def test_measures_with_parameters() -> None:
     # -mutility.2,-1,0,0 -m11pt_avg..25,.5,.75 -mndcg.1=3,2=9,4=4.5 -mndcg_cut.10,20,23
     # -msuccess.2,5,20
     output = "out.test.meas_params"
-    qrels, run = read_qrels(FOLDER / "qrels.test"), read_run(FOLDER / "results.test")
+    qrels, run = read_trec_qrels(FOLDER / "qrels.test"), read_run(FOLDER / "results.test")
     our_values = ours(qrels, run, names_in(output))
     # A gain for a grade: our gains are the grades, so the judgements carry it.
     gains = {
@@ -263,7 +266,7 @@ def test_measures_with_parameters() -> None:
 def test_standard_scores() -> None:
     # -m all_trec -q -Z zscores_file
     output = "out.test.aqZ"
-    qrels, run = read_qrels(FOLDER / "qrels.test"), read_run(FOLDER / "results.test")
+    qrels, run = read_trec_qrels(FOLDER / "qrels.test"), read_run(FOLDER / "results.test")
     names = {name.removeprefix("Z") for name in names_in(output)}
     found = compare(output, standardised(ours(qrels, run, names)), standardised(direct(qrels, run)))
     assert (found.num_ours, found.num_direct) == (168, 192)
@@ -276,7 +279,7 @@ def test_standard_scores() -> None:
 
 
 def test_a_single_query() -> None:
-    qrels, run = read_qrels(FOLDER / "qrels-302.test"), read_run(FOLDER / "results-302.test")
+    qrels, run = read_trec_qrels(FOLDER / "qrels-302.test"), read_run(FOLDER / "results-302.test")
     our_values = ours(qrels, run, names_in("out.test.aq"))
     expected = {name: text for name, query, text in expected_lines("out.test.aq") if query == "302"}
     assert {name: f"{values['302']:.4f}" for name, values in our_values.items()} == {

@@ -20,7 +20,7 @@ from quarry.retrieval import bm25 as module
 from quarry.retrieval import porter, terms, word_break_classes, words
 from quarry.retrieval.bm25 import BM25Retriever
 from quarry.retrieval.retriever import LexicalRetriever
-from quarry.retrieval.terms import CodeTokenizer, TextTokenizer, Tokenizer
+from quarry.retrieval.terms import Analyzer, CodeAnalyzer, TextAnalyzer
 from quarry.types import Document, Query, RetrievalSet, Run
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -37,7 +37,7 @@ def tiny_set(texts: Sequence[str], queries: Sequence[str], title: str = "") -> R
     )
 
 
-def bm25(tokenizer: Tokenizer, **parameters: float) -> BM25Retriever:
+def bm25(tokenizer: Analyzer, **parameters: float) -> BM25Retriever:
     """One tokenizer for whatever a collection holds."""
     return BM25Retriever(tokenizers={"text": tokenizer, "code": tokenizer}, **parameters)
 
@@ -49,7 +49,7 @@ def lucene_score(*, tf: int, df: int, num_documents: int, length: int, mean_leng
 
 def test_hand_computed_scores() -> None:
     dataset = tiny_set(["red red fish", "blue fish", "one"], ["red fish"])
-    run = bm25(CodeTokenizer()).retrieve(dataset, top_k=10)
+    run = bm25(CodeAnalyzer()).retrieve(dataset, top_k=10)
     # Lengths 3, 2, 1 (mean 2); red is in one document (twice), fish in two.
     red = lucene_score(tf=2, df=1, num_documents=3, length=3, mean_length=2)
     fish_in_d0 = lucene_score(tf=1, df=2, num_documents=3, length=3, mean_length=2)
@@ -61,12 +61,12 @@ def test_hand_computed_scores() -> None:
 
 def test_a_repeated_query_term_counts_twice() -> None:
     dataset = tiny_set(["fish", "bird"], ["fish", "fish fish"])
-    run = bm25(CodeTokenizer()).retrieve(dataset, top_k=1)
+    run = bm25(CodeAnalyzer()).retrieve(dataset, top_k=1)
     assert run["q1"]["d0"] == pytest.approx(2 * run["q0"]["d0"], rel=1e-6)
 
 
 def test_the_title_is_part_of_the_document() -> None:
-    retriever = bm25(CodeTokenizer())
+    retriever = bm25(CodeAnalyzer())
     titled = retriever.retrieve(tiny_set(["fish", "bird"], ["ocean"], title="ocean"), top_k=5)
     in_text = retriever.retrieve(tiny_set(["ocean fish", "ocean bird"], ["ocean"]), top_k=5)
     assert titled == in_text
@@ -75,19 +75,19 @@ def test_the_title_is_part_of_the_document() -> None:
 
 def test_ties_at_the_border_go_to_the_greater_id() -> None:
     dataset = tiny_set(["fish"] * 12 + ["bird"], ["fish"])
-    run = bm25(CodeTokenizer()).retrieve(dataset, top_k=3)
+    run = bm25(CodeAnalyzer()).retrieve(dataset, top_k=3)
     assert list(run["q0"]) == ["d9", "d8", "d7"]  # as text, d9 > d11
 
 
 def test_what_cuts_a_collection_is_told_by_its_content() -> None:
-    retriever = BM25Retriever(tokenizers={"text": TextTokenizer(), "code": str.split})
-    assert retriever.term_tokenizer("text") == TextTokenizer().description
+    retriever = BM25Retriever(tokenizers={"text": TextAnalyzer(), "code": str.split})
+    assert retriever.term_tokenizer("text") == TextAnalyzer().description
     assert retriever.term_tokenizer("code") == "method_descriptor"
     assert isinstance(retriever, LexicalRetriever)
 
 
-@pytest.mark.parametrize("tokenizer", [TextTokenizer(), CodeTokenizer()])
-def test_empty_documents_and_unknown_queries(tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("tokenizer", [TextAnalyzer(), CodeAnalyzer()])
+def test_empty_documents_and_unknown_queries(tokenizer: Analyzer) -> None:
     dataset = tiny_set(["", "fish swim", "  "], ["fish", "unheard", "", "the ?!", "fish unheard"])
     run = bm25(tokenizer).retrieve(dataset, top_k=5)
     assert {query_id: list(found) for query_id, found in run.items()} == {
@@ -103,12 +103,12 @@ def test_empty_documents_and_unknown_queries(tokenizer: Tokenizer) -> None:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("texts", [[], ["", "..."]])
 def test_a_corpus_without_terms_finds_nothing(texts: list[str]) -> None:
-    run = bm25(CodeTokenizer()).retrieve(tiny_set(texts, ["fish"]), top_k=5)
+    run = bm25(CodeAnalyzer()).retrieve(tiny_set(texts, ["fish"]), top_k=5)
     assert run == {"q0": {}}
 
 
 def test_the_content_of_the_collection_chooses_the_tokenizer() -> None:
-    retriever = BM25Retriever(tokenizers={"text": TextTokenizer(), "code": CodeTokenizer()})
+    retriever = BM25Retriever(tokenizers={"text": TextAnalyzer(), "code": CodeAnalyzer()})
     prose = tiny_set(["readLine", "reads lines"], ["read line"])
     code = replace(prose, content="code")
     assert list(retriever.retrieve(prose, top_k=5)["q0"]) == ["d1"]  # stemmed, not cut
@@ -118,13 +118,13 @@ def test_the_content_of_the_collection_chooses_the_tokenizer() -> None:
 @pytest.mark.parametrize("parameters", [{"k1": -0.1}, {"b": 1.1}, {"b": -0.1}])
 def test_impossible_parameters_are_refused(parameters: dict[str, float]) -> None:
     with pytest.raises(UserError, match="k1 >= 0 and 0 <= b <= 1"):
-        bm25(CodeTokenizer(), **parameters)
+        bm25(CodeAnalyzer(), **parameters)
 
 
 @functools.cache
 def ranked_text_set(name: str) -> tuple[RetrievalSet, Run]:
     dataset = real_set(name)
-    return dataset, bm25(TextTokenizer()).retrieve(dataset, top_k=100)
+    return dataset, bm25(TextAnalyzer()).retrieve(dataset, top_k=100)
 
 
 # Expected values were made elsewhere with the same formula and published tokenisation; the
@@ -132,12 +132,12 @@ def ranked_text_set(name: str) -> tuple[RetrievalSet, Run]:
 @pytest.mark.parametrize(
     ("name", "tokenizer", "expected", "tolerance"),
     [
-        ("cranfield", TextTokenizer(), 0.358, 0.005),
-        ("cosqa", CodeTokenizer(), 0.347, 0.01),
-        ("conala", CodeTokenizer(), 0.520, 0.01),
+        ("cranfield", TextAnalyzer(), 0.358, 0.005),
+        ("cosqa", CodeAnalyzer(), 0.347, 0.01),
+        ("conala", CodeAnalyzer(), 0.520, 0.01),
     ],
 )
-def test_known_values(name: str, tokenizer: Tokenizer, expected: float, tolerance: float) -> None:
+def test_known_values(name: str, tokenizer: Analyzer, expected: float, tolerance: float) -> None:
     dataset = real_set(name)
     run = bm25(tokenizer).retrieve(dataset, top_k=100)
     assert mean_of(dataset, run, "ndcg_cut.10") == pytest.approx(expected, abs=tolerance)
@@ -166,7 +166,7 @@ def mean_of(dataset: RetrievalSet, run: Run, measure: str) -> float:
 
 def test_a_kept_ranking_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = tiny_set(["red fish", "blue bird", ""], ["red", "unheard", "bird fish"])
-    tokenizers = {"text": TextTokenizer(), "code": CodeTokenizer()}
+    tokenizers = {"text": TextAnalyzer(), "code": CodeAnalyzer()}
     first = BM25Retriever(tokenizers=tokenizers, cache_dir=tmp_path).retrieve(dataset, top_k=2)
     assert first == BM25Retriever(tokenizers=tokenizers).retrieve(dataset, top_k=2)
     made: list[str] = []
@@ -188,9 +188,9 @@ def test_a_kept_ranking_is_not_made_again(tmp_path: Path, monkeypatch: pytest.Mo
         {"k1": 1.2},
         {"b": 0.5},
         {"rounds_lengths": False},
-        {"tokenizers": {"text": TextTokenizer(stemmer="english")}},
-        {"tokenizers": {"text": TextTokenizer(stop_words=["fish"])}},
-        {"tokenizers": {"text": CodeTokenizer()}},
+        {"tokenizers": {"text": TextAnalyzer(stemmer="english")}},
+        {"tokenizers": {"text": TextAnalyzer(stop_words=["fish"])}},
+        {"tokenizers": {"text": CodeAnalyzer()}},
     ],
     ids=str,
 )
@@ -198,7 +198,7 @@ def test_a_ranking_of_other_settings_is_another(
     change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = tiny_set(["fish"], ["fish"])
-    plain: dict[str, Any] = {"tokenizers": {"text": TextTokenizer()}, "cache_dir": tmp_path}
+    plain: dict[str, Any] = {"tokenizers": {"text": TextAnalyzer()}, "cache_dir": tmp_path}
     BM25Retriever(**plain).retrieve(dataset, top_k=5)
     monkeypatch.setattr(BM25Retriever, "_rank", lambda *_, **__: {"made": {}})
     assert BM25Retriever(**plain).retrieve(dataset, top_k=5) != {"made": {}}
@@ -208,7 +208,7 @@ def test_a_ranking_of_other_settings_is_another(
 
 def test_other_code_makes_its_own_ranking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = tiny_set(["fish"], ["fish"])
-    retriever = BM25Retriever(tokenizers={"text": TextTokenizer()}, cache_dir=tmp_path)
+    retriever = BM25Retriever(tokenizers={"text": TextAnalyzer()}, cache_dir=tmp_path)
     retriever.retrieve(dataset, top_k=5)
     monkeypatch.setattr(module, "code_digest", lambda modules: "of other code")
     retriever.retrieve(dataset, top_k=5)
@@ -227,7 +227,7 @@ def test_a_ranking_of_another_analyzer_is_another(
         return "of this code"
 
     monkeypatch.setattr(module, "code_digest", digest)
-    retriever = BM25Retriever(tokenizers={"text": TextTokenizer()}, cache_dir=tmp_path)
+    retriever = BM25Retriever(tokenizers={"text": TextAnalyzer()}, cache_dir=tmp_path)
     retriever.retrieve(tiny_set(["fish"], ["fish"]), top_k=5)
     assert part in digested
 

@@ -9,7 +9,7 @@ import pytest
 
 from quarry.data.tokenization import TokenizedText
 from quarry.distributed import world
-from quarry.retrieval.plan import Dealer, PlannedBatch
+from quarry.retrieval.encoding_plan import Dealer, PlannedBatch
 
 SIZES = [random.Random(0).randrange(50, 100) for _ in range(100)]
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import normalize
 
 from quarry.errors import UserError
-from quarry.metrics.ranking import rank
+from quarry.metrics.ranking import rank_documents
 from quarry.retrieval.embeddings import Embeddings
 from quarry.retrieval.index.exact import ExactIndex
 from quarry.types import Run
@@ -41,7 +41,9 @@ def brute_force(queries: torch.Tensor, documents: torch.Tensor, *, top_k: int) -
     run: Run = {}
     for i, scores in enumerate((queries @ documents.T).tolist()):
         by_id = {f"d{j}": score for j, score in enumerate(scores)}
-        run[f"q{i}"] = {document_id: by_id[document_id] for document_id in rank(by_id)[:top_k]}
+        run[f"q{i}"] = {
+            document_id: by_id[document_id] for document_id in rank_documents(by_id)[:top_k]
+        }
     return run
 
 

@@ -15,7 +15,7 @@ from quarry.retrieval.bm25 import BM25Retriever
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.fusion import HybridRetriever, reciprocal_rank_fusion, score_mixture
 from quarry.retrieval.retriever import Retriever
-from quarry.retrieval.terms import CodeTokenizer, TextTokenizer
+from quarry.retrieval.terms import CodeAnalyzer, TextAnalyzer
 from quarry.types import Document, Query, RetrievalSet, Run
 
 FP32 = 1e-7  # relative: scores are rounded to fp32
@@ -249,10 +249,10 @@ def test_what_cannot_be_fused_is_refused_before_anything_is_asked() -> None:
 
 
 def test_a_hybrid_tells_what_its_lexical_parts_cut_texts_with() -> None:
-    bm25 = BM25Retriever(tokenizers={"text": TextTokenizer(), "code": CodeTokenizer()})
+    bm25 = BM25Retriever(tokenizers={"text": TextAnalyzer(), "code": CodeAnalyzer()})
     parts: dict[str, Retriever] = {"bm25": bm25, "other": FixedRetriever("other", {})}
     hybrid = HybridRetriever(retrievers=parts, fusion=reciprocal_rank_fusion)
-    assert hybrid.term_tokenizer("code") == CodeTokenizer().description
+    assert hybrid.term_tokenizer("code") == CodeAnalyzer().description
     parts["bm25"] = FixedRetriever("bm25", {})
     hybrid = HybridRetriever(retrievers=parts, fusion=reciprocal_rank_fusion)
     assert hybrid.term_tokenizer("code") is None

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from quarry.errors import UserError
-from quarry.retrieval.terms import CodeTokenizer, TextTokenizer
+from quarry.retrieval.terms import CodeAnalyzer, TextAnalyzer
 
 
 @pytest.mark.parametrize(
@@ -29,26 +29,26 @@ from quarry.retrieval.terms import CodeTokenizer, TextTokenizer
     ],
 )
 def test_text_tokenizer(text: str, expected: list[str]) -> None:
-    assert TextTokenizer()(text) == expected
+    assert TextAnalyzer()(text) == expected
 
 
 def test_other_stemmers_and_stop_words() -> None:
     text = "The generously running houses"
-    assert TextTokenizer(stemmer="english")(text) == ["generous", "run", "hous"]
-    assert TextTokenizer(stemmer=None)(text) == ["generously", "running", "houses"]
-    assert TextTokenizer(stemmer=None, stop_words=["running"])(text)[:2] == ["the", "generously"]
-    assert TextTokenizer(stop_words=[])("the")  # no words are left out, not the default ones
+    assert TextAnalyzer(stemmer="english")(text) == ["generous", "run", "hous"]
+    assert TextAnalyzer(stemmer=None)(text) == ["generously", "running", "houses"]
+    assert TextAnalyzer(stemmer=None, stop_words=["running"])(text)[:2] == ["the", "generously"]
+    assert TextAnalyzer(stop_words=[])("the")  # no words are left out, not the default ones
 
 
 def test_unknown_stemmer_is_refused_with_the_choices() -> None:
     with pytest.raises(UserError, match=r"'klingon'.*english"):
-        TextTokenizer(stemmer="klingon")
+        TextAnalyzer(stemmer="klingon")
 
 
 def test_settings_are_all_that_a_tokenizer_depends_on() -> None:
-    used = TextTokenizer(stop_words=["a"])
+    used = TextAnalyzer(stop_words=["a"])
     used("some words")
-    assert used == TextTokenizer(stop_words=["a"]) != TextTokenizer()
+    assert used == TextAnalyzer(stop_words=["a"]) != TextAnalyzer()
     assert dataclasses.asdict(used) == {"stemmer": "porter", "stop_words": ["a"]}
 
 
@@ -70,12 +70,12 @@ def test_settings_are_all_that_a_tokenizer_depends_on() -> None:
     ],
 )
 def test_code_tokenizer(text: str, expected: list[str]) -> None:
-    assert CodeTokenizer()(text) == expected
+    assert CodeAnalyzer()(text) == expected
 
 
 def test_tokenizers_say_in_words_what_they_are() -> None:
-    assert TextTokenizer().description == "Lucene's English analyzer"
-    other = TextTokenizer(stemmer=None, stop_words=["a", "b"]).description
+    assert TextAnalyzer().description == "Lucene's English analyzer"
+    other = TextAnalyzer(stemmer=None, stop_words=["a", "b"]).description
     assert other == "Lucene's words with no stemmer and 2 own stop words"
-    assert "stemmer english and Lucene's stop" in TextTokenizer(stemmer="english").description
-    assert CodeTokenizer().description.startswith("parts of identifiers")
+    assert "stemmer english and Lucene's stop" in TextAnalyzer(stemmer="english").description
+    assert CodeAnalyzer().description.startswith("parts of identifiers")

@@ -1,15 +1,92 @@
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
+
 import pytest
+from hydra.utils import get_object
 
 from quarry.errors import UserError
 from quarry.runtime.renamed_keys import (
+    MOVED_MODULES,
     RENAMED,
+    RENAMED_TARGETS,
     refuse_renamed_keys,
     renamed_override,
+    renamed_target,
     with_new_names,
     with_renamed_keys,
 )
+
+STORED_TARGETS = [
+    "data.msmarco.msmarco_examples",
+    "data.prompts.Prompt",
+    "data.stdlib_code.stdlib_code_examples",
+    "data.stdlib_code.stdlib_code_texts",
+    "data.train_examples.BeirExamples",
+    "data.train_examples.read_train_jsonl",
+    "data.train_files.read_train_files",
+    "data.train_files.read_train_hub",
+    "data.train_forms.TrainColumns",
+    "distributed.data_parallel.data_parallel_strategy",
+    "distributed.data_parallel.suggested_strategy",
+    "distributed.zero.ZeroStrategy",
+    "evaluation.benchmark.no_benchmark",
+    "evaluation.benchmarks.folder.folder_benchmark",
+    "evaluation.benchmarks.hub.hub_benchmark",
+    "evaluation.benchmarks.stdlib_code.stdlib_benchmark",
+    "evaluation.benchmarks.stdlib_code.stdlib_code_benchmark",
+    "evaluation.benchmarks.suite.suite_benchmark",
+    "evaluation.convention.Convention",
+    "losses.info_nce.InfoNCE",
+    "models.adapters.full.FullFineTuning",
+    "models.adapters.lora.LoRA",
+    "models.backbones.replica.QwenReplica",
+    "models.backbones.replica.QwenVLReplica",
+    "models.backbones.replica_tokenizer.ChatML",
+    "models.backbones.replica_tokenizer.DeepSeekR1",
+    "models.backbones.tiny_qwen.TinyQwen",
+    "models.factory.BiEncoderFactory",
+    "models.pooling.cls.Cls",
+    "models.pooling.echo.Echo",
+    "models.pooling.last_token.LastToken",
+    "models.pooling.max.Max",
+    "models.pooling.mean.Mean",
+    "models.pooling.mean_sqrt_len.MeanSqrtLen",
+    "models.pooling.weighted_mean.WeightedMean",
+    "retrieval.bm25.BM25Retriever",
+    "retrieval.bm25.CodeTokenizer",
+    "retrieval.bm25.TextTokenizer",
+    "retrieval.dense.DenseRetriever",
+    "retrieval.fusion.HybridRetriever",
+    "retrieval.fusion.reciprocal_rank_fusion",
+    "retrieval.fusion.score_mixture",
+    "retrieval.index.exact.ExactIndex",
+    "retrieval.retriever.no_retriever",
+    "retrieval.terms.CodeTokenizer",
+    "retrieval.terms.TextTokenizer",
+    "tasks.evaluate.evaluate",
+    "tasks.export.export",
+    "tasks.fetch.fetch",
+    "tasks.plan.plan",
+    "tasks.prompts.show_prompts",
+    "tasks.report.report",
+    "tasks.rescore.rescore",
+    "tasks.resume.resume",
+    "tasks.score.score",
+    "tasks.study_start.StudyStart",
+    "tasks.train.train",
+    "tasks.verify.verify",
+    "training.callbacks.best_model.BestModel",
+    "training.callbacks.divergence.StopOnDivergence",
+    "training.callbacks.last_checkpoint.LastCheckpoint",
+    "training.callbacks.throughput.Throughput",
+    "training.optim.constant_schedule",
+    "training.optim.linear_schedule",
+    "training.optim.log_warmup_schedule",
+    "training.wandb_run.WandbRun",
+]
+"""Below `quarry.`, what conf/ has named in a `_target_` before modules moved (5dd0e46)."""
 
 
 @pytest.mark.parametrize("prefix", ["", "+", "++", "~"])
@@ -92,3 +169,24 @@ def test_a_message_says_what_an_old_key_is_now() -> None:
     assert message.endswith("(model.is_normalized is now model.normalize)")
     for other in ("model.linear_precision=x", "my.model.linear", "scheduler=linear"):
         assert with_new_names(other) == other
+
+
+@pytest.mark.parametrize("stored", STORED_TARGETS)
+def test_every_target_that_a_run_has_stored_is_still_found(stored: str) -> None:
+    node = {"model": {"replica": {"_target_": f"quarry.{stored}"}}}
+    target = with_renamed_keys(node)["model"]["replica"]["_target_"]
+    assert callable(get_object(target))
+    assert renamed_target(target) == target, "a name of today stays"
+
+
+def test_what_was_moved_or_renamed_is_gone_where_it_was() -> None:
+    for module in MOVED_MODULES:
+        assert find_spec(module) is None, module
+    for target in RENAMED_TARGETS:
+        module, _, name = target.rpartition(".")
+        assert not hasattr(import_module(module), name), target
+
+
+def test_a_target_of_others_and_none_at_all_stay() -> None:
+    stored = {"optimizer": {"_target_": "torch.optim.AdamW"}, "a": {"_target_": None}, "b": {}}
+    assert with_renamed_keys(stored) == stored

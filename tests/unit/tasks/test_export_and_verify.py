@@ -246,6 +246,6 @@ def test_other_overrides_are_refused(
 ) -> None:
     more = {"dtype": "float32", "folder": None} if task is export else {"export": None}
     keys = ["task", "run", "task.dtype", "hydra.run.dir", "prompt", "model.pooling"]
-    monkeypatch.setattr("quarry.tasks.overrides.explicit_keys", lambda: keys)
+    monkeypatch.setattr("quarry.config.overrides.explicit_keys", lambda: keys)
     with pytest.raises(UserError, match=r"^prompt, model\.pooling cannot be changed by task="):
         task(of(full), **more)

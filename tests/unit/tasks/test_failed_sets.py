@@ -15,7 +15,7 @@ from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.report import write_report
 from quarry.runtime.run_directory import RunDirectory
-from quarry.tasks.failed_sets import refuse_failures
+from quarry.tasks.summary import refuse_failures
 from quarry.tasks.training_reports import draw, hybrid_report, stored_report
 from quarry.types import Document, Query, Report, RetrievalSet, Run
 

@@ -39,11 +39,11 @@ from quarry.models.backbones.model_files import is_unknown
 from quarry.runtime import hub_fetching
 from quarry.runtime.hub_files import grouped
 from quarry.runtime.hub_listing import list_in_cache
+from quarry.sweep.listing import composed_sweep
+from quarry.sweep.start import StudyStart
 from quarry.tasks.fetch import fetch
 from quarry.tasks.fetch_needs import hub_files_of
-from quarry.tasks.fetch_page import size
-from quarry.tasks.study_list import composed_sweep
-from quarry.tasks.study_start import StudyStart
+from quarry.tasks.fetch_page import readable_size
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -325,8 +325,8 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)
     hub.cut.add(WEIGHTS)
     fetch(evaluation(MODEL, "benchmark=none"))
-    size = (folders / "tiny" / WEIGHTS).stat().st_size
-    assert hub.ranges == [f"bytes={size // 2 // 1024 * 1024}-"]  # what came in full chunks
+    readable_size = (folders / "tiny" / WEIGHTS).stat().st_size
+    assert hub.ranges == [f"bytes={readable_size // 2 // 1024 * 1024}-"]  # what came in full chunks
     assert (snapshot(tmp_path, "models--acme/tiny") / WEIGHTS).read_bytes() == (
         folders / "tiny" / WEIGHTS
     ).read_bytes()
@@ -384,7 +384,9 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_comes(
     text = refused(evaluation(MODEL, *SET))
     num_bytes = sum((folders / "tiny" / name).stat().st_size for name in TINY_FILES)
     num_bytes += sum((folders / "facts" / name).stat().st_size for name in FACTS)
-    assert f"HF_HUB_CACHE={tmp_path / 'cache'}: {size(num_bytes)} are to be fetched" in text
+    assert (
+        f"HF_HUB_CACHE={tmp_path / 'cache'}: {readable_size(num_bytes)} are to be fetched" in text
+    )
     assert "1.0 KiB are free there; nothing was fetched. Fix: HF_HOME=DIR" in text
     assert WEIGHTS not in hub.downloads()
     assert not (tmp_path / "cache" / "datasets--acme--facts").exists()
@@ -509,4 +511,4 @@ def test_a_job_that_cannot_work_is_named_before_anything_comes(
      (3 * 2**29, "1.5 GiB"), (2**51, "2,048.0 TiB")],
 )  # fmt: skip
 def test_sizes_have_the_unit_that_fits(num_bytes: int, text: str) -> None:
-    assert size(num_bytes) == text
+    assert readable_size(num_bytes) == text

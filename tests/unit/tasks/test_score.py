@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from helpers.commands import ROOT
 from quarry.config.schema import register_schemas
 from quarry.errors import UserError
-from quarry.tasks import output
+from quarry.runtime import task_output
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,7 +79,7 @@ def test_a_run_directory_as_an_evaluation_leaves_it(data: Path) -> None:
     # a: ranks 1 and 2; b finds nothing that is relevant, and a query is missing
     assert found["score/sysA/one/mrr_at_10"] == 0.75
     assert found["score/sysB/one/mrr_at_10"] == 0.0
-    assert output.last_result_line() == "nDCG@10 sysA=0.8155 sysB=0.0000"
+    assert task_output.last_result_line() == "nDCG@10 sysA=0.8155 sysB=0.0000"
     run = data / "run"
     for name in (
         "config_resolved.yaml", "provenance.json", "summary.json", "plots/results.png",

@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import CSVLogger
 from helpers.study_runs import a_set
 from quarry.evaluation.run_cost import RunCost
 from quarry.runtime.run_directory import RunDirectory
-from quarry.tasks.summary import flattened, summary_of, table_of_sets, write_summary
+from quarry.tasks.summary import flat_summary, summary_of, table_of_sets, write_summary
 from quarry.types import Report
 
 COST = RunCost(
@@ -72,7 +72,7 @@ def test_what_is_not_known_is_null_in_the_file_and_nowhere_else(tmp_path: Path) 
     assert numbers["results/scifact/ndcg_at_10"] == 0.5
     assert numbers["cost/num_devices"] == 8.0
     assert not numbers.keys() & {"cost/device", "cost/tokens_per_s"}
-    assert flattened(stored)["cost/device"] == "CPU"
+    assert flat_summary(stored)["cost/device"] == "CPU"
 
 
 def test_the_table_has_a_row_for_each_retriever_and_set_and_gaps_for_what_is_missing() -> None:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from helpers.conventions import convention
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.evaluator import Evaluator
-from quarry.metrics.ranking import Ties, rank
+from quarry.metrics.ranking import Ties, rank_documents
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.fusion import HybridRetriever, reciprocal_rank_fusion
 from quarry.runtime.run_directory import RunDirectory
@@ -35,7 +35,7 @@ class ByText:
         self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
     ) -> Run:
         scores = {d.document_id: self.scores.get(d.text, 0.0) for d in dataset.corpus}
-        best = {document_id: scores[document_id] for document_id in rank(scores)[:top_k]}
+        best = {document_id: scores[document_id] for document_id in rank_documents(scores)[:top_k]}
         return {query.query_id: best for query in dataset.queries}
 
 

@@ -23,7 +23,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from quarry.errors import MissingPathError, UserError
 from quarry.models.backbones.special_tokens import put_wanted_ends
-from quarry.runtime.hub import settle_offline
+from quarry.runtime.hub_access import settle_offline
 
 logger = logging.getLogger(__name__)
 

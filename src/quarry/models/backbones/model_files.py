@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from quarry.errors import UserError
-from quarry.runtime.hub import settle_offline
+from quarry.runtime.hub_access import settle_offline
 
 
 def model_file(source: str, name: str, *, revision: str | None = None) -> Path | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from quarry.data.rendering import Frame
 from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
-from quarry.retrieval.golden import GOLDEN, role_of
+from quarry.retrieval.golden_texts import GOLDEN, role_of
 from quarry.types import Document, Query
 
 EXPORT_FILE = "quarry_export.json"

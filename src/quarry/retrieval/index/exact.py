@@ -15,7 +15,7 @@ from quarry.errors import UserError
 from quarry.retrieval.embeddings import Embeddings
 from quarry.retrieval.index.device_chunks import device_chunks
 from quarry.retrieval.index.top_k import RunningTopK, TopK, exchange_top_k
-from quarry.retrieval.ranking import tie_order
+from quarry.retrieval.tie_breaking import tie_order
 from quarry.runtime.progress import Progress
 from quarry.types import Run
 

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from quarry.distributed import world
 from quarry.errors import UserError
-from quarry.retrieval.ranking import NO_RANKING
+from quarry.retrieval.tie_breaking import NO_RANKING
 
 LAST_PLACE = 2**32 - 1
 NO_KEY = torch.iinfo(torch.int64).min

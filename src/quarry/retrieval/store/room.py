@@ -78,8 +78,8 @@ def check_room(folder: Path, *, num_bytes: int, what: str, remedies: Remedies) -
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise UserError(
-            f"The embeddings of {what} need {size(num_bytes)} in {folder}, and its disk has "
-            f"{size(free)} free. {remedies.full}"
+            f"The embeddings of {what} need {readable_size(num_bytes)} in {folder}, and its "
+            f"disk has {readable_size(free)} free. {remedies.full}"
         )
 
 
@@ -106,7 +106,7 @@ def explained(folder: Path, *, what: str, remedies: Remedies) -> Iterator[None]:
         raise
 
 
-def size(num_bytes: float) -> str:
+def readable_size(num_bytes: float) -> str:
     """Return a number of bytes in the unit that leaves a number to be read."""
     for unit, of in (("GiB", 2**30), ("MiB", 2**20)):
         if num_bytes >= of:

@@ -11,7 +11,7 @@ from quarry.errors import UserError
 from quarry.evaluation.benchmarks.folder import folder_benchmark
 from quarry.evaluation.evaluator import Evaluator
 from quarry.retrieval.bm25 import BM25Retriever
-from quarry.retrieval.terms import TextTokenizer
+from quarry.retrieval.terms import TextAnalyzer
 from quarry.types import Report
 
 CASES = Path(__file__).resolve().parents[4].parent / "shared" / "cases"
@@ -33,7 +33,7 @@ def evaluated(tmp_path: Path, name: str, **more: str) -> Report:
     evaluator = Evaluator(
         benchmark=benchmark, measures=[MEASURE], top_k=10, convention=convention("beir")
     )
-    return evaluator.evaluate(BM25Retriever(tokenizers={"text": TextTokenizer()}))
+    return evaluator.evaluate(BM25Retriever(tokenizers={"text": TextAnalyzer()}))
 
 
 @pytest.mark.parametrize(

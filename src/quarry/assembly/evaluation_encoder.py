@@ -1,0 +1,170 @@
+"""What evaluation encodes with: each text once a call, or once for all into the embedding store."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from omegaconf import DictConfig, OmegaConf
+
+import quarry
+from quarry.assembly.model_parts import ModelParts
+from quarry.config.evaluation_rules import corpus_violations
+from quarry.distributed import world
+from quarry.errors import UserError
+from quarry.models.backbones.fingerprint import file_digest, weights_digest
+from quarry.models.bi_encoder import BiEncoder
+from quarry.retrieval.corpus_embeddings import CorpusStorage
+from quarry.retrieval.embeddings import TextEncoder
+from quarry.retrieval.store.shelf import Shelf
+from quarry.retrieval.stored_encoder import StoredEncoder
+from quarry.retrieval.unique_encoder import UniqueEncoder
+from quarry.types import ROLES, Role
+
+ENCODING_VERSION = 1
+"""To be raised when a change of the code changes embeddings: stored ones are then not found."""
+
+
+def unique_encoder_builder(
+    config: DictConfig, parts: ModelParts
+) -> Callable[[BiEncoder], TextEncoder]:
+    """Return what makes encoders for weights that change, as in training.
+
+    Embeddings are in memory, or of a corpus in a file in the run directory; none outlives its
+    encoder.
+
+    Raises:
+        UserError: `evaluation.corpus_on_disk` or `corpus_dtype` has a value that is none.
+    """
+    if violations := list(corpus_violations(config.evaluation)):  # a resumed run is not validated
+        raise UserError("\n".join(violations))
+    build_encoder = parts.encoder_builder(
+        max_tokens_per_batch=config.evaluation.max_tokens_per_batch
+    )
+    storage = CorpusStorage(
+        folder=Path(config.paths.run_dir),
+        on_disk=config.evaluation.corpus_on_disk,
+        dtype=config.evaluation.corpus_dtype,
+    )
+    return lambda model: UniqueEncoder(encoder=build_encoder(model), storage=storage)
+
+
+def stored_encoder_builder(
+    config: DictConfig, parts: ModelParts
+) -> Callable[[BiEncoder], TextEncoder]:
+    """For weights as they were loaded: embeddings come from `paths.store_dir`, or go there.
+
+    Raises:
+        UserError: there is no such folder, and it cannot be made.
+    """
+    build_encoder = parts.encoder_builder(
+        max_tokens_per_batch=config.evaluation.max_tokens_per_batch
+    )
+    store = _opened(config.paths.store_dir)
+    shelves: dict[Role, Shelf] = {}
+
+    def build(model: BiEncoder) -> StoredEncoder:
+        if not shelves:
+            shelves.update(_shelves(config, parts, model, store=store))
+        return StoredEncoder(encoder=build_encoder(model), shelves=shelves)
+
+    return build
+
+
+def embedding_contract(config: DictConfig, parts: ModelParts, *, memo: Path) -> dict[Role, Any]:
+    """Everything that decides which embedding a text of each role gets, as plain data.
+
+    What may change its last bits alone (device, versions, batches, compiled layers) is left out.
+
+    Args:
+        memo: see `weights_digest`.
+    """
+    factory, tokenizer = parts.factory, parts.tokenizer
+    prompt = tokenizer.prompt
+    base = (factory.base_source(), factory.base_revision())
+    folders = dict.fromkeys([base, (factory.source(), factory.revision)])  # once if the same
+    shared = {
+        "version": ENCODING_VERSION,
+        "weights": [
+            weights_digest(folder, revision=revision, memo=memo) for folder, revision in folders
+        ],
+        "pooling": OmegaConf.to_container(config.model.pooling, resolve=True),
+        "pooling_code": _code_digest(type(factory.pooling)),
+        "is_causal": factory.is_causal,
+        "is_normalized": factory.is_normalized,
+        "dtype": str(factory.torch_dtype(is_trained=False)),
+        "attention": factory.attention,
+        # the names and values of the first version: others would part with all that is stored
+        "linear": factory.linear_precision or "plain",
+        "precision": str(config.trainer.precision),
+        "tokenizer": tokenizer.digest(),
+        "length_counts": prompt.length_counts,
+    }
+    projections = [
+        dense.as_data() | {"weights": file_digest(dense.weights, memo=memo)}
+        for dense in factory.projections()
+    ]
+    if projections:
+        shared["projections"] = projections
+    return {
+        role: {
+            **shared,
+            # strip is left out: the texts of the store are the stripped ones
+            "frame": {k: v for k, v in asdict(tokenizer.frames[role]).items() if k != "strip"},
+            "max_length": prompt.max_length(role),
+        }
+        for role in ROLES
+    }
+
+
+def _shelves(
+    config: DictConfig, parts: ModelParts, model: BiEncoder, *, store: Path
+) -> dict[Role, Shelf]:
+    # one process reads all weights
+    contracts = world.first_does(partial(embedding_contract, config, parts, memo=store / "weights"))
+    device = next(model.parameters()).device
+    made_by = {
+        "model": parts.factory.source(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "platform": platform.platform(),
+        "compile": parts.factory.compile,
+        "quarry": quarry.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    return {
+        role: Shelf(
+            store=store,
+            contract=contract,
+            dim=model.embedding_dim,
+            dtype=config.evaluation.store_dtype,
+            made_by=made_by,
+        )
+        for role, contract in contracts.items()
+    }
+
+
+def _code_digest(cls: type) -> str:
+    """Of the file that defines a class: one that is being worked on must not find old vectors."""
+    return hashlib.sha256(inspect.getsource(sys.modules[cls.__module__]).encode()).hexdigest()
+
+
+def _opened(store_dir: str) -> Path:
+    store = Path(store_dir).expanduser().absolute()
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"paths.store_dir={store_dir}: cannot be made ({error.strerror}). Name a folder that "
+            "can be written to, or keep embeddings in memory: evaluation.store=false."
+        ) from error
+    return store

@@ -1,0 +1,106 @@
+"""Build the factory and the tokenizer of a configured model, checked against its contract."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from omegaconf import DictConfig
+
+from quarry.config.contract import check_frames, chosen_options, explicit_keys, has_own_prompt
+from quarry.config.instantiate import build
+from quarry.config.settled_contract import SettledContract, settle
+from quarry.data.tokenization import TextTokenizer
+from quarry.errors import UserError
+from quarry.models.bi_encoder import BiEncoder
+from quarry.models.factory import BiEncoderFactory
+from quarry.models.limits import check_lengths, check_vocabulary
+from quarry.models.remedies import CannotLoadError
+from quarry.retrieval.encoder import Encoder
+from quarry.retrieval.golden_texts import check_golden_tokens
+from quarry.types import ROLES
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelParts:
+    """A model that can be built, and the tokeniser that feeds it."""
+
+    factory: BiEncoderFactory
+    tokenizer: TextTokenizer
+
+    def encoder_builder(self, *, max_tokens_per_batch: int) -> Callable[[BiEncoder], Encoder]:
+        return partial(
+            _encoder, tokenizer=self.tokenizer, max_tokens_per_batch=max_tokens_per_batch
+        )
+
+
+def settle_contract(config: DictConfig) -> SettledContract:
+    """Settle how texts are fed, in `config`; see `config.settled_contract`."""
+    asked = [config.prompt.query, config.prompt.document]
+    settled = settle(
+        config, build(config.model), explicit=explicit_keys(), options=chosen_options()
+    )
+    if [config.prompt.query, config.prompt.document] != asked:
+        logger.info(
+            "The model's own prompts are used: %s and %s. Others have to stand on the command line "
+            "(prompt=NAME); those of an experiment do not count",
+            config.prompt.query,
+            config.prompt.document,
+        )
+    return settled
+
+
+def build_model_parts(config: DictConfig) -> ModelParts:
+    """Loads the tokeniser (not the weights) and checks it against the model's contract.
+
+    Raises:
+        UserError: end token, rendered prompts or golden token ids are not those that the model was
+            saved with.
+    """
+    factory: BiEncoderFactory = build(config.model)
+    tokenizer = factory.load_tokenizer()
+    contract = factory.contract()
+    if contract is not None and contract.get("eos_token_id") != tokenizer.eos_token_id:
+        raise UserError(
+            f"The tokenizer in {factory.source()} ends texts with id {tokenizer.eos_token_id}, the "
+            f"model's contract says {contract.get('eos_token_id')}: the folder was changed after "
+            "it was saved. Restore its tokenizer files."
+        )
+    text_tokenizer = TextTokenizer(tokenizer=tokenizer, prompt=build(config.prompt))
+    _check_copies(factory, text_tokenizer)
+    _check_limits(factory, text_tokenizer)
+    if contract is not None and has_own_prompt(contract, config.prompt):
+        check_frames(contract, text_tokenizer, source=factory.source())
+        check_golden_tokens(contract, text_tokenizer, source=factory.source())
+    return ModelParts(factory=factory, tokenizer=text_tokenizer)
+
+
+def _check_copies(factory: BiEncoderFactory, tokenizer: TextTokenizer) -> None:
+    """Refuses a pooling over the second copy of texts that have none."""
+    copies = [frame.num_copies for frame in tokenizer.frames.values()]
+    if getattr(factory.pooling, "pools_last_copy", False) and min(copies) < 2:
+        raise UserError(
+            f"model/pooling={type(factory.pooling).__name__} looks at the second copy of a text, "
+            "and this prompt does not repeat texts. Use prompt=echo, or model/pooling=mean."
+        )
+
+
+def _check_limits(factory: BiEncoderFactory, tokenizer: TextTokenizer) -> None:
+    """Refuse widths, lengths and token ids that the model has no room for."""
+    source = factory.base_source()
+    try:
+        config = factory.trunk_config()
+        factory.check_widths()
+    except CannotLoadError:
+        return  # loading the weights will say so
+    check_vocabulary(config, tokenizer.tokenizer, source=source)
+    lengths = {f"prompt.max_{role}_length": tokenizer.longest(role) for role in ROLES}
+    check_lengths(config, lengths, source=source)
+
+
+def _encoder(model: BiEncoder, *, tokenizer: TextTokenizer, max_tokens_per_batch: int) -> Encoder:
+    return Encoder(model=model, tokenizer=tokenizer, max_tokens_per_batch=max_tokens_per_batch)

@@ -1,0 +1,47 @@
+"""Before anything is loaded: can the model be had here, and does it fit? If not, what would run."""
+
+from __future__ import annotations
+
+import shlex
+
+from hydra.core.hydra_config import HydraConfig
+
+from quarry.config.sweep_overrides import identity
+from quarry.errors import UserError
+from quarry.models.factory import BiEncoderFactory
+from quarry.models.fp8 import check_fp8
+from quarry.models.memory import Spread
+from quarry.models.remedies import CannotLoadError
+
+
+def preflight(
+    factory: BiEncoderFactory,
+    *,
+    is_trained: bool,
+    on_cpu: bool = False,
+    spread: Spread | None = None,
+) -> None:
+    """Refuses a model that cannot be loaded, with the commands that could be run instead."""
+    if factory.linear_precision == "fp8":
+        check_fp8(on_cpu=on_cpu)
+    try:
+        factory.check(is_trained=is_trained, on_cpu=on_cpu, spread=spread)
+    except CannotLoadError as error:
+        commands = "".join(
+            f"\n  {command_with(override)}   # {meaning}"
+            for override, meaning in error.remedies.items()
+        )
+        raise UserError(
+            f"{error}" + (f"\nWhat would run:{commands}" if commands else "")
+        ) from error
+
+
+def command_with(*overrides: str) -> str:
+    """The command of this job, with the overrides in place of what it said of their keys."""
+    if not HydraConfig.initialized():
+        return " ".join(overrides)
+    hydra = HydraConfig.get()
+    keys = {override.split("=", 1)[0] for override in overrides}
+    own = identity([str(entry) for entry in hydra.overrides.task])
+    kept = [entry for entry in own if entry.split("=", 1)[0] not in keys]
+    return shlex.join(["python", f"{hydra.job.name}.py", *kept, *overrides])

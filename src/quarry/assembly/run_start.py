@@ -1,0 +1,66 @@
+"""Begin a run directory: agree on it among ranks, write its configuration and provenance."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from quarry.config.contract import chosen_options
+from quarry.config.settled_contract import SettledContract
+from quarry.distributed.launch import agreed_with_first
+from quarry.runtime.files import write_json
+from quarry.runtime.provenance import collect_provenance, scrub
+from quarry.runtime.renamed_keys import with_renamed_keys
+from quarry.runtime.run_directory import RunDirectory
+
+logger = logging.getLogger(__name__)
+
+
+def record_start(
+    config: DictConfig, run: RunDirectory, *, contract: SettledContract | None
+) -> dict[str, Any]:
+    """Writes configuration and provenance; returns the resolved configuration, secrets hidden.
+
+    Args:
+        contract: of the model; None: there is none.
+    """
+    composed = scrub(OmegaConf.to_container(config, resolve=False))
+    resolved: dict[str, Any] = scrub(OmegaConf.to_container(config, resolve=True))
+    OmegaConf.save(OmegaConf.create(composed), run.config)
+    OmegaConf.save(OmegaConf.create(resolved), run.resolved_config)
+    more: dict[str, Any] = {"options": chosen_options(), "contract_differences": {}}
+    if contract is not None:
+        more |= {"contract": contract.as_data(), "contract_differences": contract.differences}
+    write_json(run.provenance, {**collect_provenance(), **more})
+    logger.info("Run directory: %s", run.path)
+    return resolved
+
+
+def recorded_contract(run: RunDirectory) -> dict[str, Any]:
+    """Return how texts are fed, as the start of the run has recorded it; empty if it has not."""
+    if not run.provenance.exists():  # of several processes the first one writes it
+        return {}
+    provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
+    return with_renamed_keys(provenance.get("contract", {}))
+
+
+def record_resume(run: RunDirectory) -> None:
+    """Adds this process to the provenance of a run that goes on."""
+    provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
+    provenance.setdefault("resumed", []).append(collect_provenance())
+    write_json(run.provenance, provenance)
+
+
+def share_run_directory(config: DictConfig) -> None:
+    """Where a launcher starts all processes, each names a directory after its own time: all take
+    the first's."""
+    own = config.paths.run_dir
+    config.paths.run_dir = agreed_with_first(own)
+    if config.paths.run_dir != own:
+        with contextlib.suppress(OSError):
+            Path(own).rmdir()

@@ -1,0 +1,99 @@
+"""A model that was saved here, opened as its contract says and in no other way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from quarry.assembly.model_parts import ModelParts, build_model_parts
+from quarry.assembly.preflight import preflight
+from quarry.config.contract import apply_contract
+from quarry.errors import MissingPathError
+from quarry.models.backbones.huggingface import resolve_source
+from quarry.models.saved import CONTRACT_FILE, read_contract
+from quarry.retrieval.export.loading import EXPORT_FILE
+from quarry.runtime.run_directory import RunDirectory
+
+_FACTORY = {
+    "_target_": "quarry.models.factory.BiEncoderFactory",
+    "replica": None,
+    "revision": None,
+    "pooling": {},
+    "adapter": {"_target_": "quarry.models.adapters.full.FullFineTuning"},
+    "is_causal": None,
+    "normalize": None,
+    "dtype": "float32",
+    "attention": "auto",
+    "linear_precision": None,
+    "compile": False,
+    "gradient_checkpointing": False,
+    "trust_remote_code": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredModel:
+    """A saved model that can be built.
+
+    Attributes:
+        home: the run directory, or the folder that was named.
+        folder: where the weights are.
+        contract: as it was saved.
+        parts: factory and tokenizer, the weights in float32.
+    """
+
+    home: Path
+    folder: Path
+    contract: Mapping[str, Any]
+    parts: ModelParts
+
+    @property
+    def export(self) -> Path:
+        """Where its sentence-transformers folder is, unless another place is named; an exported
+        folder is its own."""
+        return self.home if (self.home / EXPORT_FILE).is_file() else self.home / "export"
+
+
+def open_stored_model(run: str | None, *, base_path: str | None) -> StoredModel:
+    """The model of a run directory or a model folder, its tokenizer checked against the contract.
+
+    Args:
+        base_path: of an adapter: where its base lies now, if not where it was.
+
+    Raises:
+        UserError: there is no model, it has no contract, or its tokenizer was changed.
+    """
+    if run is None:
+        raise MissingPathError("run is not set: which run directory or model folder? run=DIR")
+    home = Path(run).expanduser().absolute()
+    if not home.is_dir():
+        raise MissingPathError(f"run={run}: no such folder.")
+    folder = Path(resolve_source(str(home)))
+    contract = read_contract(folder)
+    if contract is None:
+        raise MissingPathError(
+            f"{folder} has no {CONTRACT_FILE}, which says how text is fed to the model. Give the "
+            "run directory of a training run, or the model folder in it."
+        )
+    settings = _FACTORY | {"path": str(folder)} | _base(home)
+    if base_path is not None:
+        settings["base_path"] = base_path
+    config = OmegaConf.create({"prompt": {}, "model": settings})
+    apply_contract(config, contract, explicit=())
+    parts = build_model_parts(config)
+    preflight(parts.factory, is_trained=False, on_cpu=True)
+    return StoredModel(home=home, folder=folder, contract=contract, parts=parts)
+
+
+def _base(home: Path) -> dict[str, Any]:
+    """What the run was told of the base of its adapter."""
+    file = RunDirectory(home).resolved_config
+    if not file.exists():
+        return {}
+    stored = OmegaConf.to_container(OmegaConf.load(file))
+    model = stored.get("model", {}) if isinstance(stored, dict) else {}
+    return {key: model[key] for key in ("base_path", "revision") if key in model}

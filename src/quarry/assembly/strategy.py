@@ -1,0 +1,47 @@
+"""What follows from the strategy for other parts of a training run: dtype, optimiser, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch.optim import Optimizer
+
+from quarry.config.instantiate import build
+from quarry.config.memory_rules import AUTO
+from quarry.config.world_size import num_processes, zero_stage
+from quarry.distributed.zero import BF16_WEIGHTS
+from quarry.models.memory import Spread
+from quarry.training.optim import offloaded_adamw
+
+
+def settle_dtype(config: DictConfig) -> None:
+    """Loads weights as bfloat16 where ZeRO keeps them so, instead of as float32 first."""
+    has_bf16_weights = zero_stage(config) > 0 and config.trainer.precision == BF16_WEIGHTS
+    if has_bf16_weights and config.model.get("dtype") == "auto":
+        config.model.dtype = "bfloat16"
+
+
+def build_optimizer(config: DictConfig) -> Callable[[list[dict[str, Any]]], Optimizer]:
+    """The configured one; where its states live in the host's memory, DeepSpeed's AdamW for CPUs
+    with the same settings."""
+    optimizer: partial[Optimizer] = build(config.optimizer)
+    if zero_stage(config) and config.trainer.strategy.get("offload_optimizer", False):
+        return partial(offloaded_adamw, **optimizer.keywords)
+    return optimizer
+
+
+def planned_spread(config: DictConfig) -> Spread:
+    """How many processes share the weights, gradients and optimiser states of the run."""
+    strategy = config.trainer.get("strategy")
+    is_zero = zero_stage(config) > 0
+    chunk = OmegaConf.select(config, "data.grad_cache_chunk_tokens")
+    return Spread.of_zero(
+        stage=zero_stage(config),
+        num_processes=num_processes(config),
+        is_chunked=chunk not in (None, AUTO),
+        offloads_parameters=is_zero and strategy.get("offload_parameters", False),
+        offloads_optimizer=is_zero and strategy.get("offload_optimizer", False),
+    )

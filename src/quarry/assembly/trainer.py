@@ -1,0 +1,65 @@
+"""Build Lightning's Trainer and the loggers of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from quarry.assembly.wandb_identity import WandbIdentity, with_identity
+from quarry.config.instantiate import build, build_named
+from quarry.distributed import world
+from quarry.runtime.threads import hand_over_quickly
+
+
+def build_trainer(
+    config: DictConfig, *, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger], **more: Any
+) -> pl.Trainer:
+    """Lightning's Trainer with what is not a matter of taste filled in."""
+    hand_over_quickly()
+    trainer: pl.Trainer = build(
+        config.trainer,
+        callbacks=list(callbacks),
+        logger=list(loggers),
+        default_root_dir=config.paths.run_dir,
+        use_distributed_sampler=False,  # our sampler alone decides the order
+        enable_model_summary=False,
+        enable_progress_bar=False,  # ours are training_progress.py and runtime/progress.py
+        num_sanity_val_steps=0,
+        **more,
+    )
+    # Lightning's handler of SIGTERM would start a collective in the midst of another one
+    trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
+    return trainer
+
+
+@contextmanager
+def built_loggers(
+    config: DictConfig, *, identity: WandbIdentity, hyperparameters: dict[str, Any]
+) -> Iterator[list[Logger]]:
+    """The configured loggers, told the configuration; closed whatever happens. Only the first
+    process has any.
+
+    A W&B run that is not finished would swallow the next job of a sweep.
+
+    Args:
+        identity: which run it is for W&B.
+    """
+    loggers: list[Logger] = []
+    if world.is_launched_first():
+        loggers = build_named(with_identity(config.logger, identity))
+    status = "failed"
+    try:
+        for pl_logger in loggers:
+            pl_logger.log_hyperparams(hyperparameters)
+        yield loggers
+        status = "success"
+    finally:
+        for pl_logger in loggers:
+            pl_logger.finalize(status)
+            if isinstance(pl_logger, WandbLogger):
+                pl_logger.experiment.finish(exit_code=0 if status == "success" else 1)

@@ -1,0 +1,159 @@
+"""Count what a training step keeps of each token for its backward pass, from the layers' shapes.
+
+Counted for a layer of Qwen2's kind (a gated MLP, grouped-query attention by the variable-length
+kernel). What the layers keep follows from their formulas; what comes and goes within one layer's
+backward pass was measured. Both are held against measured peaks in docs/distributed.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from transformers import PretrainedConfig
+
+from quarry.models.compilation import SELECTIVE
+
+FP32_BYTES = 4
+
+_DROPOUT_BYTES = 1.15
+"""Of each number that goes into a projection, where a compiled layer keeps LoRA's dropout: masks of
+a byte each and some dropped inputs (torch 2.11, one H200)."""
+
+_PASSING: dict[tuple[bool | str, bool], float] = {
+    (False, False): 1.9, (False, True): 2.8, (SELECTIVE, False): 3.8, (SELECTIVE, True): 5.8,
+    (True, False): 4.1, (True, True): 8.9,
+}  # fmt: skip
+"""Gradient checkpointing, and whether products are in fp8 -> what is alive within a compiled
+layer's backward pass beyond what it keeps, in widths of its MLP (one H200, torch 2.11)."""
+
+_PASSING_EAGER = 1.8
+_PASSING_DROPOUT = 0.8
+"""More of the same where a layer is computed again with dropout."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerShape:
+    """The layers of the part of a backbone that text goes through.
+
+    Attributes:
+        attention_size: query heads times the size of a head.
+        key_value_size: heads of keys times the size of a head.
+        num_heads: of queries.
+    """
+
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    attention_size: int
+    key_value_size: int
+    num_heads: int
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> LayerShape:
+        """Read the shape from a model's configuration."""
+        text = config.get_text_config()
+        heads, hidden = text.num_attention_heads, text.hidden_size
+        head_size = getattr(text, "head_dim", None) or hidden // heads
+        return cls(
+            num_layers=text.num_hidden_layers,
+            hidden_size=hidden,
+            intermediate_size=getattr(text, "intermediate_size", None) or 4 * hidden,
+            attention_size=heads * head_size,
+            key_value_size=(getattr(text, "num_key_value_heads", None) or heads) * head_size,
+            num_heads=heads,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """How a step is run, as far as it decides what is kept.
+
+    Attributes:
+        itemsize: bytes of a number in products: 2 in half precision.
+        state_itemsize: of the states between layers, which have the dtype of the weights.
+        is_compiled: the compiler keeps no fp32 copies and computes the activation again.
+        gradient_checkpointing: True: of a layer its input alone is kept, and the layer computed
+            again; "selective": the outputs of its products are kept, too (compiled layers only).
+        trains_trunk: norms are trained, too, and keep what they have normalised.
+        num_inputs: numbers of a token that go into projections with LoRA, over all layers.
+        num_low_rank: numbers of a token between LoRA's two matrices, over all layers.
+        has_dropout: on the input of LoRA's update.
+        is_fp8: products with frozen weights are in fp8.
+    """
+
+    itemsize: int
+    state_itemsize: int
+    is_compiled: bool
+    gradient_checkpointing: bool | str
+    trains_trunk: bool
+    num_inputs: int = 0
+    num_low_rank: int = 0
+    has_dropout: bool = False
+    is_fp8: bool = False
+
+    @property
+    def recomputes_layers(self) -> bool:
+        """Whether products run twice; selective checkpointing of plain layers is full."""
+        is_selective = self.gradient_checkpointing == SELECTIVE
+        return self.gradient_checkpointing is True or (is_selective and not self.is_compiled)
+
+
+def activation_bytes(shape: LayerShape, kept: Kept, *, num_tokens: int) -> int:
+    """Return what is kept when the backward pass of `num_tokens` tokens begins."""
+    last = shape.hidden_size * FP32_BYTES  # the last norm is plain, and keeps its input in fp32
+    if kept.recomputes_layers:
+        layer: float = shape.hidden_size * kept.state_itemsize
+    else:
+        layer = layer_bytes(shape, kept)
+    return int(num_tokens * (shape.num_layers * layer + last))
+
+
+def layer_bytes(shape: LayerShape, kept: Kept) -> float:
+    """Return the bytes of one token in one layer that is not checkpointed in full."""
+    hidden = 2 * shape.hidden_size  # there are two norms, and two sums that they read
+    # queries, keys, values and the result, and a number in fp32 for each head
+    numbers = 2 * shape.attention_size + 2 * shape.key_value_size
+    attention = numbers * kept.itemsize + shape.num_heads * FP32_BYTES
+    low_rank = kept.num_low_rank * kept.itemsize / shape.num_layers
+    if not kept.is_compiled:
+        return _eager_bytes(shape, kept, hidden=hidden) + attention + low_rank
+    common = hidden * kept.state_itemsize + attention + low_rank
+    if kept.gradient_checkpointing == SELECTIVE:
+        return common + 2 * shape.intermediate_size * kept.itemsize
+    masks = kept.num_inputs * _DROPOUT_BYTES / shape.num_layers if kept.has_dropout else 0
+    return common + (hidden + 3 * shape.intermediate_size) * kept.itemsize + masks
+
+
+def _eager_bytes(shape: LayerShape, kept: Kept, *, hidden: int) -> float:
+    gates = 3 * shape.intermediate_size * kept.itemsize  # before and after the activation, and up
+    normalised = hidden * kept.state_itemsize if kept.trains_trunk else 0
+    return hidden * FP32_BYTES + normalised + _input_bytes(shape, kept) + gates
+
+
+def _input_bytes(shape: LayerShape, kept: Kept) -> float:
+    """Inputs of a layer's projections, but the one that attention has kept already."""
+    # autocast makes one for each of q, k, v, gate and up; what needs no cast is shared by them
+    num_copies = 5 if kept.itemsize < kept.state_itemsize else 2
+    return (num_copies * shape.hidden_size + shape.intermediate_size) * kept.itemsize
+
+
+def passing_bytes(shape: LayerShape, kept: Kept, *, num_tokens: int) -> int:
+    """Return what is alive at most in one layer's backward pass beyond what was kept for it.
+
+    A layer that is checkpointed in full is there once, as selective checkpointing would keep it.
+    """
+    widths = _PASSING_EAGER
+    if kept.is_compiled:
+        widths = _PASSING[kept.gradient_checkpointing, kept.is_fp8]
+    if kept.recomputes_layers and kept.has_dropout and kept.is_compiled:
+        widths += _PASSING_DROPOUT
+    passing = widths * shape.intermediate_size * kept.itemsize
+    if kept.recomputes_layers:
+        passing += layer_bytes(shape, _once(kept))
+    return int(num_tokens * passing)
+
+
+def _once(kept: Kept) -> Kept:
+    """The layer that full checkpointing makes again."""
+    again: bool | str = SELECTIVE if kept.is_compiled else False
+    return replace(kept, gradient_checkpointing=again)

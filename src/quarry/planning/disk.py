@@ -1,0 +1,105 @@
+"""What a run leaves on disk, and what it has to download first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import ModelCheckpoint
+from transformers import PretrainedConfig
+
+from quarry.models.memory import FP32_BYTES, NUM_MOMENTS
+from quarry.planning.step_memory import TrainingSetup
+from quarry.training.callbacks.best_model import BestModel
+from quarry.training.callbacks.last_checkpoint import LastCheckpoint
+
+PUBLISHED_ITEMSIZE = 2
+"""Bytes of a weight on the hub: bfloat16."""
+
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiskNeed:
+    """Bytes at the time when there is most.
+
+    Attributes:
+        last: the checkpoint to resume from, beside the one that it is about to replace.
+        top: the checkpoints of the best evaluations.
+        best: the best model, beside the one that it is about to replace.
+        model: the trained model.
+        download: from the hub, weights and data, into its cache.
+    """
+
+    last: int
+    top: int
+    best: int
+    model: int
+    download: int
+
+    @property
+    def run_directory(self) -> int:
+        return self.last + self.top + self.best + self.model
+
+
+def planned_disk(
+    setup: TrainingSetup, callbacks: DictConfig, *, num_evaluations: int, download: int
+) -> DiskNeed:
+    """Of the callbacks that save, those that are configured count.
+
+    Args:
+        num_evaluations: after the first update.
+        download: bytes that have to come from the hub.
+    """
+    classes = _classes(callbacks)
+    checkpoint, model = checkpoint_bytes(setup), model_bytes(setup)
+    num_top = sum(
+        num_evaluations if node.save_top_k == -1 else min(node.save_top_k, num_evaluations)
+        for kind, node in classes
+        if kind is ModelCheckpoint
+    )
+    kinds = [kind for kind, _ in classes]
+    return DiskNeed(
+        last=2 * checkpoint if LastCheckpoint in kinds else 0,
+        top=num_top * checkpoint,
+        best=2 * model if BestModel in kinds else 0,
+        model=model,
+        download=download,
+    )
+
+
+def checkpoint_bytes(setup: TrainingSetup) -> int:
+    """What is trained, and the optimiser's states of it; of all shards together."""
+    if setup.zero is None:
+        return setup.num_trained * setup.trained_itemsize * (1 + NUM_MOMENTS)
+    return setup.num_trained * (setup.trained_itemsize + FP32_BYTES * (1 + NUM_MOMENTS))
+
+
+def model_bytes(setup: TrainingSetup) -> int:
+    """An adapter alone, or all weights; under ZeRO trained ones come from the optimiser."""
+    itemsize = setup.trained_itemsize if setup.zero is None else FP32_BYTES
+    trained = setup.num_trained * itemsize
+    if not setup.kept.trains_trunk:
+        return trained
+    return trained + setup.num_frozen * setup.frozen_itemsize
+
+
+def download_bytes(source: str, config: PretrainedConfig, *, num_parameters: int) -> int:
+    """Of a hub id whose weights are not in the hub's cache; 0: they are, or it is a folder."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(source).exists():
+        return 0
+    if any(isinstance(try_to_load_from_cache(source, name), str) for name in WEIGHT_FILES):
+        return 0
+    text = config.get_text_config()
+    head = 0 if config.tie_word_embeddings else text.vocab_size * text.hidden_size
+    return PUBLISHED_ITEMSIZE * (num_parameters + head)
+
+
+def _classes(callbacks: DictConfig) -> list[tuple[Any, DictConfig]]:
+    nodes = [node for node in callbacks.values() if node is not None]
+    return [(get_object(node["_target_"]), node) for node in nodes]

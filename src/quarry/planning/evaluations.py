@@ -1,0 +1,150 @@
+"""The evaluations of a training run: how often, what each has to encode, and how fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from omegaconf import DictConfig
+
+from quarry.assembly.evaluation_parts import build_evaluator
+from quarry.config.instantiate import build
+from quarry.data.prompts import Prompt
+from quarry.data.tokenization import TextTokenizer
+from quarry.errors import MissingPathError
+from quarry.evaluation.evaluator import Evaluator
+from quarry.planning.encoding_rate import planned_encoding_rate
+from quarry.planning.encoding_work import EncodingWork, encoding_work
+from quarry.planning.local_lengths import LocalLengths
+from quarry.planning.machine import Machine
+from quarry.planning.rate import Rate
+from quarry.planning.step_memory import TrainingSetup
+from quarry.planning.workload import local_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluations:
+    """Hold the evaluations before, during and after training.
+
+    Attributes:
+        number: how often; None: not known.
+        num_before: of these, before the first optimizer step.
+        num_texts: queries and documents of the sets whose size is known; those of a corpus that
+            consecutive sets search once.
+        num_tokens: of these texts.
+        largest_corpus: documents of the largest one.
+        unknown_sets: the sets whose size is not known.
+        rate: of encoding, of one device; None: not known.
+        hours: of all of them, of the known sets; None: not known.
+    """
+
+    number: int | None
+    num_before: int
+    num_texts: int
+    num_tokens: float
+    largest_corpus: int
+    unknown_sets: tuple[str, ...]
+    rate: Rate | None = None
+    hours: float | None = None
+
+    @property
+    def is_limit(self) -> bool:
+        """Return whether they take longer than `hours` says."""
+        return bool(self.unknown_sets) or (self.rate is not None and self.rate.is_limit)
+
+    @property
+    def num_after_start(self) -> int:
+        """Return how many follow an optimizer step; each may save a checkpoint."""
+        return max(0, (self.number or self.num_before) - self.num_before)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Encoding:
+    """Hold what a benchmark takes to encode, and what is missing here."""
+
+    work: EncodingWork = field(default_factory=lambda: EncodingWork(sets=()))
+    missing: tuple[str, ...] = ()
+
+
+def planned_evaluations(
+    config: DictConfig, *, num_steps: int | None, setup: TrainingSetup, machine: Machine
+) -> Evaluations | None:
+    """Plan them without weights and network; None: there is no benchmark.
+
+    Args:
+        num_steps: optimizer steps of the run; None: not known.
+        setup: of the training.
+    """
+    num_before = int(bool(config.evaluation.get("before_training", True)))
+    encoding = _encoding(config)
+    if encoding is None:
+        return None
+    number = None if num_steps is None else num_before + _num_after(config, num_steps)
+    work, rate = encoding.work, _rate(config, setup, machine)
+    hours = None
+    if rate is not None and number is not None and not (encoding.missing or work.is_unknown):
+        hours = number * work.hours(tokens_per_s=rate.tokens_per_s, num_devices=setup.num_processes)
+    return Evaluations(
+        number=number,
+        num_before=num_before,
+        num_texts=work.num_texts,
+        num_tokens=work.num_tokens,
+        largest_corpus=work.largest_corpus,
+        unknown_sets=work.unknown_sets + encoding.missing,
+        rate=rate,
+        hours=hours,
+    )
+
+
+def _num_after(config: DictConfig, num_steps: int) -> int:
+    """Count those during and after training; the last one may be both."""
+    every = config.evaluation.every_n_steps
+    is_last_due = every > 0 and num_steps % every == 0
+    return (num_steps // every if every else 0) + (not is_last_due)
+
+
+def _encoding(config: DictConfig) -> _Encoding | None:
+    try:
+        evaluator = build_evaluator(config)
+    except MissingPathError as error:  # on the machine of the run it may be there
+        return _Encoding(missing=(str(error),))
+    if evaluator is None:
+        return None
+    tokenizer = local_tokenizer(config)
+    return _Encoding(work=work_of(config, evaluator, tokenizer=tokenizer, is_stored=False))
+
+
+def work_of(
+    config: DictConfig, evaluator: Evaluator, *, tokenizer: TextTokenizer | None, is_stored: bool
+) -> EncodingWork:
+    """Count what the sets of a benchmark take, each by what is known of it here.
+
+    Args:
+        tokenizer: None: it is not here.
+        is_stored: see `encoding_work`.
+    """
+    prompt: Prompt = build(config.prompt)
+    count = LocalLengths(evaluator=evaluator, prompt=prompt, tokenizer=tokenizer, seed=config.seed)
+    return encoding_work(
+        evaluator.benchmark.sets,
+        prompt=prompt,
+        frames=count.frames,
+        is_stored=is_stored,
+        count=count,
+    )
+
+
+def _rate(config: DictConfig, setup: TrainingSetup, machine: Machine) -> Rate | None:
+    """Return the rate with the model in training, whose adapter is not merged."""
+    if setup.stage == 3:
+        return None
+    slower = [] if setup.kept.trains_trunk else ["without LoRA"]
+    if not setup.kept.is_compiled:
+        slower.append("compiled")
+    return planned_encoding_rate(
+        num_linear=setup.num_linear,
+        dtype=torch.bfloat16 if setup.kept.itemsize == 2 else torch.float32,
+        linear_precision=config.model.linear_precision,
+        card=machine.card,
+        slower=tuple(slower),
+    )

@@ -1,0 +1,172 @@
+"""Which run directories a report is about: those that are named, matched, or jobs of a study."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quarry.errors import MissingPathError
+from quarry.runtime.run_directory import RunDirectory
+from quarry.sweep.record import STUDY_FILE, JobRecord, StudyRecord
+
+REPORT_FILE = "report.json"
+"""What the folder of a report has; it is no run, and patterns pass it over."""
+
+MAX_DEPTH = 3
+"""How deep a folder is searched for run directories: STUDY/SWEEP/JOB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundRuns:
+    """What a report can be made of.
+
+    Attributes:
+        directories: run directories that have results, in order.
+        unfinished: run directories that have none, with the reason; what was to be measured there
+            is missing.
+        remarks: what else went wrong, a sentence each.
+        study: the one folder that all of them are below, if a folder was named; else None.
+    """
+
+    directories: tuple[Path, ...]
+    unfinished: Mapping[Path, str]
+    remarks: tuple[str, ...] = ()
+    study: Path | None = None
+
+
+def find_runs(patterns: Sequence[str]) -> FoundRuns:
+    """The run directories that paths and patterns (`runs/eval/*`) stand for, each once.
+
+    A folder that is no run directory stands for those below it: a study for its jobs. Its
+    `study.json`, if it has one, says why a job has no results.
+
+    Raises:
+        MissingPathError: nothing matches, there is no run directory in a folder, or none of all
+            has results.
+        UserError: a `study.json` that is none.
+    """
+    reasons: dict[Path, str | None] = {}
+    remarks: list[str] = []
+    folders: list[Path] = []
+    for pattern in patterns:
+        for path in _matching(pattern):
+            if is_run(path):
+                reasons.setdefault(path, None)
+                continue
+            folders.append(path)
+            jobs = _jobs_of(path)
+            known = {job.directory: job for job in jobs}
+            below = list(_runs_below(path, MAX_DEPTH))
+            if not below and not jobs:
+                raise MissingPathError(
+                    f"runs: {path} is no run directory, and there is none below it. A run "
+                    f"directory has {RunDirectory(path).resolved_config.name}: name one, or a "
+                    "folder of such."
+                )
+            for directory in below:
+                reasons[directory] = known[directory].problem if directory in known else None
+            remarks += [job.remark for job in jobs if job.directory not in below and job.problem]
+    return _sorted_out(reasons, remarks, folders if len(patterns) == 1 else [])
+
+
+def newest_study(studies: Path) -> Path:
+    """The study that was begun or changed last.
+
+    Raises:
+        MissingPathError: there is none.
+    """
+    found = [path for path in studies.glob("*") if path.is_dir() and any(_runs_below(path, 3))]
+    if not found:
+        raise MissingPathError(
+            f"There are no runs to report: {studies} has no study yet. Run one, or name run "
+            "directories: python eval.py task=report runs=[DIR,...]"
+        )
+    return max(found, key=_last_change)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run was begun in this folder."""
+    return RunDirectory(path).resolved_config.is_file()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    directory: Path
+    problem: str | None
+
+    @property
+    def remark(self) -> str:
+        return f"{self.directory.name}: {self.problem}"
+
+
+def _sorted_out(
+    reasons: Mapping[Path, str | None], remarks: Sequence[str], folders: Sequence[Path]
+) -> FoundRuns:
+    finished = [path for path in reasons if RunDirectory(path).metrics.is_file()]
+    unfinished = {
+        path: reason or _why_without_results(RunDirectory(path))
+        for path, reason in reasons.items()
+        if path not in finished
+    }
+    if not finished:
+        lines = [f"{path}: {reason}" for path, reason in unfinished.items()]
+        raise MissingPathError(
+            "None of the run directories has results (metrics.json):\n"
+            + "\n".join(f"- {line}" for line in [*lines, *remarks])
+        )
+    more = [f"{path.name}: {reasons[path]}" for path in finished if reasons[path]]
+    return FoundRuns(
+        directories=tuple(finished),
+        unfinished=unfinished,
+        remarks=(*remarks, *more),
+        study=folders[0] if len(folders) == 1 else None,
+    )
+
+
+def _why_without_results(run: RunDirectory) -> str:
+    if run.summary.is_file():  # which is written last
+        return "nothing was evaluated (benchmark=none)"
+    return "no metrics.json: the run was stopped, or is still going on"
+
+
+def _matching(pattern: str) -> list[Path]:
+    path = Path(pattern).expanduser()
+    if not glob.has_magic(pattern) or path.is_dir():
+        if not path.is_dir():
+            raise MissingPathError(f"runs: {pattern} is no folder; check the path.")
+        return [path.absolute()]
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+    folders = [m.absolute() for m in matches if m.is_dir() and not (m / REPORT_FILE).is_file()]
+    if not folders:
+        raise MissingPathError(f"runs: no folder matches {pattern}; check the pattern.")
+    return folders
+
+
+def _runs_below(folder: Path, depth: int) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir() or path.is_symlink():
+            continue
+        if is_run(path):
+            yield path
+        elif depth > 1:
+            yield from _runs_below(path, depth - 1)
+
+
+def _jobs_of(folder: Path) -> list[_Job]:
+    study = StudyRecord(folder).read()
+    jobs = () if study is None else study.jobs
+    return [_Job(directory=folder / job.directory, problem=_problem(job)) for job in jobs]
+
+
+def _problem(job: JobRecord) -> str | None:
+    if job.status == "finished":
+        return None
+    return f"{job.status}: {job.error}" if job.error else job.status
+
+
+def _last_change(study: Path) -> float:
+    times = [RunDirectory(path).resolved_config.stat().st_mtime for path in _runs_below(study, 3)]
+    file = study / STUDY_FILE
+    return max([*times, *([file.stat().st_mtime] if file.is_file() else [])])

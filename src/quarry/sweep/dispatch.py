@@ -1,0 +1,82 @@
+"""Do what an entry point is for: run the task of a single run, or start a process for each job of a
+sweep; say how to continue a run that a signal stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig
+
+from quarry.distributed import world
+from quarry.errors import UserError
+from quarry.runtime.interruption import raises_on_signals
+from quarry.runtime.run_directory import RunDirectory, removed_if_empty
+from quarry.runtime.task_output import last_result_line
+from quarry.sweep.job import run_job
+from quarry.sweep.job_result import JobResult
+from quarry.tasks.optimized_metric import optimized_metric_of
+
+
+def run(config: DictConfig, *, entry: Path) -> object:
+    """Runs the chosen task (conf/task) and returns its result, or, in a sweep, starts the job and
+    returns what it is to be optimised by.
+
+    Args:
+        entry: the file of the entry point.
+    """
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        return run_job(config, entry=entry)
+    with removed_if_empty(config.paths.run_dir):
+        if config.study.resume:
+            raise UserError(
+                "study.resume=true has no effect outside a sweep: a training run goes on with "
+                "python train.py task=resume run=RUN_DIR."
+            )
+        with raises_on_signals(lambda: how_to_continue(config)):
+            result: object = instantiate(config.task)(config)
+    if config.study.job is not None and world.is_launched_first():
+        _leave_result(config, result)
+    return result
+
+
+def _leave_result(config: DictConfig, result: object) -> None:
+    """For the sweep that this run is a job of."""
+    metrics = dict(result) if isinstance(result, Mapping) else {}
+    metric = config.optimized_metric
+    objective = None if metric is None else optimized_metric_of(metrics, metric)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    JobResult(objective=objective, line=last_result_line(), metrics=metrics).write(folder)
+
+
+TRAIN, RESUME = "quarry.tasks.train.train", "quarry.tasks.resume.resume"
+EVALUATE = "quarry.tasks.evaluate.evaluate"
+
+
+def how_to_continue(config: DictConfig) -> str:
+    """Return what is saved of the run that `config` describes, and the command that continues."""
+    task = config.task.get("_target_")
+    if task == RESUME:
+        return f"Continue with: python train.py task=resume run={config.run}"
+    if task == TRAIN:
+        run = RunDirectory.shared(config.paths.run_dir)
+        if run.checkpoint.exists():
+            return f"Continue with: python train.py task=resume run={run.path}"
+        return "There is no checkpoint yet: run the same command again, in a new run directory."
+    if task == EVALUATE:
+        return _about_the_store(config)
+    return "No file is half-written: run the same command again."
+
+
+def _about_the_store(config: DictConfig) -> str:
+    retriever: Any = get_class(config.retriever["_target_"])
+    if not retriever.uses_encoder:
+        return "Run the same command again."
+    if not config.evaluation.store:
+        return "The same command starts again (evaluation.store=true would keep embeddings)."
+    store = Path(config.paths.store_dir)
+    return f"Embeddings so far are kept in {store}: the same command continues from there."

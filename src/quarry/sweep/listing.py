@@ -1,0 +1,80 @@
+"""`make sweeps`: the studies that there are, from their files in sweeps/study."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from quarry.config.entry_point import primaries_of
+from quarry.config.resolvers import sweeps_dir
+from quarry.config.schema import register_schemas
+from quarry.config.sweep_overrides import all_jobs, has_all_jobs_known
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFile:
+    """A study.
+
+    Attributes:
+        name: what `study=` takes.
+        primary: train or eval, whose study it is.
+        purpose: the first sentence of its header.
+        num_jobs: of the file as it stands; at most so many where a sweeper searches.
+    """
+
+    name: str
+    primary: str
+    purpose: str
+    num_jobs: int
+
+
+def study_files() -> Iterator[StudyFile]:
+    """Every study, by name. To be called where Hydra is initialised with conf/."""
+    for path in sorted((Path(sweeps_dir()) / "study").glob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        primary, *others = primaries_of(text)
+        if others:
+            raise ValueError(f"{path}: its header does not say '# primary: train' or eval.")
+        rest = text.partition(f"# primary: {primary}\n")[2].splitlines()
+        yield StudyFile(
+            name=path.stem,
+            primary=primary,
+            purpose=rest[0].removeprefix("# "),
+            num_jobs=_num_jobs(composed_sweep(primary, f"study={path.stem}")),
+        )
+
+
+def composed_sweep(primary: str, *overrides: str) -> DictConfig:
+    """The configuration of a sweep, Hydra's own part included, as its sweeper gets it."""
+    loader = GlobalHydra.instance().config_loader()
+    return loader.load_configuration(
+        config_name=primary, overrides=list(overrides), run_mode=RunMode.MULTIRUN
+    )
+
+
+def _num_jobs(config: DictConfig) -> int:
+    sweeper = config.hydra.sweeper
+    return len(all_jobs(config)) if has_all_jobs_known(sweeper) else int(sweeper.n_trials)
+
+
+def main() -> None:
+    """Prints a line for each study."""
+    register_schemas()
+    conf = Path(sweeps_dir()).parent / "conf"
+    with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
+        studies = list(study_files())
+    width = max(len(f"{one.primary}.py study={one.name}") for one in studies)
+    for one in studies:
+        command = f"{one.primary}.py study={one.name}".ljust(width)
+        sys.stdout.write(f"python {command}  {one.num_jobs:3} jobs  {one.purpose}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What is said of a run that a signal stopped, for each task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from quarry.sweep.dispatch import how_to_continue
+
+
+def said(task: str, **config: object) -> str:
+    target = f"quarry.tasks.{task}.{task}"
+    return how_to_continue(OmegaConf.create({"task": {"_target_": target}} | config))
+
+
+def test_training_continues_from_its_checkpoint(tmp_path: Path) -> None:
+    paths = {"run_dir": str(tmp_path)}
+    assert said("train", paths=paths).startswith("There is no checkpoint yet: run the same command")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    expected = f"Continue with: python train.py task=resume run={tmp_path}"
+    assert said("train", paths=paths) == expected
+    assert said("resume", run=str(tmp_path), paths={"run_dir": "."}) == expected
+
+
+@pytest.mark.parametrize(
+    ("retriever", "store", "expected"),
+    [
+        ("dense.DenseRetriever", True, "Embeddings so far are kept in /cache/embeddings: the same"),
+        ("fusion.HybridRetriever", True, "Embeddings so far are kept in"),
+        ("dense.DenseRetriever", False, "The same command starts again (evaluation.store=true"),
+        ("bm25.BM25Retriever", True, "Run the same command again."),
+    ],
+)
+def test_evaluation_continues_from_the_store(retriever: str, store: bool, expected: str) -> None:
+    found = said(
+        "evaluate",
+        retriever={"_target_": f"quarry.retrieval.{retriever}"},
+        evaluation={"store": store},
+        paths={"store_dir": "/cache/embeddings"},
+    )
+    assert found.startswith(expected)
+
+
+@pytest.mark.parametrize("task", ["export", "report", "score", "rescore", "plan", "verify"])
+def test_other_tasks_run_again(task: str) -> None:
+    assert said(task) == "No file is half-written: run the same command again."
