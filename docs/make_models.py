@@ -59,7 +59,8 @@ RETRIEVERS = """
 Reference rows by name: `python eval.py model=bge model.size=base benchmark=beir`. Texts are fed as
 the model's own files say; the card below fills what they leave open. None of these files was at
 hand: what bears no † was seen in the sources that the end of this page lists. Published
-numbers are in `src/quarry/study_report/published/retrievers*.yaml`; reports show them with a dagger.
+numbers are in `src/quarry/study_report/published/retrievers*.yaml`; reports show them with a
+dagger.
 
 | model | sizes | query | document | pooling | tokens | end | attention | card |
 |---|---|---|---|---|---|---|---|---|
