@@ -122,6 +122,8 @@ class EvaluationPlan:
             "sets": [asdict(one) | {"num_texts": one.num_texts} for one in self.work.sets],
             "num_texts": self.work.num_texts if is_known else None,
             "num_tokens": self.work.num_tokens if is_known else None,
+            "num_computed_tokens": self.work.num_computed_tokens if is_known else None,
+            "prefix_tokens": self.work.prefix_tokens,
             "num_passes": self.num_passes,
             "tokens_per_process": self.tokens_per_process,
             "unknown_sets": list(self.work.unknown_sets),

@@ -9,6 +9,7 @@ from quarry.tasks.planning.evaluations import Evaluations
 from quarry.tasks.planning.host import HostNeed
 from quarry.tasks.planning.machine import CLOSE, Machine
 from quarry.tasks.planning.outcome import Plan
+from quarry.tasks.planning.prefix_tokens import prefix_note
 from quarry.tasks.planning.rate import Rate
 from quarry.tasks.preflight import command_with
 from quarry.training.memory_fit import with_choice
@@ -252,6 +253,8 @@ def _evaluations(evaluations: Evaluations, machine: Machine) -> Row:
     notes = [number]
     if evaluations.num_texts or not evaluations.unknown_sets:
         notes.append(f"{evaluations.num_texts:,} texts each")
+    if evaluations.num_texts and prefix_note(evaluations.prefix_tokens):
+        notes.append(prefix_note(evaluations.prefix_tokens))
     if evaluations.unknown_sets:
         notes.append(f"size not known: {', '.join(evaluations.unknown_sets)}")
     if evaluations.rate is None:

@@ -36,10 +36,17 @@ def _away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluations(
-    config: DictConfig, *, num_steps: int | None, machine: Machine = H200, num_processes: int = 1
+    config: DictConfig,
+    *,
+    num_steps: int | None,
+    machine: Machine = H200,
+    num_processes: int = 1,
+    shares_prefix: bool = True,
 ) -> Evaluations:
     own = setup(num_processes=num_processes, kept=replace(LORA, has_dropout=False))
-    found = planned_evaluations(config, num_steps=num_steps, setup=own, machine=machine)
+    found = planned_evaluations(
+        config, num_steps=num_steps, setup=own, machine=machine, shares_prefix=shares_prefix
+    )
     assert found is not None
     return found
 
@@ -98,4 +105,5 @@ def test_sets_that_nobody_has_counted(tmp_path: Path) -> None:
     )
     assert (hub.unknown_sets, hub.hours) == (("name",), None)
     none = composed("train", "benchmark=none")
-    assert planned_evaluations(none, num_steps=1, setup=setup(), machine=H200) is None
+    settings = {"num_steps": 1, "setup": setup(), "machine": H200, "shares_prefix": True}
+    assert planned_evaluations(none, **settings) is None
