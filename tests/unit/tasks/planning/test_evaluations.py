@@ -13,8 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "config"))
 from configurations import composed, opened
 
-from helpers.models import tiny_folder
+from helpers.models import letter_tokenizer, tiny_folder
 from helpers.plans import LORA, setup
+from quarry.config.instantiate import build
+from quarry.data.tokenization import TextTokenizer
 from quarry.tasks.planning.cards import named_card
 from quarry.tasks.planning.evaluations import Evaluations, planned_evaluations
 from quarry.tasks.planning.machine import Machine
@@ -88,6 +90,28 @@ def test_hours_are_those_of_all_of_them_on_all_devices() -> None:
     assert one.is_limit, "LoRA beside the weights was not measured"
     unknown = evaluations(marco(), num_steps=100, machine=replace(H200, card=None))
     assert (unknown.rate, unknown.hours) == (None, None)
+
+
+def test_a_shared_prefix_is_computed_once_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed("train", "experiment=sft_msmarco", "prompt=e5_instruct")
+    unknown = evaluations(config, num_steps=100)
+    assert unknown.prefix_tokens is None, "the tokenizer is not here"
+    assert unknown.num_computed_tokens == unknown.num_tokens
+    monkeypatch.setattr(
+        "quarry.tasks.planning.evaluations.local_tokenizer",
+        lambda _: TextTokenizer(tokenizer=letter_tokenizer(), prompt=build(config.prompt)),
+    )
+    found = evaluations(config, num_steps=100)
+    assert found.prefix_tokens is not None
+    num_shared = found.prefix_tokens["query"]
+    assert (num_shared > 60, found.prefix_tokens["document"]) == (True, 0)
+    num_again = num_shared * (6_980 + 43 + 54 - 3)
+    assert found.num_tokens - found.num_computed_tokens == num_again
+    assert found.rate is not None
+    hours = 2 * found.num_computed_tokens / found.rate.tokens_per_s / 3600
+    assert found.hours == pytest.approx(hours)
+    mean = evaluations(config, num_steps=100, shares_prefix=False)
+    assert mean.num_computed_tokens == found.num_tokens
 
 
 def test_sets_that_nobody_has_counted(tmp_path: Path) -> None:
