@@ -142,6 +142,7 @@ ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"], "sliding_
         ("phi3", WINDOW, False),
         ("gemma3_text", {**GROUPED, **ALTERNATING, "head_dim": 16}, False),
         ("olmo3", {**GROUPED, **ALTERNATING}, False),
+        ("olmo3", {**GROUPED, **ALTERNATING, "layer_types": ["full_attention"] * 2}, True),
     ],
 )  # fmt: skip
 def test_the_rule_says_what_the_layers_do(
