@@ -211,6 +211,7 @@ def test_a_prefix_that_cannot_be_counted_here_is_said(
     planned(evaluation(*BEIR, "prompt=promptreps"), tmp_path / "plan.json")
     made = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
     assert made["prefix_tokens"] is None
+    assert not made["is_at_least"]
     assert made["num_computed_tokens"] == made["num_tokens"]
     assert "is not taken off: the tokenizer is not here" in capsys.readouterr().out
 

@@ -72,6 +72,8 @@ class EvaluationPlan:
     @property
     def is_at_least(self) -> bool:
         """Return whether it takes longer than `hours` says."""
+        if self.work.prefix_tokens is None:  # for all that is known, less
+            return False
         return bool(self.work.unknown_sets) or (self.rate is not None and self.rate.is_limit)
 
     @property

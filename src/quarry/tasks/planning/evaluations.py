@@ -54,6 +54,8 @@ class Evaluations:
     @property
     def is_limit(self) -> bool:
         """Return whether they take longer than `hours` says."""
+        if self.prefix_tokens is None:  # for all that is known, less
+            return False
         return bool(self.unknown_sets) or (self.rate is not None and self.rate.is_limit)
 
     @property

@@ -97,6 +97,7 @@ def test_a_shared_prefix_is_computed_once_a_pass(monkeypatch: pytest.MonkeyPatch
     unknown = evaluations(config, num_steps=100)
     assert unknown.prefix_tokens is None, "the tokenizer is not here"
     assert unknown.num_computed_tokens == unknown.num_tokens
+    assert not unknown.is_limit, "it may take less"
     monkeypatch.setattr(
         "quarry.tasks.planning.evaluations.local_tokenizer",
         lambda _: TextTokenizer(tokenizer=letter_tokenizer(), prompt=build(config.prompt)),
