@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from quarry.assembly.preflight import command_with
 from quarry.config.instantiate import build
 from quarry.models.dtypes import DTYPES
-from quarry.models.factory import BiEncoderFactory
+from quarry.models.model_spec import ModelSpec
 from quarry.planning.encoding_work import EncodingWork, SetWork
 from quarry.planning.evaluation_outcome import EvaluationPlan
 from quarry.planning.host import host_reason, host_remedies
@@ -49,12 +49,12 @@ def evaluation_refusal(config: DictConfig, plan: EvaluationPlan) -> str | None:
     commands: dict[str, str] = {}
     lines: list[str] = []
     if not plan.fits_memory:
-        factory: BiEncoderFactory = build(config.model)
+        spec: ModelSpec = build(config.model)
         reasons.append(
             f"The weights take {readable_size(plan.weights)} on each device, which has "
             f"{readable_size(plan.machine.num_bytes)} ({plan.machine.name})."
         )
-        commands |= factory.remedies(share=plan.machine.num_bytes / plan.weights)
+        commands |= spec.source.remedies(share=plan.machine.num_bytes / plan.weights)
         lines = _in_shards(plan)
     if not plan.fits_disk:
         reasons.append(_against_disk(plan))

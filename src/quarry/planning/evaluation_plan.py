@@ -13,8 +13,8 @@ from quarry.config.instantiate import build
 from quarry.config.world_size import num_processes, zero_stage
 from quarry.errors import UserError
 from quarry.evaluation.evaluator import Evaluator
-from quarry.models.factory import BiEncoderFactory
 from quarry.models.memory import state_bytes
+from quarry.models.model_spec import ModelSpec
 from quarry.planning.disk import download_bytes
 from quarry.planning.encoding_rate import planned_encoding_rate
 from quarry.planning.encoding_work import EncodingWork
@@ -92,9 +92,9 @@ def _with_model(
     tokens_per_s: float | None,
     num_jobs: int,
 ) -> EvaluationPlan:
-    factory: BiEncoderFactory = build(config.model)
-    model = planned_model(factory)
-    dtype = factory.torch_dtype(is_trained=False)
+    spec: ModelSpec = build(config.model)
+    model = planned_model(spec)
+    dtype = spec.options.torch_dtype(is_trained=False)
     store_dtype = str(config.evaluation.store_dtype) if config.evaluation.store else None
     work = work_of(
         config,
@@ -115,10 +115,10 @@ def _with_model(
         rate=planned_encoding_rate(
             num_linear=model.num_linear,
             dtype=dtype,
-            linear_precision=factory.linear_precision,
+            linear_precision=spec.options.linear_precision,
             card=None if zero_stage(config) == 3 else machine.card,
             stated=tokens_per_s,
-            slower=("compiled",) if factory.compile is False else (),
+            slower=("compiled",) if spec.options.compile is False else (),
         ),
         weights=weights,
         store_dtype=store_dtype,

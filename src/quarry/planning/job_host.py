@@ -11,8 +11,8 @@ from quarry.assembly.strategy import planned_spread, settle_dtype
 from quarry.config.instantiate import build
 from quarry.config.world_size import num_processes
 from quarry.errors import MissingPathError
-from quarry.models.factory import BiEncoderFactory
 from quarry.models.memory import FP32_BYTES, StateBytes, state_bytes
+from quarry.models.model_spec import ModelSpec
 from quarry.models.remedies import CannotLoadError
 from quarry.planning.host import CorpusPlace, HostNeed, host_need
 from quarry.planning.setup import PlannedModel, planned_model
@@ -33,16 +33,16 @@ def job_host(config: DictConfig, *, host_bytes: int | None, num_jobs: int) -> Ho
     if not build(config.retriever).uses_encoder:
         return None
     settle_dtype(config)
-    factory: BiEncoderFactory = build(config.model)
-    if factory.path is None and factory.hub_id is None:
+    spec: ModelSpec = build(config.model)
+    if spec.source.path is None and spec.source.hub_id is None:
         return None
     try:
         with from_cache_alone():
-            model = planned_model(factory)
+            model = planned_model(spec)
     except CannotLoadError:
         return None
     is_training = OmegaConf.select(config, "data") is not None
-    states, on_host = _states(config, factory, model, is_training=is_training)
+    states, on_host = _states(config, spec, model, is_training=is_training)
     ranks = num_processes(config) // int(config.trainer.get("num_nodes", 1))
     is_stored = bool(config.evaluation.store)
     uses_gpu = has_gpu() and config.trainer.accelerator != "cpu"
@@ -61,10 +61,10 @@ def job_host(config: DictConfig, *, host_bytes: int | None, num_jobs: int) -> Ho
 
 
 def _states(
-    config: DictConfig, factory: BiEncoderFactory, model: PlannedModel, *, is_training: bool
+    config: DictConfig, spec: ModelSpec, model: PlannedModel, *, is_training: bool
 ) -> tuple[StateBytes, int]:
     """Return what a rank holds on its device, and the bytes offloaded to the host."""
-    dtype = factory.torch_dtype(is_trained=is_training)
+    dtype = spec.options.torch_dtype(is_trained=is_training)
     is_beside = model.part.is_beside or not is_training
     num_trained = model.part.num_parameters if is_training else 0
     num_frozen = model.num_parameters - (0 if is_beside else num_trained)

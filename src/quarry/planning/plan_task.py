@@ -3,9 +3,8 @@ is loaded."""
 
 from __future__ import annotations
 
-import copy
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from quarry.config.validation import validate
 from quarry.config.world_size import num_devices
 from quarry.distributed.zero import BF16_WEIGHTS
 from quarry.errors import UserError
-from quarry.models.factory import BiEncoderFactory
+from quarry.models.model_spec import ModelSpec
 from quarry.models.remedies import CannotLoadError
 from quarry.planning.alternatives import Alternative, alternatives
 from quarry.planning.disk import download_bytes, planned_disk
@@ -162,13 +161,13 @@ def make_plan(
     Args:
         num_jobs: that run on the machine at once.
     """
-    factory: BiEncoderFactory = build(config.model)
-    model = planned_model(factory)
+    spec: ModelSpec = build(config.model)
+    model = planned_model(spec)
     workload = planned_workload(
         config, num_examples=num_examples, tokens_per_query=tokens_per_query
     )
     setup, choice = fitted_setup(
-        training_setup(config, factory, model, workload), config, limit_bytes=_limit(machine)
+        training_setup(config, spec, model, workload), config, limit_bytes=_limit(machine)
     )
     evaluations = planned_evaluations(
         config,
@@ -189,7 +188,10 @@ def make_plan(
         memory=memory,
         workload=workload,
         rate=planned_rate(
-            setup, stated=tokens_per_s, linear_precision=factory.linear_precision, card=machine.card
+            setup,
+            stated=tokens_per_s,
+            linear_precision=spec.options.linear_precision,
+            card=machine.card,
         ),
         disk=planned_disk(
             setup,
@@ -200,7 +202,7 @@ def make_plan(
         evaluations=evaluations,
         strategy=_strategy_name(setup.stage, setup.num_processes, setup.offloads_parameters),
         precision=str(config.trainer.precision),
-        dtype=str(factory.torch_dtype(is_trained=True)).removeprefix("torch."),
+        dtype=str(spec.options.torch_dtype(is_trained=True)).removeprefix("torch."),
         num_nodes=num_nodes,
         host=training_host(
             memory,
@@ -265,11 +267,10 @@ def _against_host(config: DictConfig, made: Plan) -> tuple[str, dict[str, str]] 
 
 def _other_models(config: DictConfig, made: Plan) -> dict[str, str]:
     """The largest smaller size of the family that fits as it is, and the replica."""
-    factory: BiEncoderFactory = build(config.model)
+    spec: ModelSpec = build(config.model)
     smaller = {}
-    for size, hub_id in factory.hub_ids.items() if factory.path is None else ():
-        other = copy.copy(factory)
-        other.size, other.hub_id = size, hub_id
+    for size, hub_id in spec.source.hub_ids.items() if spec.source.path is None else ():
+        other = replace(spec, source=replace(spec.source, size=size, hub_id=hub_id))
         try:
             model = planned_model(other)
         except CannotLoadError:  # neither the hub nor its name tells its shape
@@ -286,13 +287,13 @@ def _other_models(config: DictConfig, made: Plan) -> dict[str, str]:
     ]
     largest = max(fitting, key=lambda size: smaller[size][0], default=None)
     found = {} if largest is None else {f"model.size={largest}": "the largest that fits as it is"}
-    return found | factory.remedies(share=0)
+    return found | spec.source.remedies(share=0)
 
 
 def _beside_zero(config: DictConfig, stage: int) -> tuple[str, ...]:
     """Overrides that a strategy of ZeRO needs beside it, where there is none yet."""
     overrides = []
-    trains_trunk = build(config.model).adapter.trains_trunk
+    trains_trunk = build(config.model).options.adapter.trains_trunk
     if trains_trunk and config.trainer.precision != BF16_WEIGHTS:
         overrides.append(f"trainer.precision={BF16_WEIGHTS}")
         if config.model.dtype not in ("auto", "bfloat16", "bf16"):

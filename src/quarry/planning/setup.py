@@ -14,9 +14,11 @@ from quarry.distributed.zero import BF16_WEIGHTS
 from quarry.models.adapters.base import TrainedPart
 from quarry.models.attention import is_causal_by_design
 from quarry.models.backbones.text_model import text_model
-from quarry.models.bi_encoder import NUM_TEXTS_THAT_REPAY
-from quarry.models.factory import AUTO, BiEncoderFactory
+from quarry.models.building import trained_part
+from quarry.models.compilation import NUM_TEXTS_THAT_REPAY
 from quarry.models.memory import FP32_BYTES, num_weights, outline
+from quarry.models.model_options import AUTO
+from quarry.models.model_spec import ModelSpec
 from quarry.models.remedies import CannotLoadError
 from quarry.models.shared_prefix import can_share_prefix
 from quarry.planning.activations import Kept, LayerShape
@@ -52,15 +54,15 @@ class PlannedModel:
     shares_prefix: bool
 
 
-def planned_model(factory: BiEncoderFactory) -> PlannedModel:
+def planned_model(spec: ModelSpec) -> PlannedModel:
     """Its config.json, or, where the hub cannot be reached, the shape that its name stands for.
 
     Raises:
         CannotLoadError: neither is known.
     """
-    source, shape_from = factory.base_source(), "config.json"
+    source, shape_from = spec.source.base_location(), "config.json"
     try:
-        config = factory.trunk_config()
+        config = spec.source.backbone_config()
     except CannotLoadError:
         published = published_config(source)
         if published is None:
@@ -73,18 +75,18 @@ def planned_model(factory: BiEncoderFactory) -> PlannedModel:
         shape_from=shape_from,
         num_parameters=num_weights(trunk),
         num_linear=_num_linear(trunk),
-        num_projection=sum(dense.num_parameters for dense in factory.projections()),
-        embedding_dim=factory.embedding_dim(config),
-        part=factory.trained_part(trunk),
-        shares_prefix=_shares_prefix(factory, trunk),
+        num_projection=sum(dense.num_parameters for dense in spec.source.projections()),
+        embedding_dim=spec.source.embedding_dim(config),
+        part=trained_part(spec, trunk),
+        shares_prefix=_shares_prefix(spec, trunk),
     )
 
 
-def _shares_prefix(factory: BiEncoderFactory, trunk: PreTrainedModel) -> bool:
-    text, is_causal = text_model(trunk), factory.is_causal
+def _shares_prefix(spec: ModelSpec, trunk: PreTrainedModel) -> bool:
+    text, is_causal = text_model(trunk), spec.options.is_causal
     if is_causal is None:
         is_causal = is_causal_by_design(text)
-    return can_share_prefix(text.config, pooling=factory.pooling, is_causal=is_causal)
+    return can_share_prefix(text.config, pooling=spec.options.pooling, is_causal=is_causal)
 
 
 def _num_linear(trunk: PreTrainedModel) -> int:
@@ -146,10 +148,10 @@ def plain_choice(config: DictConfig) -> MemoryChoice:
 
 
 def training_setup(
-    config: DictConfig, factory: BiEncoderFactory, model: PlannedModel, workload: Workload
+    config: DictConfig, spec: ModelSpec, model: PlannedModel, workload: Workload
 ) -> TrainingSetup:
     """Follow every default of the configuration but `auto`, see `fitted_setup`."""
-    dtype, part = factory.torch_dtype(is_trained=True), model.part
+    dtype, part = spec.options.torch_dtype(is_trained=True), model.part
     strategy, stage = config.trainer.get("strategy"), zero_stage(config)
     has_bf16_weights = config.trainer.precision == BF16_WEIGHTS
     beside = dtype.itemsize if has_bf16_weights else FP32_BYTES
@@ -161,7 +163,7 @@ def training_setup(
         num_linear=model.num_linear,
         frozen_itemsize=dtype.itemsize,
         trained_itemsize=beside if part.is_beside else dtype.itemsize,
-        kept=_kept(config, factory, part, workload),
+        kept=_kept(config, spec, part, workload),
         grad_cache_chunk_tokens=plain_choice(config).grad_cache_chunk_tokens,
         num_processes=num_processes(config),
         zero=zero_buffers(config) if stage else None,
@@ -171,12 +173,10 @@ def training_setup(
     )
 
 
-def _kept(
-    config: DictConfig, factory: BiEncoderFactory, part: TrainedPart, workload: Workload
-) -> Kept:
-    dtype = factory.torch_dtype(is_trained=True)
+def _kept(config: DictConfig, spec: ModelSpec, part: TrainedPart, workload: Workload) -> Kept:
+    dtype = spec.options.torch_dtype(is_trained=True)
     itemsize = 2 if "16" in str(config.trainer.precision) else dtype.itemsize
-    is_compiled = _is_compiled(config, factory, workload)
+    is_compiled = _is_compiled(config, spec, workload)
     return Kept(
         itemsize=itemsize,
         state_itemsize=dtype.itemsize,
@@ -186,13 +186,13 @@ def _kept(
         num_inputs=part.num_inputs,
         num_low_rank=part.num_low_rank,
         has_dropout=part.dropout > 0,
-        is_fp8=factory.linear_precision == "fp8",
+        is_fp8=spec.options.linear_precision == "fp8",
     )
 
 
-def _is_compiled(config: DictConfig, factory: BiEncoderFactory, workload: Workload) -> bool:
-    if factory.compile != AUTO:
-        return factory.compile is True
+def _is_compiled(config: DictConfig, spec: ModelSpec, workload: Workload) -> bool:
+    if spec.options.compile != AUTO:
+        return spec.options.compile is True
     if zero_stage(config) == 3 or not has_gpu() or workload.num_steps is None:
         return False
     return workload.num_steps * workload.num_texts_per_step >= NUM_TEXTS_THAT_REPAY

@@ -20,8 +20,8 @@ from quarry.config.memory_rules import AUTO
 from quarry.config.stored import read_stored_config
 from quarry.distributed import world
 from quarry.errors import UserError
-from quarry.models.factory import BiEncoderFactory
 from quarry.models.memory import free_device_bytes, gib
+from quarry.models.model_spec import ModelSpec
 from quarry.planning.machine import CLOSE
 from quarry.planning.plan_task import refusal_for_memory
 from quarry.planning.setup import (
@@ -53,13 +53,13 @@ class StepFit:
     Args:
         config: of the run; its open keys get the choice.
         run: its stored configuration gets the choice as well, and its provenance the record.
-        factory: builds the model as it was chosen.
+        spec: builds the model as it was chosen.
     """
 
-    def __init__(self, config: DictConfig, run: RunDirectory, factory: BiEncoderFactory) -> None:
+    def __init__(self, config: DictConfig, run: RunDirectory, spec: ModelSpec) -> None:
         self.config = config
         self.run = run
-        self.factory = factory
+        self.spec = spec
 
     def __call__(self, device: torch.device, loggers: Sequence[Logger] = ()) -> MemoryChoice:
         """Return the choice; a collective operation, to be called on all ranks.
@@ -111,8 +111,8 @@ class StepFit:
 
     def _setup(self) -> TrainingSetup:
         workload = planned_workload(self.config, num_examples=None, tokens_per_query=None)
-        model = planned_model(self.factory)
-        return training_setup(self.config, self.factory, model, workload)
+        model = planned_model(self.spec)
+        return training_setup(self.config, self.spec, model, workload)
 
     def _settle(
         self, choice: MemoryChoice, record: dict[str, Any], loggers: Sequence[Logger]
@@ -127,7 +127,6 @@ class StepFit:
         }
         for key, value in chosen.items():
             OmegaConf.update(self.config, key, value)
-        self.factory.gradient_checkpointing = choice.gradient_checkpointing
         if world.rank() > 0:
             return
         for path in (self.run.config, self.run.resolved_config):

@@ -218,8 +218,8 @@ def local_tokenizer(config: DictConfig) -> TextTokenizer | None:
     try:
         return build_model_parts(config).tokenizer
     except UserError:
-        factory = build(config.model)
-        if Path(factory.tokenizer_path or factory.source()).expanduser().exists():
+        spec = build(config.model)
+        if Path(spec.source.tokenizer_path or spec.source.location()).expanduser().exists():
             raise
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def test_an_adapter_counts_with_its_base(folder: Path) -> None:
     adapter = folder.parent / "adapter"
     lora = LoRA(r=2, alpha=4, dropout=0.0, target_modules=["q_proj"])
     spec = build(configured(folder).model)
-    spec.options.adapter = lora
+    spec = replace(spec, options=replace(spec.options, adapter=lora))
     build_bi_encoder(spec).backbone.save_pretrained(adapter)
     letter_tokenizer().save_pretrained(adapter)
     base, adapted = contract(configured(folder)), contract(configured(adapter))

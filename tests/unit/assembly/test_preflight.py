@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,15 +16,10 @@ from quarry.models.model_spec import ModelSpec
 from quarry.models.remedies import CannotLoadError
 
 
-class Factory:
-    """Fits nowhere."""
-
-    linear_precision = None
-
-    def check(self, *, is_trained: bool, on_cpu: bool, spread: object) -> None:
-        del is_trained, on_cpu, spread
-        remedies = {"model.size=3B": "the largest that fits", "model.size=tiny": "to try it"}
-        raise CannotLoadError("Too large.", remedies=remedies)
+def fits_nowhere(*_: object, **__: object) -> None:
+    """Takes the place of `check_model`."""
+    remedies = {"model.size=3B": "the largest that fits", "model.size=tiny": "to try it"}
+    raise CannotLoadError("Too large.", remedies=remedies)
 
 
 @pytest.fixture
@@ -44,8 +40,10 @@ def test_the_command_of_the_job_with_one_override_in_place() -> None:
 
 
 @pytest.mark.usefixtures("_job")
-def test_every_remedy_is_a_command_with_what_it_means() -> None:
-    spec: ModelSpec = Factory()  # type: ignore[assignment]
+def test_every_remedy_is_a_command_with_what_it_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quarry.assembly.preflight.check_model", fits_nowhere)
+    options = SimpleNamespace(linear_precision=None)
+    spec: ModelSpec = SimpleNamespace(options=options)  # type: ignore[assignment]
     with pytest.raises(UserError) as caught:
         preflight(spec, is_trained=True)
     first, heading, *commands = str(caught.value).splitlines()

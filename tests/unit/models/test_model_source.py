@@ -74,20 +74,20 @@ def test_a_plain_folder_states_nothing(tmp_path: Path) -> None:
     assert model.statement() == Statement()
     assert model.contract() is None
     assert model.projections() == ()
-    assert model.source() == model.home() == str(tmp_path)
+    assert model.location() == model.home() == str(tmp_path)
 
 
 def test_the_transformer_may_lie_in_a_subfolder(tmp_path: Path) -> None:
     model = source(sentence_files(tmp_path, path="0_Transformer"))
     assert model.home() == str(tmp_path)
-    assert model.source() == model.base_source() == str(tmp_path / "0_Transformer")
+    assert model.location() == model.base_location() == str(tmp_path / "0_Transformer")
     assert pooling_of(model) == "Cls"
 
 
 def test_the_files_of_a_base_speak_for_an_adapter_that_says_nothing(tmp_path: Path) -> None:
     base = sentence_files(tmp_path / "base", path="0_Transformer")
     model = source(adapter(tmp_path / "adapter", base))
-    assert model.base_source() == str(base / "0_Transformer")
+    assert model.base_location() == str(base / "0_Transformer")
     assert pooling_of(model) == "Cls"  # it lies beside the transformer's folder
     moved = sentence_files(tmp_path / "moved", mode="max")
     assert pooling_of(source(tmp_path / "adapter", base_path=str(moved))) == "Max"
@@ -110,14 +110,14 @@ def test_where_there_is_a_contract_other_files_are_not_read(tmp_path: Path) -> N
     folder = sentence_files(tmp_path)
     (folder / "modules.json").write_text('[{"path": "", "type": "framed_transformer.Framed"}]')
     with pytest.raises(UserError, match="framed_transformer"):
-        source(folder).source()
+        source(folder).location()
     (folder / CONTRACT_FILE).write_text('{"format": 2}')
     model = source(folder)
-    assert model.source() == str(folder)
+    assert model.location() == str(folder)
     assert model.statement() == Statement()
     assert model.projections() == ()
     base = source(adapter(tmp_path / "adapter", folder))
-    assert (base.base_source(), base.statement()) == (str(folder), Statement())
+    assert (base.base_location(), base.statement()) == (str(folder), Statement())
 
 
 def test_a_contract_names_the_projections(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_subfolder_of_a_hub_id_is_refused(
     folder = sentence_files(tmp_path / "model", path="0_Transformer")
     put_into_cache(tmp_path / "cache", "some/model", folder)
     with pytest.raises(UserError, match=r"some/model.*0_Transformer.*model\.path=DIR"):
-        source("some/model").source()
+        source("some/model").location()
 
 
 def test_a_hub_id_states_what_its_cached_files_say(

@@ -22,6 +22,7 @@ from helpers.replicas import replica
 from quarry.assembly.evaluation_parts import build_evaluator
 from quarry.assembly.model_parts import build_model_parts
 from quarry.errors import UserError
+from quarry.models.building import build_bi_encoder
 from quarry.planning import rate
 from quarry.planning.plan_task import plan
 from quarry.types import Document, TokenBatch
@@ -185,7 +186,7 @@ def test_tokens_that_are_computed_are_those_of_the_encoder(
 def num_encoded_tokens(config: DictConfig) -> int:
     """Count what goes through the model, without the two texts that check a device once."""
     parts = build_model_parts(config)
-    model = parts.factory.build(is_trained=False)
+    model = build_bi_encoder(parts.spec, is_trained=False)
     encoder = parts.encoder_builder(max_tokens_per_batch=200)(model)
     check = Document(document_id="0", text="")
     encoder.encode([check], "document")

@@ -25,7 +25,7 @@ from quarry.config.memory_rules import memory_violations
 from quarry.config.stored import read_stored_config
 from quarry.distributed import world
 from quarry.errors import UserError
-from quarry.models.factory import BiEncoderFactory
+from quarry.models.model_spec import ModelSpec
 from quarry.planning.memory_fit import thriftiest, with_choice
 from quarry.planning.plan_task import plan
 from quarry.planning.setup import plain_choice
@@ -117,8 +117,8 @@ def without(run: RunDirectory, *keys: str) -> RunDirectory:
 
 def fit_of(run: RunDirectory) -> StepFit:
     """Of a run that is started, or resumed, with its stored configuration."""
-    factory: Any = SimpleNamespace(gradient_checkpointing="auto")
-    return StepFit(read_stored_config(run.config), run, factory)
+    spec: Any = SimpleNamespace(gradient_checkpointing="auto")
+    return StepFit(read_stored_config(run.config), run, spec)
 
 
 def values(config: DictConfig) -> list[Any]:
@@ -157,7 +157,6 @@ def test_the_choice_is_in_all_that_reads_it(
     assert choice.grad_cache_chunk_tokens is not None
     expected = [choice.gradient_checkpointing, choice.grad_cache_chunk_tokens]
     assert values(step_fit.config) == expected
-    assert step_fit.factory.gradient_checkpointing == "selective"
     assert "${" in run.config.read_text(encoding="utf-8"), "interpolations stay"
     assert "${" not in run.resolved_config.read_text(encoding="utf-8")
     for path in (run.config, run.resolved_config):
@@ -205,7 +204,6 @@ def test_other_ranks_take_the_choice_of_the_first_and_write_nothing(
     with caplog.at_level(logging.INFO):
         assert step_fit(CUDA) == chosen
     assert values(step_fit.config) == [True, 2048]
-    assert step_fit.factory.gradient_checkpointing is True
     assert files(run) == before
     assert not caplog.records
 
@@ -393,14 +391,14 @@ def planned(config: DictConfig, file: Path, *, gib: float) -> dict[str, Any]:
 def test_the_choice_and_the_refusal_are_those_of_the_plan(free: Free, tmp_path: Path) -> None:
     config, file = composed("train", "task=plan", *SEVEN), tmp_path / "plan.json"
     run = written(RunDirectory(tmp_path / "run"), config)
-    factory: BiEncoderFactory = build(config.model)
-    step = StepFit(config, run, factory)._setup()
+    spec: ModelSpec = build(config.model)
+    step = StepFit(config, run, spec)._setup()
     choice = thriftiest(step, gradient_checkpointing="auto", grad_cache_chunk_tokens="auto")
     least = step_memory(with_choice(step, choice)).total / GIB
     made = planned(config, file, gib=least / 0.91)
     assert made["refusal"] is None
     free(least / 0.91)
-    choice = StepFit(config.copy(), run, factory)(CUDA)
+    choice = StepFit(config.copy(), run, spec)(CUDA)
     assert made["gradient_checkpointing"] == choice.gradient_checkpointing
     assert made["grad_cache_chunk_tokens"] == choice.grad_cache_chunk_tokens
     record = record_of(run)
@@ -411,7 +409,7 @@ def test_the_choice_and_the_refusal_are_those_of_the_plan(free: Free, tmp_path: 
     before = files(run)
     free(least / 0.94)
     with pytest.raises(UserError) as caught:
-        StepFit(config.copy(), run, factory)(CUDA)
+        StepFit(config.copy(), run, spec)(CUDA)
     text = str(caught.value)
     assert text.startswith("model.gradient_checkpointing=auto and data.grad_cache_chunk_tokens=a")
     for part in (f"{least:.1f} GiB", f"{least / 0.94:.1f} GiB", "92%"):
@@ -425,5 +423,5 @@ def test_a_factory_needs_no_word_on_checkpointing() -> None:
     config = composed("train")
     with open_dict(config):
         del config.model.gradient_checkpointing
-    factory: BiEncoderFactory = build(config.model)
-    assert factory.gradient_checkpointing is False
+    spec: ModelSpec = build(config.model)
+    assert spec.options.gradient_checkpointing is False

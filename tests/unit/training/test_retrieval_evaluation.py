@@ -192,7 +192,7 @@ def test_lightnings_early_stopping_counts_evaluations(
     with caplog.at_level(logging.INFO):
         trainer.fit(Module(), loader_of([torch.tensor(0.0)] * 6))
     assert trainer.global_step == 4
-    assert caplog.text.count("EarlyStopping ends training after 4 updates") == 1
+    assert caplog.text.count("EarlyStopping ends training after 4 optimizer steps") == 1
     assert stopping.wait_count == 2
     assert [step for step, _ in callback.history] == [0, 1, 2, 3, 4]
 
