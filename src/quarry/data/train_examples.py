@@ -1,5 +1,5 @@
-"""Training examples in a memory-mapped table: what was read once is read by every process."""
 """Store training examples in a memory-mapped table that all processes share."""
+
 from __future__ import annotations
 
 import logging
