@@ -103,7 +103,7 @@ def _grade_of_record(record: Mapping[str, Any], where: str) -> int:
     value = record[key]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not (isinstance(value, int) or value.is_integer()):
-        raise _no_whole_number(value, where)
+        raise _not_an_integer(value, where)
     return _bounded(int(value), where)
 
 
@@ -166,7 +166,7 @@ def _grade_of_text(text: str, where: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,18}(\.0*)?", text):
         if re.fullmatch(r"[+-]?[0-9]+", text):
             raise _out_of_range(text, where)
-        raise _no_whole_number(text, where)
+        raise _not_an_integer(text, where)
     return _bounded(int(text.partition(".")[0]), where)
 
 
@@ -183,7 +183,7 @@ def _out_of_range(text: str, where: str) -> UserError:
     )
 
 
-def _no_whole_number(value: object, where: str) -> UserError:
+def _not_an_integer(value: object, where: str) -> UserError:
     return UserError(
         f"{where}: the grade {shown(value)} is not an integer; grades are 0, 1, 2, ... (a header "
         f"names {QUERY_KEYS[0]}, {DOCUMENT_KEYS[0]}, {GRADE_KEYS[0]})"

@@ -22,6 +22,7 @@ class InfoNCE:
     A passage that answers two queries of a batch counts as a negative of one of them, as in the
     study's recipe, unless a mask says otherwise. A mask leaves passages out of the loss of a query,
     never the query's own positive.
+
     Args:
         temperature: divides the similarities; a small one sharpens. RepLLaMA uses 0.01.
         contrastive_batch_size: queries (with their passages) that are compared with one another;

@@ -117,7 +117,7 @@ class _Entry(NamedTuple):
 def _entry(form: Form, columns: Sequence[str], *, where: str) -> _Entry:
     if form == "TREC":
         query_id, _, document_id, position, score, tag = columns
-        return _Entry(query_id, document_id, _score(score, where), _whole_number(position), tag)
+        return _Entry(query_id, document_id, _score(score, where), _integer(position), tag)
     query_id, document_id, position = columns
     number = _required_rank(position, where)
     return _Entry(query_id, document_id, -float(number), number, None)
@@ -154,13 +154,13 @@ def _score(text: str, where: str) -> float:
     return score
 
 
-def _whole_number(text: str) -> int | None:
+def _integer(text: str) -> int | None:
     # rank columns have at most about ten digits; more than 18 would not fit the array
     return int(text) if text.isdecimal() and len(text) <= 18 else None
 
 
 def _required_rank(text: str, where: str) -> int:
-    number = _whole_number(text)
+    number = _integer(text)
     if number is None:
         raise UserError(
             f"{where}: the rank {text!r} is not a whole number (three columns are MS MARCO's "
