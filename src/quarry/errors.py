@@ -1,27 +1,28 @@
-"""Ends of a run that are no fault of the program; entry points show their message alone."""
+"""Exceptions that end a run without a program error; entry points show their message alone."""
 
 import signal
 
 
 class UserError(ValueError):
-    """A wrong value, file or line. The message names what, where, the rule and the remedy."""
+    """Error for a wrong value, file or line; the message names it, the rule and the remedy."""
 
 
 class SharedError(UserError):
-    """One that all processes of a run raise at the same time: the first one shows it."""
+    """Error that all ranks raise at the same time; rank 0 shows it."""
 
 
 class MissingPathError(UserError, FileNotFoundError):
-    """A file or folder that was named and is not there."""
+    """Error for a file or folder that was named and does not exist."""
 
 
 class Interrupted(BaseException):
     """A signal stopped the run; the message says what is saved and how to continue.
 
-    No `Exception`: it may come at any moment, and is not for those who go on after a failure.
+    Not an `Exception`: it may come at any moment, and handlers that continue after a failure must
+    not catch it.
 
     Args:
-        number: of the signal.
+        number: the signal's number.
         is_shared: all ranks raise it at the same time.
     """
 

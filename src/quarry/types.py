@@ -1,4 +1,4 @@
-"""The nouns of the road from text to report: one small frozen type for every arrow.
+"""Define the frozen types that pass between the stages, from text to report.
 
 Text and judgements (`Query`, `Document`, `TrainExample`, `Qrels`, `RetrievalSet`) become token
 batches (`TokenBatch`, `RetrievalBatch`), a loss (`LossOutput`), rankings (`Run`) and a `Report`.
@@ -18,17 +18,17 @@ Role = Literal["query", "document"]
 ROLES: tuple[Role, ...] = ("query", "document")
 
 Content = Literal["text", "code"]
-"""What a corpus holds; BM25 cuts the two into words differently."""
+"""Kind of a corpus: BM25 splits text and code into words differently."""
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Judgements: query id -> document id -> grade (0 and below: not relevant)."""
 
 MAX_GRADE = 1000
-"""Grades lie between its negative and it: trec_eval keeps an array as long as the largest one."""
+"""Bound of grades, -MAX_GRADE..MAX_GRADE: trec_eval allocates an array as long as the largest."""
 
 Run = dict[str, dict[str, float]]
-"""Rankings: query id -> document id -> score. The order is that of the scores, ties by document
-id descending, as trec_eval ranks."""
+"""Rankings: query id -> document id -> score. Documents rank by score; ties are broken by
+descending document id, as in trec_eval."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class Document:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainExample:
-    """A query with the passages that answer it and passages that look like answers but are not.
+    """A query with its positives, which answer it, and hard negatives, which only seem to.
 
     Attributes:
         positive_scores: a teacher's score of each positive; None: the data have none.
@@ -72,13 +72,13 @@ class RetrievalSet:
     (its id is a key of `qrels`); a judged document may be missing from the corpus.
 
     Attributes:
-        source: where the texts and judgements came from, for people: repository and commit, or
-            folder, and split. None: not known.
-        self_matches: query id -> the document that is the query itself and no result for it.
-            Evaluation asks for one document more and takes it out of each ranking; who looks at
-            other documents' places before that (fusion) takes it out first.
-        caveats: what a reader of numbers on it must know, in plain sentences without a full stop:
-            judged documents that are missing, empty documents, queries that were dropped.
+        source: provenance of texts and judgements, for people: repository and commit, or folder,
+            and split. None: not known.
+        self_matches: query id -> the document that is the query itself, which is no result for it.
+            Evaluation retrieves one document more and removes it from each ranking. Whatever uses
+            the ranks of other documents before that (fusion) removes it first.
+        caveats: what a reader of metrics on this set must know, as plain sentences without a full
+            stop: judged documents that are missing, empty documents, queries that were dropped.
     """
 
     name: str
@@ -100,8 +100,9 @@ class TokenBatch:
         position_ids: [num_tokens] int64, counting from 0 within each text.
         cu_seqlens: [num_texts + 1] int32, where each text begins; the last entry is num_tokens.
         max_seqlen: tokens in the longest text.
-        pool_starts: [num_texts] int32, where in the row each text begins behind its prompt, or its
-            last copy where the prompt repeats it: what a pooling without the prompt begins with.
+        pool_starts: [num_texts] int32, index of each text's first token behind its prompt, or
+            behind the text's earlier copies where the prompt repeats it. A pooling that leaves out
+            the prompt begins there.
     """
 
     input_ids: Tensor
@@ -111,7 +112,7 @@ class TokenBatch:
     pool_starts: Tensor
 
     def __len__(self) -> int:
-        """Number of texts."""
+        """Return the number of texts."""
         return int(self.cu_seqlens.numel()) - 1
 
     @property
@@ -122,19 +123,19 @@ class TokenBatch:
         return _mapped(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TokenBatch:
-        """A copy that a device can read while the CPU goes on."""
+        """Return a copy in pinned memory, which a device can read while the CPU continues."""
         return _mapped(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextHashes:
-    """Which texts of a contrast set are equal: int64 hashes, the same in every process.
+    """Hashes that tell which texts of a contrastive batch are equal: int64, the same on every rank.
 
     Attributes:
-        queries: [num_queries], of each query's text.
-        passages: [num_passages], of each passage's title and text.
-        answered: [num_passages], of the query that a positive answers; 0 for a hard negative. Laid
-            out as the passages are, it can be gathered with them.
+        queries: [num_queries], hash of each query's text.
+        passages: [num_passages], hash of each passage's title and text.
+        answered: [num_passages], hash of the query that a positive answers; 0 for a hard negative.
+            It has the layout of the passages, so it can be gathered with them.
     """
 
     queries: Tensor
@@ -144,17 +145,17 @@ class TextHashes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetrievalBatch:
-    """One contrast set for training: queries and passages in a single flat row of tokens.
+    """A contrastive batch: queries and passages for training in one flat row of tokens.
 
     Attributes:
         tokens: the queries first, then the passages, grouped by query: positive, hard negatives.
         num_queries: how many of the texts are queries.
         positive_index: [num_queries] int64, the passage (counted from the first passage) that
             answers each query.
-        hashes: of the texts; None where tokens were made without any.
+        hashes: hashes of the texts; None if they were not computed.
         scores: [num_passages] float32, a teacher's score of each passage for its query; NaN where
-            the data have none. None: they have none for any passage of the contrastive batch, on
-            any rank.
+            the data have none. None: the data have none for any passage of the contrastive batch,
+            on any rank.
     """
 
     tokens: TokenBatch
@@ -171,7 +172,7 @@ class RetrievalBatch:
         return _mapped(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> RetrievalBatch:
-        """A copy that a device can read while the CPU goes on."""
+        """Return a copy in pinned memory, which a device can read while the CPU continues."""
         return _mapped(self, Tensor.pin_memory)
 
 
@@ -185,26 +186,26 @@ class LossOutput:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetResult:
-    """What one retriever reached on one test collection.
+    """The results of one retriever on one test collection.
 
     Attributes:
         name: the collection.
-        metrics: report name of a measure ("nDCG@10") -> mean over all judged queries, 0..1.
-        per_query: report name of a measure -> query id -> value.
+        metrics: measure name in reports ("nDCG@10") -> mean over all judged queries, 0..1.
+        per_query: measure name in reports -> query id -> value.
         run: the ranking that was scored.
         num_queries, num_documents: size of the collection.
-        convention: the rules that the numbers were made under, as plain data.
-        group: what the collection is a part of, where parts count as one: the twelve forums of
-            CQADupStack, the languages of CodeSearchNet.
+        convention: the evaluation rules behind the numbers, as plain data.
+        group: the group that the collection belongs to, where a group counts as one: the twelve
+            forums of CQADupStack, the languages of CodeSearchNet.
         source: where the collection came from, see `RetrievalSet`.
-        licence: of its data; None: not known.
-        intervals: report name of a measure -> where 95 % of its bootstrapped means lie (low, high);
-            empty until they are computed.
-        corpus_dtype: in which the embeddings of the corpus were searched; None: there are none, or
+        licence: license of its data; None: not known.
+        intervals: measure name in reports -> 95 % bootstrap confidence interval of the mean (low,
+            high); empty until computed.
+        corpus_dtype: dtype in which the corpus embeddings were searched; None: there are none, or
             it was not recorded.
-        term_tokenizer: what a lexical retriever cut the texts into terms with, in words; None: none
-            did, or it was not recorded.
-        caveats: of the collection, see `RetrievalSet`.
+        term_tokenizer: description of what a lexical retriever split texts into terms with; None:
+            not a lexical retriever, or not recorded.
+        caveats: see `RetrievalSet`.
     """
 
     name: str
@@ -229,9 +230,9 @@ class Report:
 
     Attributes:
         failures: collection -> why there is no result for it.
-        contract: of a model: "parts", how texts were fed to it, each with value and source, and
-            "notes"; empty for what has no model.
-        training_caveats: what a reader must know of the data that the model was trained on.
+        contract: a model's contract: "parts", how texts are fed to it, each with value and source,
+            and "notes"; empty for a retriever without a model.
+        training_caveats: what a reader must know of the model's training data.
     """
 
     retriever: str
@@ -241,7 +242,7 @@ class Report:
     training_caveats: tuple[str, ...] = ()
 
     def mean(self, measure: str) -> float:
-        """Unweighted mean over the sets; those of a group count as one, with their mean."""
+        """Return the unweighted mean over the sets; a group counts as one set, with its mean."""
         groups: dict[str, list[float]] = {}
         for result in self.results:
             key = result.name if result.group is None else f"group {result.group}"
@@ -253,7 +254,7 @@ _Batch = TypeVar("_Batch")
 
 
 def _mapped(batch: _Batch, function: Callable[[Tensor], Tensor]) -> _Batch:
-    """A copy of a batch with each of its tensors, however deep, as `function` makes it."""
+    """Return a copy of a batch with `function` applied to each of its tensors, nested ones too."""
     values = {entry.name: getattr(batch, entry.name) for entry in fields(batch)}  # type: ignore[arg-type]
     changed = {
         name: function(value) if isinstance(value, Tensor) else _mapped(value, function)

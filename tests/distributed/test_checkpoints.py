@@ -88,5 +88,5 @@ def test_what_the_first_process_fails_at_all_fail_at(results: list[dict[str, Any
     assert results[0]["failures"] == ["SharedError: users", "OSError: disk full"]
     assert results[1]["failures"] == [
         "SharedError: users",
-        "RuntimeError: In the first process: disk full",
+        "RuntimeError: On rank 0: disk full",
     ]

@@ -81,7 +81,7 @@ def test_a_child_that_was_killed_is_told_of_and_the_others_end(
     ):
         raise RuntimeError("connection reset")
     assert [record.getMessage() for record in caplog.records] == [
-        "Process 1 of this node was ended by SIGKILL"
+        "Rank 1 of this node was ended by SIGKILL"
     ]
     assert waiting.wait(timeout=20) == -signal.SIGKILL
 

@@ -58,7 +58,7 @@ def test_the_best_model_is_one_to_evaluate_and_gives_the_numbers_of_the_report(
     assert known["best"]["nDCG@10"] > known["trained"]["nDCG@10"]
     # and the baseline beside it, whose ranking training had made
     assert found["bm25"] == known["bm25"]
-    assert "the ranking of stdlib_code_dev is kept in" in result.err
+    assert "the ranking of stdlib_code_dev is cached in" in result.err
     assert re.fullmatch(r"nDCG@10 bm25=0\.\d{4} dense=0\.\d{4}", result.last_line)
     plots = {path.name for path in (tmp_path / "eval" / "plots").iterdir()}
     assert plots == {"results.png", "queries.png"}

@@ -36,7 +36,7 @@ def test_jobs_at_once_share_what_is_made_once(
     assert len({job["result"] for job in jobs.values()}) == 1
     logs = [(tmp_path / "sweep" / name / "run.log").read_text() for name in jobs]
     assert sum("bm25: indexed" in log for log in logs) == 1
-    assert sum("is kept in" in log for log in logs) == 1
+    assert sum("is cached in" in log for log in logs) == 1
     for what in ("queries", "corpus"):
         assert sum(f"{what}: encoding 289 of 289 texts" in log for log in logs) == 1
 

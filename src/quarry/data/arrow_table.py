@@ -1,6 +1,6 @@
-"""Records become one memory-mapped Arrow file in a cache folder, with random access by row and id.
+"""Store records in one memory-mapped Arrow file in a cache folder, with access by row and id.
 
-A corpus or training set of any size thus costs page cache that all processes share, and next to
+A corpus or training set of any size thus costs page cache that all processes share, and almost
 no memory of their own.
 """
 
@@ -29,26 +29,26 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
 ROWS_PER_BATCH = 1024
-"""Every record batch but the last has this many rows, so that a row's batch is one division."""
+"""Rows of every record batch but the last, so that one division finds a row's batch."""
 
 _DIGESTED = 64 * 1024
-"""Bytes at either end of a source that are part of a table's key."""
+"""Bytes at the beginning and the end of a source whose digest is part of a table's key."""
 
 LINE = "line"
-"""Every table has this int64 column: the line of the first source that a row came from."""
+"""Name of an int64 column in every table: the line of the source that a row came from."""
 
 
 class ArrowTable:
-    """Read access to a file that `open_table` wrote. Pickles as its path: workers map it again."""
+    """Reader of a file that `open_table` wrote; pickles as its path, so that workers map it."""
 
     def __init__(self, path: Path) -> None:
-        """Map the file; raises OSError or ValueError (pyarrow's errors are those) if it is none."""
+        """Map the file; raise OSError or ValueError (also pyarrow's own) if it is no table."""
         self.path = path
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self._batches: list[Any] = [None] * self._reader.num_record_batches
-        whole = max(len(self._batches) - 1, 0)
-        tail = self._batch(whole).num_rows if self._batches else 0
-        self._num_rows = whole * ROWS_PER_BATCH + tail
+        num_full = max(len(self._batches) - 1, 0)
+        tail = self._batch(num_full).num_rows if self._batches else 0
+        self._num_rows = num_full * ROWS_PER_BATCH + tail
         self._hashes: NDArray[np.uint64] | None = None
         self._hash_rows: NDArray[np.int64] | None = None
 
@@ -63,7 +63,7 @@ class ArrowTable:
         return self._reader.schema
 
     def row(self, index: int, columns: Sequence[str]) -> tuple[Any, ...]:
-        """The named cells of one row, as Python values; `index` may be negative."""
+        """Return the given columns of one row, as Python values; `index` may be negative."""
         if not -self._num_rows <= index < self._num_rows:
             raise IndexError(f"row {index} of {self._num_rows}")
         number, offset = divmod(index % self._num_rows, ROWS_PER_BATCH)
@@ -71,7 +71,7 @@ class ArrowTable:
         return tuple([batch.column(name)[offset].as_py() for name in columns])
 
     def rows(self, start: int, stop: int, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """The named cells of the rows start..stop-1, read a record batch at a time."""
+        """Yield the given columns of the rows start..stop-1, reading a record batch at a time."""
         stop = min(stop, self._num_rows)
         while start < stop:
             number, offset = divmod(start, ROWS_PER_BATCH)
@@ -80,7 +80,7 @@ class ArrowTable:
             start += part.num_rows
 
     def column(self, name: str) -> NDArray[Any]:
-        """All of a column of numbers or booleans: [len(self)]."""
+        """Return a complete column of numbers or booleans: [len(self)]."""
         return np.concatenate([part.to_numpy(zero_copy_only=False) for part in self.cells(name)])
 
     def cells(self, name: str) -> Iterator[pa.Array]:
@@ -89,9 +89,9 @@ class ArrowTable:
             yield self._batch(number).column(name)
 
     def rows_of(self, ids: Sequence[str], *, id_column: str) -> NDArray[np.int64]:
-        """The row of each id, -1 for an id that the table lacks: [len(ids)].
+        """Return the row of each id, -1 for an id that the table lacks: [len(ids)].
 
-        Needs a table that `open_table` made with this `id_column`.
+        Requires a table that `open_table` built with this `id_column`.
         """
         hashes, hash_rows = self._id_index()
         wanted = _hash_ids(ids)
@@ -100,7 +100,7 @@ class ArrowTable:
             for position in range(start, len(hashes)):
                 if hashes[position] != wanted[i]:
                     break
-                # Different ids may share a hash; only the id itself decides.
+                # different ids may share a hash: compare the ids themselves
                 if self.row(int(hash_rows[position]), (id_column,))[0] == ids[i]:
                     found[i] = hash_rows[position]
                     break
@@ -117,7 +117,7 @@ class ArrowTable:
             index = np.load(_index_path(self.path), mmap_mode="r")
             if index.shape != (2, self._num_rows) or index.dtype != np.uint64:
                 raise ValueError(f"{_index_path(self.path)} does not belong to {self.path}")
-            # Plain views of the map: scalar access to np.memmap itself is many times slower.
+            # plain views of the map: scalar access to np.memmap itself is many times slower
             self._hashes = np.asarray(index[0])
             self._hash_rows = np.asarray(index[1]).view(np.int64)
         return self._hashes, self._hash_rows
@@ -133,27 +133,27 @@ def open_table(
     id_column: str | None = None,
     settings: str = "",
 ) -> ArrowTable:
-    """The table of these sources, from the cache folder if a good one is there, else built.
+    """Return the table of these sources: from the cache folder if it is intact there, else built.
 
-    A build streams to a temporary file that takes its final name when it is complete and on disk:
-    a killed build leaves nothing that could be mistaken for a table, and of several processes that
-    build at the same time each puts the same table in place. A file without a sound end or of
-    another schema is built anew; the bytes between are trusted to the file system.
+    A build writes a temporary file and renames it when it is complete and on disk. So a killed
+    build leaves nothing that could be mistaken for a table. Processes that build at the same time
+    each install the same table. A file with a damaged end or another schema is rebuilt; the bytes
+    between are not checked.
 
     Args:
-        cache_dir: made if missing.
+        cache_dir: created if missing.
         kind: first part of the file's name, for people who look into the folder.
-        sources: the files that the rows are made from. Path, size, modification time, and a digest
-            of the first and last 64 KiB of each are the table's key: a copy may keep the time.
+        sources: the files that the rows come from. The table's key holds path, size, modification
+            time and a digest of the first and last 64 KiB of each (a copy may keep the time).
             Errors and `LINE` refer to the first.
-        schema: columns, `LINE` among them.
+        schema: the columns, `LINE` among them.
         rows: cells in the order of the schema; consumed only when the table is built.
-        id_column: a string column whose values must differ, for `ArrowTable.rows_of`.
-        settings: what else the rows depend on; part of the table's key.
+        id_column: a string column whose values must be unique, for `ArrowTable.rows_of`.
+        settings: anything else that the rows depend on; part of the table's key.
 
     Raises:
-        UserError: two rows share an id, there are no rows, or `cache_dir` cannot be
-            made or written to.
+        UserError: two rows share an id, there are no rows, or `cache_dir` cannot be created or
+            written to.
     """
     assert LINE in schema.names
     cache_dir = cache_dir.expanduser()
@@ -190,8 +190,11 @@ def _key(sources: Sequence[Path], schema: pa.Schema, id_column: str | None, sett
 
 
 def _digest(source: Path) -> str:
-    """Of the first and last bytes of a file: one that was put in its place begins or ends otherwise
-    in nearly all cases, and a corpus of gigabytes must not be read to learn that it is cached."""
+    """Return a digest of the first and last bytes of a file.
+
+    A replaced file differs there in nearly all cases. A full digest would read gigabytes only to
+    learn that a corpus is cached.
+    """
     with source.open("rb") as file:
         first = file.read(_DIGESTED)
         file.seek(max(0, source.stat().st_size - _DIGESTED))
@@ -212,7 +215,7 @@ def _open_if_good(path: Path, schema: pa.Schema, id_column: str | None) -> Arrow
         if id_column is not None:
             table._id_index()
     except (OSError, ValueError) as error:
-        logger.warning("%s is damaged (%s); building it anew", path, error)
+        logger.warning("%s is damaged (%s); building it again", path, error)
         return None
     return table
 
@@ -232,7 +235,7 @@ def _make_folder(cache_dir: Path) -> None:
 def _write_rows(
     path: Path, schema: pa.Schema, rows: Iterable[tuple[Any, ...]], id_column: str | None
 ) -> NDArray[np.uint64]:
-    """Writes the rows a record batch at a time; returns the hash of each id (none: empty)."""
+    """Write the rows a record batch at a time; return the hash of each id (no id column: empty)."""
     hashes = array("Q")
     name = path.name.split("-")[0].lstrip(".")
     remaining = tracked(rows, label=f"building {name}", units="rows")
@@ -253,9 +256,9 @@ def _write_rows(
 def _write_id_index(
     table_path: Path, id_hashes: NDArray[np.uint64], id_column: str, source: Path
 ) -> None:
-    """Writes [2, num_rows]: the hashes in ascending order, and the row of each."""
+    """Write the id index [2, num_rows]: hashes in ascending order, and the row of each."""
     order = np.argsort(id_hashes, kind="stable")
-    # Written through a map, for it need not be in memory twice.
+    # written through a map, so that it is not in memory twice
     index = np.lib.format.open_memmap(
         _index_path(table_path), mode="w+", dtype=np.uint64, shape=(2, len(order))
     )
@@ -272,7 +275,7 @@ def _refuse_duplicate(
     id_column: str,
     source: Path,
 ) -> None:
-    """Raises UserError for the first row whose id stood before; `hashes` is sorted, stably."""
+    """Raise UserError for the first row whose id occurred before; `hashes` is stably sorted."""
     later = np.flatnonzero(hashes[1:] == hashes[:-1]) + 1
     for position in later[np.argsort(order[later])].tolist():
         text, line = table.row(int(order[position]), (id_column, LINE))
@@ -288,6 +291,6 @@ def _refuse_duplicate(
 
 
 def _hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
-    """8 bytes of BLAKE2b an id: [len(ids)]. Not Python's hash, which differs between processes."""
+    """Return 8 bytes of BLAKE2b per id: [len(ids)]. Python's hash differs between processes."""
     digests = b"".join([hashlib.blake2b(text.encode(), digest_size=8).digest() for text in ids])
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)

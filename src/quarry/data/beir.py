@@ -1,6 +1,6 @@
-"""A test collection in a folder of BEIR's layout becomes a `RetrievalSet`.
+"""Read a test collection from a folder in BEIR's layout into a `RetrievalSet`.
 
-Its corpus is memory-mapped. `beir_folder` says which files it has, docs/data.md what is in them.
+Its corpus is memory-mapped. `beir_folder` lists the files, docs/data.md their contents.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ AbsentQueries = Literal["refuse", "drop"]
 
 
 def read_corpus(*, path: Path | str, cache_dir: Path | str) -> Corpus:
-    """Return the documents of a file: an id, `title` and `text`, under any of their usual names.
+    """Return the documents of a file: id, `title` and `text`, under any of their usual keys.
 
     Raises:
         MissingPathError: no such file.
-        UserError: a malformed line, or an id that stands on two lines.
+        UserError: a malformed line, or an id that occurs twice.
     """
     source = find_file(Path(path))
     if form_of(source) in RECORD_FORMS:
         records = read_records([source], DOCUMENT_COLUMNS)
-    else:  # a corpus of training may have any name; it is JSONL then
+    else:  # a training corpus may have any name and is JSONL then
         records = ((line, f"{source}:{line}", record) for line, record in read_jsonl(source))
     return open_corpus(
         sources=[source],
@@ -59,24 +59,24 @@ def read_beir(
     content: Content = "text",
     absent_queries: AbsentQueries = "refuse",
 ) -> RetrievalSet:
-    """Return one split of a BEIR folder, with the queries that it judges, in their file's order.
+    """Return one split of a BEIR folder, with its judged queries in the order of their file.
 
-    Public sets hold empty documents, and judge documents that their corpus lacks. Both are kept
-    (a missing document counts as one that no retriever finds) and are caveats of the set.
+    Public sets have empty documents, and judge documents that their corpus lacks. Both stay: a
+    missing document counts as one that no retriever finds. The set's caveats report them.
 
     Args:
-        path: the folder of the set.
-        split: of its qrels.
-        cache_dir: where the memory-mapped corpus goes.
-        name: of the set in reports; the folder's name if left out.
-        content: what the corpus holds, for BM25.
-        absent_queries: whether judged queries that are not among the queries are an error, or are
-            dropped with their judgements and are a caveat.
+        path: the set's folder.
+        split: split of the qrels.
+        cache_dir: folder for the memory-mapped corpus.
+        name: name of the set in reports; None: the folder's name.
+        content: kind of corpus, for BM25.
+        absent_queries: what to do about judged queries that are not in the queries file: "refuse"
+            raises, "drop" removes them with their judgements and reports a caveat.
 
     Raises:
-        MissingPathError: the folder, a file or the split is not there.
-        UserError: a malformed line; an id twice; a judged query that is empty or missing; no judged
-            document in the corpus; no judgement above 0.
+        MissingPathError: the folder, a file or the split does not exist.
+        UserError: a malformed line; a repeated id; a judged query that is empty or missing; no
+            judged document in the corpus; no judgement above 0.
     """
     path = Path(path).expanduser()
     qrels_path = find_split(path=path, split=split)
@@ -106,7 +106,7 @@ def read_judged_queries(*, path: Path, qrels: Qrels) -> Iterator[tuple[int, Quer
     """Yield line number and query of each judged query of a BEIR folder, in its file's order.
 
     Raises:
-        UserError: a malformed line, an id twice, a judged query that is empty or is not there.
+        UserError: a malformed line, a repeated id, a judged query that is empty or missing.
     """
     source = find_table(path, QUERIES)
     yield from judged_queries(_records(source), qrels=qrels, source=source)

@@ -1,4 +1,4 @@
-"""Which files make up a test collection in a folder, and which folders are test collections.
+"""Find the files of a test collection in a folder, and the test collections in a folder.
 
     <set>/corpus.jsonl        or .json, .csv, .tsv, .parquet
     <set>/queries.jsonl       or .json, .csv, .tsv, .parquet
@@ -27,7 +27,7 @@ def find_table(folder: Path, name: str) -> Path:
     """Return the file of a folder's corpus or queries.
 
     Raises:
-        MissingPathError: there is none in a form that is read; the message names others.
+        MissingPathError: there is none in a supported format; the message names other files.
         UserError: there are two.
     """
     found = _in_forms(folder, name, RECORD_FORMS)
@@ -42,7 +42,7 @@ def find_table(folder: Path, name: str) -> Path:
 
 
 def list_splits(path: Path | str) -> list[str]:
-    """Return the names of the splits that a folder has judgements for, sorted."""
+    """Return the names of the splits for which a folder has judgements, sorted."""
     return sorted(_splits(Path(path)))
 
 
@@ -50,8 +50,8 @@ def find_split(*, path: Path, split: str) -> Path:
     """Return the file with the judgements of a split.
 
     Raises:
-        MissingPathError: there is none; the message names the splits that there are.
-        UserError: it is there in two forms.
+        MissingPathError: there is none; the message lists the splits that exist.
+        UserError: it exists in two formats.
     """
     if not path.is_dir():
         raise MissingPathError(f"{path}: no such folder; check the path or fetch the data")
@@ -68,23 +68,23 @@ def find_split(*, path: Path, split: str) -> Path:
 
 
 def is_beir_folder(path: Path) -> bool:
-    """Return whether a folder has the three parts of a set, with the judgements of any split."""
+    """Return whether a folder has corpus, queries and the judgements of at least one split."""
     has_texts = all(_in_forms(path, name, RECORD_FORMS) for name in (CORPUS, QUERIES))
     return has_texts and bool(_splits(path))
 
 
 def has_part_of_set(path: Path) -> bool:
-    """Return whether a folder has a corpus, queries or judgements, of whatever form."""
+    """Return whether a folder has a corpus, queries or judgements, in any format."""
     return any(each.name.partition(".")[0] in (CORPUS, QUERIES, QRELS) for each in _inside(path))
 
 
 def find_sets(path: Path | str) -> list[Path]:
-    """Return the sets at `path`: itself, or the folders inside that have a part of one, sorted.
+    """Return the sets at `path`: itself, or the folders in it that have a part of a set, sorted.
 
-    The folders inside that have none are named in the log.
+    Folders in it that have no part of a set are logged.
 
     Raises:
-        MissingPathError: there is none.
+        MissingPathError: there is no set.
     """
     path = Path(path).expanduser()
     if not path.is_dir():
@@ -131,7 +131,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """What is in a folder, sorted; nothing where it is none."""
+    """Return what is in a folder, sorted; nothing if it is not a folder."""
     if not folder.is_dir():
         return []
     try:
@@ -160,7 +160,7 @@ def _endings(form: str) -> list[str]:
 
 
 def _only(files: Sequence[Path]) -> Path:
-    """The one file; of a plain and a gzipped one of the same name the plain one, with a warning."""
+    """Return the only file; prefer a plain one to its gzipped twin, with a warning."""
     plain = sorted({file.with_name(file.name.removesuffix(".gz")) for file in files})
     if len(plain) > 1:
         names = " and ".join(str(file) for file in sorted(files))

@@ -1,4 +1,4 @@
-"""What a reader of numbers must know of the data: of test collections, and of training sets."""
+"""Describe what a reader of metrics must know of the data: test collections and training sets."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def checked_caveats(*, name: str, qrels: Qrels, where: object, corpus: Corpus) -
     """Return the caveats of a set, and log them in one warning.
 
     Args:
-        name: of the set.
-        where: what holds the judgements, for messages.
+        name: name of the set.
+        where: source of the judgements, for messages.
 
     Raises:
         UserError: no judged document is in the corpus.
@@ -37,7 +37,7 @@ def checked_caveats(*, name: str, qrels: Qrels, where: object, corpus: Corpus) -
     missing = [judged[i] for i in np.flatnonzero(is_missing).tolist()]
     num_alike = _num_alike(missing, corpus)
     if len(missing) == len(judged):
-        alike = f"; {num_alike} would be after Unicode normalisation" if num_alike else ""
+        alike = f"; {num_alike} would be after Unicode normalization" if num_alike else ""
         raise UserError(
             f"{where}: none of its {len(judged)} judged documents is in the corpus, not even "
             f"{shown(judged[0])}{alike}; check that the corpus and the qrels belong together"
@@ -53,7 +53,7 @@ def checked_caveats(*, name: str, qrels: Qrels, where: object, corpus: Corpus) -
 
 
 def dropped_queries(*, name: str, judged: Qrels, kept: Qrels) -> tuple[str, ...]:
-    """Return the caveat of the judged queries that are not in `kept`, and log it; none without."""
+    """Return and log the caveat of the judged queries that are not in `kept`, if there are any."""
     dropped = [query_id for query_id in judged if query_id not in kept]
     if not dropped:
         return ()
@@ -66,7 +66,7 @@ def dropped_queries(*, name: str, judged: Qrels, kept: Qrels) -> tuple[str, ...]
 
 
 def training_caveats(table: ArrowTable) -> tuple[str, ...]:
-    """Return the caveats of training data, whose table is one of `train_examples`."""
+    """Return the caveats of training data; `table` is one that `train_examples` describes."""
     num_lines = len(table)
     counts = {
         name: int(table.column(name).sum()) for name in ("num_empty", "num_absent", "num_repeated")
@@ -93,7 +93,7 @@ def training_caveats(table: ArrowTable) -> tuple[str, ...]:
 
 
 def _unread_keys(table: ArrowTable) -> dict[str, int]:
-    """Return the keys that hold something and are not read -> on how many lines."""
+    """Return each key that has a value and is not read -> number of lines that have it."""
     found: dict[str, int] = {}
     for cells in table.cells("unread"):
         for each in pc.value_counts(cells).to_pylist():
@@ -103,7 +103,7 @@ def _unread_keys(table: ArrowTable) -> dict[str, int]:
 
 
 def missing_share(caveats: Iterable[str]) -> float:
-    """Return which share of the judged documents is missing, as caveats say it: 0 to 1."""
+    """Return the share of judged documents that is missing according to the caveats: 0 to 1."""
     for sentence in caveats:
         if match := re.match(rf"(\d+) of (\d+) {_MISSING}", sentence):
             return int(match[1]) / int(match[2])
@@ -113,13 +113,13 @@ def missing_share(caveats: Iterable[str]) -> float:
 def _missing_documents(num_missing: int, num_judged: int, num_alike: int) -> list[str]:
     if not num_missing:
         return []
-    alike = f"; {num_alike} would be after Unicode normalisation" if num_alike else ""
+    alike = f"; {num_alike} would be after Unicode normalization" if num_alike else ""
     share = f"{num_missing / num_judged:.1%}".replace("%", " %")
     return [f"{num_missing} of {num_judged} {_MISSING}{alike} ({share} are missing)"]
 
 
 def _num_alike(missing: Sequence[str], corpus: Corpus) -> int:
-    """How many of the ids stand in the corpus in another composition of the same characters."""
+    """Count the ids that the corpus has in another Unicode normalization form."""
     is_found = np.zeros(len(missing), dtype=bool)
     for form in ("NFC", "NFD", "NFKC", "NFKD"):
         is_found |= corpus.rows_of([normalize(form, each) for each in missing]) >= 0

@@ -1,6 +1,6 @@
-"""The records of a table whose cells are separated by commas (CSV) or tabs (TSV); all are strings.
+"""Read the records of CSV and TSV tables; all cells are strings.
 
-A CSV file is read as RFC 4180 has it. A TSV file has a record on each line, in quotes or not.
+CSV is read as RFC 4180 defines it. A TSV file has one record a line, quoted or not.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from quarry.data.jsonl import first_repeated, read_lines, shown
 from quarry.errors import UserError
 
 MAX_CELL_CHARACTERS = 1 << 28
-"""Of a CSV cell. A longer one is a quote that is not closed: it would hold the rest of the file."""
+"""Limit of a CSV cell. A longer one has an unclosed quote: it would hold the rest of the file."""
 
 
 def read_csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line that each record begins on, and its cells under the names of the header.
+    """Yield each record's first line and its cells under the names of the header.
 
-    Commas, newlines and doubled quotes stand in cells that are in quotes. Blank lines are skipped.
+    Quoted cells may hold commas, newlines and doubled quotes. Blank lines are skipped.
 
     Raises:
-        UserError: while iterating, for what `read_lines` refuses, for a header with an empty name
-            or one twice, for quotes that do not match, for a record of more or fewer cells.
+        UserError: while iterating, for what `read_lines` refuses, for a header with an empty or
+            repeated name, for unmatched quotes, for a record of more or fewer cells.
     """
     names: list[str] | None = None
     for line, cells in _csv_rows(file):
@@ -43,14 +43,15 @@ def read_csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_tsv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line of each record, and its cells under the names of the header.
+    """Yield each record's line and its cells under the names of the header.
 
-    Cells keep the quotes of their text. Those that a CSV writer set are taken away: all, where the
-    header is in quotes; those of a cell with doubled quotes inside, else. Blank lines are skipped.
+    Cells keep quotes that belong to their text. Quotes set by a CSV writer are removed: from all
+    cells if the header is quoted, else from cells with doubled quotes inside. Blank lines are
+    skipped.
 
     Raises:
-        UserError: while iterating, for what `read_lines` refuses, for a header with an empty name
-            or one twice, for a line of more or fewer cells.
+        UserError: while iterating, for what `read_lines` refuses, for a header with an empty or
+            repeated name, for a line of more or fewer cells.
     """
     names: list[str] | None = None
     is_quoted = False
@@ -76,13 +77,13 @@ def read_tsv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_id_tsv(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line of each record, and its cells; the first one of a line is an id.
+    """Yield each record's line and its cells; the first cell of a line is an id.
 
-    The file begins with a header that names some of `columns`, or has two columns and no header:
-    id and text.
+    The file begins with a header that names some of `columns`, or has two columns, id and text,
+    and no header.
 
     Raises:
-        UserError: while iterating, for what `read_lines` refuses and for another number of cells.
+        UserError: while iterating, for what `read_lines` refuses and for a wrong number of cells.
     """
     names: list[str] | None = None
     for line, cells in _tsv_rows(file):
@@ -101,7 +102,7 @@ def read_id_tsv(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[
 
 
 def unquoted(cell: str) -> str:
-    """Return a cell without the quotes that it is wholly in, as CSV writers set them."""
+    """Return a cell without the quotes that enclose all of it, as CSV writers set them."""
     inner = cell[1:-1]
     is_quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
     return inner.replace('""', '"') if is_quoted and '"' not in inner.replace('""', "") else cell
@@ -111,7 +112,7 @@ def column_names(header: Sequence[str], where: str) -> list[str]:
     """Return the names of a table's columns.
 
     Raises:
-        UserError: a name is empty or stands twice.
+        UserError: a name is empty or repeated.
     """
     names = [name.strip() for name in header]
     if "" in names:
@@ -128,7 +129,7 @@ def column_names(header: Sequence[str], where: str) -> list[str]:
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The line that each row begins on, and its cells; blank lines are left out."""
+    """Yield each row's first line and its cells; blank lines are left out."""
     if csv.field_size_limit() < MAX_CELL_CHARACTERS:  # 131,072, for all readers of the process
         csv.field_size_limit(MAX_CELL_CHARACTERS)
     rows = csv.reader((text for _, text in read_lines(file, keeps_returns=True)), strict=True)
@@ -160,7 +161,7 @@ def _malformed(file: Path, line: int, last_line: int, error: csv.Error) -> UserE
 
 
 def _check_commas(names: Sequence[str], where: str) -> None:
-    """Refuse a header that other characters separate: each record would be one cell."""
+    """Raise if the header has another separator than commas: each record would be one cell."""
     between = next((mark for mark in "\t;|" if len(names) == 1 and mark in names[0]), None)
     if between is not None:
         raise UserError(
@@ -174,7 +175,10 @@ def _tsv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _id_record(names: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
-    """Ids are never in quotes; a text may begin and end with its own, where nothing is doubled."""
+    """Return a record by column name, unquoted.
+
+    An id is never quoted; a text may begin and end with quotes of its own, if none is doubled.
+    """
     is_quoted = unquoted(cells[0]) != cells[0]
     return {
         name: unquoted(cell) if is_quoted or number == 0 or '""' in cell[1:-1] else cell
@@ -183,6 +187,6 @@ def _id_record(names: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names for a message, and not all of many."""
+    """Join names for a message, and shorten a long list."""
     text = ", ".join(names)
     return text if len(text) <= 200 else f"{text[:200]}..."

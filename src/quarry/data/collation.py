@@ -1,4 +1,4 @@
-"""From chosen training examples to one packed contrastive batch."""
+"""Collate chosen training examples into one packed contrastive batch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from quarry.distributed.balance import balanced_shares
 from quarry.types import Document, Query, RetrievalBatch, Role, TextHashes, TrainExample
 
 CHARACTERS_PER_TOKEN = 4
-"""Of English text, about; code has some fewer. It tells how long a text may be before it is cut."""
+"""Rough characters per token of English text (code: fewer); bounds a text before it is cut."""
 
 
 class RetrievalCollator:
-    """Tokenize examples (one positive each, any number of hard negatives) and pack them.
+    """Collator that tokenizes and packs examples: one positive each, any number of hard negatives.
 
-    In a run of several ranks each gets the full contrastive batch and keeps its own share of the
-    queries, with their passages. The shares are balanced by what the texts look like before they
-    are tokenized, so that a rank tokenizes no more than its own: characters, as far as the
-    prompt's lengths let them through. They depend on the examples and the world size.
+    Every rank receives the full contrastive batch and keeps its own share of the queries, with
+    their passages. Shares are balanced before tokenization, so that a rank tokenizes only its
+    own: by characters, as far as the prompt's lengths admit them. Shares depend on the examples
+    and the world size alone.
 
     Args:
         tokenizer: renders prompts and tokenizes queries and passages.
-        rank, num_shares: of the ranks; each query goes to one of them.
+        rank, num_shares: this rank and the world size; each query goes to one rank.
     """
 
     def __init__(self, tokenizer: TextTokenizer, *, rank: int = 0, num_shares: int = 1) -> None:
@@ -37,7 +37,7 @@ class RetrievalCollator:
         self.num_shares = num_shares
 
     def __call__(self, examples: Sequence[TrainExample]) -> RetrievalBatch:
-        # of all ranks, so that all of them have scores or none has
+        # over the examples of all ranks, so that all of them have scores or none has
         is_scored = any(_has_scores(example) for example in examples)
         examples = self._own(examples)
         queries = [example.query for example in examples]
@@ -61,7 +61,7 @@ class RetrievalCollator:
         return [examples[index] for index in shares[self.rank]]
 
     def _cost(self, example: TrainExample) -> int:
-        """Characters that are likely to be read, plus one for each text."""
+        """Return the characters that are likely to be tokenized, plus one for each text."""
         passages = (example.positives[0], *example.hard_negatives)
         return self._length(example.query, "query") + sum(
             self._length(passage, "document") for passage in passages

@@ -1,4 +1,4 @@
-"""The documents of a test collection as a memory-mapped table, whatever they were read from."""
+"""Hold the documents of a test collection as a memory-mapped table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SCHEMA = pa.schema(
 
 
 class Corpus(Sequence[Document]):
-    """Documents of a memory-mapped table, made one at a time as they are asked for."""
+    """Sequence of documents in a memory-mapped table, each created when it is accessed."""
 
     def __init__(self, *, table: ArrowTable) -> None:
         self._table = table
@@ -51,11 +51,11 @@ class Corpus(Sequence[Document]):
         return self._documents(0, len(self))
 
     def rows_of(self, document_ids: Sequence[str]) -> NDArray[np.int64]:
-        """Where each document stands, -1 for one that is not here: [len(document_ids)]."""
+        """Return the row of each document, -1 if the corpus lacks it: [len(document_ids)]."""
         return self._table.rows_of(document_ids, id_column="document_id")
 
     def is_empty(self) -> NDArray[np.bool_]:
-        """Which documents have neither a title nor a text: [len(self)]."""
+        """Return which documents have neither a title nor a text: [len(self)]."""
         return self._table.column("is_empty")
 
     def _documents(self, start: int, stop: int) -> Iterator[Document]:
@@ -69,15 +69,15 @@ def open_corpus(
     documents: Iterable[tuple[int, Document]],
     cache_dir: Path | str,
 ) -> Corpus:
-    """The corpus of these files, from the cache folder or, if it is not there, from `documents`.
+    """Return the corpus of these files: from the cache folder if cached, else from `documents`.
 
     Args:
         sources: the files that the documents come from.
-        documents: line and document; consumed only when the table is built, and never kept.
-        cache_dir: where the table goes.
+        documents: line and document; consumed only if the table is built, and not held in memory.
+        cache_dir: folder for the table.
 
     Raises:
-        UserError: an id that stands on two lines, or what `documents` raises.
+        UserError: an id that occurs twice, or what `documents` raises.
     """
     table = open_table(
         cache_dir=Path(cache_dir),
@@ -94,5 +94,5 @@ def open_corpus(
 
 
 def is_blank(document: Document) -> bool:
-    """Whether a document has neither title nor text."""
+    """Return whether a document has neither title nor text."""
     return not (document.text.strip() or document.title.strip())

@@ -1,4 +1,4 @@
-"""Wires training examples, tokeniser and sampler into the loaders that Lightning asks for."""
+"""Connect training examples, tokenizer and sampler to the data loaders that Lightning needs."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ logger = logging.getLogger(__name__)
 
 
 class RetrievalDataModule(pl.LightningDataModule):
-    """Training data in contrastive batches.
+    """LightningDataModule that serves the training data in contrastive batches.
 
     Args:
         examples: the training set.
         tokenizer: renders prompts and tokenizes queries and passages.
-        num_hard_negatives: hard negatives a query; None: all that each example has.
-        global_batch_size: queries that one optimizer step sees, over all ranks.
+        num_hard_negatives: hard negatives per query; None: all that each example has.
+        global_batch_size: queries per optimizer step, over all ranks.
         contrastive_batch_size: queries in a batch, compared with one another; divides the former.
-        num_workers: processes that tokenise ahead; 0: in the training process.
-        seed: of the order and of the choice of passages.
+        num_workers: processes that tokenize ahead; 0: the training process tokenizes.
+        seed: seed of the order and of the choice of passages.
 
     Raises:
-        UserError: too few examples, or none of the contrastive batches has two passages.
+        UserError: too few examples, or no contrastive batch has two passages.
     """
 
     def __init__(
@@ -66,16 +66,16 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.tokenizer = tokenizer
         self.num_workers = num_workers
         if num_workers:
-            start_worker_server()  # while the model is read
+            start_worker_server()  # it imports while the model is read
 
     def num_training_steps(self, *, max_epochs: int | None, max_steps: int) -> int:
-        """Optimizer steps until one of the limits is reached (-1 or None: no such limit)."""
+        """Return the optimizer steps until one of the limits is reached (-1 or None: no limit)."""
         num_per_epoch = len(self.sampler) // self.num_batches_per_step
         return num_updates(num_per_epoch, max_epochs=max_epochs, max_steps=max_steps)
 
     @property
     def num_texts_per_step(self) -> float:
-        """Return the queries and passages of an optimizer step over all ranks, on average."""
+        """Return the average number of queries and passages of an optimizer step over all ranks."""
         num_queries = self.sampler.batch_size * self.num_batches_per_step
         return num_queries * (1 + float(self.dataset.group_sizes.mean()))
 
@@ -100,7 +100,7 @@ class RetrievalDataModule(pl.LightningDataModule):
 
 
 def _check_single_queries(dataset: TrainDataset) -> None:
-    """Refuse, or warn of, queries that are alone with their positive: their loss is always 0."""
+    """Raise or warn about queries that are alone with their positive: their loss is always 0."""
     num_alone = int((dataset.group_sizes == 1).sum())
     if num_alone == len(dataset):
         raise UserError(
@@ -119,12 +119,12 @@ def _check_single_queries(dataset: TrainDataset) -> None:
 
 
 def num_updates(num_per_epoch: int, *, max_epochs: int | None, max_steps: int) -> int:
-    """Until one of the limits is reached (-1 or None: no such limit, but one there must be)."""
+    """Return the optimizer steps until a limit is reached (-1 or None: none; one is required)."""
     by_epochs = None if max_epochs in (None, -1) else max_epochs * num_per_epoch
     limits = [limit for limit in (by_epochs, max_steps) if limit not in (None, -1)]
     return min(limits)
 
 
 def one_empty_batch() -> DataLoader[tuple[Tensor, ...]]:
-    """A loader for `Trainer.test`, whose work is done by the evaluation callback."""
+    """Return a loader for `Trainer.test`, whose work the evaluation callback does."""
     return DataLoader(TensorDataset(torch.zeros(1)))

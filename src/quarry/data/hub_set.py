@@ -1,4 +1,4 @@
-"""Three tables of the hub (corpus, queries, judgements) become a `RetrievalSet`.
+"""Read a `RetrievalSet` from three tables on the hub: corpus, queries and judgements.
 
     mteb/NAME           configurations corpus, queries and default (judgements, a split each)
     BeIR/NAME           configurations corpus and queries; judgements in BeIR/NAME-qrels
@@ -6,7 +6,7 @@
                         coir-eval's are splits of NAME-queries-corpus and of NAME-qrels
     Tevatron/NAME       files of docid, title, text and of query_id, query, without a card
 
-Ids are strings, whatever a file has.
+Ids are cast to strings.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from quarry.runtime.hub_files import HubFiles
 from quarry.types import Content, RetrievalSet
 
 _LARGE = ("*corpus*",)
-"""Files that queries and judgements can do without."""
+"""Patterns of files that queries and judgements do not need."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HubTables:
-    """Where the three tables of a test collection are."""
+    """Locations of the three tables of a test collection on the hub."""
 
     corpus: HubTable
     queries: HubTable
@@ -44,7 +44,7 @@ class HubTables:
 
     @property
     def source(self) -> str:
-        """Repository, commit and split, for people; of each table where they differ."""
+        """Repository, commit and split for people; of each table if they differ."""
         split = self.qrels.splits[0]
         places = [self.corpus.place, self.queries.place, self.qrels.place]
         if len(set(places)) == 1:
@@ -65,21 +65,21 @@ def read_hub_set(
     content: Content,
     cache_dir: Path | str,
 ) -> RetrievalSet:
-    """A test collection of the hub, with the queries that are judged, in the order of their table.
+    """Return a test collection of the hub with its judged queries, in the order of their table.
 
-    Judgements and queries come first: they are small, and what is wrong with them is found before
-    a large corpus is fetched. Documents that are empty, or judged and missing, are kept and are
+    Judgements and queries are read first: they are small, and errors in them are found before a
+    large corpus is fetched. Documents that are empty, or judged and missing, are reported as
     caveats of the set, as in `read_beir`.
 
     Args:
-        tables: where it is. What names no commit is read at the newest, with a warning.
-        name: of the set in reports.
-        content: what the corpus holds, for BM25.
-        cache_dir: where the memory-mapped corpus goes.
+        tables: locations of the tables. One without a commit is read at the newest, with a warning.
+        name: name of the set in reports.
+        content: kind of corpus, for BM25.
+        cache_dir: folder for the memory-mapped corpus.
 
     Raises:
-        UserError: see `find_table_files`; an id twice; a judged query that is empty or missing; no
-            judged document in the corpus; no judgement above 0; a record that is malformed.
+        UserError: see `find_table_files`; a repeated id; a judged query that is empty or missing;
+            no judged document in the corpus; no judgement above 0; a malformed record.
     """
     tables = _pinned(tables)
     qrels_files = find_table_files(tables.qrels)
@@ -109,7 +109,7 @@ def read_hub_set(
 
 
 def _pinned(tables: HubTables) -> HubTables:
-    """The tables at commits: one that names none is read, like its siblings, at today's newest."""
+    """Return the tables at commits: tables without one share the newest commit of today."""
     commits: dict[tuple[str, str | None], str] = {}
     for table in (tables.qrels, tables.queries, tables.corpus):  # small ones first
         key = (table.repo, table.revision)
@@ -135,14 +135,14 @@ def mteb_tables(
     qrels_revision: str | None = None,
     subset: str | None = None,
 ) -> HubTables:
-    """The three tables of a repository in the layout of mteb, BeIR or CoIR: for `read_hub_set`.
+    """Return the tables of a repository in mteb's, BeIR's or CoIR's layout, for `read_hub_set`.
 
     Args:
-        split: of the judgements; "dev" is also found as "validation", as `datasets` calls it.
-        qrels_repo, qrels_revision: where the judgements are; None: in `repo`. Where they are in
-            a repository of their own, `repo` may have corpus and queries as splits of one
+        split: split of the judgements; "dev" is also found as "validation", which `datasets` uses.
+        qrels_repo, qrels_revision: repository of the judgements; None: `repo`. If the judgements
+            have their own repository, `repo` may have corpus and queries as splits of one
             configuration.
-        subset: what the names of the configurations begin with ("python" of "python-corpus").
+        subset: prefix of the names of the configurations ("python" of "python-corpus").
     """
     prefix = "" if subset is None else f"{subset}-"
     splits = (split, "validation") if split == "dev" else (split,)

@@ -1,9 +1,9 @@
-"""The tables of a data set repository on the hub: its card says which files they are made of.
+"""Find the files of a table in a dataset repository on the hub; the repository's card lists them.
 
-A repository is fetched file by file at one commit (`huggingface_hub`), so that what is in the cache
-is what was pinned; `datasets` reads the card and says which files a configuration and split are
-made of. Their records are read by `record_files`, as those on disk are: `datasets` would guess
-types, and ids such as "007" would become numbers. No table is ever in memory as a whole.
+A repository is fetched file by file at one commit (`huggingface_hub`), so that the cache holds
+what was pinned. `datasets` reads the card and tells the files of a configuration and split.
+`record_files` reads their records, as from disk: `datasets` would guess types, and turn ids
+such as "007" into numbers. No table is ever in memory completely.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _ELSEWHERE = {
 }
 
 LOCAL = (".", "/", "~")
-"""How a path of a local copy begins; anything else is a name on the hub."""
+"""Prefixes of a path to a local copy; anything else is a name on the hub."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HubTable:
-    """One table of a repository: a corpus, queries or judgements.
+    """Location of one table of a repository: a corpus, queries or judgements.
 
     Attributes:
         repo: "owner/name", or a folder with a copy of such a repository, beginning with . / or ~.
-        revision: a commit in full; None: the newest.
-        configs, splits: names to look for, the first that is there is taken. Files without any say
-            make up the configuration "default" and, by their names, the splits train, validation
-            and test; `datasets` calls a split train where no name tells. No name of a
-            configuration: "default", or the only one there is.
+        revision: full hash of a commit; None: the newest.
+        configs, splits: names to look for; the first that exists is used. Files without a
+            configuration belong to "default" and, by their names, to the splits train, validation
+            and test; `datasets` uses train where no name tells. No name of a configuration:
+            "default", or the only one.
         skips: patterns of files that are not fetched.
-        group: of the keys that name the repository, for messages: benchmark or data.
+        group: configuration group that names the repository, for messages: benchmark or data.
     """
 
     repo: str
@@ -62,18 +62,18 @@ class HubTable:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether the same files are read whenever it is asked for, as far as we can tell."""
+        """Whether every read uses the same files, as far as this can be known."""
         return self.is_local or re.fullmatch(r"[0-9a-f]{40}", self.revision or "") is not None
 
     @property
     def place(self) -> str:
-        """Repository and commit; of a local copy the folder's name."""
+        """Repository and commit; for a local copy the folder's name."""
         if self.is_local:
             return Path(self.repo).expanduser().resolve().name
         return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
 
     def hub_files(self, *, used_by: str) -> tuple[HubFiles, ...]:
-        """Return what `find_table_files` fetches from the hub: nothing of a local copy.
+        """Return what `find_table_files` fetches from the hub: nothing for a local copy.
 
         Args:
             used_by: what reads the table, for people.
@@ -92,15 +92,15 @@ class HubTable:
 
 
 def pinned(table: HubTable) -> HubTable:
-    """Return the table at a commit: its own, or today's newest, which is logged."""
+    """Return the table at a commit: its own, or the newest of today, which is logged."""
     return table if table.is_pinned else replace(table, revision=newest_commit(table))
 
 
 def newest_commit(table: HubTable) -> str:
-    """The commit that a table without a pinned one is read at; its files are fetched.
+    """Fetch a table without a pinned commit; return the commit that it is read at.
 
     Raises:
-        UserError: the hub cannot give the repository and its cache lacks it.
+        UserError: the hub cannot provide the repository, and its cache lacks it.
     """
     commit = _fetch(table).name  # the cache has a folder for each commit, named after it
     own = " (of judgements of their own: benchmark.qrels_revision)"
@@ -116,11 +116,11 @@ def newest_commit(table: HubTable) -> str:
 
 
 def find_table_files(table: HubTable) -> list[Path]:
-    """The files that a table is made of, fetched where they are not here already.
+    """Return the files of a table; fetch those that are not in the cache.
 
     Raises:
-        UserError: the hub cannot give the repository and its cache lacks it; there is no such
-            configuration or split; its files are not there.
+        UserError: the hub cannot provide the repository, and its cache lacks it; the configuration
+            or split does not exist; its files are missing.
     """
     from datasets import get_dataset_config_names, load_dataset_builder
 
@@ -142,7 +142,7 @@ def find_table_files(table: HubTable) -> list[Path]:
 
 
 def _fetch(table: HubTable) -> Path:
-    """The folder of the repository: a local copy, or the hub's cache at that commit."""
+    """Return the repository's folder: a local copy, or the hub's cache at that commit."""
     if table.is_local:
         folder = Path(table.repo).expanduser()
         if not folder.is_dir():
@@ -160,7 +160,7 @@ def _fetch(table: HubTable) -> Path:
         ignore_patterns=list(table.skips) or None,
     )
     try:
-        # said aloud: for a commit that is pinned the hub would be asked for its list of files
+        # explicit: for a pinned commit the hub would otherwise be asked for its list of files
         snapshot = fetch(local_files_only=constants.HF_HUB_OFFLINE)
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise UserError(
@@ -181,12 +181,12 @@ def _first_of(wanted: Sequence[str], found: Sequence[str], kind: str, table: Hub
 
 
 def _fetch_command(table: HubTable) -> str:
-    """What fills the hub's cache with a repository, all its tables at once."""
+    """Return the command that fetches all tables of a repository into the hub's cache."""
     commit = "" if table.revision is None else f" --revision {table.revision}"
     return f"hf download --repo-type dataset {table.repo}{commit}"
 
 
 def _short(error: Exception) -> str:
-    """The first sentence, whole words of it."""
+    """Return the first sentence of an error, shortened between words."""
     first, *_ = re.split(r"[.!] ", " ".join(str(error).split()), maxsplit=1)
     return shorten(first.rstrip("."), 300, placeholder=" ...")

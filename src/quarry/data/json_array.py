@@ -1,4 +1,4 @@
-"""The objects of a JSON array in a file, one after the other, however large the file is."""
+"""Read the objects of a JSON array one by one, from a file of any size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from quarry.errors import UserError
 BLOCK_BYTES = 1 << 20
 
 _LONGEST_TOKEN = 16
-"""More characters than a literal or an escape has: an error nearer to the end may be a cut."""
+"""Bound of the length of a literal or escape: an error nearer to the end may be a cut token."""
 
 _NUL, _NEWLINE, _LONE_RETURN = "\0", "\n", re.compile(r"\r(?!\n)")
 
@@ -46,13 +46,13 @@ def is_json_array(file: Path) -> bool:
 
 
 def read_json_array(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line that each object of an array begins on (from 1), and the object.
+    """Yield each object of an array, with the line that it begins on (from 1).
 
-    No more than one object and a block are in memory. The time is linear in the size of the file.
+    Memory holds one object and one block at most. The time is linear in the size of the file.
 
     Raises:
         UserError: while iterating, for what `jsonl.read_jsonl` refuses in an object, for an entry
-            that is no object, for a file that ends too early or goes on behind the array.
+            that is not an object, for a file that ends early or continues behind the array.
     """
     text = _Text(file)
     text.take("[", "an array")
@@ -73,7 +73,7 @@ def read_json_array(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 class _Text:
-    """The text of a file from a moving position on, with the line of that position."""
+    """Cursor in the text of a file that reads on as needed and knows its line."""
 
     def __init__(self, file: Path) -> None:
         self.held = ""
@@ -87,7 +87,7 @@ class _Text:
         return f"{self._file}:{self.line}"
 
     def next_character(self) -> str:
-        """Move to the next character that is not white space and return it; "" at the end."""
+        """Move to the next character that is not whitespace and return it; "" at the end."""
         while True:
             self.move_to(WHITESPACE.match(self.held, self.position).end())
             if self.position < len(self.held):
@@ -96,10 +96,10 @@ class _Text:
                 return ""
 
     def take(self, character: str, wanted: str) -> None:
-        """Move behind a character.
+        """Move behind the expected character.
 
         Raises:
-            UserError: another one is next.
+            UserError: the next character is another one.
         """
         found = self.next_character()
         if found != character:
@@ -115,7 +115,7 @@ class _Text:
         self.position = position
 
     def read_more(self) -> bool:
-        """Read as much again as is unread: rescans of a long object stay linear in its size."""
+        """Read at least as much again as is unread: rescans of a long object stay linear."""
         parts = [self.held[self.position :]]
         wanted = len(parts[0])
         for block in self._blocks:
@@ -132,7 +132,7 @@ class _Text:
 
 
 def _object(text: _Text, number: int) -> tuple[int, dict[str, Any]]:
-    """The object that comes next, and the line it begins on."""
+    """Return the next object and the line that it begins on."""
     first = text.next_character()
     if first == "]":
         raise UserError(
@@ -162,7 +162,7 @@ def _object(text: _Text, number: int) -> tuple[int, dict[str, Any]]:
 
 
 def _may_be_cut(error: json.JSONDecodeError, text: _Text) -> bool:
-    """Whether more text could mend it; else a malformed file would be read to its end."""
+    """Return whether more text could fix the error; else a malformed file is read to its end."""
     return _is_in_string(error) or error.pos > len(text.held) - _LONGEST_TOKEN
 
 
@@ -187,7 +187,7 @@ def _malformed(text: _Text, number: int, line: int, error: json.JSONDecodeError)
 
 
 def _blocks(file: Path) -> Iterator[str]:
-    """Yield the text of a file; line ends are as they stand, a byte order mark is dropped."""
+    """Yield the text of a file with its line ends; a byte order mark is dropped."""
     line, num_bytes = 1, 0
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     held = ""
@@ -203,7 +203,7 @@ def _blocks(file: Path) -> Iterator[str]:
                 number = line + error.object.count(b"\n", 0, error.start)
                 position = f"byte {num_bytes - len(error.object) + error.start} of the file"
                 raise is_not_utf8(f"{file}:{number}", error, position) from error
-            # A return at the end waits for what follows it.
+            # a carriage return at the end waits for the character that follows
             held = "\r" if text.endswith("\r") and not is_last else ""
             text = text.removesuffix(held)
             _check(text, file, line)
@@ -212,7 +212,7 @@ def _blocks(file: Path) -> Iterator[str]:
 
 
 def _check(text: str, file: Path, line: int) -> None:
-    """Refuse what no line of a JSONL file may hold."""
+    """Raise on characters that a line of JSONL must not hold either."""
     if _NUL in text:
         raise has_nul(f"{file}:{line + text.count(_NEWLINE, 0, text.index(_NUL))}")
     if "\r" in text and (lone := _LONE_RETURN.search(text)):

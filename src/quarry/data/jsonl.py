@@ -1,6 +1,6 @@
-"""Where text enters: lines and JSON objects of a file, plain or gzipped, each with its line number.
+"""Read lines and JSON objects of a file, plain or gzipped, each with its line number.
 
-Every reader of this package goes through here, so that a bad line is always named as file:line.
+Every reader of this package uses this module, so that a bad line is always named as file:line.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # a mark of UTF-32 begins 
 
 
 def find_file(path: Path) -> Path:
-    """`path` itself or, where only that exists, `path` with `.gz` appended.
+    """Return `path` itself or, if only that exists, `path` with `.gz` appended.
 
     Raises:
-        MissingPathError: neither is there.
+        MissingPathError: neither exists.
     """
     path = path.expanduser()
     if path.is_file():
@@ -42,35 +42,35 @@ def find_file(path: Path) -> Path:
 
 
 def read_lines(path: Path, *, keeps_returns: bool = False) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and text of each line, without its line end; a byte order mark is dropped.
+    """Yield number (from 1) and text of each line, without line end and byte order mark.
 
     Args:
         path: the file, plain or gzipped.
-        keeps_returns: yield lines as they stand, with line ends and carriage returns. CSV needs
-            them: a quoted cell may hold both.
+        keeps_returns: keep line ends and carriage returns in the lines. CSV needs them: a quoted
+            cell may hold both.
 
     Raises:
         MissingPathError: at the call, see `find_file`.
         UserError: while iterating, for bytes that are not UTF-8, a NUL, a carriage return inside a
-            line, a damaged or cut off gzip file, or a file that cannot be read.
+            line, a damaged or truncated gzip file, or a file that cannot be read.
     """
     return _decoded_lines(find_file(path), keeps_returns)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number (from 1) and object of each line of a JSONL file. Blank lines are skipped.
+    """Yield line number (from 1) and object of each line of a JSONL file. Blank lines are skipped.
 
     Raises:
         MissingPathError: at the call, see `find_file`.
-        UserError: while iterating, for what `read_lines` refuses and for a line that is no JSON
-            object, that has a key twice or that escapes half a character (a lone surrogate: no
-            text can hold it).
+        UserError: while iterating, for what `read_lines` refuses and for a line that is not a JSON
+            object, repeats a key or escapes half a character (a lone surrogate, which no text can
+            hold).
     """
     return _objects(find_file(path))
 
 
 def record_id(record: dict[str, Any], keys: Sequence[str], where: str) -> str:
-    """The id under the first of `keys` that the record has, as a string; numbers are cast."""
+    """Return the id under the first of `keys` that the record has; numbers are cast to strings."""
     for key in keys:
         if key in record:
             break
@@ -92,13 +92,13 @@ def record_id(record: dict[str, Any], keys: Sequence[str], where: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as messages show it: on one line, and not all of a long one."""
+    """Return a value as messages show it: on one line, shortened if long."""
     text = repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def record_text(record: dict[str, Any], key: str, where: str) -> str:
-    """The string under `key`."""
+    """Return the string under `key`."""
     value = record.get(key)
     if not isinstance(value, str):
         found = f"is {type(value).__name__}" if key in record else "is missing"
@@ -107,7 +107,7 @@ def record_text(record: dict[str, Any], key: str, where: str) -> str:
 
 
 def first_repeated(names: Iterable[str]) -> str | None:
-    """Return the first name that stood there before, None where all differ."""
+    """Return the first name that occurred before, None if all differ."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -130,14 +130,14 @@ def _decoded_lines(path: Path, keeps_returns: bool = False) -> Iterator[tuple[in
 
 @contextmanager
 def open_binary(path: Path, line: Callable[[], int]) -> Iterator[IO[bytes]]:
-    """Open a file, unzipped where its name ends in .gz, and name what reading it meets.
+    """Open a file, decompressed if its name ends in .gz, and report errors with their line.
 
     Args:
         path: the file.
-        line: says which line is being read, for messages.
+        line: returns the line that is being read, for messages.
 
     Raises:
-        UserError: inside the block, for a damaged or cut off gzip file or one that cannot be read.
+        UserError: inside the block, for a damaged or truncated gzip file or one that is unreadable.
     """
     try:
         with _open(path) as file:
@@ -156,7 +156,7 @@ def open_binary(path: Path, line: Callable[[], int]) -> Iterator[IO[bytes]]:
 
 def _open(path: Path) -> IO[bytes]:
     if path.suffix.lower() == ".gz":
-        # The wrapper splits lines in C; GzipFile itself does it a line at a time in Python.
+        # the wrapper splits lines in C; GzipFile itself does so one by one in Python
         return io.BufferedReader(gzip.GzipFile(path), buffer_size=1 << 20)
     return path.open("rb", buffering=1 << 20)
 
@@ -208,7 +208,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 class _RepeatedKeyError(ValueError):
-    """A JSON object names a key twice: which of the two values counts, nobody can know."""
+    """Error for a JSON object that repeats a key: either value could be meant."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -219,17 +219,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_unique)
-"""Refuses a key that stands twice in an object."""
+"""Decoder that raises on an object that repeats a key."""
 
 
 def check_characters(value: object, text: str) -> None:
-    """Raise UnicodeEncodeError where a value holds half a character, which `text` must escape."""
+    """Raise UnicodeEncodeError if a value holds half a character, which `text` must escape."""
     if "\\ud" in text or "\\uD" in text:
         json.dumps(value, ensure_ascii=False).encode()
 
 
 def unreadable(where: str, error: ValueError | RecursionError) -> UserError:
-    """Return the error for JSON that is well formed and that still nobody can read."""
+    """Return the error for JSON that is well formed but cannot be read."""
     if isinstance(error, _RepeatedKeyError):
         return UserError(f"{where}: the key {shown(str(error))} stands twice; keep one")
     if isinstance(error, UnicodeEncodeError):

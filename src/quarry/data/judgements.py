@@ -1,4 +1,4 @@
-"""Judgements of any file: lines of three or four columns (BEIR's, TREC's), or records.
+"""Read judgements from files of three or four columns (BEIR, TREC), or from records.
 
 query-id <tab> corpus-id <tab> score        BEIR, with its header or without
 query-id iteration document-id grade        TREC, separated by blanks or tabs
@@ -26,7 +26,7 @@ JUDGEMENT_FORMS = (*LINE_FORMS, ".jsonl", ".parquet")
 QUERY_KEYS = ("query-id", "query_id", "qid", "topic")
 DOCUMENT_KEYS = ("corpus-id", "corpus_id", "doc-id", "doc_id", "docid", "document_id", "docno")
 GRADE_KEYS = ("score", "relevance", "rel", "grade", "label")
-"""What the three parts of a judgement are called, in records and in headers."""
+"""Names of the three parts of a judgement, in records and headers."""
 
 _KEYS = (QUERY_KEYS, DOCUMENT_KEYS, GRADE_KEYS)
 _BY_COUNT = {3: (0, 1, 2), 4: (0, 2, 3)}
@@ -43,7 +43,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
 
 
 def read_given_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Return the judgements of a file that a user names, which may end in anything (.qrels).
+    """Return the judgements of a file that a user names, with any suffix (.qrels).
 
     Raises:
         UserError: as `read_qrels`.
@@ -54,14 +54,14 @@ def read_given_qrels(path: Path) -> dict[str, dict[str, int]]:
 
 
 def read_judgements(files: Sequence[Path]) -> Iterator[Judgement]:
-    """Yield the judgements of files in the forms of this module.
+    """Yield the judgements of files in the formats of this module.
 
-    A first line whose grade is no number, and that names a key, is a header; one that names all
-    three says which column is which. A repeated judgement is yielded again.
+    The first line is a header if its grade is not a number and it names a key. A header with all
+    three keys gives the order of the columns. A repeated judgement is yielded again.
 
     Raises:
-        UserError: another kind of file; a line or record that is no judgement; a grade that is
-            no whole number (1.0 is one) or beyond `MAX_GRADE`.
+        UserError: an unsupported kind of file; a line or record that is not a judgement; a grade
+            that is not an integer (1.0 is one) or beyond `MAX_GRADE`.
     """
     for file in files:
         form = form_of(file)
@@ -87,7 +87,7 @@ def _judged_records(file: Path) -> Iterator[Judgement]:
 
 
 def _one_of(keys: Sequence[str], record: Mapping[str, Any], where: str) -> Sequence[str]:
-    """The key that the record has; all of them, for the message, where it has none."""
+    """Return the keys that the record has; if it has none, all of them, for the message."""
     present = [key for key in keys if key in record]
     if len({repr(record[key]) for key in present}) > 1:
         raise UserError(
@@ -103,7 +103,7 @@ def _grade_of_record(record: Mapping[str, Any], where: str) -> int:
     value = record[key]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not (isinstance(value, int) or value.is_integer()):
-        raise _no_whole_number(value, where)
+        raise _not_an_integer(value, where)
     return _bounded(int(value), where)
 
 
@@ -132,7 +132,7 @@ def _judged_lines(file: Path, form: str) -> Iterator[Judgement]:
 
 
 def _columns(text: str, form: str, where: str) -> list[str]:
-    """Columns are separated by tabs where there is one, else by blanks; a .csv has commas."""
+    """Split a line at tabs if it has one, else at blanks; a .csv at commas."""
     if form != ".csv":
         text = text.strip()
         cells = [cell.strip() for cell in text.split("\t")] if "\t" in text else text.split()
@@ -144,7 +144,7 @@ def _columns(text: str, form: str, where: str) -> list[str]:
 
 
 def _positions(columns: Sequence[str], where: str) -> tuple[int, ...]:
-    """Where query id, document id and grade stand: by the names of a header, else by the count."""
+    """Return the columns of query id, document id and grade: by header, else by column count."""
     names = [name.lower() for name in columns]
     named = [next((names.index(key) for key in keys if key in names), None) for keys in _KEYS]
     found = tuple(position for position in named if position is not None)
@@ -161,12 +161,12 @@ def _is_header(columns: Sequence[str]) -> bool:
 
 
 def _grade_of_text(text: str, where: str) -> int:
-    if text in ("0", "1"):  # nearly all are
+    if text in ("0", "1"):  # fast path: nearly all are
         return int(text)
     if not re.fullmatch(r"[+-]?[0-9]{1,18}(\.0*)?", text):
         if re.fullmatch(r"[+-]?[0-9]+", text):
             raise _out_of_range(text, where)
-        raise _no_whole_number(text, where)
+        raise _not_an_integer(text, where)
     return _bounded(int(text.partition(".")[0]), where)
 
 
@@ -183,7 +183,7 @@ def _out_of_range(text: str, where: str) -> UserError:
     )
 
 
-def _no_whole_number(value: object, where: str) -> UserError:
+def _not_an_integer(value: object, where: str) -> UserError:
     return UserError(
         f"{where}: the grade {shown(value)} is not an integer; grades are 0, 1, 2, ... (a header "
         f"names {QUERY_KEYS[0]}, {DOCUMENT_KEYS[0]}, {GRADE_KEYS[0]})"

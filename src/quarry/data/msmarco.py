@@ -1,4 +1,4 @@
-"""MS MARCO passage ranking as RepLLaMA trains on it: Tevatron's file with mined hard negatives."""
+"""Load MS MARCO passage ranking as RepLLaMA uses it: Tevatron's file with hard negatives."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ HUB_ID = "Tevatron/msmarco-passage-aug"
 HUB_FILE = "train.jsonl.gz"
 NUM_BYTES = 2_155_342_997
 NUM_EXAMPLES = 491_007
-"""Of the file, as the hub states them (the lines about)."""
+"""Size of the file and number of its examples as the hub states them (examples: about)."""
 
 
 class NotDownloadedError(UserError):
-    """The training set is not here and the hub could not give it.
+    """Error for a training set that is not in the cache and that the hub could not provide.
 
     Attributes:
-        num_examples, num_bytes: what it is known to have.
+        num_examples, num_bytes: its known size.
     """
 
     num_examples = NUM_EXAMPLES
@@ -29,7 +29,7 @@ class NotDownloadedError(UserError):
 
 
 def msmarco_hub_files(*, path: Path | str | None, **_: object) -> tuple[HubFiles, ...]:
-    """Return what `msmarco_examples` fetches from the hub: nothing where there is a copy."""
+    """Return what `msmarco_examples` fetches from the hub: nothing if there is a local copy."""
     if path is not None:
         return ()
     return (HubFiles(repo=HUB_ID, kind="dataset", used_by="training set", names=(HUB_FILE,)),)
@@ -37,13 +37,13 @@ def msmarco_hub_files(*, path: Path | str | None, **_: object) -> tuple[HubFiles
 
 @reads_hub(msmarco_hub_files)
 def msmarco_examples(*, path: Path | str | None, cache_dir: Path | str) -> TableExamples:
-    """The training set, from a copy of its file, or from the hub (kept in the hub's cache).
+    """Return the training set from a local copy of its file, or from the hub and its cache.
 
-    Hard negatives come from the top 200 of BM25 and of coCondenser, mixed.
+    Hard negatives are mixed from the top 200 of BM25 and of coCondenser.
 
     Raises:
         NotDownloadedError: the hub cannot be reached.
-        MissingPathError: there is no such file.
+        MissingPathError: `path` does not exist.
     """
     if path is None:
         path = _download()

@@ -1,4 +1,4 @@
-"""From token ids to packed batches: texts end to end in one flat row, batches counted in tokens."""
+"""Pack token ids into batches without padding, and plan batches by their number of tokens."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from quarry.types import TokenBatch
 
 
 def pack(texts: Sequence[TokenizedText | ArrayLike], *, num_shared: int = 0) -> TokenBatch:
-    """Lay several texts end to end, tokenised or as bare ids. Each has at least one token.
+    """Concatenate texts, tokenized or as bare ids, into one batch. Each has at least one token.
 
     Args:
-        num_shared: tokens at the beginning of each text that are left out, and of which no pooling
-            reads the states; positions count on from them.
+        num_shared: tokens at the beginning of each text that are left out and that no pooling
+            reads; positions count from there.
     """
     tokenized = [text if isinstance(text, TokenizedText) else _from_ids(text) for text in texts]
     rows = [text.ids[num_shared:] for text in tokenized]
@@ -43,14 +43,14 @@ def _from_ids(ids: ArrayLike) -> TokenizedText:
 
 
 def plan_batches(lengths: ArrayLike, *, max_tokens_per_batch: int) -> list[NDArray[np.int64]]:
-    """Cuts texts into batches of similar length that hold at most `max_tokens_per_batch` tokens.
+    """Group texts into batches of similar length with at most `max_tokens_per_batch` tokens.
 
     The plan depends on the lengths and the budget alone: longest first (memory peaks in the first
-    batch, not after an hour), equal lengths in the order given. A text longer than the budget goes
-    alone.
+    batch, not after an hour), equal lengths in the given order. A text longer than the budget forms
+    a batch by itself.
 
     Returns:
-        For each batch the positions of its texts in `lengths`; together each position once.
+        For each batch the indices of its texts in `lengths`; every index occurs once.
     """
     if max_tokens_per_batch < 1:
         raise UserError(
@@ -72,9 +72,9 @@ def plan_batches(lengths: ArrayLike, *, max_tokens_per_batch: int) -> list[NDArr
 
 
 def split(tokens: TokenBatch, batches: Sequence[NDArray[np.int64]]) -> list[TokenBatch]:
-    """Takes a packed batch apart: for each entry of `batches`, its texts in the order given.
+    """Split a packed batch: for each entry of `batches`, return its texts in the given order.
 
-    The lengths are read on the CPU once; on another device that waits for it.
+    The lengths are read on the CPU once, which waits for the device.
     """
     borders = tokens.cu_seqlens.cpu().numpy().astype(np.int64)
     return [_select(tokens, rows, borders) for rows in batches]

@@ -1,4 +1,4 @@
-"""Prompts are data: how a text of either role is dressed, and how much of it a model is fed."""
+"""Define prompts as data: the template, the end token and the length limits of either role."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from quarry.errors import UserError
 from quarry.types import ROLES, Document, Query, Role
 
 EOS = "eos"
-"""`end_token` of a prompt that ends texts with the tokenizer's EOS."""
+"""`end_token` that appends the tokenizer's EOS."""
 
 OWN_END = "tokenizer"
-"""`end_token` of a prompt that ends texts with exactly what the tokenizer appends by itself."""
+"""`end_token` that appends exactly what the tokenizer appends by itself."""
 
 AUTO_END = "auto"
-"""As `OWN_END`; where the tokenizer appends nothing, as `EOS`."""
+"""`end_token` that acts as `OWN_END`, or as `EOS` if the tokenizer appends nothing."""
 
 TITLE_AND_TEXT = "{title} {text}"
-"""In a document template: title, space and text, the space even where there is no title."""
+"""Part of a document template: title, space and text; the space stays without a title."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Template:
-    """A template taken apart.
+    """A parsed template.
 
     Attributes:
-        literals: what stands before, between and after the places of the text; one more than there
-            are places.
-        keeps_empty_title: a document's title is followed by a space even where it is empty.
+        literals: what stands before, between and after the copies of the text; one more than there
+            are copies.
+        keeps_empty_title: an empty title is followed by a space, too.
     """
 
     literals: tuple[str, ...]
@@ -38,30 +38,29 @@ class Template:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
-    """Templates of both roles, and the rules that they are applied by.
+    """The prompt of a model: templates of both roles, and the rules by which they are rendered.
 
-    A template holds the field `{text}` once, or twice for a prompt that repeats the text (Echo,
-    arXiv 2402.15449). A document's title stands before its text, one space between; a template
-    that says `{title} {text}` keeps that space where there is no title, as Tevatron does.
-    `{instruction}` stands for `instruction`.
+    A template has the field `{text}` once, or twice to repeat the text (Echo, arXiv 2402.15449). A
+    document's title precedes its text with one space between. A template with `{title} {text}`
+    keeps that space without a title, as Tevatron does. `{instruction}` stands for `instruction`.
 
     Attributes:
         query, document: the templates, such as "Query:{text}".
-        instruction: what `{instruction}` stands for.
-        is_chat: the template is the user's turn in the chat template of the model's tokenizer,
-            without a system message of ours: the template's own default, if it has one, is used.
-        assistant: with `is_chat`, what the assistant's turn begins with; the prompt is cut there.
-        end_token: appended after the text was cut, by id: "tokenizer" is what the tokenizer appends
-            by itself ([SEP] of a BERT), be it nothing; "eos" is its EOS; "auto" is what it appends,
-            or its EOS where it appends nothing; anything else is a special token such as
+        instruction: replaces `{instruction}`.
+        is_chat: the template is the user's turn in the chat template of the model's tokenizer. No
+            system message is passed: the chat template's own default, if it has one, is used.
+        assistant: with `is_chat`, the beginning of the assistant's turn; the prompt is cut there.
+        end_token: appended by id after truncation. "tokenizer": what the tokenizer appends by
+            itself ([SEP] of a BERT), which may be nothing; "eos": its EOS; "auto": what it appends,
+            or its EOS if it appends nothing; anything else: a special token such as
             "<|endoftext|>"; null: nothing is appended.
-        max_query_length, max_document_length: in tokens. The text is cut to fit, never the
+        max_query_length, max_document_length: in tokens. Truncation cuts the text, never the
             template or the end token.
-        length_counts: "all": the lengths include template and end token. "text": they are those of
-            the text alone, and the template comes on top. "turn", with `is_chat`: those of the
-            user's turn as far as the end of the text, and the chat template comes on top.
-        strip: outer white space of a query, of a document's title and of its text is removed before
-            they are joined and rendered.
+        length_counts: "all": lengths include template and end token. "text": they count the text
+            alone, and the template comes on top. "turn", with `is_chat`: they count the user's turn
+            up to the end of the text, and the chat template comes on top.
+        strip: remove outer whitespace of a query, of a document's title and of its text before they
+            are joined and rendered.
     """
 
     query: str = "{text}"
@@ -94,11 +93,11 @@ class Prompt:
             )
 
     def max_length(self, role: Role) -> int:
-        """Tokens that a text of this role may take; `length_counts` says what is counted."""
+        """Return the token limit of a role; `length_counts` says what is counted."""
         return self.max_query_length if role == "query" else self.max_document_length
 
     def template(self, role: Role) -> Template:
-        """The template of this role, taken apart."""
+        """Return the parsed template of a role."""
         template = self.query if role == "query" else self.document
         try:
             # a doubled brace ends a piece, too, so literals may come in several pieces
@@ -148,8 +147,8 @@ def joined_text(
     """Return the text that is encoded: a query's text; a document's title, a space and its text.
 
     Args:
-        keeps_empty_title: the space stands there without a title or without a text, too.
-        strip: remove the outer white space of title and text before they are joined.
+        keeps_empty_title: keep the space if the title or the text is empty, too.
+        strip: remove the outer whitespace of title and text before they are joined.
     """
     text = item.text.strip() if strip else item.text
     if not isinstance(item, Document):

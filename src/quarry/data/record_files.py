@@ -1,4 +1,4 @@
-"""The records of a table, whatever file holds them (JSON, CSV, TSV, Parquet), with their places."""
+"""Read the records of a table from any supported file (JSON, CSV, TSV, Parquet) with places."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from quarry.errors import UserError
 ROWS_PER_BATCH = 1024
 
 RECORD_FORMS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-"""What documents, queries and training records are read from; all but Parquet may be gzipped."""
+"""Suffixes of files with documents, queries or training records; all but Parquet may be gzipped."""
 
 
 _OTHER_ENDINGS = {".ndjson": ".jsonl", ".jsonlines": ".jsonl"}
 
 
 def form_of(file: Path) -> str:
-    """Return how a file's name ends, without `.gz`: ".jsonl" (.ndjson and .jsonlines are that)."""
+    """Return a file's suffix without `.gz`, such as ".jsonl" (also for .ndjson and .jsonlines)."""
     name = file.name.lower().removesuffix(".gz")
     ending = f".{name.rpartition('.')[2]}" if "." in name else ""
     return _OTHER_ENDINGS.get(ending, ending)
 
 
 def read_records(files: Sequence[Path], columns: Sequence[str] | None = None) -> Iterator[Record]:
-    """Yield the records of files, each with the line it begins on (in Parquet: its row) and place.
+    """Yield each record with its first line (in Parquet: its row) and its place.
 
-    A place is "file:line"; behind it stands which record of the line it is, from the second on.
-    Files are read by the end of their names; `.json` and `.jsonl` may both hold an array or lines.
+    A place is "file:line", followed by the record's number on that line from the second on. The
+    suffix decides how a file is read; `.json` and `.jsonl` may both hold an array or lines.
     Cells of `.csv` and `.tsv` are strings. Parquet's values are Python's: lists, dicts, None.
 
     Args:
         files: read one after the other.
-        columns: yield at least those of them that the records have; None: all there are. If given,
-            a TSV file begins with an id, and with a header that names some of them or, if it has
-            two columns, without. Else its first line is the header, as in CSV.
+        columns: yield at least those of them that the records have; None: all columns. If given, a
+            TSV file begins with an id, and with a header that names some of them or, if it has two
+            columns, without one. Otherwise its first line is the header, as in CSV.
 
     Raises:
-        UserError: another kind of file, or one that is damaged.
+        UserError: an unsupported or damaged file.
     """
     before = 0
     for file in files:

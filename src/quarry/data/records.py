@@ -1,4 +1,4 @@
-"""What the records of a test collection say, whatever file they stand in."""
+"""Parse the records of a test collection: documents, judged queries and judgements."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from quarry.errors import UserError
 from quarry.types import Document, Qrels, Query
 
 Record = tuple[int, str, dict[str, Any]]
-"""A record: its line (counted on through the files of a table), "file:line", what it holds."""
+"""A record: line (counted through all files of a table), "file:line", keys and values."""
 
 Judgement = tuple[str, str, str, int]
-"""Where it stands ("file:line"), query id, document id, grade."""
+"""A judgement: place ("file:line"), query id, document id, grade."""
 
 
 DOCUMENT_IDS = ("_id", "id", "docid", "doc_id", "document_id")
 QUERY_IDS = ("_id", "id", "query_id", "query-id", "qid")
-"""Where an id may stand; the first of them that a record has counts."""
+"""Keys of an id; the first of them that a record has is used."""
 
 DOCUMENT_TEXTS = ("text", "contents")
 _QUERY_TEXTS = ("text", "query", "contents")
-"""Where a text may stand. Pyserini's `contents` are title and text in one: all of it is text."""
+"""Keys of a text. Pyserini's `contents` has title and text in one: all of it is text."""
 
 DOCUMENT_COLUMNS = (*DOCUMENT_IDS, "title", *DOCUMENT_TEXTS)
 QUERY_COLUMNS = (*QUERY_IDS, *_QUERY_TEXTS)
 
 
 def record_document(record: dict[str, Any], keys: Sequence[str], where: str) -> Document:
-    """Return a document: its id (under the first of `keys` there is), text and, if any, title."""
+    """Return a document: id (under the first of `keys` that exists), text and optional title."""
     document_id = record_id(record, keys, where)
     text = record_text(record, _key(record, DOCUMENT_TEXTS), where)
     title = "" if record.get("title") is None else record_text(record, "title", where)
@@ -43,11 +43,11 @@ def judged_queries(
 
     Args:
         records: all queries, under the keys of `QUERY_COLUMNS`.
-        qrels: the judgements that say which queries count.
-        source: what holds the queries, for messages.
+        qrels: judgements; queries without one are skipped.
+        source: name of what holds the queries, for messages.
 
     Raises:
-        UserError: an id twice, a judged query that is empty or is not there.
+        UserError: a repeated id, a judged query that is empty or missing.
     """
     lines: dict[str, int] = {}
     for line, where, record in records:
@@ -76,7 +76,7 @@ def judged_queries(
 
 
 def without_absent(qrels: Qrels, records: Iterable[Record], *, source: object) -> Qrels:
-    """Return the judgements of the queries that are there.
+    """Return the judgements of the queries that exist.
 
     Raises:
         UserError: none of them has a judgement above 0, so nothing would be left to evaluate.
@@ -92,7 +92,7 @@ def without_absent(qrels: Qrels, records: Iterable[Record], *, source: object) -
 
 
 def _key(record: dict[str, Any], keys: Sequence[str]) -> str:
-    """The first of the keys that the record has; the first of all where it has none."""
+    """Return the first of the keys that the record has, or the first key if it has none."""
     for key in keys:
         if key in record:
             return key
@@ -102,11 +102,11 @@ def _key(record: dict[str, Any], keys: Sequence[str]) -> str:
 def collect_qrels(
     judgements: Callable[[], Iterable[Judgement]], *, source: object
 ) -> dict[str, dict[str, int]]:
-    """Query id -> document id -> grade, in the order of the judgements; a repeated one counts once.
+    """Collect query id -> document id -> grade, in the given order; a repetition counts once.
 
     Args:
-        judgements: reads them; called again to say where a contradiction began.
-        source: what holds them, for messages.
+        judgements: yields them; called again to find where a contradiction began.
+        source: name of what holds them, for messages.
 
     Raises:
         UserError: two different grades for one pair, or no grade above 0 at all.

@@ -1,4 +1,4 @@
-"""From a prompt and a tokenizer to frames: the literal text and the ids around every text."""
+"""Build frames from a prompt and a tokenizer: the literal text and ids around every text."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from quarry.types import ROLES, Document, Query, Role
 logger = logging.getLogger(__name__)
 
 _MARK = "\N{BLACK DIAMOND SUIT}quarry\N{BLACK DIAMOND SUIT}"
-"""Stands for the text while a chat template is rendered, which may put anything around it."""
+"""Placeholder for the text while a chat template is rendered, which may surround it freely."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """What surrounds a text of one role, with chat template and special tokens filled in.
+    """What surrounds a text of one role, with chat template and special tokens applied.
 
     Attributes:
-        literals: text before, between and after the places of the text.
+        literals: text before, between and after the copies of the text.
         start_ids: ids before everything (a BOS that the tokenizer puts there itself).
         end_ids: ids after everything (the end token).
         keeps_empty_title: see `prompts.Template`.
         strip: see `prompts.Prompt`.
-        counted: the end of the first literal, where lengths count it together with the text.
+        counted: the end of the first literal, if lengths count it together with the text.
     """
 
     literals: tuple[str, ...]
@@ -39,28 +39,28 @@ class Frame:
 
     @property
     def num_copies(self) -> int:
-        """How often the text stands in the frame."""
+        """Number of copies of the text in the frame."""
         return len(self.literals) - 1
 
     def text_of(self, item: Query | Document) -> str:
-        """Return the text that is encoded, as everything that compares or stores texts has it."""
+        """Return the text that is encoded; whatever compares or stores texts must use this form."""
         return joined_text(item, keeps_empty_title=self.keeps_empty_title, strip=self.strip)
 
     def render(self, text: str) -> str:
-        """The framed text as one string; `start_ids` and `end_ids` come on top."""
+        """Return the framed text as one string, without `start_ids` and `end_ids`."""
         return text.join(self.literals)
 
     def last_copy_start(self, text: str) -> int:
-        """Where the last copy of the text begins in `render(text)`, in characters."""
+        """Return the character in `render(text)` at which the last copy of the text begins."""
         return len(text.join(self.literals[:-1]))
 
 
 def build_frames(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> dict[Role, Frame]:
-    """The frame of each role.
+    """Return the frame of each role.
 
     Raises:
-        UserError: the tokenizer has no chat template where the prompt needs one, or lacks the end
-            token that the prompt names, or its chat template changes what it is given.
+        UserError: the prompt needs a chat template or an end token that the tokenizer lacks, or the
+            chat template changes the texts of the prompt.
     """
     own_start, own_end = _own_specials(tokenizer)
     start_ids = () if prompt.is_chat else own_start
@@ -115,7 +115,7 @@ def _chat_literals(
 
 
 def _stands_in(literals: tuple[str, ...], pieces: tuple[str, ...]) -> bool:
-    """Whether the template only added text before the first and after the last literal."""
+    """Return whether the template only added text before the first and after the last literal."""
     return (
         pieces[0].endswith(literals[0])
         and pieces[-1].startswith(literals[-1])
@@ -161,18 +161,18 @@ def _eos(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> int:
 
 
 def _own_specials(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the ids that the tokenizer itself puts before and after a text, by way of a probe.
+    """Return the ids that the tokenizer puts before and after a text, found with a probe text.
 
     Raises:
-        UserError: it puts ids elsewhere.
+        UserError: the tokenizer puts ids elsewhere.
     """
     plain = tokenizer.encode("a", add_special_tokens=False)
-    dressed = tokenizer.encode("a", add_special_tokens=True)
-    for start in range(len(dressed) - len(plain) + 1):
-        if dressed[start : start + len(plain)] == plain:
-            return tuple(dressed[:start]), tuple(dressed[start + len(plain) :])
+    framed = tokenizer.encode("a", add_special_tokens=True)
+    for start in range(len(framed) - len(plain) + 1):
+        if framed[start : start + len(plain)] == plain:
+            return tuple(framed[:start]), tuple(framed[start + len(plain) :])
     raise UserError(
-        f"The tokenizer of {tokenizer.name_or_path!r} makes {dressed} of a text whose own ids are "
+        f"The tokenizer of {tokenizer.name_or_path!r} makes {framed} of a text whose own ids are "
         f"{plain}: it does more than to put special tokens around a text, which is not supported. "
         "Fix: correct the post_processor in its tokenizer.json."
     )

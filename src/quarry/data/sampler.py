@@ -1,4 +1,4 @@
-"""The order of training, resumable: a function of (seed, epoch), cut into contrastive batches."""
+"""Order the training examples resumably by (seed, epoch), and cut them into contrastive batches."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch.utils.data import DataLoader, Sampler
 from quarry.errors import UserError
 
 ExampleKey = tuple[int, int]
-"""(epoch, index of the example): all that the choice of an example's passages depends on."""
+"""(epoch, index of the example): the choice of an example's passages depends on nothing else."""
 
 
 class TrainBatchSampler(Sampler[list[ExampleKey]]):
-    """Shuffled batches of example keys, full optimizer steps only.
+    """Sampler of shuffled batches of example keys, for complete optimizer steps only.
 
     Args:
         num_examples: size of the training set.
         batch_size: queries in a batch (a contrastive batch).
-        num_batches_per_step: batches whose gradients one optimizer step accumulates; what is
-            left at the end of an epoch and fills no step is dropped.
-        seed: of the shuffle.
+        num_batches_per_step: batches whose gradients one optimizer step accumulates; a remainder at
+            the end of an epoch that fills no step is dropped.
+        seed: seed of the shuffle.
 
     Raises:
         UserError: there are fewer examples than one optimizer step needs.
@@ -47,7 +47,7 @@ class TrainBatchSampler(Sampler[list[ExampleKey]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Set the epoch; Lightning calls this before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class TrainBatchSampler(Sampler[list[ExampleKey]]):
         return self.batches_from(0)
 
     def batches_from(self, start: int) -> Iterator[list[ExampleKey]]:
-        """The epoch's batches from number `start` on."""
+        """Yield the epoch's batches from number `start` on."""
         for rows in self.rows_of(self.epoch)[start:]:
             yield [(self.epoch, int(row)) for row in rows]
 
@@ -69,8 +69,11 @@ class TrainBatchSampler(Sampler[list[ExampleKey]]):
 
 
 class _Remaining(Sampler[list[ExampleKey]]):
-    """What is left of a resumed epoch; as long as a whole one, since Lightning counts from its
-    start. (Lightning makes iterators that it never uses, so making one changes nothing here.)"""
+    """Sampler of the rest of a resumed epoch, with the length of a full epoch.
+
+    Lightning counts from the start of the epoch. It also makes iterators that it never uses, so
+    making one changes nothing here.
+    """
 
     def __init__(self, sampler: TrainBatchSampler) -> None:
         self.sampler = sampler
@@ -92,17 +95,17 @@ class _Remaining(Sampler[list[ExampleKey]]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A DataLoader that goes on in the middle of an epoch: Lightning stores and restores its state.
+    """DataLoader that continues in the middle of an epoch; Lightning stores and restores its state.
 
-    Counted are the batches handed out, not those that workers have prepared ahead. Batches before
-    the resumed one are never read.
+    The state counts batches that were handed out, not those that workers have prepared ahead.
+    Batches before the resumed one are never read.
     """
 
     def __init__(self, *, batch_sampler: TrainBatchSampler, **kwargs: Any) -> None:
         self._remaining = _Remaining(batch_sampler)
         self._position = (0, 0)
-        # torch draws a seed for the workers each time; from a generator of its own, so that the
-        # dropout of a resumed run, which draws once more, stays that of an uninterrupted one
+        # torch draws a seed for the workers each time: an own generator keeps the dropout of a
+        # resumed run, which draws once more, equal to that of an uninterrupted one
         generator = torch.Generator()
         super().__init__(batch_sampler=self._remaining, generator=generator, **kwargs)
 

@@ -1,4 +1,4 @@
-"""Ids that are made from texts, and the check that a given id stands for one text alone."""
+"""Derive ids from texts, and check that a given id stands for only one text."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _BEFORE = 20
 
 
 def text_id(text: str) -> str:
-    """Return an id that is made from a text: the same text always has the same one."""
+    """Return an id derived from a text: equal texts have equal ids."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class GivenIds:
-    """The ids that records give to texts, with 24 bytes for each time that one stands there.
+    """The ids that records give to texts, 24 bytes per occurrence.
 
-    Only hashes are kept: of a training set like MS MARCO's, with 15 million passages, they take
+    Only hashes are stored: for a training set like MS MARCO's, with 15 million passages, they take
     360 MB while its table is built.
 
     Attributes:
-        record: which record is being read, counted from 0 through all files; set by the reader.
+        record: number of the current record, from 0 through all files; set by the reader.
     """
 
     def __init__(self) -> None:
@@ -32,14 +32,14 @@ class GivenIds:
         self._records = array("q")
 
     def add(self, given: str, *texts: str) -> None:
-        """Note that the record gives this id to these texts (title and text)."""
-        # Python's own hash: 64 bits, fast, and all of this happens in one process
+        """Record that the current record gives this id to these texts (title and text)."""
+        # Python's own hash: 64 bits and fast; it may differ between processes, but this is one
         self._ids.append(hash(given))
         self._texts.append(hash(texts))
         self._records.append(self.record)
 
     def first_contradiction(self) -> tuple[int, int] | None:
-        """Return the first record that gives an id to another text, after the one before it."""
+        """Return (earlier, later) records that give an id to different texts, if there are any."""
         ids, texts = (np.frombuffer(each, np.int64) for each in (self._ids, self._texts))
         order = np.argsort(ids, kind="stable")
         is_same = ids[order[1:]] == ids[order[:-1]]
@@ -51,7 +51,7 @@ class GivenIds:
 
 
 def first_difference(one: str, other: str) -> tuple[str, str]:
-    """Return two texts from a little before the place where they begin to differ."""
+    """Return both texts from shortly before their first difference."""
     pairs = zip(one, other, strict=False)
     place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
     start = max(0, place - _BEFORE)

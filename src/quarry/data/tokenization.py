@@ -1,4 +1,4 @@
-"""From text to token ids: prompt, text cut to length, end token. The template is never cut."""
+"""Tokenize texts: render the prompt, truncate the text to fit, append the end token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quarry.errors import UserError
 from quarry.types import ROLES, Document, Query, Role
 
 _PROBES = ("a", "The", " b", "7", "(", '"', ".", "\n", "é", "中", "_x", "")
-"""Beginnings of texts that tokenizers merge differently with what stands before them."""
+"""Beginnings of texts that tokenizers merge differently with what precedes them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,8 +25,8 @@ class TokenizedText:
 
     Attributes:
         ids: [num_tokens] int64, at least one.
-        pool_start: the first token that a pooling without the prompt looks at: of the text, or of
-            its last copy where the prompt repeats it.
+        pool_start: index of the first token that a pooling without the prompt uses: that of the
+            text, or of its last copy where the prompt repeats it.
     """
 
     ids: NDArray[np.int64]
@@ -37,12 +37,12 @@ class TokenizedText:
 
 
 class TextTokenizer:
-    """Turns queries and documents into token ids that fit the prompt's lengths.
+    """Tokenizer that turns queries and documents into token ids within the prompt's lengths.
 
-    A framed text is tokenised as one string, since byte-pair merges cross the border between
-    template and text exactly as they do in published recipes. Only the text is cut, in front of
-    the first token that does not fit. The end token is appended by id, so no tokenizer setting can
-    lose or double it, and an empty text still becomes its template and end token.
+    A framed text is tokenized as one string, since byte-pair merges cross the border between
+    template and text exactly as in published recipes. Truncation cuts the text alone, before the
+    first token that does not fit. The end token is appended by id, so no tokenizer setting can
+    lose or double it. An empty text still becomes its template and end token.
 
     Args:
         tokenizer: any fast Hugging Face tokenizer.
@@ -50,17 +50,17 @@ class TextTokenizer:
 
     Attributes:
         frames: what surrounds a text of each role.
-        shared_prefixes: role -> the token ids that its texts begin with, [num_tokens] int64; texts
-            that are rare may begin otherwise.
+        shared_prefixes: role -> the token ids with which its texts begin, [num_tokens] int64; rare
+            texts may begin differently.
 
     Raises:
         UserError: the tokenizer lacks what the prompt needs (see `rendering.build_frames`), or a
-            template leaves no room for text; when called: an empty text gets no token at all,
-            since neither template nor end token add one.
+            template leaves no room for text. On a call: an empty text has no token, because
+            neither template nor end token adds one.
     """
 
     def __init__(self, *, tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> None:
-        # the template's head stands before the text: a tokenizer that cuts there would cut it off
+        # the template's head precedes the text: truncation from the left would remove it
         tokenizer.truncation_side = "right"
         self.tokenizer = tokenizer
         self.prompt = prompt
@@ -70,7 +70,7 @@ class TextTokenizer:
         self.shared_prefixes = {role: self._shared_prefix(role) for role in ROLES}
 
     def __call__(self, items: Sequence[Query | Document], role: Role) -> list[TokenizedText]:
-        """Token ids of each item, in order."""
+        """Return the token ids of each item, in order."""
         return self._tokenized(items, role)
 
     def _tokenized(self, items: Sequence[Query | Document], role: Role) -> list[TokenizedText]:
@@ -96,9 +96,9 @@ class TextTokenizer:
         return result
 
     def _shared_prefix(self, role: Role) -> NDArray[np.int64]:
-        """The token ids on which a few very different texts agree.
+        """Return the token ids with which a few very different texts all begin.
 
-        The last token before a text is not among them where it may merge with what follows.
+        The last token before a text is left out if it may merge with what follows.
         """
         if not self._prompt_length[role]:
             return np.empty(0, dtype=np.int64)
@@ -115,7 +115,7 @@ class TextTokenizer:
         return rows[0][: shortest if agree.all() else int(agree.argmin())]
 
     def longest(self, role: Role) -> int:
-        """Return the tokens in all that a text of this role may have, template included."""
+        """Return the maximal number of tokens of a text of this role, template included."""
         frame, limit = self.frames[role], self.prompt.max_length(role)
         if self.prompt.length_counts == "all":
             return limit
@@ -125,37 +125,37 @@ class TextTokenizer:
         return limit + on_top
 
     def num_prompt_tokens(self, role: Role) -> int:
-        """Return the tokens that stand before a text, its first special tokens included.
+        """Return the number of tokens before a text, special tokens at the beginning included.
 
-        They are counted as sentence-transformers does: of the template alone, which may merge with
-        a text; 0 where there is no template, so that a [CLS] is then pooled, too.
+        Counted as sentence-transformers does: of the template alone, which may merge with a text. 0
+        without a template, so that a [CLS] is then pooled, too.
         """
         frame = self.frames[role]
         head = frame.literals[0]
         return len(frame.start_ids) + len(self._encode([head])[0]) if head else 0
 
     def digest(self) -> str:
-        """What the tokenizer does to text, as 64 hexadecimal digits: its vocabulary, all its rules.
+        """Return a SHA-256 hex digest of the tokenizer: its vocabulary and all its rules.
 
-        Another one with the same digest gives the same ids. Not to be called while another thread
-        tokenises.
+        Tokenizers with equal digests give equal ids. Do not call this while another thread
+        tokenizes.
         """
         backend = self.tokenizer.backend_tokenizer
-        # no part of the tokenizer: left over from the last call, and set anew by the next
+        # not part of the tokenizer: left by the last call, and set again by the next
         backend.no_truncation()
         backend.no_padding()
         return hashlib.sha256(backend.to_str().encode()).hexdigest()
 
     def _fitted(self, texts: list[str], role: Role) -> tuple[list[str], list[list[int]]]:
-        """The texts, cut where they are too long, and their ids without start and end ids."""
+        """Return the texts, truncated if too long, and their ids without start and end ids."""
         frame, limit = self.frames[role], self.prompt.max_length(role)
         budget = limit - len(frame.start_ids) - len(frame.end_ids)
         is_open = frame.num_copies == 1 and not frame.literals[1]
-        if is_open and self.prompt.length_counts == "all":  # nothing follows: the row can be cut
+        if is_open and self.prompt.length_counts == "all":  # the text comes last: truncate the row
             return texts, self._encode([frame.render(text) for text in texts], max_length=budget)
         texts, rows = list(texts), self._encode([frame.render(text) for text in texts])
         if self.prompt.length_counts != "all":
-            budget = limit  # more tokens than that in all: the text may be too long, too
+            budget = limit  # a longer row may have too long a text
         for index, row in enumerate(rows):
             if len(row) > budget:
                 texts[index] = self._cut(texts[index], role)
@@ -163,7 +163,7 @@ class TextTokenizer:
         return texts, rows
 
     def _cut(self, text: str, role: Role) -> str:
-        """The longest head of the text, in whole tokens, that the lengths have room for."""
+        """Return the longest beginning of the text, in complete tokens, that fits the lengths."""
         frame = self.frames[role]
         offsets = self._encode_with_offsets(frame.counted + text)
         room = min(self._room[role], len(offsets))
@@ -173,7 +173,7 @@ class TextTokenizer:
             head = text[: max(0, end - len(frame.counted))]
             if self.prompt.length_counts != "all":
                 return head
-            # merges across the border may have made a token more than the parts have
+            # merges across the border may make more tokens than the parts have
             excess = len(self._encode([frame.render(head)])[0]) - budget
             if excess <= 0:
                 return head
@@ -181,12 +181,12 @@ class TextTokenizer:
         return ""
 
     def _last_copy(self, frame: Frame, text: str, ids: list[int], role: Role) -> int:
-        """The token in which the last copy of a repeated text begins."""
+        """Return the index of the token in which the last copy of a repeated text begins."""
         offsets = self._encode_with_offsets(frame.render(text))
         assert len(offsets) == len(ids), "the text is the one that was encoded"
         start = frame.last_copy_start(text)
         index = next((i for i, (_, end) in enumerate(offsets) if end > start), len(ids))
-        # an empty text at the very end leaves the end token, or the last token of the template
+        # after an empty text at the very end, the end token or the template's last token
         last = len(ids) + len(frame.end_ids) - 1
         return len(frame.start_ids) + min(index, last)
 
@@ -211,7 +211,7 @@ class TextTokenizer:
         return offsets
 
     def _room_for_text(self, role: Role) -> int:
-        """Tokens that each copy of a text (and what is counted with it) may take."""
+        """Return the token limit of each copy of a text (and what is counted with it)."""
         frame, limit = self.frames[role], self.prompt.max_length(role)
         if self.prompt.length_counts == "all":
             template = frame.render("") if any(frame.literals) else ""

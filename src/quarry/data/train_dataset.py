@@ -1,4 +1,4 @@
-"""Which passages of an example a query meets in an epoch: one positive, some hard negatives."""
+"""Choose the passages of an example in an epoch: one positive and some hard negatives."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ logger = logging.getLogger(__name__)
 
 
 class TrainDataset(Dataset[TrainExample]):
-    """Choose one positive of each example, and the hard negatives that training asks for.
+    """Dataset that chooses one positive of each example, and the configured hard negatives.
 
-    The key of an item is (epoch, index), and what it holds depends on the seed and the key alone:
-    not on the worker, on what was read before, or on whether the run was resumed.
+    An item's key is (epoch, index). Its contents depend on the seed and the key alone: not on the
+    worker, on what was read before, or on whether the run was resumed.
 
-    With `num_hard_negatives=None` every example brings all its hard negatives, in their order, so
-    that examples differ in number. With a number, as in Tevatron, an example's hard negatives are
-    put in an order that depends on the seed and the index, and a window of `num_hard_negatives`
-    moves on through it by its own width each epoch (and starts over at the end), so that
-    consecutive epochs show different ones. An example with fewer than asked repeats some: they are
-    drawn with replacement.
+    With `num_hard_negatives=None` every example has all its hard negatives, in their order, so
+    examples differ in number. With a number, as in Tevatron, an example's hard negatives are
+    shuffled by seed and index. A window of `num_hard_negatives` moves through that order by its own
+    width each epoch and starts over at the end, so consecutive epochs use different ones. An
+    example with fewer hard negatives draws them with replacement.
 
-    One of several positives is drawn anew in each epoch. A hard negative that is also a positive
-    (same document id) is left out. A teacher's scores stay with their passages.
+    If there are several positives, one is drawn in each epoch. A hard negative that is also a
+    positive (same document id) is left out. A teacher's scores stay with their passages.
 
     Args:
         examples: the training set.
-        num_hard_negatives: hard negatives a query, 0 or more; None: all that an example has.
-        seed: of every choice.
+        num_hard_negatives: hard negatives per query, 0 or more; None: all that an example has.
+        seed: seed of every choice.
 
     Attributes:
-        hard_negative_counts: [num_examples] int32, the different hard negatives of each example.
+        hard_negative_counts: [num_examples] int32, number of distinct hard negatives of each
+            example.
 
     Raises:
         UserError: `num_hard_negatives` is negative, or above 0 while an example has none.
@@ -68,16 +68,16 @@ class TrainDataset(Dataset[TrainExample]):
 
     @property
     def group_sizes(self) -> NDArray[np.int64]:
-        """Return the passages of each example in an epoch, the positive among them."""
+        """Return the number of passages of each example in an epoch, the positive included."""
         if self.num_hard_negatives is None:
             return 1 + self.hard_negative_counts.astype(np.int64)
         return np.full(len(self), 1 + self.num_hard_negatives, dtype=np.int64)
 
     @property
     def unused_hard_negatives(self) -> str | None:
-        """Return a sentence on the hard negatives that `num_hard_negatives=0` leaves out.
+        """Return a sentence about the hard negatives that `num_hard_negatives=0` leaves out.
 
-        None: nothing is left out. (With a number above 0 the window shows others each epoch.)
+        None: none are left out. (With a number above 0 the window shows others each epoch.)
         """
         number = int(self.hard_negative_counts.sum())
         if self.num_hard_negatives != 0 or number == 0:
@@ -89,12 +89,12 @@ class TrainDataset(Dataset[TrainExample]):
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """Return what a reader must know of the data that a model is trained on."""
+        """Return what a reader must know of the training data."""
         unused = self.unused_hard_negatives
         return (*getattr(self.examples, "caveats", ()), *([] if unused is None else [unused]))
 
     def log_hard_negatives(self) -> None:
-        """Log how many hard negatives the examples have, and a warning where none are used."""
+        """Log how many hard negatives the examples have; warn if none are used."""
         counts = self.hard_negative_counts
         logger.info(
             "Hard negatives per example: min %d, median %g, max %d; %d of %d examples have none",
@@ -124,7 +124,7 @@ class TrainDataset(Dataset[TrainExample]):
         )
 
     def _window(self, available: int, epoch: int, index: int) -> Sequence[int]:
-        """Return which of an example's `available` hard negatives it shows in an epoch."""
+        """Return the indices of an example's hard negatives (of `available`) in an epoch."""
         wanted = self.num_hard_negatives
         if wanted is None:
             return range(available)
@@ -166,18 +166,18 @@ class TrainDataset(Dataset[TrainExample]):
 
 @runtime_checkable
 class _CountedSource(Protocol):
-    """A source that knows about its hard negatives without reading them, as `TableExamples`."""
+    """Source that knows its hard negative counts without reading examples, as `TableExamples`."""
 
     def hard_negative_counts(self) -> NDArray[np.int32]: ...
     def location(self, index: int) -> str: ...
 
 
 class _Draws:
-    """Random numbers that depend on what they are for alone.
+    """Random numbers that depend on their key alone.
 
-    The parts of the key are hashed as a tuple: sums or products of them would collide, and give
-    example i in epoch e the choices of example i+1 in epoch e-1. `Random.random` is the one method
-    whose sequence Python promises to keep over its versions.
+    The parts of the key are hashed as a tuple: their sums or products would collide, and give
+    example i in epoch e the choices of example i+1 in epoch e-1. `Random.random` is the only method
+    whose sequence Python promises to keep across versions.
     """
 
     def __init__(self, *key: int | str) -> None:
@@ -193,7 +193,7 @@ class _Draws:
 
 
 def _places_of_hard_negatives(example: TrainExample) -> list[int]:
-    """Return where an example's hard negatives stand: each document once, none of its positives."""
+    """Return the indices of the hard negatives: each document once, none of the positives."""
     positive_ids = {positive.document_id for positive in example.positives}
     return list(
         {

@@ -1,4 +1,4 @@
-"""Training examples in a memory-mapped table: what was read once is read by every process."""
+"""Store training examples in a memory-mapped table that all processes share."""
 
 from __future__ import annotations
 
@@ -32,31 +32,32 @@ _DOCUMENT = pa.struct([(name, pa.large_string()) for name in ("document_id", "ti
 _SCORES = pa.list_(pa.float64())
 
 CellsOf = Callable[[Sequence[Any]], Iterable[tuple[str, str, Any, bool]]]
-"""Passages as a line names them -> of each its id, its text or what stands for it, the table's cell
-(None: it is not in the corpus), and whether it is empty."""
+"""Passages as named in a line -> for each its id, its text (or what identifies it), the cell of the
+table (None: not in the corpus), and whether it is empty."""
 
 
 class ExampleSource(Protocol):
-    """What training reads from: examples by number, each with all its passages."""
+    """Source of training examples by index, each with all its passages."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> TrainExample: ...
 
 
 class TableExamples(Sequence[TrainExample]):
-    """Examples of a memory-mapped table; passages stand in the table or are rows of a corpus.
+    """Examples of a memory-mapped table; passages are in the table or are rows of a corpus.
 
-    A row without a positive is no example and is skipped. Positives differ in id, and so do hard
-    negatives, none of which is a positive, by its id or (where it stands in the table) its text.
+    A row without a positive is not an example and is skipped. Positives have different ids, and so
+    have hard negatives. No hard negative is a positive, by its id or (if it is in the table) by its
+    text.
 
     Args:
-        table: of `schema`.
+        table: table with the columns of `schema`.
         sources: the files that the rows come from.
-        corpus: where passages are its rows; None: they stand in the table.
+        corpus: corpus whose rows the passages are; None: the passages are in the table.
 
     Attributes:
-        caveats: what a reader of a model's numbers must know of its training data, as plain
-            sentences: lines that are skipped, passages that are left out, keys that are not read.
+        caveats: what a reader of a model's metrics must know of its training data, as plain
+            sentences: skipped lines, passages that are left out, keys that are not read.
 
     Raises:
         UserError: no row has a positive.
@@ -104,11 +105,11 @@ class TableExamples(Sequence[TrainExample]):
         )
 
     def hard_negative_counts(self) -> NDArray[np.int32]:
-        """Return how many hard negatives each example has, without reading any: [len(self)]."""
+        """Return the number of hard negatives of each example, without reading any: [len(self)]."""
         return self._table.column("num_hard_negatives")[self._rows]
 
     def location(self, index: int) -> str:
-        """Return where an example was read: "file:line"."""
+        """Return the place of an example in its file: "file:line"."""
         file, line = self._table.row(int(self._rows[index]), ("file", LINE))
         return f"{self._sources[file]}:{line}"
 
@@ -119,11 +120,11 @@ class TableExamples(Sequence[TrainExample]):
 
 
 class BeirExamples(TableExamples):
-    """The judged queries of one split of a BEIR folder, in the order of queries.jsonl.
+    """Examples of one split of a BEIR folder: its judged queries, in the order of queries.jsonl.
 
     Positives are documents with a grade above 0, hard negatives those judged 0 or below. Documents
-    that are empty or not in the corpus are left out, and so is a query that keeps no positive; both
-    are counted in `caveats`.
+    that are empty or not in the corpus are left out, and so is a query without a remaining
+    positive; `caveats` counts both.
 
     Raises:
         MissingPathError, UserError: as `quarry.data.beir.read_beir`.
@@ -146,7 +147,7 @@ class BeirExamples(TableExamples):
 
 
 def schema(*, in_corpus: bool) -> pa.Schema:
-    """Return the columns of a table of examples; passages are rows of a corpus, or documents."""
+    """Return the columns of a table; passages are documents or rows of a corpus."""
     passages = pa.list_(pa.int64() if in_corpus else _DOCUMENT)
     counts = ("num_positives", "num_hard_negatives", "num_empty", "num_absent", "num_repeated")
     return pa.schema(
@@ -166,13 +167,13 @@ def schema(*, in_corpus: bool) -> pa.Schema:
 
 
 def row_of(line: TrainLine, *, file: int, number: int, cells_of: CellsOf) -> tuple[Any, ...]:
-    """Return the cells of `schema`: of a line's passages those that are there, each once.
+    """Return the cells of `schema` for a line; each passage that exists is stored once.
 
     Args:
-        line: what the record says.
-        file: which of the sources it stands in, from 0.
-        number: of its line there.
-        cells_of: what the table holds of the passages.
+        line: the parsed record.
+        file: index of its source.
+        number: its line in that source.
+        cells_of: returns the table's cells of passages.
     """
     ids: set[str] = set()
     texts: set[str] = set()
@@ -209,9 +210,9 @@ def row_of(line: TrainLine, *, file: int, number: int, cells_of: CellsOf) -> tup
 
 
 def inline_cells(documents: Sequence[Document]) -> Iterator[tuple[str, str, Any, bool]]:
-    """Yield the cells of passages whose texts stand in the line."""
+    """Yield the cells of passages whose texts are in the line."""
     for document in documents:
-        # Spelt out: dataclasses.asdict would make a build take 1.6 times as long.
+        # spelled out: dataclasses.asdict would make a build take 1.6 times as long
         cell = {
             "document_id": document.document_id,
             "title": document.title,
@@ -222,7 +223,7 @@ def inline_cells(documents: Sequence[Document]) -> Iterator[tuple[str, str, Any,
 
 
 def corpus_cells(corpus: Corpus) -> CellsOf:
-    """Return what finds the cells of passages that are ids of a corpus."""
+    """Return a function that looks up passages, named by id, in a corpus."""
     is_empty = corpus.is_empty()
 
     def cells_of(document_ids: Sequence[str]) -> Iterator[tuple[str, str, Any, bool]]:

@@ -1,7 +1,7 @@
-"""Training files of any known form become `TableExamples`: from disk, or from the hub.
+"""Read training files of any known form into `TableExamples`, from disk or from the hub.
 
-What a file says is checked once, record by record, when its table is built: a bad line stops a run
-before any model loads.
+Every record is checked once, when its table is built, so that a bad line stops a run before
+any model loads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from quarry.runtime.hub_files import HubFiles, reads_hub
 logger = logging.getLogger(__name__)
 
 NUM_RECORDS_OF_FORM = 100
-"""Records whose keys tell the form of a file."""
+"""Number of records whose keys decide the form of a file."""
 
 
 def read_train_files(
@@ -51,14 +51,13 @@ def read_train_files(
     Args:
         path: JSON lines, a JSON array, CSV, TSV or Parquet, or a folder of such files.
         corpus_path: documents (JSONL, TSV or Parquet), for the form that has ids alone.
-        columns: the user's own names of columns; None: those of the form.
-        cache_dir: where the memory-mapped tables go.
+        columns: column names of the user; None: those of the form.
+        cache_dir: folder for the memory-mapped tables.
 
     Raises:
-        MissingPathError: a file is not there.
+        MissingPathError: a file does not exist.
         UserError: a malformed record or one of another form than the first, an empty query, an id
-            that stands for two texts, a key that is not read but seems to hold passages, no
-            example at all.
+            that stands for two texts, an unread key that seems to hold passages, no example at all.
     """
     path = Path(path).expanduser()
     if (path / "qrels").is_dir():
@@ -101,7 +100,7 @@ def read_train_hub(
         corpus_path, columns, cache_dir: as for `read_train_files`.
 
     Raises:
-        UserError: as `read_train_files`; the hub cannot give the data set, or it has no such
+        UserError: as `read_train_files`; the hub cannot provide the dataset, or it has no such
             configuration or split.
     """
     table = _hub_table(path=path, subset=subset, split=split, revision=revision)
@@ -145,7 +144,7 @@ def _examples(
 
 
 def _form_of_files(files: Sequence[Path], columns: TrainColumns) -> TrainForm:
-    """The form, by the keys of the first records: the very first may have no positive."""
+    """Return the form by the keys of the first records: the very first may have no positive."""
     keys: dict[str, Any] = {}
     first = None
     for _, where, record in islice(read_records(files), NUM_RECORDS_OF_FORM):

@@ -1,4 +1,4 @@
-"""What the keys of a training record are called: the forms of other tools, and a user's own map."""
+"""Define the keys of training records: the forms of other tools, and a user's own mapping."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 
 QUERY_IDS = ("query_id", "qid", "query-id")
 PASSAGE_IDS = ("docid", "_id", "id", "doc_id", "document_id", "passage_id", "psg_id")
-"""Where an id may stand. Without one, the id is made from the text."""
+"""Keys of an id. Without one, the id is derived from the text."""
 
 _NUMBERED = re.compile(r"(?:hard_)?neg(?:ative)?_?(\d+)")
 
@@ -18,7 +18,7 @@ _ANSWERS = {"answers": "is for readers, not for retrievers"}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainColumns:
-    """A user's own names of columns; what is None goes by the form of the file.
+    """Column names that a user gives; the form of the file decides about those that are None.
 
     Attributes:
         query, query_id: a column.
@@ -47,18 +47,17 @@ class TrainColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainForm:
-    """Where the parts of an example stand in a record.
+    """Keys of the parts of an example in a record.
 
     Attributes:
-        name: of the tool or the data that have this form, for messages.
-        query, query_id, positive_scores, negative_scores: keys that mean the same; a record has one
-            of them.
-        positive, negative: keys whose passages are joined. A record with one of `positive` has
-            this form.
+        name: tool or data with this form, for messages.
+        query, query_id, positive_scores, negative_scores: synonyms; a record has one of them.
+        positive, negative: keys whose passages are joined. A record with one of `positive` has this
+            form.
         has_numbered: whether `negative_1`, `negative_2`, ... are negatives, too.
         has_ids: whether passages are ids of a corpus.
         has_scores: whether the `score` of a passage is a teacher's.
-        known: keys that the tool writes and that are not read -> why.
+        known: keys that the tool writes and that are not read -> reason.
     """
 
     name: str
@@ -75,14 +74,14 @@ class TrainForm:
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
-        """Return the keys that texts or their scores stand under."""
+        """Return the keys of texts and of their scores."""
         return (
             *(*self.query, *self.positive, *self.negative),
             *(*self.positive_scores, *self.negative_scores),
         )
 
     def negatives_of(self, keys: Collection[str]) -> list[str]:
-        """Return those of a record's keys that hold its negatives, numbered ones in order."""
+        """Return those of a record's keys that hold negatives, numbered ones in order."""
         found = [key for key in self.negative if key in keys]
         if self.has_numbered:
             numbered = [(int(m[1]), key) for key in keys if (m := _NUMBERED.fullmatch(key))]
@@ -168,10 +167,10 @@ FORMS = (
     ),
     TrainForm(name="pairs of sentences", query=("sentence1",), positive=("sentence2",)),
 )
-"""In the order in which they are looked for: of two whose keys a record has, the first counts."""
+"""Forms in order of precedence: if a record has the keys of two, the first is used."""
 
 REASONS = {key: reason for form in FORMS for key, reason in form.known.items()}
-"""Keys that tools write and that are not read -> why."""
+"""Keys that tools write and that are not read -> reason."""
 
 NAMES_OF_POSITIVES = frozenset(key for form in FORMS for key in form.positive)
 NAMES_OF_NEGATIVES = frozenset(key for form in FORMS for key in form.negative)

@@ -1,4 +1,4 @@
-"""Which form a training file has by its keys, and which keys cannot be left out in silence."""
+"""Recognize the form of a training file by its keys, and refuse to ignore keys that matter."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from quarry.errors import UserError
 _LABELS = frozenset(
     (*GRADE_KEYS, "labels", "scores", "similarity", "similarity_score", "is_duplicate")
 )
-"""What says how far a pair is a true one."""
+"""Keys that grade how far a pair is a true one."""
 
 _NEGATIVE = re.compile(r"(^|_)(neg|negs|negatives?|distractors?|irrelevant)(_|\d|$)")
 _POSITIVE = re.compile(r"(^|_)(pos|positives?)(_|\d|$)")
 _MEDIA = re.compile(r"(^|_)(images?|videos?|audios?)$")
 _IDS = re.compile(r"_(doc|p|passage_|document_)?ids?$")
 _ABOUT = re.compile(r"_(type|source|rank|method|count|lang|language|model)s?$")
-"""Names, in lower case and with underscores, that say what a key holds."""
+"""Patterns of normalized names (`_plain`) that tell what a key holds."""
 
 _OF_LABELS = (
     "grades the pairs, and every pair would be trained as a true one. Fix: keep those that are"
@@ -41,14 +41,14 @@ _OF_IDS = (
 
 
 def form_of_record(record: Mapping[str, Any], where: str, columns: TrainColumns) -> TrainForm:
-    """Return the form of a file, told by its keys and by what the user named.
+    """Return the form of a file, recognized by its keys and the columns that the user named.
 
     Args:
         record: the keys of the first records, with the first value of each.
-        where: the first of them, for messages.
+        where: place of the first of them, for messages.
 
     Raises:
-        UserError: no form has such keys, or a named column is not there.
+        UserError: no form has such keys, or a named column does not exist.
     """
     chosen = columns.chosen()
     _check_chosen(chosen, record, where)
@@ -84,7 +84,7 @@ def _check_chosen(
 
 
 def _advice(record: Mapping[str, Any]) -> str:
-    """What is wrong with a record that is of no form, and what to do."""
+    """Return what is wrong with a record that has no known form, and the remedy."""
     keys = ", ".join(record)
     known = {*TEXTS.query, *NAMES_OF_POSITIVES, *NAMES_OF_NEGATIVES}
     wrapped = [
@@ -114,17 +114,17 @@ def _advice(record: Mapping[str, Any]) -> str:
 
 
 def _plain(key: str) -> str:
-    """A key in lower case with underscores: hardNegative and Hard Negative are hard_negative."""
+    """Return a key in lower case with underscores: hardNegative becomes hard_negative."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key)
     return re.sub(r"[\W_]+", "_", spaced).strip("_").lower()
 
 
 def objection(form: TrainForm, key: str, value: Any) -> str | None:
-    """Return why a key that is not read cannot be left out in silence, and what to do; or None.
+    """Return why a key that is not read must not be ignored silently, and the remedy; or None.
 
     Args:
-        key: none of `known`.
-        value: something, not nothing.
+        key: a key that is not in `known`.
+        value: its value, which is not empty.
     """
     name = _plain(key)
     if name in _LABELS:
@@ -144,9 +144,9 @@ def objection(form: TrainForm, key: str, value: Any) -> str | None:
 
 
 def _taken_for(form: TrainForm, name: str) -> str | None:
-    """The key of this form that a plain name was meant to be, if any.
+    """Return the key of this form that a normalized name was meant to be, or None.
 
-    One edit away, a name of another form, or one that says positive or negative.
+    A match is one edit away, a name of another form, or a name that says positive or negative.
     """
     near = [read for read in form.texts if _within_one_edit(name, read)]
     if name in form.texts or near:
@@ -158,7 +158,7 @@ def _taken_for(form: TrainForm, name: str) -> str | None:
 
 
 def _within_one_edit(one: str, other: str) -> bool:
-    """Whether a letter more, less or other, or two swapped, make one of the other."""
+    """Return whether one insertion, deletion, substitution or swap turns one into the other."""
     if one == other or abs(len(one) - len(other)) > 1:
         return False
     if len(one) > len(other):

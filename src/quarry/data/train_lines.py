@@ -1,4 +1,4 @@
-"""One record of a training file becomes a query with its passages; what is not read is named."""
+"""Parse a record of a training file into a query with its passages, and list unread keys."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from quarry.errors import UserError
 from quarry.types import Document
 
 RULES_VERSION = 1
-"""To be raised whenever a record is read otherwise than before: tables of before are built anew."""
+"""Version of the parsing rules; raise it whenever they change, so that tables are rebuilt."""
 
 Passage = tuple[Any, float | None]
-"""A document, or its id where a corpus has the text, and its score."""
+"""A document (or its id, if a corpus has the text) and its score."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainLine:
-    """What one record says.
+    """A parsed record of a training file.
 
     Attributes:
         positives, hard_negatives: in the record's order.
-        unread: keys that hold something and are not read; those of passages as
+        unread: keys that have a value and are not read; keys of passages as
             "positive_passages.url".
     """
 
@@ -50,7 +50,7 @@ class TrainLine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Layout:
-    """Which keys of a record are what; the same for all records with the same keys."""
+    """Roles of a record's keys; the same for all records with the same keys."""
 
     query: str
     query_id: str | None
@@ -62,15 +62,15 @@ class _Layout:
 
 
 class LineReader:
-    """Reads the records of one form.
+    """Parser of the records of one form.
 
     Args:
-        form: of the file.
+        form: form of the file.
         ignored: keys that are neither read nor refused.
-        has_text_cells: whether every value is a string, as in CSV: a list is then written as JSON.
+        has_text_cells: whether every value is a string, as in CSV; lists are then written as JSON.
 
     Attributes:
-        query_ids, passage_ids: the ids that were given, with what they stand for.
+        query_ids, passage_ids: the given ids with the texts that they stand for.
         not_seen: those of `ignored` that no record had so far.
     """
 
@@ -88,11 +88,11 @@ class LineReader:
         self._of_passages = [key for key in (*PASSAGE_IDS, *own) if key not in self._ignored]
 
     def __call__(self, record: Mapping[str, Any], where: str) -> TrainLine:
-        """Return what a record says.
+        """Parse a record.
 
         Raises:
-            UserError: it has another form or none, its query is empty, a value is of a wrong type,
-                or a key that is not read seems to hold passages.
+            UserError: it has another form or none, its query is empty, a value has a wrong type, or
+            an unread key seems to hold passages.
         """
         layout = self._layout(record, where)
         unread = [key for key in layout.unread if self._is_left_out(key, record[key], where)]
@@ -137,7 +137,7 @@ class LineReader:
         return _Layout(query=query, positive=positive, negative=negative, unread=unread, **roles)
 
     def _refuse_other_form(self, keys: Sequence[str], where: str) -> None:
-        """A record without any positive is skipped; but one with those of another form is not."""
+        """Raise if a record without positives has those of another form; else it is skipped."""
         for other in FORMS:
             for key in other.positive:
                 if key in keys and key not in self.form.known:
@@ -147,7 +147,7 @@ class LineReader:
                     )
 
     def _is_left_out(self, key: str, value: Any, where: str) -> bool:
-        """Whether a key that is not read holds something; refuses what should be read."""
+        """Return whether an unread key has a value; raise if it should be read."""
         if is_nothing(value):
             return False
         if key in self.form.known:
@@ -212,7 +212,7 @@ class LineReader:
         ]
 
     def _values(self, value: Any, key: str, unread: list[str], where: str) -> list[Passage | None]:
-        """The passages of one key: a text, an object with one, messages, or a list of those."""
+        """Return the passages of a key: a text, an object, messages, or a list of those."""
         if self._has_text_cells and isinstance(value, str):
             try:
                 value = list_of_cell(value) or None

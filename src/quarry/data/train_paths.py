@@ -1,4 +1,4 @@
-"""Which files a user's training data is made of: one that is named, or those of a folder."""
+"""Find the files of a user's training data: a named file, or those of a folder."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ OTHER_SPLIT_WORDS = (
     *("test", "testing", "dev", "development", "valid", "validation", "val", "eval", "evaluation"),
     *("testset", "devset", "validset", "testdata", "devdata"),
 )
-"""Words of a file's name that say which split it holds."""
+"""Words in a file's name that tell its split."""
 
 _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-"""What the `datasets` library writes beside the data."""
+"""Files that the `datasets` library writes beside the data."""
 
 _MAX_NAMED = 10
 
@@ -29,16 +29,16 @@ _MAX_NAMED = 10
 def find_training_files(path: Path, *, beside: Path | None = None) -> list[Path]:
     """Return the file at `path`, or the training files of the folder at `path`, sorted by name.
 
-    Of a folder where a name says that it is another split (test, dev, validation), only the files
-    whose names say train are taken; a warning names the others. Folders inside are not searched.
+    If a name in the folder tells another split (test, dev, validation), only files whose names say
+    train are used, and a warning lists the others. Subfolders are not searched.
 
     Args:
-        beside: a file of the folder that holds something else, the corpus.
+        beside: a file in the folder that is not training data: the corpus.
 
     Raises:
         MissingPathError: nothing is there, or the folder has no file of `RECORD_FORMS`.
-        UserError: the folder has files of several forms, or of another split and none that says
-            train; it cannot be read.
+        UserError: the folder has files of several forms, or files of another split and none whose
+            name says train; or it cannot be read.
     """
     path = path.expanduser()
     if not path.is_dir():
@@ -53,7 +53,7 @@ def find_training_files(path: Path, *, beside: Path | None = None) -> list[Path]
 
 
 def _inside(folder: Path) -> list[Path]:
-    """What is in a folder, sorted by name; hidden files and folders are left out."""
+    """Return what is in a folder, sorted by name, without hidden files and folders."""
     try:
         return sorted(each for each in folder.iterdir() if not each.name.startswith("."))
     except OSError as error:
@@ -92,7 +92,7 @@ def _num_record_files(folder: Path) -> int:
 
 
 def _name_others(folder: Path, files: Sequence[Path]) -> None:
-    """Log what is not read; a description in Markdown is nobody's data."""
+    """Log what is not read, except Markdown files."""
     others = [each for each in _inside(folder) if each not in set(files)]
     others = [each for each in others if each.suffix.lower() != ".md"]
     if others:
@@ -100,7 +100,7 @@ def _name_others(folder: Path, files: Sequence[Path]) -> None:
 
 
 def _without_zipped_twins(files: Sequence[Path]) -> list[Path]:
-    """Of a plain and a gzipped file of the same name the plain one, with a warning."""
+    """Return the files without gzipped twins of plain files; warn about them."""
     twins = [file for file in files if file.with_name(f"{file.name}.gz") in set(files)]
     for file in twins:
         logger.warning("%s is read, %s.gz beside it is not", file, file.name)
@@ -109,7 +109,7 @@ def _without_zipped_twins(files: Sequence[Path]) -> list[Path]:
 
 
 def _of_train_split(folder: Path, files: Sequence[Path]) -> list[Path]:
-    """All files, or those of the training split where a name says that it is of another one."""
+    """Return all files, or only the training split's if a name tells another split."""
     others = [file for file in files if _is_of_other_split(file)]
     if not others:
         return list(files)
@@ -131,7 +131,7 @@ def _of_train_split(folder: Path, files: Sequence[Path]) -> list[Path]:
 
 
 def _is_of_train_split(file: Path) -> bool:
-    """Whether a file's name says train, and nothing else: train-dev.jsonl is no training data."""
+    """Return whether a name says train and no other split: train-dev.jsonl is no training data."""
     return _says(file, TRAIN_WORDS) and not _is_of_other_split(file)
 
 
@@ -140,7 +140,7 @@ def _is_of_other_split(file: Path) -> bool:
 
 
 def _says(file: Path, words: Sequence[str]) -> bool:
-    """Whether a name has one of the words, as nq-dev_0.jsonl and nqDev.jsonl do."""
+    """Return whether a name has one of the words, as nq-dev_0.jsonl and nqDev.jsonl have."""
     found = {word.lower() for word in re.findall(r"[A-Z]*[a-z]+|[A-Z]+", file.name)}
     return not found.isdisjoint(words)
 
@@ -161,6 +161,6 @@ def _names(files: Iterable[Path]) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names for a message, and not all of many."""
+    """Join names for a message, and shorten a long list."""
     more = len(names) - _MAX_NAMED
     return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

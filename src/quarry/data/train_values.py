@@ -1,4 +1,4 @@
-"""Values of training records: which hold texts, and what lists, messages and numbers say."""
+"""Interpret values of training records: texts, lists, messages and numbers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from quarry.data.records import DOCUMENT_TEXTS
 from quarry.errors import UserError
 
 TEXT_KEYS = (*DOCUMENT_TEXTS, "content")
-"""Where an object that is a passage, or a part of a message, has its text."""
+"""Keys of the text in an object that is a passage, or a part of a message."""
 
 _MEDIA = ("<image>", "<video>", "<audio>")
 
 
 def is_nothing(value: Any) -> bool:
-    """Return whether a value holds nothing: null, an empty text, a list or object of nothing."""
+    """Return whether a value is empty: null, an empty text, or a list or object of such values."""
     if isinstance(value, dict):
         return all(map(is_nothing, value.values()))
     return value is None or value == "" or (isinstance(value, list) and all(map(is_nothing, value)))
 
 
 def holds_texts(value: Any) -> bool:
-    """Return whether there is a list of texts in a value, at any depth, or such a list as JSON."""
+    """Return whether a value has a list of texts at any depth, possibly written as JSON."""
     if isinstance(value, dict):
         return any(holds_texts(each) for each in value.values())
     if isinstance(value, list):
@@ -49,10 +49,10 @@ def is_conversation(value: Any) -> bool:
 
 
 def message_text(messages: Sequence[Mapping[str, Any]], where: str) -> str:
-    """Return what a conversation of one message says.
+    """Return the text of a conversation of one message.
 
     Raises:
-        UserError: there are more messages, or there is something else in it than text.
+        UserError: there are more messages, or the message has something else than text.
     """
     roles = [str(message["role"]) for message in messages]
     if len(messages) != 1:
@@ -71,10 +71,10 @@ def message_text(messages: Sequence[Mapping[str, Any]], where: str) -> str:
 
 
 def list_of_cell(cell: str) -> Any:
-    """Return the list that a cell of CSV holds as JSON; any other cell is a text as it stands.
+    """Return the list that a cell of CSV holds as JSON; any other cell is returned as text.
 
     Raises:
-        ValueError: the cell is a list as Python, not JSON, writes it.
+        ValueError: the cell is a list in Python's notation, not JSON's.
     """
     text = cell.strip()
     if text[:1] != "[" or text[-1:] != "]":
@@ -90,7 +90,7 @@ def list_of_cell(cell: str) -> Any:
 
 
 def list_of_numbers(value: Any) -> list[Any]:
-    """Return the entries of a list of numbers, which CSV has as JSON; one number is a list."""
+    """Return a list of numbers, which CSV writes as JSON; a single number becomes a list."""
     if isinstance(value, str) and value.strip().startswith("["):
         try:
             value = json.loads(value)
@@ -103,7 +103,7 @@ def finite_number(value: Any, where: str) -> float:
     """Return a score as a float, NaN where it is null.
 
     Raises:
-        UserError: it is no finite number.
+        UserError: it is not a finite number.
     """
     if value is None:
         return math.nan

@@ -1,4 +1,4 @@
-"""Deals work out to processes in shares that cost about the same."""
+"""Split work among ranks into shares of about equal cost."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections.abc import Sequence
 
 
 def balanced_shares(costs: Sequence[int], *, num_shares: int) -> list[list[int]]:
-    """Each item to the share that costs least so far, the costliest items first (Graham 1969).
+    """Assign each item to the share with the lowest cost so far, costliest items first.
 
-    Depends on the arguments alone. No share costs more than 4/3 of the smallest possible maximum.
+    This is Graham's LPT rule (1969): no share costs more than 4/3 of the smallest possible maximum.
+    The result depends on the arguments alone.
 
     Args:
         costs: of each item, 1 or more.
         num_shares: at most as many as there are items.
 
     Returns:
-        For each share the positions of its items, ascending; at least one, together each once.
+        For each share the ascending positions of its items. Every item is in exactly one share, and
+        no share is empty.
     """
     assert 1 <= num_shares <= len(costs), "no share may be empty"
     assert min(costs) >= 1

@@ -1,4 +1,4 @@
-"""The whole model in every process, gradients averaged: Lightning's DDP, with what fits us set."""
+"""Configure Lightning's DDP strategy: the full model on every rank, gradients averaged."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ TIMEOUT_S = 7200
 
 
 def num_processes_of(devices: int | str | Sequence[int]) -> int | None:
-    """How many processes on a node Lightning's `devices` are: a number, a list of GPUs, or, as
-    "auto" and -1, all GPUs; None: nothing of that."""
+    """Return how many ranks per node Lightning's `devices` stands for.
+
+    A number or a list of GPUs counts itself; "auto" and -1 mean all GPUs. None: any other value.
+    """
     if isinstance(devices, Sequence) and not isinstance(devices, str):
         return len(devices)
     if devices in ("auto", -1, "-1"):
@@ -24,16 +26,16 @@ def num_processes_of(devices: int | str | Sequence[int]) -> int | None:
 
 
 def suggested_strategy(*, devices: int | str | Sequence[int], num_nodes: int) -> DDPStrategy | str:
-    """DDP where there are several devices, else what Lightning takes."""
+    """Return DDP if there are several devices, else Lightning's "auto"."""
     is_several = num_nodes > 1 or (num_processes_of(devices) or 1) > 1
     return data_parallel_strategy(timeout_s=TIMEOUT_S) if is_several else "auto"
 
 
 def data_parallel_strategy(*, timeout_s: float) -> DDPStrategy:
-    """DDP. The buffers of a transformer never change, so they are not sent around each time.
+    """Return a DDP strategy that does not broadcast buffers: a transformer's never change.
 
     Args:
-        timeout_s: how long a process waits for another: longer than a search of rank 0.
+        timeout_s: how long a rank waits for another; must exceed a search on rank 0.
     """
     return DDPStrategy(
         process_group_backend=world.backend(),

@@ -1,4 +1,4 @@
-"""Rows of all processes in one tensor, with their gradients: passages become negatives for all."""
+"""Gather rows of all ranks with their gradients, so that passages are negatives on every rank."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from quarry.distributed import world
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowShares:
-    """How many rows each process has.
+    """Number of rows on each rank.
 
     Attributes:
         sizes: by rank; they may differ, and each is 1 or more.
-        rank: of this process.
+        rank: this rank.
     """
 
     sizes: tuple[int, ...]
@@ -27,17 +27,18 @@ class RowShares:
 
     @property
     def start(self) -> int:
-        """Where this process's rows begin among the rows of all."""
+        """Index of this rank's first row among the rows of all ranks."""
         return sum(self.sizes[: self.rank])
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, by rank.
+        """Return the rows of all ranks, in rank order.
 
-        The gradient of a row is the sum of what all processes did with it. Every process calls
-        this, and every process runs the backward pass.
+        The gradient of a row is the sum of its gradients on all ranks. Every rank must call this
+        and run the backward pass.
 
         Args:
-            rows: [sizes[rank], ...], of any dtype; the other dimensions are equal everywhere.
+            rows: [sizes[rank], ...], of any dtype; all dimensions but the first are equal on all
+                ranks.
 
         Returns:
             [sum(sizes), ...].
@@ -50,13 +51,16 @@ class RowShares:
 
 
 def exchanged_shares(*num_rows: int) -> tuple[RowShares, ...]:
-    """For each number of rows that this process has: what the others have of the same."""
+    """Exchange row counts among the ranks: one `RowShares` for each count of this rank."""
     counts = world.gathered(num_rows)
     return tuple(RowShares(sizes=sizes, rank=world.rank()) for sizes in zip(*counts, strict=True))
 
 
 class _Gather(torch.autograd.Function):
-    """Shares are filled up to the largest: collectives want equal sizes."""
+    """All-gather whose backward is a reduce-scatter.
+
+    Rows are padded to the largest share, because the collectives need equal sizes.
+    """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, shares: RowShares) -> Tensor:

@@ -1,4 +1,4 @@
-"""What processes need of their launcher: one run directory for all, and an end for all."""
+"""Work with launchers (torchrun, SLURM, DeepSpeed): agree on values, end all ranks together."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ logger = logging.getLogger(__name__)
 
 STORE_TIMEOUT = timedelta(seconds=300)
 GRACE_S = 10
-"""How long processes may take to end by themselves once the first one has failed."""
+"""How long the other ranks may take to end by themselves after rank 0 has failed."""
 
 FREE_PORT_S = 1.0
-"""For how long the port that processes met at is closed, so that each of them sees it."""
+"""How long the rendezvous port stays closed before it is used again, so that every rank sees it."""
 
 PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl: the signal that a process gets when the one that started it ends."""
+"""Linux prctl option: the signal that a process receives when its parent ends."""
 
 ENDS_WITH = "QUARRY_ENDS_WITH"
-"""Tells a job of a sweep the process that it must not outlive."""
+"""Environment variable of a sweep's job: the process id that the job must not outlive."""
 
 LAUNCHER_VARIABLES = (
     *("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "GLOBAL_RANK", "CROSS_RANK"),
@@ -41,19 +41,19 @@ LAUNCHER_VARIABLES = (
     *("MASTER_ADDR", "MASTER_PORT"),
     *("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID"),
 )
-"""What launchers tell processes of one another. Beside them torchrun's TORCHELASTIC_*."""
+"""Variables by which launchers describe ranks to each other, beside torchrun's TORCHELASTIC_*."""
 
 
 def settle_launcher() -> None:
-    """To be called first in every process: takes over what its launcher says in words of its own.
+    """Normalize the launcher's environment variables; call this first in every process.
 
-    DeepSpeed's launcher calls the node CROSS_RANK, Lightning NODE_RANK. And a child of Lightning's
-    launcher shall not outlive the process that started it, however that ended: on GPUs it would
-    wait for it as long as processes wait for one another. Nor shall a job outlive its sweep.
+    DeepSpeed's launcher sets CROSS_RANK where Lightning reads NODE_RANK. A child of Lightning's
+    launcher is killed when its parent ends, however that happens: on GPUs it would otherwise wait
+    in a collective until the timeout. A job of a sweep is killed when the sweep ends.
     """
     if "CROSS_RANK" in os.environ:
         os.environ.setdefault("NODE_RANK", os.environ["CROSS_RANK"])
-    starter = os.environ.pop(ENDS_WITH, None)  # not for the processes that this one starts
+    starter = os.environ.pop(ENDS_WITH, None)  # must not reach the processes that this one starts
     if (is_child_of_lightning() or starter is not None) and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if starter is not None and os.getppid() != int(starter):  # it has ended already
@@ -67,7 +67,10 @@ def is_child_of_lightning() -> bool:
 
 
 def environment_of_a_job() -> dict[str, str]:
-    """That of this process without what a launcher told it: a job finds its own processes."""
+    """Return the environment for a job, without this process's rank variables.
+
+    The job then finds its own ranks.
+    """
     return {
         name: value
         for name, value in os.environ.items()
@@ -76,9 +79,10 @@ def environment_of_a_job() -> dict[str, str]:
 
 
 def agreed_with_first(value: str) -> str:
-    """The first process's value, in all that a launcher has started; without one the value itself.
+    """Return rank 0's value on all ranks of a launcher; without a launcher, `value` itself.
 
-    For what processes would each make up by themselves, such as a directory named after the time.
+    For values on which ranks would differ, such as a directory named after the time. Works before
+    the process group exists.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return _agreed_by_torchrun(value)
@@ -87,13 +91,16 @@ def agreed_with_first(value: str) -> str:
 
 
 def launched_by() -> tuple[str, int] | None:
-    """The launcher that started this process and others, and how many it says they are; None:
-    there is none, or it is Lightning's own, which starts what it is told."""
+    """Return the launcher that started this rank and its world size.
+
+    None: there is no launcher, or it is Lightning's own, which starts the ranks that Quarry asks
+    for.
+    """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         number = int(os.environ["WORLD_SIZE"])
         if "TORCHELASTIC_RUN_ID" in os.environ:
             return "torchrun", number
-        # one process: a cluster may say so of each container, and Lightning starts the others
+        # one rank: a cluster may set this in each container, and Lightning starts the others
         return ("the launcher (WORLD_SIZE)", number) if number > 1 else None
     slurm = _slurm()
     return None if slurm is None else ("SLURM", slurm.world_size())
@@ -101,7 +108,7 @@ def launched_by() -> tuple[str, int] | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Meeting:
-    """Where the processes of a run are going to find one another, and can do so before."""
+    """Rendezvous of a run's ranks: address and port, usable before the process group exists."""
 
     address: str
     port: int
@@ -110,7 +117,10 @@ class _Meeting:
 
 
 def _meeting() -> _Meeting | None:
-    """As SLURM says it, or a launcher that sets torch's variables, such as DeepSpeed's."""
+    """Return the rendezvous that SLURM or torch's variables (DeepSpeed's launcher) describe.
+
+    None: there is neither, or only one rank.
+    """
     if slurm := _slurm():
         meeting = _Meeting(
             address=slurm.main_address,
@@ -131,7 +141,7 @@ def _meeting() -> _Meeting | None:
 
 
 def _slurm() -> Any:
-    """Lightning's view of SLURM, where it started this process; else None."""
+    """Return Lightning's SLURM environment if SLURM started this process, else None."""
     if "SLURM_NTASKS" not in os.environ:  # without it Lightning, slow to import, finds nothing
         return None
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
@@ -140,9 +150,9 @@ def _slurm() -> Any:
 
 
 def _agreed_at(meeting: _Meeting, value: str) -> str:
-    """The first process lends its port to a store, until all have read from it.
+    """Exchange rank 0's value through a store on the rendezvous port.
 
-    The processes will find one another at the same port: nobody goes on before it is free.
+    The process group will use the same port, so no rank continues before the port is free.
     """
     store = TCPStore(
         meeting.address,
@@ -174,7 +184,7 @@ def _is_open(meeting: _Meeting) -> bool:
 
 
 def _agreed_by_torchrun(value: str) -> str:
-    """torchrun keeps a store that can be asked before the processes know one another."""
+    """Exchange rank 0's value through torchrun's store, which exists before the process group."""
     store = TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
@@ -191,11 +201,12 @@ def _agreed_by_torchrun(value: str) -> str:
 
 @contextmanager
 def ends_children(strategy: Any) -> Iterator[None]:
-    """Where this process started the others (Lightning's launcher): ends them when it fails.
+    """End the children of Lightning's launcher when this process, which started them, fails.
 
-    They would wait for it in a collective, on GPUs for as long as `timeout_s`. Those that have
-    failed likewise get the time to say so. Of one that could not (out of memory, `kill -9`) the log
-    tells: here is only seen that it is gone. A signal that stopped this process is passed on.
+    They would otherwise wait in a collective, on GPUs for as long as `timeout_s`. They get
+    `GRACE_S` to report errors of their own. A rank that was killed (out of memory, `kill -9`)
+    cannot report, so the log names its signal. Ranks receive SIGTERM if a signal stopped this
+    process.
     """
     try:
         yield
@@ -210,7 +221,7 @@ def ends_children(strategy: Any) -> Iterator[None]:
         for rank, child in enumerate(children, start=1):
             if child.poll() is not None and child.returncode < 0 and not is_stopped:
                 name = signal.Signals(-child.returncode).name
-                logger.error("Process %d of this node was ended by %s", rank, name)
+                logger.error("Rank %d of this node was ended by %s", rank, name)
         for child in children:
             child.kill()
         raise

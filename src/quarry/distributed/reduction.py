@@ -1,4 +1,4 @@
-"""How gradients that are made chunk by chunk become those of all processes: once an update."""
+"""Reduce gradients across ranks once per optimizer step when GradCache runs chunk by chunk."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from quarry.distributed import world
 from quarry.distributed.zero import ZeroStrategy
 
 MAX_ELEMENTS = 2**26
-"""Gradient elements that are reduced at a time."""
+"""Gradient elements in one all-reduce."""
 
 Backward = Callable[[Tensor, Tensor, bool], None]
-"""(embeddings, their gradient, is_last): adds up the parameters' gradients. Processes that reduce
-theirs do so when `is_last`, which is true once a contrast set."""
+"""(embeddings, their gradient, is_last) -> None: accumulates the parameters' gradients. A rank may
+reduce gradients only when `is_last`, which is true once per contrastive batch."""
 
 
 def backward_alone(embeddings: Tensor, gradient: Tensor, is_last: bool) -> None:
-    """The `Backward` of a single process."""
+    """Run the backward pass on a single rank."""
     del is_last
     embeddings.backward(gradient)
 
 
 class Reduction(Protocol):
-    """What GradCache's chunks are propagated by, from the start of training to its end.
+    """Backward pass for GradCache chunks, in use from the start of training to its end.
 
-    `begin` comes before the backward pass of each contrast set. All gradients stay with their
-    process until the last chunk of an update.
+    `begin` precedes the backward pass of each contrastive batch. Gradients stay on their rank until
+    the last chunk of an optimizer step.
     """
 
     @property
@@ -46,27 +46,30 @@ class Reduction(Protocol):
 
 
 class NoReduction:
-    """In one process, and where whole contrast sets let DDP or DeepSpeed do it by themselves."""
+    """No reduction here: there is one rank, or DDP or DeepSpeed reduces the gradients itself.
+
+    They do so where contrastive batches are not cut into GradCache chunks.
+    """
 
     backward = staticmethod(backward_alone)
 
     def begin(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class MeanOfGradients:
-    """For whole models side by side (DDP): the mean over processes, after the last chunk.
+    """Mean of gradients over ranks for DDP, taken after the last chunk of an optimizer step.
 
-    DDP's own reducer sends a gradient off as soon as it has come once, so it is silenced. Its
-    public `no_sync` does that for as long as it is open.
+    DDP's own reducer sends a gradient the first time it is computed, so it is disabled by DDP's
+    public `no_sync` until `close`.
 
     Args:
-        model: the wrapped model, until `close`.
+        model: the wrapped model; its reducer is disabled until `close`.
         parameters: those that are trained.
-        is_update_due: whether an update follows the contrast set that is being propagated.
+        is_update_due: whether an optimizer step follows the current contrastive batch.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class MeanOfGradients:
         self._silence.enter_context(model.no_sync())
 
     def begin(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def backward(self, embeddings: Tensor, gradient: Tensor, is_last: bool) -> None:
         embeddings.backward(gradient)
@@ -90,19 +93,19 @@ class MeanOfGradients:
             mean_gradients(self._parameters)
 
     def close(self) -> None:
-        """Gives the reducer its voice back."""
+        """Leave DDP's `no_sync`."""
         self._silence.close()
 
 
 class ZeroReduction:
-    """For ZeRO 1, 2 and 3: DeepSpeed's own reduction, put off until the last chunk of an update.
+    """DeepSpeed's reduction for ZeRO 1 to 3, delayed to the last chunk of an optimizer step.
 
-    Without it every chunk would be taken for the last: ZeRO 2 and 3 would keep the gradient of the
-    last chunk alone, without a word.
+    Without the delay DeepSpeed takes every chunk for the last: ZeRO 2 and 3 would silently keep
+    the gradient of the last chunk alone.
 
     Args:
         engine: DeepSpeed's.
-        is_update_due: whether an update follows the contrast set that is being propagated.
+        is_update_due: whether an optimizer step follows the current contrastive batch.
     """
 
     def __init__(self, engine: Any, *, is_update_due: Callable[[], bool]) -> None:
@@ -117,20 +120,20 @@ class ZeroReduction:
             self._is_open = True
 
     def backward(self, embeddings: Tensor, gradient: Tensor, is_last: bool) -> None:
-        # a sum whose gradient is `gradient`: the engine takes scalars
+        # the engine takes scalars: the gradient of this sum is `gradient`
         self._engine.backward((embeddings * gradient).sum(), scale_wrt_gas=False)
         if is_last and self._is_update_due():
             self._is_open = False
             self._open.close()
-            # the context has put back what was so when it began: "no update follows"
+            # the context restored the state of its start, in which no optimizer step follows
             self._engine.set_gradient_accumulation_boundary(True)
 
     def close(self) -> None:
-        """Nothing: an update that was begun is not ended without its step."""
+        """Do nothing: an accumulation that has begun ends only with its optimizer step."""
 
 
 def mean_gradients(parameters: Sequence[Parameter]) -> None:
-    """Replaces each gradient by its mean over all processes; one that is missing counts as 0."""
+    """Replace each gradient by its mean over all ranks; a missing gradient counts as 0."""
     for group in _buckets(parameters):
         for parameter in group:
             if parameter.grad is None:
@@ -145,7 +148,10 @@ def mean_gradients(parameters: Sequence[Parameter]) -> None:
 
 
 def _buckets(parameters: Sequence[Parameter]) -> Iterator[list[Parameter]]:
-    """Parameters of one dtype, a limited number of elements at a time."""
+    """Yield parameters of one dtype, at most `MAX_ELEMENTS` elements at a time.
+
+    A larger parameter forms a bucket by itself.
+    """
     for dtype in dict.fromkeys(parameter.dtype for parameter in parameters):
         bucket: list[Parameter] = []
         num_elements = 0
@@ -165,12 +171,12 @@ def reduction_of(
     is_update_due: Callable[[], bool],
     is_chunked: bool,
 ) -> Reduction:
-    """What fits the strategy, which is set up.
+    """Return the reduction that a strategy needs; the strategy must be set up.
 
     Args:
         parameters: those that are trained.
-        is_update_due: whether an update follows the contrast set that is being propagated.
-        is_chunked: contrast sets go through the model in chunks.
+        is_update_due: whether an optimizer step follows the current contrastive batch.
+        is_chunked: contrastive batches run through the model in GradCache chunks.
     """
     if is_chunked and isinstance(strategy, ZeroStrategy):
         return ZeroReduction(strategy.deepspeed_engine, is_update_due=is_update_due)

@@ -1,6 +1,6 @@
-"""The processes of a run: which one this is, and small numbers and objects that all must know.
+"""Ask for rank and world size, and exchange small values among the ranks.
 
-In a run of one process, or before its process group is there, every function here is an identity.
+With one rank, or before the process group exists, every function returns its own input.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from quarry.errors import SharedError, UserError
 Value = TypeVar("Value")
 
 RANK_VARIABLES = ("RANK", "SLURM_PROCID")
-"""Where torchrun, DeepSpeed's launcher and SLURM say which process this is."""
+"""Variables in which torchrun, DeepSpeed's launcher and SLURM put the rank."""
 
 RANK_PARTS = ("NODE_RANK", "LOCAL_RANK")
-"""Where Lightning's own launcher says it: the node, and the process on it."""
+"""Variables in which Lightning's own launcher puts the node and the rank on that node."""
 
 SETTLE_S = 0.2
-"""How long the threads of collectives get to put down what they hold."""
+"""How long the threads of collectives get to release their tensors."""
 
 
 def backend() -> str | None:
-    """What processes talk through, as torch names it: GPUs by NCCL, CPUs by gloo at the same time.
+    """Return torch's name of the communication backend: NCCL for GPUs beside gloo for CPUs.
 
-    A number that went through NCCL would be read from the GPU, which first finishes all that was
-    launched; several times an update, that costs a large part of what a second GPU brings.
+    Reading a number that went through NCCL waits for everything launched on the GPU. Several such
+    waits per optimizer step cost a large part of what a second GPU brings.
 
     Returns:
         None: without GPUs there is one choice, and Lightning makes it.
@@ -42,8 +42,10 @@ def backend() -> str | None:
 
 
 def is_launched_first() -> bool:
-    """Whether this is the process that writes files and talks to the user; known from the start,
-    before the processes know one another."""
+    """Return whether this is rank 0, which writes files and messages to the user.
+
+    Known from the environment, before the process group exists.
+    """
     for names in (RANK_VARIABLES, RANK_PARTS):
         found = [os.environ[name] for name in names if name in os.environ]
         if found:
@@ -52,22 +54,22 @@ def is_launched_first() -> bool:
 
 
 def rank() -> int:
-    """This process's number in the process group."""
+    """Return this process's rank in the process group."""
     return dist.get_rank() if _is_joined() else 0
 
 
 def size() -> int:
-    """How many processes there are."""
+    """Return the world size."""
     return dist.get_world_size() if _is_joined() else 1
 
 
 def leave() -> None:
-    """Ends the process group of a run that ends in order, in all processes; NCCL wants it said.
+    """Destroy the process group; all ranks call it when a run ends in order, as NCCL requires.
 
-    A collective of gloo returns before its thread has let go of the tensors, which takes the
-    interpreter's lock. A thread that asks for the lock while the interpreter ends aborts the
-    process ("terminate called without an active exception"), and such threads live on after the
-    group, where DDP or DeepSpeed still hold it. So they get time.
+    A gloo collective returns before its thread has released the tensors, for which the thread
+    needs the interpreter's lock. A thread that asks for the lock while the interpreter ends aborts
+    the process ("terminate called without an active exception"). Such threads outlive the group
+    where DDP or DeepSpeed still hold it, so they get `SETTLE_S`.
     """
     if _is_joined():
         _thread_group.cache_clear()
@@ -76,13 +78,13 @@ def leave() -> None:
 
 
 def barrier() -> None:
-    """Waits until all processes are here."""
+    """Wait until all ranks have called this."""
     if size() > 1:
         dist.barrier()
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes, elementwise; the same bits on each."""
+    """Return the elementwise sum over all ranks, bit-identical on each."""
     if size() == 1:
         return values
     values = values.clone()
@@ -91,7 +93,7 @@ def total(values: Tensor) -> Tensor:
 
 
 def stacked(values: Tensor) -> Tensor:
-    """The tensors of all processes, [num_processes, ...]; all hand in the same shape."""
+    """Return the tensors of all ranks, [world_size, ...]; they must have one shape."""
     if size() == 1:
         return values[None]
     every = values.new_empty(size() * values.shape[0], *values.shape[1:])
@@ -100,17 +102,17 @@ def stacked(values: Tensor) -> Tensor:
 
 
 def largest(number: int) -> int:
-    """The largest of the numbers that the processes hand in."""
+    """Return the largest of the ranks' numbers."""
     return max(gathered(number))
 
 
 def gathered(value: Value, *, group: dist.ProcessGroup | None = None) -> list[Value]:
-    """Any object of each process, by rank. Small ones: they are pickled.
+    """Return the objects of all ranks, in rank order. For small ones: they are pickled.
 
-    They travel between CPUs (see `backend`): nobody waits for what a GPU has still to do.
+    They travel between CPUs (see `backend`), so no rank waits for its GPU.
 
     Args:
-        group: of all processes; None: that of the run.
+        group: a group of all ranks; None: that of the run.
     """
     if size() == 1:
         return [value]
@@ -122,8 +124,8 @@ def gathered(value: Value, *, group: dist.ProcessGroup | None = None) -> list[Va
 def gathered_by_thread() -> Callable[[Any], list[Any]]:
     """Return a `gathered` that one thread beside the main one may call at any time.
 
-    Collectives of a process group come in the same order on all ranks, those of two threads do not:
-    the thread has a group of its own. The main threads of all ranks call this at the same point.
+    Collectives of a process group must come in the same order on all ranks, which two threads
+    cannot promise: the thread has its own group. All ranks' main threads call this at one point.
     """
     if size() == 1:
         return gathered
@@ -132,10 +134,10 @@ def gathered_by_thread() -> Callable[[Any], list[Any]]:
 
 
 def first_does(action: Callable[[], Value]) -> Value:
-    """What `action` gives in the first process, handed to all; the others wait.
+    """Run `action` on rank 0 and return its result on all ranks; the others wait.
 
     Raises:
-        UserError, RuntimeError: on every process, what it raised in the first one.
+        UserError, RuntimeError: on every rank, what `action` raised on rank 0.
     """
     if size() == 1:
         return action()
@@ -144,21 +146,21 @@ def first_does(action: Callable[[], Value]) -> Value:
     if rank() == 0:
         try:
             outcome[0] = action()
-        except Exception as raised:  # noqa: BLE001 (whatever it is, the others must not wait on)
+        except Exception as raised:  # noqa: BLE001 (the others must not wait forever)
             error, outcome[1] = raised, (isinstance(raised, UserError), str(raised))
     dist.broadcast_object_list(outcome)
     if error is not None:
         raise error
     if outcome[1] is not None:
         is_users, message = outcome[1]
-        raise SharedError(message) if is_users else RuntimeError(f"In the first process: {message}")
+        raise SharedError(message) if is_users else RuntimeError(f"On rank 0: {message}")
     value: Value = outcome[0]
     return value
 
 
 @lru_cache(maxsize=1)
 def _thread_group(run: dist.ProcessGroup) -> dist.ProcessGroup:
-    """Return a second group of all processes, between CPUs, that waits as long as the first."""
+    """Return a second gloo group of all ranks, with the timeout of the run's group."""
     timeout = run._get_backend(torch.device("cpu")).options._timeout
     group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timeout)
     return group

@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO as a Lightning strategy: optimiser, gradients, weights in shards (1910.02054)."""
+"""DeepSpeed ZeRO as a Lightning strategy: shards optimizer states, gradients and weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ BF16_AUTOCAST = "bf16-mixed"
 
 
 class ZeroPrecision(DeepSpeedPrecision):
-    """Lightning's precision plugin for DeepSpeed; autocast is done here, and batches are ints.
+    """Lightning's DeepSpeed precision plugin with its own autocast; it leaves batches unchanged.
 
     Args:
         precision: of the trainer.
-        device_type: where it computes, asked for at each pass.
+        device_type: returns the type of the device; called for each forward pass.
     """
 
     def __init__(self, precision: Any, *, device_type: Callable[[], str]) -> None:
@@ -45,29 +45,31 @@ class ZeroPrecision(DeepSpeedPrecision):
 
 
 class ZeroStrategy(DeepSpeedStrategy):
-    """Lightning's DeepSpeed strategy, with accumulation left to Lightning, on CPUs, too.
+    """Lightning's DeepSpeed strategy with gradient accumulation by Lightning; also runs on CPUs.
 
-    - Gradients are accumulated by Lightning's rules: Lightning and DeepSpeed would otherwise each
-      divide the loss by the number of contrast sets in an update, and clipping would come too late.
-    - `trainer.precision=bf16-mixed` means what it means in one process: weights in their own
-      dtype, products in bfloat16 by autocast. With `bf16-true` the weights are bfloat16 and the
-      optimiser's shards hold them in float32.
-    - On CPUs processes talk through gloo. Lightning's class refuses them, wants device indices,
-      and DeepSpeed would compile its own reduction: none of it is needed.
-    - Frozen weights are left out of checkpoints.
+    ZeRO: Rajbhandari et al. 2019, arXiv 1910.02054.
+
+    - Lightning accumulates gradients. Otherwise Lightning and DeepSpeed would both divide the loss
+      by the number of contrastive batches in an optimizer step, and clipping would come too late.
+    - `trainer.precision=bf16-mixed` means the same as on one rank: weights in their own dtype,
+      products in bfloat16 by autocast. With `bf16-true` the weights are bfloat16, and the
+      optimizer's shards hold them in float32.
+    - On CPUs, ranks communicate by gloo. Lightning's class refuses CPUs and wants device indices,
+      and DeepSpeed would compile its own reduction; none of that is needed.
+    - Checkpoints leave out frozen weights.
 
     Args:
-        stage: 1: optimiser states in shards; 2: gradients, too; 3: weights, too.
+        stage: 1: shard optimizer states; 2: also gradients; 3: also weights.
         reduce_bucket_size: gradient elements in one reduction.
         allgather_bucket_size: elements of updated weights in one gather (stages 1 and 2).
-        overlap_comm: reduce gradients while the backward pass goes on.
+        overlap_comm: reduce gradients while the backward pass continues.
         contiguous_gradients: copy gradients to one buffer as they come.
         prefetch_bucket_size: elements fetched ahead of their layer (stage 3).
-        param_persistence_threshold: tensors of fewer elements stay whole everywhere (stage 3).
-        max_live_parameters: elements that are whole at a time (stage 3).
-        offload_optimizer: optimiser states live, and are updated, in the host's memory.
-        offload_parameters: weights live in the host's memory (stage 3).
-        timeout_s: how long a process waits for another: longer than a search of rank 0.
+        param_persistence_threshold: tensors of fewer elements are not sharded (stage 3).
+        max_live_parameters: gathered elements at a time (stage 3).
+        offload_optimizer: keep and update optimizer states in host memory.
+        offload_parameters: keep weights in host memory (stage 3).
+        timeout_s: how long a rank waits for another; must exceed a search on rank 0.
     """
 
     def __init__(
@@ -130,12 +132,12 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     @property
     def handles_gradient_accumulation(self) -> bool:
-        """No: Lightning steps once an update."""
+        """False: Lightning makes DeepSpeed step once per optimizer step."""
         return False
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """Around a contrast set after which no update comes."""
+        """Mark a contrastive batch that no optimizer step follows."""
         engine = self.deepspeed_engine
         engine.set_gradient_accumulation_boundary(False)
         try:
@@ -166,10 +168,10 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     @contextmanager
     def loading_in_shards(self, dtype: torch.dtype) -> Iterator[None]:
-        """Inside, transformers reads weights of that dtype straight into shards (stage 3).
+        """Let transformers load weights of this dtype directly into shards (stage 3).
 
-        Lightning's own place for building a model, `configure_model`, would do worse: what peft
-        makes there has random values of its own, which the shards then lose without a word.
+        Lightning's own hook for building a model, `configure_model`, does not work here: peft
+        initializes new weights randomly inside it, and the shards silently lose these values.
         """
         from transformers.integrations import HfDeepSpeedConfig
 
@@ -179,7 +181,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         try:
             yield
         finally:
-            del alive  # a later from_pretrained, on one process, is no business of the others
+            del alive  # later from_pretrained calls, on one rank, must not shard
 
     def _format_config(self) -> None:
         assert isinstance(self.config, dict)
@@ -188,7 +190,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         self.config["gradient_accumulation_steps"] = 1
         self.config["gradient_clipping"] = float(trainer.gradient_clip_val or 0.0)
         if self.precision_plugin.precision == BF16_WEIGHTS:
-            # a gradient that is no number skips the update, as it does in the other precisions
+            # a gradient that is not finite skips the optimizer step, as in the other precisions
             self.config["bf16"] = {"enabled": True, "check_grad_overflow": True}
             self.config["data_types"] = {"grad_accum_dtype": "fp32"}
 
@@ -196,12 +198,12 @@ class ZeroStrategy(DeepSpeedStrategy):
 def sharding_of(
     strategy: Strategy,
 ) -> Callable[[torch.dtype], AbstractContextManager[None]] | None:
-    """What weights are loaded in, given their dtype, where ZeRO 3 puts them into shards."""
+    """Return the context in which weights are loaded, given their dtype; None without ZeRO 3."""
     if isinstance(strategy, ZeroStrategy) and strategy.stage == 3:
         return strategy.loading_in_shards
     return None
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether ZeRO 3 keeps the model's weights in shards."""
+    """Return whether ZeRO 3 has sharded the model's weights."""
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())

@@ -11,9 +11,9 @@ from torch import nn
 def gather_with(module: nn.Module, parameters: Iterable[nn.Parameter | None]) -> None:
     """Have DeepSpeed gather `parameters` around each forward and backward pass of `module`.
 
-    To be called before DeepSpeed takes the model over. Not done by `set_z3_leaf_module`: a leaf
-    reduces its gradients in a backward hook of the module, which fires before there are any where
-    no input of the module has a gradient, as in the first layer over frozen embeddings.
+    Call this before DeepSpeed takes over the model. `set_z3_leaf_module` does not serve: a leaf
+    reduces its gradients in a backward hook of the module. That hook fires before there are any
+    gradients if no input of the module requires one, as in the first layer over frozen embeddings.
     """
     from deepspeed.runtime.zero.partition_parameters import register_external_parameter
 

@@ -1,6 +1,7 @@
-"""Cross entropy of similarities that are never held whole: rows in chunks, again in the backward.
+"""Compute the cross entropy of query-passage similarities without holding all of them in memory.
 
-The memory is that of the embeddings and of one chunk, however large the contrast set is.
+Similarities are computed in chunks of rows, and again in the backward pass. Memory is that of
+the embeddings and one chunk, however large the contrastive batch is.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 MAX_SIMILARITIES = 2**26
-"""Similarities that are held at a time, 256 MiB in fp32."""
+"""Similarities in memory at a time; 256 MiB in fp32."""
 
 Excluded = Callable[[slice], Tensor]
-"""Rows -> bool [num_rows, num_passages], True where a passage is no negative of the query."""
+"""Rows -> bool [num_rows, num_passages], True where a passage is not a negative of the query."""
 
 
 def chunked_cross_entropy(
@@ -30,18 +31,18 @@ def chunked_cross_entropy(
     excluded: Excluded | None = None,
     max_similarities: int = MAX_SIMILARITIES,
 ) -> tuple[Tensor, Tensor]:
-    """For each query, minus the log-probability of its positive among the passages.
+    """Return each query's negative log-probability of its positive among the passages.
 
-    Similarities are computed in the embeddings' own precision, neither in that of an autocast
-    around it nor in TF32.
+    Similarities are computed in the embeddings' own precision, whatever autocast or TF32 setting
+    is active.
 
     Args:
         queries: [num_queries, dim], fp32 or fp64.
-        passages: [num_passages, dim], of the same type.
+        passages: [num_passages, dim], of the same dtype.
         positive_index: [num_queries], the row of `passages` that answers each query.
-        temperature: what similarities are divided by.
-        excluded: passages that take no part; the positive always does.
-        max_similarities: entries in one chunk, which has a row at least.
+        temperature: divides the similarities.
+        excluded: tells which passages are left out of the loss; a query's positive never is.
+        max_similarities: entries in one chunk; a chunk has at least one row.
 
     Returns:
         Losses [num_queries], and [num_queries] bool: the positive is the most similar passage
@@ -61,21 +62,21 @@ def chunked_cross_entropy(
 
 
 def similarity_bytes(num_queries: int, num_passages: int) -> int:
-    """What the similarities that are held at a time take, in fp32 (`MAX_SIMILARITIES` of them)."""
+    """Return the bytes of the similarities that are in memory at a time, in fp32."""
     num_rows = max(1, MAX_SIMILARITIES // num_passages)
     return 4 * min(num_queries, num_rows) * num_passages
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Chunks:
-    """How similarities are cut into rows, and what is made of them."""
+    """The rows of each chunk, and the computation of their logits."""
 
     rows: list[slice]
     temperature: float
     excluded: Excluded | None
 
     def logits(self, rows: slice, queries: Tensor, passages: Tensor, index: Tensor) -> Tensor:
-        """[num_rows, num_passages]; minus infinity where a passage takes no part."""
+        """Return logits [num_rows, num_passages], minus infinity for excluded passages."""
         logits = queries[rows] @ passages.T
         logits /= self.temperature
         if self.excluded is not None:
@@ -85,8 +86,11 @@ class _Chunks:
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Keeps the two parts of each row's log-sum-exp, the largest logit and the rest: their sum
-    would round away a small loss beside a large logit."""
+    """Chunked cross entropy that recomputes its logits in the backward pass.
+
+    It saves the two parts of each row's log-sum-exp separately, the largest logit and the log of
+    the rest: their sum would round away a small loss beside a large logit.
+    """
 
     @staticmethod
     def forward(
@@ -130,7 +134,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 @contextmanager
 def _own_precision(device: torch.device) -> Iterator[None]:
-    """Products in the precision of their factors, whatever is set around them."""
+    """Compute products in the precision of their factors, without autocast and TF32."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -1,4 +1,4 @@
-"""InfoNCE: each query must find its positive among all passages of the contrast set."""
+"""Compute InfoNCE, the contrastive loss with in-batch negatives and hard negatives."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from quarry.types import LossOutput, TextHashes
 
 
 class InfoNCE:
-    """Cross entropy of a query's positive against every passage in the contrast set.
+    """Cross entropy of a query's positive against all passages of the contrastive batch.
 
     The passages of the other queries are in_batch_negatives, a query's own further passages its
     hard_negatives (van den Oord et al. 2018, arXiv 1807.03748; Karpukhin et al. 2020, arXiv
-    2004.04906). No gather happens here: what is handed over is the contrast set. The similarities
-    are fp32 or wider and computed in chunks of rows, so that a contrast set may have any size.
+    2004.04906). The caller gathers across ranks: the arguments are the contrastive batch. The
+    similarities are fp32 or wider and computed in chunks of rows, so that batches may have any
+    size.
 
-    A passage that answers two queries of a contrast set counts as a negative of one of them, as in
-    the study's recipe, unless one of the masks says otherwise. With a mask, passages that it names
-    take no part in the loss of that query; the query's own positive always does.
+    A passage that answers two queries of a batch counts as a negative of one of them, as in the
+    study's recipe, unless a mask says otherwise. A mask leaves passages out of the loss of a query,
+    never the query's own positive.
 
     Args:
-        temperature: what similarities are divided by; small sharpens. RepLLaMA uses 0.01.
+        temperature: divides the similarities; a small one sharpens. RepLLaMA uses 0.01.
         contrastive_batch_size: queries (with their passages) that are compared with one another;
             null: all queries of an optimizer step. Smaller than `data.global_batch_size`, a
             step accumulates several contrastive batches.
-        masks_same_passage: a passage with the same text as the query's positive is no negative.
-        masks_same_query: the positive of another query with the same text is no negative. (Its
+        masks_same_passage: a passage with the same text as the query's positive is not a negative.
+        masks_same_query: the positive of another query with the same text is not a negative. (Its
             hard negatives are: they were judged against this very text.)
     """
 
@@ -56,13 +57,13 @@ class InfoNCE:
         positive_index: Tensor,
         hashes: TextHashes | None = None,
     ) -> LossOutput:
-        """The mean over queries.
+        """Return the loss as the mean over queries.
 
         Args:
             queries: [num_queries, dim].
             passages: [num_passages, dim].
             positive_index: [num_queries], the row of `passages` that answers each query.
-            hashes: of the texts; the masks need them.
+            hashes: hashes of the texts; required by the masks.
 
         Returns:
             A scalar loss; metrics `accuracy` (the positive ranks first) and `positive_similarity`.

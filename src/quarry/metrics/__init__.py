@@ -1,4 +1,4 @@
-"""From a run and its judgements to one number per query and measure."""
+"""Evaluate runs against qrels: one value per query and measure."""
 
 from quarry.metrics.mrr import reciprocal_rank
 from quarry.metrics.ranking import Ties, rank_documents

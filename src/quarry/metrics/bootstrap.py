@@ -1,4 +1,4 @@
-"""How far a mean over queries would move with other queries of the same kind: the bootstrap."""
+"""Compute bootstrap confidence intervals of means over queries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 NUM_RESAMPLES = 2_000
 NUM_DRAWS_AT_A_TIME = 2**22
-"""Bounds memory to a few dozen MiB, whatever the number of queries."""
+"""Limits memory to a few dozen MiB, whatever the number of queries."""
 
 
 def bootstrap_intervals(
@@ -19,21 +19,21 @@ def bootstrap_intervals(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap intervals of the means over queries.
+    """Return percentile bootstrap confidence intervals of the means over queries.
 
-    Queries are drawn with replacement, as many as there are; of the means of all resamples the
-    interval holds the middle `level` (Efron and Tibshirani 1993, "An Introduction to the
+    Each resample draws as many queries as there are, with replacement. The interval holds the
+    middle `level` of the resampled means (Efron and Tibshirani 1993, "An Introduction to the
     Bootstrap", chapter 13; for retrieval Sakai 2006). It says how far another sample of queries
-    could move the number, not whether two systems differ: their values go up and down together.
+    could move the mean, not whether two systems differ: their values rise and fall together.
 
     The resamples depend on the number of queries and the seed alone, so all measures of a set
     and all retrievers on it see the same ones.
 
     Args:
         per_query: measure -> query id -> value. All measures have the same queries.
-        level: share of the resampled means inside, above 0 and below 1.
-        num_resamples: 2,000 place the ends of a 95 % interval to about a twentieth of its width.
-        seed: of the draws.
+        level: share of the resampled means in the interval, above 0 and below 1.
+        num_resamples: 2,000 locate the ends of a 95 % interval to about a twentieth of its width.
+        seed: of the random draws.
 
     Returns:
         Measure -> (low, high); a measure without queries is left out.
@@ -58,13 +58,13 @@ def stratified_interval(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of a weighted sum of the means of several sets.
+    """Return the percentile bootstrap interval of a weighted sum of the means of several sets.
 
-    Queries are drawn within each set, as many as it has, and independently of the other sets.
+    Queries are drawn within each set, as many as it has, independently of the other sets.
 
     Args:
-        strata: of each set the values of its queries, [num_queries], at least one.
-        weights: of the sets; 1 / their number for the unweighted mean.
+        strata: for each set the values of its queries, [num_queries], at least one.
+        weights: one per set; 1 / number of sets gives the unweighted mean.
         level, num_resamples, seed: as in `bootstrap_intervals`.
     """
     means = sum(
@@ -79,7 +79,7 @@ def stratified_interval(
 def _resampled_means(
     values: NDArray[np.float64], *, num_resamples: int, seed: int | Sequence[int]
 ) -> NDArray[np.float64]:
-    """[num_resamples, num_measures] from [num_queries, num_measures]."""
+    """Return means [num_resamples, num_measures] of `values` [num_queries, num_measures]."""
     num_queries = len(values)
     rng = np.random.default_rng(seed)
     size = max(1, NUM_DRAWS_AT_A_TIME // num_queries)

@@ -1,7 +1,7 @@
-"""Reads a ranking that another system has written: TREC's six columns or MS MARCO's three.
+"""Read a run file that another system wrote: TREC's six columns or MS MARCO's three.
 
-A mistake in a file is named with its line. What may be meant but changes numbers (ranks that
-contradict scores, ties that ranks order in another way) is counted.
+An error in the file is reported with its line. What may be intended but changes metrics is
+counted: ranks that contradict scores, and ranks that break ties differently.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _FORMS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GivenRun:
-    """A run file.
+    """A run read from a file, with its ranks and tag.
 
     Attributes:
         path: the file.
-        form: of its lines.
-        run: query id -> document id -> score; of MS MARCO's form minus the rank.
-        ranks: query id -> the rank column, in the order of `run[query id]`. Empty where the file
-            has a rank that is no whole number: trec_eval does not look at them.
+        form: format of its lines.
+        run: query id -> document id -> score; in MS MARCO's format the score is minus the rank.
+        ranks: query id -> the rank column, in the order of `run[query id]`. Empty if any rank in
+            the file is not a whole number: trec_eval ignores ranks.
         tag: name of the system in the sixth column; None: there is none, or several.
     """
 
@@ -50,18 +50,18 @@ class GivenRun:
 
     @property
     def depth(self) -> int:
-        """Documents of the longest ranking."""
+        """Number of documents in the longest ranking."""
         return max(map(len, self.run.values()))
 
     def num_against_scores(self) -> int:
-        """Count the queries that have a document ranked before one with a greater score."""
+        """Count the queries in which a document is ranked before one with a higher score."""
         return sum(
             _contradicts(np.array(ranks), np.array(list(self.run[query_id].values())))
             for query_id, ranks in self.ranks.items()
         )
 
     def num_ties_otherwise(self, ties: Ties) -> int:
-        """Count the queries whose ranks order documents of one score in another way than `ties`."""
+        """Count the queries whose ranks break ties between equal scores differently from `ties`."""
         return sum(
             _orders_ties_otherwise(self.run[query_id], ranks, ties)
             for query_id, ranks in self.ranks.items()
@@ -69,12 +69,12 @@ class GivenRun:
 
 
 def read_given_run(path: Path) -> GivenRun:
-    """Read a run file in either form, `.gz` or plain; the first line decides on the form.
+    """Read a run file in either format, `.gz` or plain; the first line decides which.
 
     Raises:
         MissingPathError: there is no such file.
-        UserError: the file is empty or damaged, or a line is malformed, names a document twice for
-            a query or has a score that is NaN; or ranks of MS MARCO's form that are none.
+        UserError: the file is empty or damaged, a line is malformed, a document occurs twice for a
+            query, a score is NaN, or MS MARCO's third column holds no ranks.
     """
     run: Run = {}
     ranks: dict[str, array[int]] = {}
@@ -117,14 +117,14 @@ class _Entry(NamedTuple):
 def _entry(form: Form, columns: Sequence[str], *, where: str) -> _Entry:
     if form == "TREC":
         query_id, _, document_id, position, score, tag = columns
-        return _Entry(query_id, document_id, _score(score, where), _whole_number(position), tag)
+        return _Entry(query_id, document_id, _score(score, where), _integer(position), tag)
     query_id, document_id, position = columns
     number = _required_rank(position, where)
     return _Entry(query_id, document_id, -float(number), number, None)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Form, list[str]]]:
-    """Yield line number, form and columns of all lines but blank ones."""
+    """Yield line number, format and columns of every line that is not blank."""
     num_columns = 0
     for number, line in numbered_lines(path):
         columns = line.split()
@@ -154,13 +154,13 @@ def _score(text: str, where: str) -> float:
     return score
 
 
-def _whole_number(text: str) -> int | None:
-    # Rank columns have at most some ten digits; more would not fit the array.
+def _integer(text: str) -> int | None:
+    # rank columns have at most about ten digits; more than 18 would not fit the array
     return int(text) if text.isdecimal() and len(text) <= 18 else None
 
 
 def _required_rank(text: str, where: str) -> int:
-    number = _whole_number(text)
+    number = _integer(text)
     if number is None:
         raise UserError(
             f"{where}: the rank {text!r} is not a whole number (three columns are MS MARCO's "
@@ -171,7 +171,7 @@ def _required_rank(text: str, where: str) -> int:
 
 
 def _check_ranks(path: Path, ranks: Mapping[str, Sequence[int]]) -> None:
-    """Refuse a third column that holds no ranks: it alone orders the documents."""
+    """Raise if MS MARCO's third column holds no ranks: it alone orders the documents."""
     for query_id, found in ranks.items():
         if min(found) > 1:
             raise UserError(

@@ -1,4 +1,4 @@
-"""The reciprocal rank, truly cut at k: pytrec_eval takes `recip_rank.10` but does not cut."""
+"""Compute the reciprocal rank with a cutoff k, which pytrec_eval's `recip_rank.10` ignores."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from quarry.types import Qrels, Run
 def reciprocal_rank(
     *, qrels: Qrels, run: Run, k: int | None = None, relevance_level: int = 1
 ) -> dict[str, float]:
-    """Score each judged query by its first relevant document; the mean of the values is MRR@k.
+    """Return each judged query's reciprocal rank; the mean over queries is MRR@k.
 
     Voorhees, "The TREC-8 Question Answering Track Report" (1999). The run is cut to its first k
-    documents in the order of `quarry.metrics.ranking.rank_documents`, so ties at the cut fall as
-    trec_eval ranks them.
+    documents in the order of `quarry.metrics.ranking.rank_documents`, so tie-breaking at the cutoff
+    is trec_eval's.
 
     Args:
-        qrels: judgements; each of its queries gets a value.
-        run: rankings; queries that `qrels` does not know are ignored.
+        qrels: judgements; each query in them gets a value.
+        run: rankings; queries that are not in `qrels` are ignored.
         k: how many documents of each ranking count, at least 1; None for all of them.
-        relevance_level: the lowest grade that is relevant, at least 1.
+        relevance_level: the lowest grade that counts as relevant, at least 1.
 
     Returns:
         Query id -> 1 / rank of the first relevant document, 0 without one in the first k.

@@ -1,4 +1,4 @@
-"""The one order of search results: whatever cuts, writes or scores a run ranks it by this."""
+"""Order search results; everything that cuts, writes or scores a run uses this order."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Literal
 from quarry.errors import UserError
 
 Ties = Literal["descending", "ascending"]
-"""How documents of one score are ordered: by id, "descending" (trec_eval) or "ascending"."""
+"""Order of ids among documents of equal score: "descending" (trec_eval) or "ascending"."""
 
 
 def rank_documents(scores: Mapping[str, float], *, ties: Ties = "descending") -> list[str]:
-    """Order documents by score, descending; by default ties go as in trec_eval.
+    """Return document ids by descending score; by default tie-breaking is trec_eval's.
 
     Scores are compared in double precision; numpy and torch scalars are converted. Ids compare
-    by code point, which for UTF-8 is the byte order of trec_eval's strcmp: "d9" precedes "d10"
-    where ties are descending.
+    by code point, which for UTF-8 is the byte order of trec_eval's strcmp: "d9" precedes "d10" in
+    descending order.
 
     Args:
-        scores: document id -> score, of one query.
+        scores: document id -> score, for one query.
         ties: order of the ids where scores are equal.
 
     Returns:
         The document ids, best first.
 
     Raises:
-        UserError: a score is NaN, which has no place in any order.
+        UserError: a score is NaN, which cannot be ordered.
     """
     pairs = [(float(score), document_id) for document_id, score in scores.items()]
     for score, document_id in pairs:

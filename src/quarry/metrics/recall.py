@@ -1,4 +1,4 @@
-"""Recall over the most that could be found: what BEIR reports for TREC-COVID."""
+"""Compute capped recall, which BEIR reports for TREC-COVID."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from quarry.types import Qrels, Run
 
 
 def capped_recall(*, qrels: Qrels, run: Run, k: int, relevance_level: int = 1) -> dict[str, float]:
-    """Score each judged query by its relevant documents in the first k, over min(k, relevant).
+    """Return each judged query's capped recall: relevant among the first k / min(k, relevant).
 
-    With more than k relevant documents plain recall cannot reach 1; this can. It is R_cap@k of
-    Thakur et al., "BEIR" (2021), arXiv 2104.08663.
+    Plain recall cannot reach 1 for a query with more than k relevant documents; capped recall can.
+    It is R_cap@k of Thakur et al., "BEIR" (2021), arXiv 2104.08663.
 
     Args:
-        qrels: judgements; each of its queries gets a value.
-        run: rankings, ordered by `quarry.metrics.ranking.rank_documents`; queries that `qrels`
-            does not know are ignored.
+        qrels: judgements; each query in them gets a value.
+        run: rankings, ordered by `quarry.metrics.ranking.rank_documents`; queries that are not in
+            `qrels` are ignored.
         k: how many documents of each ranking count, at least 1.
-        relevance_level: the lowest grade that is relevant, at least 1.
+        relevance_level: the lowest grade that counts as relevant, at least 1.
 
     Returns:
-        Query id -> value in 0..1, 0 for a query to which no document is relevant.
+        Query id -> value in 0..1, 0 for a query without relevant documents.
 
     Raises:
         UserError: a score is NaN.

@@ -1,4 +1,4 @@
-"""Judgements and rankings in TREC's file formats, in which trec_eval and its kin exchange them."""
+"""Read and write qrels and runs in TREC's file formats, as trec_eval uses them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RUN_FORM = "query-id Q0 document-id rank score tag"
 
 
 def read_trec_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Read TREC judgements: lines of "query-id iteration document-id grade", `.gz` or plain.
+    """Read TREC qrels: lines of "query-id iteration document-id grade", `.gz` or plain.
 
     Returns:
         Query id -> document id -> grade, in the order of the file. Blank lines are skipped.
@@ -46,7 +46,7 @@ def read_trec_qrels(path: Path) -> dict[str, dict[str, int]]:
 def read_run(path: Path) -> Run:
     """Read a TREC run: lines of "query-id Q0 document-id rank score tag", `.gz` or plain.
 
-    As in trec_eval, the scores alone order the documents: ranks and tags are not looked at.
+    As in trec_eval, the scores alone order the documents: ranks and tags are ignored.
 
     Returns:
         Query id -> document id -> score, in the order of the file. Blank lines are skipped.
@@ -73,18 +73,18 @@ def read_run(path: Path) -> Run:
 
 
 def write_run(path: Path, run: Run, tag: str) -> None:
-    """Write a TREC run, best documents first, which `read_run` gives back exactly.
+    """Write a TREC run, best documents first; `read_run` restores it exactly.
 
-    Scores keep full precision. The file appears whole or not at all; its folder is made. A query
-    without results has no line in this format, so it is not read back.
+    Scores keep full precision. The file is written atomically, and its folder is created. A query
+    without results has no line in this format, so it is not restored.
 
     Args:
-        path: where to; plain text, so not `.gz`.
+        path: target file; plain text, so not `.gz`.
         run: rankings; scores may be numpy or torch scalars.
         tag: name of the system, the last column.
 
     Raises:
-        UserError: a path in `.gz`, an id or tag with whitespace or without text, a NaN score.
+        UserError: a path in `.gz`, an id or tag that is empty or has whitespace, a NaN score.
     """
     if path.suffix == ".gz":
         raise UserError(f"{path}: runs are written as plain text; name the file without .gz")
@@ -98,10 +98,10 @@ def write_run(path: Path, run: Run, tag: str) -> None:
 
 
 def check_ids(what: str, ids: Iterable[str]) -> None:
-    """Refuses ids that no run file can hold, before a ranking of them is made and not after.
+    """Raise on ids that a run file cannot hold, before a ranking of them is computed.
 
     Raises:
-        UserError: an id with whitespace or without text.
+        UserError: an id that is empty or has whitespace.
     """
     for text in ids:
         _check_writable(what, text)
@@ -111,7 +111,7 @@ def _run_lines(query_id: str, scores: Mapping[str, float], tag: str) -> Iterator
     _check_writable("query id", query_id)
     for position, document_id in enumerate(rank_documents(scores), start=1):
         _check_writable("document id", document_id)
-        # The repr of a Python float is the shortest text that reads back as the same number.
+        # the repr of a Python float is the shortest text that reads back as the same number
         yield f"{query_id} Q0 {document_id} {position} {float(scores[document_id])!r} {tag}\n"
 
 
@@ -124,7 +124,7 @@ def _check_writable(what: str, text: str) -> None:
 
 
 def _rows(path: Path, *, form: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and columns, as many as `form` has."""
+    """Yield line number and columns of every line that is not blank; they must fit `form`."""
     for number, line in numbered_lines(path):
         columns = line.split()
         if len(columns) == len(form.split()):
@@ -149,8 +149,8 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
-                # A byte order mark would otherwise become part of the first query id. (The codec
-                # utf-8-sig drops it, too, and is written in Python: slow for millions of lines.)
+                # A byte order mark would become part of the first query id. (The codec utf-8-sig
+                # drops it, too, but is written in Python: slow for millions of lines.)
                 yield number, line.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}:{number}: this is not UTF-8 text ({error}); convert it") from error

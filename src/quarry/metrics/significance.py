@@ -1,6 +1,6 @@
-"""Whether a difference between retrievers could be chance: randomisation tests, Holm's correction.
+"""Test differences between retrievers for significance: randomization tests, Holm's correction.
 
-The queries are the sample. Both retrievers answered each of them, so values are compared in pairs.
+The queries are the sample. Both retrievers answer every query, so values are compared in pairs.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 NUM_PERMUTATIONS = 20_000
 NUM_SIGNS_AT_A_TIME = 2**22
-"""Bounds memory to some 50 MiB, whatever the number of queries."""
+"""Limits memory to about 50 MiB, whatever the number of queries."""
 
 _ROUNDING = 1e-9
-"""Of a statistic, relative to the sum of its parts: sums in another order count as equal."""
+"""Tolerance of a statistic, relative to the sum of its parts: summation order must not matter."""
 
 
 def randomisation_p_values(
@@ -23,28 +23,28 @@ def randomisation_p_values(
     num_permutations: int = NUM_PERMUTATIONS,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """Two-sided p-values of paired randomisation tests, one for each column of `differences`.
+    """Return two-sided p-values of paired randomization tests, one per column of `differences`.
 
-    If two retrievers were alike, either of a query's two values could as well be the other's: the
-    sign of each difference is a coin toss. The p-value is the share of tosses that make a weighted
-    sum of differences at least as far from 0 as the one observed (Fisher 1935; for retrieval
-    Smucker, Allan and Carterette 2007, "A Comparison of Statistical Significance Tests for
-    Information Retrieval Evaluation", who recommend it over Wilcoxon's and the sign test).
+    Under the null hypothesis a query's two values are exchangeable, so each difference has a random
+    sign. The p-value is the share of sign assignments whose weighted sum of differences is at least
+    as far from 0 as the observed one (Fisher 1935; for retrieval Smucker, Allan and Carterette
+    2007, "A Comparison of Statistical Significance Tests for Information Retrieval Evaluation", who
+    recommend it over Wilcoxon's and the sign test).
 
-    All 2^n tosses are counted, and the p-value is exact, where there are no more of them than
-    `num_permutations`, n being the number of queries whose difference is not 0. Otherwise that many
-    are drawn, the same for all columns, and the observed one counts among them: (b + 1) / (m + 1),
-    which never claims more than m draws can tell (Phipson and Smyth 2010).
+    With n queries whose difference is not 0 and 2^n at most `num_permutations`, all sign
+    assignments are counted and the p-value is exact. Otherwise m = `num_permutations` are drawn,
+    the same for all columns. The observed one counts among them: (b + 1) / (m + 1), where b of the
+    draws are as far from 0. That never claims more than m draws can tell (Phipson and Smyth 2010).
 
     With queries of several sets, weights of 1 / (number of sets x queries of the set) make the sum
-    the difference of unweighted means over sets. Signs then change within each set, and no query is
-    ever compared with one of another set: the test is stratified.
+    the difference of unweighted means over sets. Signs then change within each set, so the test is
+    stratified: it never compares queries of different sets.
 
     Args:
         differences: [num_queries, num_comparisons], value minus value of the other retriever.
-        weights: [num_queries], above 0; None: all alike.
-        num_permutations: at most so many tosses.
-        seed: of the draws.
+        weights: [num_queries], above 0; None: all equal.
+        num_permutations: sign assignments at most.
+        seed: of the random draws.
 
     Returns:
         [num_comparisons], in (0, 1]; 1 where no query differs.
@@ -67,11 +67,12 @@ def randomisation_p_values(
 
 
 def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """P-values corrected for their number: comparing each with alpha keeps the chance of any false
-    alarm among all of them below alpha, however they depend on one another.
+    """Return p-values corrected for multiple comparisons by Holm's method.
 
-    The smallest of m is multiplied by m, the next by m - 1, and so on; none may be below one before
-    it (Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure").
+    Comparing each with alpha keeps the chance of any false positive among all of them below alpha,
+    whatever their dependence. The smallest of m is multiplied by m, the next by m - 1, and so on;
+    none may be below one before it (Holm 1979, "A Simple Sequentially Rejective Multiple Test
+    Procedure").
 
     Args:
         p_values: [num_comparisons].
@@ -87,7 +88,7 @@ def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _exact(parts: NDArray[np.float64], bound: float) -> float:
-    """The share of all signs of `parts` [n] whose sum is at least `bound` away from 0."""
+    """Return the share of sign assignments of `parts` [n] with a sum at least `bound` from 0."""
     tosses = np.arange(2 ** len(parts))[:, None] >> np.arange(len(parts)) & 1
     sums = np.abs((1.0 - 2.0 * tosses) @ parts)
     return float((sums >= bound).mean())
@@ -99,7 +100,7 @@ def _count_drawn(
     num_permutations: int,
     seed: int,
 ) -> NDArray[np.int64]:
-    """How many of the drawn signs reach the bound, [num_comparisons]."""
+    """Count the drawn sign assignments that reach the bound, [num_comparisons]."""
     num_queries = len(weighted)
     num_bytes = -(-num_queries // 8)
     totals = weighted.sum(axis=0)

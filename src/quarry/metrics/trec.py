@@ -1,6 +1,6 @@
-"""Scores a run against judgements with trec_eval's measures (by pytrec_eval), query by query.
+"""Score a run against qrels with trec_eval's measures (by pytrec_eval), query by query.
 
-pytrec_eval counts; the rules are ours: which queries have a value, and how ties are ordered.
+pytrec_eval computes the measures. Quarry decides which queries have a value, and breaks ties.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from quarry.types import MAX_GRADE, Qrels, Run
 logger = logging.getLogger(__name__)
 
 MissingQueries = Literal["zero", "left_out"]
-"""Whether a judged query without results counts 0 (trec_eval's option -c) or not at all."""
+"""Whether a judged query without results counts as 0 (trec_eval's option -c) or not at all."""
 
 _RECIPROCAL_RANK = "recip_rank"
 _CAPPED_RECALL = "recall_cap"
-_OWN = (_RECIPROCAL_RANK, _CAPPED_RECALL)  # what pytrec_eval does not count, or not as we do
-_WHOLE_RANKING = {"nDCG": "ndcg", "MAP": "map", "MRR": _RECIPROCAL_RANK}
+_OWN = (_RECIPROCAL_RANK, _CAPPED_RECALL)  # pytrec_eval lacks these, or computes them differently
+_FULL_RANKING = {"nDCG": "ndcg", "MAP": "map", "MRR": _RECIPROCAL_RANK}
 _FIRST_K = {
     "nDCG": "ndcg_cut",
     "Recall": "recall",
@@ -36,12 +36,12 @@ _FIRST_K = {
     "P": "P",
     "Success": "success",
 }
-_FORMS = ", ".join([*(f"{family}@k" for family in _FIRST_K), *_WHOLE_RANKING])
+_FORMS = ", ".join([*(f"{family}@k" for family in _FIRST_K), *_FULL_RANKING])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measure:
-    """What a report name stands for.
+    """A parsed measure name: trec_eval's measure and a cutoff.
 
     Attributes:
         trec_name: the measure in trec_eval, without a cutoff ("ndcg_cut").
@@ -53,24 +53,24 @@ class Measure:
 
     @property
     def request(self) -> str:
-        """The measure as pytrec_eval is asked for it."""
+        """Name by which pytrec_eval is asked for the measure."""
         return self.trec_name if self.k is None else f"{self.trec_name}.{self.k}"
 
     @property
     def key(self) -> str:
-        """The measure as pytrec_eval calls it in its answer."""
+        """Name of the measure in pytrec_eval's results."""
         return self.trec_name if self.k is None else f"{self.trec_name}_{self.k}"
 
 
 def parse_measure(name: str) -> Measure:
-    """Read a report name, such as "nDCG@10" or "MAP".
+    """Parse a measure name, such as "nDCG@10" or "MAP".
 
     Raises:
         UserError: there is no such measure; the message lists the forms.
     """
     family, at, cutoff = name.partition("@")
-    if not at and family in _WHOLE_RANKING:
-        return Measure(trec_name=_WHOLE_RANKING[family])
+    if not at and family in _FULL_RANKING:
+        return Measure(trec_name=_FULL_RANKING[family])
     if family in _FIRST_K and re.fullmatch("[1-9][0-9]*", cutoff):
         return Measure(trec_name=_FIRST_K[family], k=int(cutoff))
     raise UserError(
@@ -88,27 +88,28 @@ def evaluate_run(
     ties: Ties = "descending",
     missing_queries: MissingQueries = "zero",
 ) -> dict[str, dict[str, float]]:
-    """Score the judged queries of a run.
+    """Return every judged query's value for each measure.
 
     A query is judged if it is a key of `qrels`. Its value is 0 if no document is relevant to it.
     Queries of the run without judgements are ignored, with one warning in the log. Unjudged
     documents are not relevant.
 
-    nDCG takes the positive grades as linear gains over log2(rank + 1), whatever the relevance
-    level (Järvelin and Kekäläinen, 2002). P@k divides by k, and Recall@k, MAP and MAP@k by the
-    number of relevant documents, however few are retrieved; Recall_cap@k by the smaller of the two.
+    nDCG uses the positive grades as linear gains over log2(rank + 1), whatever the relevance level
+    (Järvelin and Kekäläinen, 2002). P@k divides by k. Recall@k, MAP and MAP@k divide by the number
+    of relevant documents, however few are retrieved; Recall_cap@k divides by the smaller of the
+    two.
 
     Args:
         qrels: judgements: query id -> document id -> grade.
         run: rankings: query id -> document id -> score; scores may be numpy or torch scalars.
-        measures: report names ("nDCG@10"); see `parse_measure`.
-        relevance_level: the lowest grade that is relevant, at least 1, for all but nDCG.
-        ties: order of documents whose scores are equal.
-        missing_queries: judged queries for which the run holds nothing: "zero" is trec_eval's
-            option -c; "left_out", they have no value, unless that leaves none.
+        measures: measure names ("nDCG@10"); see `parse_measure`.
+        relevance_level: the lowest grade that counts as relevant, at least 1, for all but nDCG.
+        ties: order of documents with equal scores.
+        missing_queries: judged queries without results in the run: "zero" (trec_eval's option -c)
+            gives them 0, "left_out" gives them no value, unless no query would remain.
 
     Returns:
-        Report name -> query id -> value in 0..1, queries in the order of `qrels`.
+        Measure name -> query id -> value in 0..1, queries in the order of `qrels`.
 
     Raises:
         UserError: an unknown measure, no judgements, a grade beyond `MAX_GRADE`, a relevance level
@@ -144,12 +145,12 @@ def evaluate_run(
 
 
 def mean_scores(per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Average what `evaluate_run` returns: measure -> unweighted mean over the queries."""
+    """Average the result of `evaluate_run`: measure -> unweighted mean over the queries."""
     return {measure: fmean(values.values()) for measure, values in per_query.items()}
 
 
 def _check_grades(qrels: Qrels) -> None:
-    """Refuse grades that trec_eval would crash on, or count wrong."""
+    """Raise on grades that make trec_eval crash or miscount."""
     for query_id, grades in qrels.items():
         for document_id, grade in grades.items():
             if abs(grade) > MAX_GRADE:
@@ -160,8 +161,10 @@ def _check_grades(qrels: Qrels) -> None:
 
 
 def _answered(qrels: Qrels, run: Run) -> Qrels:
-    """The judgements of the queries for which the run holds something; of a run that holds nothing
-    at all those of all queries, for trec_eval's mean over none is 0, too."""
+    """Return the judgements of the queries for which the run has results.
+
+    For a run without any results return all: trec_eval's mean over no queries is 0, too.
+    """
     answered = {query_id: grades for query_id, grades in qrels.items() if run.get(query_id)}
     if not answered:
         logger.warning("the run holds nothing for any judged query: every measure is 0")
@@ -176,10 +179,10 @@ def _count_own(measure: Measure, qrels: Qrels, run: Run, relevance_level: int) -
 
 
 def _replace_scores_by_order(run: Run, *, query_ids: Iterable[str], ties: Ties) -> Run:
-    """Rank the named queries, and score each document by minus its position.
+    """Rank the given queries, and replace each document's score by minus its position.
 
-    pytrec_eval compares scores in single precision, where those that differ late become ties.
-    Whole numbers stay apart, so that its order is ours.
+    pytrec_eval compares scores in single precision, which turns close scores into ties. Integers
+    stay distinct, so its order is ours.
     """
     return {
         query_id: {
@@ -193,9 +196,9 @@ def _replace_scores_by_order(run: Run, *, query_ids: Iterable[str], ties: Ties) 
 def _count(
     *, qrels: Qrels, run: Run, measures: Iterable[Measure], relevance_level: int
 ) -> dict[str, dict[str, float]]:
-    """Let pytrec_eval score: query id -> its name of a measure -> value.
+    """Run pytrec_eval: query id -> its name of a measure -> value.
 
-    Queries without results stay out: pytrec_eval (0.5.11) can crash on empty results.
+    Queries without results are left out: pytrec_eval (0.5.11) can crash on empty results.
     """
     import pytrec_eval
 

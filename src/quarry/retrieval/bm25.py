@@ -1,4 +1,4 @@
-"""The lexical baseline: a test collection in, a BM25 ranking out, for prose and for code."""
+"""Rank a test collection with BM25, the lexical baseline, for text and for code."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ __all__ = ["Analyzer", "BM25Retriever", "CodeAnalyzer", "TextAnalyzer"]
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("bm25s", "PyStemmer", "numpy", "scipy")
-"""What the scores and their order come from, besides our own code."""
+"""Packages on which the scores and their order depend: part of the key of cached rankings."""
 
 ANALYZER = (words, word_break_classes, porter)
-"""What `TextAnalyzer` is made of: part of the key of cached rankings."""
+"""Modules of `TextAnalyzer`: part of the key of cached rankings."""
 
 
 class BM25Retriever:
     """BM25 with Anserini's and Pyserini's settings, by bm25s (Lù 2024, arXiv 2407.03618).
 
-    The index is built in memory for each call. A document is its title, a space and its text: what
-    Pyserini calls a flat index. Each query has the nDCG@10 that
-    Anserini 1.7.1 gives it, ties by document id ascending, on four collections.
+    The index is built in memory for each call. A document is its title, a space and its text, as in
+    Pyserini's flat indexes. On four collections each query has the nDCG@10 of Anserini 1.7.1, ties
+    by document id ascending.
 
     Args:
-        tokenizers: what a collection holds ("text", "code") -> the tokenizer for it.
+        tokenizers: kind of a collection ("text", "code") -> its tokenizer.
         k1: saturation of the term frequency.
-        b: strength of the length normalisation, 0..1.
+        b: strength of the length normalization, 0..1.
         rounds_lengths: see `bm25_weights`; False: exact lengths.
-        cache_dir: where rankings are kept, under the texts and all settings; None: nowhere.
+        cache_dir: folder that caches rankings, keyed by the texts and all settings; None: no cache.
     """
 
     name = "bm25"
@@ -73,8 +73,7 @@ class BM25Retriever:
     def retrieve(
         self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
     ) -> Run:
-        """Rank the documents that share a term with the query; `encoder` is not used. One process
-        does it for all.
+        """Rank the documents that share a term with the query, on rank 0; ignores `encoder`.
 
         Returns:
             An entry for every query: at most `top_k` documents, best first, exact, ties by
@@ -83,7 +82,7 @@ class BM25Retriever:
         return world.first_does(lambda: self._kept_or_ranked(dataset, top_k=top_k))
 
     def term_tokenizer(self, content: Content) -> str:
-        """Return, in words, what cuts a collection of such content into terms."""
+        """Return a description of what splits a collection of this kind into terms."""
         tokenizer = self.tokenizers[content]
         return getattr(tokenizer, "description", None) or type(tokenizer).__qualname__
 
@@ -144,7 +143,7 @@ class BM25Retriever:
             terms, k1=self.k1, b=self.b, rounds_lengths=self.rounds_lengths
         )
         engine = BM25(method="lucene", k1=self.k1, b=self.b)
-        # Its own index() has exact lengths only, counts empty documents, and takes twice as long.
+        # its own index() has exact lengths only, counts empty documents, and takes twice as long
         engine.scores = {
             "data": weights.data,
             "indices": weights.indices,
@@ -156,7 +155,7 @@ class BM25Retriever:
 
 
 def _settings(tokenizer: object) -> dict[str, Any] | None:
-    """All that a tokenizer depends on; None where it does not say."""
+    """Return the settings of a tokenizer that is a dataclass; None for others."""
     if is_dataclass(tokenizer) and not isinstance(tokenizer, type):
         return asdict(tokenizer)
     return None

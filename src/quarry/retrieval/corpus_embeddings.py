@@ -1,4 +1,4 @@
-"""Hold the embeddings of a corpus until they are searched: in memory, or in a temporary file."""
+"""Store the embeddings of a corpus until they are searched: in memory or in a temporary file."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from quarry.retrieval.store.vector_files import write_all
 logger = logging.getLogger(__name__)
 
 LARGEST_SHARE_OF_MEMORY = 0.25
-"""Of the available host memory that a corpus may take where its place is left open."""
+"""Share of the available host memory that a corpus may take with corpus_on_disk=auto."""
 
 REMEDY = "evaluation.corpus_dtype=float32"
 
 
 class CorpusEmbeddings(Protocol):
-    """What an encoder hands its batches to: the share of a corpus that one rank has encoded."""
+    """Receives an encoder's batches: the share of a corpus that one rank encodes."""
 
     def add(self, items: NDArray[np.int64], embeddings: Tensor) -> None:
-        """Take a batch.
+        """Store a batch.
 
         Args:
-            items: [num_texts] positions in the corpus; none comes twice.
+            items: [num_texts] positions in the corpus; none is repeated.
             embeddings: [num_texts, dim], fp32, on the CPU.
 
         Raises:
-            UserError: there is no room, or a number is too large for the dtype.
+            UserError: there is no space, or a number is too large for the dtype.
         """
         ...
 
     def share(self) -> EmbeddingShare:
-        """Return all batches, in the order of the corpus. To be called once, at the end."""
+        """Return all batches, in the order of the corpus. Call this once, at the end."""
         ...
 
 
@@ -56,10 +56,10 @@ class MemoryCorpus:
     """Embeddings in host memory; rows of other ranks take none.
 
     Args:
-        num_texts: of the whole corpus.
-        dim: of an embedding.
+        num_texts: size of the full corpus.
+        dim: dimension of an embedding.
         dtype: float32 or float16.
-        what: the corpus, for messages.
+        what: name of the corpus, for messages.
     """
 
     def __init__(self, *, num_texts: int, dim: int, dtype: str, what: str) -> None:
@@ -80,17 +80,17 @@ class MemoryCorpus:
 
 
 class DiskCorpus:
-    """Embeddings in a temporary file, in the order in which they come, mapped to be searched.
+    """Embeddings in a temporary file, in order of arrival, memory-mapped for search.
 
-    The file has no name, so the system removes it with the last object that maps it, and with a
-    process that is killed. It is written by calls, never through a map: where the disk is full a
-    call raises an error, a map ends the process.
+    The file has no name, so the system removes it with the last object that maps it, and when the
+    process is killed. It is written by system calls, not through a map: on a full disk a call
+    raises an error, whereas a map ends the process.
 
     Args:
-        folder: on whose disk the file is; made if need be.
-        dim: of an embedding.
+        folder: folder on whose disk the file is; created if missing.
+        dim: dimension of an embedding.
         dtype: float32 or float16.
-        what: the corpus, for messages.
+        what: name of the corpus, for messages.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -126,20 +126,20 @@ class DiskCorpus:
         return _share(self._mapped(), items=items[order], rows=order)
 
     def _mapped(self) -> NDArray[np.floating]:
-        if not self._num_bytes:  # nothing cannot be mapped
+        if not self._num_bytes:  # an empty file cannot be mapped
             return np.empty((0, self._dim), dtype=self._dtype)
         with self._file, self._explained():
-            # a network file system may say only here that the disk is full
+            # a network file system may report a full disk only here
             os.fsync(self._file.fileno())
             mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         return np.frombuffer(mapped, dtype=self._dtype).reshape(-1, self._dim)
 
 
 class CorpusStorage:
-    """Opens a place for the embeddings of each corpus, and says in one line of the log which.
+    """Creates storage for the embeddings of each corpus, and logs which kind.
 
     Args:
-        folder: where files are; it exists by the time of the first one.
+        folder: folder for files; it must exist when the first one is opened.
         on_disk: "auto": on disk if the embeddings of all ranks of a node take more than a quarter
             of the memory that is available there.
         dtype: float32 or float16, on disk and in memory.
@@ -154,15 +154,15 @@ class CorpusStorage:
         self._told: set[tuple[str, bool]] = set()
 
     def open(self, *, num_texts: int, dim: int, what: str) -> CorpusEmbeddings:
-        """Return an empty place for a corpus. All ranks have to call it, and get the same kind.
+        """Return empty storage for a corpus. All ranks must call this, and receive the same kind.
 
         Args:
-            num_texts: of all ranks.
-            dim: of an embedding.
-            what: the corpus, for the log and messages.
+            num_texts: texts of all ranks.
+            dim: dimension of an embedding.
+            what: name of the corpus, for the log and messages.
 
         Raises:
-            UserError: the disk has no room for the embeddings of all ranks, or refuses them.
+            UserError: the disk has no space for the embeddings of all ranks, or is not writable.
         """
         num_bytes = num_texts * dim * np.dtype(self.dtype).itemsize
         what_it_is = f"{what} ({num_texts:,} texts x {dim} {self.dtype})"
@@ -180,7 +180,7 @@ class CorpusStorage:
         return DiskCorpus(self.folder, dim=dim, dtype=self.dtype, what=what_it_is)
 
     def _choice(self, num_bytes: int) -> tuple[bool, str]:
-        """Return whether it is the disk, and why; the same in all ranks."""
+        """Return whether to use the disk, and why; the same on all ranks."""
         if self.on_disk != "auto":
             return self.on_disk, f"evaluation.corpus_on_disk={str(self.on_disk).lower()}"
         nodes = world.gathered((platform.node(), psutil.virtual_memory().available))
@@ -196,11 +196,11 @@ def exceeds_memory(num_bytes: int, ranks: Sequence[tuple[str, int]]) -> tuple[bo
     """Return whether a corpus takes too much of a node's memory, and what is available there.
 
     Args:
-        num_bytes: of the embeddings of all ranks, each of which has as many.
+        num_bytes: size of the embeddings of all ranks, which have equal shares.
         ranks: (name of its node, available bytes) of each rank.
 
     Returns:
-        Of the node that has the least memory for its ranks.
+        The values of the node with the least memory for its ranks.
     """
     names = [name for name, _ in ranks]
     need, available = max(

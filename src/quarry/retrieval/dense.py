@@ -8,10 +8,10 @@ from quarry.types import RetrievalSet, Run
 
 
 class DenseRetriever:
-    """Ranks by the inner product of embeddings, searched on the device of the model.
+    """Retriever by inner product of embeddings, searched on the model's device.
 
     Args:
-        index: what searches the embeddings.
+        index: searches the embeddings.
     """
 
     name = "dense"
@@ -23,7 +23,7 @@ class DenseRetriever:
     def retrieve(
         self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
     ) -> Run:
-        """The `top_k` documents of every query in `dataset`, in every process."""
+        """Return the `top_k` documents of every query in `dataset`, on every rank."""
         assert encoder is not None, "dense retrieval needs an encoder"
         queries = encoder.encode(dataset.queries, "query", label=f"{dataset.name} queries")
         share = encoder.encode_share(dataset.corpus, "document", label=f"{dataset.name} corpus")

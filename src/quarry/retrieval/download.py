@@ -1,4 +1,4 @@
-"""Results leave the device on a stream of their own, while the next batch is worked on."""
+"""Download results from the device on a separate stream, while the next batch is computed."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Download:
-    """A tensor on its way to the CPU."""
+    """A tensor that is being copied to the CPU."""
 
     host: Tensor
     is_done: torch.cuda.Event | None
 
     def result(self) -> Tensor:
-        """The tensor, fp32, on the CPU; waits for it if need be."""
+        """Return the tensor, fp32, on the CPU; wait for it if necessary."""
         if self.is_done is not None:
             self.is_done.synchronize()
         return self.host
 
 
 class Downloader:
-    """Begins downloads from one device. From the CPU to the CPU they are plain copies."""
+    """Starts downloads from one device. From the CPU to the CPU they are plain copies."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def start(self, tensor: Tensor) -> Download:
-        """Copies what the work queued so far makes of `tensor`; returns at once."""
+        """Start to copy `tensor` once the work queued so far is done; return at once."""
         is_pinned = self._stream is not None
         host = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=is_pinned)
         if self._stream is None:

@@ -1,4 +1,4 @@
-"""Embeddings as search takes them: any rows that can be had a slice at a time."""
+"""Define embeddings as search reads them: any rows, a slice at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quarry.types import Document, Query, Role
 
 
 class Embeddings(Protocol):
-    """[num_embeddings, dim] on the CPU or a device; a tensor is one."""
+    """Embeddings [num_embeddings, dim] on the CPU or a device, such as a tensor."""
 
     @property
     def shape(self) -> Sequence[int]: ...
@@ -27,20 +27,20 @@ class Embeddings(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: slice, /) -> Tensor:
-        """The rows of a slice, as a tensor."""
+        """Return the rows of a slice, as a tensor."""
         ...
 
 
 class GatheredEmbeddings:
-    """The rows of several arrays, in any order and as often as asked for, read when sliced.
+    """Rows of several arrays, in any order and with repetitions, read when sliced.
 
-    Nothing is copied before: arrays that are mapped from files cost no memory of their own. Equal
-    rows are equal to the bit.
+    Nothing is copied before that: memory-mapped arrays cost no memory of their own. Equal rows are
+    bit-identical.
 
     Args:
-        parts: arrays [num_rows, dim], each with the number that its first row has; in order.
-        rows: [num_embeddings] the number of each embedding's row.
-        dim, dtype: of all parts.
+        parts: (number of its first row, array [num_rows, dim]) of each array, in order.
+        rows: [num_embeddings] the row number of each embedding.
+        dim, dtype: shape and dtype of all parts.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class GatheredEmbeddings:
     ) -> None:
         ends = np.array([start + len(part) for start, part in parts], dtype=np.int64)
         self._starts = np.array([start for start, _ in parts], dtype=np.int64)
-        # a file that was cut off since it was verified must not lend another row
+        # a file that was truncated after its verification must not yield another row
         assert (rows < ends[np.searchsorted(self._starts, rows, side="right") - 1]).all()
         self._parts = [part for _, part in parts]
         self._rows = rows
@@ -64,7 +64,7 @@ class GatheredEmbeddings:
         return len(self._rows)
 
     def __getitem__(self, rows: slice, /) -> Tensor:
-        """A copy of these rows, in memory."""
+        """Return a copy of these rows in memory."""
         wanted = self._rows[rows]
         gathered = torch.empty(len(wanted), self.shape[1], dtype=self.dtype)
         part_of = np.searchsorted(self._starts, wanted, side="right") - 1
@@ -79,7 +79,7 @@ class GatheredEmbeddings:
         return gathered
 
     def choose(self, rows: NDArray[np.int64]) -> GatheredEmbeddings:
-        """These rows of the same arrays: [num_chosen], in any order and as often as asked for."""
+        """Return these rows of the same arrays: [num_chosen], in any order and with repetitions."""
         chosen = copy(self)
         chosen._rows = self._rows[rows]
         chosen.shape = (len(rows), self.shape[1])
@@ -88,11 +88,11 @@ class GatheredEmbeddings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbeddingShare:
-    """The part of a corpus that this process searches; those of all processes make the whole.
+    """The part of a corpus that one rank searches; the parts of all ranks make up the corpus.
 
     Attributes:
         items: [num_items] positions in the corpus.
-        embeddings: [num_items, dim] of these.
+        embeddings: [num_items, dim] their embeddings.
     """
 
     items: NDArray[np.int64]
@@ -100,26 +100,26 @@ class EmbeddingShare:
 
 
 class TextEncoder(Protocol):
-    """Texts in, embeddings out: from a model, or from where they were kept."""
+    """Encoder of texts: by a model, or from stored embeddings."""
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         ...
 
     def encode(
         self, items: Sequence[Query | Document], role: Role, *, label: str = ""
     ) -> Embeddings:
-        """One embedding an item, in the order of the items.
+        """Return one embedding per item, in the order of the items.
 
         Args:
-            role: which prompt and length the texts get.
-            label: what the texts are called in progress bars, logs and messages.
+            role: decides about prompt and length of the texts.
+            label: name of the texts in progress bars, logs and messages.
         """
         ...
 
     def encode_share(
         self, items: Sequence[Query | Document], role: Role, *, label: str = ""
     ) -> EmbeddingShare:
-        """The same, but of several processes each gets a part; with one process, the whole."""
+        """Return this rank's part of the embeddings; with one rank, all of them."""
         ...

@@ -1,4 +1,4 @@
-"""Encodes queries and documents with a bi-encoder, in batches counted in tokens."""
+"""Encode queries and documents with a bi-encoder, in batches counted in tokens."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ from quarry.types import Document, Query, Role
 logger = logging.getLogger(__name__)
 
 NUM_ROWS_PER_EXCHANGE = 8_192
-"""Embeddings that processes exchange at a time."""
+"""Embeddings that ranks exchange at a time."""
 
 NUM_BATCHES_AHEAD = 2
-"""Batches the CPU may be ahead of the device: enough to hide it, and no more memory than that."""
+"""Batches by which the CPU may be ahead of the device: enough to hide it, with little memory."""
 
 
 class Encoder:
-    """Texts in, embeddings out, in the order of the texts, in any number of processes.
+    """Encoder of texts in their order, on any number of ranks.
 
-    Texts are tokenised and sorted by length a window at a time, so a corpus larger than memory is
-    read once, in order. What is in a batch depends on the texts and the budget alone.
+    Texts are tokenized and sorted by length a window at a time, so a corpus larger than memory is
+    read once, in order. The contents of a batch depend on the texts and the budget alone.
 
-    A thread tokenises the next window while the model works on this one: of several ranks each a
-    share, which they exchange. On CUDA the CPU is two batches ahead of the device, and results
-    leave it on a stream of their own. What the prompt puts in front of every text goes through the
-    model once a pass, where that is exact (see `BiEncoder.encode_prefix`).
+    A thread tokenizes the next window while the model encodes this one; ranks tokenize a share each
+    and exchange the tokens. On CUDA the CPU is two batches ahead of the device, and results are
+    downloaded on a separate stream. The prompt's prefix, which all texts share, runs through the
+    model once a pass where that is exact (see `BiEncoder.encode_prefix`).
 
     Args:
-        model: used in eval mode without gradients, left in the mode it was in.
-        tokenizer: prompt and lengths.
+        model: used in eval mode without gradients; its mode is restored.
+        tokenizer: renders the prompt and limits the length.
         max_tokens_per_batch: tokens in one forward pass.
         num_texts_per_window: texts that are sorted together; the first windows are smaller.
         compiles_long_passes: compile the layers, once, before the first pass of so many texts that
@@ -86,21 +86,22 @@ class Encoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next(iter(self.model.parameters())).device
 
     @property
     def has_equal_steps(self) -> bool:
-        """Whether all processes have to run as many forward passes: weights are in shards."""
+        """Whether all ranks must run equally many forward passes, as with sharded weights."""
         return is_sharded(self.model)
 
     def encode(self, items: Sequence[Query | Document], role: Role, *, label: str = "") -> Tensor:
-        """Embeddings [num_texts, dim], fp32, on the CPU. Several processes encode a share each, and
-        all of them get the whole.
+        """Return embeddings [num_texts, dim], fp32, on the CPU.
+
+        Each rank encodes a share, and all ranks receive all embeddings.
 
         Args:
-            role: which prompt and length the texts get.
-            label: names the progress, on a terminal and in the log.
+            role: decides about prompt and length of the texts.
+            label: name of the progress, on a terminal and in the log.
 
         Raises:
             UserError: a text, or half a batch, does not fit the device's memory.
@@ -111,7 +112,7 @@ class Encoder:
         with closing(self._encode_own(items, role, label=label)) as batches:
             for rows, encoded in batches:
                 embeddings[torch.from_numpy(rows)] = encoded
-        if world.size() > 1:  # what others have encoded is 0 here
+        if world.size() > 1:  # rows that other ranks encode are 0 here
             for piece in embeddings.split(NUM_ROWS_PER_EXCHANGE):
                 piece.copy_(world.total(piece.to(self.device)))
         return embeddings
@@ -124,10 +125,11 @@ class Encoder:
         label: str = "",
         place: CorpusEmbeddings | None = None,
     ) -> EmbeddingShare:
-        """Return what this rank has encoded of it; other arguments and errors as in `encode`.
+        """Return this rank's share of the embeddings; other arguments and errors as in `encode`.
 
         Args:
-            place: empty, for this corpus; it gets the embeddings. None: memory, in float32.
+            place: empty storage for this corpus, which receives the embeddings. None: memory,
+                float32.
         """
         if place is None:
             place = MemoryCorpus(
@@ -159,14 +161,14 @@ class Encoder:
     def encode_batches(
         self, batches: Iterable[PlannedBatch], role: Role, *, num_texts: int
     ) -> Generator[tuple[PlannedBatch, Tensor]]:
-        """Embeddings [num_texts of the batch, dim], fp32, on the CPU, of batches of a plan.
+        """Yield batches of a plan, each with its embeddings [num_texts, dim], fp32, on the CPU.
 
-        Any batches of it in any order: each is encoded for itself. The model is in eval mode until
-        the generator ends or is closed.
+        Any batches in any order: each is encoded by itself. The model is in eval mode until the
+        generator ends or is closed.
 
         Args:
-            batches: of this rank.
-            num_texts: in all batches, or so; whether compiling the model pays depends on it.
+            batches: batches of this rank.
+            num_texts: approximate number of texts in all batches; decides whether compilation pays.
         """
         was_training = self.model.training
         self.model.eval()
@@ -196,27 +198,27 @@ class Encoder:
         *,
         is_done: Callable[[range], bool] = lambda _: False,
     ) -> Generator[PlannedBatch]:
-        """Yield this rank's batches of these items, in order; tokenises ahead of its reader.
+        """Yield this rank's batches of these items, in order; tokenizes ahead of its consumer.
 
-        Which batches there are depends on the texts and the budget alone, not on the ranks. All
-        ranks call this with the same arguments, and read it to the end.
+        The batches depend on the texts and the budget alone, not on the ranks. All ranks must call
+        this with the same arguments, and consume it to the end.
 
         Args:
             is_done: whether texts (a range of them in the plan, a window or a batch) are all done.
-                Windows that are done are not tokenised, batches that are done are not yielded.
+                Completed windows are not tokenized, completed batches are not yielded.
         """
         windows = [
             window
             for window in plan_windows(len(items), largest=self.num_texts_per_window)
             if not is_done(window)
         ]
-        tokenise = WindowTokenizer(
+        tokenize = WindowTokenizer(
             lambda texts: self.tokenizer(items[texts.start : texts.stop], role)
         )
         dealer = Dealer(has_equal_steps=self.has_equal_steps)
 
         def dealt(piece: Piece) -> list[PlannedBatch]:
-            tokens = tokenise(piece)
+            tokens = tokenize(piece)
             if tokens is None:
                 return []
             budget = self.max_tokens_per_batch
@@ -225,7 +227,7 @@ class Encoder:
             )
 
         pieces = (piece for window in windows for piece in own_pieces(window))
-        # of N ranks each keeps its batches alone: N windows ahead take the memory of one
+        # each of N ranks holds its own batches only: N windows ahead take the memory of one
         num_ahead = -(-self.num_texts_per_window // NUM_TEXTS_PER_CALL)
         with closing(run_ahead(dealt, pieces, num_ahead=num_ahead)) as found:
             for batches in found:
@@ -233,7 +235,7 @@ class Encoder:
         yield from dealer.rest()
 
     def _embed(self, token_ids: Sequence[TokenizedText], role: Role) -> Tensor:
-        """Embeddings [num_texts, dim] on the device; halves the budget if memory runs out."""
+        """Return embeddings [num_texts, dim] on the device; halve the budget if memory runs out."""
         try:
             return self._forward(token_ids)
         except torch.OutOfMemoryError as error:
@@ -246,15 +248,15 @@ class Encoder:
                 raise UserError(
                     f"A {role} of {len(token_ids[0])} tokens does not fit the device's memory, "
                     f"alone in its batch. Shorten prompt.max_{role}_length, or use a device with "
-                    "more memory or fewer processes."
+                    "more memory or fewer ranks."
                 ) from error
-        # only here, outside the handler, is what the failed pass had allocated given back
+        # the memory of the failed pass is released only here, outside the handler
         torch.cuda.empty_cache()
         lengths = [len(ids) for ids in token_ids]
         budget = max(min(self.max_tokens_per_batch, sum(lengths)) // 2, 1)
         self._warn(sum(lengths), budget)
         try:
-            # longest first, as the batch is sorted already: the halves end to end are in its order
+            # the batch is sorted already, longest first: the concatenated halves are in its order
             halves = plan_batches(lengths, max_tokens_per_batch=budget)
             return torch.cat([self._forward([token_ids[row] for row in rows]) for rows in halves])
         except torch.OutOfMemoryError as error:
@@ -266,7 +268,7 @@ class Encoder:
             ) from error
 
     def _prefix_of(self, texts: Sequence[TokenizedText]) -> SharedPrefix | None:
-        """Return the prefix of this pass if every text begins with it and has more."""
+        """Return the prefix of this pass if every text begins with it and is longer."""
         prefix = self._prefix
         if prefix is None:
             return None
@@ -280,7 +282,7 @@ class Encoder:
         tokens = pack(token_ids, num_shared=0 if prefix is None else len(prefix))
         if device.type == "cuda":
             tokens = tokens.pin_memory()
-        # weights that are fetched in inference mode could not be trained after
+        # weights that are gathered in inference mode could not be trained afterwards
         with torch.no_grad() if self.has_equal_steps else torch.inference_mode():
             embeddings: Tensor = self.model(tokens.to(device, non_blocking=True), prefix)
         return embeddings
@@ -300,8 +302,8 @@ class Encoder:
         log = logger.debug if self._has_warned else logger.warning
         self._has_warned = True
         log(
-            "A batch of %d tokens did not fit the device's memory; it goes on at most %d at a time "
-            "(a lower evaluation.max_tokens_per_batch saves the failed attempts)",
+            "A batch of %d tokens did not fit the device's memory; continues with at most %d at a "
+            "time (a lower evaluation.max_tokens_per_batch saves the failed attempts)",
             num_tokens,
             budget,
         )

@@ -1,4 +1,4 @@
-"""Plan the batches that texts are encoded in, and deal them to the ranks of a run."""
+"""Plan the batches in which texts are encoded, and assign them to ranks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NUM_TEXTS_IN_FIRST_WINDOW = 1_024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedBatch:
-    """Texts that go through the model together.
+    """Texts of one forward pass.
 
     Attributes:
-        start: how many texts are in the batches before it; names the batch.
+        start: number of texts in the batches before it; identifies the batch.
         rows: [num_texts] positions of the texts among the items; none: see `Dealer`.
-        texts: the same, tokenised.
+        texts: the tokenized texts.
     """
 
     start: int
@@ -32,7 +32,7 @@ class PlannedBatch:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody asks for it: a forward pass to take part in, with one token."""
+        """Whether the batch is a one-token forward pass whose result is not used."""
         return len(self.rows) == 0
 
 
@@ -44,9 +44,9 @@ IDLE = PlannedBatch(
 
 
 def plan_windows(num_texts: int, *, largest: int) -> Iterator[range]:
-    """Cuts texts in order into windows that double in size up to the largest.
+    """Cut texts in order into windows that double in size up to the largest.
 
-    The first is small, since the model waits for its tokens. Depends on the numbers alone.
+    The first is small, since the model waits for its tokens. Depends on the arguments alone.
     """
     start, size = 0, min(NUM_TEXTS_IN_FIRST_WINDOW, largest)
     while start < num_texts:
@@ -55,18 +55,18 @@ def plan_windows(num_texts: int, *, largest: int) -> Iterator[range]:
 
 
 class Dealer:
-    """Decide which batches of a plan this rank encodes, and hand them out.
+    """Assigns the batches of a plan to ranks, and hands out those of this rank.
 
-    Every rank asks about all batches, in the order of the plan, and gets the same deal without
-    communication. A batch goes to the rank with the fewest tokens so far: all finish at about the
-    same time.
+    Every rank asks about all batches in the order of the plan, and gets the same assignment without
+    communication. A batch goes to the rank with the fewest tokens so far, so that all finish at
+    about the same time.
 
     Args:
-        has_equal_steps: whether every rank has to run as many forward passes as the others, as
-            where weights in shards are gathered by all together. Then ranks take turns, and a batch
-            is handed out once all ranks' batches of the same step are known: no rank is waited for
-            in a forward pass while it waits for tokens. A rank without a batch in the last step
-            gets an idle one.
+        has_equal_steps: every rank must run equally many forward passes, as all ranks gather
+            sharded weights together. Then ranks take turns, and a batch is handed out once all
+            ranks' batches of the same step are known: no rank waits for tokens while another one
+            waits for it in a forward pass. A rank without a batch in the last step gets an idle
+            one.
     """
 
     def __init__(self, *, has_equal_steps: bool) -> None:
@@ -77,7 +77,7 @@ class Dealer:
         self._own: list[PlannedBatch] = []
 
     def is_own(self, num_tokens: int) -> bool:
-        """Return whether the next batch of the plan, of so many tokens, goes to this rank."""
+        """Return whether the next batch of the plan, with so many tokens, belongs to this rank."""
         num_ranks = len(self._num_tokens)
         if self._has_equal_steps:
             receiver = self._num_batches % num_ranks
@@ -88,10 +88,10 @@ class Dealer:
         return receiver == world.rank()
 
     def hand_out(self, own: Iterable[PlannedBatch]) -> list[PlannedBatch]:
-        """Return the batches of this rank that can be encoded now, those held back among them.
+        """Return the batches of this rank that can be encoded now, including delayed ones.
 
         Args:
-            own: that `is_own` was true for, and that were not handed in before.
+            own: new batches for which `is_own` was true.
         """
         self._own += own
         if self._has_equal_steps:
@@ -104,7 +104,7 @@ class Dealer:
         return ready
 
     def rest(self) -> list[PlannedBatch]:
-        """Return what is held back once the plan has ended, and an idle batch where one is due."""
+        """Return the delayed batches at the end of the plan, and an idle batch if one is due."""
         num_steps = -(-self._num_batches // len(self._num_tokens))
         is_short = self._num_handed_out + len(self._own) < num_steps
         return [*self._own, IDLE] if self._has_equal_steps and is_short else self._own
@@ -118,11 +118,11 @@ def own_batches(
     max_tokens_per_batch: int,
     is_done: Callable[[range], bool],
 ) -> list[PlannedBatch]:
-    """Return this rank's open batches, of a window and those held back, that can be encoded now.
+    """Return this rank's unfinished batches of a window, and delayed ones, that can be encoded now.
 
     Args:
         window: positions of its texts.
-        is_done: whether a batch, the range of its texts in the plan, is done.
+        is_done: whether a batch, given as the range of its texts in the plan, is done.
     """
     own: list[PlannedBatch] = []
     start, lengths = window.start, np.asarray(tokens.lengths)

@@ -1,4 +1,4 @@
-"""Several rankings of the same queries made into one: by their ranks, or by a mixture of scores."""
+"""Fuse several rankings of the same queries: by ranks, or by weighted scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quarry.types import Content, RetrievalSet, Run
 
 
 class Fusion(Protocol):
-    """Makes one ranking of several, of `top_k` documents a query."""
+    """Fuses several rankings into one, of `top_k` documents a query."""
 
     def __call__(self, runs: Sequence[Run], *, top_k: int) -> Run: ...
 
@@ -24,18 +24,19 @@ class Fusion(Protocol):
 def reciprocal_rank_fusion(
     runs: Sequence[Run], *, top_k: int, k: int = 60, ties: Ties = "descending"
 ) -> Run:
-    """Sum 1 / (k + rank) over the runs that hold a document, ranks from 1 (Cormack et al. 2009).
+    """Sum 1 / (k + rank) over the runs that rank a document, ranks from 1 (Cormack et al. 2009).
 
     The result does not depend on the order of `runs`. Scores have fp32 precision, that of
-    trec_eval, which would otherwise see ties that are none here and order them anew.
+    trec_eval, which would otherwise see ties where there are none, and reorder them.
 
     Args:
-        runs: rankings; ranks are those of the scores.
-        top_k: documents to keep for a query.
+        runs: rankings; ranks follow from the scores.
+        top_k: number of documents per query in the result.
         k: damps the weight of the first ranks; 60 in the paper.
-        ties: order of documents of one score, by id, in `runs` and in the result.
+        ties: tie-breaking by document id, in `runs` and in the result.
 
     Returns:
+        A ranking for each query of any run.
         A ranking for each query of any run.
     """
     if k < 0:
@@ -53,14 +54,14 @@ def reciprocal_rank_fusion(
 def score_mixture(runs: Sequence[Run], *, top_k: int, weights: Sequence[float]) -> Run:
     """Sum the weighted scores of the runs, each query's scores in each run scaled to 0..1.
 
-    The scale is min-max over the documents that the run holds for the query: its first has 1, its
-    last 0, and where all are equal each has 1. A document that a run lacks has 0 there, as the last
-    of its list does (Wang et al. 2021, "BERT-based dense retrievers require interpolation with
-    BM25", and PromptReps mix BM25 and dense scores so). Scores have fp32 precision.
+    The scaling is min-max over the run's documents for the query: the first has 1, the last 0, and
+    if all are equal each has 1. A document that a run lacks has 0, as the last of its list (Wang et
+    al. 2021, "BERT-based dense retrievers require interpolation with BM25", and PromptReps mix BM25
+    and dense scores so). Scores have fp32 precision.
 
     Args:
         runs: rankings.
-        top_k: documents to keep for a query.
+        top_k: number of documents per query in the result.
         weights: one for each run, 0 or more, not all 0; they are divided by their sum.
 
     Returns:
@@ -80,17 +81,17 @@ def score_mixture(runs: Sequence[Run], *, top_k: int, weights: Sequence[float]) 
 
 
 class HybridRetriever:
-    """Asks each retriever for its best documents and fuses their rankings.
+    """Retriever that fuses the rankings of several retrievers.
 
     Args:
         retrievers: name -> retriever, two or more.
-        fusion: what makes one ranking of theirs, in their order.
-        depth: documents asked of each retriever a query, where that is more than the result is to
-            have; None: as many as the result.
-        name: in reports; None: the names of the parts, `bm25+dense`.
+        fusion: fuses their rankings, in their order.
+        depth: documents per query that each retriever returns, if more than in the result; None: as
+            many as in the result.
+        name: name in reports; None: the names of the parts, `bm25+dense`.
 
     Raises:
-        UserError: fewer than two retrievers, a depth below 1, or a fusion that is not for as many.
+        UserError: fewer than two retrievers, a depth below 1, or a fusion for another number.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class HybridRetriever:
             )
         if depth is not None and depth < 1:
             raise UserError(f"retriever.depth={depth} must be at least 1 (documents a query)")
-        fusion([{} for _ in retrievers], top_k=1)  # what does not fit is told now, not at the end
+        fusion([{} for _ in retrievers], top_k=1)  # a wrong fusion raises now, not at the end
         self.retrievers = tuple(retrievers.values())
         self.fusion = fusion
         self.depth = depth
@@ -119,7 +120,7 @@ class HybridRetriever:
         return any(retriever.uses_encoder for retriever in self.retrievers)
 
     def term_tokenizer(self, content: Content) -> str | None:
-        """Return, in words, what the lexical parts cut a collection into terms with."""
+        """Return a description of what the lexical parts split a collection into terms with."""
         lexical = [part for part in self.retrievers if isinstance(part, LexicalRetriever)]
         found = [part.term_tokenizer(content) for part in lexical]
         return "; ".join(dict.fromkeys(name for name in found if name)) or None
@@ -127,12 +128,12 @@ class HybridRetriever:
     def retrieve(
         self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
     ) -> Run:
-        """The `top_k` best of the fused ranking, without the self matches of the set.
+        """Return the `top_k` best of the fused ranking, without the self matches of the set.
 
-        They are gone before the fusion: a document that is the query itself, the best of each
-        ranking, would shift all ranks by one and squeeze all scaled scores.
+        They are removed before the fusion: a document that is the query itself ranks first
+        everywhere. It would shift all ranks by one and compress all scaled scores.
         """
-        # what was asked for has room for one self match, and so has what is asked of the parts
+        # `top_k` has room for one self match, and so has what is asked of the parts
         spare = 1 if dataset.self_matches else 0
         depth = max(top_k - spare, self.depth or 1)
         runs = [
@@ -147,7 +148,7 @@ class HybridRetriever:
 
 
 def _without(run: Run, self_matches: Mapping[str, str], *, top_k: int) -> Run:
-    """The run, best document first as before, without the self matches; then `top_k` of it."""
+    """Return the first `top_k` documents of each ranking without the self matches."""
     if not self_matches:
         return run
     kept: Run = {}
@@ -165,14 +166,14 @@ def _summed(
     top_k: int,
     ties: Ties = "descending",
 ) -> Run:
-    """Adds up what each run's function makes of its scores, and ranks the sums."""
+    """Sum what each run's function makes of its scores, and rank the sums."""
     fused: Run = {}
     for query_id in dict.fromkeys(query_id for run in runs for query_id in run):
         shares: dict[str, list[float]] = {}
         for run, share_function in zip(runs, share_functions, strict=True):
             for document_id, share in share_function(run.get(query_id, {})).items():
                 shares.setdefault(document_id, []).append(share)
-        # fsum rounds once, so that equal shares in another order cannot make unequal sums.
+        # fsum rounds once, so that equal shares in another order cannot give unequal sums
         scores = {
             document_id: float(np.float32(math.fsum(terms)))
             for document_id, terms in shares.items()

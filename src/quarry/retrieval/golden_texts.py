@@ -1,4 +1,4 @@
-"""Eight fixed texts whose embeddings tell whether a saved model is still what it was."""
+"""Verify saved models by the embeddings of eight fixed texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quarry.models.bi_encoder import BiEncoder
 from quarry.types import Document, Query, Role
 
 MIN_COSINE = 0.9999
-"""In float32 the same weights and tokens agree far better than this on any machine."""
+"""Lower bound in float32, where equal weights and tokens agree far better on any machine."""
 
 _LONG = " ".join(f"Sentence {i} of a text too long to fit: {i * i}, squared." for i in range(500))
 
@@ -40,7 +40,7 @@ GOLDEN: tuple[Query | Document, ...] = (
     Document(document_id="borders", text="  ...and so on: «naïve» – 100%!)\n\n"),  # noqa: RUF001
     Document(document_id="long", title="Squares", text=_LONG),
 )
-"""Never to be changed: models that were saved hold vectors of exactly these."""
+"""Never to be changed: saved models store the embeddings of exactly these texts."""
 
 
 def role_of(item: Query | Document) -> Role:
@@ -52,7 +52,7 @@ def name_of(item: Query | Document) -> str:
 
 
 def golden_texts() -> list[dict[str, str]]:
-    """The golden texts as plain data, for whoever replays them elsewhere."""
+    """Return the golden texts as plain data, for replaying them elsewhere."""
     return [
         {"role": role_of(item), "title": getattr(item, "title", ""), "text": item.text}
         for item in GOLDEN
@@ -60,15 +60,15 @@ def golden_texts() -> list[dict[str, str]]:
 
 
 def golden_token_ids(tokenizer: TextTokenizer) -> list[list[int]]:
-    """The token ids of each golden text."""
+    """Return the token ids of each golden text."""
     return [text.ids.tolist() for text in _tokenized(tokenizer)]
 
 
 def golden_embeddings(model: BiEncoder, tokenizer: TextTokenizer) -> Tensor:
-    """Embeddings of the golden texts, [8, dim] fp32 on the CPU, one text a batch.
+    """Return embeddings of the golden texts, [8, dim] fp32 on the CPU, one text a batch.
 
-    The model is used in eval mode and left in the mode it was in. Comparable numbers need a model
-    in float32.
+    The model is used in eval mode, and its mode is restored. Comparable numbers need a model in
+    float32.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -84,7 +84,7 @@ def golden_embeddings(model: BiEncoder, tokenizer: TextTokenizer) -> Tensor:
 
 
 def golden_cosines(embeddings: Tensor, others: Tensor) -> Tensor:
-    """The cosine of each golden text's two embeddings, [8] fp64; NaN where one is no number."""
+    """Return the cosine of each golden text's two embeddings, [8] fp64; NaN for invalid numbers."""
     return cosine_similarity(embeddings.double(), others.double(), dim=-1)
 
 
@@ -95,19 +95,19 @@ def _tokenized(tokenizer: TextTokenizer) -> list[TokenizedText]:
 def check_golden_tokens(
     contract: Mapping[str, Any], tokenizer: TextTokenizer, *, source: str
 ) -> None:
-    """Refuses a tokenizer that makes other tokens of the golden texts than it did.
+    """Raise if a tokenizer gives other tokens for the golden texts than the contract records.
 
     Args:
         tokenizer: with the contract's own prompt.
-        source: where it is from, for the message.
+        source: where the tokenizer is from, for the message.
 
     Raises:
-        UserError: with the first text and token that differ.
+        UserError: names the first text and token that differ.
     """
     golden = contract.get("golden")
     expected = golden.get("token_ids") if isinstance(golden, dict) else None
     if not isinstance(expected, list) or len(expected) != len(GOLDEN):
-        return  # a model without golden texts can be used, not verified
+        return  # a model without golden texts can be used, but not verified
     for item, was, now in zip(GOLDEN, expected, golden_token_ids(tokenizer), strict=True):
         if was == now:
             continue
@@ -127,10 +127,10 @@ def _shown(tokenizer: TextTokenizer, ids: Sequence[int], where: int) -> str:
 
 
 def golden_table(num_tokens: Sequence[int], cosines: Mapping[str, Sequence[float]]) -> str:
-    """Aligned plain text, a row for each golden text.
+    """Return a table as aligned plain text, a row for each golden text.
 
     Args:
-        num_tokens: of each golden text.
+        num_tokens: tokens of each golden text.
         cosines: title of a column -> a value for each golden text.
     """
     header = ["text", "role", "tokens", *cosines]

@@ -1,4 +1,4 @@
-"""Rankings that no model has a part in are made once: kept in a file under all that they hang on.
+"""Cache rankings without a model (BM25) on disk, keyed by everything on which they depend.
 
 Every run of a sweep compares its model with the same baseline; so do the parts of a hybrid.
 """
@@ -25,11 +25,12 @@ FORMAT = 1
 
 
 class KeptRankings:
-    """A folder of rankings, one file each; of several processes at once one makes a ranking, and
-    the others wait for it.
+    """Cache folder of rankings, one file each.
+
+    If several processes need the same ranking, one computes it and the others wait for it.
 
     Args:
-        folder: made when the first ranking is kept. It may be deleted at any time.
+        folder: created with the first ranking. It may be deleted at any time.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,18 +39,18 @@ class KeptRankings:
     def get(
         self, make: Callable[[], Run], *, dataset: RetrievalSet, method: str, **facts: object
     ) -> Run:
-        """The ranking of `dataset` that is kept under these facts; else `make()`, which is kept.
+        """Return the cached ranking of `dataset` for these facts; else cache and return `make()`.
 
         Args:
             method: first part of the file's name, for people who look into the folder.
-            facts: all that the ranking depends on besides the texts, as plain data.
+            facts: everything besides the texts on which the ranking depends, as plain data.
         """
         key = _digest([FORMAT, method, facts, texts_digest(dataset)])[:24]
         path = self.folder / f"{method}-{key}.json"
         with nullcontext() if path.exists() else self._right_to_make(path):
             kept = _read(path)
             if kept is not None:
-                logger.info("%s: the ranking of %s is kept in %s", method, dataset.name, path)
+                logger.info("%s: the ranking of %s is cached in %s", method, dataset.name, path)
                 return kept
             run = make()
             with replacing(path) as partial:
@@ -64,9 +65,9 @@ class KeptRankings:
 
 
 def texts_digest(dataset: RetrievalSet) -> str:
-    """Of all ids, titles and texts of a collection in their order, and of what they hold.
+    """Return a digest of all ids, titles and texts of a collection in order, and of its content.
 
-    Reads the corpus once; the judgements have no part in it.
+    Reads the corpus once; the judgements are not part of it.
     """
     digest = hashlib.blake2b(digest_size=16)
     for query in dataset.queries:
@@ -78,17 +79,17 @@ def texts_digest(dataset: RetrievalSet) -> str:
 
 
 def code_digest(modules: Iterable[ModuleType]) -> str:
-    """Of the source of these modules: a ranking of other code is not taken for one of this."""
+    """Return a digest of these modules' source, so that a change of code invalidates rankings."""
     return _digest([inspect.getsource(module) for module in modules])
 
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
-    """Package -> its installed version."""
+    """Return package -> its installed version."""
     return {package: version(package) for package in packages}
 
 
 def _framed(*parts: str) -> bytes:
-    """The parts with their lengths before them, so that no two rows of parts look alike."""
+    """Join the parts behind their lengths, so that different parts never give equal bytes."""
     lengths = " ".join(str(len(part)) for part in parts)
     return f"{lengths}:{''.join(parts)}".encode("utf-8", "surrogatepass")
 
@@ -98,7 +99,7 @@ def _digest(facts: object) -> str:
 
 
 def _read(path: Path) -> Run | None:
-    """None where there is no file, or none that holds a ranking."""
+    """Return the ranking in a file; None if there is no file, or no ranking in it."""
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         if not all(isinstance(scores, Mapping) for scores in run.values()):
@@ -106,6 +107,6 @@ def _read(path: Path) -> Run | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, AttributeError) as error:
-        logger.warning("%s is damaged (%s); the ranking is made anew", path, error)
+        logger.warning("%s is damaged (%s); the ranking is computed again", path, error)
         return None
     return dict(run)

@@ -1,4 +1,4 @@
-"""The prefix that the texts of a pass share, encoded once where that is worth it and exact."""
+"""Encode the prefix that the texts of a pass share once, where that pays and is exact."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from quarry.models.shared_prefix import SharedPrefix
 logger = logging.getLogger(__name__)
 
 MIN_SHARED_TOKENS = 8
-"""A shorter prefix is encoded with each text: its keys and values are laid before every text."""
+"""Shorter prefixes are encoded with each text: a shared one's keys and values cost copies."""
 
 MIN_COSINE = 0.99
-"""Of an embedding in bf16 made in two ways; with a wrong mask it is far below."""
+"""Lower bound between an embedding in bf16 computed in two ways; a wrong mask is far below."""
 
 
 def is_worth_sharing(num_tokens: int) -> bool:
@@ -27,13 +27,14 @@ def is_worth_sharing(num_tokens: int) -> bool:
 
 
 class PassPrefixes:
-    """Encode what the texts of a pass begin with; check once that the device masks it exactly.
+    """Encoder of the prefix that all texts of a pass share.
 
-    Two short texts tell whether its attention does: their embeddings have to be the same with the
-    prefix and without. Where they are not, which is a warning, no later pass has a prefix either.
+    Checks once that the device masks it exactly: two short texts must have the same embeddings with
+    and without the shared prefix. If they differ, it logs a warning and later passes have no
+    prefix.
 
     Args:
-        model: what encodes.
+        model: encodes the prefix.
     """
 
     def __init__(self, model: BiEncoder) -> None:
@@ -41,14 +42,14 @@ class PassPrefixes:
         self._is_exact: bool | None = None
 
     def encode(self, ids: NDArray[np.int64], *, device: torch.device) -> SharedPrefix | None:
-        """Return what the model makes of the tokens that texts begin with.
+        """Return what the model computes for the tokens with which texts begin.
 
         None: they are few, the model cannot share them (see `BiEncoder.encode_prefix`), or this
-        device's attention masks otherwise.
+        device's attention masks them differently.
 
         Args:
             ids: [num_tokens] int64.
-            device: of the model.
+            device: device of the model.
         """
         if not is_worth_sharing(len(ids)) or self._is_exact is False:
             return None
@@ -69,10 +70,10 @@ class PassPrefixes:
 
 
 def _is_exact(model: BiEncoder, prefix: SharedPrefix, device: torch.device) -> bool:
-    """Whether two short texts have the same embeddings with the prefix and without."""
+    """Return whether two short texts have the same embeddings with and without the prefix."""
     ids = prefix.ids
     texts = [np.append(ids, ids[:1]), np.append(ids, ids[-3:])]
     tokens, rest = pack(texts), pack(texts, num_shared=len(ids))
-    with torch.compiler.set_stance("force_eager"):  # it is the kernels that are in question
+    with torch.compiler.set_stance("force_eager"):  # the kernels are what is checked
         plain, shared = model(tokens.to(device)), model(rest.to(device), prefix)
     return bool(torch.cosine_similarity(plain, shared).min() > MIN_COSINE)

@@ -84,7 +84,7 @@ def _without_ed_and_ing(word: str) -> str:
 
 
 def _replaced(word: str, suffixes: dict[str, str], *, min_measure: int) -> str:
-    """Replace the longest of the suffixes, if enough is before it; no other one is tried."""
+    """Replace the longest suffix found, if enough precedes it; no other one is tried."""
     for length in range(7, 1, -1):
         suffix = word[-length:]
         if suffix in suffixes:

@@ -1,4 +1,4 @@
-"""What evaluation asks of a search method: a test collection in, a run out."""
+"""Define the interface of a search method: a test collection in, a run out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Retriever(Protocol):
 
     @property
     def name(self) -> str:
-        """What reports and run files call it."""
+        """Name in reports and run files."""
         ...
 
     @property
@@ -24,10 +24,10 @@ class Retriever(Protocol):
     def retrieve(
         self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
     ) -> Run:
-        """The best documents for each query.
+        """Return the best documents for each query.
 
         Args:
-            encoder: the model, for those that use one.
+            encoder: the model, for methods that use one.
 
         Returns:
             An entry for every query, best document first, at most `top_k` documents each, ties
@@ -41,9 +41,9 @@ class LexicalRetriever(Protocol):
     """A retriever that cuts texts into terms, or has a part that does."""
 
     def term_tokenizer(self, content: Content) -> str | None:
-        """Return, in words, what cuts a collection of such content; None: nothing does."""
+        """Return a description of what splits a collection of this kind; None: nothing does."""
         ...
 
 
 def no_retriever() -> None:
-    """No baseline (conf/baseline/none.yaml)."""
+    """Build no baseline (conf/baseline/none.yaml)."""

@@ -1,4 +1,4 @@
-"""Takes embeddings from the store; what is not there is encoded once and kept."""
+"""Read embeddings from the store; encode and store those that are missing."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ logger = logging.getLogger(__name__)
 
 
 class StoredEncoder:
-    """An encoder for weights that stay: no text of a role is encoded twice, whatever set it is in.
+    """Encoder for fixed weights: encodes no text of a role twice, whatever set it is in.
 
-    A call that is killed, at any moment, goes on where it was: finished batches are kept, and the
-    others hold the same texts as they would have. The result is that of an unbroken call, to the
-    bit if the machine computes alike. Only texts that are encoded are tokenised.
+    A call that is killed at any moment continues where it was: finished batches are kept, and the
+    others have the same texts as before. The result equals that of an uninterrupted call, to the
+    bit if the machine computes identically. Only texts that are encoded are tokenized.
 
     Args:
         encoder: encodes what is missing.
-        shelves: where the embeddings of each role are kept.
+        shelves: the store's embeddings of each role.
     """
 
     def __init__(self, *, encoder: Encoder, shelves: Mapping[Role, Shelf]) -> None:
@@ -44,19 +44,19 @@ class StoredEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.encoder.device
 
     def encode(
         self, items: Sequence[Query | Document], role: Role, *, label: str = ""
     ) -> GatheredEmbeddings:
-        """Embeddings [num_texts, dim] in the dtype of the store, read from there when sliced.
+        """Return embeddings [num_texts, dim] in the dtype of the store, read from it when sliced.
 
-        Waits where another process encodes the same texts, and then takes what that has made.
+        Waits if another process encodes the same texts, and then uses its result.
 
         Raises:
-            UserError: as in `Encoder.encode`; the store has no room, cannot be written to, or was
-                written by another version.
+            UserError: as in `Encoder.encode`; the store has no space, is not writable, or was
+            written by another version.
         """
         found, texts = self._found(items, role, what=label or role)
         return self.shelves[role].embeddings(found, texts.text_of)
@@ -64,7 +64,7 @@ class StoredEncoder:
     def encode_share(
         self, items: Sequence[Query | Document], role: Role, *, label: str = ""
     ) -> EmbeddingShare:
-        """As many of them as every other process gets, in order; the rest as in `encode`."""
+        """Return this rank's part of the embeddings, of equal size on all ranks; see `encode`."""
         found, texts = self._found(items, role, what=label or role)
         own = np.array_split(np.arange(len(items)), world.size())[world.rank()]
         embeddings = self.shelves[role].embeddings(found, texts.text_of[own])
@@ -73,12 +73,12 @@ class StoredEncoder:
     def _found(
         self, items: Sequence[Query | Document], role: Role, *, what: str
     ) -> tuple[Found, UniqueTexts]:
-        """Where the embeddings of all texts are, once all are in the store."""
+        """Return the locations of all embeddings, once all are in the store."""
         shelf = self.shelves[role]
         read = tracked(items, label=f"{what}, looking for equal texts", units="texts")
         texts = unique_texts(read, self.encoder.tokenizer.frames[role].text_of)
         own = shelf.segment_name(texts.hashes, self._plan)
-        # one process looks, so that all see the same; and reads each checksum
+        # one rank searches, so that all have the same result, and each checksum is read once
         look = partial(shelf.find, texts.hashes, first=own)
         found = world.first_does(look)
         logger.info(
@@ -89,7 +89,7 @@ class StoredEncoder:
             len(texts) - found.is_missing.sum(),
         )
         segment = own
-        # a second time only where others have lost what this call's segment did not begin with
+        # a second time only if others lost texts that this call's segment did not begin with
         for _ in range(2):
             if not found.is_missing.any():
                 break
@@ -106,7 +106,7 @@ class StoredEncoder:
 
     @property
     def _plan(self) -> dict[str, int]:
-        """The numbers that batches depend on, beside the texts."""
+        """The numbers, beside the texts, on which batches depend."""
         return {
             "max_tokens_per_batch": self.encoder.max_tokens_per_batch,
             "num_texts_per_window": self.encoder.num_texts_per_window,
@@ -123,16 +123,16 @@ class StoredEncoder:
         missing: NDArray[np.bool_],
         what: str,
     ) -> None:
-        """Finishes a segment: one that an earlier call has left, or a new one for the missing.
+        """Complete a segment: one that an earlier call has left, or a new one for missing texts.
 
-        Of several processes the first one has the lock, and all write.
+        One rank holds the lock, and all ranks write.
         """
         shelf = self.shelves[role]
         with ExitStack() as held:
             lock = shelf.writable(name, missing=texts.hashes[missing], plan=self._plan, what=what)
             finished = world.first_does(lambda: held.enter_context(lock))
             segment, writer = shelf.writer(name, finished=finished, what=what)
-            if writer.num_open == 0:  # another job, which this one has waited for, has done it
+            if writer.num_open == 0:  # another job, for which this one waited, has completed it
                 return
             logger.info("%s: encoding %d of %d texts", what, writer.num_open, len(segment))
             is_here = np.isin(texts.hashes, segment.hashes)
@@ -149,7 +149,7 @@ class StoredEncoder:
         *,
         what: str,
     ) -> None:
-        """Encodes the batches of the plan that are open, and only those."""
+        """Encode the open batches of the plan, and only those."""
         assert len(items) == len(segment), "a segment holds texts of the call that it is named by"
         num_open = writer.num_open
         progress = Progress(

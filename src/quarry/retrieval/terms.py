@@ -1,4 +1,4 @@
-"""Cuts texts into the terms that BM25 matches: prose as Lucene does, code by parts of names."""
+"""Split texts into the terms that BM25 matches: prose as Lucene does, code by parts of names."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from quarry.retrieval.words import words
 
 
 class Analyzer(Protocol):
-    """Cuts a text into the terms that are matched; queries and documents go through the same.
+    """Splits a text into terms; the same one serves queries and documents.
 
-    One that is a frozen dataclass states all that it depends on: rankings made with it can be kept.
+    A frozen dataclass states all its settings: rankings made with it can be cached.
     """
 
     def __call__(self, text: str) -> list[str]: ...
 
 
-# Words never hold ASCII space: what is between is cut once for all places where it stands.
+# Words never contain ASCII space: each distinct piece between spaces is split once.
 _CHUNKS = re.compile(r"\S+", re.ASCII)
 _NUM_CACHED = 1 << 20
 _POSSESSIVE = re.compile(r"(?<=.)['\u2019\uff07][sS]\Z", re.DOTALL)
 
 # Capitals with the s of a plural (URLs), or not followed by a small letter (HTTP of HTTPResponse);
-# a word; or digits. Letters without ASCII case count as small.
+# or a word; or digits. Letters without ASCII case count as small.
 _PARTS = re.compile(r"[A-Z]{2,}s(?![^\W\d_A-Z])|[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+|\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextAnalyzer:
-    """Words, without possessive 's, lower-cased, without stop words, stemmed: Lucene's analyzer.
+    """Lucene's analyzer: words without possessive 's and stop words, lower-cased and stemmed.
 
     The terms are those of Anserini's default for English, on any Unicode text.
 
@@ -50,7 +50,7 @@ class TextAnalyzer:
 
     @property
     def description(self) -> str:
-        """What it is, in words, for reports."""
+        """Description for reports."""
         if self.stemmer == "porter" and self.stop_words is None:
             return "Lucene's English analyzer"
         stemmer = "no stemmer" if self.stemmer is None else f"stemmer {self.stemmer}"
@@ -71,7 +71,7 @@ class TextAnalyzer:
 
     @functools.cached_property
     def _terms(self) -> Callable[[str], tuple[str, ...]]:
-        """Text without space -> its terms. A corpus repeats its words, so each is made once."""
+        """Text without space -> its terms, cached: a corpus repeats its words."""
         from bm25s.stopwords import STOPWORDS_EN
 
         left_out = frozenset(STOPWORDS_EN if self.stop_words is None else self.stop_words)
@@ -102,14 +102,14 @@ def lower_cased(word: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CodeAnalyzer:
-    """Identifiers cut at underscores, camelCase and digits, lower-cased; no stop words, no stemmer.
+    """Identifiers split at underscores, camelCase, digits, lower-cased; no stop words, no stemmer.
 
     `parseHTTPResponse_v2` gives parse, http, response, v, 2. Prose passes through the same rules.
     """
 
     @property
     def description(self) -> str:
-        """What it is, in words, for reports."""
+        """Description for reports."""
         return "parts of identifiers (underscores, camelCase, digits)"
 
     def __call__(self, text: str) -> list[str]:

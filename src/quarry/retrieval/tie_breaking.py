@@ -1,4 +1,4 @@
-"""From scores to an order: the exact best k, ties by document id descending, as trec_eval ranks.
+"""Turn scores into an order: the exact best k, ties by document id descending as in trec_eval.
 
 Every retriever orders its documents here, so that a run and the measures made from it agree.
 """
@@ -19,13 +19,13 @@ NO_RANKING = (
 
 
 def tie_order(document_ids: Sequence[str]) -> NDArray[np.int64]:
-    """The place of each document when ids are sorted in descending order: lower wins a tie.
+    """Return the place of each document when ids are sorted in descending order: lower wins a tie.
 
     Python compares strings by code point, which is also the order of their UTF-8 bytes, in which
     trec_eval compares.
 
     Returns:
-        [num_documents], a permutation of 0..num_documents - 1. Make it once for a corpus.
+        [num_documents], a permutation of 0..num_documents - 1. Compute it once for a corpus.
     """
     order = np.empty(len(document_ids), dtype=np.int64)
     by_id = sorted(range(len(document_ids)), key=document_ids.__getitem__, reverse=True)
@@ -36,15 +36,15 @@ def tie_order(document_ids: Sequence[str]) -> NDArray[np.int64]:
 def top_k_by_score(
     scores: NDArray[np.floating], tie_order: NDArray[np.int64], *, k: int
 ) -> NDArray[np.int64]:
-    """Positions of the k best scores, best first; equal scores by `tie_order`, lowest first.
+    """Return the positions of the k best scores, best first; ties by `tie_order`, lowest first.
 
-    Linear in the number of documents, also when all scores are equal; only the k winners are
-    sorted. A library's own top-k leaves it to chance which of the equal scores at the border stay.
+    Linear in the number of documents, even if all scores are equal; only the k winners are sorted.
+    A library's own top-k chooses arbitrarily among equal scores at the border.
 
     Args:
         scores: [num_documents].
         tie_order: [num_documents], see `tie_order`.
-        k: how many; all documents if there are fewer.
+        k: number of documents; all if there are fewer.
 
     Raises:
         UserError: a score is NaN.

@@ -1,4 +1,4 @@
-"""Encodes equal texts once, and a shared corpus once; embeddings are kept for one evaluation."""
+"""Encode equal texts once, and a shared corpus once, within one evaluation."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Kept:
-    """The share of a corpus that was encoded last, and which texts it is of."""
+    """The share of the last encoded corpus, and the key of its texts."""
 
     key: tuple[Role, bytes]
     share: EmbeddingShare
 
 
 class UniqueEncoder:
-    """An encoder that knows equal texts: each goes through the model once a call.
+    """Encoder that encodes equal texts once per call.
 
-    Of the corpora the last one is remembered: MS MARCO dev and both TREC DL tracks search the same
-    passages. Embeddings are then those of the first time, so equal to the bit. It is let go before
-    another corpus is encoded, so that never two are in memory, or on disk.
+    The last corpus is cached: MS MARCO dev and both TREC DL tracks search the same passages. Its
+    embeddings are then those of the first time, equal to the bit. It is released before another
+    corpus is encoded, so that never two are in memory or on disk.
 
     The weights must not change while an encoder lives: each evaluation in training has its own.
 
     Args:
-        encoder: does the work.
-        storage: where the embeddings of a corpus are kept; None: in memory, in float32.
+        encoder: encodes the texts.
+        storage: storage for the embeddings of a corpus; None: memory, float32.
     """
 
     def __init__(self, *, encoder: Encoder, storage: CorpusStorage | None = None) -> None:
@@ -49,13 +49,13 @@ class UniqueEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.encoder.device
 
     def encode(
         self, items: Sequence[Query | Document], role: Role, *, label: str = ""
     ) -> GatheredEmbeddings:
-        """Embeddings [num_texts, dim], fp32; see `Encoder.encode`."""
+        """Return embeddings [num_texts, dim], fp32; see `Encoder.encode`."""
         texts = self._unique(items, role, what=label or role)
         embeddings = self.encoder.encode(ChosenItems(items, texts.first), role, label=label)
         return GatheredEmbeddings(
@@ -68,7 +68,7 @@ class UniqueEncoder:
     def encode_share(
         self, items: Sequence[Query | Document], role: Role, *, label: str = ""
     ) -> EmbeddingShare:
-        """The items whose texts this process has encoded; see `Encoder.encode_share`."""
+        """Return the items whose texts this rank has encoded; see `Encoder.encode_share`."""
         texts = self._unique(items, role, what=label or role)
         share = self._share_of(texts, items, role, label=label)
         place = np.full(len(texts), -1, dtype=np.int64)
@@ -85,12 +85,12 @@ class UniqueEncoder:
     def _share_of(
         self, texts: UniqueTexts, items: Sequence[Query | Document], role: Role, *, label: str
     ) -> EmbeddingShare:
-        """Of the different texts; the same texts in the same order are not encoded again."""
+        """Return the share of unique texts; the same texts in one order are encoded once."""
         key = (role, hashlib.blake2b(texts.hashes.tobytes()).digest())
         if self._kept is not None and self._kept.key == key:
             logger.info("%s: the texts of the last corpus; they are encoded already", label or role)
             return self._kept.share
-        self._kept = None  # before the next one takes memory, or room on disk
+        self._kept = None  # before the next one takes memory or disk space
         place = None
         if self.storage is not None:
             dim = self.encoder.model.embedding_dim

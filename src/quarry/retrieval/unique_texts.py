@@ -1,4 +1,4 @@
-"""Which texts of a corpus are equal: each is encoded once, wherever and however often it stands."""
+"""Find equal texts, so that each is encoded once however often it occurs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quarry.types import Document, Query
 
 NUM_HASH_BYTES = 16
 HASH = f"S{NUM_HASH_BYTES}"
-"""A hash as numpy sorts it. (Taken out one by one, a hash would lose the zeros at its end.)"""
+"""A hash in numpy's type for sorting. (Its single elements would lose zeros at the end.)"""
 
 Item = TypeVar("Item", bound=Query | Document)
 
@@ -24,8 +24,8 @@ class UniqueTexts:
     """The different texts of some items, in the order in which they first appear.
 
     Attributes:
-        hashes: [num_texts] of each text.
-        first: [num_texts] the first item that has the text.
+        hashes: [num_texts] hash of each text.
+        first: [num_texts] the first item with the text.
         text_of: [num_items] the text of each item.
     """
 
@@ -38,9 +38,10 @@ class UniqueTexts:
 
 
 def unique_texts(items: Iterable[Item], text_of: Callable[[Item], str]) -> UniqueTexts:
-    """Compares items by what `text_of` makes of them; reads them once, in order.
+    """Find equal items by their `text_of`; read them once, in order.
 
-    By 128 bits of BLAKE2b: two texts share them by chance in one of 10^24 corpora of ten million.
+    Compares 128 bits of BLAKE2b: a collision by chance occurs in one of 10^24 corpora of ten
+    million.
     """
     digests = bytearray()
     for item in items:
@@ -56,11 +57,11 @@ def unique_texts(items: Iterable[Item], text_of: Callable[[Item], str]) -> Uniqu
 
 
 class ChosenItems(Sequence[Item]):
-    """Some of the items, seen as a sequence of their own.
+    """A selection of items as a sequence.
 
     Args:
-        items: all of them; may be memory-mapped.
-        rows: [num_chosen] which, ascending.
+        items: all items; may be memory-mapped.
+        rows: [num_chosen] the selected ones, ascending.
     """
 
     def __init__(self, items: Sequence[Item], rows: NDArray[np.int64]) -> None:
@@ -83,6 +84,6 @@ class ChosenItems(Sequence[Item]):
         first, last = rows[0], rows[-1]
         if last - first >= 2 * len(rows):
             return [self._items[row] for row in rows]
-        # few are left out: mapped items are read much faster as one piece
+        # few are left out: mapped items are read much faster in one piece
         piece = self._items[first : last + 1]
         return [piece[row - first] for row in rows]

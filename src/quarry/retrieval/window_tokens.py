@@ -1,4 +1,4 @@
-"""Tokenise windows of texts: each rank a share of every window, and all ranks get its tokens."""
+"""Tokenize windows of texts: each rank a share of every window; all ranks receive all tokens."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from quarry.distributed import world
 from quarry.errors import SharedError, UserError
 
 NUM_TEXTS_PER_CALL = 256
-"""Texts that are tokenised at a time: few enough that the model's launches never wait for long."""
+"""Texts that are tokenized at a time: few enough that the model's launches never wait long."""
 
 MIN_ROUNDS = 4
-"""Pieces of a window that each of several ranks gets at least, from all its parts."""
+"""Pieces of a window that each of several ranks gets at least, from all parts of the window."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """Hold texts of a window that this rank tokenises in one call.
+    """Texts of a window that this rank tokenizes in one call.
 
     Attributes:
         texts: their positions; may be empty.
@@ -36,10 +36,10 @@ class Piece:
 
 
 def own_pieces(window: range) -> Iterator[Piece]:
-    """Cut a window into pieces of equal size and yield this rank's, as many as every rank has.
+    """Cut a window into pieces of equal size and yield this rank's; all ranks have equally many.
 
-    How far ranks tokenise ahead is counted in pieces: all have to reach the same window, or one
-    could wait for tokens of another that waits for its model.
+    Ranks tokenize ahead by a number of pieces: all must reach the same window, or one could wait
+    for tokens of another that waits for its model.
     """
     own = _pieces(window, world.rank())
     for number, texts in enumerate(own, start=1):
@@ -47,10 +47,10 @@ def own_pieces(window: range) -> Iterator[Piece]:
 
 
 def _pieces(window: range, rank: int) -> list[range]:
-    """Return the texts of a rank's pieces, one of each round.
+    """Return the texts of a rank's pieces, one per round.
 
-    Every other round begins with the last rank: where texts grow longer and longer, all ranks have
-    about the same to do.
+    Every other round begins with the last rank: if texts grow longer and longer, all ranks have
+    about the same work.
     """
     num_ranks, num_texts = world.size(), len(window)
     num_rounds = -(-num_texts // (NUM_TEXTS_PER_CALL * num_ranks))
@@ -69,11 +69,11 @@ def _pieces(window: range, rank: int) -> list[range]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowTokens:
-    """Hold the tokens of a window.
+    """The tokens of a window.
 
     Attributes:
         lengths: [num_texts] tokens of each text.
-        texts: [num_texts]; made when they are taken out if they come from other ranks.
+        texts: [num_texts]; texts of other ranks are created when they are accessed.
     """
 
     lengths: Sequence[int] | NDArray[np.int64]
@@ -81,40 +81,40 @@ class WindowTokens:
 
 
 class WindowTokenizer:
-    """Tokenise pieces one after the other; the last one of a window brings the tokens of all ranks.
+    """Tokenizer of pieces in order; the last piece of a window returns the tokens of all ranks.
 
-    One thread calls it, in the order of windows. Every rank hands in its pieces of the same
-    windows, and waits in the last piece until the others have theirs.
+    One thread calls it, in the order of windows. Every rank passes its pieces of the same windows,
+    and waits in the last piece until the others have finished theirs.
 
-    To be made by the main threads of all ranks at the same point.
+    The main threads of all ranks must construct it at the same point.
 
     Args:
-        tokenise: texts at these positions.
+        tokenize: tokenizes the texts at these positions.
     """
 
-    def __init__(self, tokenise: Callable[[range], list[TokenizedText]]) -> None:
-        self._tokenise = tokenise
+    def __init__(self, tokenize: Callable[[range], list[TokenizedText]]) -> None:
+        self._tokenize = tokenize
         self._gathered = world.gathered_by_thread()
         self._own: list[TokenizedText] = []
         self._error: Exception | None = None
         self._has_failed = False
 
     def __call__(self, piece: Piece) -> WindowTokens | None:
-        """Return the tokens of the window if the piece is the last one of it.
+        """Return the tokens of the window if the piece is its last one.
 
         Raises:
-            UserError, RuntimeError: on every rank at the same window, what tokenising raised on
+            UserError, RuntimeError: on every rank at the same window, what tokenization raised on
                 one of them.
         """
-        if self._has_failed:  # not every rank asks for what follows: nobody may wait for it
+        if self._has_failed:  # not every rank asks for what follows: no rank may wait for it
             return None
         try:
             if self._error is None:
-                self._own += self._tokenise(piece.texts)
+                self._own += self._tokenize(piece.texts)
         except Exception as error:
             if world.size() == 1:
                 raise
-            self._error = error  # the others learn of it with the window
+            self._error = error  # the other ranks receive it with the window
         if not piece.is_last:
             return None
         own, self._own = self._own, []
@@ -131,17 +131,17 @@ class WindowTokenizer:
                 is_users, message = share.failure
                 if is_users:
                     raise SharedError(message) from self._error
-                raise RuntimeError(f"In rank {rank}: {message}") from self._error
+                raise RuntimeError(f"On rank {rank}: {message}") from self._error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Share:
-    """Hold what a rank has tokenised of a window, as it travels.
+    """A rank's tokens of a window, in the form in which ranks exchange them.
 
     Attributes:
-        ids: [num_tokens] of its texts, end to end.
+        ids: [num_tokens] of its texts, concatenated.
         lengths, pool_starts: [num_texts], see `TokenizedText`.
-        failure: whether it is a user's mistake, and the message; None: it went well.
+        failure: (whether it is a user's error, message); None: no failure.
     """
 
     ids: NDArray[np.int32]
@@ -165,7 +165,7 @@ class _Share:
 
 
 class _JoinedTexts(Sequence[TokenizedText]):
-    """The texts of a window, each made when it is taken out: a rank encodes few of them."""
+    """The texts of a window, each created when it is accessed: a rank encodes few of them."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""Classes of characters by which words are cut: Unicode 12.1's, as Lucene 9.9 has them.
+"""Classes of characters for splitting words: Unicode 12.1's, as Lucene 9.9 has them.
 
-Each line of `RANGES` is a class, its letter, and code points or ranges of them, hexadecimal. Each
+Each line of `RANGES` has a class, its letter, and code points or ranges of them, hexadecimal. Each
 was measured on Lucene's tokenizer: its tokens of the character among neighbors of each class.
 
     A  letters, Hangul included

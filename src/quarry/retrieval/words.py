@@ -1,4 +1,4 @@
-"""Cuts texts into words as Lucene's standard tokenizer does: Unicode's annex 29, and emoji."""
+"""Split texts into words as Lucene's standard tokenizer does: Unicode's annex 29, and emoji."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import re
 from quarry.retrieval.word_break_classes import RANGES
 
 MAX_LENGTH = 255
-"""UTF-16 code units in a word; longer ones are cut."""
+"""UTF-16 code units in a word; longer words are split."""
 
-# The rules are written over classes: a text is translated to one letter a character before.
+# The rules are regular expressions over classes: a text is first translated, a letter a character.
 _X = "[XYZVTMGDC]*"
 _HEBREW = f"""H{_X}(?:'{_X}|"{_X}H{_X})"""
 _LETTERS = f"[AHB]{_X}(?:[:.']{_X}[AHB]{_X})*"
@@ -55,13 +55,13 @@ def words(text: str) -> list[str]:
 
 
 def _end_of_word(classes: str, start: int, *, limit: int) -> int:
-    """Where the longest word or emoji ends that begins at `start`; `start` where none does."""
+    """Return the end of the longest word or emoji that begins at `start`; `start` if none does."""
     matches = [pattern.match(classes, start, limit) for pattern in (_WORD, _EMOJI)]
     return max([start, *(match.end() for match in matches if match)])
 
 
 def _limit(text: str, start: int) -> int:
-    """Where a word that begins at `start` is cut; a letter beyond U+FFFF counts as two."""
+    """Return where a word that begins at `start` is split; a letter beyond U+FFFF counts as two."""
     window = text[start : start + MAX_LENGTH]
     if window.isascii():
         return start + MAX_LENGTH

@@ -1,4 +1,4 @@
-"""Calls that run ahead of their reader in one background thread, in order."""
+"""Run calls ahead of their consumer in one background thread, in order."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Result = TypeVar("Result")
 def run_ahead(
     function: Callable[[Argument], Result], arguments: Iterable[Argument], *, num_ahead: int
 ) -> Generator[Result]:
-    """The results of `function` on each argument, in order; up to `num_ahead` are made in advance.
+    """Yield the results of `function` on each argument, in order; up to `num_ahead` run in advance.
 
-    Pays where `function` mostly waits or works outside the interpreter (reads, copies, fast
-    tokenizers). What it raises is raised here, at the place of its result. Closing the generator
-    (or an exception in its reader, if it stands under `contextlib.closing`) drops the calls that
-    have not begun and waits for the one that has.
+    Pays if `function` mostly waits or works outside the interpreter (reads, copies, fast
+    tokenizers). Its exceptions are raised here, at the place of its result. Closing the generator
+    (or an exception in its consumer under `contextlib.closing`) drops the calls that have not
+    begun and waits for the running one.
     """
     pending: deque[Future[Result]] = deque()
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead")

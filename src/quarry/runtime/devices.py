@@ -1,4 +1,4 @@
-"""Whether there is a GPU: on this machine, or on the one that a plan is made for."""
+"""Detect GPUs: on this machine, or as assumed for the machine that a plan is made for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _plans_for_gpu: ContextVar[bool] = ContextVar("plans_for_gpu", default=False)
 
 
 def has_gpu() -> bool:
-    """Whether a run would have a CUDA device; what depends on it asks here."""
+    """Return whether a run has a CUDA device; everything that depends on a GPU asks here."""
     import torch
 
     return _plans_for_gpu.get() or torch.cuda.is_available()
@@ -19,9 +19,9 @@ def has_gpu() -> bool:
 
 @contextmanager
 def planned_for_gpu() -> Iterator[None]:
-    """Inside, what depends on a GPU (dtypes, precision, offloading) is what it is with one.
+    """Make `has_gpu` return True inside: dtypes, precision and offloading are as with a GPU.
 
-    For a plan alone: nothing may be loaded in here.
+    For plans alone: nothing may be loaded inside.
     """
     token = _plans_for_gpu.set(True)
     try:
@@ -31,7 +31,7 @@ def planned_for_gpu() -> Iterator[None]:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")

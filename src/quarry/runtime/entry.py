@@ -1,4 +1,4 @@
-"""What surrounds every entry point: a user's mistake is shown as its message, nothing else."""
+"""Wrap every entry point: show the message of a user's error without a traceback."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from quarry.runtime.interruption import end_interrupted
 from quarry.runtime.renamed_keys import with_new_names
 
 NULL_GROUP = "Config group override must be a string or a list"
-"""How Hydra 1.3 begins its bare ValueError on `group=null`."""
+"""Beginning of the bare ValueError that Hydra 1.3 raises on `group=null`."""
 
 OURS = "QUARRY_SET_HYDRA_FULL_ERROR"
-"""Tells processes that this one starts that it was not the user who set HYDRA_FULL_ERROR."""
+"""Tells child processes that Quarry, not the user, has set HYDRA_FULL_ERROR."""
 
 
 @contextmanager
 def shows_user_errors() -> Iterator[None]:
-    """Ends the process with the message of a UserError or a configuration error, exit code 2.
+    """End the process with the message of a UserError or configuration error and exit code 2.
 
-    Any other exception is ours to mend and keeps its traceback, as all do with HYDRA_FULL_ERROR=1.
+    Any other exception is a program error and keeps its traceback, as all do with
+    HYDRA_FULL_ERROR=1.
     """
     settle_launcher()
     settle_allocator()
@@ -39,7 +40,7 @@ def shows_user_errors() -> Iterator[None]:
         return
     # Hydra's own reporting would cut tracebacks and call exit itself
     os.environ["HYDRA_FULL_ERROR"] = os.environ[OURS] = "1"
-    # DeepSpeed's launcher adds what the environment says as well
+    # DeepSpeed's launcher passes as an argument what the environment says, too
     sys.argv[1:] = [arg for arg in sys.argv[1:] if not re.match(r"--local[_-]rank=", arg)]
     try:
         yield
@@ -49,9 +50,9 @@ def shows_user_errors() -> Iterator[None]:
     except (Interrupted, SharedError) as error:
         if isinstance(error, Interrupted) and not error.is_shared:
             end_interrupted(error)
-        world.leave()  # all processes have come here
+        world.leave()  # all ranks have come here
         if not world.is_launched_first():
-            sys.exit(0)  # the first process says it, and its exit code is that of the run
+            sys.exit(0)  # rank 0 prints the message, and its exit code is that of the run
         if isinstance(error, SharedError):
             end_with_error(str(error))
         sys.stderr.write(f"\nInterrupted: {error}\n")
@@ -71,23 +72,23 @@ def shows_user_errors() -> Iterator[None]:
 
 
 def settle_allocator() -> None:
-    """Let torch grow pieces of GPU memory in place, unless the user says how it allocates.
+    """Let torch grow segments of GPU memory in place, unless the user configures the allocator.
 
-    Batches of changing size leave gaps otherwise, and a step that was chosen to fill the memory
-    does not fit. To be called before CUDA is used.
+    Batches of changing size otherwise fragment the memory, and a step that was sized to fill it
+    does not fit. Call this before CUDA is used.
     """
     if not os.environ.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
         os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 
 def end_with_error(message: str, *, code: int = 2) -> NoReturn:
-    """Ends the process with a message; code 2 is a user's mistake."""
+    """End the process with a message; exit code 2 means a user's error."""
     sys.stderr.write(f"\nError: {message}\n")
     sys.exit(code)
 
 
 def _message(error: BaseException) -> str:
-    """A UserError's message; of other errors also what caused them (Hydra's own may be empty)."""
+    """Return a UserError's message, or another error's and its causes' (Hydra's may be empty)."""
     if isinstance(error, UserError):
         return str(error)
     messages: list[str] = []

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: what is killed half-way leaves the old one in place."""
+"""Write files atomically: a process that is killed half-way leaves the old file in place."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Lends a path beside `path`; what is written there becomes `path` if the block succeeds.
+    """Yield a path beside `path`; what is written there replaces `path` if the block succeeds.
 
-    A reader finds the old file or the new one, never a part. Makes the folder.
+    A reader finds the old or the new file, never a part. Creates the folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -27,17 +27,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def put_in_place(new: Path, path: Path) -> None:
-    """Makes the complete file or folder `new`, which lies beside `path`, what `path` is.
+    """Replace `path` by the complete file or folder `new`, which must lie beside it.
 
     A folder cannot replace another in one step: `path` is then a link, and the link is replaced.
-    Whenever this is killed, `path` is the old one or the new one, whole.
+    Whenever the process is killed, `path` is the old or the new one, complete.
     """
     if not new.is_dir():
         new.replace(path)
         return
     target = path.with_name(f"{path.name}.{new.name.strip('.').removesuffix('.tmp')}")
     old = path.resolve() if path.exists() else None
-    if target == old:  # which is needed until the link is replaced
+    if target == old:  # needed until the link is replaced
         target = target.with_name(f"{target.name}+")
     shutil.rmtree(target, ignore_errors=True)  # left by a process that was killed right here
     new.rename(target)
@@ -55,7 +55,7 @@ def put_in_place(new: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Takes a file or a folder away, if it is there."""
+    """Remove a file or a folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -63,12 +63,12 @@ def remove(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8 through `replacing`."""
+    """Write `text` as UTF-8, atomically through `replacing`."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON object, keys sorted, through `replacing`."""
+    """Write a JSON object with sorted keys, atomically through `replacing`."""
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")

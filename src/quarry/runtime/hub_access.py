@@ -1,4 +1,4 @@
-"""Whether the hub can be asked: without a network its library would retry for minutes."""
+"""Restrict the Hub's library to its cache without a network, where it would retry for minutes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY",
 
 
 def settle_offline(*, timeout_s: float = 5.0) -> None:
-    """Turns the hub's library to its cache alone where the hub's host cannot be reached.
+    """Set the Hub's library to its cache alone if the Hub's host cannot be reached.
 
-    Behind a proxy nothing is asked: whether it reaches the hub only a request can tell.
+    Behind a proxy nothing is checked: only a request can tell whether the proxy reaches the Hub.
     """
     if constants.HF_HUB_OFFLINE or any(os.environ.get(name) for name in PROXIES):
         return
@@ -38,7 +38,7 @@ def settle_offline(*, timeout_s: float = 5.0) -> None:
 
 @contextmanager
 def from_cache_alone() -> Iterator[None]:
-    """Inside, the hub's library takes what its cache has, and downloads nothing."""
+    """Make the Hub's library use its cache and download nothing inside."""
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:

@@ -1,4 +1,4 @@
-"""Brings listed files into the hub's cache, and checks that they are what was listed."""
+"""Download listed files into the Hub's cache, and check that they are as listed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from quarry.runtime.hub_listing import CannotFetchError, Listing, hub_refusal, r
 
 
 def fetch_listed(listing: Listing) -> None:
-    """Download what the hub's cache lacks of a repository.
+    """Download the files of a repository that the Hub's cache lacks.
 
-    Files that are complete stay. A connection that breaks is taken up again where it broke; a file
-    whose download was killed begins anew, as the hub's library has it.
+    Complete files stay. A broken connection is resumed where it broke; a file whose download was
+    killed begins again, as the Hub's library has it.
 
     Raises:
-        CannotFetchError: the hub gives a file not, or another commit than the one that was listed;
-            what is there then has another size than was listed.
-        UnreachableError: the hub does not answer any more.
+        CannotFetchError: the Hub refuses a file or provides another commit than the listed one, or
+            a file has another size than listed.
+        UnreachableError: the Hub does not answer any more.
     """
     try:
         folder = snapshot_download(
             listing.repo,
             repo_type=listing.kind,
-            revision=listing.revision,  # not the commit: the cache has to know what a branch is
+            revision=listing.revision,  # not the commit: the cache must record what a branch is
             allow_patterns=[escape(file.name) for file in listing.files],
         )
     except (HfHubHTTPError, OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
@@ -48,7 +48,7 @@ def fetch_listed(listing: Listing) -> None:
 
 
 def free_cache_bytes() -> int:
-    """Return the free space of the file system that the hub's cache is on, or will be."""
+    """Return the free space of the file system that holds, or will hold, the Hub's cache."""
     folder = Path(constants.HF_HUB_CACHE).expanduser().absolute()
     while not folder.exists():
         folder = folder.parent

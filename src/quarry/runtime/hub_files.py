@@ -1,4 +1,4 @@
-"""What a part of a run reads from the hub, as data: files of one repository at one revision."""
+"""Describe as data what a part of a run reads from the Hub: files of a repository's revision."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ MAIN = "main"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HubFiles:
-    """Files of one repository that are read from the hub or from its cache.
+    """Files of one repository that are read from the Hub or from its cache.
 
     Attributes:
         repo: "owner/name".
-        kind: of the repository.
+        kind: kind of the repository.
         revision: branch, tag or commit; None: the newest.
         used_by: what reads them, for people.
-        names: patterns of files that are read where the repository has them; a * stands for no
+        names: patterns of files that are read if the repository has them; a * does not match a
             slash. None: all files.
         one_of: for each entry the repository must have all files of one alternative (patterns, as
-            in `names`), and the first that it has is read.
-        skips: patterns of files that are not read; a * stands for slashes, too, as in the hub's
+            in `names`), and the first complete alternative is read.
+        skips: patterns of files that are not read; a * matches slashes, too, as in the Hub's
             `ignore_patterns`.
     """
 
@@ -41,11 +41,11 @@ class HubFiles:
 
     @property
     def repository(self) -> tuple[Kind, str, str]:
-        """What files of one repository have in common: kind, name, revision."""
+        """Kind, name and revision: equal for files of one repository."""
         return self.kind, self.repo, self.revision or MAIN
 
     def chosen(self, available: Collection[str]) -> set[str]:
-        """Return those of the repository's files that are read."""
+        """Return the files of the repository that are read."""
         patterns = ["*"] if self.names is None else [*self.names]
         for alternatives in self.one_of:
             patterns += _first(alternatives, available) or ()
@@ -57,7 +57,7 @@ class HubFiles:
         }
 
     def lacking(self, available: Collection[str]) -> list[str]:
-        """Return what the repository must have and has not, one text for each entry of
+        """Return what the repository lacks although it is required, one text per entry of
         `one_of`."""
         return [
             " or ".join(dict.fromkeys(names[0] for names in alternatives))
@@ -67,7 +67,7 @@ class HubFiles:
 
 
 def grouped(files: Iterable[HubFiles]) -> list[tuple[HubFiles, ...]]:
-    """Return the files by repository and revision, each in the order of its first use."""
+    """Group the files by repository and revision, each in the order of first use."""
     found: dict[tuple[Kind, str, str], dict[HubFiles, None]] = {}
     for each in files:
         found.setdefault(each.repository, {})[each] = None
@@ -75,8 +75,10 @@ def grouped(files: Iterable[HubFiles]) -> list[tuple[HubFiles, ...]]:
 
 
 def reads_hub(files: Callable[..., tuple[HubFiles, ...]]) -> Callable[[Reader], Reader]:
-    """Mark a function with another one that says what it reads from the hub; both take the same
-    arguments."""
+    """Mark a function with another one that returns the Hub files that it reads.
+
+    Both take the same arguments.
+    """
 
     def mark(reader: Reader) -> Reader:
         reader.hub_files = files  # type: ignore[attr-defined]
@@ -86,8 +88,10 @@ def reads_hub(files: Callable[..., tuple[HubFiles, ...]]) -> Callable[[Reader], 
 
 
 def files_read_by(reader: Callable[..., object], **arguments: object) -> tuple[HubFiles, ...]:
-    """Return what a function would read from the hub with these arguments; nothing where it is not
-    marked by `reads_hub`."""
+    """Return the Hub files that a function would read with these arguments.
+
+    Nothing if it is not marked by `reads_hub`.
+    """
     files = getattr(reader, "hub_files", None)
     found: tuple[HubFiles, ...] = () if files is None else files(**arguments)
     return found

@@ -1,4 +1,4 @@
-"""Lists the files that are read of a repository: with sizes, from the hub or from its cache."""
+"""List a repository's files that a run reads, with sizes, from the Hub or from its cache."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from quarry.runtime.hub_files import MAIN, HubFiles, Kind
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 INDEX = ".safetensors.index.json"
-"""How the name of a file ends that names the shards of a model's weights."""
+"""Suffix of the file that names the shards of a model's weights."""
 
 SHARD = re.compile(r"(.*-)(\d{5})-of-(\d{5})")
 TIMEOUT_S = 60.0
 
 
 class CannotFetchError(UserError):
-    """The hub does not give a repository, or the cache does not hold it; others may be well."""
+    """Error for a repository that the Hub or the cache cannot provide; others may be available."""
 
 
 class UnreachableError(UserError):
-    """The hub does not answer at all."""
+    """Error for a Hub that does not answer at all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +47,8 @@ class ListedFile:
 
     Attributes:
         name: relative to the repository.
-        num_bytes: its size, as the hub states it; of a cache without a listing, as it is there.
-        blob: the name of its content in the hub's cache; None: not known.
+        num_bytes: size as the Hub states it; for a cache without a listing, the size on disk.
+        blob: name of its content in the Hub's cache; None: unknown.
     """
 
     name: str
@@ -61,13 +61,13 @@ class Listing:
     """The files of a repository that are read, at one commit.
 
     Attributes:
-        repo, kind: of the repository.
-        revision: that was asked for; None: the newest.
-        commit: in full.
+        repo, kind: name and kind of the repository.
+        revision: the requested revision; None: the newest.
+        commit: full hash.
         used_by: what reads them, for people.
-        files: those that are read.
-        lacks: what must be there and is not, for people.
-        is_gated: its files are given to those who have accepted its terms.
+        files: the files that are read.
+        lacks: required files that do not exist, for people.
+        is_gated: its files are given only to users who have accepted its terms.
     """
 
     repo: str
@@ -81,7 +81,7 @@ class Listing:
 
     @property
     def folder(self) -> Path:
-        """Where the hub's cache has, or will have, the files."""
+        """Folder of the files in the Hub's cache, existing or not."""
         return cache_folder(self.repo, self.kind) / "snapshots" / self.commit
 
     @property
@@ -89,7 +89,7 @@ class Listing:
         return sum(file.num_bytes for file in self.files)
 
     def num_missing_bytes(self) -> int:
-        """Return the bytes that are not in the hub's cache."""
+        """Return the bytes that the Hub's cache lacks."""
         return sum(file.num_bytes for file in self.files if not self._is_here(file))
 
     def _is_here(self, file: ListedFile) -> bool:
@@ -99,7 +99,7 @@ class Listing:
         return any(path.is_file() and path.stat().st_size == file.num_bytes for path in places)
 
     def flaws(self) -> list[str]:
-        """Return what is wrong with the files in the hub's cache, for people."""
+        """Return what is wrong with the files in the Hub's cache, for people."""
         found = list(self.lacks)
         for file in self.files:
             path = self.folder / file.name
@@ -128,15 +128,15 @@ class Listing:
 
 
 def list_on_hub(files: Sequence[HubFiles]) -> Listing:
-    """Return what the hub has of one repository.
+    """Return the files of one repository as the Hub lists them.
 
     Args:
-        files: of that repository, see `hub_files.grouped`.
+        files: files of that repository, see `hub_files.grouped`.
 
     Raises:
         CannotFetchError: there is no such repository or revision, the user has no access to files
-            that the cache lacks, or files that must be there are not.
-        UnreachableError: the hub does not answer.
+            that the cache lacks, or required files do not exist.
+        UnreachableError: the Hub does not answer.
     """
     first, api = files[0], HfApi()
     ask = api.model_info if first.kind == "model" else api.dataset_info
@@ -164,11 +164,10 @@ def list_on_hub(files: Sequence[HubFiles]) -> Listing:
 
 
 def list_in_cache(files: Sequence[HubFiles]) -> Listing:
-    """Return what the hub's cache should have of one repository, without asking the hub.
+    """Return the files that the Hub's cache should have of one repository, without asking the Hub.
 
-    That is exact where the cache has the repository's listing, which `task=fetch` and `hf
-    download` leave there. Without one the files that are there count, and shards that their names
-    tell to be missing.
+    Exact if the cache has the repository's listing, which `task=fetch` and `hf download` store
+    there. Otherwise the files on disk count, and shards that are missing by the names of others.
 
     Raises:
         CannotFetchError: the cache has nothing of it.
@@ -228,7 +227,7 @@ def _cached_commit(folder: Path, revision: str | None) -> str | None:
 
 
 def _gaps(names: Collection[str]) -> Iterator[str]:
-    """Yield the shards that are not there, of names such as corpus-00000-of-00002.parquet."""
+    """Yield the missing shards by names such as corpus-00000-of-00002.parquet."""
     found: dict[tuple[str, str], set[int]] = {}
     for name in names:
         if shard := SHARD.match(name):
@@ -240,13 +239,13 @@ def _gaps(names: Collection[str]) -> Iterator[str]:
 
 
 def cache_folder(repo: str, kind: Kind) -> Path:
-    """Return the folder of a repository in the hub's cache."""
+    """Return the folder of a repository in the Hub's cache."""
     name = repo_folder_name(repo_id=repo, repo_type=kind)
     return Path(constants.HF_HUB_CACHE).expanduser() / name
 
 
 def repository_name(files: HubFiles | Listing) -> str:
-    """Return a repository as it is named in messages and in addresses of the hub."""
+    """Return a repository's name for messages and for URLs of the Hub."""
     prefix = "" if files.kind == "model" else f"{files.kind}s/"
     revision = files.revision
     if revision is None:
@@ -255,7 +254,7 @@ def repository_name(files: HubFiles | Listing) -> str:
 
 
 def hub_refusal(error: Exception, files: Sequence[HubFiles] | Sequence[Listing]) -> UserError:
-    """Return what an error of the hub's library means for a repository, and what helps."""
+    """Return the UserError for an error of the Hub's library, with its meaning and a remedy."""
     first = files[0]
     if isinstance(error, OfflineModeIsEnabled | httpx.TransportError | ConnectionError):
         return UnreachableError(f"{constants.ENDPOINT} does not answer ({_reason(error)})")

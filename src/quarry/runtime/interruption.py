@@ -1,4 +1,4 @@
-"""Ends a run on Ctrl-C or SIGTERM: an exception at once, one line, an exit code of its own."""
+"""End a run on Ctrl-C or SIGTERM: raise at once, print one line, use an own exit code."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from quarry.errors import Interrupted
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 GRACE_S = 20.0
-"""How long an interrupted run may take to put down what it holds; then it ends all the same."""
+"""How long an interrupted run may take to clean up before it is ended."""
 
 
 @contextmanager
 def raises_on_signals(how_to_continue: Callable[[], str]) -> Iterator[None]:
-    """Raise `Interrupted` in the main thread on SIGINT or SIGTERM, whatever it does.
+    """Raise `Interrupted` in the main thread on SIGINT or SIGTERM, whatever the thread does.
 
     A second signal, or `GRACE_S` after the first, ends the process: an exception can be swallowed,
-    and what cleans up can wait for another rank. Outside the main thread nothing is changed.
+    and clean-up can wait for another rank. Outside the main thread nothing changes.
 
     Args:
-        how_to_continue: called when a signal comes; its sentences end the message.
+        how_to_continue: called when a signal arrives; its sentences end the message.
     """
     errors: list[Interrupted] = []
     timers: list[threading.Timer] = []
@@ -61,10 +61,10 @@ def raises_on_signals(how_to_continue: Callable[[], str]) -> Iterator[None]:
 
 
 def end_interrupted(error: Interrupted) -> NoReturn:
-    """End the process at once, with the message (of the first rank) and the signal's exit code.
+    """End the process at once, with the message (on rank 0) and the signal's exit code.
 
-    Without Python's own clean-up, which waits for threads and, with gloo, aborts. A child of
-    Lightning's launcher ends with 0: for another code Lightning kills the process that reports.
+    Python's own clean-up is skipped: it waits for threads and, with gloo, aborts. A child of
+    Lightning's launcher ends with 0: on another code Lightning kills the process that reports.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, RuntimeError):

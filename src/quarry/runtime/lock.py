@@ -1,4 +1,4 @@
-"""One process at a time: a lock on a file, given back by the system if its holder dies."""
+"""Lock a file between processes; the system releases the lock if its holder dies."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 @contextmanager
 def locked(path: Path, *, what: str) -> Iterator[None]:
-    """Holds the lock on `path`, a file of its own; waits for another process that has it.
+    """Hold the lock on `path`, a file of its own; wait for another process that holds it.
 
-    Where the file system knows no locks (some network ones), one warning says so and the block
-    runs without.
+    If the file system does not support locks (some network ones), one warning says so and the
+    block runs without.
 
     Args:
         what: the work that is locked, for the log: "the embeddings of scifact".
@@ -45,9 +45,9 @@ def locked(path: Path, *, what: str) -> Iterator[None]:
 
 @contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
-    """Holds the lock on `path`, and lends True; False where another process has it.
+    """Hold the lock on `path` and yield True; yield False if another process holds it.
 
-    Where the file system knows no locks nobody can have one.
+    If the file system does not support locks, yield True: nobody can hold one.
     """
     with path.open("ab") as file:
         try:

@@ -1,4 +1,4 @@
-"""Log lines go to the console (Hydra's handler) and the run directory; libraries keep quiet."""
+"""Write log lines to the console (Hydra's handler) and the run directory; quiet libraries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quarry.distributed import world
 
 @contextmanager
 def logs_to(path: Path) -> Iterator[None]:
-    """Adds a file to the root logger for the time of a run."""
+    """Add a log file to the root logger inside the block."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
@@ -30,8 +30,10 @@ def logs_to(path: Path) -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """Turns down messages that repeat in every run and that nobody can act on, and in a run of
-    several processes all but the errors of those that are not the first."""
+    """Silence messages of libraries that repeat in every run and that nobody can act on.
+
+    On ranks other than 0, silence everything but errors.
+    """
     if not world.is_launched_first():
         logging.getLogger().setLevel(logging.ERROR)
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -39,7 +41,7 @@ def quiet_libraries() -> None:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it found none
     disable_progress_bar()
-    # a warning about a dependency is for its authors; ours are logged, not warned
+    # a DeprecationWarning is for a dependency's authors; ours are logged
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*torch.distributed.* is deprecated.*")

@@ -1,4 +1,4 @@
-"""Shows how far long work has come: a bar on a terminal, elsewhere a timed line in the log."""
+"""Show the progress of long work: a bar on a terminal, elsewhere timed lines in the log."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from quarry.distributed import world
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 30.0
-"""Seconds between two lines; what takes less has none."""
+"""Seconds between two lines; shorter work has none."""
 
 BAR_DELAY_S = 0.5
-"""A bar of what takes less would only flicker."""
+"""Delay of a bar: shorter work would only flicker."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Mark:
-    """What was done at one time; `excluded_s` of the time are no part of a rate."""
+    """State of the work at one time; `excluded_s` is left out of rates."""
 
     time_s: float
     num_done: int
@@ -36,21 +36,21 @@ class _Mark:
 
 
 class Progress:
-    """Show how far work has come, on the first rank alone.
+    """Progress display on rank 0.
 
     On a terminal this is a tqdm bar. Elsewhere `add` logs a line at most every `INTERVAL_S`, and
-    `close` the last state if the work took longer than that.
+    `close` logs the last state if the work took longer than that.
 
     Args:
-        label: what is worked on, "scifact corpus"; without one a line begins "step 3 of 7".
-        total: how many units there are, those done before included; None: unknown.
-        units: their plural, "texts".
+        label: name of the work, "scifact corpus"; without one a line begins "step 3 of 7".
+        total: number of units, including those done before; None: unknown.
+        units: plural of the unit, "texts".
         num_done: units that were done before.
         num_ranks: ranks that do as much as this one at the same time; each `add` counts for all.
-        details: name -> value, "loss" -> "0.412". Called only when something is shown: it may wait
-            for a GPU.
+        details: returns name -> value, "loss" -> "0.412". Called only when something is shown: it
+            may wait for a GPU.
         is_bar: a bar or lines; None: a bar if stderr is a terminal.
-        clock: seconds.
+        clock: returns seconds.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class Progress:
         self.close()
 
     def add(self, num_units: int, *, num_tokens: int = 0, shows_details: bool = False) -> None:
-        """Count what was done since the last call; log a line, or move the bar, if it is due.
+        """Count what was done since the last call; log a line or move the bar if it is due.
 
         Args:
             num_units: 0 counts tokens alone.
-            shows_details: bring the bar's details up to date.
+            shows_details: update the bar's details.
         """
         if not self._is_open:
             return
@@ -132,16 +132,16 @@ class Progress:
             self._first = self._mark()
 
     def exclude(self, seconds: float) -> None:
-        """Leave time out of the rate, which other work took; it counts for the time left."""
+        """Leave time that other work took out of the rate; it still counts for the time left."""
         self._excluded_s += seconds
 
     def relabel(self, label: str) -> None:
-        """Name the bar anew; lines keep their label."""
+        """Rename the bar; log lines keep their label."""
         if self._bar is not None and self._bar.desc != f"{label}: ":
             self._bar.set_description(label, refresh=False)
 
     def close(self) -> None:
-        """Remove the bar, or log the last state of what took long. A second call does nothing."""
+        """Remove the bar, or log the last state of long work. A second call does nothing."""
         if not self._is_open:
             return
         self._is_open = False
@@ -194,10 +194,10 @@ class Progress:
 
 
 def tracked(items: Iterable[Item], *, label: str, units: str, **settings: Any) -> Generator[Item]:
-    """Yield the items, and show how many were worked on.
+    """Yield the items, and show the progress through them.
 
     Args:
-        label, units: as of `Progress`, like all other settings; the total is the length, if known.
+        label, units: see `Progress`, as for all other settings; the total is the length, if known.
     """
     total = len(items) if isinstance(items, Sized) else None
     with Progress(label=label, total=total, units=units, **settings) as progress:
@@ -207,7 +207,7 @@ def tracked(items: Iterable[Item], *, label: str, units: str, **settings: Any) -
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: "40 s", "58 min", "3 h 20 min", "2 d 4 h"."""
+    """Return a time for people: "40 s", "58 min", "3 h 20 min", "2 d 4 h"."""
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 59.5:
         return f"{round(seconds)} s"
@@ -223,10 +223,10 @@ def _number(value: float) -> str:
 
 
 class ConsoleHandler(logging.StreamHandler[TextIO]):
-    """Writes log lines to a terminal above the bars that are shown there."""
+    """Log handler that writes to a terminal above the progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the line where the bars stood, and draw them again below it."""
+        """Write the line in place of the bars, and draw them again below it."""
         if not self.stream.isatty():
             super().emit(record)
             return

@@ -1,4 +1,4 @@
-"""Where a result comes from: command, code, versions, hardware."""
+"""Record where a result comes from: command, code, versions, hardware."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _SPECIAL_TOKEN = re.compile(r"(^|[._-])(begin|end|bos|eos|pad|unk)_token$")
-"""A token that a model reads, such as prompt.end_token: a run is resumed with what is written."""
+"""Keys of special tokens, such as prompt.end_token. They are no secrets: resuming reads them."""
 
 _INLINE = re.compile(r"([\w.-]+)(\s*:\s*)([^\s,}\]]+)")
 """A key and its value inside an argument such as `settings={api_key:abc}`."""
 
 
 def collect_provenance() -> dict[str, Any]:
-    """Plain data about this process; no environment variables, no secrets."""
+    """Return plain data about this process, without environment variables and secrets."""
     return {
         "command": [
             scrub_argument(argument) for argument in [Path(sys.argv[0]).name, *sys.argv[1:]]
@@ -62,12 +62,12 @@ def collect_provenance() -> dict[str, Any]:
 
 
 def is_secret(key: str) -> bool:
-    """Whether a value under this key must not be written down ("hf_token", "api_key", ...)."""
+    """Return whether a value under this key must be hidden ("hf_token", "api_key", ...)."""
     return _SECRET.search(key) is not None and _SPECIAL_TOKEN.search(key) is None
 
 
 def scrub_argument(argument: str) -> str:
-    """`key=value`, the value hidden if the key, or a key inside it, says that it is a secret."""
+    """Return `key=value` with the value hidden if the key, or a key inside, names a secret."""
     key, separator, _ = argument.partition("=")
     if separator and is_secret(key):
         return f"{key}=***"
@@ -77,7 +77,7 @@ def scrub_argument(argument: str) -> str:
 
 
 def scrub(value: Any) -> Any:
-    """A copy of nested plain data with secrets hidden."""
+    """Return a copy of nested plain data with secrets hidden."""
     if isinstance(value, dict):
         return {k: "***" if is_secret(str(k)) and v else scrub(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -93,7 +93,7 @@ def _version(package: str) -> str | None:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the checkout that this code runs from, and whether it was changed."""
+    """Return the commit of the checkout with this code, and whether it has changes."""
     file = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:

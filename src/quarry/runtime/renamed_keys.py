@@ -1,4 +1,4 @@
-"""Read configurations of earlier versions: what was renamed, arguments that were added."""
+"""Read configurations of earlier versions: renamed keys, values and targets, added arguments."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RENAMED = {
     "model.is_normalized": "model.normalize",
     "model.linear": "model.linear_precision",
 }
-"""Dotted key as it was -> as it is."""
+"""Old dotted key -> current one."""
 
 RENAMED_VALUES: Mapping[str, Mapping[str, str | None]] = {"model.linear_precision": {"plain": None}}
-"""Dotted key as it is -> its value under the old key -> the value of today."""
+"""Current dotted key -> value under the old key -> current value."""
 
 RENAMED_TARGETS = {
     "quarry.data.train_examples.read_train_jsonl": "quarry.data.train_files.read_train_files",
@@ -30,7 +30,7 @@ RENAMED_TARGETS = {
     "quarry.retrieval.terms.TextTokenizer": "quarry.retrieval.terms.TextAnalyzer",
     "quarry.retrieval.terms.CodeTokenizer": "quarry.retrieval.terms.CodeAnalyzer",
 }
-"""Class or function as it was -> as it is."""
+"""Old class or function -> current one."""
 
 MOVED_MODULES = {
     "quarry.data.stdlib_code": "quarry.stand_ins.stdlib_code",
@@ -42,22 +42,22 @@ MOVED_MODULES = {
     "quarry.tasks.report": "quarry.study_report.report_task",
     "quarry.tasks.study_start": "quarry.sweep.start",
 }
-"""Module of a `_target_` as it was -> as it is."""
+"""Old module of a `_target_` -> current one."""
 
 ADDED: Mapping[str, Mapping[str, Any]] = {"quarry.data.prompts.Prompt": {"strip": False}}
-"""Class -> arguments that earlier versions did not have, with what they did instead."""
+"""Class -> arguments that earlier versions lacked, with the values that they acted as."""
 
 _OVERRIDE = re.compile(r"^(?P<prefix>~|\+{0,2})(?P<key>[^=]+?)(?P<rest>=.*)?$", re.DOTALL)
 
 
 def refuse_renamed_keys(arguments: Sequence[str]) -> None:
-    """Refuse, before anything is composed, overrides that use the name of an earlier version.
+    """Refuse overrides with names of an earlier version, before anything is composed.
 
     Args:
-        arguments: of the command line; those that are no override are passed over.
+        arguments: the command line; arguments that are no overrides are ignored.
 
     Raises:
-        UserError: lists each such override with the one to use instead.
+        UserError: lists each such override with its replacement.
     """
     found = []
     for argument in arguments:
@@ -70,7 +70,7 @@ def refuse_renamed_keys(arguments: Sequence[str]) -> None:
 
 
 def renamed_override(override: str) -> str:
-    """Return an override with the key and the values of today; any other argument as it is."""
+    """Return an override with current key and values; any other argument unchanged."""
     match = _OVERRIDE.match(override)
     if match is None or match["key"] not in RENAMED:
         return override
@@ -81,7 +81,7 @@ def renamed_override(override: str) -> str:
 
 
 def with_new_names(message: str) -> str:
-    """Return an error message that also says how the old keys in it are named today."""
+    """Return an error message with the current names of the old keys in it appended."""
     notes = [
         f"{old} is now {new}"
         for old, new in RENAMED.items()
@@ -91,11 +91,11 @@ def with_new_names(message: str) -> str:
 
 
 def with_renamed_keys(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored configuration with the keys, values and arguments (`ADDED`) of today.
+    """Return a stored configuration with current keys, values and arguments (`ADDED`).
 
     Args:
         stored: a nested configuration, or a mapping by dotted keys at any depth (the contract of a
-            saved model), as any version wrote it; left as it is.
+            saved model), written by any version; not changed.
     """
     config: dict[str, Any] = _copied(stored)
     for old, new in RENAMED.items():
@@ -111,7 +111,7 @@ def with_renamed_keys(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def renamed_target(target: str) -> str:
-    """Return the dotted path of today for a `_target_` as any version wrote it."""
+    """Return the current dotted path for a `_target_` written by any version."""
     module, _, name = target.rpartition(".")
     if module in MOVED_MODULES:
         return f"{MOVED_MODULES[module]}.{name}"

@@ -1,4 +1,4 @@
-"""The run directory: everything that a run leaves behind, under names that are fixed here."""
+"""Define the run directory: the paths of all files that a run writes."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: str | Path) -> RunDirectory:
-        """A directory for a new run.
+        """Create a directory for a new run.
 
         Raises:
-            UserError: another run has it already.
+            UserError: it has another run.
         """
         run = cls(Path(path).absolute())
         if run.config.exists():
             raise UserError(
-                f"{run.path} holds a run already. Choose another hydra.run.dir, or go on with it: "
-                f"python train.py task=resume run={run.path}"
+                f"hydra.run.dir={run.path}: holds a run already (a new run needs its own). Fix: "
+                f"another hydra.run.dir, or continue: python train.py task=resume run={run.path}"
             )
         run.path.mkdir(parents=True, exist_ok=True)
         return run
 
     @classmethod
     def shared(cls, path: str | Path) -> RunDirectory:
-        """The directory that another process of this run has made, or is about to."""
+        """Return the directory that another rank of this run has made or is about to make."""
         return cls(Path(path).absolute())
 
     @classmethod
     def open(cls, path: str | Path | None) -> RunDirectory:
-        """The directory of an earlier run.
+        """Open the directory of an earlier run.
 
         Raises:
-            MissingPathError: there is none at `path`.
+            MissingPathError: `path` is no run directory.
         """
         if path is None:
             raise MissingPathError("run is not set: which run directory? run=DIR")
@@ -55,7 +55,7 @@ class RunDirectory:
 
     @property
     def config(self) -> Path:
-        """As composed, interpolations unresolved."""
+        """Configuration as composed, with unresolved interpolations."""
         return self.path / "config.yaml"
 
     @property
@@ -68,7 +68,7 @@ class RunDirectory:
 
     @property
     def checkpoint(self) -> Path:
-        """The whole training state, for resuming: a file, or under ZeRO a folder of shards."""
+        """The full training state, for resuming: a file, or under ZeRO a folder of shards."""
         return self.path / "checkpoints" / "last.ckpt"
 
     @property
@@ -87,12 +87,12 @@ class RunDirectory:
 
     @property
     def summary(self) -> Path:
-        """Final results, and what they cost."""
+        """Final metrics and run cost."""
         return self.path / "summary.json"
 
     @property
     def wandb_run(self) -> Path:
-        """Which run of Weights & Biases this is."""
+        """The Weights & Biases run of this run."""
         return self.path / "wandb_run.json"
 
     @property
@@ -102,7 +102,7 @@ class RunDirectory:
 
 @contextlib.contextmanager
 def removed_if_empty(path: str | Path) -> Iterator[None]:
-    """Takes back the directory that Hydra made for a job which then left nothing in it."""
+    """Remove the directory that Hydra made for a job, if the job fails and leaves it empty."""
     try:
         yield
     except BaseException:

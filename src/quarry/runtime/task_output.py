@@ -1,4 +1,4 @@
-"""What a task prints: its table, where things are, and one line that programs can read."""
+"""Print the output of a task: its table, paths, and one line that programs can read."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _lines: list[str] = []
 
 
 def show(*paragraphs: str, result_line: str) -> None:
-    """Prints the paragraphs to standard output; the result line comes last, when all else is done.
+    """Print the paragraphs to standard output, and the result line when the process ends.
 
-    Libraries still speak while they shut down, so the line waits for the end of the process.
+    Libraries still print while they shut down, so the line waits until then.
     """
     tell(*paragraphs)
     if not _lines:
@@ -20,13 +20,13 @@ def show(*paragraphs: str, result_line: str) -> None:
 
 
 def tell(*paragraphs: str) -> None:
-    """Print the paragraphs to standard output, of a task that has more to do."""
+    """Print the paragraphs to standard output, for a task that has more to do."""
     sys.stdout.write("\n" + "\n\n".join(paragraphs) + "\n\n")
     sys.stdout.flush()
 
 
 def last_result_line() -> str | None:
-    """The result line that was handed in last, None if there is none."""
+    """Return the result line that was passed last, None if there is none."""
     return _lines[-1] if _lines else None
 
 

@@ -26,7 +26,7 @@ def test_ids_in_another_composition_are_counted(
     qrels = {"q": {"plain": 1, "\u00e9": 1, "u\u0308": 0, "fine": 1, "gone": 1}}
     (sentence,) = checked_caveats(name="s", qrels=qrels, where="f", corpus=corpus)
     assert sentence.startswith(
-        "4 of 5 judged documents are not in the corpus; 2 would be after Unicode normalisation"
+        "4 of 5 judged documents are not in the corpus; 2 would be after Unicode normalization"
     )
     assert caplog.messages == [f"s: {sentence}; kept as they are"]
     assert missing_share([sentence]) == 4 / 5

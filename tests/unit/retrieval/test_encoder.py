@@ -243,7 +243,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_said_so_once(
     assert [size for size in sizes if size > 25] == [32, 37]
     assert max(size for size in sizes if size <= 25) <= 20
     assert [record.getMessage() for record in caplog.records] == [
-        "A batch of 32 tokens did not fit the device's memory; it goes on at most 16 at a time "
+        "A batch of 32 tokens did not fit the device's memory; continues with at most 16 at a time "
         "(a lower evaluation.max_tokens_per_batch saves the failed attempts)"
     ]
 

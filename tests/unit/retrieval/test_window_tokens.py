@@ -137,7 +137,7 @@ class Failing:
     ("error", "kind", "message"),
     [
         (UserError("no tokens"), SharedError, "^no tokens$"),
-        (KeyError("a"), RuntimeError, "^In rank 0: KeyError: 'a'$"),
+        (KeyError("a"), RuntimeError, "^On rank 0: KeyError: 'a'$"),
     ],
 )
 def test_a_failure_is_raised_with_its_window_and_nothing_is_gathered_after_it(

@@ -1,4 +1,4 @@
-"""Projections as modules of an exported folder."""
+"""Convert projections to modules of an exported folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from quarry.models.projections import Projection
 
 NUM_MODULES_BEFORE = 2
-"""The transformer and the pooling: sentence-transformers numbers folders by place."""
+"""Transformer and pooling: sentence-transformers numbers the folders of modules."""
 
 
 def dense_modules(projections: nn.Sequential) -> Iterator[Any]:
@@ -34,7 +34,7 @@ def dense_modules(projections: nn.Sequential) -> Iterator[Any]:
 
 
 def projections_of(contract: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a contract that says where in the exported folder projections lie."""
+    """Return the part of a contract that locates the projections in the exported folder."""
     return {
         "projections": [
             {**entry, "weights": f"{index}_Dense/model.safetensors", "prefix": ""}

@@ -1,4 +1,4 @@
-"""Writes a model as a folder for sentence-transformers, and proves it by the golden texts."""
+"""Export a model as a sentence-transformers folder, and verify it with the golden texts."""
 
 from __future__ import annotations
 
@@ -54,35 +54,35 @@ def export_sentence_transformers(
     contract: Mapping[str, Any] | None = None,
     replay: Callable[[Path], Tensor] | None = None,
 ) -> Export:
-    """Writes all that sentence-transformers needs to `folder`, or nothing.
+    """Write all that sentence-transformers needs to `folder`, or nothing.
 
-    Prompts that are a prefix need sentence-transformers alone. Others (text after the text, text
-    that is repeated or stripped, the space of a missing title) take a module of ours,
-    `framed_transformer.py`, with them.
+    Prompts that are a prefix need sentence-transformers alone. Others (text behind the text, a text
+    that is repeated or stripped, the space of a missing title) include a module of Quarry's,
+    `framed_transformer.py`.
 
     Args:
         folder: must not exist.
-        model: converted to float32, merged with its adapter and cast to `dtype` in place; of no
-            more use afterwards. Of a vision-language trunk only the language model is written.
-        dtype: of the weights in the folder.
-        contract: of the folder, by which it is a model folder here, too (`models.saved`).
-        replay: loads the finished folder here, as its contract says, and returns the embeddings of
-            the golden texts in float32. They are stored beside the contract.
+        model: converted to float32, merged with its adapter and cast to `dtype` in place; not
+            usable afterwards. Of a vision-language backbone only the language model is written.
+        dtype: dtype of the weights in the folder.
+        contract: contract of the folder, by which Quarry can load it as a model (`models.saved`).
+        replay: loads the finished folder in Quarry, as its contract says, and returns the
+            embeddings of the golden texts in float32. They are stored beside the contract.
 
     Raises:
-        UserError: the pooling cannot be expressed; the tokenizer cannot pad; or the folder, loaded
-            again, does not give the same embeddings.
+        UserError: the pooling cannot be expressed; the tokenizer cannot pad; or the loaded folder
+            does not give the same embeddings.
     """
     mode = pooling_mode(model.pooling)
     model.float()
     reference = golden_embeddings(model, tokenizer)
-    trunk = text_model(merge_adapter(model.backbone)).to(dtype)
+    backbone = text_model(merge_adapter(model.backbone)).to(dtype)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         target = scratch / folder.name  # the name under which transformers caches a folder's code
-        _write(target, trunk, model=model, tokenizer=tokenizer, mode=mode)
-        trunk.to("meta")  # from here on the folder's weights are loaded
+        _write(target, backbone, model=model, tokenizer=tokenizer, mode=mode)
+        backbone.to("meta")  # from here on the folder's weights are loaded
         export = _proven(target, reference, tokenizer=tokenizer, dtype=dtype)
         if contract is not None:
             write_json(target / CONTRACT_FILE, {**contract, **projections_of(contract)})
@@ -108,7 +108,7 @@ def export_sentence_transformers(
 
 
 def pooling_mode(pooling: Pooling) -> str:
-    """What sentence-transformers calls this pooling."""
+    """Return sentence-transformers' name of this pooling."""
     mode = getattr(pooling, "sentence_transformers_mode", None)
     if mode is None:
         raise UserError(
@@ -119,21 +119,26 @@ def pooling_mode(pooling: Pooling) -> str:
 
 
 def _write(
-    target: Path, trunk: PreTrainedModel, *, model: BiEncoder, tokenizer: TextTokenizer, mode: str
+    target: Path,
+    backbone: PreTrainedModel,
+    *,
+    model: BiEncoder,
+    tokenizer: TextTokenizer,
+    mode: str,
 ) -> None:
-    """The folder without card, by way of one that holds trunk and tokenizer alone."""
+    """Write the folder without card, from an intermediate one with backbone and tokenizer alone."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Normalize
     from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
 
-    width = int(trunk.config.hidden_size)
+    width = int(backbone.config.hidden_size)
     bare = target.with_name(f"{target.name}.bare")
-    trunk.save_pretrained(bare)
+    backbone.save_pretrained(bare)
     exported_tokenizer(tokenizer).save_pretrained(bare)
     modules: list[Any] = [
         _input_module(bare, model=model, tokenizer=tokenizer),
         PoolingModule(width, pooling_mode=mode, include_prompt=_includes_prompt(model)),
-        *dense_modules(model.projections.to(trunk.dtype)),
+        *dense_modules(model.projections.to(backbone.dtype)),
     ]
     if model.is_normalized:
         modules.append(Normalize())
@@ -173,7 +178,7 @@ def _input_module(bare: Path, *, model: BiEncoder, tokenizer: TextTokenizer) -> 
 
 
 def frame_as_data(tokenizer: TextTokenizer, role: Role) -> dict[str, Any]:
-    """A frame as `FramedTransformer` reads it."""
+    """Return a frame as data for `FramedTransformer`."""
     frame = tokenizer.frames[role]
     return {
         "literals": list(frame.literals),
@@ -189,7 +194,7 @@ def frame_as_data(tokenizer: TextTokenizer, role: Role) -> dict[str, Any]:
 
 
 def _name_code(modules_file: Path) -> None:
-    """Names our module by the file in the folder instead of by this installation."""
+    """Name Quarry's module by its file in the folder instead of by this installation."""
     modules = json.loads(modules_file.read_text(encoding="utf-8"))
     modules[0]["type"] = CODE
     write_text(modules_file, json.dumps(modules, indent=2) + "\n")
@@ -198,7 +203,7 @@ def _name_code(modules_file: Path) -> None:
 def _proven(
     target: Path, reference: Tensor, *, tokenizer: TextTokenizer, dtype: torch.dtype
 ) -> Export:
-    """Compare the folder, as sentence-transformers loads it, with `reference`; record it there."""
+    """Compare the folder, loaded by sentence-transformers, with `reference`; record the result."""
     cosines = golden_cosines(reference, exported_embeddings(target, tokenizer))
     export = Export(
         dtype=str(dtype).removeprefix("torch."),
@@ -211,7 +216,7 @@ def _proven(
 
 
 def _check(cosines: Sequence[float], *, dtype: str, loaded_by: str) -> None:
-    """Refuses a folder that is wrong; a smaller dtype may cost, but no embedding may be lost."""
+    """Raise if an embedding is wrong; a smaller dtype may cost precision, but lose no embedding."""
     floor = MIN_COSINE if dtype == "float32" else 0.0
     for item, cosine in zip(GOLDEN, cosines, strict=True):
         if not cosine >= floor:  # NaN, too

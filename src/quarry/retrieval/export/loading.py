@@ -1,4 +1,4 @@
-"""Reads an exported folder back, through sentence-transformers alone."""
+"""Load an exported folder with sentence-transformers alone."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from quarry.retrieval.golden_texts import GOLDEN, role_of
 from quarry.types import Document, Query
 
 EXPORT_FILE = "quarry_export.json"
-"""What an exported folder says of itself: its dtype and the cosine that it costs."""
+"""File of an exported folder with its dtype and the cosines to the model in float32."""
 
 CODE_FILE = Path(__file__).with_name("framed_transformer.py")
 CODE = f"{CODE_FILE.stem}.FramedTransformer"
-"""The module of ours that an exported folder may name."""
+"""Quarry's module that an exported folder may name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Export:
-    """An exported folder.
+    """Facts about an exported folder.
 
     Attributes:
-        dtype: of its weights, such as "bfloat16".
-        has_code: its prompts need the module that lies in it, so that loading it takes
+        dtype: dtype of its weights, such as "bfloat16".
+        has_code: its prompts need the module in the folder, so loading it takes
             `trust_remote_code=True`.
-        cosines: of each golden text, between the model in float32 and the folder as it is loaded.
+        cosines: for each golden text, cosine between the model in float32 and the loaded folder.
     """
 
     dtype: str
@@ -42,10 +42,10 @@ class Export:
 
 
 def read_export(folder: Path) -> Export:
-    """What an exported folder says of itself.
+    """Read the facts about an exported folder.
 
     Raises:
-        UserError: it was not written here.
+        UserError: Quarry has not written the folder.
     """
     file = folder / EXPORT_FILE
     try:
@@ -65,13 +65,15 @@ def read_export(folder: Path) -> Export:
 
 
 def exported_embeddings(folder: Path, tokenizer: TextTokenizer) -> Tensor:
-    """The golden texts through sentence-transformers alone, [8, dim] fp32, one text a batch.
+    """Return embeddings of the golden texts by sentence-transformers alone, [8, dim] fp32.
+
+    Every text is a batch of its own.
 
     Args:
-        tokenizer: of the prompt that the folder was exported with.
+        tokenizer: tokenizer with the prompt of the export.
 
     Raises:
-        UserError: the folder holds code that is not this version's; it is not run.
+        UserError: the folder has code that is not this version's; it is not run.
     """
     from sentence_transformers import SentenceTransformer
 
@@ -98,7 +100,7 @@ def exported_embeddings(folder: Path, tokenizer: TextTokenizer) -> Tensor:
 
 
 def as_given(item: Query | Document, frame: Frame, *, has_code: bool) -> str | dict[str, str]:
-    """Return what a user gives to `encode_query` or `encode_document`, as the model card says.
+    """Return what a user passes to `encode_query` or `encode_document`, as the model card says.
 
     Args:
         has_code: the folder's own code joins titles and texts; without it the user does.
@@ -110,7 +112,7 @@ def as_given(item: Query | Document, frame: Frame, *, has_code: bool) -> str | d
 
 
 def _may_run_code(folder: Path) -> bool:
-    """Whether loading the folder has to run code in it; then that is this version's own file."""
+    """Return whether loading must run code in the folder; raise if it is not this version's."""
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     foreign = [m["type"] for m in modules if not m["type"].startswith("sentence_transformers.")]
     if not foreign:

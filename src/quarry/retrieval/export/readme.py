@@ -1,4 +1,4 @@
-"""The README of an exported folder: how to call it, and what it costs."""
+"""Write the README of an exported folder: how to call it, and its cost in precision."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def model_card(
 
 
 def _fed(tokenizer: TextTokenizer, item: Query | Document, role: Role) -> str:
-    """Say what the model is fed and how long it may be."""
+    """Describe the input of the model and its maximal length."""
     counts, frame = tokenizer.prompt.length_counts, tokenizer.frames[role]
     counted = {"all": "everything", "text": "the text", "turn": f"`{frame.counted}TEXT`"}[counts]
     shown = frame.render(frame.text_of(item))

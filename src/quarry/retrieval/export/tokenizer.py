@@ -1,4 +1,4 @@
-"""The tokenizer of an exported folder: it adds by itself what `TextTokenizer` adds by id."""
+"""Build the tokenizer of an exported folder, which adds the tokens that `TextTokenizer` adds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from quarry.types import ROLES, Role
 
 
 def is_prefix(tokenizer: TextTokenizer, role: Role) -> bool:
-    """Whether a text of this role becomes the same tokens as a prefix, the text and end ids do.
+    """Return whether a prefix, the text and end ids give the tokens of a text of this role.
 
-    It does where the end may simply be cut off: nothing follows the text, and the length is that
-    of everything (a length of the text alone is counted without the tokens that merge with a
-    template). A prefix neither strips a text nor has a space for a title that is missing.
+    They do if truncation may simply cut the end: nothing follows the text, and the length counts
+    everything (a length of the text alone excludes tokens that merge with a template). A prefix
+    neither strips a text nor has a space for a missing title.
     """
     frame = tokenizer.frames[role]
     if frame.strip or frame.keeps_empty_title:
@@ -27,25 +27,25 @@ def is_prefix(tokenizer: TextTokenizer, role: Role) -> bool:
 
 
 def needs_code(tokenizer: TextTokenizer) -> bool:
-    """Whether the prompts are more than prefixes."""
+    """Return whether the prompts are more than prefixes."""
     return not all(is_prefix(tokenizer, role) for role in ROLES)
 
 
 def max_length(tokenizer: TextTokenizer, role: Role) -> int:
-    """Tokens in all that a text of this role may have, where `is_prefix` holds."""
+    """Return the maximal number of tokens of a text of this role, given `is_prefix`."""
     frame, limit = tokenizer.frames[role], tokenizer.prompt.max_length(role)
-    is_whole = tokenizer.prompt.length_counts == "all"
-    return limit if is_whole else limit + len(frame.start_ids) + len(frame.end_ids)
+    counts_all = tokenizer.prompt.length_counts == "all"
+    return limit if counts_all else limit + len(frame.start_ids) + len(frame.end_ids)
 
 
 def exported_tokenizer(tokenizer: TextTokenizer) -> PreTrainedTokenizerBase:
-    """A copy that pads on the right, and where the prompts are prefixes puts start and end ids
-    around a text after it was cut.
+    """Return a copy that pads on the right.
 
-    Where they are not, code does that, and the tokenizer adds by itself what it did before.
+    If the prompts are prefixes, it adds start and end ids after truncation. If not, the folder's
+    code does that, and the tokenizer adds by itself what it did before.
 
     Raises:
-        UserError: it has no token to pad with.
+        UserError: it has no token for padding.
     """
     exported = copy.deepcopy(tokenizer.tokenizer)
     if exported.pad_token is None:
@@ -55,8 +55,8 @@ def exported_tokenizer(tokenizer: TextTokenizer) -> PreTrainedTokenizerBase:
     # either key, even false, makes transformers replace the post-processor by one of its own
     for key in ("add_bos_token", "add_eos_token"):
         exported.init_kwargs.pop(key, None)
-    # for Qwen2 AutoTokenizer takes a class that builds its own pre-tokeniser, whatever the
-    # tokenizer_class here; sentence-transformers asks AutoProcessor, which heeds this name
+    # for Qwen2, AutoTokenizer picks a class that builds its own pre-tokenizer, whatever
+    # tokenizer_class says; sentence-transformers asks AutoProcessor, which follows this name
     exported._set_processor_class("PreTrainedTokenizerFast")
     backend = exported.backend_tokenizer
     backend.no_padding()
@@ -68,7 +68,7 @@ def exported_tokenizer(tokenizer: TextTokenizer) -> PreTrainedTokenizerBase:
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A special token that it has: which one is of no matter, attention never reaches padding."""
+    """Return a special token to pad with: any will do, since attention never reaches padding."""
     found = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
     if found is None:
         raise UserError(

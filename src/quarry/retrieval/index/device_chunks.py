@@ -1,4 +1,4 @@
-"""Embeddings on their way from memory or a mapped file to the device that searches them."""
+"""Copy embeddings from memory or a mapped file to the device that searches them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from quarry.retrieval.embeddings import Embeddings
 from quarry.runtime.ahead import run_ahead
 
 NUM_ROWS_PER_COPY = 4_096
-"""Rows in one pinned buffer: enough for a copy at full speed, and little memory."""
+"""Rows in one pinned buffer: enough for full copy speed, with little memory."""
 
 
 def device_chunks(embeddings: Embeddings, *, size: int, device: torch.device) -> Iterator[Tensor]:
-    """The embeddings in order, [size, dim] at a time, on `device`, in their own dtype.
+    """Yield the embeddings in order, [size, dim] at a time, on `device`, in their own dtype.
 
-    The last chunk is filled up with zeros, so that all have one shape: a product of another shape
-    may add in another order, and equal documents would then not score the same.
-    From the CPU to CUDA the next chunk is read and copied while one is worked on.
+    The last chunk is padded with zeros, so that all have one shape: a product of another shape may
+    sum in another order, and equal documents would then score differently. From the CPU to CUDA the
+    next chunk is read and copied while one is in use.
 
     Args:
         embeddings: [num_embeddings, dim], on the CPU or on `device`; may be mapped from files.
@@ -47,7 +47,7 @@ def device_chunks(embeddings: Embeddings, *, size: int, device: torch.device) ->
 
 
 def _copied(embeddings: Embeddings, rows: range, device: torch.device) -> Tensor:
-    """These rows, as far as there are any, then zeros; read and sent a few at a time."""
+    """Return these rows, then zeros where there are none; read and copy a few at a time."""
     chunk = torch.empty(len(rows), embeddings.shape[1], dtype=embeddings.dtype, device=device)
     stop = min(rows.stop, len(embeddings))
     chunk[stop - rows.start :] = 0

@@ -1,4 +1,4 @@
-"""Exact search: every query against every document, in chunks, with a running top k."""
+"""Search exactly: every query against every document, in chunks, with a running top k."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ NUM_DOCUMENTS_ELSEWHERE = 8_192
 class ExactIndex:
     """Inner-product search over embeddings, exact and with one fixed order.
 
-    Equal scores rank by document id, descending, as trec_eval does. Scores are fp32 from sums in
-    fp32, whatever the embeddings are in: in bf16 distinct scores would tie. Products of half
-    precision are exact there; those of fp32 are made in fp32 itself, not in TF32.
+    Equal scores rank by document id, descending, as in trec_eval. Scores are fp32 from sums in
+    fp32, whatever the dtype of the embeddings: in bf16 distinct scores would tie. Products of half
+    precision are exact there; those of fp32 are computed in fp32 itself, not in TF32.
 
-    All products have one shape, so a document scores the same wherever it stands in a corpus or in
-    a share of it. On the device are at a time the scores of one chunk of queries with one of
-    documents (2 GiB on CUDA as set here), three chunks of documents, of queries, and the result.
+    All products have one shape, so a document has the same score anywhere in a corpus or in a share
+    of it. The device holds at a time the scores of one chunk of queries with one of documents (2
+    GiB on CUDA by default), three chunks of documents, of queries, and the result.
 
     Args:
         num_documents_per_chunk: documents compared at a time. None: 65,536 on CUDA, else 8,192.
         num_queries_per_chunk: queries compared at a time.
 
     Raises:
-        UserError: a chunk is to hold less than one.
+        UserError: a chunk size is below 1.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class ExactIndex:
         device: torch.device | str = "cpu",
         label: str = "search",
     ) -> Run:
-        """The `top_k` best documents of each query; the other arguments as in `top_k`.
+        """Return the `top_k` best documents of each query; other arguments as in `top_k`.
 
         Args:
-            document_ids: of the whole corpus.
-            share: [num_documents] positions in there of the documents that this process searches;
-                every process has its own, and all get the same result. None: all of them.
-            label: names the progress.
+            document_ids: ids of the full corpus.
+            share: [num_documents] positions in it of the documents that this rank searches; every
+                rank has its own, and all receive the same result. None: all documents.
+            label: name of the progress.
         """
         places = tie_order(document_ids)
         best = self.top_k(
@@ -105,18 +105,18 @@ class ExactIndex:
         device: torch.device | str = "cpu",
         label: str = "search",
     ) -> TopK:
-        """The best documents of each query, on the CPU: [num_queries, min(top_k, num_documents)].
+        """Return each query's best documents on the CPU: [num_queries, min(top_k, num_documents)].
 
-        Of a corpus in shares, each is searched with its documents' places in the whole, and
-        `merge_top_k` makes one result of theirs.
+        A corpus in shares is searched share by share, with its documents' places in the full
+        corpus, and `merge_top_k` merges the results.
 
         Args:
             queries: [num_queries, dim], on the CPU or on `device`; may be mapped from files.
-            documents: [num_documents, dim], likewise. On CUDA quickest in half precision, if the
-                queries are, too.
-            places: [num_documents] int64, the documents' places in `tie_order` of the whole corpus.
-            device: where the products run.
-            label: names the progress.
+            documents: [num_documents, dim], likewise. On CUDA half precision is fastest, if the
+                queries have it, too.
+            places: [num_documents] int64, the documents' places in `tie_order` of the full corpus.
+            device: device that computes the products.
+            label: name of the progress.
 
         Raises:
             UserError: a score is NaN.
@@ -155,7 +155,7 @@ class ExactIndex:
 
 
 def inner_products(queries: Tensor, documents: Tensor) -> Tensor:
-    """Scores [num_queries, num_documents], fp32 from sums in fp32."""
+    """Return scores [num_queries, num_documents], fp32 from sums in fp32."""
     with torch.autocast(device_type=queries.device.type, enabled=False):
         if queries.is_cuda and queries.dtype == documents.dtype in (torch.bfloat16, torch.float16):
             return torch.mm(queries, documents.T, out_dtype=torch.float32)
@@ -165,7 +165,7 @@ def inner_products(queries: Tensor, documents: Tensor) -> Tensor:
 
 @contextmanager
 def _full_fp32() -> Iterator[None]:
-    """Products of fp32 in fp32, whatever the process has set for its training."""
+    """Compute products of fp32 in fp32, whatever precision training has set."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -178,7 +178,7 @@ def _as_embeddings(embeddings: Embeddings | Array) -> Embeddings:
     if not isinstance(embeddings, np.ndarray):
         return embeddings
     with warnings.catch_warnings():
-        # a file mapped for reading alone, and nothing writes to it here
+        # a file mapped read-only; nothing writes to it here
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         tensor: Embeddings = torch.from_numpy(embeddings)
     return tensor

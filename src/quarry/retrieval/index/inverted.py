@@ -1,4 +1,4 @@
-"""An inverted index with BM25's weights in it: term -> the documents that hold it and its share."""
+"""Build an inverted index with BM25 weights: term -> documents with the term, and its weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_EXACT_LENGTHS = 24
-"""Shorter documents keep their exact length in Lucene; of longer ones it keeps four bits."""
+"""Lucene stores exact lengths of shorter documents, and four bits of longer ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TermCounts:
-    """How often which term stands in which document.
+    """Counts of terms in documents.
 
     Attributes:
         vocabulary: term -> its number.
@@ -30,7 +30,7 @@ class TermCounts:
 
 
 def count_terms(documents: Iterable[list[str]]) -> TermCounts:
-    """Counts the terms of each document; terms are numbered as they first appear."""
+    """Count the terms of each document; terms are numbered as they first appear."""
     from scipy.sparse import csr_matrix
 
     vocabulary: dict[str, int] = {}
@@ -52,14 +52,14 @@ def count_terms(documents: Iterable[list[str]]) -> TermCounts:
 
 
 def bm25_weights(terms: TermCounts, *, k1: float, b: float, rounds_lengths: bool) -> Any:
-    """What each term adds to the score of each document that holds it.
+    """Return what each term adds to the score of each document that has it.
 
     The formula is Lucene's: idf tf / (tf + k1 (1 - b + b length / mean length)) with
     idf = ln(1 + (N - df + 0.5) / (df + 0.5)) (Kamphuis et al. 2020, "Which BM25 do you mean?"). N
     and the mean length are over the documents that have a term.
 
     Args:
-        rounds_lengths: to four significant bits from 24 terms on, as Lucene stores them.
+        rounds_lengths: round to four significant bits from 24 terms on, as Lucene stores lengths.
 
     Returns:
         Compressed sparse columns [num_documents, num_terms] fp32, documents ascending.
@@ -67,7 +67,7 @@ def bm25_weights(terms: TermCounts, *, k1: float, b: float, rounds_lengths: bool
     num_documents = max(int(np.count_nonzero(terms.lengths)), 1)
     mean_length = terms.lengths.sum() / num_documents
     lengths = rounded_lengths(terms.lengths) if rounds_lengths else terms.lengths
-    # at least 1: a corpus without a term has no entry that this would be used for
+    # at least 1: a corpus without a term has no entry to which this applies
     norms = k1 * (1 - b + b * lengths / max(mean_length, 1.0))
     document_counts = np.diff(terms.counts.indptr)
     idf = np.log1p((num_documents - document_counts + 0.5) / (document_counts + 0.5))
@@ -81,7 +81,7 @@ def bm25_weights(terms: TermCounts, *, k1: float, b: float, rounds_lengths: bool
 
 
 def rounded_lengths(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Lengths as they come back from the byte that Lucene keeps of each (its `SmallFloat`)."""
+    """Return lengths as decoded from the byte in which Lucene stores them (its `SmallFloat`)."""
     over = np.maximum(lengths - NUM_EXACT_LENGTHS, 0)
     num_lost_bits = np.maximum(np.frexp(over.astype(np.float64))[1] - 4, 0).astype(np.int64)
     kept = (over >> num_lost_bits) << num_lost_bits

@@ -1,8 +1,8 @@
-"""The best k of scores that come in chunks: one order, the same for any chunks, shards or devices.
+"""Find the best k of scores that come in chunks, in one order for any chunks, shards or devices.
 
-A score and its document become one whole number, which no two documents share, so there are no
-ties left for a library's top k to break as it likes. Making these numbers for every score would
-cost more than the scores did; most are ruled out before, by the maxima of blocks.
+A score and its document form one integer, which no two documents share. So there are no ties that
+a library's top k could break arbitrarily. Building these integers for every score would cost more
+than the scores did; block maxima rule out most scores before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LAST_PLACE = 2**32 - 1
 NO_KEY = torch.iinfo(torch.int64).min
 NUM_QUERIES_PER_EXCHANGE = 8_192
 NUM_KEYS_AT_A_TIME = 2**23
-"""Keys made at a time for queries that have many ties: 64 MiB."""
+"""Keys that are built at a time for queries with many ties: 64 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +31,7 @@ class TopK:
 
     Attributes:
         scores: [num_queries, k] fp32, without negative zeros.
-        places: [num_queries, k] int64, places in `ranking.tie_order` of the whole corpus.
+        places: [num_queries, k] int64, places in `tie_breaking.tie_order` of the full corpus.
     """
 
     scores: Tensor
@@ -39,22 +39,22 @@ class TopK:
 
 
 def merge_top_k(parts: Sequence[TopK], *, top_k: int) -> TopK:
-    """The best `top_k` of a corpus from those of its parts, in the one order that a search has.
+    """Merge the best documents of a corpus's parts into the best `top_k` of the corpus.
 
-    Equal to a search of the whole: each part holds its own best `top_k`, or all it has. Places
-    count in the whole corpus; no document is in two parts.
+    Equal to a search of the full corpus: each part has its own best `top_k`, or all its documents.
+    Places refer to the full corpus; no document is in two parts.
     """
     keys = torch.cat([_to_keys(part.scores, part.places) for part in parts], dim=1)
     return _to_top_k(_best(keys, min(top_k, keys.shape[1])))
 
 
 def exchange_top_k(best: TopK, *, top_k: int, device: torch.device | str) -> TopK:
-    """The best `top_k` of a corpus that is searched by several processes, in all of them.
+    """Return the best `top_k` of a corpus that several ranks search, on all of them.
 
     Args:
-        best: what this process has found in its share: its best `top_k`, or all it has.
-        top_k: at most as many as there are documents in all shares.
-        device: where the processes exchange.
+        best: this rank's result for its share: its best `top_k`, or all its documents.
+        top_k: at most the number of documents in all shares.
+        device: device of the exchange.
     """
     if world.size() == 1:
         return best
@@ -67,15 +67,15 @@ def exchange_top_k(best: TopK, *, top_k: int, device: torch.device | str) -> Top
 
 
 class RunningTopK:
-    """Takes the scores of a group of queries a chunk of documents at a time; keeps the best k.
+    """Running top k for a group of queries, which receives scores a chunk of documents at a time.
 
-    Beside the chunk's scores it holds k keys of 8 bytes a query, and while it looks through a chunk
-    about a tenth of the scores' size; with many ties up to about as much again.
+    Beside the chunk's scores it holds k keys of 8 bytes a query. While it processes a chunk it
+    holds about a tenth of the scores' size; with many ties up to about as much again.
 
     Args:
-        num_queries: in the group.
-        top_k: how many to keep.
-        device: where the scores will be.
+        num_queries: queries in the group.
+        top_k: number of documents per query.
+        device: device of the scores.
     """
 
     def __init__(self, *, num_queries: int, top_k: int, device: torch.device) -> None:
@@ -86,10 +86,11 @@ class RunningTopK:
         self._has_nan = torch.zeros((), dtype=torch.bool, device=device)
 
     def add(self, scores: Tensor, places: Tensor) -> None:
-        """Looks at one more chunk.
+        """Process one more chunk.
 
         Args:
-            scores: [num_queries, num_columns] fp32. Columns after the last document are filled.
+            scores: [num_queries, num_columns] fp32. Columns behind the last document are
+                overwritten.
             places: [num_documents] int64, at most num_columns.
         """
         num_filled = scores.shape[1] - len(places)
@@ -97,7 +98,7 @@ class RunningTopK:
             scores[:, len(places) :] = -torch.inf
             places = pad(places, (0, num_filled), value=LAST_PLACE)
         size = _block_size(scores.shape[1], self._top_k)
-        # block j holds the columns j, j + num_blocks, ...: maxima over rows of memory are quickest
+        # block j holds the columns j, j + num_blocks, ...: maxima over rows of memory are fastest
         blocks = scores.view(len(scores), size, -1)
         maxima = blocks.amax(dim=1)
         self._has_nan |= maxima.isnan().any()
@@ -106,10 +107,10 @@ class RunningTopK:
         is_crowded = is_open.sum(dim=1) > self._top_k
         self._add_open_blocks(blocks, is_open & ~is_crowded[:, None], floor, places)
         if is_crowded.any():
-            self._add_whole_rows(scores, is_crowded, places)
+            self._add_full_rows(scores, is_crowded, places)
 
     def result(self, *, num_documents: int) -> TopK:
-        """The best of all chunks: [num_queries, min(top_k, num_documents)].
+        """Return the best of all chunks: [num_queries, min(top_k, num_documents)].
 
         Raises:
             UserError: a score was NaN.
@@ -119,10 +120,10 @@ class RunningTopK:
         return _to_top_k(self._keys[:, :num_documents])
 
     def _floor(self, maxima: Tensor) -> Tensor:
-        """[num_queries, 1]: no score below it can be among the best k.
+        """Return a lower bound of the best k of each query, [num_queries, 1].
 
-        The worst of the k that are kept; and the k-th best block's maximum, if there is need: each
-        of k blocks has a score as good as that.
+        It is the worst of the current k or, if necessary, the maximum of the k-th best block: each
+        of k blocks has a score at least as good.
         """
         floor = _scores_of(self._keys[:, -1:])
         if ((maxima >= floor).sum(dim=1) > self._top_k).any():
@@ -132,7 +133,7 @@ class RunningTopK:
     def _add_open_blocks(
         self, blocks: Tensor, is_open: Tensor, floor: Tensor, places: Tensor
     ) -> None:
-        """Looks at the blocks whose maximum reaches the floor, k a query at most."""
+        """Process the blocks whose maximum reaches the floor, k a query at most."""
         row_of_block, block = is_open.nonzero(as_tuple=True)
         values = blocks[row_of_block, :, block]
         found, offset = (values >= floor[row_of_block]).nonzero(as_tuple=True)
@@ -147,8 +148,8 @@ class RunningTopK:
         grouped[row, torch.arange(len(row), device=row.device) - first[row]] = keys
         self._keys = _best(torch.cat([self._keys, grouped], dim=1), self._top_k)
 
-    def _add_whole_rows(self, scores: Tensor, is_crowded: Tensor, places: Tensor) -> None:
-        """Looks at all columns of queries with more blocks at the floor than k: ties, few rows."""
+    def _add_full_rows(self, scores: Tensor, is_crowded: Tensor, places: Tensor) -> None:
+        """Process all columns of queries with more than k blocks at the floor: ties, few rows."""
         num_rows = max(NUM_KEYS_AT_A_TIME // scores.shape[1], 1)
         for rows in is_crowded.nonzero().flatten().split(num_rows):
             keys = torch.cat([self._keys[rows], _to_keys(scores[rows], places)], dim=1)
@@ -156,10 +157,10 @@ class RunningTopK:
 
 
 def _block_size(num_columns: int, top_k: int) -> int:
-    """Scores a block, near sqrt(num_columns / top_k).
+    """Return the number of scores in a block, near sqrt(num_columns / top_k).
 
-    That makes the number of blocks about that of the scores in the k blocks to be looked at: what
-    is left to do after the maxima is least.
+    This makes the number of blocks about equal to the number of scores in the k blocks that are
+    processed, which minimizes the work after the maxima.
     """
     size = 1
     while 4 * size * size * top_k <= 2 * num_columns and num_columns % (2 * size) == 0:
@@ -172,10 +173,10 @@ def _best(keys: Tensor, k: int) -> Tensor:
 
 
 def _to_keys(scores: Tensor, places: Tensor) -> Tensor:
-    """Numbers that are ordered as (score descending, place ascending) is, best highest.
+    """Return integers ordered by (score descending, place ascending), the best one highest.
 
-    The high half is the score: the bits of an fp32 number are ordered as the numbers are, once
-    those of negative numbers are turned round. The low half is the place, counted from the end.
+    The high half is the score: the bits of fp32 numbers are ordered as the numbers, once those of
+    negative numbers are flipped. The low half is the place, counted from the end.
     """
     return (_turned((scores + 0.0).view(torch.int32)).long() << 32) | (LAST_PLACE - places)
 
@@ -189,5 +190,5 @@ def _to_top_k(keys: Tensor) -> TopK:
 
 
 def _turned(bits: Tensor) -> Tensor:
-    """Flips all bits but the sign of negative numbers; twice is nothing."""
+    """Flip all bits but the sign of negative numbers; this is its own inverse."""
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)

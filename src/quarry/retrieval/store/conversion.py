@@ -1,4 +1,4 @@
-"""Convert embeddings to the dtype that they are kept in, and refuse what it cannot hold."""
+"""Convert embeddings to the dtype of their storage, and refuse what it cannot hold."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def converted(
 
     Args:
         embeddings: [num_texts, dim], fp32, on the CPU.
-        what: whose embeddings they are, for the message.
-        remedy: override that keeps them in float32.
+        what: name of the embedded texts, for the message.
+        remedy: override that stores the embeddings in float32.
 
     Raises:
         UserError: a number is too large for `dtype`.

@@ -1,8 +1,8 @@
-"""Which batches of a segment are finished, and what their vectors sum up to.
+"""Record which batches of a segment are finished, with checksums of their vectors.
 
-A journal is a file that records are added to, one a batch, once its vectors are written. A process
-that is killed leaves at most half a record at the end, which its own checksum gives away. Every
-process has a journal of its own, so that several can work on one segment on any file system.
+A journal is an append-only file with one record per batch, added once its vectors are written. A
+killed process leaves at most half a record at the end, which the record's own checksum reveals.
+Every process has its own journal, so that several can work on one segment on any file system.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class FinishedBatch:
     """A batch whose vectors are on disk.
 
     Attributes:
-        start: where its vectors begin in the segment, in rows.
-        rows: [num_texts] which text of the segment each vector is of.
+        start: index of its first vector in the segment, in rows.
+        rows: [num_texts] the text of the segment that each vector belongs to.
         checksum: CRC-32 of the vectors' bytes.
     """
 
@@ -48,34 +48,34 @@ class FinishedBatch:
 
 
 class Journal:
-    """The journal of this process, begun with its first batch."""
+    """The journal of this process, created with its first batch."""
 
     def __init__(self, folder: Path) -> None:
         self.path = _new_path(folder)
 
     def add(self, batch: FinishedBatch) -> None:
-        """Says that a batch is finished; its vectors must have been written before."""
+        """Record that a batch is finished; its vectors must have been written before."""
         record = _record(batch)
         with self.path.open("ab", buffering=0) as file:
             while record:
                 record = record[file.write(record) :]
 
     def sync(self) -> None:
-        """Waits until all is on disk."""
+        """Wait until everything is on disk."""
         if self.path.exists():
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
 
 
 def read_journals(folder: Path) -> list[FinishedBatch]:
-    """The finished batches of a segment, in the order of its journals."""
+    """Return the finished batches of a segment, in the order of its journals."""
     return [
         batch for path in sorted(folder.glob(PATTERN)) for batch in _read_records(path.read_bytes())
     ]
 
 
 def replace_journals(folder: Path, batches: Sequence[FinishedBatch]) -> None:
-    """Makes these the finished batches. For the process alone that has the segment's lock."""
+    """Replace all journals by these finished batches; only for the holder of the segment's lock."""
     old = list(folder.glob(PATTERN))
     with replacing(_new_path(folder)) as partial:
         partial.write_bytes(b"".join(map(_record, batches)))
@@ -94,7 +94,7 @@ def _record(batch: FinishedBatch) -> bytes:
 
 
 def _read_records(data: bytes) -> Iterator[FinishedBatch]:
-    """The records up to the end, or to the first that is not whole."""
+    """Yield the records up to the end, or to the first that is incomplete."""
     begin = 0
     while begin + _HEAD.size + _TAIL.size <= len(data):
         start, num_texts, checksum = _HEAD.unpack_from(data, begin)

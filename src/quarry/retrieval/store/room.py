@@ -1,4 +1,4 @@
-"""Embeddings that cannot be written: say what is needed, what is there and what can be done."""
+"""Check disk space for embeddings, and explain failed writes with sizes and remedies."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Remedies:
-    """What a message says can be done.
+    """Remedies that a message names.
 
     Attributes:
-        full: where the disk is full.
-        refused: where the folder cannot be written to.
+        full: if the disk is full.
+        refused: if the folder is not writable.
         written: what becomes of the embeddings that were written before the disk was full.
     """
 
@@ -31,10 +31,10 @@ class Remedies:
 
 
 def remedies_of_store(dtype: str) -> Remedies:
-    """Return what can be done for the embedding store.
+    """Return the remedies for the embedding store.
 
     Args:
-        dtype: of the store.
+        dtype: dtype of the store.
     """
     half = " evaluation.store_dtype=float16 takes half as much;" if dtype == "float32" else ""
     return Remedies(
@@ -42,16 +42,16 @@ def remedies_of_store(dtype: str) -> Remedies:
         f"paths.store_dir=DIR;{half} evaluation.store=false keeps embeddings in memory.",
         refused="Name a folder that can be, paths.store_dir=DIR, or keep embeddings in memory: "
         "evaluation.store=false.",
-        written="The batches that are finished are kept: with more room the same command goes on "
-        "from there.",
+        written="The finished batches are kept: with more room the same command continues from "
+        "there.",
     )
 
 
 def remedies_of_corpus(dtype: str) -> Remedies:
-    """Return what can be done for the file of a corpus beside a run.
+    """Return the remedies for the file of a corpus beside a run.
 
     Args:
-        dtype: of the embeddings.
+        dtype: dtype of the embeddings.
     """
     half = " evaluation.corpus_dtype=float16 takes half as much;" if dtype == "float32" else ""
     return Remedies(
@@ -65,12 +65,12 @@ def remedies_of_corpus(dtype: str) -> Remedies:
 
 
 def check_room(folder: Path, *, num_bytes: int, what: str, remedies: Remedies) -> None:
-    """Refuses to begin what the disk has no room for.
+    """Raise before a write for which the disk has no space.
 
     Args:
-        folder: it exists.
-        num_bytes: that are still to be written.
-        what: is written, such as "scifact corpus (5,183 texts)".
+        folder: an existing folder on the disk.
+        num_bytes: bytes still to be written.
+        what: what is written, such as "scifact corpus (5,183 texts)".
 
     Raises:
         UserError: there is less free space.
@@ -85,10 +85,10 @@ def check_room(folder: Path, *, num_bytes: int, what: str, remedies: Remedies) -
 
 @contextmanager
 def explained(folder: Path, *, what: str, remedies: Remedies) -> Iterator[None]:
-    """Turns the system's refusals to write into messages.
+    """Turn the system's write errors into messages.
 
     Raises:
-        UserError: the disk is full, or may not be written to.
+        UserError: the disk is full or not writable.
     """
     try:
         yield
@@ -107,7 +107,7 @@ def explained(folder: Path, *, what: str, remedies: Remedies) -> Iterator[None]:
 
 
 def readable_size(num_bytes: float) -> str:
-    """Return a number of bytes in the unit that leaves a number to be read."""
+    """Return a number of bytes in a readable unit."""
     for unit, of in (("GiB", 2**30), ("MiB", 2**20)):
         if num_bytes >= of:
             return f"{num_bytes / of:.1f} {unit}"

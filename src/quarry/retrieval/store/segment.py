@@ -1,12 +1,12 @@
-"""A segment of the embedding store: the texts that one call had to encode, and their vectors.
+"""Read and create a segment of the embedding store: the texts one call had to encode, and vectors.
 
-    manifest.json            format, sizes, how it was planned and by what it was made
-    texts.bin                16 bytes a text, its hash, in the order in which the call had them
-    vectors-00000.bin, ...   their vectors in the order of the plan: a batch is one piece
-    finished-*.bin           the batches whose vectors are there, each with a checksum
+    manifest.json            format, sizes, plan of the batches and versions of the software
+    texts.bin                16 bytes a text, its hash, in the order of the call
+    vectors-00000.bin, ...   their vectors in the order of the plan: a batch is contiguous
+    finished-*.bin           the batches whose vectors are written, each with a checksum
     lock                     held by the process that writes
 
-The first two are there from the beginning; there is no segment without its manifest.
+The first two exist from the beginning; there is no segment without its manifest.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from quarry.retrieval.unique_texts import HASH, NUM_HASH_BYTES
 from quarry.runtime.files import replacing
 
 FORMAT = 1
-"""To be raised when the files of a segment change: other formats are refused, never guessed."""
+"""Version of a segment's files; raise it when they change. Other formats are refused."""
 
 MANIFEST = "manifest.json"
 TEXTS = "texts.bin"
@@ -36,15 +36,15 @@ LOCK = "lock"
 
 
 class DamagedSegmentError(Exception):
-    """What is wrong with a segment as a whole; its texts have to be encoded anew."""
+    """Error for a segment that is damaged as a unit; its texts must be encoded again."""
 
 
 class Segment:
     """Read access to a segment, finished or not.
 
     Attributes:
-        hashes: [num_texts] of the texts that it is for, mapped.
-        vectors: where they lie.
+        hashes: [num_texts] hashes of its texts, memory-mapped.
+        vectors: the files of their vectors.
     """
 
     def __init__(self, folder: Path, *, hashes: NDArray[np.bytes_], vectors: VectorFiles) -> None:
@@ -53,11 +53,11 @@ class Segment:
         self.vectors = vectors
 
     def __len__(self) -> int:
-        """Number of texts, finished or not."""
+        """Return the number of texts, finished or not."""
         return len(self.hashes)
 
     def finished(self) -> list[FinishedBatch]:
-        """The batches that are said to be finished; see `is_sound`."""
+        """Return the batches that are recorded as finished; see `is_sound`."""
         num_texts = len(self)
         return [
             batch
@@ -66,15 +66,15 @@ class Segment:
         ]
 
     def is_sound(self, batch: FinishedBatch) -> bool:
-        """Whether the vectors on disk are those that were written; reads them all."""
+        """Return whether the vectors on disk have their recorded checksum; reads them all."""
         return self.vectors.checksum(batch.start, len(batch.rows)) == batch.checksum
 
 
 def open_segment(folder: Path) -> Segment | None:
-    """The segment in a folder; None where there is none.
+    """Open the segment in a folder; return None if there is none.
 
     Raises:
-        DamagedSegmentError: its manifest or its texts cannot be trusted.
+        DamagedSegmentError: its manifest or its texts are damaged.
         UserError: it was written by another version.
     """
     try:
@@ -114,10 +114,10 @@ def create_segment(
     dtype: str,
     more: Mapping[str, Any],
 ) -> None:
-    """Begins a segment for these texts, in place of one that is damaged.
+    """Create a segment for these texts, in place of a damaged one.
 
     Args:
-        more: what else the manifest is to say; for people.
+        more: additional entries of the manifest; for people.
     """
     for path in folder.iterdir():
         if path.name != LOCK:
@@ -138,7 +138,7 @@ def create_segment(
 
 
 def _write_synced(path: Path, content: bytes) -> None:
-    """A power cut must not take from hours of vectors what tells whose they are."""
+    """Write a file through to disk: after a power cut, vectors are useless without their texts."""
     with replacing(path) as partial, partial.open("wb") as file:
         file.write(content)
         file.flush()

@@ -1,4 +1,4 @@
-"""All that the embedding store has of one model and contract: segments, searched by text."""
+"""Hold what the embedding store has for one model and contract: segments, searched by text."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ logger = logging.getLogger(__name__)
 
 CONTRACT = "contract.json"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-"""What vectors can be stored in."""
+"""Dtypes in which vectors can be stored."""
 
 
 @dataclass(kw_only=True)
 class Found:
-    """Which vectors there are for some texts, and where.
+    """Locations of the stored vectors for some texts.
 
     Attributes:
-        rows: [num_texts] the row of each text's vector, counted over `segments`; -1: there is none.
-        segments: names, each with the number that its first row has.
-        num_rows: of all of them.
+        rows: [num_texts] row of each text's vector, counted over `segments`; -1: there is none.
+        segments: (number of its first row, name) of each segment.
+        num_rows: rows of all segments.
     """
 
     rows: NDArray[np.int64]
@@ -58,16 +58,16 @@ class Found:
 
 
 class Shelf:
-    """The folder STORE/<hash of the contract>.
+    """The folder STORE/<hash of the contract> with the segments of one model and contract.
 
-    Reading needs no lock and no permission to write: what is finished never changes.
+    Reading needs no lock and no write permission: finished batches never change.
 
     Args:
-        store: the folder of the whole store.
-        contract: everything that decides which vector a text gets, as plain data.
-        dim: of the vectors.
-        dtype: that they are stored in, a key of `DTYPES`.
-        made_by: versions and the like, which may change the last bits; only noted.
+        store: the folder of the complete store.
+        contract: everything on which a text's vector depends, as plain data.
+        dim: dimension of the vectors.
+        dtype: dtype in which they are stored, a key of `DTYPES`.
+        made_by: versions and the like, which may change the last bits; recorded only.
     """
 
     def __init__(
@@ -88,26 +88,26 @@ class Shelf:
         self._reported: set[Path] = set()
 
     def segment_name(self, call: NDArray[np.bytes_], plan: Mapping[str, int]) -> str:
-        """The name of the segment that belongs to a call.
+        """Return the name of the segment that belongs to a call.
 
-        It depends on the call's texts and the plan alone: a call that was killed finds its own
-        segment again, with the texts that were missing then and batches of the same texts.
+        It depends on the call's texts and the plan alone. So a killed call finds its own segment
+        again, with the texts that were missing then and batches of the same texts.
 
         Args:
-            call: [num_texts] all texts of the call, in its order.
-            plan: the numbers that batches depend on, beside the texts.
+            call: [num_texts] all texts of the call, in order.
+            plan: the numbers, beside the texts, on which batches depend.
         """
         return _digest(call.tobytes() + json.dumps(plan, sort_keys=True).encode())
 
     def find(self, hashes: NDArray[np.bytes_], *, first: str = "") -> Found:
-        """Looks for texts in all segments, those that others work on, too.
+        """Look up texts in all segments, including those that other processes write.
 
-        Of the batches that vectors are taken from the checksums are verified, once in the life of
-        this object. A damaged batch counts as missing, and one warning says so.
+        Batches are verified by their checksums before use, once in the life of this object. A
+        damaged batch counts as missing, and one warning says so.
 
         Args:
             hashes: [num_texts], all different.
-            first: the segment whose vectors go before those of others.
+            first: the segment whose vectors have precedence.
 
         Raises:
             UserError: the store was written by another version.
@@ -119,7 +119,7 @@ class Shelf:
         return found
 
     def embeddings(self, found: Found, text_of: NDArray[np.int64]) -> GatheredEmbeddings:
-        """The vectors of items.
+        """Return the vectors of items.
 
         Args:
             text_of: [num_items] the text of each item, see `UniqueTexts`.
@@ -142,17 +142,16 @@ class Shelf:
         plan: Mapping[str, int],
         what: str,
     ) -> Iterator[list[FinishedBatch]]:
-        """Holds the lock of the segment of that name, which is made if need be; gives the batches
-        that are finished and sound.
+        """Hold a segment's lock, create it if missing, and yield its intact finished batches.
 
         Args:
-            missing: [num_texts] the texts that a new segment is for: those of the call that the
-                store lacks, in its order.
+            missing: [num_texts] the texts of a new segment: those of the call that the store lacks,
+                in order.
             plan: for the manifest.
-            what: the texts, for messages.
+            what: name of the texts, for messages.
 
         Raises:
-            UserError: there is no room, or no permission to write.
+            UserError: there is no space, or no permission to write.
         """
         folder = self.folder / name
         with ExitStack() as stack:
@@ -176,17 +175,17 @@ class Shelf:
     def writer(
         self, name: str, *, finished: Sequence[FinishedBatch], what: str
     ) -> tuple[Segment, SegmentWriter]:
-        """For each process that writes to a segment which one of them has the lock of.
+        """Return a segment and its writer, for each rank that writes; one rank holds the lock.
 
         Args:
-            finished: as `writable` gives it.
+            finished: as `writable` yields it.
         """
         segment = open_segment(self.folder / name)
         assert segment is not None, "it was made before"
         return segment, SegmentWriter(segment, finished=finished, what=what)
 
     def _segments(self, first: str) -> Iterator[Segment]:
-        """In the order of their names, so that of two vectors it is always the same one."""
+        """Yield segments by name, `first` first, so that the choice among vectors is stable."""
         for folder in sorted(self.folder.glob("*/"), key=lambda path: (path.name != first, path)):
             segment = self._opened(folder)
             if segment is not None:
@@ -200,7 +199,7 @@ class Shelf:
             return None
 
     def _kept(self, segment: Segment) -> list[FinishedBatch]:
-        """The batches of a segment that are sound; its journals forget the others."""
+        """Return the intact batches of a segment; remove the others from its journals."""
         said = segment.finished()
         is_sound = self._are_sound(segment, said)
         finished = [said[i] for i in np.flatnonzero(is_sound)]
@@ -215,7 +214,7 @@ class Shelf:
         order: NDArray[np.int64],
         found: Found,
     ) -> None:
-        """Adds what a segment has of the texts that are missing; `order` sorts `hashes`."""
+        """Add the segment's vectors of texts that are still missing; `order` sorts `hashes`."""
         batches = segment.finished()
         if not batches:
             return
@@ -235,7 +234,7 @@ class Shelf:
             found.num_rows += len(segment)
 
     def _are_sound(self, segment: Segment, batches: Sequence[FinishedBatch]) -> NDArray[np.bool_]:
-        """[num_batches], each verified once."""
+        """Return whether each batch is intact, [num_batches]; each is verified once."""
         is_sound = np.zeros(len(batches), dtype=bool)
         for i, batch in enumerate(batches):
             key = (segment.folder.name, batch.start, batch.checksum)
@@ -247,14 +246,14 @@ class Shelf:
             num_texts = sum(len(batch.rows) for batch in lost)
             self._report(
                 segment.folder,
-                f"the vectors of {num_texts:,} texts are cut off, or not those that were written",
+                f"the vectors of {num_texts:,} texts are truncated, or not as written",
             )
         return is_sound
 
     def _report(self, folder: Path, damage: str) -> None:
         if folder not in self._reported:
             self._reported.add(folder)
-            logger.warning("%s is damaged: %s. What is needed is encoded anew", folder, damage)
+            logger.warning("%s is damaged: %s. What is needed is encoded again", folder, damage)
 
 
 def _digest(content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The vectors of a segment: rows of one matrix, cut into files of bounded size, mapped to read."""
+"""Store the vectors of a segment: rows of a matrix in files of bounded size, mapped for reading."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ NUM_BYTES_PER_READ = 2**24
 
 
 class VectorFiles:
-    """`vectors-00000.bin`, ...: bare rows [num_rows, dim], little-endian.
+    """The files `vectors-00000.bin`, ...: raw rows [num_rows, dim], little-endian.
 
-    Written by calls, never through a map: where the disk is full a call raises an error, a map
+    Written by system calls, not through a map: on a full disk a call raises an error, whereas a map
     ends the process.
 
     Args:
-        folder: where the files are.
-        num_rows: in all files; those that were not written are holes.
-        num_rows_per_file: the last file has what is left.
+        folder: folder of the files.
+        num_rows: rows in all files; rows that were not written are holes.
+        num_rows_per_file: rows in each file; the last one has the remainder.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class VectorFiles:
         return self.dim * self.dtype.itemsize
 
     def write(self, start: int, vectors: NDArray[np.floating]) -> None:
-        """Writes rows from `start` on. When it returns, a killed process loses none of them."""
+        """Write rows from `start` on. Once it returns, a killed process loses none of them."""
         assert vectors.dtype == self.dtype
         assert vectors.shape[1:] == (self.dim,)
         assert start + len(vectors) <= self.num_rows
         for path, offset, rows in self._pieces(start, len(vectors)):
-            # opened for every batch: on a network file system it is closing that sends the data
+            # opened for every batch: a network file system sends the data on close
             file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
             try:
                 write_all(file, np.ascontiguousarray(vectors[rows]).data.cast("B"), offset)
@@ -53,7 +53,7 @@ class VectorFiles:
                 os.close(file)
 
     def checksum(self, start: int, num_rows: int) -> int | None:
-        """CRC-32 of the bytes of these rows, read from the files; None: they are not all there."""
+        """Return the CRC-32 of these rows' bytes, read from the files; None if rows are missing."""
         checksum = 0
         for path, offset, rows in self._pieces(start, num_rows):
             left = (rows.stop - rows.start) * self.num_bytes_per_row
@@ -71,7 +71,7 @@ class VectorFiles:
         return checksum
 
     def parts(self) -> list[tuple[int, NDArray[np.floating]]]:
-        """Each file that is there, mapped, with the number of its first row."""
+        """Return each existing file, memory-mapped, with the number of its first row."""
         found = []
         for start in range(0, self.num_rows, self.num_rows_per_file):
             path = self._path(start)
@@ -83,7 +83,7 @@ class VectorFiles:
         return found
 
     def sync(self) -> None:
-        """Waits until all is on disk."""
+        """Wait until everything is on disk."""
         for start in range(0, self.num_rows, self.num_rows_per_file):
             path = self._path(start)
             if path.exists():
@@ -91,7 +91,7 @@ class VectorFiles:
                     os.fsync(file.fileno())
 
     def _pieces(self, start: int, num_rows: int) -> Iterator[tuple[Path, int, slice]]:
-        """File, offset in bytes and rows (counted from `start`) of each piece in one file."""
+        """Yield path, byte offset and rows (counted from `start`) of the piece in each file."""
         row, stop = start, start + num_rows
         while row < stop:
             first = row - row % self.num_rows_per_file
@@ -107,7 +107,7 @@ class VectorFiles:
 def write_all(file: int, data: memoryview, offset: int) -> None:
     """Write all of `data` at `offset`.
 
-    A call may write less than it was given, for one thing just before the disk is full.
+    A call may write less than it was given, for example just before the disk is full.
     """
     while data:
         num_written = os.pwrite(file, data, offset)

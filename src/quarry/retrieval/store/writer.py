@@ -1,4 +1,4 @@
-"""Fills a segment, batch after batch, so that it can be killed at any moment."""
+"""Write a segment batch by batch, so that the process can be killed at any moment."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from quarry.retrieval.unique_texts import NUM_HASH_BYTES
 
 
 class SegmentWriter:
-    """Writes the batches of a segment that are not finished. Needs the segment's lock.
+    """Writer of a segment's unfinished batches. Requires the segment's lock.
 
     A batch's vectors are written first, then the record that it is finished; until then it is open,
-    and will be encoded again. Batches may come in any order and from several processes, each with
-    a writer of its own.
+    and would be encoded again. Batches may come in any order and from several ranks, each with its
+    own writer.
 
     Args:
-        finished: the batches whose vectors are there and sound.
-        what: the texts, for messages.
+        finished: the batches whose vectors are written and intact.
+        what: name of the texts, for messages.
     """
 
     def __init__(self, segment: Segment, *, finished: Sequence[FinishedBatch], what: str) -> None:
@@ -39,10 +39,10 @@ class SegmentWriter:
         self._what = f"{what} ({len(segment):,} texts x {segment.vectors.dim} {dtype})"
 
     def check_room(self) -> None:
-        """To be called before anything is written, by one process.
+        """Check the disk space; one rank calls this before anything is written.
 
         Raises:
-            UserError: the disk has no room for what is open.
+            UserError: the disk has no space for the open batches.
         """
         num_bytes = self._segment.vectors.num_bytes_per_row + NUM_HASH_BYTES
         check_room(
@@ -54,19 +54,19 @@ class SegmentWriter:
 
     @property
     def num_open(self) -> int:
-        """Texts whose vectors are not there yet."""
+        """Texts without a vector so far."""
         return int((~self._is_finished).sum())
 
     def is_done(self, texts: range) -> bool:
-        """Whether these texts, counted in the order of the plan, are all finished."""
+        """Return whether these texts, counted in the order of the plan, are all finished."""
         return bool(self._is_finished[texts.start : texts.stop].all())
 
     def write(self, start: int, rows: NDArray[np.int64], embeddings: Tensor) -> None:
-        """Finishes a batch.
+        """Write a batch and record it as finished.
 
         Args:
-            start: texts before it in the plan.
-            rows: [num_texts] which texts of the segment it holds.
+            start: number of texts before it in the plan.
+            rows: [num_texts] the batch's texts, as rows of the segment.
             embeddings: [num_texts, dim], fp32, on the CPU.
 
         Raises:
@@ -87,7 +87,7 @@ class SegmentWriter:
         self._is_finished[batch.start : batch.stop] = True
 
     def sync(self) -> None:
-        """Waits until the disk has it all: from then on a power cut, too, loses nothing."""
+        """Wait until everything is on disk: from then on even a power cut loses nothing."""
         with explained(self._segment.folder, what=self._what, remedies=self._remedies):
             self._segment.vectors.sync()
             self._journal.sync()

@@ -52,7 +52,7 @@ def test_ids_in_another_composition_are_told_beside_the_number(tmp_path: Path) -
     assert result.metrics[MEASURE] == pytest.approx(1 / 3)
     (caveat,) = result.caveats
     assert caveat.startswith(
-        "2 of 3 judged documents are not in the corpus; 2 would be after Unicode normalisation"
+        "2 of 3 judged documents are not in the corpus; 2 would be after Unicode normalization"
     )
 
 
