@@ -27,7 +27,7 @@ COLUMNS = (
     "title",
     "self-match",
     "main measure",
-    "licence",
+    "license",
 )
 NUMBERS = ("queries", "documents", "positives")
 
