@@ -143,20 +143,16 @@ def tokens_per_training_query(config: DictConfig) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """A benchmark under one prompt.
-
-    Attributes:
-        num_shared: tokens that every text begins with.
-    """
+    """A benchmark under one prompt."""
 
     name: str
     work: EncodingWork
-    num_shared: int = 0
 
     @classmethod
     def of(
         cls, primary: str, benchmark: str, prompt: str, *overrides: str, num_shared: int = 0
     ) -> Suite:
+        """Count it; every text begins with `num_shared` tokens that are computed once a pass."""
         config = composed(primary, *overrides, f"benchmark={benchmark}")
         return cls(
             name=benchmark,
@@ -165,20 +161,15 @@ class Suite:
                 prompt=build(config.prompt),
                 frames=FRAMES[prompt],
                 is_stored=True,
+                prefix_tokens=dict.fromkeys(ROLES, num_shared),
             ),
-            num_shared=num_shared,
         )
 
     def hours(
         self, rate: float, *, num_devices: int = 1, work: EncodingWork | None = None
     ) -> float:
-        """Return the hours of all sets, or of `work`, on devices of that rate.
-
-        Tokens that all texts begin with are left out: they go through the model once.
-        """
-        work = work or self.work
-        num_tokens = work.num_tokens - self.num_shared * work.num_texts
-        return num_tokens / (rate * num_devices) / 3600
+        """Return the hours of all sets, or of `work`, on devices of that rate."""
+        return (work or self.work).hours(tokens_per_s=rate, num_devices=num_devices)
 
     def rows(self) -> dict[str, EncodingWork]:
         """Set or group -> what it takes; a shared corpus counts for the first that needs it."""

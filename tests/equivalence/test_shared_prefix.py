@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from quarry.models.compilation import compile_layers
 from quarry.models.pooling.base import Pooling
 from quarry.models.pooling.last_token import LastToken
 from quarry.models.pooling.mean import Mean
+from quarry.models.shared_prefix import can_share_prefix
 from quarry.retrieval.encoder import Encoder
 from quarry.types import Document, Query
 
@@ -118,6 +120,41 @@ def test_a_text_that_begins_otherwise_is_encoded_with_its_own(
 )
 def test_models_that_cannot_share_it_do_not(model: BiEncoder) -> None:
     assert model.encode_prefix(pack([np.arange(3, 20)])) is None
+
+
+GROUPED = {"num_key_value_heads": 2}
+ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings", "expected"),
+    [
+        ("llama", GROUPED, True),
+        ("olmo2", GROUPED, True),
+        ("qwen3", GROUPED, True),
+        ("qwen2", {**GROUPED, "sliding_window": 5}, True),  # not used unless asked for
+        ("qwen2", {**GROUPED, "sliding_window": 5, "use_sliding_window": True,
+                   "max_window_layers": 1}, False),
+        ("mistral", {**GROUPED, "sliding_window": None}, True),
+        ("mistral", WINDOW, False),
+        ("starcoder2", {**GROUPED, "sliding_window": None}, True),
+        ("starcoder2", WINDOW, False),
+        ("phi3", WINDOW, False),
+        ("gemma3_text", {**GROUPED, **ALTERNATING, "head_dim": 16}, False),
+        ("olmo3", {**GROUPED, **ALTERNATING}, False),
+        ("olmo3", {**GROUPED, **ALTERNATING, "layer_types": ["full_attention"] * 2}, True),
+    ],
+)  # fmt: skip
+def test_the_rule_says_what_the_layers_do(
+    model_type: str, settings: dict[str, Any], expected: bool
+) -> None:
+    """Plans ask the rule, without weights."""
+    backbone = tiny_trunk(model_type, **settings)
+    states: dict[torch.nn.Module, tuple[Tensor, Tensor]] = {}
+    model = BiEncoder(backbone=backbone, pooling=LastToken())
+    model.token_states(pack([np.arange(3, 20)]), prefix_states=states)
+    assert (len(states) == backbone.config.num_hidden_layers) == expected
+    assert can_share_prefix(backbone.config, pooling=LastToken(), is_causal=True) == expected
 
 
 def test_prompts_without_a_prefix_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ from quarry.models.projections import load_projections
 from quarry.models.saved import PROJECTIONS_FILE
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.export.loading import as_given, read_export
-from quarry.tasks import train as task_train
+from quarry.tasks import build_training as task_train
 from quarry.tasks.evaluate import evaluate
 from quarry.tasks.export import export
 from quarry.tasks.resume import resume

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from quarry.config.contract import contract_of
+from quarry.config.contract import contract_of, contract_terms
 from quarry.config.instantiate import build
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
@@ -83,7 +83,7 @@ def saved_run(
     arguments = {key: value for key, value in prompt.items() if key != "_target_"}
     tokenizer = TextTokenizer(tokenizer=factory.load_tokenizer(), prompt=Prompt(**arguments))
     contract = contract_of(
-        config,
+        contract_terms(config),
         model=model,
         tokenizer=tokenizer,
         base=describe_base(str(base), revision=None, commit=None),

@@ -1,27 +1,25 @@
-"""Saves a trained model with its contract and golden vectors, read back from what was written."""
+"""Save a trained model with its contract and golden vectors, read back from what was written."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from quarry.assembly.model_parts import ModelParts, build_model_parts
-from quarry.config.contract import contract_of
+from quarry.config.contract import ContractTerms, contract_of, contract_terms
 from quarry.config.stored import read_stored_config
-from quarry.data.tokenization import TextTokenizer
 from quarry.distributed import world
 from quarry.models.adapters.lora import check_adapter_file
 from quarry.models.backbones.text_model import base_model
 from quarry.models.bi_encoder import BiEncoder
-from quarry.models.factory import BiEncoderFactory
 from quarry.models.memory import memory_need
 from quarry.models.saved import GOLDEN_FILE, describe_base, save_model
 from quarry.retrieval.golden_texts import golden_embeddings, golden_texts, golden_token_ids
@@ -39,103 +37,115 @@ LEAST_COSINE = 0.95
 """Between the vectors of the model in memory and as it was saved: only precision may differ."""
 
 
-def save_trained_model(
-    config: DictConfig,
-    folder: Path,
-    *,
-    factory: BiEncoderFactory,
-    model: BiEncoder,
-    tokenizer: TextTokenizer,
-) -> None:
-    """Writes the model folder that `eval.py model.path=RUN` and `task=verify` read.
+@dataclass(frozen=True, kw_only=True)
+class ModelSaver:
+    """Write the model folder that `eval.py model.path=RUN` and `task=verify` read.
 
-    All processes take part, since each may hold a part of the model; the first one writes.
+    Args:
+        parts: the model as it was built, and its tokenizer.
+        terms: how the run fed texts to it, for the contract.
     """
-    has_adapter = model.backbone is not base_model(model.backbone)
-    state = projections = None
-    if is_spread(model):
-        state = whole_state(model.backbone, is_trained_only=has_adapter)
-        projections = whole_state(model.projections, is_trained_only=False)
-    embeddings = golden_embeddings(model, tokenizer)
-    saving = partial(
-        _save,
-        config,
-        folder,
-        factory=factory,
-        model=model,
-        tokenizer=tokenizer,
-        state=state,
-        projections=projections,
-        embeddings=embeddings,
-    )
-    world.first_does(saving)
+
+    parts: ModelParts
+    terms: ContractTerms
+
+    def save(self, folder: Path, *, model: BiEncoder) -> None:
+        """Save a model in memory.
+
+        A collective operation: each rank may hold a part of the model; rank 0 writes.
+        """
+        has_adapter = model.backbone is not base_model(model.backbone)
+        state = projections = None
+        if is_spread(model):
+            state = whole_state(model.backbone, is_trained_only=has_adapter)
+            projections = whole_state(model.projections, is_trained_only=False)
+        saving = partial(
+            self._write,
+            folder,
+            model=model,
+            state=state,
+            projections=projections,
+            embeddings=golden_embeddings(model, self.parts.tokenizer),
+        )
+        world.first_does(saving)
+
+    def save_checkpoint(self, run: RunDirectory) -> None:
+        """Save the model of a run's checkpoint, on one CPU and in one process.
+
+        Raises:
+            UserError: the checkpoint does not hold exactly what the run trains.
+        """
+        model = self.parts.factory.in_plain_products().build(is_trained=True)
+        state = read_trained(run.checkpoint)
+        module = torch.nn.ModuleDict({"model": model})  # as its names are in a checkpoint
+        check_checkpoint({"state_dict": state}, module)
+        module.load_state_dict(state, strict=False)
+        self._write(
+            run.model,
+            model=model,
+            state=None,
+            projections=None,
+            embeddings=golden_embeddings(model, self.parts.tokenizer),
+        )
+
+    def _write(
+        self,
+        folder: Path,
+        *,
+        model: BiEncoder,
+        state: Mapping[str, Tensor] | None,
+        projections: Mapping[str, Tensor] | None,
+        embeddings: Tensor,
+    ) -> None:
+        factory, tokenizer = self.parts.factory, self.parts.tokenizer
+        base = factory.base_source()
+        contract = contract_of(
+            self.terms,
+            model=model,
+            tokenizer=tokenizer,
+            base=describe_base(base, revision=factory.base_revision(), commit=model.commit),
+            projections=factory.projections(),
+        )
+        dtype = _golden_dtype(model)
+        contract["golden"] = {
+            "dtype": dtype,
+            "texts": golden_texts(),
+            "token_ids": golden_token_ids(tokenizer),
+        }
+
+        def add_golden(scratch: Path) -> None:
+            check_adapter_file(scratch, model.backbone, state=state)
+            saved = factory.saved_as(scratch, dtype=dtype).build(is_trained=False)
+            vectors = golden_embeddings(saved, tokenizer)
+            _check_embeddings(vectors, embeddings)
+            save_file({"embeddings": vectors.contiguous()}, scratch / GOLDEN_FILE)
+
+        save_model(
+            folder,
+            model=model,
+            tokenizer=tokenizer.tokenizer,
+            contract=contract,
+            state=state,
+            projections=projections,
+            add_golden=add_golden,
+        )
 
 
-def save_from_checkpoint(config: DictConfig, run: RunDirectory, parts: ModelParts) -> None:
-    """Writes the model folder of a run from its checkpoint, on one CPU and in one process.
+def consolidate_if_unfinished(path: str | None) -> None:
+    """Write `model/` of a run that has a checkpoint and no model yet, on one CPU.
 
-    Raises:
-        UserError: the checkpoint does not hold exactly what the run trains.
+    Shards of ZeRO are put together. Nothing happens to any other folder; a run that continues later
+    replaces the model at its end.
     """
-    model = parts.factory.in_plain_products().build(is_trained=True)
-    state = read_trained(run.checkpoint)
-    module = torch.nn.ModuleDict({"model": model})  # as its names are in a checkpoint
-    check_checkpoint({"state_dict": state}, module)
-    module.load_state_dict(state, strict=False)
-    _save(
-        config,
-        run.model,
-        factory=parts.factory,
-        model=model,
-        tokenizer=parts.tokenizer,
-        state=None,
-        projections=None,
-        embeddings=golden_embeddings(model, parts.tokenizer),
-    )
-
-
-def _save(
-    config: DictConfig,
-    folder: Path,
-    *,
-    factory: BiEncoderFactory,
-    model: BiEncoder,
-    tokenizer: TextTokenizer,
-    state: Mapping[str, Tensor] | None,
-    projections: Mapping[str, Tensor] | None,
-    embeddings: Tensor,
-) -> None:
-    base = factory.base_source()
-    contract = contract_of(
-        config,
-        model=model,
-        tokenizer=tokenizer,
-        base=describe_base(base, revision=factory.base_revision(), commit=model.commit),
-        projections=factory.projections(),
-    )
-    dtype = _golden_dtype(model)
-    contract["golden"] = {
-        "dtype": dtype,
-        "texts": golden_texts(),
-        "token_ids": golden_token_ids(tokenizer),
-    }
-
-    def add_golden(scratch: Path) -> None:
-        check_adapter_file(scratch, model.backbone, state=state)
-        saved = factory.saved_as(scratch, dtype=dtype).build(is_trained=False)
-        vectors = golden_embeddings(saved, tokenizer)
-        _check_embeddings(vectors, embeddings)
-        save_file({"embeddings": vectors.contiguous()}, scratch / GOLDEN_FILE)
-
-    save_model(
-        folder,
-        model=model,
-        tokenizer=tokenizer.tokenizer,
-        contract=contract,
-        state=state,
-        projections=projections,
-        add_golden=add_golden,
-    )
+    if path is None:
+        return
+    run = RunDirectory.shared(Path(path).expanduser())
+    if run.model.exists() or not (run.checkpoint.exists() and run.config.exists()):
+        return
+    logger.warning("%s was stopped before its end: the model is that of its checkpoint", run.path)
+    stored = read_stored_config(run.config)
+    stored.paths.run_dir = str(run.path)
+    ModelSaver(parts=build_model_parts(stored), terms=contract_terms(stored)).save_checkpoint(run)
 
 
 def _check_embeddings(saved: Tensor, in_memory: Tensor) -> None:
@@ -148,7 +158,7 @@ def _check_embeddings(saved: Tensor, in_memory: Tensor) -> None:
 
 
 def _golden_dtype(model: BiEncoder) -> str:
-    """float32, unless the trunk would not fit beside what is in memory."""
+    """Return float32, or the model's own dtype where float32 would not fit beside the model."""
     import psutil
 
     need = memory_need(model.backbone.config, dtype=torch.float32)
@@ -159,23 +169,3 @@ def _golden_dtype(model: BiEncoder) -> str:
         "The golden vectors are computed in %s: float32 needs more memory than is free", dtype
     )
     return dtype
-
-
-logger = logging.getLogger(__name__)
-
-
-def consolidate_if_unfinished(path: str | None) -> None:
-    """Writes `model/` of a run that has a checkpoint and no model yet, on one CPU.
-
-    Shards of ZeRO are put together. Nothing happens to any other folder; a run that goes on later
-    replaces the model at its end.
-    """
-    if path is None:
-        return
-    run = RunDirectory.shared(Path(path).expanduser())
-    if run.model.exists() or not (run.checkpoint.exists() and run.config.exists()):
-        return
-    logger.warning("%s was stopped before its end: the model is that of its checkpoint", run.path)
-    stored = read_stored_config(run.config)
-    stored.paths.run_dir = str(run.path)
-    save_from_checkpoint(stored, run, build_model_parts(stored))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,15 +17,26 @@ from quarry.runtime.threads import hand_over_quickly
 
 
 def build_trainer(
-    config: DictConfig, *, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger], **more: Any
+    trainer_node: DictConfig,
+    *,
+    run_dir: str,
+    callbacks: Sequence[pl.Callback],
+    loggers: Sequence[Logger],
+    **more: Any,
 ) -> pl.Trainer:
-    """Lightning's Trainer with what is not a matter of taste filled in."""
+    """Build Lightning's Trainer with the settings that every run of this project shares.
+
+    Args:
+        trainer_node: `trainer` of the configuration.
+        run_dir: where Lightning's own files go.
+        more: further arguments of the Trainer.
+    """
     hand_over_quickly()
     trainer: pl.Trainer = build(
-        config.trainer,
+        trainer_node,
         callbacks=list(callbacks),
         logger=list(loggers),
-        default_root_dir=config.paths.run_dir,
+        default_root_dir=run_dir,
         use_distributed_sampler=False,  # our sampler alone decides the order
         enable_model_summary=False,
         enable_progress_bar=False,  # ours are training_progress.py and runtime/progress.py
@@ -38,24 +49,29 @@ def build_trainer(
 
 
 @contextmanager
-def built_loggers(
-    config: DictConfig, *, identity: WandbIdentity, hyperparameters: dict[str, Any]
+def opened_loggers(
+    logger_nodes: DictConfig,
+    *,
+    identity: WandbIdentity,
+    hyperparameters: Callable[[], dict[str, Any]],
 ) -> Iterator[list[Logger]]:
-    """The configured loggers, told the configuration; closed whatever happens. Only the first
-    process has any.
+    """Yield the configured loggers, which receive the hyperparameters; close them at the end.
 
-    A W&B run that is not finished would swallow the next job of a sweep.
+    Ranks other than 0 have none. A W&B run that is not finished would swallow the next job of a
+    sweep.
 
     Args:
+        logger_nodes: `logger` of the configuration.
         identity: which run it is for W&B.
+        hyperparameters: called on rank 0.
     """
     loggers: list[Logger] = []
     if world.is_launched_first():
-        loggers = build_named(with_identity(config.logger, identity))
+        loggers = build_named(with_identity(logger_nodes, identity))
     status = "failed"
     try:
         for pl_logger in loggers:
-            pl_logger.log_hyperparams(hyperparameters)
+            pl_logger.log_hyperparams(hyperparameters())
         yield loggers
         status = "success"
     finally:

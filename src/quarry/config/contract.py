@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -39,28 +40,48 @@ ALLOWED_MODULES = {"prompt": "quarry.data.prompts.", "model.pooling": "quarry.mo
 FORMAT = 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class ContractTerms:
+    """What the contract of a model takes from the configuration that it is trained under.
+
+    Attributes:
+        settings: key of `NODES` -> its value, as plain data.
+        temperature: of the loss; None where that has none.
+    """
+
+    settings: Mapping[str, Any]
+    temperature: float | None
+
+
+def contract_terms(config: DictConfig) -> ContractTerms:
+    """Return the terms that a configuration states."""
+    return ContractTerms(
+        settings={key: _plain(OmegaConf.select(config, key)) for key in NODES},
+        temperature=config.loss.get("temperature"),
+    )
+
+
 def contract_of(
-    config: DictConfig,
+    terms: ContractTerms,
     *,
     model: BiEncoder,
     tokenizer: TextTokenizer,
     base: Mapping[str, Any],
     projections: Sequence[Dense] = (),
 ) -> dict[str, Any]:
-    """The contract of a model that was trained under `config`, as plain data.
+    """Return the contract of a trained model, as plain data.
 
     Args:
         base: the weights that training began with, see `models.saved.describe_base`.
         projections: after the pooling.
     """
-    settings = {key: _plain(OmegaConf.select(config, key)) for key in NODES}
     return {
         "format": FORMAT,
         "base": dict(base),
         "eos_token_id": tokenizer.tokenizer.eos_token_id,
         "dtype": str(text_model(model.backbone).dtype).removeprefix("torch."),
-        "temperature": config.loss.get("temperature"),
-        "settings": settings | {"model.is_causal": model.is_causal},
+        "temperature": terms.temperature,
+        "settings": {**terms.settings, "model.is_causal": model.is_causal},
         "frames": frames_of(tokenizer),
         "projections": [
             dense.as_data() | {"weights": PROJECTIONS_FILE, "prefix": f"{index}."}

@@ -22,7 +22,7 @@ from quarry.models.last_layer import pool_in_last_layer
 from quarry.models.pooling.base import Pooling
 from quarry.models.pooling.last_token import LastToken
 from quarry.models.projections import Projection
-from quarry.models.shared_prefix import SharedPrefix, key_rows
+from quarry.models.shared_prefix import SharedPrefix, can_share_prefix, key_rows
 from quarry.types import TokenBatch
 
 logger = logging.getLogger(__name__)
@@ -155,16 +155,16 @@ class BiEncoder(nn.Module):
     def encode_prefix(self, tokens: TokenBatch) -> SharedPrefix | None:
         """Return the states of tokens, one text, that all texts of a pass begin with.
 
-        None where texts cannot share them and stay exact: only causal attention without a window
-        makes them the same in front of any text, and only last-token pooling never reads them.
+        None where texts cannot share them and stay exact, see `can_share_prefix`.
         """
-        if not (self._pools_last_token and self.is_causal):
+        config = text_model(self.backbone).config
+        if not can_share_prefix(config, pooling=self.pooling, is_causal=self.is_causal):
             return None
         on_device = tokens.to(next(self.parameters()).device)
         states: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         with torch.compiler.set_stance("force_eager"):  # a few tokens, once
             self.token_states(on_device, prefix_states=states)
-        if len(states) < text_model(self.backbone).config.num_hidden_layers:
+        if len(states) < config.num_hidden_layers:  # a layer has a window of its own making
             return None
         return SharedPrefix(ids=tokens.input_ids.numpy(), states=states)
 

@@ -14,7 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
+from quarry.models.pooling.base import Pooling
+from quarry.models.pooling.last_token import LastToken
 from quarry.types import TokenBatch
 
 
@@ -43,6 +46,23 @@ class SharedPrefix:
         finally:
             for layer in self.states:
                 del layer.prefix_keys, layer.prefix_values
+
+
+def can_share_prefix(config: PretrainedConfig, *, pooling: Pooling, is_causal: bool) -> bool:
+    """Return whether texts stay exact if what they begin with goes through the model once.
+
+    Only causal attention without a window gives a prefix the same states in front of any text, and
+    only last-token pooling never reads them.
+
+    Args:
+        config: of the part of the backbone that text goes through.
+    """
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types:
+        has_window = any(layer_type != "full_attention" for layer_type in layer_types)
+    else:  # Mistral states a window for all layers
+        has_window = getattr(config, "sliding_window", None) is not None
+    return type(pooling) is LastToken and is_causal and not has_window
 
 
 def key_rows(tokens: TokenBatch, *, num_shared: int) -> tuple[Tensor, Tensor]:

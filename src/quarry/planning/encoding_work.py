@@ -6,12 +6,13 @@ docs/make_reproducing.py computes its tables with the same functions.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quarry.data.collation import CHARACTERS_PER_TOKEN
 from quarry.data.prompts import Prompt
 from quarry.evaluation.benchmark import BenchmarkSet
 from quarry.evaluation.benchmarks import mean_characters
+from quarry.planning.prefix_tokens import PrefixTokens, no_prefix
 from quarry.types import ROLES, Role
 
 CHAT_TOKENS = 20
@@ -56,6 +57,8 @@ class SetWork:
         num_documents: of its corpus.
         num_new_documents: those that were not encoded for a set before it.
         num_tokens: of its queries and new documents.
+        num_computed_tokens: of these, those that go through the model: a prefix that all texts
+            share does once a pass.
         source: where the numbers come from, or why there are none.
     """
 
@@ -65,6 +68,7 @@ class SetWork:
     num_documents: int | None
     num_new_documents: int | None
     num_tokens: float | None
+    num_computed_tokens: float | None
     source: str
 
     @property
@@ -77,9 +81,14 @@ class SetWork:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodingWork:
-    """Hold what a benchmark takes to encode once; sums are over the known sets."""
+    """Hold what a benchmark takes to encode once; sums are over the known sets.
+
+    Attributes:
+        prefix_tokens: that texts share, taken off; None: not known, and not taken off.
+    """
 
     sets: tuple[SetWork, ...]
+    prefix_tokens: PrefixTokens | None = field(default_factory=no_prefix)
 
     @property
     def num_texts(self) -> int:
@@ -88,6 +97,10 @@ class EncodingWork:
     @property
     def num_tokens(self) -> float:
         return sum(one.num_tokens or 0.0 for one in self.sets)
+
+    @property
+    def num_computed_tokens(self) -> float:
+        return sum(one.num_computed_tokens or 0.0 for one in self.sets)
 
     @property
     def largest_corpus(self) -> int:
@@ -105,7 +118,7 @@ class EncodingWork:
 
     def hours(self, *, tokens_per_s: float, num_devices: int = 1) -> float:
         """Return the hours on devices of that rate that do not wait for one another."""
-        return self.num_tokens / (tokens_per_s * num_devices) / 3600
+        return self.num_computed_tokens / (tokens_per_s * num_devices) / 3600
 
     def embedding_bytes(self, *, dim: int, itemsize: int) -> int:
         """Return the bytes of all embeddings, as the embedding store holds them."""
@@ -119,6 +132,7 @@ def encoding_work(
     frames: Frames,
     is_stored: bool,
     count: Callable[[BenchmarkSet], SetLengths | str] | None = None,
+    prefix_tokens: PrefixTokens | None = None,
 ) -> EncodingWork:
     """Count what the sets take, in their order.
 
@@ -127,6 +141,7 @@ def encoding_work(
         is_stored: embeddings go to the store, where every corpus is encoded once; else only one
             that directly follows itself is not encoded again.
         count: reads a set that nobody has published the counts of, or says why it cannot.
+        prefix_tokens: see `EncodingWork`.
     """
     found: list[SetWork] = []
     encoded: set[Hashable] = set()
@@ -138,11 +153,13 @@ def encoding_work(
         pages = corpus if one.pages is None or not is_stored else one.pages
         is_new = not encoded & {corpus, pages}
         encoded = (encoded if is_stored else set()) | {corpus, pages}
-        found.append(_set_work(one, lengths, is_new=is_new))
-    return EncodingWork(sets=tuple(found))
+        found.append(_set_work(one, lengths, is_new=is_new, prefix=prefix_tokens or no_prefix()))
+    return EncodingWork(sets=tuple(found), prefix_tokens=prefix_tokens)
 
 
-def _set_work(one: BenchmarkSet, lengths: SetLengths | str, *, is_new: bool) -> SetWork:
+def _set_work(
+    one: BenchmarkSet, lengths: SetLengths | str, *, is_new: bool, prefix: PrefixTokens
+) -> SetWork:
     if isinstance(lengths, str):
         return SetWork(
             name=one.name,
@@ -151,17 +168,23 @@ def _set_work(one: BenchmarkSet, lengths: SetLengths | str, *, is_new: bool) -> 
             num_documents=None,
             num_new_documents=None,
             num_tokens=None,
+            num_computed_tokens=None,
             source=lengths,
         )
     num_new = lengths.num_documents if is_new else 0
+    num_tokens = (
+        lengths.num_queries * lengths.tokens_per_query + num_new * lengths.tokens_per_document
+    )
+    num_again = prefix["query"] * max(0, lengths.num_queries - 1)  # queries are a pass,
+    num_again += prefix["document"] * max(0, num_new - 1)  # and so are documents
     return SetWork(
         name=one.name,
         group=one.group,
         num_queries=lengths.num_queries,
         num_documents=lengths.num_documents,
         num_new_documents=num_new,
-        num_tokens=lengths.num_queries * lengths.tokens_per_query
-        + num_new * lengths.tokens_per_document,
+        num_tokens=num_tokens,
+        num_computed_tokens=num_tokens - num_again,
         source=lengths.source,
     )
 

@@ -72,6 +72,8 @@ class EvaluationPlan:
     @property
     def is_at_least(self) -> bool:
         """Return whether it takes longer than `hours` says."""
+        if self.work.prefix_tokens is None:  # for all that is known, less
+            return False
         return bool(self.work.unknown_sets) or (self.rate is not None and self.rate.is_limit)
 
     @property
@@ -122,6 +124,8 @@ class EvaluationPlan:
             "sets": [asdict(one) | {"num_texts": one.num_texts} for one in self.work.sets],
             "num_texts": self.work.num_texts if is_known else None,
             "num_tokens": self.work.num_tokens if is_known else None,
+            "num_computed_tokens": self.work.num_computed_tokens if is_known else None,
+            "prefix_tokens": self.work.prefix_tokens,
             "num_passes": self.num_passes,
             "tokens_per_process": self.tokens_per_process,
             "unknown_sets": list(self.work.unknown_sets),

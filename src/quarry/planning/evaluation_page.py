@@ -21,6 +21,7 @@ from quarry.planning.plan_page import (
     readable_size,
     with_commands,
 )
+from quarry.planning.prefix_tokens import prefix_note
 
 NUM_GPUS = (2, 4, 8)
 """Of a node."""
@@ -148,7 +149,15 @@ def _work(plan: EvaluationPlan) -> list[Row]:
     if work.is_unknown:
         return [*rows, ("in all", UNKNOWN, "")]
     rows.append(("in all", f"{work.num_texts:,} texts", "; ".join(notes)))
-    return [*rows, *_share_rows(plan)]
+    return [*rows, *_computed_rows(plan), *_share_rows(plan)]
+
+
+def _computed_rows(plan: EvaluationPlan) -> list[Row]:
+    """Show the tokens that go through the model, where texts share a prefix or may do so."""
+    note = prefix_note(plan.work.prefix_tokens)
+    if plan.model is None or not note:
+        return []
+    return [("computed", f"{_counted(plan.work.num_computed_tokens)} tokens", note)]
 
 
 def _share_rows(plan: EvaluationPlan) -> list[Row]:

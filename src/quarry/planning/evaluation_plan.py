@@ -70,7 +70,7 @@ def _without_model(
         model=None,
         dtype="",
         dim=0,
-        work=work_of(config, evaluator, tokenizer=None, is_stored=False),
+        work=work_of(config, evaluator, tokenizer=None, is_stored=False, shares_prefix=False),
         num_passes=0,
         rate=None,
         weights=0,
@@ -101,6 +101,7 @@ def _with_model(
         evaluator,
         tokenizer=local_tokenizer(config),
         is_stored=store_dtype is not None,
+        shares_prefix=model.shares_prefix,
     )
     weights = _weights(config, model, itemsize=dtype.itemsize)
     return EvaluationPlan(

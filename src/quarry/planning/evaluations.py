@@ -17,6 +17,7 @@ from quarry.planning.encoding_rate import planned_encoding_rate
 from quarry.planning.encoding_work import EncodingWork, encoding_work
 from quarry.planning.local_lengths import LocalLengths
 from quarry.planning.machine import Machine
+from quarry.planning.prefix_tokens import PrefixTokens, prefix_tokens
 from quarry.planning.rate import Rate
 from quarry.planning.step_memory import TrainingSetup
 from quarry.planning.workload import local_tokenizer
@@ -32,6 +33,7 @@ class Evaluations:
         num_texts: queries and documents of the sets whose size is known; those of a corpus that
             consecutive sets search once.
         num_tokens: of these texts.
+        num_computed_tokens, prefix_tokens: see `EncodingWork`.
         largest_corpus: documents of the largest one.
         unknown_sets: the sets whose size is not known.
         rate: of encoding, of one device; None: not known.
@@ -44,12 +46,16 @@ class Evaluations:
     num_tokens: float
     largest_corpus: int
     unknown_sets: tuple[str, ...]
+    num_computed_tokens: float
+    prefix_tokens: PrefixTokens | None
     rate: Rate | None = None
     hours: float | None = None
 
     @property
     def is_limit(self) -> bool:
         """Return whether they take longer than `hours` says."""
+        if self.prefix_tokens is None:  # for all that is known, less
+            return False
         return bool(self.unknown_sets) or (self.rate is not None and self.rate.is_limit)
 
     @property
@@ -67,16 +73,22 @@ class _Encoding:
 
 
 def planned_evaluations(
-    config: DictConfig, *, num_steps: int | None, setup: TrainingSetup, machine: Machine
+    config: DictConfig,
+    *,
+    num_steps: int | None,
+    setup: TrainingSetup,
+    machine: Machine,
+    shares_prefix: bool,
 ) -> Evaluations | None:
     """Plan them without weights and network; None: there is no benchmark.
 
     Args:
         num_steps: optimizer steps of the run; None: not known.
         setup: of the training.
+        shares_prefix: of the model, see `PlannedModel`.
     """
     num_before = int(bool(config.evaluation.get("before_training", True)))
-    encoding = _encoding(config)
+    encoding = _encoding(config, shares_prefix=shares_prefix)
     if encoding is None:
         return None
     number = None if num_steps is None else num_before + _num_after(config, num_steps)
@@ -91,6 +103,8 @@ def planned_evaluations(
         num_tokens=work.num_tokens,
         largest_corpus=work.largest_corpus,
         unknown_sets=work.unknown_sets + encoding.missing,
+        num_computed_tokens=work.num_computed_tokens,
+        prefix_tokens=work.prefix_tokens,
         rate=rate,
         hours=hours,
     )
@@ -103,7 +117,7 @@ def _num_after(config: DictConfig, num_steps: int) -> int:
     return (num_steps // every if every else 0) + (not is_last_due)
 
 
-def _encoding(config: DictConfig) -> _Encoding | None:
+def _encoding(config: DictConfig, *, shares_prefix: bool) -> _Encoding | None:
     try:
         evaluator = build_evaluator(config)
     except MissingPathError as error:  # on the machine of the run it may be there
@@ -111,17 +125,26 @@ def _encoding(config: DictConfig) -> _Encoding | None:
     if evaluator is None:
         return None
     tokenizer = local_tokenizer(config)
-    return _Encoding(work=work_of(config, evaluator, tokenizer=tokenizer, is_stored=False))
+    work = work_of(
+        config, evaluator, tokenizer=tokenizer, is_stored=False, shares_prefix=shares_prefix
+    )
+    return _Encoding(work=work)
 
 
 def work_of(
-    config: DictConfig, evaluator: Evaluator, *, tokenizer: TextTokenizer | None, is_stored: bool
+    config: DictConfig,
+    evaluator: Evaluator,
+    *,
+    tokenizer: TextTokenizer | None,
+    is_stored: bool,
+    shares_prefix: bool,
 ) -> EncodingWork:
     """Count what the sets of a benchmark take, each by what is known of it here.
 
     Args:
         tokenizer: None: it is not here.
         is_stored: see `encoding_work`.
+        shares_prefix: of the model, see `PlannedModel`; False where there is none.
     """
     prompt: Prompt = build(config.prompt)
     count = LocalLengths(evaluator=evaluator, prompt=prompt, tokenizer=tokenizer, seed=config.seed)
@@ -131,6 +154,7 @@ def work_of(
         frames=count.frames,
         is_stored=is_stored,
         count=count,
+        prefix_tokens=prefix_tokens(config, tokenizer=tokenizer, shares_prefix=shares_prefix),
     )
 
 

@@ -11,6 +11,7 @@ from quarry.planning.host import HostNeed
 from quarry.planning.machine import CLOSE, Machine
 from quarry.planning.memory_fit import with_choice
 from quarry.planning.outcome import Plan
+from quarry.planning.prefix_tokens import prefix_note
 from quarry.planning.rate import Rate
 from quarry.planning.step_cost import step_seconds
 from quarry.planning.step_memory import step_memory
@@ -270,6 +271,8 @@ def _evaluations(evaluations: Evaluations, machine: Machine) -> Row:
     notes = [number]
     if evaluations.num_texts or not evaluations.unknown_sets:
         notes.append(f"{evaluations.num_texts:,} texts each")
+    if evaluations.num_texts and prefix_note(evaluations.prefix_tokens):
+        notes.append(prefix_note(evaluations.prefix_tokens))
     if evaluations.unknown_sets:
         notes.append(f"size not known: {', '.join(evaluations.unknown_sets)}")
     if evaluations.rate is None:

@@ -171,7 +171,11 @@ def make_plan(
         training_setup(config, factory, model, workload), config, limit_bytes=_limit(machine)
     )
     evaluations = planned_evaluations(
-        config, num_steps=workload.num_steps, setup=setup, machine=machine
+        config,
+        num_steps=workload.num_steps,
+        setup=setup,
+        machine=machine,
+        shares_prefix=model.shares_prefix,
     )
     memory, num_nodes = step_memory(setup), int(config.trainer.get("num_nodes", 1))
     num_documents = 0 if evaluations is None else evaluations.largest_corpus

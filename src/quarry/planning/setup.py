@@ -12,11 +12,13 @@ from transformers import PretrainedConfig, PreTrainedModel
 from quarry.config.world_size import num_processes, zero_stage
 from quarry.distributed.zero import BF16_WEIGHTS
 from quarry.models.adapters.base import TrainedPart
+from quarry.models.attention import is_causal_by_design
 from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import NUM_TEXTS_THAT_REPAY
 from quarry.models.factory import AUTO, BiEncoderFactory
 from quarry.models.memory import FP32_BYTES, num_weights, outline
 from quarry.models.remedies import CannotLoadError
+from quarry.models.shared_prefix import can_share_prefix
 from quarry.planning.activations import Kept, LayerShape
 from quarry.planning.memory_fit import choices, thriftiest, with_choice
 from quarry.planning.published_shapes import published_config
@@ -36,6 +38,7 @@ class PlannedModel:
         shape_from: where its shape comes from, for people.
         num_linear: weights in the linear layers that text goes through.
         num_projection: weights after the pooling.
+        shares_prefix: see `can_share_prefix`.
     """
 
     source: str
@@ -46,6 +49,7 @@ class PlannedModel:
     num_projection: int
     embedding_dim: int
     part: TrainedPart
+    shares_prefix: bool
 
 
 def planned_model(factory: BiEncoderFactory) -> PlannedModel:
@@ -72,7 +76,15 @@ def planned_model(factory: BiEncoderFactory) -> PlannedModel:
         num_projection=sum(dense.num_parameters for dense in factory.projections()),
         embedding_dim=factory.embedding_dim(config),
         part=factory.trained_part(trunk),
+        shares_prefix=_shares_prefix(factory, trunk),
     )
+
+
+def _shares_prefix(factory: BiEncoderFactory, trunk: PreTrainedModel) -> bool:
+    text, is_causal = text_model(trunk), factory.is_causal
+    if is_causal is None:
+        is_causal = is_causal_by_design(text)
+    return can_share_prefix(text.config, pooling=factory.pooling, is_causal=is_causal)
 
 
 def _num_linear(trunk: PreTrainedModel) -> int:

@@ -60,13 +60,13 @@ class StepFit:
         self.config = config
         self.run = run
         self.factory = factory
-        self.loggers: Sequence[Logger] = ()
 
-    def __call__(self, device: torch.device) -> MemoryChoice:
+    def __call__(self, device: torch.device, loggers: Sequence[Logger] = ()) -> MemoryChoice:
         """Return the choice; a collective operation, to be called on all ranks.
 
         Args:
             device: that this rank computes on.
+            loggers: receive the configuration again, with the choice.
 
         Raises:
             UserError: nothing fits; or a resumed run's choice does not fit here.
@@ -75,12 +75,12 @@ class StepFit:
         if device.type != "cuda":
             choice = plain_choice(self.config)
             if is_open:
-                self._settle(choice, self._record(choice))
+                self._settle(choice, self._record(choice), loggers)
             return choice
         free = min(world.gathered(free_device_bytes(device)))
         if is_open:
             choice, record = world.first_does(lambda: self._chosen(free))
-            self._settle(choice, record)
+            self._settle(choice, record, loggers)
             return choice
         world.first_does(lambda: self._check_record(free))
         return plain_choice(self.config)
@@ -114,7 +114,9 @@ class StepFit:
         model = planned_model(self.factory)
         return training_setup(self.config, self.factory, model, workload)
 
-    def _settle(self, choice: MemoryChoice, record: dict[str, Any]) -> None:
+    def _settle(
+        self, choice: MemoryChoice, record: dict[str, Any], loggers: Sequence[Logger]
+    ) -> None:
         """Put the choice where the run reads it; on rank 0 also into its files, log and loggers."""
         values = (choice.gradient_checkpointing, choice.grad_cache_chunk_tokens)
         # a key that is stated may be one that the model does not have
@@ -137,7 +139,7 @@ class StepFit:
         logger.info("auto: %s, %s", " ".join(choice.overrides), _reason(record))
         # loggers replace sections: with the chosen keys alone they would lose the others
         hyperparameters: Any = OmegaConf.to_container(OmegaConf.load(self.run.resolved_config))
-        for each in self.loggers:
+        for each in loggers:
             each.log_hyperparams(hyperparameters)
 
     def _check_record(self, free: int) -> None:

@@ -21,6 +21,11 @@ MIN_COSINE = 0.99
 """Of an embedding in bf16 made in two ways; with a wrong mask it is far below."""
 
 
+def is_worth_sharing(num_tokens: int) -> bool:
+    """Return whether a prefix of that length goes through the model once."""
+    return num_tokens >= MIN_SHARED_TOKENS
+
+
 class PassPrefixes:
     """Encode what the texts of a pass begin with; check once that the device masks it exactly.
 
@@ -45,7 +50,7 @@ class PassPrefixes:
             ids: [num_tokens] int64.
             device: of the model.
         """
-        if len(ids) < MIN_SHARED_TOKENS or self._is_exact is False:
+        if not is_worth_sharing(len(ids)) or self._is_exact is False:
             return None
         with torch.inference_mode():
             prefix = self._model.encode_prefix(pack([ids]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
-from quarry.assembly.trainer import built_loggers
+from quarry.assembly.trainer import opened_loggers
 from quarry.assembly.wandb_identity import WandbIdentity
 from quarry.runtime.run_directory import RunDirectory
 from quarry.study_report.report_files import StudyReport
@@ -41,7 +41,7 @@ def log_study_report(
     identity = WandbIdentity(
         directory=RunDirectory(folder), job_type="report", name=report.title, group=study
     )
-    with built_loggers(config, identity=identity, hyperparameters=facts) as loggers:
+    with opened_loggers(config.logger, identity=identity, hyperparameters=lambda: facts) as loggers:
         for each in loggers:
             if isinstance(each, WandbLogger):
                 _log(each, report, pictures)

@@ -1,8 +1,7 @@
-"""What fewer bits cost: the same model once more in a plain dtype, embedding beside embedding."""
+"""Compare the embeddings of a model with those of the same model in a wider dtype."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -10,7 +9,6 @@ from typing import cast
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -34,10 +32,10 @@ class Agreement:
 
 
 class EmbeddingSample(pl.Callback):
-    """Keeps the embeddings of the first texts of every set, made at the end of a test.
+    """Keep the embeddings of the first texts of every set, encoded at the end of a test.
 
     Args:
-        benchmark: the sets.
+        evaluator: of the benchmark whose sets are encoded.
         build_encoder: bi-encoder -> encoder.
         reports: what was evaluated before, the newest last; a set that failed there is left out.
 
@@ -70,18 +68,10 @@ class EmbeddingSample(pl.Callback):
             )
 
 
-def in_plain_dtype(config: DictConfig, dtype: str) -> DictConfig:
-    """The configuration of the same model with plain products in that dtype."""
-    other = copy.deepcopy(config)
-    other.model.linear_precision = None
-    other.model.dtype = dtype
-    return other
-
-
 def agreements(
     embeddings: Mapping[str, Tensor], references: Mapping[str, Tensor]
 ) -> list[Agreement]:
-    """How far the embeddings of each set agree with the reference's."""
+    """Return how far the embeddings of each set agree with the reference's."""
     found = []
     for name, reference in references.items():
         if name not in embeddings:
@@ -99,6 +89,7 @@ def agreements(
 
 
 def agreement_lines(found: Sequence[Agreement], dtype: str) -> str:
+    """Return a line a set, for the terminal."""
     return "\n".join(
         f"{entry.name}: cosine to {dtype} mean {entry.mean:.5f}, smallest {entry.smallest:.5f} "
         f"({entry.num_texts} texts)"
@@ -107,5 +98,5 @@ def agreement_lines(found: Sequence[Agreement], dtype: str) -> str:
 
 
 def as_document(found: Sequence[Agreement], dtype: str) -> dict[str, object]:
-    """For the run directory's dtype_comparison.json."""
+    """Return the content of the run directory's dtype_comparison.json."""
     return {"dtype": dtype, "sets": [asdict(entry) for entry in found]}

@@ -1,135 +1,105 @@
-"""Evaluates a model, or a baseline that needs none, on a benchmark."""
+"""Evaluate a model, or a retriever that needs none, on a benchmark."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-from quarry.assembly.evaluation_encoder import stored_encoder_builder, unique_encoder_builder
-from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
-from quarry.assembly.model_parts import build_model_parts, settle_contract
-from quarry.assembly.preflight import preflight
-from quarry.assembly.run_start import record_start, share_run_directory
-from quarry.assembly.strategy import planned_spread
-from quarry.assembly.trainer import build_trainer, built_loggers
+from quarry.assembly.run_start import record_start
+from quarry.assembly.trainer import opened_loggers
 from quarry.assembly.wandb_identity import identity_of
-from quarry.config.instantiate import build
-from quarry.config.overrides import warn_without_effect
-from quarry.config.settled_contract import SettledContract
 from quarry.config.validation import validate
 from quarry.data.datamodule import one_empty_batch
 from quarry.distributed import world
 from quarry.distributed.launch import ends_children
-from quarry.errors import UserError
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars
 from quarry.evaluation.report import result_line, terminal_table, write_report
 from quarry.evaluation.scatter import plot_scatter
-from quarry.retrieval.retriever import Retriever
 from quarry.runtime.files import write_json
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.task_output import show
+from quarry.tasks.build_evaluation import Evaluation, TestedModel, build_evaluation
 from quarry.tasks.dtype_comparison import (
     Agreement,
     EmbeddingSample,
     agreement_lines,
     agreements,
     as_document,
-    in_plain_dtype,
 )
-from quarry.tasks.optimized_metric import check_optimized_metric
 from quarry.tasks.summary import refuse_failures, summary_of, write_summary
-from quarry.training.callbacks.cost_meter import CostMeter
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
-from quarry.training.evaluation_log import log_report, metric_names, metric_values
+from quarry.training.evaluation_log import log_report, metric_values
 from quarry.training.module import RetrievalModule
 from quarry.types import Report
 
 
 def evaluate(config: DictConfig) -> dict[str, float]:
-    """Runs an evaluation job; returns `val/<set>/<measure>` -> value.
+    """Run an evaluation job; return `val/<set>/<measure>` -> value.
 
-    Each process of a job of several comes through here; the first one writes the run directory.
+    Each rank comes through here; rank 0 writes the run directory, and does what needs no model
+    alone.
     """
     quiet_libraries()
     validate(config, primary="eval")
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    retriever: Retriever = build(config.retriever)
-    baseline = build_baseline(config, beside=retriever.name)
-    evaluator = build_evaluator(config)
-    if evaluator is None:
-        raise UserError("benchmark=none leaves nothing to evaluate: choose another, see --help.")
-    # refuses names that clash, too: not after hours of encoding
-    check_optimized_metric(config.optimized_metric, metric_names(evaluator))
-    meter = CostMeter(times=evaluator.times)
-    if config.evaluation.compare_dtype is not None and not retriever.uses_encoder:
-        raise UserError(
-            f"evaluation.compare_dtype={config.evaluation.compare_dtype} has no effect with "
-            f"retriever={retriever.name}, which embeds nothing. Leave it out."
-        )
-    settled = None
-    if not retriever.uses_encoder:
-        warn_of_a_store_without_effect(retriever.name)
-    else:
-        settled = settle_contract(config)
-    share_run_directory(config)
+    evaluation = build_evaluation(config)
     if not world.is_launched_first():
-        if not retriever.uses_encoder:  # one process does it for all
+        if evaluation.model is None:
             return {}
-        reports, _ = evaluate_model(
-            config, retriever, evaluator, [], None, meter=meter, contract=settled
-        )
+        reports, _ = measured(evaluation, [], baseline=None)
         return metric_values(reports[0])
-    if retriever.uses_encoder:
-        preflight(build(config.model), is_trained=False, spread=planned_spread(config))
-        build_model_parts(config)  # what it refuses is refused before there is a run directory
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
-        hyperparameters = record_start(config, run, contract=settled)
-        identity = identity_of(config, run, job_type="evaluate", has_model=retriever.uses_encoder)
-        with built_loggers(config, identity=identity, hyperparameters=hyperparameters) as loggers:
-            known = None if baseline is None else evaluator.evaluate(baseline)
-            reports, found = evaluate_retriever(
-                config, retriever, evaluator, loggers, known, meter=meter, contract=settled
-            )
-            values = metric_values(reports[0])
-            of = reports[0].retriever
-            reports = write_and_draw(reports, evaluator, run, baseline=known)
-            summary = summary_of(reports, of=of, cost=meter.cost())
-            write_summary(summary, reports, run, loggers)
-        dtype = config.evaluation.compare_dtype
-        if found:
-            write_json(run.path / "dtype_comparison.json", as_document(found, dtype))
-        show(
-            terminal_table(reports, measures=evaluator.measures),
-            *([agreement_lines(found, dtype)] if found else []),
-            f"Run directory: {run.path}",
-            result_line=result_line(reports, evaluator.measures[0]),
+        hyperparameters = record_start(config, run, contract=evaluation.contract)
+        has_model = evaluation.model is not None
+        open_loggers = partial(
+            opened_loggers,
+            config.logger,
+            identity=identity_of(config, run, job_type="evaluate", has_model=has_model),
+            hyperparameters=lambda: hyperparameters,
         )
+        return evaluate_into(run, evaluation, open_loggers)
+
+
+def evaluate_into(
+    run: RunDirectory,
+    evaluation: Evaluation,
+    open_loggers: Callable[[], AbstractContextManager[list[Logger]]],
+) -> dict[str, float]:
+    """Evaluate, write and show all results, on rank 0; return those of the model."""
+    evaluator, dtype = evaluation.evaluator, evaluation.reference_dtype
+    with open_loggers() as loggers:
+        baseline = evaluation.baseline
+        known = None if baseline is None else evaluator.evaluate(baseline)
+        reports, found = measured(evaluation, loggers, baseline=known)
+        values, of = metric_values(reports[0]), reports[0].retriever
+        reports = write_and_draw(reports, evaluator, run, baseline=known)
+        summary = summary_of(reports, of=of, cost=evaluation.meter.cost())
+        write_summary(summary, reports, run, loggers)
+    if found:
+        write_json(run.path / "dtype_comparison.json", as_document(found, dtype))
+    show(
+        terminal_table(reports, measures=evaluator.measures),
+        *([agreement_lines(found, dtype)] if found else []),
+        f"Run directory: {run.path}",
+        result_line=result_line(reports, evaluator.measures[0]),
+    )
     refuse_failures(reports, run)
     return values
-
-
-def warn_of_a_store_without_effect(retriever: str) -> None:
-    """What the command line says of the embedding store means nothing without embeddings."""
-    names = ("store", "store_dtype", "corpus_on_disk", "corpus_dtype")
-    warn_without_effect(
-        ["paths.store_dir", *(f"evaluation.{name}" for name in names)],
-        reason=f"retriever={retriever}, which embeds nothing",
-    )
 
 
 def write_and_draw(
     reports: Sequence[Report], evaluator: Evaluator, run: RunDirectory, *, baseline: Report | None
 ) -> list[Report]:
-    """Writes report and plots; returns the reports, the baseline's first, with intervals."""
+    """Write report and plots; return the reports, the baseline's first, with intervals."""
     together = [*([] if baseline is None else [baseline]), *reports]
     known = list(write_report(together, run.path, measures=evaluator.measures))
     plot_bars(known, run.path / "plots" / "results.png", measures=evaluator.measures)
@@ -139,95 +109,64 @@ def write_and_draw(
     return known
 
 
-def evaluate_retriever(
-    config: DictConfig,
-    retriever: Retriever,
-    evaluator: Evaluator,
-    loggers: Sequence[Logger],
-    baseline: Report | None,
-    *,
-    meter: CostMeter,
-    contract: SettledContract | None,
+def measured(
+    evaluation: Evaluation, loggers: Sequence[Logger], *, baseline: Report | None
 ) -> tuple[list[Report], list[Agreement]]:
-    """Its report, logged; of a model also what `evaluate_model` adds."""
-    if retriever.uses_encoder:
-        return evaluate_model(
-            config, retriever, evaluator, loggers, baseline, meter=meter, contract=contract
+    """Evaluate and log; return the reports and, beside a reference, how far embeddings agree.
+
+    Args:
+        baseline: its report, which the loggers' tables compare with.
+    """
+    evaluator = evaluation.evaluator
+    if evaluation.model is None:
+        report = evaluator.evaluate(evaluation.retriever)
+        log_report(
+            loggers,
+            report,
+            evaluator=evaluator,
+            baseline=baseline,
+            num_examples=evaluation.num_examples,
         )
-    report = evaluator.evaluate(retriever)
-    log_report(
-        loggers,
-        report,
-        evaluator=evaluator,
-        baseline=baseline,
-        num_examples=config.evaluation.num_examples,
-    )
-    return [report], []
-
-
-def evaluate_model(
-    config: DictConfig,
-    retriever: Retriever,
-    evaluator: Evaluator,
-    loggers: Sequence[Logger],
-    baseline: Report | None,
-    *,
-    meter: CostMeter,
-    contract: SettledContract | None,
-) -> tuple[list[Report], list[Agreement]]:
-    """The model's report; with `evaluation.compare_dtype` also that of the same model in that
-    dtype, and how far the embeddings agree."""
-    fed = {} if contract is None else contract.as_data()
-    report, embeddings = _test(
-        config, retriever, evaluator, loggers, baseline=baseline, meter=meter, contract=fed
-    )
-    dtype = config.evaluation.compare_dtype
-    if dtype is None:
         return [report], []
-    other, references = _test(
-        in_plain_dtype(config, dtype),
-        retriever,
-        evaluator,
-        [],
-        name=f"{report.retriever}-{dtype}",
-        meter=meter,
-        contract=fed,
-    )
+    report, embeddings = _tested(evaluation, evaluation.model, loggers, baseline=baseline)
+    if evaluation.reference is None:
+        return [report], []
+    other, references = _tested(evaluation, evaluation.reference, [], baseline=None)
     return [report, other], agreements(embeddings, references)
 
 
-def _test(
-    config: DictConfig,
-    retriever: Retriever,
-    evaluator: Evaluator,
+def _tested(
+    evaluation: Evaluation,
+    model: TestedModel,
     loggers: Sequence[Logger],
     *,
-    meter: CostMeter,
-    contract: Mapping[str, Any],
-    name: str | None = None,
-    baseline: Report | None = None,
+    baseline: Report | None,
 ) -> tuple[Report, dict[str, Tensor]]:
-    """Loads the model and evaluates it through `Trainer.test`, so that devices and strategies work
-    here as they do in training; embeddings are kept where they are to be compared."""
-    parts = build_model_parts(config)
-    is_stored = config.evaluation.store
-    build_encoder = (stored_encoder_builder if is_stored else unique_encoder_builder)(config, parts)
+    """Load a model and evaluate it through `Trainer.test`.
+
+    Devices and strategies thus work as they do in training. Embeddings of the first texts are kept
+    where they are to be compared.
+    """
     reports: list[Report] = []
-    evaluation = RetrievalEvaluation(
-        evaluator=evaluator,
-        retriever=retriever,
-        build_encoder=build_encoder,
+    contract = evaluation.contract
+    callback = RetrievalEvaluation(
+        evaluator=evaluation.evaluator,
+        retriever=evaluation.retriever,
+        build_encoder=model.build_encoder,
         on_report=reports.append,
-        name=name,
-        baseline=baseline,
-        num_examples=config.evaluation.num_examples,
-        contract=contract,
+        name=model.name,
+        baseline=lambda: baseline,
+        num_examples=evaluation.num_examples,
+        contract={} if contract is None else contract.as_data(),
     )
-    sample = EmbeddingSample(evaluator=evaluator, build_encoder=build_encoder, reports=reports)
-    is_compared = config.evaluation.compare_dtype is not None
-    callbacks = [meter, evaluation, *([sample] if is_compared else [])]
-    trainer = build_trainer(config, callbacks=callbacks, loggers=loggers)
-    module = RetrievalModule(build_model=partial(parts.factory.build, is_trained=False))
+    sample = EmbeddingSample(
+        evaluator=evaluation.evaluator, build_encoder=model.build_encoder, reports=reports
+    )
+    compared = [] if evaluation.reference is None else [sample]
+    trainer = evaluation.build_trainer(
+        callbacks=[evaluation.meter, callback, *compared], loggers=loggers
+    )
+    module = RetrievalModule(build_model=model.build_model)
     with ends_children(trainer.strategy):
         trainer.test(module, one_empty_batch(), verbose=False)
     return reports[0], sample.embeddings

@@ -1,4 +1,4 @@
-"""Goes on with an interrupted training run, from its own configuration and last checkpoint."""
+"""Resume an interrupted training run from its own configuration and last checkpoint."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from quarry.errors import MissingPathError, UserError
 from quarry.planning.step_fit import choose_anew
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
+from quarry.tasks.build_training import build_training
 from quarry.tasks.train import fit
 from quarry.training.callbacks.rng_state import RNGState
 
@@ -61,14 +62,14 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
         stored.evaluation.corpus_on_disk = config.evaluation.corpus_on_disk
     check_processes(stored, run.checkpoint)
     if not world.is_launched_first():
-        return fit(stored, run, checkpoint=run.checkpoint)
+        return fit(build_training(stored, run), checkpoint=run.checkpoint)
     with logs_to(run.log):
         record_resume(run)
-        return fit(stored, run, checkpoint=run.checkpoint)
+        return fit(build_training(stored, run), checkpoint=run.checkpoint)
 
 
 def check_processes(config: DictConfig, checkpoint: Path) -> None:
-    """Refuses to go on with other processes, or another strategy, than a run was started with.
+    """Refuse to continue with another world size or strategy than the run was started with.
 
     Raises:
         UserError: the devices are not there, or a checkpoint is not what the strategy writes.
@@ -84,17 +85,20 @@ def check_processes(config: DictConfig, checkpoint: Path) -> None:
     num_written = _num_writers(checkpoint)
     if num_written != num_processes(config):
         violations.append(
-            f"{checkpoint} is of {num_written} process(es), and this run has "
+            f"{checkpoint} was written by {num_written} rank(s), and this run has "
             f"{num_processes(config)}: resume with trainer.devices and trainer.num_nodes as they "
             "were"
         )
     if violations:
         lines = "\n".join(f"- {line}" for line in violations)
-        raise UserError(f"This run cannot go on here:\n{lines}")
+        raise UserError(f"This run cannot continue here:\n{lines}")
 
 
 def _num_writers(checkpoint: Path) -> int:
-    """Each has left a shard of the optimiser, or its random numbers, which are read alone."""
+    """Return the world size that wrote a checkpoint.
+
+    Each rank has left a shard of the optimizer states, or the state of its random numbers.
+    """
     if checkpoint.is_dir():
         return len(list(checkpoint.glob("checkpoint/*_optim_states.pt")))
     stored = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from quarry.assembly.run_start import record_start
-from quarry.assembly.trainer import built_loggers
+from quarry.assembly.trainer import opened_loggers
 from quarry.assembly.wandb_identity import identity_of
 from quarry.config.contract import explicit_keys
 from quarry.config.instantiate import build
@@ -155,7 +155,9 @@ def _write(
         _tell(scores, evaluator)
         hyperparameters = record_start(config, run, contract=None)
         identity = identity_of(config, run, job_type="evaluate", has_model=False)
-        with built_loggers(config, identity=identity, hyperparameters=hyperparameters) as loggers:
+        with opened_loggers(
+            config.logger, identity=identity, hyperparameters=lambda: hyperparameters
+        ) as loggers:
             log_report(loggers, reports[0], evaluator=evaluator)
             known = write_and_draw(reports, evaluator, run, baseline=None)
             write_json(run.path / SCORE_FILE, scores.as_document())

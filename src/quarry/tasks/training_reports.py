@@ -1,4 +1,4 @@
-"""The reports of a training run: of a baseline, of the model before and after and at its best."""
+"""Make, keep and show the reports of a training run: baseline, untrained, trained, best, hybrid."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from omegaconf import DictConfig
-
-from quarry.assembly.evaluation_parts import build_baseline
 from quarry.distributed import world
 from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars, plot_learning_curve
@@ -18,6 +15,7 @@ from quarry.evaluation.run_directory_files import read_reports, run_path
 from quarry.evaluation.scatter import plot_scatter
 from quarry.metrics.run_files import read_run
 from quarry.retrieval.fusion import reciprocal_rank_fusion
+from quarry.retrieval.retriever import Retriever
 from quarry.runtime.files import write_json
 from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.task_output import show
@@ -29,32 +27,67 @@ from quarry.types import Report
 TRAINED, BEST = "trained", "best"
 
 
-def first_reports(
-    config: DictConfig, evaluator: Evaluator, run: RunDirectory, *, is_resumed: bool
-) -> list[Report]:
-    """Return the baseline's report, if there is one, and in a resumed run the untrained model's.
+class TrainingReports:
+    """The reports of a run so far, in the order in which they were made.
 
-    `evaluation.before_training=false` leaves the second one out. Of several ranks the first one
-    alone has the baseline.
+    Each is written at once, so that a run that was killed finds it again.
+
+    Args:
+        run: where they are written, on rank 0.
+        baseline: a retriever without a model that the run is compared with; None: there is none.
+        before_training: the untrained model is evaluated, too.
+
+    Attributes:
+        made: on rank 0 all; other ranks lack the baseline's.
     """
-    reports: list[Report] = []
-    baseline = build_baseline(config, beside=TRAINED)
-    if baseline is not None and world.is_launched_first():
-        keep_report(evaluator.evaluate(baseline), reports, run)
-    if is_resumed and config.evaluation.before_training:
-        reports.append(stored_report(evaluator, run, UNTRAINED))
-    return reports
 
+    def __init__(
+        self,
+        *,
+        evaluator: Evaluator,
+        run: RunDirectory,
+        baseline: Retriever | None,
+        before_training: bool,
+    ) -> None:
+        self._evaluator = evaluator
+        self._run = run
+        self._baseline = baseline
+        self._before_training = before_training
+        self.made: list[Report] = []
 
-def keep_report(report: Report, reports: list[Report], run: RunDirectory) -> None:
-    """Notes a report, and writes it now: a run that is killed must find it again."""
-    reports.append(report)
-    if world.is_launched_first():
-        write_report([report], run.path, merge=True)
+    def begin(self, *, is_resumed: bool) -> None:
+        """Load the benchmark, and make or read what comes before training.
+
+        That is the baseline's report, and in a resumed run the stored one of the untrained model.
+        """
+        self._evaluator.benchmark.load()  # bad data must not be found after hours of training
+        if self._baseline is not None and world.is_launched_first():
+            self.add(self._evaluator.evaluate(self._baseline))
+        if is_resumed and self._before_training:
+            self.made.append(stored_report(self._evaluator, self._run, UNTRAINED))
+
+    def add(self, report: Report) -> None:
+        """Append a report and write it."""
+        self.made.append(report)
+        self.write(report)
+
+    def write(self, report: Report) -> None:
+        """Write a report into the run directory, in place of one of that name; rank 0 writes."""
+        if world.is_launched_first():
+            write_report([report], self._run.path, merge=True)
+
+    def end(self, *, has_best: bool) -> None:
+        """Append what is known only at the end: see `last_reports`."""
+        self.made += last_reports(self._evaluator, self._run, self.made, has_best=has_best)
+
+    def baseline(self) -> Report | None:
+        """Return the baseline's report, None where there is none (yet)."""
+        is_first = bool(self.made) and self.made[0].retriever not in (UNTRAINED, TRAINED)
+        return self.made[0] if is_first else None
 
 
 def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
-    """The report of that name, scored anew from the run files of an earlier process."""
+    """Return the report of that name, scored anew from the run files of an earlier process."""
     stored = [report for report in read_reports(run.path) if report.retriever == name]
     failures = {set_name: why for each in stored for set_name, why in each.failures.items()}
     known = {result.name: result for each in stored for result in each.results}
@@ -79,14 +112,14 @@ def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
 
 
 def named(reports: Sequence[Report], name: str) -> Report | None:
-    """The report of that name, None if there is none."""
+    """Return the report of that name, None if there is none."""
     return next((report for report in reports if report.retriever == name), None)
 
 
 def last_reports(
     evaluator: Evaluator, run: RunDirectory, reports: Sequence[Report], *, has_best: bool
 ) -> list[Report]:
-    """What is known only at the end: the best model's, and of baseline and trained together."""
+    """Return what is known only at the end: the reports of the best model and of the hybrid."""
     found = []
     if has_best:
         found.append(stored_report(evaluator, run, BEST))
@@ -96,7 +129,7 @@ def last_reports(
 
 
 def hybrid_report(evaluator: Evaluator, reports: Sequence[Report]) -> Report:
-    """The first (the baseline) and the last (the trained model), fused by reciprocal rank.
+    """Return the fusion by reciprocal rank of the baseline (first) and the trained model (last).
 
     Their rankings are without self matches, and `retriever=hybrid` gives the same numbers.
     """
@@ -134,7 +167,7 @@ def finish(
     run: RunDirectory,
     best: str | None,
 ) -> dict[str, float]:
-    """Report, plots and the result line; returns `<retriever>/<set>/<measure>` -> value.
+    """Write and show report, plots and result; return `<retriever>/<set>/<measure>` -> value.
 
     Args:
         best: what to say of the best model.
@@ -160,7 +193,7 @@ def finish(
 def write_learning_curve(
     run: RunDirectory, evaluator: Evaluator, evaluation: RetrievalEvaluation, losses: LossHistory
 ) -> None:
-    """The points of the learning curve, for reports over several runs."""
+    """Write the points of the learning curve, for reports over several runs."""
     document = {
         "measure": evaluator.measures[0],
         "sets": [benchmark_set.name for benchmark_set in evaluator.benchmark.sets],
@@ -179,7 +212,7 @@ def draw(
     *,
     run: RunDirectory,
 ) -> None:
-    """The pictures in `plots/`.
+    """Draw the plots of the run.
 
     Args:
         known: the reports with intervals.
@@ -203,7 +236,7 @@ def draw(
 
 
 def finish_unevaluated(last_loss: float | None, *, run: RunDirectory) -> dict[str, float]:
-    """Where to find a model that nobody measured; returns the training loss of its last update."""
+    """Show where a model that was not evaluated is; return the loss of its last optimizer step."""
     summary = {} if last_loss is None else {"train/loss": last_loss}
     shown = "unknown" if last_loss is None else f"{last_loss:.4f}"
     if world.is_launched_first():

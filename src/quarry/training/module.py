@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import Parameter
@@ -35,16 +36,16 @@ class RetrievalModule(pl.LightningModule):
             `sharding`, which under ZeRO 3 is the context that weights of a dtype are loaded in.
         loss: (queries, passages, positive_index) -> LossOutput; one that also has an argument
             `hashes` gets the batch's `TextHashes`.
-        optimizer: parameter groups -> optimiser.
+        optimizer: parameter groups -> optimizer.
         scheduler: (optimizer, num_training_steps=...) -> learning-rate schedule.
-        num_training_texts: queries and passages that the whole run will see.
-        num_training_steps: updates of the whole run. (Lightning's own estimate, asked for here,
+        num_training_texts: queries and passages that the run will see.
+        num_training_steps: optimizer steps of the run. (Lightning's own estimate, asked for here,
             would set up the data before a checkpoint's position in it is known: a resumed epoch
             would start again.)
         grad_cache_chunk_tokens: tokens in one forward pass (GradCache); None: a contrastive batch
             in one.
-        settle_memory: called in `setup` on each rank, before the model is built, with the device:
-            settles how `build_model` checkpoints, and says in which chunks.
+        settle_memory: called in `setup` on each rank, before the model is built, with the device
+            and the loggers: settles how `build_model` checkpoints, and returns the chunks.
     """
 
     strict_loading = False  # checkpoints hold what is trained, see `on_load_checkpoint`
@@ -59,7 +60,7 @@ class RetrievalModule(pl.LightningModule):
         num_training_steps: int = 0,
         num_training_texts: int = 0,
         grad_cache_chunk_tokens: int | None = None,
-        settle_memory: Callable[[torch.device], MemoryChoice] | None = None,
+        settle_memory: Callable[[torch.device, Sequence[Logger]], MemoryChoice] | None = None,
     ) -> None:
         super().__init__()
         self._build_model = build_model
@@ -85,7 +86,7 @@ class RetrievalModule(pl.LightningModule):
                 )
         else:
             if stage == "fit" and self._settle_memory is not None:
-                choice = self._settle_memory(strategy.root_device)
+                choice = self._settle_memory(strategy.root_device, self.trainer.loggers)
                 self._grad_cache_chunk_tokens = choice.grad_cache_chunk_tokens
             self.model = self._build_model(
                 device=strategy.root_device, **({} if sharding is None else {"sharding": sharding})
@@ -123,7 +124,7 @@ class RetrievalModule(pl.LightningModule):
         self._reduction.begin()
 
     def on_after_backward(self) -> None:
-        """With GradCache, Lightning's own backward pass has ended at the embeddings: goes on."""
+        """Continue a backward pass of Lightning that GradCache has ended at the embeddings."""
         if self._grad_cache is not None:
             parameters = self._trained_parameters()
             self._grad_cache.backward(self._forward, parameters, self._reduction.backward)
@@ -149,7 +150,7 @@ class RetrievalModule(pl.LightningModule):
         check_checkpoint(checkpoint, self)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Nothing: the evaluation callback does its work at the end of the (one-batch) epoch."""
+        """Do nothing: the evaluation callback works at the end of the (one-batch) epoch."""
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         assert self._optimizer is not None

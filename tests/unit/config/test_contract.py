@@ -15,6 +15,7 @@ from quarry.config.contract import (
     apply_contract,
     check_frames,
     contract_of,
+    contract_terms,
     explicit_keys,
     frames_of,
     has_own_prompt,
@@ -165,7 +166,9 @@ def test_an_unknown_format_is_refused(contract: dict[str, Any]) -> None:
 def _written(config: DictConfig) -> dict[str, Any]:
     tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=build(config.prompt))
     model = tiny_bi_encoder(is_causal=config.model.is_causal)
-    written = contract_of(config, model=model, tokenizer=tokenizer, base={"source": "DIR"})
+    written = contract_of(
+        contract_terms(config), model=model, tokenizer=tokenizer, base={"source": "DIR"}
+    )
     return json.loads(json.dumps(written))
 
 
@@ -183,7 +186,7 @@ def test_a_trunk_that_decides_by_itself_is_stored_as_it_decided() -> None:
     config = _config(is_causal=None)
     tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=build(config.prompt))
     model = tiny_bi_encoder(is_causal=False)
-    stored = contract_of(config, model=model, tokenizer=tokenizer, base={})
+    stored = contract_of(contract_terms(config), model=model, tokenizer=tokenizer, base={})
     assert stored["settings"]["model.is_causal"] is False
 
 

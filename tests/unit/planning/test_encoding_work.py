@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from quarry.data.prompts import Prompt
 from quarry.evaluation.benchmark import BenchmarkSet, ExpectedCounts
 from quarry.evaluation.benchmarks.suite import suite_benchmark
+from quarry.planning import rate
 from quarry.planning.encoding_work import (
     CHAT_TOKENS,
     EncodingWork,
@@ -35,8 +39,8 @@ def a_set(name: str, *, corpus: str | None = None, pages: str | None = None) -> 
     )  # fmt: skip
 
 
-def work(*sets: BenchmarkSet, is_stored: bool = True) -> EncodingWork:
-    return encoding_work(sets, prompt=Prompt(), frames=NOTHING, is_stored=is_stored)
+def work(*sets: BenchmarkSet, is_stored: bool = True, **more: Any) -> EncodingWork:
+    return encoding_work(sets, prompt=Prompt(), frames=NOTHING, is_stored=is_stored, **more)
 
 
 def test_published_counts_and_lengths() -> None:
@@ -78,6 +82,40 @@ def test_a_set_that_nobody_has_counted_is_unknown_and_not_zero() -> None:
         [own], prompt=Prompt(), frames=NOTHING, is_stored=True, count=lambda _: counted
     )
     assert (again.num_texts, again.num_tokens) == (5, 2 * 5 + 3 * 7)
+
+
+def test_a_prefix_that_texts_share_is_computed_once_a_pass() -> None:
+    prefix = {"query": 3, "document": 20}
+    sets = (a_set("one", corpus="x"), a_set("two", corpus="x"))
+    found, plain = work(*sets, prefix_tokens=prefix), work(*sets)
+    assert found.num_tokens == plain.num_tokens == plain.num_computed_tokens
+    first, second = (one.num_computed_tokens for one in found.sets)
+    assert first == 10 * 10 + 100 * 100 - 3 * 9 - 20 * 99
+    assert second == 10 * 10 - 3 * 9, "its corpus is there already"
+    assert found.num_computed_tokens == first + second
+    assert found.hours(tokens_per_s=10) == pytest.approx((first + second) / 10 / 3600)
+    unknown = work(BenchmarkSet(name="own", load=unread), prefix_tokens=prefix)
+    assert unknown.sets[0].num_computed_tokens is None
+
+
+@pytest.mark.parametrize("name", ["promptreps_base", "promptreps_instruct"])
+def test_computed_tokens_at_the_rate_without_template_take_as_long_as_measured(name: str) -> None:
+    """So the rate, which has the pooled last layer already, counts nothing twice."""
+    content = json.loads(rate.MEASURED.read_text(encoding="utf-8"))
+    measured = content["parts"]["study"]["encoding"]
+    part, plain = measured[name], measured["last_token"]["tokens_per_s"]["pooled"]
+    num_texts, num_tokens = part["num_texts"], part["num_tokens"]
+    length = num_tokens / num_texts
+    one = SetLengths(
+        num_queries=0, num_documents=num_texts, tokens_per_query=0, tokens_per_document=length,
+        source="measured",
+    )  # fmt: skip
+    prefix = {"query": 0, "document": part["num_shared_tokens"]}
+    own = BenchmarkSet(name="own", load=unread)
+    planned = work(own, count=lambda _: one, prefix_tokens=prefix).hours(tokens_per_s=plain)
+    assert planned * 3600 == pytest.approx(num_tokens / part["tokens_per_s"]["shared"], rel=0.02)
+    encode = content["parts"]["encode_7b"]["ours"]["tokens_per_s"]
+    assert encode == pytest.approx(plain, rel=0.02), "measured with the same layers"
 
 
 def test_lengths_are_cut_where_the_prompt_cuts() -> None:

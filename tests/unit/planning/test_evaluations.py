@@ -13,8 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "config"))
 from configurations import composed, opened
 
-from helpers.models import tiny_folder
+from helpers.models import letter_tokenizer, tiny_folder
 from helpers.plans import LORA, setup
+from quarry.config.instantiate import build
+from quarry.data.tokenization import TextTokenizer
 from quarry.planning.cards import named_card
 from quarry.planning.evaluations import Evaluations, planned_evaluations
 from quarry.planning.machine import Machine
@@ -36,10 +38,17 @@ def _away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluations(
-    config: DictConfig, *, num_steps: int | None, machine: Machine = H200, num_processes: int = 1
+    config: DictConfig,
+    *,
+    num_steps: int | None,
+    machine: Machine = H200,
+    num_processes: int = 1,
+    shares_prefix: bool = True,
 ) -> Evaluations:
     own = setup(num_processes=num_processes, kept=replace(LORA, has_dropout=False))
-    found = planned_evaluations(config, num_steps=num_steps, setup=own, machine=machine)
+    found = planned_evaluations(
+        config, num_steps=num_steps, setup=own, machine=machine, shares_prefix=shares_prefix
+    )
     assert found is not None
     return found
 
@@ -83,6 +92,29 @@ def test_hours_are_those_of_all_of_them_on_all_devices() -> None:
     assert (unknown.rate, unknown.hours) == (None, None)
 
 
+def test_a_shared_prefix_is_computed_once_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed("train", "experiment=sft_msmarco", "prompt=e5_instruct")
+    unknown = evaluations(config, num_steps=100)
+    assert unknown.prefix_tokens is None, "the tokenizer is not here"
+    assert unknown.num_computed_tokens == unknown.num_tokens
+    assert not unknown.is_limit, "it may take less"
+    monkeypatch.setattr(
+        "quarry.planning.evaluations.local_tokenizer",
+        lambda _: TextTokenizer(tokenizer=letter_tokenizer(), prompt=build(config.prompt)),
+    )
+    found = evaluations(config, num_steps=100)
+    assert found.prefix_tokens is not None
+    num_shared = found.prefix_tokens["query"]
+    assert (num_shared > 60, found.prefix_tokens["document"]) == (True, 0)
+    num_again = num_shared * (6_980 + 43 + 54 - 3)
+    assert found.num_tokens - found.num_computed_tokens == num_again
+    assert found.rate is not None
+    hours = 2 * found.num_computed_tokens / found.rate.tokens_per_s / 3600
+    assert found.hours == pytest.approx(hours)
+    mean = evaluations(config, num_steps=100, shares_prefix=False)
+    assert mean.num_computed_tokens == found.num_tokens
+
+
 def test_sets_that_nobody_has_counted(tmp_path: Path) -> None:
     path = tiny_folder(tmp_path / "model")
     gone = composed(
@@ -98,4 +130,5 @@ def test_sets_that_nobody_has_counted(tmp_path: Path) -> None:
     )
     assert (hub.unknown_sets, hub.hours) == (("name",), None)
     none = composed("train", "benchmark=none")
-    assert planned_evaluations(none, num_steps=1, setup=setup(), machine=H200) is None
+    settings = {"num_steps": 1, "setup": setup(), "machine": H200, "shares_prefix": True}
+    assert planned_evaluations(none, **settings) is None

@@ -18,9 +18,13 @@ from configurations import composed, opened
 
 from helpers.beir_folders import write_beir_folder
 from helpers.models import tiny_folder
+from helpers.replicas import replica
+from quarry.assembly.evaluation_parts import build_evaluator
+from quarry.assembly.model_parts import build_model_parts
 from quarry.errors import UserError
 from quarry.planning import rate
 from quarry.planning.plan_task import plan
+from quarry.types import Document, TokenBatch
 
 BEIR = ("model=qwen-coder", "benchmark=beir", "benchmark.sets=[fever,climate-fever,scifact]")
 FEVER, CLIMATE, SCIFACT = (6_666, 5_416_568), (1_535, 5_416_593), (300, 5_183)
@@ -155,6 +159,62 @@ def test_a_folder_is_counted_and_tokenized(tmp_path: Path) -> None:
     assert made["sets"][0]["source"] == "counted; up to 256 texts of each role tokenized"
     assert found["plan/num_texts"] == 3 + 2
     assert found["plan/num_tokens"] > 5
+
+
+@pytest.mark.parametrize(("pooling", "is_shared"), [("last_token", True), ("mean", False)])
+def test_tokens_that_are_computed_are_those_of_the_encoder(
+    pooling: str, is_shared: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_beir_folder(tmp_path / "own")
+    config = evaluation(
+        "model=local", f"model.path={replica('qwen-instruct', tmp_path).folder()}",
+        f"model/pooling={pooling}", "prompt=promptreps", "benchmark=folder",
+        f"benchmark.path={tmp_path / 'own'}", f"paths.cache_dir={tmp_path / 'cache'}",
+    )  # fmt: skip
+    planned(config, tmp_path / "plan.json")
+    made = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    assert (made["prefix_tokens"]["query"] > 60) == is_shared
+    num_tokens = num_encoded_tokens(config)
+    assert made["num_computed_tokens"] == num_tokens
+    assert (made["num_tokens"] > num_tokens) == is_shared
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    note = f"computed {num_tokens:,} tokens the first {made['prefix_tokens']['query']} tokens of"
+    assert any(row.startswith(note) for row in rows) == is_shared
+
+
+def num_encoded_tokens(config: DictConfig) -> int:
+    """Count what goes through the model, without the two texts that check a device once."""
+    parts = build_model_parts(config)
+    model = parts.factory.build(is_trained=False)
+    encoder = parts.encoder_builder(max_tokens_per_batch=200)(model)
+    check = Document(document_id="0", text="")
+    encoder.encode([check], "document")
+    num_tokens = 0
+    token_states = model.token_states
+
+    def counted(tokens: TokenBatch, **more: Any) -> torch.Tensor:
+        nonlocal num_tokens
+        num_tokens += tokens.num_tokens
+        return token_states(tokens, **more)
+
+    model.token_states = counted  # type: ignore[method-assign]
+    evaluator = build_evaluator(config)
+    assert evaluator is not None
+    data = evaluator.collection(evaluator.benchmark.sets[0])
+    encoder.encode(data.queries, "query")
+    encoder.encode(data.corpus, "document")
+    return num_tokens
+
+
+def test_a_prefix_that_cannot_be_counted_here_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned(evaluation(*BEIR, "prompt=promptreps"), tmp_path / "plan.json")
+    made = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    assert made["prefix_tokens"] is None
+    assert not made["is_at_least"]
+    assert made["num_computed_tokens"] == made["num_tokens"]
+    assert "is not taken off: the tokenizer is not here" in capsys.readouterr().out
 
 
 def test_a_set_of_the_hub_is_unknown_and_never_zero(

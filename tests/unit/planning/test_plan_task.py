@@ -79,6 +79,21 @@ def test_a_day_on_eight_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "1,000  of 128 queries each" in text
 
 
+@pytest.mark.parametrize(("pooling", "is_said"), [("last_token", True), ("mean", False)])
+def test_evaluations_say_that_a_shared_prefix_is_not_counted_here(
+    pooling: str, is_said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = composed(
+        "train", "task=plan", "experiment=sft_msmarco", "prompt=promptreps",
+        f"model/pooling={pooling}",
+    )  # fmt: skip
+    planned(config, file=tmp_path / "plan.json", card="h200", gpu_memory_gib=None, **STATED)
+    made = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["evaluations"]
+    assert made["num_computed_tokens"] == made["num_tokens"]
+    assert made["prefix_tokens"] == (None if is_said else {"query": 0, "document": 0})
+    assert ("a prefix that texts share is not taken off" in capsys.readouterr().out) == is_said
+
+
 def test_what_cannot_fit_is_shown_written_and_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

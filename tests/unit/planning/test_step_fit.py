@@ -150,10 +150,9 @@ def test_the_choice_is_in_all_that_reads_it(
     step_fit = fit_of(run)
     before: Any = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
     loggers = [Recorded(dict(before)), Recorded(dict(before))]
-    step_fit.loggers = loggers  # type: ignore[assignment]
     free(60)
     with caplog.at_level(logging.INFO):
-        choice = step_fit(CUDA)
+        choice = step_fit(CUDA, loggers)  # type: ignore[arg-type]
     assert choice.gradient_checkpointing == "selective"
     assert choice.grad_cache_chunk_tokens is not None
     expected = [choice.gradient_checkpointing, choice.grad_cache_chunk_tokens]

@@ -13,11 +13,11 @@ from helpers.conventions import convention
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.evaluator import Evaluator
 from quarry.retrieval.encoder import Encoder
+from quarry.tasks.build_evaluation import in_plain_dtype
 from quarry.tasks.dtype_comparison import (
     EmbeddingSample,
     agreement_lines,
     agreements,
-    in_plain_dtype,
 )
 from quarry.types import Report, RetrievalSet
 

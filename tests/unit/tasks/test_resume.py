@@ -48,7 +48,7 @@ def test_a_checkpoint_of_other_processes_is_refused(
         return
     with pytest.raises(UserError) as info:
         check_processes(config, path)
-    assert f"is of {num_processes} process(es), and this run has 2" in str(info.value)
+    assert f"was written by {num_processes} rank(s), and this run has 2" in str(info.value)
 
 
 @pytest.mark.parametrize(("strategy", "has_shards"), [("ddp", True), ("zero1", False)])

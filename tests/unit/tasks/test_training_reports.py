@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from helpers.conventions import convention
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
@@ -18,7 +17,7 @@ from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.fusion import HybridRetriever, reciprocal_rank_fusion
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks import training_reports
-from quarry.tasks.training_reports import draw, first_reports, hybrid_report, last_reports
+from quarry.tasks.training_reports import TrainingReports, draw, hybrid_report, last_reports
 from quarry.types import Document, Query, RetrievalSet, Run
 
 
@@ -77,13 +76,9 @@ def test_without_an_evaluation_before_training_the_trained_model_stands_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge, run = evaluator(removes=False, ties="descending"), RunDirectory.create(tmp_path / "run")
-    config = OmegaConf.create(
-        {
-            "baseline": {"_target_": "quarry.retrieval.retriever.no_retriever"},
-            "evaluation": {"before_training": False},
-        }
-    )
-    assert first_reports(config, judge, run, is_resumed=True) == []
+    reports = TrainingReports(evaluator=judge, run=run, baseline=None, before_training=False)
+    reports.begin(is_resumed=True)
+    assert (reports.made, reports.baseline()) == ([], None)
     trained = judge.evaluate(ByText("trained", {"a": 1}))
     assert last_reports(judge, run, [trained], has_best=False) == []  # no hybrid with itself
     shown: list[Mapping[str, float]] = []
@@ -95,6 +90,34 @@ def test_without_an_evaluation_before_training_the_trained_model_stands_alone(
     draw([trained], [trained], judge, evaluation, losses, run=run)
     assert shown == [{}]
     assert {path.name for path in (run.path / "plots").iterdir()} == {"results.png"}
+
+
+def test_reports_are_written_as_they_are_made_and_found_again(tmp_path: Path) -> None:
+    judge, run = evaluator(removes=False, ties="descending"), RunDirectory.create(tmp_path / "run")
+    settings: Any = {
+        "evaluator": judge,
+        "run": run,
+        "baseline": ByText("bm25", {"a": 1}),
+        "before_training": True,
+    }
+    reports = TrainingReports(**settings)
+    reports.begin(is_resumed=False)
+    reports.add(judge.evaluate(ByText("untrained", {"b": 1})))
+    best = judge.evaluate(ByText("best", {"c": 1}))
+    reports.write(best)
+    assert [each.retriever for each in reports.made] == ["bm25", "untrained"]
+    resumed = TrainingReports(**settings)
+    resumed.begin(is_resumed=True)
+    assert [each.retriever for each in resumed.made] == ["bm25", "untrained"]
+    assert resumed.made[1].results[0].run == reports.made[1].results[0].run
+    baseline = resumed.baseline()
+    assert baseline is not None
+    assert baseline.retriever == "bm25"
+    resumed.add(judge.evaluate(ByText("trained", {"a": 2})))
+    resumed.end(has_best=True)
+    names = ["bm25", "untrained", "trained", "best", "hybrid"]
+    assert [each.retriever for each in resumed.made] == names
+    assert resumed.made[3].results[0].run == best.results[0].run
 
 
 def test_without_it_the_baseline_is_what_all_is_compared_with(tmp_path: Path) -> None:

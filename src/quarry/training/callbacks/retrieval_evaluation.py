@@ -25,23 +25,23 @@ UNTRAINED = "untrained"
 
 
 class RetrievalEvaluation(pl.Callback):
-    """Encodes, searches and scores the evaluator's benchmark with the module's current weights.
+    """Encode, search and score the evaluator's benchmark with the module's current weights.
 
-    Training goes on as if nothing had happened (`kept_training_state`). Metrics go to every logger
-    and to `trainer.callback_metrics`: see `metric_values`. To callbacks that monitor a metric an
-    evaluation in training, but for the one before it, ends as a validation of Lightning's does:
-    their `on_validation_end` is called. So `EarlyStopping(check_on_train_epoch_end=False)` and
-    `ModelCheckpoint(save_on_train_epoch_end=False)` act on fresh values and on those alone.
+    Training continues as if nothing had happened (`kept_training_state`). Metrics go to every
+    logger and to `trainer.callback_metrics`: see `metric_values`. An evaluation in training, but
+    for the one before it, ends as a validation of Lightning's does: `on_validation_end` of the
+    callbacks that monitor a metric is called. So `EarlyStopping(check_on_train_epoch_end=False)`
+    and `ModelCheckpoint(save_on_train_epoch_end=False)` act on fresh values and on those alone.
 
     Args:
         evaluator: benchmark and measures.
         retriever: how the embeddings are searched.
-        build_encoder: bi-encoder -> encoder with the tokeniser and budgets of this run.
-        every_n_steps: updates between evaluations in training; 0: only before and after.
+        build_encoder: bi-encoder -> encoder with the tokenizer and budgets of this run.
+        every_n_steps: optimizer steps between evaluations in training; 0: only before and after.
         before_training: evaluate the untrained model, too.
         on_report: called with each report of `before` and `after` training, or of a test.
         name: of the report of a test.
-        baseline: what W&B's table compares with.
+        baseline: returns the report that W&B's table compares with, if there is one.
         num_examples: queries a set that W&B gets with their best documents.
         contract: how texts are fed, for the reports, see `Report`.
         training_caveats: of the training data, for the reports of what was trained on it.
@@ -61,7 +61,7 @@ class RetrievalEvaluation(pl.Callback):
         before_training: bool = True,
         on_report: Callable[[Report], None],
         name: str | None = None,
-        baseline: Report | None = None,
+        baseline: Callable[[], Report | None] = lambda: None,
         num_examples: int = 0,
         contract: Mapping[str, Any] | None = None,
         training_caveats: tuple[str, ...] = (),
@@ -97,7 +97,7 @@ class RetrievalEvaluation(pl.Callback):
     ) -> None:
         step = trainer.global_step
         is_due = self.every_n_steps > 0 and step > 0 and step % self.every_n_steps == 0
-        if is_due and self._last_step != step:  # not again for the next part of an update
+        if is_due and self._last_step != step:  # not again for the next batch of a step
             self._evaluate(trainer, pl_module, f"step {step}")
             _end_validation(trainer, pl_module)
 
@@ -131,7 +131,7 @@ class RetrievalEvaluation(pl.Callback):
             report,
             evaluator=self.evaluator,
             step=trainer.global_step,
-            baseline=self.baseline,
+            baseline=self.baseline(),
             num_examples=self.num_examples,
         )
         values = metric_values(report)
@@ -149,7 +149,7 @@ class RetrievalEvaluation(pl.Callback):
 
 
 def _end_validation(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    """Tells the callbacks that wait for a metric. (Progress bars expect a loop of Lightning's.)"""
+    """Call the callbacks that wait for a metric. (Progress bars expect a loop of Lightning's.)"""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if getattr(callback, "monitor", None) is None:
             continue
@@ -157,4 +157,4 @@ def _end_validation(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         callback.on_validation_end(trainer, pl_module)
         if trainer.should_stop and not was_to_stop:
             who, step = type(callback).__name__, trainer.global_step
-            logger.info("%s ends training after %d updates", who, step)
+            logger.info("%s ends training after %d optimizer steps", who, step)

@@ -1,0 +1,264 @@
+"""Build everything that a training run needs from its configuration, as one typed object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from quarry.assembly.evaluation_encoder import unique_encoder_builder
+from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
+from quarry.assembly.model_parts import ModelParts, build_model_parts
+from quarry.assembly.run_start import recorded_contract
+from quarry.assembly.saving import ModelSaver
+from quarry.assembly.strategy import build_optimizer
+from quarry.assembly.trainer import build_trainer, opened_loggers
+from quarry.assembly.wandb_identity import identity_of
+from quarry.config.contract import contract_terms
+from quarry.config.instantiate import build, build_named
+from quarry.data.datamodule import RetrievalDataModule
+from quarry.distributed import world
+from quarry.evaluation.evaluator import Evaluator
+from quarry.planning.step_fit import StepFit
+from quarry.runtime.files import write_json
+from quarry.runtime.run_directory import RunDirectory
+from quarry.tasks.optimized_metric import check_optimized_metric
+from quarry.tasks.training_reports import BEST, TRAINED, TrainingReports
+from quarry.training.callbacks.best_model import BestModel
+from quarry.training.callbacks.cost_meter import CostMeter
+from quarry.training.callbacks.loss_history import LossHistory
+from quarry.training.callbacks.model_saving import ModelSaving
+from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
+from quarry.training.callbacks.rng_state import RNGState
+from quarry.training.callbacks.training_progress import TrainingProgress
+from quarry.training.evaluation_log import metric_names
+from quarry.training.module import RetrievalModule
+from quarry.training.monitors import check_monitors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """How a training run is evaluated.
+
+    Attributes:
+        callback: evaluates the model in training.
+        reports: get what it measures, and the baseline's.
+    """
+
+    evaluator: Evaluator
+    callback: RetrievalEvaluation
+    reports: TrainingReports
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training run that is built but not begun; weights load when the Trainer sets it up.
+
+    Attributes:
+        module: what is trained.
+        saver: writes the trained model.
+        saving: calls `saver` at the end of training.
+        evaluated: None without a benchmark.
+        meter, losses: record cost and loss, for the summary and the plots.
+        best: the callback that keeps the best model, if one is configured.
+        build_trainer: loggers -> Lightning's Trainer with all callbacks.
+        open_loggers: a context that yields the loggers, none but on rank 0.
+    """
+
+    run: RunDirectory
+    module: RetrievalModule
+    datamodule: RetrievalDataModule
+    saver: ModelSaver
+    saving: ModelSaving
+    evaluated: Evaluated | None
+    meter: CostMeter
+    losses: LossHistory
+    best: BestModel | None
+    build_trainer: Callable[..., pl.Trainer]
+    open_loggers: Callable[[], AbstractContextManager[list[Logger]]]
+
+
+def build_training(config: DictConfig, run: RunDirectory) -> Training:
+    """Seed all random numbers, then build the run; no weights are loaded.
+
+    Args:
+        run: its directory, with the configuration stored in it.
+
+    Raises:
+        UserError: the tokenizer, the data or the benchmark cannot be used as configured.
+    """
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    parts = build_model_parts(config)
+    datamodule = build_datamodule(config, parts)
+    evaluator = build_evaluator(config)
+    meter, losses = CostMeter(times=None if evaluator is None else evaluator.times), LossHistory()
+    module = build_module(config, run, parts, datamodule)
+    saver = ModelSaver(parts=parts, terms=contract_terms(config))
+    evaluated = None
+    if evaluator is not None:
+        caveats = datamodule.dataset.caveats
+        evaluated = build_evaluated(config, run, parts, evaluator, caveats=caveats)
+    configured = build_callbacks(
+        config, save_model=partial(save_best, saver=saver, module=module, evaluated=evaluated)
+    )
+    saving = ModelSaving(partial(saver.save, run.model))
+    progress = TrainingProgress(times=meter.times, is_bar=config.trainer.get("enable_progress_bar"))
+    own: list[pl.Callback] = [meter, losses, progress, RNGState()]
+    own += [*([] if evaluated is None else [evaluated.callback]), saving]
+    return Training(
+        run=run,
+        module=module,
+        datamodule=datamodule,
+        saver=saver,
+        saving=saving,
+        evaluated=evaluated,
+        meter=meter,
+        losses=losses,
+        best=next((each for each in configured if isinstance(each, BestModel)), None),
+        build_trainer=partial(
+            build_trainer,
+            config.trainer,
+            run_dir=config.paths.run_dir,
+            callbacks=[*configured, *own],
+            accumulate_grad_batches=datamodule.num_batches_per_step,
+        ),
+        open_loggers=partial(
+            opened_loggers,
+            config.logger,
+            identity=identity_of(config, run, job_type="train"),
+            hyperparameters=partial(stored_hyperparameters, run),
+        ),
+    )
+
+
+def build_module(
+    config: DictConfig, run: RunDirectory, parts: ModelParts, datamodule: RetrievalDataModule
+) -> RetrievalModule:
+    """Build what is trained, and say for how long."""
+    num_steps = datamodule.num_training_steps(
+        max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
+    )
+    return RetrievalModule(
+        build_model=parts.factory.build,
+        loss=build(config.loss),
+        optimizer=build_optimizer(config),
+        scheduler=build(config.scheduler),
+        num_training_steps=num_steps,
+        num_training_texts=round(num_steps * datamodule.num_texts_per_step),
+        settle_memory=StepFit(config, run, parts.factory),
+    )
+
+
+def build_datamodule(config: DictConfig, parts: ModelParts) -> RetrievalDataModule:
+    """Build the training data, in contrastive batches."""
+    data = config.data
+    contrastive_batch_size = config.loss.get("contrastive_batch_size")
+    return RetrievalDataModule(
+        examples=build(data.examples),
+        tokenizer=parts.tokenizer,
+        num_hard_negatives=data.num_hard_negatives,
+        global_batch_size=data.global_batch_size,
+        contrastive_batch_size=contrastive_batch_size or data.global_batch_size,
+        num_workers=data.num_workers,
+        seed=config.seed,
+    )
+
+
+def build_evaluated(
+    config: DictConfig,
+    run: RunDirectory,
+    parts: ModelParts,
+    evaluator: Evaluator,
+    *,
+    caveats: tuple[str, ...],
+) -> Evaluated:
+    """Build the evaluation before, during and after training.
+
+    Args:
+        caveats: of the training data, for the reports of what was trained on it.
+    """
+    evaluation = config.evaluation
+    reports = TrainingReports(
+        evaluator=evaluator,
+        run=run,
+        baseline=build_baseline(config, beside=TRAINED),
+        before_training=evaluation.before_training,
+    )
+    callback = RetrievalEvaluation(
+        evaluator=evaluator,
+        retriever=build(config.retriever),
+        build_encoder=unique_encoder_builder(config, parts),
+        every_n_steps=evaluation.every_n_steps,
+        before_training=evaluation.before_training,
+        on_report=reports.add,
+        name=TRAINED,
+        baseline=reports.baseline,
+        num_examples=evaluation.num_examples,
+        contract=recorded_contract(run),
+        training_caveats=caveats,
+    )
+    return Evaluated(evaluator=evaluator, callback=callback, reports=reports)
+
+
+def build_callbacks(
+    config: DictConfig, *, save_model: Callable[[Path, Mapping[str, Any]], None]
+) -> list[pl.Callback]:
+    """Build the configured callbacks; one that is written `_partial_` receives `save_model`."""
+    built = build_named(config.callbacks)
+    return [each(save_model=save_model) if isinstance(each, partial) else each for each in built]
+
+
+def check_callbacks(config: DictConfig) -> None:
+    """Refuse, before the run has a directory, metrics that no evaluation will have.
+
+    Raises:
+        UserError: the baseline, a metric that is monitored, or `optimized_metric` cannot be.
+    """
+    evaluator = build_evaluator(config)
+    if evaluator is not None:
+        build_baseline(config, beside=TRAINED)
+    names = [] if evaluator is None else metric_names(evaluator)
+    check_optimized_metric(config.optimized_metric, names)
+    check_monitors(
+        build_callbacks(config, save_model=lambda folder, facts: None),
+        names=names,
+        every_n_steps=config.evaluation.every_n_steps,
+    )
+
+
+def save_best(
+    folder: Path,
+    facts: Mapping[str, Any],
+    *,
+    saver: ModelSaver,
+    module: RetrievalModule,
+    evaluated: Evaluated | None,
+) -> None:
+    """Save the best model so far, why it is the best, and its report under the name "best".
+
+    A collective operation: all ranks save, rank 0 writes.
+
+    Args:
+        folder: of the model; `facts`, how it was chosen, go to a JSON file beside it.
+    """
+    assert evaluated is not None, "a monitored metric comes from an evaluation"
+    report = evaluated.callback.last_report
+    assert report is not None, "it is the last evaluation that was the best"
+    saver.save(folder, model=module.model)
+    if world.is_launched_first():
+        write_json(folder.with_suffix(".json"), facts)
+        evaluated.reports.write(replace(report, retriever=BEST))
+
+
+def stored_hyperparameters(run: RunDirectory) -> dict[str, Any]:
+    """Return the stored configuration, which loggers show."""
+    stored = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
+    assert isinstance(stored, dict)
+    return {str(key): value for key, value in stored.items()}
