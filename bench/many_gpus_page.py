@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from many_gpus_table import Content, tables
+from many_gpus_table import Content, listed, tables
 from page import joined, runs_in_use
 from quarry.runtime.files import write_json, write_text
 
@@ -38,9 +38,9 @@ def _run(run: dict[str, Any]) -> str:
     versions = [f"{name} {run['packages'][name]}" for name in PACKAGES if run["packages"].get(name)]
     where = f"{run['num_gpus']} x {run['device']}" if run["has_gpu"] else run["device"]
     commit = ((run["git"] or {}).get("commit") or "unknown")[:12]
-    return (
+    return listed(
         f"- {run['date']}, `{run['command']}`, {where}, CUDA {run['cuda'] or 'none'}, "
-        f"Python {run['python']}, {', '.join(versions)}; commit {commit}\n"
+        f"Python {run['python']}, {', '.join(versions)}; commit {commit}"
     )
 
 

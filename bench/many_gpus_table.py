@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 from many_gpus_rows import AUTO_ON_ONE, DEVICES, STRATEGIES, equal_to
@@ -168,15 +169,15 @@ def _hangs(content: Content) -> str:
     what = "- Evaluation in training under `zero3` on 2 GPUs, uneven and empty shares"
     wanted = f"wanted: {HANGS_WANTED} runs without a hang"
     if "not_run" in part:
-        return f"{what}: {reason_of(part)} ({wanted}).\n"
+        return listed(f"{what}: {reason_of(part)} ({wanted}).")
     runs, hangs, failed = part["num_runs"], part["num_hangs"], part["num_failed"]
     is_reached = runs >= HANGS_WANTED and hangs == 0 and failed == 0
     shown = f"{runs} runs, {hangs} hung, {failed} failed"
     shown = f"**{shown}**" if is_reached else f"{shown} ✗"
     longest, limit_s = part["run_s"][-1], part["time_limit_s"]
-    return (
+    return listed(
         f"{what}: {shown} ({wanted}; the longest took {longest:.0f} s of {limit_s:.0f}); "
-        f"commit {_commit(part)}.\n"
+        f"commit {_commit(part)}."
     )
 
 
@@ -184,10 +185,15 @@ def _sweep(content: Content) -> str:
     part = part_of(content, "sweep", "jobs")
     what = "- A sweep of four tiny models with `hydra/launcher=gpus`"
     if "not_run" in part:
-        return f"{what}: {reason_of(part)}.\n"
+        return listed(f"{what}: {reason_of(part)}.")
     gpus = ", ".join(part["gpus"])
     shown = "**each job had a GPU of its own**" if part["has_own_gpus"] else "GPUs were shared ✗"
-    return f"{what}: {shown} (CUDA_VISIBLE_DEVICES {gpus}); commit {_commit(part)}.\n"
+    return listed(f"{what}: {shown} (CUDA_VISIBLE_DEVICES {gpus}); commit {_commit(part)}.")
+
+
+def listed(item: str) -> str:
+    """Return an item of a list, wrapped."""
+    return fill(item, width=100, subsequent_indent="  ", break_on_hyphens=False) + "\n"
 
 
 def _chosen(part: Content) -> str:
