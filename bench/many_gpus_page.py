@@ -31,7 +31,8 @@ def with_tables(text: str, content: Content) -> str:
     assert begin, "docs/distributed.md has lost the marks of its tables"
     assert end, "docs/distributed.md has lost the marks of its tables"
     runs = "".join(map(_run, runs_in_use(dict(content))))
-    return f"{before}{BEGIN}\n{tables(content)}{runs}\n{END}{after}"
+    where = f"\n{runs}" if runs else ""
+    return f"{before}{BEGIN}\n{tables(content)}{where}\n{END}{after}"
 
 
 def _run(run: dict[str, Any]) -> str:
