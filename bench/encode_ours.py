@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from composed import composed_parts
 from measuring import read_documents, timed_passes
+from quarry.models.building import build_bi_encoder
 from result_line import hand_over, num_matrix_weights
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = parts.encoder_builder(max_tokens_per_batch=config.evaluation.max_tokens_per_batch)(
-        parts.factory.build(is_trained=False, device=device)
+        build_bi_encoder(parts.spec, is_trained=False, device=device)
     )
     documents = read_documents(arguments.corpus, limit=arguments.num_texts)
 

@@ -33,6 +33,7 @@ from measuring import (
 )
 from quarry.data.tokenization import TokenizedText
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.building import build_bi_encoder
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.pass_prefix import PassPrefixes
 from quarry.types import Document
@@ -137,7 +138,7 @@ def main() -> None:
     for name in arguments.prompt.split(","):
         parts, max_tokens = template_parts(name, arguments.model, *arguments.overrides)
         if model is None:  # one set of weights, compiled once, for all prompts
-            model = parts.factory.build(is_trained=False, device=device)
+            model = build_bi_encoder(parts.spec, is_trained=False, device=device)
         encoder = parts.encoder_builder(max_tokens_per_batch=max_tokens)(model)
         result, embeddings = timed_ways(encoder, documents, num_passes=arguments.num_passes)
         others = agreement(embeddings, arguments.work / f"embeddings_{name}.npy")

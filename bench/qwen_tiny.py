@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from composed import composed_parts
+from quarry.models.building import build_bi_encoder
 from quarry.retrieval.export.export_folder import export_sentence_transformers
 from result_line import hand_over
 
@@ -22,7 +23,7 @@ def main() -> None:
     _, parts = composed_parts(["model=qwen-tiny"])
     export = export_sentence_transformers(
         arguments.folder,
-        model=parts.factory.build(is_trained=False),
+        model=build_bi_encoder(parts.spec, is_trained=False),
         tokenizer=parts.tokenizer,
         dtype=torch.float32,
     )

@@ -27,9 +27,9 @@ from transformers import AutoModel, PreTrainedModel
 from quarry.data.packing import pack
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import LoRA
-from quarry.models.adapters.lora_dropout import checkpoint_contexts
 from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.building import set_layer_modes
 from quarry.models.compilation import SELECTIVE
 from quarry.models.fp8 import use_fp8
 from quarry.models.pooling.last_token import LastToken
@@ -100,7 +100,7 @@ def measured(way: Way) -> list[dict[str, Any]]:
 
 
 def built(way: Way, *, name: str = "Qwen/Qwen2.5-7B", device: str = "cuda") -> BiEncoder:
-    """Return the model as `BiEncoderFactory.build` puts it together, its weights random."""
+    """Return the model as `build_bi_encoder` puts it together, its weights random."""
     adapter = LoRA(r=32, alpha=64, dropout=way.dropout, target_modules=TARGETS)
     backbone = adapter(random_backbone(name, device))
     for place, parameter in backbone.named_parameters():
@@ -109,18 +109,12 @@ def built(way: Way, *, name: str = "Qwen/Qwen2.5-7B", device: str = "cuda") -> B
     if way.is_fp8:
         use_fp8(text_model(backbone), is_trained_through=True)
     use_fast_lora(backbone)
-    if way.gradient_checkpointing:
-        contexts = checkpoint_contexts(backbone)
-        text_model(backbone).gradient_checkpointing_enable(
-            {"use_reentrant": False, "context_fn": contexts}
-        )
-    model = BiEncoder(
-        backbone=backbone,
-        pooling=LastToken(),
-        compiles=way.is_compiled,
+    model = BiEncoder(backbone=backbone, pooling=LastToken()).train()
+    set_layer_modes(
+        backbone,
         gradient_checkpointing=way.gradient_checkpointing,
-    ).train()
-    model.prepare(num_texts=0)
+        is_compiled=way.is_compiled,
+    )
     return model
 
 

@@ -8,7 +8,7 @@ from composed import composed_config
 from quarry.assembly.model_parts import ModelParts
 from quarry.config.instantiate import build
 from quarry.data.tokenization import TextTokenizer
-from quarry.models.factory import BiEncoderFactory
+from quarry.models.model_spec import ModelSpec
 from quarry.stand_ins.replica import QwenReplica
 
 TEMPLATES = {
@@ -26,14 +26,14 @@ def template_parts(name: str, folder: Path, *overrides: str) -> tuple[ModelParts
         folder: of the model; its tokenizer gets the chat template that the named model has.
     """
     config = composed_config([*TEMPLATES[name], f"model.path={folder}", *overrides])
-    factory: BiEncoderFactory = build(config.model)
-    tokenizer = factory.load_tokenizer()
-    replica = factory.replica
+    spec: ModelSpec = build(config.model)
+    tokenizer = spec.source.load_tokenizer()
+    replica = spec.source.replica
     assert isinstance(replica, QwenReplica)
     settings = replica.dialect.settings(tokenizer.chat_template)
     tokenizer.chat_template = settings["chat_template"]
     parts = ModelParts(
-        factory=factory,
+        spec=spec,
         tokenizer=TextTokenizer(tokenizer=tokenizer, prompt=build(config.prompt)),
     )
     return parts, int(config.evaluation.max_tokens_per_batch)

@@ -167,7 +167,7 @@ def test_values_that_a_class_cannot_take_are_reported_together() -> None:
     assert "- recipe.bar: there is no such key; recipe has learning_rate, " in text
     assert "- baseline={" in text
     assert "names no class: choose an option of its group" in text
-    assert "- model.pooling=null: quarry.models.factory.BiEncoderFactory takes Pooling" in text
+    assert "- model.pooling=null: quarry.models.model_spec.model_spec takes Pooling" in text
     assert "- loss.temperature='hot': quarry.losses.info_nce.InfoNCE takes float" in text
     assert (
         "- loss.contrastive_batch_size=1.5: quarry.losses.info_nce.InfoNCE takes int | None" in text
@@ -182,7 +182,7 @@ def test_values_that_a_class_cannot_take_are_reported_together() -> None:
     [
         ("train", "scheduler._target_=null", "names no class"),
         ("train", "data.examples=null", "data.examples=null names no class"),
-        ("eval", "model.adapter=null", "BiEncoderFactory takes Adapter"),
+        ("eval", "model.adapter=null", "model_spec takes Adapter"),
         ("eval", "retriever.index=null", "DenseRetriever takes ExactIndex"),
         ("eval", "convention.ties=random", "takes Literal['descending', 'ascending']"),
         ("eval", "convention.title=yes", "takes Literal['set', 'joined', 'none']"),

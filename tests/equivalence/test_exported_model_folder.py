@@ -21,6 +21,7 @@ from quarry.assembly.stored_model import open_stored_model
 from quarry.data.prompts import Prompt
 from quarry.data.rendering import build_frames
 from quarry.models.backbones.huggingface import load_tokenizer
+from quarry.models.building import build_bi_encoder
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.export.loading import read_export
 from quarry.tasks.export import export
@@ -60,7 +61,7 @@ def settings_of(name: str) -> dict[str, Any]:
 
 def ours(folder: Path) -> list[Tensor]:
     parts = open_stored_model(str(folder), base_path=None).parts
-    model = parts.factory.build(is_trained=False)
+    model = build_bi_encoder(parts.spec, is_trained=False)
     encoder = Encoder(model=model, tokenizer=parts.tokenizer, max_tokens_per_batch=500)
     return [encoder.encode(QUERIES, "query"), encoder.encode(DOCUMENTS, "document")]
 

@@ -54,7 +54,6 @@ def lora(dtype: torch.dtype, dropout: float) -> BiEncoder:
 def fast_lora(dtype: torch.dtype, dropout: float) -> BiEncoder:
     model = lora(dtype, dropout)
     assert use_fast_lora(model.backbone).reasons == {}
-    model.prepare(num_texts=0)
     return model
 
 

@@ -107,7 +107,6 @@ def test_gradients_are_the_same(is_lora: bool, checkpointing: bool) -> None:
     model = (lora_model() if is_lora else model_of(tiny_qwen())).double().train()
     if checkpointing:
         model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    model.prepare(num_texts=1)
     reference = copy.deepcopy(model)
     weights = torch.randn(len(LENGTHS), 32, dtype=torch.float64)
     (model(batch()) * weights).sum().backward()

@@ -62,7 +62,6 @@ def bi_encoder(
             {"use_reentrant": False, "context_fn": contexts}
         )
     model = BiEncoder(backbone=backbone, pooling=Mean()).train()
-    model.prepare(num_texts=0)
     if compiled is not None:
         torch._dynamo.reset()  # else the layers would run what an earlier test has compiled
         compile_layers(

@@ -31,6 +31,7 @@ from quarry.assembly.stored_model import open_stored_model
 from quarry.data.packing import pack
 from quarry.errors import Interrupted
 from quarry.metrics.run_files import read_run
+from quarry.models.building import build_bi_encoder
 from quarry.models.projections import load_projections
 from quarry.models.saved import PROJECTIONS_FILE
 from quarry.retrieval.encoder import Encoder
@@ -190,7 +191,7 @@ def of(run: Path) -> DictConfig:
 
 def ours(folder: Path) -> list[Tensor]:
     parts = open_stored_model(str(folder), base_path=None).parts
-    model = parts.factory.build(is_trained=False)
+    model = build_bi_encoder(parts.spec, is_trained=False)
     encoder = Encoder(model=model, tokenizer=parts.tokenizer, max_tokens_per_batch=100)
     return [encoder.encode(QUERIES, "query"), encoder.encode(DOCUMENTS, "document")]
 
@@ -216,7 +217,7 @@ def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
 
 
 def projections_of(folder: Path) -> dict[str, Tensor]:
-    chain = open_stored_model(str(folder), base_path=None).parts.factory.projections()
+    chain = open_stored_model(str(folder), base_path=None).parts.spec.source.projections()
     return load_projections(chain).state_dict()
 
 
@@ -259,7 +260,7 @@ def test_gradients_are_those_of_sentence_transformers(name: str, tmp_path: Path)
     config = composed("train", "model=local", f"model.path={folder}", "model.dtype=float32")
     model_parts.settle_contract(config)
     parts = model_parts.build_model_parts(config)
-    model = parts.factory.build(is_trained=True).double().eval()
+    model = build_bi_encoder(parts.spec, is_trained=True).double().eval()
     direction = torch.randn(len(TEXTS), model.embedding_dim, dtype=torch.float64)
     (model(pack(parts.tokenizer(QUERIES, "query"))) * direction).sum().backward()
     reference = SentenceTransformer(str(folder), device="cpu").double().eval()

@@ -11,8 +11,8 @@ from quarry.data.packing import pack
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.hashed_dropout import draw_seeds, dropped, is_kept
 from quarry.models.adapters.lora import LoRA
-from quarry.models.adapters.lora_dropout import checkpoint_contexts
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.building import set_layer_modes
 from quarry.models.compilation import SELECTIVE
 from quarry.models.fp8 import use_fp8
 from quarry.models.pooling.mean import Mean
@@ -62,19 +62,9 @@ def gradients(checkpointing: bool | str, *, is_fp8: bool, is_compiled: bool) -> 
     if is_fp8:
         use_fp8(backbone, is_trained_through=True)
     assert use_fast_lora(backbone).reasons == {}
-    if checkpointing:
-        contexts = checkpoint_contexts(backbone)
-        backbone.base_model.model.gradient_checkpointing_enable(
-            {"use_reentrant": False, "context_fn": contexts}
-        )
-    model = BiEncoder(
-        backbone=backbone,
-        pooling=Mean(),
-        compiles=is_compiled,
-        gradient_checkpointing=checkpointing,
-    ).train()
+    model = BiEncoder(backbone=backbone, pooling=Mean()).train()
     torch._dynamo.reset()
-    model.prepare(num_texts=0)
+    set_layer_modes(backbone, gradient_checkpointing=checkpointing, is_compiled=is_compiled)
     torch.manual_seed(5)
     with torch.autocast("cuda", dtype=torch.bfloat16):
         embeddings = model(TOKENS.to("cuda"))

@@ -12,6 +12,7 @@ from config.configurations import composed, opened
 from quarry.assembly.model_parts import build_model_parts
 from quarry.config.instantiate import build
 from quarry.config.settled_contract import settle
+from quarry.models.building import build_bi_encoder
 from quarry.retrieval.encoder import Encoder
 from quarry.types import Document, Query
 
@@ -29,6 +30,6 @@ def embedded(
     explicit = ["model.path", *(override.partition("=")[0] for override in overrides)]
     settle(config, build(config.model), explicit=explicit, options={})
     parts = build_model_parts(config)
-    model = parts.factory.build(is_trained=False)
+    model = build_bi_encoder(parts.spec, is_trained=False)
     encoder = Encoder(model=model, tokenizer=parts.tokenizer, max_tokens_per_batch=2048)
     return [encoder.encode(queries, "query"), encoder.encode(documents, "document")], config

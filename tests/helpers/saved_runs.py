@@ -18,7 +18,8 @@ from quarry.data.tokenization import TextTokenizer
 from quarry.models.adapters.base import Adapter
 from quarry.models.adapters.full import FullFineTuning
 from quarry.models.adapters.lora import LoRA
-from quarry.models.factory import BiEncoderFactory
+from quarry.models.building import build_bi_encoder
+from quarry.models.model_spec import model_spec
 from quarry.models.saved import GOLDEN_FILE, describe_base, save_model
 from quarry.retrieval.golden_texts import golden_embeddings, golden_token_ids
 
@@ -68,20 +69,20 @@ def saved_run(
         "loss": {},
     }
     config = OmegaConf.create(settings)
-    factory = BiEncoderFactory(
+    spec = model_spec(
         path=str(base), revision=None, replica=None, pooling=build(config.model.pooling),
         adapter=adapter, is_causal=is_causal, normalize=is_normalized, dtype="float32",
         attention="auto", linear_precision=None, compile=False, gradient_checkpointing=False,
         trust_remote_code=False,
     )  # fmt: skip
-    model = factory.build()
+    model = build_bi_encoder(spec)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn_like(parameter))
     arguments = {key: value for key, value in prompt.items() if key != "_target_"}
-    tokenizer = TextTokenizer(tokenizer=factory.load_tokenizer(), prompt=Prompt(**arguments))
+    tokenizer = TextTokenizer(tokenizer=spec.source.load_tokenizer(), prompt=Prompt(**arguments))
     contract = contract_of(
         contract_terms(config),
         model=model,

@@ -19,7 +19,8 @@ from helpers.real_models import cached_model
 from helpers.real_sets import cut_set
 from quarry.data.packing import pack
 from quarry.models.adapters.full import FullFineTuning
-from quarry.models.factory import BiEncoderFactory
+from quarry.models.building import build_bi_encoder
+from quarry.models.model_spec import model_spec
 from quarry.models.pooling.last_token import LastToken
 from quarry.models.saved import read_contract
 
@@ -102,14 +103,14 @@ def test_peft_alone_gives_the_same_embeddings(tuned: tuple[Path, Result], smollm
 
     base = AutoModel.from_pretrained(smollm2, dtype=torch.float32)
     adapted = PeftModel.from_pretrained(base, folder).eval()
-    factory = BiEncoderFactory(
+    spec = model_spec(
         path=str(folder), revision=None, replica=None, pooling=LastToken(),
         adapter=FullFineTuning(), is_causal=True, normalize=True, dtype="float32",
         attention="auto", linear_precision=None, compile=False, gradient_checkpointing=False,
         trust_remote_code=False,
     )  # fmt: skip
     with torch.inference_mode():
-        ours = factory.build().eval()(pack(rows))
+        ours = build_bi_encoder(spec).eval()(pack(rows))
         theirs = torch.cat([last_state(adapted, row) for row in rows])
         with adapted.disable_adapter():
             without = torch.cat([last_state(adapted, row) for row in rows])

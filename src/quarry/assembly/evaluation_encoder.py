@@ -1,4 +1,4 @@
-"""What evaluation encodes with: each text once a call, or once for all into the embedding store."""
+"""Build what evaluation encodes with: embeddings in memory for a run, or in the embedding store."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ ENCODING_VERSION = 1
 
 
 def unique_encoder_builder(
-    config: DictConfig, parts: ModelParts
+    config: DictConfig, parts: ModelParts, *, compiles_long_passes: bool = False
 ) -> Callable[[BiEncoder], TextEncoder]:
     """Return what makes encoders for weights that change, as in training.
 
     Embeddings are in memory, or of a corpus in a file in the run directory; none outlives its
     encoder.
+
+    Args:
+        compiles_long_passes: see `Encoder`; not for weights that are in training.
 
     Raises:
         UserError: `evaluation.corpus_on_disk` or `corpus_dtype` has a value that is none.
@@ -48,7 +51,8 @@ def unique_encoder_builder(
     if violations := list(corpus_violations(config.evaluation)):  # a resumed run is not validated
         raise UserError("\n".join(violations))
     build_encoder = parts.encoder_builder(
-        max_tokens_per_batch=config.evaluation.max_tokens_per_batch
+        max_tokens_per_batch=config.evaluation.max_tokens_per_batch,
+        compiles_long_passes=compiles_long_passes,
     )
     storage = CorpusStorage(
         folder=Path(config.paths.run_dir),
@@ -61,13 +65,13 @@ def unique_encoder_builder(
 def stored_encoder_builder(
     config: DictConfig, parts: ModelParts
 ) -> Callable[[BiEncoder], TextEncoder]:
-    """For weights as they were loaded: embeddings come from `paths.store_dir`, or go there.
+    """Return what makes encoders for weights as loaded, with embeddings in `paths.store_dir`.
 
     Raises:
         UserError: there is no such folder, and it cannot be made.
     """
     build_encoder = parts.encoder_builder(
-        max_tokens_per_batch=config.evaluation.max_tokens_per_batch
+        max_tokens_per_batch=config.evaluation.max_tokens_per_batch, compiles_long_passes=True
     )
     store = _opened(config.paths.store_dir)
     shelves: dict[Role, Shelf] = {}
@@ -81,37 +85,38 @@ def stored_encoder_builder(
 
 
 def embedding_contract(config: DictConfig, parts: ModelParts, *, memo: Path) -> dict[Role, Any]:
-    """Everything that decides which embedding a text of each role gets, as plain data.
+    """Return everything that an embedding of each role depends on, as plain data.
 
     What may change its last bits alone (device, versions, batches, compiled layers) is left out.
 
     Args:
         memo: see `weights_digest`.
     """
-    factory, tokenizer = parts.factory, parts.tokenizer
+    spec, tokenizer = parts.spec, parts.tokenizer
     prompt = tokenizer.prompt
-    base = (factory.base_source(), factory.base_revision())
-    folders = dict.fromkeys([base, (factory.source(), factory.revision)])  # once if the same
+    base = (spec.source.base_location(), spec.source.base_revision())
+    own = (spec.source.location(), spec.source.revision)
+    folders = dict.fromkeys([base, own])  # once if the same
     shared = {
         "version": ENCODING_VERSION,
         "weights": [
             weights_digest(folder, revision=revision, memo=memo) for folder, revision in folders
         ],
         "pooling": OmegaConf.to_container(config.model.pooling, resolve=True),
-        "pooling_code": _code_digest(type(factory.pooling)),
-        "is_causal": factory.is_causal,
-        "is_normalized": factory.is_normalized,
-        "dtype": str(factory.torch_dtype(is_trained=False)),
-        "attention": factory.attention,
+        "pooling_code": _code_digest(type(spec.options.pooling)),
+        "is_causal": spec.options.is_causal,
+        "is_normalized": spec.options.normalize,
+        "dtype": str(spec.options.torch_dtype(is_trained=False)),
+        "attention": spec.options.attention,
         # the names and values of the first version: others would part with all that is stored
-        "linear": factory.linear_precision or "plain",
+        "linear": spec.options.linear_precision or "plain",
         "precision": str(config.trainer.precision),
         "tokenizer": tokenizer.digest(),
         "length_counts": prompt.length_counts,
     }
     projections = [
         dense.as_data() | {"weights": file_digest(dense.weights, memo=memo)}
-        for dense in factory.projections()
+        for dense in spec.source.projections()
     ]
     if projections:
         shared["projections"] = projections
@@ -133,10 +138,10 @@ def _shelves(
     contracts = world.first_does(partial(embedding_contract, config, parts, memo=store / "weights"))
     device = next(model.parameters()).device
     made_by = {
-        "model": parts.factory.source(),
+        "model": parts.spec.source.location(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "platform": platform.platform(),
-        "compile": parts.factory.compile,
+        "compile": parts.spec.options.compile,
         "quarry": quarry.__version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -154,7 +159,7 @@ def _shelves(
 
 
 def _code_digest(cls: type) -> str:
-    """Of the file that defines a class: one that is being worked on must not find old vectors."""
+    """Return the digest of the file that defines a class: changed code finds no old vectors."""
     return hashlib.sha256(inspect.getsource(sys.modules[cls.__module__]).encode()).hexdigest()
 
 

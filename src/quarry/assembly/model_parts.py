@@ -1,4 +1,4 @@
-"""Build the factory and the tokenizer of a configured model, checked against its contract."""
+"""Build the spec and the tokenizer of a configured model, checked against its contract."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -15,8 +16,9 @@ from quarry.config.settled_contract import SettledContract, settle
 from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
-from quarry.models.factory import BiEncoderFactory
 from quarry.models.limits import check_lengths, check_vocabulary
+from quarry.models.model_options import AUTO
+from quarry.models.model_spec import ModelSpec
 from quarry.models.remedies import CannotLoadError
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.golden_texts import check_golden_tokens
@@ -27,14 +29,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelParts:
-    """A model that can be built, and the tokeniser that feeds it."""
+    """A model that can be built, and the tokenizer that feeds it."""
 
-    factory: BiEncoderFactory
+    spec: ModelSpec
     tokenizer: TextTokenizer
 
-    def encoder_builder(self, *, max_tokens_per_batch: int) -> Callable[[BiEncoder], Encoder]:
+    def encoder_builder(
+        self, *, max_tokens_per_batch: int, compiles_long_passes: bool = False
+    ) -> Callable[[BiEncoder], Encoder]:
+        """Return what makes an encoder for a model of these parts.
+
+        Args:
+            max_tokens_per_batch: see `Encoder`.
+            compiles_long_passes: do so where `model.compile=auto` leaves it open.
+        """
         return partial(
-            _encoder, tokenizer=self.tokenizer, max_tokens_per_batch=max_tokens_per_batch
+            _encoder,
+            tokenizer=self.tokenizer,
+            max_tokens_per_batch=max_tokens_per_batch,
+            compiles_long_passes=compiles_long_passes and self.spec.options.compile == AUTO,
         )
 
 
@@ -55,46 +68,47 @@ def settle_contract(config: DictConfig) -> SettledContract:
 
 
 def build_model_parts(config: DictConfig) -> ModelParts:
-    """Loads the tokeniser (not the weights) and checks it against the model's contract.
+    """Load the tokenizer, not the weights, and check it against the model's contract.
 
     Raises:
         UserError: end token, rendered prompts or golden token ids are not those that the model was
             saved with.
     """
-    factory: BiEncoderFactory = build(config.model)
-    tokenizer = factory.load_tokenizer()
-    contract = factory.contract()
+    spec: ModelSpec = build(config.model)
+    tokenizer, location = spec.source.load_tokenizer(), spec.source.location()
+    contract = spec.source.contract()
     if contract is not None and contract.get("eos_token_id") != tokenizer.eos_token_id:
         raise UserError(
-            f"The tokenizer in {factory.source()} ends texts with id {tokenizer.eos_token_id}, the "
-            f"model's contract says {contract.get('eos_token_id')}: the folder was changed after "
-            "it was saved. Restore its tokenizer files."
+            f"The tokenizer in {location} ends texts with id {tokenizer.eos_token_id}, the model's "
+            f"contract says {contract.get('eos_token_id')}: the folder was changed after it was "
+            "saved. Restore its tokenizer files."
         )
     text_tokenizer = TextTokenizer(tokenizer=tokenizer, prompt=build(config.prompt))
-    _check_copies(factory, text_tokenizer)
-    _check_limits(factory, text_tokenizer)
+    _check_copies(spec, text_tokenizer)
+    _check_limits(spec, text_tokenizer)
     if contract is not None and has_own_prompt(contract, config.prompt):
-        check_frames(contract, text_tokenizer, source=factory.source())
-        check_golden_tokens(contract, text_tokenizer, source=factory.source())
-    return ModelParts(factory=factory, tokenizer=text_tokenizer)
+        check_frames(contract, text_tokenizer, source=location)
+        check_golden_tokens(contract, text_tokenizer, source=location)
+    return ModelParts(spec=spec, tokenizer=text_tokenizer)
 
 
-def _check_copies(factory: BiEncoderFactory, tokenizer: TextTokenizer) -> None:
-    """Refuses a pooling over the second copy of texts that have none."""
+def _check_copies(spec: ModelSpec, tokenizer: TextTokenizer) -> None:
+    """Refuse a pooling over the second copy of texts that have none."""
     copies = [frame.num_copies for frame in tokenizer.frames.values()]
-    if getattr(factory.pooling, "pools_last_copy", False) and min(copies) < 2:
+    pooling = spec.options.pooling
+    if getattr(pooling, "pools_last_copy", False) and min(copies) < 2:
         raise UserError(
-            f"model/pooling={type(factory.pooling).__name__} looks at the second copy of a text, "
+            f"model/pooling={type(pooling).__name__} looks at the second copy of a text, "
             "and this prompt does not repeat texts. Use prompt=echo, or model/pooling=mean."
         )
 
 
-def _check_limits(factory: BiEncoderFactory, tokenizer: TextTokenizer) -> None:
+def _check_limits(spec: ModelSpec, tokenizer: TextTokenizer) -> None:
     """Refuse widths, lengths and token ids that the model has no room for."""
-    source = factory.base_source()
+    source = spec.source.base_location()
     try:
-        config = factory.trunk_config()
-        factory.check_widths()
+        config = spec.source.backbone_config()
+        spec.source.check_widths()
     except CannotLoadError:
         return  # loading the weights will say so
     check_vocabulary(config, tokenizer.tokenizer, source=source)
@@ -102,5 +116,5 @@ def _check_limits(factory: BiEncoderFactory, tokenizer: TextTokenizer) -> None:
     check_lengths(config, lengths, source=source)
 
 
-def _encoder(model: BiEncoder, *, tokenizer: TextTokenizer, max_tokens_per_batch: int) -> Encoder:
-    return Encoder(model=model, tokenizer=tokenizer, max_tokens_per_batch=max_tokens_per_batch)
+def _encoder(model: BiEncoder, **settings: Any) -> Encoder:
+    return Encoder(model=model, **settings)

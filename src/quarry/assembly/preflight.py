@@ -8,24 +8,25 @@ from hydra.core.hydra_config import HydraConfig
 
 from quarry.config.sweep_overrides import identity
 from quarry.errors import UserError
-from quarry.models.factory import BiEncoderFactory
+from quarry.models.building import check_model
 from quarry.models.fp8 import check_fp8
 from quarry.models.memory import Spread
+from quarry.models.model_spec import ModelSpec
 from quarry.models.remedies import CannotLoadError
 
 
 def preflight(
-    factory: BiEncoderFactory,
+    spec: ModelSpec,
     *,
     is_trained: bool,
     on_cpu: bool = False,
     spread: Spread | None = None,
 ) -> None:
     """Refuses a model that cannot be loaded, with the commands that could be run instead."""
-    if factory.linear_precision == "fp8":
+    if spec.options.linear_precision == "fp8":
         check_fp8(on_cpu=on_cpu)
     try:
-        factory.check(is_trained=is_trained, on_cpu=on_cpu, spread=spread)
+        check_model(spec, is_trained=is_trained, on_cpu=on_cpu, spread=spread)
     except CannotLoadError as error:
         commands = "".join(
             f"\n  {command_with(override)}   # {meaning}"

@@ -20,6 +20,7 @@ from quarry.distributed import world
 from quarry.models.adapters.lora import check_adapter_file
 from quarry.models.backbones.text_model import base_model
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.building import build_bi_encoder
 from quarry.models.memory import memory_need
 from quarry.models.saved import GOLDEN_FILE, describe_base, save_model
 from quarry.retrieval.golden_texts import golden_embeddings, golden_texts, golden_token_ids
@@ -75,7 +76,7 @@ class ModelSaver:
         Raises:
             UserError: the checkpoint does not hold exactly what the run trains.
         """
-        model = self.parts.factory.in_plain_products().build(is_trained=True)
+        model = build_bi_encoder(self.parts.spec.in_plain_products())
         state = read_trained(run.checkpoint)
         module = torch.nn.ModuleDict({"model": model})  # as its names are in a checkpoint
         check_checkpoint({"state_dict": state}, module)
@@ -97,14 +98,14 @@ class ModelSaver:
         projections: Mapping[str, Tensor] | None,
         embeddings: Tensor,
     ) -> None:
-        factory, tokenizer = self.parts.factory, self.parts.tokenizer
-        base = factory.base_source()
+        spec, tokenizer = self.parts.spec, self.parts.tokenizer
+        base = spec.source.base_location()
         contract = contract_of(
             self.terms,
             model=model,
             tokenizer=tokenizer,
-            base=describe_base(base, revision=factory.base_revision(), commit=model.commit),
-            projections=factory.projections(),
+            base=describe_base(base, revision=spec.source.base_revision(), commit=model.commit),
+            projections=spec.source.projections(),
         )
         dtype = _golden_dtype(model)
         contract["golden"] = {
@@ -115,7 +116,7 @@ class ModelSaver:
 
         def add_golden(scratch: Path) -> None:
             check_adapter_file(scratch, model.backbone, state=state)
-            saved = factory.saved_as(scratch, dtype=dtype).build(is_trained=False)
+            saved = build_bi_encoder(spec.saved_as(scratch, dtype=dtype), is_trained=False)
             vectors = golden_embeddings(saved, tokenizer)
             _check_embeddings(vectors, embeddings)
             save_file({"embeddings": vectors.contiguous()}, scratch / GOLDEN_FILE)

@@ -18,8 +18,8 @@ from quarry.models.saved import CONTRACT_FILE, read_contract
 from quarry.retrieval.export.loading import EXPORT_FILE
 from quarry.runtime.run_directory import RunDirectory
 
-_FACTORY = {
-    "_target_": "quarry.models.factory.BiEncoderFactory",
+_SPEC = {
+    "_target_": "quarry.models.model_spec.model_spec",
     "replica": None,
     "revision": None,
     "pooling": {},
@@ -43,7 +43,7 @@ class StoredModel:
         home: the run directory, or the folder that was named.
         folder: where the weights are.
         contract: as it was saved.
-        parts: factory and tokenizer, the weights in float32.
+        parts: spec and tokenizer, the weights in float32.
     """
 
     home: Path
@@ -79,13 +79,13 @@ def open_stored_model(run: str | None, *, base_path: str | None) -> StoredModel:
             f"{folder} has no {CONTRACT_FILE}, which says how text is fed to the model. Give the "
             "run directory of a training run, or the model folder in it."
         )
-    settings = _FACTORY | {"path": str(folder)} | _base(home)
+    settings = _SPEC | {"path": str(folder)} | _base(home)
     if base_path is not None:
         settings["base_path"] = base_path
     config = OmegaConf.create({"prompt": {}, "model": settings})
     apply_contract(config, contract, explicit=())
     parts = build_model_parts(config)
-    preflight(parts.factory, is_trained=False, on_cpu=True)
+    preflight(parts.spec, is_trained=False, on_cpu=True)
     return StoredModel(home=home, folder=folder, contract=contract, parts=parts)
 
 

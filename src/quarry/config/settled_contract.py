@@ -18,12 +18,12 @@ from quarry.config.contract_files import check_files
 from quarry.data.prompts import AUTO_END, EOS, Prompt
 from quarry.errors import UserError
 from quarry.models.backbones.model_files import is_unknown
-from quarry.models.factory import BiEncoderFactory
 from quarry.models.folders.card import card_facts
 from quarry.models.folders.modules import MODULES_FILE
 from quarry.models.folders.pooling_modes import pooling_node
 from quarry.models.folders.stated import Fact, Statement
 from quarry.models.limits import is_decoder, num_positions
+from quarry.models.model_spec import ModelSpec
 from quarry.models.pooling.last_token import LastToken
 from quarry.models.pooling.mean import Mean
 from quarry.models.remedies import CannotLoadError
@@ -61,7 +61,7 @@ class SettledContract:
 
 def settle(
     config: DictConfig,
-    factory: BiEncoderFactory,
+    spec: ModelSpec,
     *,
     explicit: Sequence[str],
     options: Mapping[str, str],
@@ -70,7 +70,7 @@ def settle(
 
     Args:
         config: changed in place.
-        factory: of `config.model`.
+        spec: of `config.model`.
         explicit: keys on the command line, see `contract.explicit_keys`.
         options: see `contract.chosen_options`.
 
@@ -79,33 +79,33 @@ def settle(
     """
     if config.model.pooling == {}:  # auto on the command line is as if it had not been named
         explicit = [key for key in explicit if key not in ("model/pooling", "model.pooling")]
-    contract = factory.contract()
+    contract = spec.source.contract()
     if contract is not None:
-        check_files(factory.home(), contract, revision=factory.revision)
+        check_files(spec.source.home(), contract, revision=spec.source.revision)
         differences = apply_contract(config, contract, explicit=explicit)
         stated = dict.fromkeys(_leaves(config), CONTRACT_FILE)
         notes: tuple[str, ...] = ()
     else:
-        statement = factory.statement()
-        facts = _stated(factory, statement)
+        statement = spec.source.statement()
+        facts = _stated(spec, statement)
         _refuse_open(statement, facts, explicit)
-        facts |= _defaults(config, factory, facts)
+        facts |= _defaults(config, spec, facts)
         differences = apply_settings(config, _settings(facts), explicit=explicit)
-        lengths = _lengths_that_fit(config, factory, facts, explicit)
+        lengths = _lengths_that_fit(config, spec, facts, explicit)
         for key, fact in lengths.items():
             OmegaConf.update(config, key, fact.value)
         stated = {key: fact.source for key, fact in (facts | lengths).items()}
-        notes = (*statement.notes, *_unasked(factory, statement))
+        notes = (*statement.notes, *_unasked(spec, statement))
     used = _facts(config, stated, explicit, options)
-    used |= _fixed_facts(factory, has_contract=contract is not None)
+    used |= _fixed_facts(spec, has_contract=contract is not None)
     settled = SettledContract(facts=used, differences=differences, notes=notes)
-    _tell(settled, factory)
+    _tell(settled, spec)
     return settled
 
 
-def _stated(factory: BiEncoderFactory, statement: Statement) -> dict[str, Fact]:
+def _stated(spec: ModelSpec, statement: Statement) -> dict[str, Fact]:
     """What the model's files say, and its card where they do not."""
-    card = card_facts(factory.card)
+    card = card_facts(spec.source.card)
     facts = card | dict(statement.facts)
     for role in ROLES:  # an empty prompt is what versions 5 and 6 write where there is none
         key = f"prompt.{role}"
@@ -114,13 +114,13 @@ def _stated(factory: BiEncoderFactory, statement: Statement) -> dict[str, Fact]:
     if statement.facts and card.get("prompt.end_token", AUTO).value == EOS:
         source = "tokenizer.json; where it appends nothing its EOS, as the model card says"
         facts["prompt.end_token"] = Fact(value=AUTO_END, source=source)
-    if statement.facts and factory.card is None:
+    if statement.facts and spec.source.card is None:
         facts["model.is_causal"] = Fact(value=None, source="config.json")
     for role in ROLES:
         key = f"prompt.max_{role}_length"
         length = facts.get(key)
         if length is not None and length.source.startswith("config.json"):
-            room = _room(factory)  # in RoBERTa's table some positions are no text's
+            room = _room(spec)  # in RoBERTa's table some positions are no text's
             facts[key] = Fact(value=min(length.value, room or length.value), source=length.source)
     return facts
 
@@ -133,35 +133,35 @@ def _refuse_open(statement: Statement, facts: Mapping[str, Fact], explicit: Sequ
 
 def _defaults(
     config: DictConfig,
-    factory: BiEncoderFactory,
+    spec: ModelSpec,
     facts: Mapping[str, Fact],
 ) -> dict[str, Fact]:
     """What neither the model nor the configuration says: a pooling."""
     found: dict[str, Fact] = {}
     if "model.pooling" not in facts and not config.model.pooling:
-        is_causal = is_decoder(factory.trunk_config())
+        is_causal = is_decoder(spec.source.backbone_config())
         node = pooling_node(LastToken if is_causal else Mean)
         of = "decoders" if is_causal else "encoders"
         found["model.pooling"] = Fact(value=node, source=f"default of {of}, nothing is stated")
         logger.warning(
             "model.pooling: nothing in %s says how it pools: %s, the default of %s. If it was "
             "trained otherwise: model/pooling=NAME",
-            factory.home(), _shown_pooling(node), of,
+            spec.source.home(), _shown_pooling(node), of,
         )  # fmt: skip
     return found
 
 
 def _lengths_that_fit(
     config: DictConfig,
-    factory: BiEncoderFactory,
+    spec: ModelSpec,
     facts: Mapping[str, Fact],
     explicit: Sequence[str],
 ) -> dict[str, Fact]:
     """Of a model that states no prompt: the configuration's lengths where positions end first."""
-    is_given = factory.path is not None or factory.hub_id is not None
+    is_given = spec.source.path is not None or spec.source.hub_id is not None
     if not is_given or any(key.startswith("prompt.") for key in facts):
         return {}
-    room = _room(factory)
+    room = _room(spec)
     keys = [f"prompt.max_{role}_length" for role in ROLES]
     return {
         key: Fact(value=room, source="config.json (positions)")
@@ -170,10 +170,10 @@ def _lengths_that_fit(
     }
 
 
-def _room(factory: BiEncoderFactory) -> int | None:
+def _room(spec: ModelSpec) -> int | None:
     """Positions in a table; None where there is none, or the hub cannot say."""
     try:
-        return num_positions(factory.trunk_config())
+        return num_positions(spec.source.backbone_config())
     except CannotLoadError:
         return None
 
@@ -191,9 +191,9 @@ def _settings(facts: Mapping[str, Fact]) -> dict[str, Any]:
     return settings
 
 
-def _unasked(factory: BiEncoderFactory, statement: Statement) -> Iterator[str]:
-    home = factory.home()
-    if not statement.facts and is_unknown(home, MODULES_FILE, revision=factory.revision):
+def _unasked(spec: ModelSpec, statement: Statement) -> Iterator[str]:
+    home = spec.source.home()
+    if not statement.facts and is_unknown(home, MODULES_FILE, revision=spec.source.revision):
         yield (
             f"The hub could not be asked whether {home} has a {MODULES_FILE}, and its cache holds "
             "none: the model is taken for one that says nothing of how texts are fed"
@@ -226,15 +226,15 @@ def _facts(
     return facts
 
 
-def _fixed_facts(factory: BiEncoderFactory, *, has_contract: bool) -> dict[str, Fact]:
+def _fixed_facts(spec: ModelSpec, *, has_contract: bool) -> dict[str, Fact]:
     """What the model's files say and no key of the configuration changes."""
     facts = {}
-    projections = factory.projections()
+    projections = spec.source.projections()
     if projections:
         names = (d.weights.name if has_contract else d.weights.parent.name for d in projections)
         source = ", ".join(dict.fromkeys(names))
         facts["projections"] = Fact(value="; ".join(map(str, projections)), source=source)
-    lower_case = None if has_contract else factory.statement().lower_case
+    lower_case = None if has_contract else spec.source.statement().lower_case
     if lower_case is not None:
         facts["lower_case"] = lower_case
     return facts
@@ -276,11 +276,11 @@ def _shown_pooling(node: Mapping[str, Any] | DictConfig) -> str:
     return name if node.get("include_prompt", True) else f"{name}, without the prompt"
 
 
-def _tell(settled: SettledContract, factory: BiEncoderFactory) -> None:
+def _tell(settled: SettledContract, spec: ModelSpec) -> None:
     by_source: dict[str, list[str]] = {}
     for key, fact in settled.facts.items():
         by_source.setdefault(fact.source, []).append(f"{key}={fact.value!r}")
     told = "; ".join(f"{', '.join(parts)} ({source})" for source, parts in by_source.items())
-    logger.info("How texts are fed to %s: %s", factory.home(), told)
+    logger.info("How texts are fed to %s: %s", spec.source.home(), told)
     for note in settled.notes:
         logger.warning("%s", note)

@@ -1,8 +1,7 @@
-"""The bi-encoder: packed tokens in, one embedding a text out, queries and documents alike."""
+"""The bi-encoder: packed tokens in, one embedding a text out, for queries and documents alike."""
 
 from __future__ import annotations
 
-import logging
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,13 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
-from quarry.models.adapters.fast_lora import FastLoraLinear
-from quarry.models.adapters.fp8_gradients import check_fp8_gradients
 from quarry.models.adapters.lora_dropout import drawn_seeds
 from quarry.models.adapters.lora_factors import cast_factors, fast_layers
 from quarry.models.attention import first_position, is_causal_by_design, use_packed_attention
 from quarry.models.backbones.text_model import base_model, text_model
-from quarry.models.compilation import SELECTIVE, compile_layers
 from quarry.models.last_layer import pool_in_last_layer
 from quarry.models.pooling.base import Pooling
 from quarry.models.pooling.last_token import LastToken
@@ -25,30 +21,23 @@ from quarry.models.projections import Projection
 from quarry.models.shared_prefix import SharedPrefix, can_share_prefix, key_rows
 from quarry.types import TokenBatch
 
-logger = logging.getLogger(__name__)
-
-NUM_TEXTS_THAT_REPAY = 100_000
-"""Texts from which on compiling saves more than the half minute that it takes."""
-
 
 class BiEncoder(nn.Module):
-    """A transformer trunk, a pooling and (by default) normalisation to length 1.
+    """A transformer backbone, a pooling and (by default) normalization to length 1.
 
-    Everything after the trunk is fp32 (fp64 stays fp64), whatever the trunk computes in: a cosine
-    near 0.8 in bf16 moves in steps of 0.004, enough to tie rankings.
+    Everything after the backbone is fp32 (fp64 stays fp64), whatever the backbone computes in: a
+    cosine near 0.8 in bf16 moves in steps of 0.004, enough to tie rankings.
 
     Args:
-        backbone: a trunk without a language-model head (what `AutoModel` loads). Of a
-            vision-language trunk, text goes through the language model alone.
+        backbone: without a language-model head (what `AutoModel` loads), with its adapters and
+            LoRA's fast path where it has them. Of a vision-language model, text goes through the
+            language model alone.
         pooling: see `models/pooling`.
-        is_causal: False lets every token see the whole text; None: as the trunk was built.
+        is_causal: False lets every token attend to the complete text; None: as the backbone was
+            built.
         normalize: divide embeddings by their length, so that an inner product is a cosine.
         projections: layers that the pooled states go through before that, if there are any.
         allows_kernel: see `attention.use_packed_attention`.
-        compiles: whether `prepare` compiles the layers; None: on a GPU, where that many texts
-            repay the time that it takes.
-        gradient_checkpointing: of layers that are compiled, see `compile_layers`; the backbone's
-            own is enabled already.
     """
 
     def __init__(
@@ -60,8 +49,6 @@ class BiEncoder(nn.Module):
         normalize: bool = True,
         projections: nn.Sequential | None = None,
         allows_kernel: bool = True,
-        compiles: bool | None = False,
-        gradient_checkpointing: bool | str = False,
     ) -> None:
         super().__init__()
         text = text_model(backbone)
@@ -77,43 +64,11 @@ class BiEncoder(nn.Module):
         self.pools_in_last_layer = self._pools_last_token and pool_in_last_layer(text)
         self.is_normalized = normalize
         self.projections = nn.Sequential() if projections is None else projections
-        self._compiles = compiles
-        self._is_compiled = False
-        self._gradient_checkpointing = gradient_checkpointing
-        self._lora_layers: list[FastLoraLinear] = []
-
-    def prepare(self, *, num_texts: int) -> None:
-        """Compiles the layers, once, if they are to be compiled for that many texts.
-
-        To be called before the first pass and again where adapters have come or gone.
-        """
-        if self._compiles is None:
-            device = next(self.parameters()).device
-            should_compile = device.type == "cuda" and num_texts >= NUM_TEXTS_THAT_REPAY
-        else:
-            should_compile = self._compiles
-        if should_compile:
-            check_fp8_gradients(self.backbone)
-            self._compiles, self._is_compiled = False, True
-            compile_layers(
-                text_model(self.backbone), gradient_checkpointing=self._gradient_checkpointing
-            )
-        elif self._gradient_checkpointing == SELECTIVE and not self._is_compiled:
-            self._gradient_checkpointing = True  # which plain layers do, and is said once
-            logger.warning(
-                "model.gradient_checkpointing=selective: the layers are not compiled, and are "
-                "checkpointed in full (selective checkpointing is the compiler's). Fix: "
-                "model.compile=true, or model.gradient_checkpointing=true"
-            )
-        self._lora_layers = fast_layers(self.backbone)
-
-    def settle(self) -> None:
-        """From here on `prepare` compiles nothing: a training run in whose midst an evaluation
-        compiles layers would go on with other bits."""
-        self._compiles = False
+        self._lora_layers = fast_layers(backbone)
 
     @property
     def embedding_dim(self) -> int:
+        """Return the width of the embeddings: of the last projection, else of the states."""
         if self.projections:
             last = self.projections[-1]
             assert isinstance(last, Projection)
@@ -122,7 +77,7 @@ class BiEncoder(nn.Module):
 
     @property
     def commit(self) -> str | None:
-        """The hub's commit that the trunk was read from; None for a folder."""
+        """Return the hub's commit that the backbone was read from; None for a folder."""
         commit: str | None = getattr(base_model(self.backbone).config, "_commit_hash", None)
         return commit
 
@@ -132,8 +87,8 @@ class BiEncoder(nn.Module):
         Args:
             more: for its layers, see `attention.packed_attention` and `last_layer`.
         """
-        trunk = text_model(self.backbone)
-        dtype = _dtype_of_products(trunk)
+        text = text_model(self.backbone)
+        dtype = _dtype_of_products(text)
         given = {
             "cu_seq_lens_q": tokens.cu_seqlens,
             "cu_seq_lens_k": tokens.cu_seqlens,
@@ -141,7 +96,7 @@ class BiEncoder(nn.Module):
             "max_length_k": tokens.max_seqlen,
         }
         with cast_factors(self._lora_layers, dtype), drawn_seeds(self._lora_layers):
-            output = trunk(
+            output = text(
                 input_ids=tokens.input_ids[None],
                 position_ids=tokens.position_ids[None] + self.first_position,
                 attention_mask=None,
@@ -192,7 +147,7 @@ class BiEncoder(nn.Module):
 
 
 def _dtype_of_products(backbone: PreTrainedModel) -> torch.dtype:
-    """Autocast's where that is on, else that of the states, which is the embeddings'."""
+    """Return autocast's dtype where that is on, else that of the states, which is the weights'."""
     weight: Tensor = backbone.get_input_embeddings().weight
     device = weight.device.type
     if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:

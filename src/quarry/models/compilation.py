@@ -41,6 +41,21 @@ _PARTITION: dict[bool | str, dict[str, Any]] = {
 """Gradient checkpointing -> settings of the compiler that divides a layer's graph in two."""
 
 
+NUM_TEXTS_THAT_REPAY = 100_000
+"""Texts from which on compiling saves more than the half minute that it takes."""
+
+
+def repays_compilation(num_texts: int, *, device: torch.device) -> bool:
+    """Return whether `model.compile=auto` compiles for that many texts: on a GPU, for long runs."""
+    return device.type == "cuda" and num_texts >= NUM_TEXTS_THAT_REPAY
+
+
+def is_compiled(backbone: nn.Module) -> bool:
+    """Return whether `compile_layers` was called for the backbone, and compiling did not fail."""
+    layers = [part for part in backbone.modules() if isinstance(part, GradientCheckpointingLayer)]
+    return any(layer._compiled_call_impl is not None for layer in layers)
+
+
 def compile_layers(
     backbone: nn.Module,
     *,
@@ -59,7 +74,7 @@ def compile_layers(
         backend: as in `torch.compile`.
 
     Raises:
-        UserError: the trunk has no layers as transformers marks them.
+        UserError: the backbone has no layers as transformers marks them.
     """
     layers = [part for part in backbone.modules() if isinstance(part, GradientCheckpointingLayer)]
     if not layers:

@@ -44,7 +44,7 @@ BESIDE_WEIGHTS: Names = (
 """What a repository says of how texts are fed."""
 
 
-def model_hub_files(model: ModelSource, *, trust_remote_code: bool) -> tuple[HubFiles, ...]:
+def model_hub_files(model: ModelSource) -> tuple[HubFiles, ...]:
     """Return what loading a model and its tokenizer reads from the hub; of a local one nothing.
 
     What it depends on (the base of an adapter, the modules of sentence-transformers, where code
@@ -56,13 +56,13 @@ def model_hub_files(model: ModelSource, *, trust_remote_code: bool) -> tuple[Hub
     if model.path is None and model.hub_id is None and model.replica is not None:
         tokenizer = model.tokenizer_path  # what the replica makes its own from
         return () if tokenizer is None else tuple(_tokenizer(tokenizer))
-    return tuple(_model(model, trust_remote_code=trust_remote_code))
+    return tuple(_model(model))
 
 
-def _model(model: ModelSource, *, trust_remote_code: bool) -> Iterator[HubFiles]:
-    home, source, adapter = model.home(), model.source(), model.adapter_config()
+def _model(model: ModelSource) -> Iterator[HubFiles]:
+    home, source, adapter = model.home(), model.location(), model.adapter_config()
     yield from _beside_weights(home, revision=model.revision, used_by="model")
-    base, revision = model.base_source(), model.base_revision()
+    base, revision = model.base_location(), model.base_revision()
     if adapter is not None:
         yield from _of_hub(source, model.revision, "adapter", one_of=(ADAPTER_WEIGHTS,))
         yield from _beside_weights(base, revision=revision, used_by="base of the adapter")
@@ -70,7 +70,7 @@ def _model(model: ModelSource, *, trust_remote_code: bool) -> Iterator[HubFiles]
     yield from _of_hub(
         base, revision, used_by, names=("generation_config.json",), one_of=(((CONFIG,),), WEIGHTS)
     )
-    if trust_remote_code:
+    if model.trust_remote_code:
         yield from _code(base, revision=revision)
     if model.tokenizer_path is not None:
         yield from _tokenizer(model.tokenizer_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from quarry.errors import MissingPathError, UserError
 from quarry.models.adapters.adapter_config import AdapterConfig, read_adapter_config
 from quarry.models.backbones.huggingface import (
     VOCABULARY_FILES,
+    load_config,
     load_tokenizer,
     resolve_source,
     resolve_tokenizer,
@@ -23,7 +25,9 @@ from quarry.models.folders.sentence_transformers import (
     transformer_path,
 )
 from quarry.models.folders.stated import Statement
-from quarry.models.projections import Dense
+from quarry.models.limits import check_width
+from quarry.models.projections import Dense, check_weights
+from quarry.models.remedies import CannotLoadError, remedies
 from quarry.models.saved import CONTRACT_FILE, read_contract, stored_projections
 
 logger = logging.getLogger(__name__)
@@ -35,35 +39,35 @@ class Replica(Protocol):
     def folder(self) -> Path: ...
 
 
+@dataclass(frozen=True, kw_only=True)
 class ModelSource:
     """A model folder, a repository on the hub, or a replica that is made on the spot.
 
-    Args:
-        path: a run directory, a folder or a hub id; None: `hub_id`, else `replica`.
-        revision: of a hub id: branch, tag or commit.
+    Attributes:
+        path: a run directory, a Hugging Face or peft folder, or a hub id; None: `hub_id`, else
+            `replica`.
+        revision: of a hub id: branch, tag or commit. Of an adapter on the hub it is the adapter's,
+            whose adapter_config.json may name its base's.
+        hub_id: the one that `size` means; None for "tiny".
+        replica: makes the folder where neither `path` nor `hub_id` is set.
         base_path: of a path that is a peft adapter: where its base lies, if not where it says.
         tokenizer_path: folder or hub id of another tokenizer than the one beside the weights.
-        card: see `BiEncoderFactory`.
+        card: what the model's card says of how texts are fed, see `folders.card`; it holds where
+            the model's files say nothing.
+        size, hub_ids: the size of a family, and the hub ids of those that were published.
+        trust_remote_code: lets a repository's own Python code run.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str | None,
-        revision: str | None,
-        hub_id: str | None,
-        replica: Replica | None,
-        base_path: str | None,
-        tokenizer_path: str | None,
-        card: Mapping[str, object] | None,
-    ) -> None:
-        self.path = path
-        self.revision = revision
-        self.hub_id = hub_id
-        self.replica = replica
-        self.base_path = base_path
-        self.tokenizer_path = tokenizer_path
-        self.card = card
+    path: str | None = None
+    revision: str | None = None
+    hub_id: str | None = None
+    replica: Replica | None = None
+    base_path: str | None = None
+    tokenizer_path: str | None = None
+    card: Mapping[str, object] | None = None
+    size: str | None = None
+    hub_ids: Mapping[str, str] = field(default_factory=dict)
+    trust_remote_code: bool = False
 
     def home(self) -> str:
         """Return the folder or hub id whose files say how texts are fed; make the replica where
@@ -79,7 +83,7 @@ class ModelSource:
             "model.path=DIR; or choose a model: model=qwen-tiny."
         )
 
-    def source(self) -> str:
+    def location(self) -> str:
         """Return the folder or hub id that weights (or an adapter) and tokenizer lie in."""
         return _transformer(self.home(), revision=self.revision)
 
@@ -124,7 +128,7 @@ class ModelSource:
         """Return the width of embeddings: of the last projection, else of the states.
 
         Args:
-            config: of the trunk.
+            config: of the backbone.
         """
         projections = self.projections()
         if projections:
@@ -137,10 +141,10 @@ class ModelSource:
             return homes
         return [*homes, (self._base_home(), self.base_revision())]
 
-    def base_source(self) -> str:
+    def base_location(self) -> str:
         """Return where the backbone's weights are: the base of an adapter, else the source."""
         if self.adapter_config() is None:
-            return self.source()
+            return self.location()
         return _transformer(self._base_home(), revision=self.base_revision())
 
     def _base_home(self) -> str:
@@ -161,23 +165,67 @@ class ModelSource:
         `revision` is that of the path; beside an adapter in a folder, which has none, the base's.
         """
         adapter = self.adapter_config()
-        is_folder = adapter is None or Path(self.source()).is_dir()
+        is_folder = adapter is None or Path(self.location()).is_dir()
         if adapter is None or (is_folder and self.revision is not None):
             return self.revision
         return adapter.base_revision if self.base_path is None else None
 
     def adapter_config(self) -> AdapterConfig | None:
         """Return what the adapter of `path` says of itself; None where it is no adapter."""
-        return read_adapter_config(self.source(), revision=self.revision)
+        return read_adapter_config(self.location(), revision=self.revision)
+
+    def backbone_config(self) -> PretrainedConfig:
+        """Return the config.json of the backbone.
+
+        Raises:
+            CannotLoadError: the hub cannot be reached.
+        """
+        location = self.base_location()
+        try:
+            return load_config(
+                location,
+                revision=self.base_revision(),
+                trust_remote_code=self.trust_remote_code,
+            )
+        except UserError as error:
+            if Path(location).exists():
+                raise
+            raise CannotLoadError(str(error), remedies=self.remedies(share=None)) from error
+
+    def check_widths(self) -> None:
+        """Refuse a pooling or projections that fit neither each other nor the backbone.
+
+        Raises:
+            UserError: with the width that is stated, and the backbone's.
+            CannotLoadError: the hub cannot be reached.
+        """
+        config, projections = self.backbone_config(), self.projections()
+        statement = self.statement()
+        if statement.width is not None:
+            where = f"{self.home()}: {statement.facts['model.pooling'].source}"
+            check_width(config, statement.width, where=where)
+        for dense in projections[:1]:
+            check_width(config, dense.in_features, where=f"{dense.weights.parent}: in_features")
+        check_weights(projections)
+
+    def remedies(self, *, share: float | None) -> dict[str, str]:
+        """Return what could be run instead: see `models.remedies`."""
+        return remedies(
+            size=self.size,
+            hub_id=self.hub_id,
+            hub_ids=self.hub_ids,
+            has_replica=self.replica is not None,
+            share=share,
+        )
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer beside the weights; of an adapter without one, its base's."""
         is_replica = self.path is None and self.hub_id is None  # whose tokenizer is made already
-        source, revision = self.source(), self.revision
+        source, revision = self.location(), self.revision
         if self.tokenizer_path is not None and not is_replica:
             source, revision = resolve_tokenizer(self.tokenizer_path), None
         elif self.adapter_config() is not None and not _has_tokenizer(source, revision=revision):
-            source, revision = self.base_source(), self.base_revision()
+            source, revision = self.base_location(), self.base_revision()
         statement = Statement() if is_replica else self.statement()
         lower_case = statement.lower_case is not None
         tokenizer = load_tokenizer(source, revision=revision, lower_case=lower_case)

@@ -17,7 +17,9 @@ from quarry.data.tokenization import TextTokenizer, TokenizedText
 from quarry.distributed import world
 from quarry.distributed.zero import is_sharded
 from quarry.errors import UserError
+from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.compilation import compile_layers, is_compiled, repays_compilation
 from quarry.models.shared_prefix import SharedPrefix
 from quarry.retrieval.corpus_embeddings import CorpusEmbeddings, MemoryCorpus
 from quarry.retrieval.download import Download, Downloader
@@ -59,6 +61,9 @@ class Encoder:
         tokenizer: prompt and lengths.
         max_tokens_per_batch: tokens in one forward pass.
         num_texts_per_window: texts that are sorted together; the first windows are smaller.
+        compiles_long_passes: compile the layers, once, before the first pass of so many texts that
+            it repays (see `compilation.repays_compilation`). Not while the model is trained: other
+            kernels would change the bits of what follows.
     """
 
     def __init__(
@@ -68,11 +73,13 @@ class Encoder:
         tokenizer: TextTokenizer,
         max_tokens_per_batch: int,
         num_texts_per_window: int = 16_384,
+        compiles_long_passes: bool = False,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.max_tokens_per_batch = max_tokens_per_batch
         self.num_texts_per_window = num_texts_per_window
+        self.compiles_long_passes = compiles_long_passes
         self._has_warned = False
         self._prefixes = PassPrefixes(model)
         self._prefix: SharedPrefix | None = None
@@ -163,7 +170,7 @@ class Encoder:
         """
         was_training = self.model.training
         self.model.eval()
-        self.model.prepare(num_texts=num_texts)
+        self._compile_if_repaid(num_texts)
         try:
             downloader = Downloader(self.device)
             on_the_way: deque[tuple[PlannedBatch, Download]] = deque()
@@ -277,6 +284,17 @@ class Encoder:
         with torch.no_grad() if self.has_equal_steps else torch.inference_mode():
             embeddings: Tensor = self.model(tokens.to(device, non_blocking=True), prefix)
         return embeddings
+
+    def _compile_if_repaid(self, num_texts: int) -> None:
+        backbone = self.model.backbone
+        if (
+            self.compiles_long_passes
+            and repays_compilation(num_texts, device=self.device)
+            and not self.has_equal_steps
+            and not is_compiled(backbone)
+        ):
+            self.compiles_long_passes = False  # once, also where compiling fails
+            compile_layers(text_model(backbone))
 
     def _warn(self, num_tokens: int, budget: int) -> None:
         log = logger.debug if self._has_warned else logger.warning

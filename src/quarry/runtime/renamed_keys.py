@@ -24,6 +24,7 @@ RENAMED_VALUES: Mapping[str, Mapping[str, str | None]] = {"model.linear_precisio
 
 RENAMED_TARGETS = {
     "quarry.data.train_examples.read_train_jsonl": "quarry.data.train_files.read_train_files",
+    "quarry.models.factory.BiEncoderFactory": "quarry.models.model_spec.model_spec",
     "quarry.retrieval.bm25.TextTokenizer": "quarry.retrieval.terms.TextAnalyzer",
     "quarry.retrieval.bm25.CodeTokenizer": "quarry.retrieval.terms.CodeAnalyzer",
     "quarry.retrieval.terms.TextTokenizer": "quarry.retrieval.terms.TextAnalyzer",

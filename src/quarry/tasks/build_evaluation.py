@@ -24,6 +24,7 @@ from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.evaluation.evaluator import Evaluator
 from quarry.models.bi_encoder import BiEncoder
+from quarry.models.building import build_bi_encoder
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
 from quarry.tasks.optimized_metric import check_optimized_metric
@@ -37,7 +38,7 @@ class TestedModel:
 
     Attributes:
         name: of its report.
-        build_model: loads it, see `BiEncoderFactory.build`.
+        build_model: loads it, see `build_bi_encoder`.
         build_encoder: bi-encoder -> what evaluation encodes with.
     """
 
@@ -119,12 +120,14 @@ def build_evaluation(config: DictConfig) -> Evaluation:
 
 def _tested_model(config: DictConfig, *, name: str) -> TestedModel:
     parts = build_model_parts(config)
-    is_stored = config.evaluation.store
-    encoder_builder = stored_encoder_builder if is_stored else unique_encoder_builder
+    if config.evaluation.store:
+        build_encoder = stored_encoder_builder(config, parts)
+    else:
+        build_encoder = unique_encoder_builder(config, parts, compiles_long_passes=True)
     return TestedModel(
         name=name,
-        build_model=partial(parts.factory.build, is_trained=False),
-        build_encoder=encoder_builder(config, parts),
+        build_model=partial(build_bi_encoder, parts.spec, is_trained=False),
+        build_encoder=build_encoder,
     )
 
 

@@ -26,6 +26,7 @@ from quarry.config.instantiate import build, build_named
 from quarry.data.datamodule import RetrievalDataModule
 from quarry.distributed import world
 from quarry.evaluation.evaluator import Evaluator
+from quarry.models.building import build_bi_encoder
 from quarry.planning.step_fit import StepFit
 from quarry.runtime.files import write_json
 from quarry.runtime.run_directory import RunDirectory
@@ -145,14 +146,14 @@ def build_module(
     num_steps = datamodule.num_training_steps(
         max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
     )
+    num_texts = round(num_steps * datamodule.num_texts_per_step)
     return RetrievalModule(
-        build_model=parts.factory.build,
+        build_model=partial(build_bi_encoder, parts.spec, num_texts=num_texts),
         loss=build(config.loss),
         optimizer=build_optimizer(config),
         scheduler=build(config.scheduler),
         num_training_steps=num_steps,
-        num_training_texts=round(num_steps * datamodule.num_texts_per_step),
-        settle_memory=StepFit(config, run, parts.factory),
+        settle_memory=StepFit(config, run, parts.spec),
     )
 
 

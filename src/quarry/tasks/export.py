@@ -16,6 +16,7 @@ from quarry.assembly.stored_model import StoredModel, open_stored_model
 from quarry.config.overrides import refuse_other_overrides
 from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import weights_fingerprint
+from quarry.models.building import build_bi_encoder
 from quarry.models.dtypes import DTYPES
 from quarry.retrieval.export.export_folder import export_sentence_transformers, pooling_mode
 from quarry.retrieval.export.loading import Export
@@ -55,10 +56,10 @@ def export(
             f"{target} exists and is not overwritten. Remove it, or export to another folder: "
             "task.folder=DIR"
         )
-    pooling_mode(stored.parts.factory.pooling)  # what cannot be exported need not be loaded
+    pooling_mode(stored.parts.spec.options.pooling)  # what cannot be exported need not be loaded
     exported = export_sentence_transformers(
         target,
-        model=stored.parts.factory.build(is_trained=False),
+        model=build_bi_encoder(stored.parts.spec, is_trained=False),
         tokenizer=stored.parts.tokenizer,
         dtype=DTYPES[dtype],
         contract=_contract(stored, dtype=dtype),
@@ -97,7 +98,7 @@ def _contract(stored: StoredModel, *, dtype: str) -> dict[str, Any]:
 def _replayed(folder: Path) -> Tensor:
     """Return the golden embeddings of a model folder, which is checked against its contract."""
     parts = open_stored_model(str(folder), base_path=None).parts
-    return golden_embeddings(parts.factory.build(is_trained=False), parts.tokenizer)
+    return golden_embeddings(build_bi_encoder(parts.spec, is_trained=False), parts.tokenizer)
 
 
 def _where(folder: Path, exported: Export) -> str:

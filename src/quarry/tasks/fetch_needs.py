@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from quarry.config.instantiate import build
 from quarry.config.validation import validate
 from quarry.evaluation.benchmark import Benchmark
-from quarry.models.factory import BiEncoderFactory
 from quarry.models.model_downloads import model_hub_files
+from quarry.models.model_spec import ModelSpec
 from quarry.retrieval.retriever import Retriever
 from quarry.runtime.devices import planned_for_gpu
 from quarry.runtime.hub_files import HubFiles, files_read_by
@@ -36,8 +36,8 @@ def hub_files_of(config: DictConfig) -> tuple[HubFiles, ...]:
 def _needs(config: DictConfig, *, is_training: bool) -> Iterator[HubFiles]:
     retriever: Retriever = build(config.retriever)
     if is_training or retriever.uses_encoder:
-        factory: BiEncoderFactory = build(config.model)
-        yield from model_hub_files(factory, trust_remote_code=factory.trust_remote_code)
+        spec: ModelSpec = build(config.model)
+        yield from model_hub_files(spec.source)
     if is_training:
         yield from _examples(config.data.examples)
     benchmark: Benchmark | None = build(config.benchmark)

@@ -21,6 +21,7 @@ from quarry.config.validation import validate
 from quarry.data.datamodule import one_empty_batch
 from quarry.distributed import world
 from quarry.distributed.launch import ends_children
+from quarry.models.building import build_bi_encoder
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.build_training import Evaluated, Training, build_training, check_callbacks
@@ -92,9 +93,9 @@ def saved_at_the_end(training: Training) -> RetrievalModule:
         return training.module
     # what was in shards is gone with the trainer
     world.first_does(partial(saver.save_checkpoint, run))
-    factory = saver.parts.factory
-    saved = factory.saved_as(run.model, dtype=factory.dtype)
-    return RetrievalModule(build_model=partial(saved.build, is_trained=False))
+    spec = saver.parts.spec
+    saved = spec.saved_as(run.model, dtype=spec.options.dtype)
+    return RetrievalModule(build_model=partial(build_bi_encoder, saved, is_trained=False))
 
 
 def finished(

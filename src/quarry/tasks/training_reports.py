@@ -74,7 +74,8 @@ class TrainingReports:
     def write(self, report: Report) -> None:
         """Write a report into the run directory, in place of one of that name; rank 0 writes."""
         if world.is_launched_first():
-            write_report([report], self._run.path, merge=True)
+            measures = self._evaluator.measures
+            write_report([report], self._run.path, measures=measures, merge=True)
 
     def end(self, *, has_best: bool) -> None:
         """Append what is known only at the end: see `last_reports`."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from quarry.assembly.stored_model import StoredModel, open_stored_model
 from quarry.config.overrides import refuse_other_overrides
 from quarry.errors import MissingPathError, UserError
+from quarry.models.building import build_bi_encoder
 from quarry.models.dtypes import DTYPES
 from quarry.models.saved import GOLDEN_FILE
 from quarry.retrieval.export.loading import exported_embeddings, read_export
@@ -119,8 +120,8 @@ def _reference(stored: StoredModel) -> Tensor:
 
 
 def _ours(stored: StoredModel, reference: Tensor, *, dtype: str) -> Replay:
-    factory = stored.parts.factory.saved_as(stored.folder, dtype=dtype)
-    found = golden_embeddings(factory.build(is_trained=False), stored.parts.tokenizer)
+    spec = stored.parts.spec.saved_as(stored.folder, dtype=dtype)
+    found = golden_embeddings(build_bi_encoder(spec, is_trained=False), stored.parts.tokenizer)
     return Replay(
         name="quarry",
         cosines=golden_cosines(reference, found).tolist(),

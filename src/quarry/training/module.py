@@ -28,24 +28,24 @@ from quarry.types import LossOutput, RetrievalBatch, TokenBatch
 
 
 class RetrievalModule(pl.LightningModule):
-    """Trains a bi-encoder; knows nothing of files, metrics or configuration.
+    """Train a bi-encoder; know nothing of files, metrics or configuration.
 
     Args:
         build_model: called once on each rank, in `setup`, when the process group is up and no
-            parameter sharding is active yet, with `device`, where the model is to be, and
-            `sharding`, which under ZeRO 3 is the context that weights of a dtype are loaded in.
+            parameter sharding is active yet, with `device`, where the model is to be; under
+            ZeRO 3 with `sharding`, the context that weights of a dtype are loaded in; and with
+            `gradient_checkpointing`, where `settle_memory` has chosen it.
         loss: (queries, passages, positive_index) -> LossOutput; one that also has an argument
             `hashes` gets the batch's `TextHashes`.
         optimizer: parameter groups -> optimizer.
         scheduler: (optimizer, num_training_steps=...) -> learning-rate schedule.
-        num_training_texts: queries and passages that the run will see.
         num_training_steps: optimizer steps of the run. (Lightning's own estimate, asked for here,
             would set up the data before a checkpoint's position in it is known: a resumed epoch
             would start again.)
         grad_cache_chunk_tokens: tokens in one forward pass (GradCache); None: a contrastive batch
             in one.
         settle_memory: called in `setup` on each rank, before the model is built, with the device
-            and the loggers: settles how `build_model` checkpoints, and returns the chunks.
+            and the loggers: chooses gradient checkpointing and GradCache chunks.
     """
 
     strict_loading = False  # checkpoints hold what is trained, see `on_load_checkpoint`
@@ -58,7 +58,6 @@ class RetrievalModule(pl.LightningModule):
         optimizer: Callable[[list[dict[str, Any]]], Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
         num_training_steps: int = 0,
-        num_training_texts: int = 0,
         grad_cache_chunk_tokens: int | None = None,
         settle_memory: Callable[[torch.device, Sequence[Logger]], MemoryChoice] | None = None,
     ) -> None:
@@ -68,7 +67,6 @@ class RetrievalModule(pl.LightningModule):
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._num_training_steps = num_training_steps
-        self._num_training_texts = num_training_texts
         self._grad_cache_chunk_tokens = grad_cache_chunk_tokens
         self._settle_memory = settle_memory
         self._grad_cache: GradCache | None = None
@@ -85,17 +83,14 @@ class RetrievalModule(pl.LightningModule):
                     "`build_model` and let the module call it, which loads weights into shards."
                 )
         else:
+            more: dict[str, Any] = {} if sharding is None else {"sharding": sharding}
             if stage == "fit" and self._settle_memory is not None:
                 choice = self._settle_memory(strategy.root_device, self.trainer.loggers)
                 self._grad_cache_chunk_tokens = choice.grad_cache_chunk_tokens
-            self.model = self._build_model(
-                device=strategy.root_device, **({} if sharding is None else {"sharding": sharding})
-            )
+                more["gradient_checkpointing"] = choice.gradient_checkpointing
+            self.model = self._build_model(device=strategy.root_device, **more)
             # transformers hands out models in eval mode; Lightning keeps the mode it finds
             self.model.train(stage == "fit")
-            self.model.prepare(num_texts=self._num_training_texts)
-            if stage == "fit":
-                self.model.settle()
         if stage == "fit" and self._grad_cache_chunk_tokens is not None:
             self._grad_cache = GradCache(
                 chunk_tokens=self._grad_cache_chunk_tokens,

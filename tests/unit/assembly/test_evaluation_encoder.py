@@ -26,6 +26,7 @@ from quarry.config.instantiate import build
 from quarry.config.settled_contract import settle
 from quarry.errors import UserError
 from quarry.models.adapters.lora import LoRA
+from quarry.models.building import build_bi_encoder
 from quarry.retrieval.stored_encoder import StoredEncoder
 from quarry.types import ROLES, Document
 
@@ -39,7 +40,7 @@ def configured(folder: Path, overrides: dict[str, Any] | None = None) -> DictCon
     config = OmegaConf.create(
         {
             "model": {
-                "_target_": "quarry.models.factory.BiEncoderFactory",
+                "_target_": "quarry.models.model_spec.model_spec",
                 "path": str(folder),
                 "revision": None,
                 "replica": None,
@@ -147,9 +148,9 @@ def test_weights_tokenizer_and_the_code_of_the_pooling(
 def test_an_adapter_counts_with_its_base(folder: Path) -> None:
     adapter = folder.parent / "adapter"
     lora = LoRA(r=2, alpha=4, dropout=0.0, target_modules=["q_proj"])
-    factory = build(configured(folder).model)
-    factory.adapter = lora
-    factory.build().backbone.save_pretrained(adapter)
+    spec = build(configured(folder).model)
+    spec.options.adapter = lora
+    build_bi_encoder(spec).backbone.save_pretrained(adapter)
     letter_tokenizer().save_pretrained(adapter)
     base, adapted = contract(configured(folder)), contract(configured(adapter))
     assert adapted["query"]["weights"][0] == base["query"]["weights"][0]
@@ -196,7 +197,7 @@ def test_the_tokenizer_is_the_same_before_and_after_it_has_worked(folder: Path) 
 def test_both_encoders_give_the_same_bits(folder: Path) -> None:
     config = configured(folder)
     parts = build_model_parts(config)
-    model = parts.factory.build(is_trained=False)
+    model = build_bi_encoder(parts.spec, is_trained=False)
     documents = [Document(document_id=text, text=text) for text in ("abc", "de", "abc", "f")]
     in_memory = unique_encoder_builder(config, parts)(model).encode(documents, "document")
     build_stored = stored_encoder_builder(config, parts)

@@ -46,7 +46,7 @@ def parts_of(config: DictConfig, **changes: object) -> ModelParts:
 
 
 def test_the_folder_that_the_others_are_made_of_is_followed(config: DictConfig, base: Path) -> None:
-    assert parts_of(config, model__path=str(base)).factory.home() == str(base)
+    assert parts_of(config, model__path=str(base)).spec.source.home() == str(base)
 
 
 @pytest.mark.parametrize("case", REFUSED.values(), ids=list(REFUSED))

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from quarry.assembly.preflight import command_with, preflight
 from quarry.errors import UserError
-from quarry.models.factory import BiEncoderFactory
+from quarry.models.model_spec import ModelSpec
 from quarry.models.remedies import CannotLoadError
 
 
@@ -45,9 +45,9 @@ def test_the_command_of_the_job_with_one_override_in_place() -> None:
 
 @pytest.mark.usefixtures("_job")
 def test_every_remedy_is_a_command_with_what_it_means() -> None:
-    factory: BiEncoderFactory = Factory()  # type: ignore[assignment]
+    spec: ModelSpec = Factory()  # type: ignore[assignment]
     with pytest.raises(UserError) as caught:
-        preflight(factory, is_trained=True)
+        preflight(spec, is_trained=True)
     first, heading, *commands = str(caught.value).splitlines()
     assert (first, heading) == ("Too large.", "What would run:")
     assert [line.split("model.size=")[1] for line in commands] == [

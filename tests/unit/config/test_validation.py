@@ -85,7 +85,7 @@ def test_a_value_of_the_wrong_type_is_told_with_the_right_one(
 
 def test_text_in_place_of_a_class_points_to_the_slash() -> None:
     node = {
-        "_target_": "quarry.models.factory.BiEncoderFactory",
+        "_target_": "quarry.models.model_spec.model_spec",
         "_partial_": True,
         "pooling": "max",
     }

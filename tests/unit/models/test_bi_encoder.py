@@ -7,7 +7,6 @@ import torch
 
 from helpers.models import tiny_bi_encoder, tiny_qwen
 from quarry.data.packing import pack
-from quarry.models import bi_encoder
 from quarry.models.attention import PACKED
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.last_token import LastToken
@@ -63,60 +62,3 @@ def test_every_parameter_of_the_trunk_that_is_used_gets_a_gradient() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
-
-
-@pytest.mark.parametrize(("is_settled", "num_compiled"), [(False, 1), (True, 0)])
-def test_a_settled_model_is_not_compiled_later(
-    is_settled: bool, num_compiled: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiled: list[object] = []
-    monkeypatch.setattr(bi_encoder, "compile_layers", lambda layers, **_: compiled.append(layers))
-    model = BiEncoder(backbone=tiny_qwen(), pooling=Mean(), compiles=True)
-    if is_settled:
-        model.settle()
-    for _ in range(2):  # once is enough
-        model.prepare(num_texts=10**6)
-    assert len(compiled) == num_compiled
-
-
-@pytest.mark.parametrize(("compiles", "num_texts"), [(None, 10), (None, 10**6), (False, 10**6)])
-def test_selective_checkpointing_of_plain_layers_is_full_and_said_once(
-    compiles: bool | None, num_texts: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    """On a CPU no layers are compiled that are not asked to be, however many texts there are."""
-    model = BiEncoder(
-        backbone=tiny_qwen(), pooling=Mean(), compiles=compiles, gradient_checkpointing="selective"
-    )
-    for _ in range(3):
-        model.prepare(num_texts=num_texts)
-    (warning,) = caplog.messages
-    assert "model.gradient_checkpointing=selective" in warning
-    assert "not compiled" in warning
-    assert "in full" in warning
-
-
-@pytest.mark.parametrize(
-    ("compiles", "checkpointing"), [(True, "selective"), (False, True), (False, False)]
-)
-def test_other_checkpointing_needs_no_word(
-    compiles: bool,
-    checkpointing: bool | str,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked = []
-    monkeypatch.setattr(
-        bi_encoder,
-        "compile_layers",
-        lambda trunk, gradient_checkpointing: asked.append(gradient_checkpointing),
-    )
-    model = BiEncoder(
-        backbone=tiny_qwen(),
-        pooling=Mean(),
-        compiles=compiles,
-        gradient_checkpointing=checkpointing,
-    )
-    for _ in range(2):
-        model.prepare(num_texts=10)
-    assert asked == ([checkpointing] if compiles else [])
-    assert caplog.messages == []

@@ -95,7 +95,6 @@ def test_factors_that_are_cast_at_once_are_cast_in_no_layer() -> None:
         return graph.forward
 
     compile_layers(model.backbone, backend=backend)
-    model.prepare(num_texts=1)  # which looks for the layers that have factors
     embeddings, gradients = step(model, batches()[0])
     assert torch.equal(embeddings, expected[0])
     for ours, theirs in zip(gradients, expected[1], strict=True):
@@ -122,7 +121,6 @@ def test_factors_that_are_cast_at_once_have_the_sizes_of_parameters() -> None:
         return graph.forward
 
     compile_layers(model.backbone, backend=backend)
-    model.prepare(num_texts=1)
     step(model, batches()[0])
     assert len(symbols) == 4  # A and B of two projections
     assert not any(symbols.values()), symbols

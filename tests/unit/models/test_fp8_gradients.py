@@ -12,9 +12,8 @@ from quarry.errors import UserError
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.fp8_gradients import check_fp8_gradients
 from quarry.models.adapters.lora import LoRA
-from quarry.models.bi_encoder import BiEncoder
+from quarry.models.building import set_layer_modes
 from quarry.models.fp8 import replace_linear_layers
-from quarry.models.pooling.mean import Mean
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -31,9 +30,9 @@ def test_an_old_torch_is_refused_with_the_layers_and_remedies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
-    model = BiEncoder(backbone=backbone(["v_proj", "o_proj"]), pooling=Mean(), compiles=True)
+    adapted = backbone(["v_proj", "o_proj"])
     with pytest.raises(UserError) as error:
-        model.prepare(num_texts=0)
+        set_layer_modes(adapted, gradient_checkpointing=False, is_compiled=True)
     message = str(error.value)
     assert "down_proj, gate_proj, k_proj, q_proj, up_proj" in message
     assert "torch 2.11.0+cu130" in message

@@ -22,7 +22,8 @@ from quarry.models.adapters.full import FullFineTuning
 from quarry.models.adapters.lora import LoRA
 from quarry.models.adapters.stored_adapter import read_adapter, stored_part
 from quarry.models.bi_encoder import BiEncoder
-from quarry.models.factory import BiEncoderFactory
+from quarry.models.building import build_bi_encoder, check_model
+from quarry.models.model_spec import ModelSpec, model_spec
 from quarry.models.pooling.last_token import LastToken
 from quarry.models.saved import save_model
 
@@ -34,7 +35,7 @@ def lora(**more: Any) -> LoRA:
     return LoRA(**({"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": TARGETS} | more))
 
 
-def factory(path: Path, **more: Any) -> BiEncoderFactory:
+def spec(path: Path, **more: Any) -> ModelSpec:
     settings: dict[str, Any] = {
         "path": str(path),
         "revision": None,
@@ -50,7 +51,7 @@ def factory(path: Path, **more: Any) -> BiEncoderFactory:
         "gradient_checkpointing": False,
         "trust_remote_code": False,
     }
-    return BiEncoderFactory(**(settings | more))
+    return model_spec(**(settings | more))
 
 
 def embeddings(model: BiEncoder) -> torch.Tensor:
@@ -66,7 +67,7 @@ def base(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(base: Path) -> BiEncoder:
     """A bi-encoder with a LoRA that is not zero."""
-    built = factory(base, adapter=lora()).build()
+    built = build_bi_encoder(spec(base, adapter=lora()))
     torch.manual_seed(1)
     for name, parameter in built.named_parameters():
         if "lora_" in name:
@@ -92,13 +93,12 @@ def test_only_the_two_small_matrices_are_trained() -> None:
 
 
 def test_an_untrained_lora_changes_nothing(base: Path) -> None:
-    assert torch.equal(
-        embeddings(factory(base, adapter=lora()).build()), embeddings(factory(base).build())
-    )
+    adapted = build_bi_encoder(spec(base, adapter=lora()))
+    assert torch.equal(embeddings(adapted), embeddings(build_bi_encoder(spec(base))))
 
 
 def test_a_lora_equals_weights_with_the_product_added(base: Path, model: BiEncoder) -> None:
-    plain = factory(base).build()
+    plain = build_bi_encoder(spec(base))
     modules = dict(plain.backbone.named_modules())
     with torch.no_grad():
         for name, layer in model.backbone.base_model.model.named_modules():  # type: ignore[union-attr]
@@ -107,14 +107,14 @@ def test_a_lora_equals_weights_with_the_product_added(base: Path, model: BiEncod
                 modules[name].weight += 8 / 4 * product
     adapted = embeddings(model)
     torch.testing.assert_close(adapted, embeddings(plain), atol=1e-5, rtol=0)
-    assert not torch.allclose(adapted, embeddings(factory(base).build()), atol=1e-2)
+    assert not torch.allclose(adapted, embeddings(build_bi_encoder(spec(base))), atol=1e-2)
 
 
 def test_a_saved_adapter_loads_through_the_factory(model: BiEncoder, saved: Path) -> None:
     assert (saved / "adapter_model.safetensors").exists()
     assert not (saved / "model.safetensors").exists()
     for path in (saved, saved.parent):
-        again = factory(path).build()
+        again = build_bi_encoder(spec(path))
         assert torch.equal(embeddings(again), embeddings(model))
         assert any(p.requires_grad for p in again.parameters())  # it can be trained further
 
@@ -133,15 +133,15 @@ def test_a_saved_adapter_loads_through_peft_alone(
 def test_an_adapter_without_tokenizer_takes_that_of_its_base(saved: Path) -> None:
     for file in saved.glob("tokenizer*"):
         file.unlink()
-    assert factory(saved).load_tokenizer().encode("ab") == letter_tokenizer().encode("ab")
+    assert spec(saved).source.load_tokenizer().encode("ab") == letter_tokenizer().encode("ab")
 
 
 def test_an_adapter_option_without_effect_warns(
     saved: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    factory(saved).build()
+    build_bi_encoder(spec(saved))
     assert not caplog.records
-    built = factory(saved, adapter=lora(r=2)).build()
+    built = build_bi_encoder(spec(saved, adapter=lora(r=2)))
     assert "model/adapter has no effect" in caplog.text
     ranks = {p.shape[0] for n, p in built.named_parameters() if "lora_A" in n}
     assert ranks == {4}
@@ -166,21 +166,21 @@ def test_impossible_settings_are_refused_before_any_model_loads(setting: dict[st
 
 
 def test_a_pickled_adapter_is_read_where_it_holds_weights_alone(saved: Path) -> None:
-    expected = embeddings(factory(saved).build())
+    expected = embeddings(build_bi_encoder(spec(saved)))
     weights = load_file(saved / "adapter_model.safetensors")
     (saved / "adapter_model.safetensors").unlink()
     torch.save(weights, saved / "adapter_model.bin")
-    assert torch.equal(embeddings(factory(saved).build()), expected)
+    assert torch.equal(embeddings(build_bi_encoder(spec(saved))), expected)
     torch.save({**weights, "more": Bomb(saved / "opened")}, saved / "adapter_model.bin")
     with pytest.raises(UserError, match=r"adapter_model\.bin: holds more than weights"):
-        factory(saved).build()
+        build_bi_encoder(spec(saved))
     assert not (saved / "opened").exists()
 
 
 def test_a_base_that_is_gone_is_named(base: Path, saved: Path) -> None:
     shutil.rmtree(base)
     with pytest.raises(UserError, match="no local folder") as info:
-        factory(saved).build()
+        build_bi_encoder(spec(saved))
     assert str(base) in str(info.value)
 
 
@@ -215,7 +215,7 @@ def test_names_that_no_layer_has_are_refused_before_weights_are_read(tmp_path: P
     folder = plain_folder(tmp_path / "bert", bert())
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError) as caught:
-        factory(folder, adapter=lora()).check(is_trained=True, on_cpu=True)
+        check_model(spec(folder, adapter=lora()), is_trained=True, on_cpu=True)
     message = str(caught.value)
     assert "model.adapter.target_modules=[q_proj,v_proj,down_proj]" in message
     assert "dense, key, query, value" in message

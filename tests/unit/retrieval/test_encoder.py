@@ -260,3 +260,26 @@ def test_a_batch_of_which_half_does_not_fit_is_an_error() -> None:
     with pytest.raises(UserError, match=r"=100 does not fit .* Set evaluation\.max_tokens"):
         encoder(model=model, max_tokens_per_batch=100).encode(DOCUMENTS, "document")
     assert not model.training
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_layers_are_compiled_once_before_a_long_pass(
+    compiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[object] = []
+    monkeypatch.setattr("quarry.retrieval.encoder.compile_layers", compiled.append)
+    monkeypatch.setattr(
+        "quarry.retrieval.encoder.repays_compilation", lambda num_texts, device: num_texts > 3
+    )
+    model = tiny_bi_encoder()
+    made = Encoder(
+        model=model,
+        tokenizer=watched(WatchedTokenizer()).tokenizer,
+        max_tokens_per_batch=1000,
+        compiles_long_passes=compiles,
+    )
+    made.encode(DOCUMENTS[:2], "document")
+    assert compiled == []
+    for _ in range(2):
+        made.encode(DOCUMENTS, "document")
+    assert compiled == ([model.backbone] if compiles else [])

@@ -218,17 +218,6 @@ def test_throughput_counts_real_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trainer.callback_metrics["perf/queries_per_s"].item() == 3
 
 
-def test_a_model_in_training_is_settled() -> None:
-    """An evaluation of a large corpus would else compile its layers in the midst of the run."""
-
-    def undecided(**more: Any) -> BiEncoder:
-        return BiEncoder(backbone=tiny_qwen(), pooling=Mean(), compiles=None)
-
-    module = retrieval_module(build_model=undecided)
-    quiet_trainer().fit(module, loader_of([random_batch()]))
-    assert module.model._compiles is False
-
-
 def test_under_zero3_a_model_that_was_built_whole_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The factory finds adapters, their bases and tokenizers in folders and in the hub's cache."""
+"""A spec finds adapters, their bases and tokenizers in folders and in the hub's cache."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from helpers.hub_cache import put_into_cache, use_cache
 from helpers.models import letter_tokenizer
 from quarry.data.packing import pack
 from quarry.errors import UserError
-from quarry.models import factory as factory_module
+from quarry.models import building
 from quarry.models.adapters.full import FullFineTuning
 from quarry.models.adapters.lora import LoRA
-from quarry.models.factory import BiEncoderFactory
+from quarry.models.building import build_bi_encoder, check_model, trained_part
 from quarry.models.memory import outline
+from quarry.models.model_spec import ModelSpec, model_spec
 from quarry.models.pooling.last_token import LastToken
 from quarry.models.saved import check_base, describe_base, save_model
 
@@ -26,7 +27,7 @@ OLD, NEW = "1" * 40, "2" * 40
 TOKENS = pack([[5, 6, 7, 8, 9, 3], [4, 4]])
 
 
-def factory(path: Path | str, **more: Any) -> BiEncoderFactory:
+def spec(path: Path | str, **more: Any) -> ModelSpec:
     settings: dict[str, Any] = {
         "path": str(path),
         "revision": None,
@@ -41,7 +42,7 @@ def factory(path: Path | str, **more: Any) -> BiEncoderFactory:
         "compile": False,
         "trust_remote_code": False,
     }
-    return BiEncoderFactory(**(settings | more))
+    return model_spec(**(settings | more))
 
 
 def edit_config(adapter: Path, **change: Any) -> None:
@@ -83,7 +84,7 @@ def hub(
 def test_packed_an_adapter_of_a_language_model_is_what_peft_makes_of_it(
     base: Path, adapter: Path
 ) -> None:
-    built = factory(adapter).build()
+    built = build_bi_encoder(spec(adapter))
     # fp32, another attention kernel
     torch.testing.assert_close(
         first_embedding(built), states_of_peft(base, adapter)[:, -1], atol=1e-5, rtol=0
@@ -92,64 +93,63 @@ def test_packed_an_adapter_of_a_language_model_is_what_peft_makes_of_it(
 
 def test_an_adapter_and_its_base_come_from_the_hub(hub: tuple[Path, Path]) -> None:
     base, adapter = hub
-    made = factory("some/adapter")
-    assert (made.base_source(), made.base_revision()) == ("some/base", OLD)
-    made.check(is_trained=True)
-    built = made.build()
+    made = spec("some/adapter")
+    assert (made.source.base_location(), made.source.base_revision()) == ("some/base", OLD)
+    check_model(made, is_trained=True)
+    built = build_bi_encoder(made)
     assert built.commit == OLD
     torch.testing.assert_close(
         first_embedding(built), states_of_peft(base, adapter)[:, -1], atol=1e-5, rtol=0
     )
-    assert made.load_tokenizer().get_vocab() == letter_tokenizer().get_vocab()
+    assert made.source.load_tokenizer().get_vocab() == letter_tokenizer().get_vocab()
 
 
 def test_the_revision_of_the_user_is_the_adapter_s(hub: tuple[Path, Path], tmp_path: Path) -> None:
     _, adapter = hub
     edit_config(adapter, lora_alpha=1)
     put_into_cache(tmp_path / "cache", "some/adapter", adapter, commit="b" * 40, ref="weak")
-    strong, weak = factory("some/adapter"), factory("some/adapter", revision="weak")
-    assert (weak.base_source(), weak.base_revision()) == ("some/base", OLD)
-    assert not torch.allclose(
-        first_embedding(strong.build()), first_embedding(weak.build()), atol=1e-2
-    )
+    strong, weak = spec("some/adapter"), spec("some/adapter", revision="weak")
+    assert (weak.source.base_location(), weak.source.base_revision()) == ("some/base", OLD)
+    embeddings = [first_embedding(build_bi_encoder(each)) for each in (strong, weak)]
+    assert not torch.allclose(*embeddings, atol=1e-2)
 
 
 def test_the_revision_beside_an_adapter_in_a_folder_is_the_base_s(hub: tuple[Path, Path]) -> None:
     _, adapter = hub
-    assert factory(adapter).base_revision() == OLD
-    assert factory(adapter, revision=NEW).base_revision() == NEW
-    moved = factory(adapter, base_path="some/moved")
-    assert (moved.base_source(), moved.base_revision()) == ("some/moved", None)
-    plain = factory("some/base", revision="v1")
-    assert (plain.base_source(), plain.base_revision()) == ("some/base", "v1")
+    assert spec(adapter).source.base_revision() == OLD
+    assert spec(adapter, revision=NEW).source.base_revision() == NEW
+    moved = spec(adapter, base_path="some/moved")
+    assert (moved.source.base_location(), moved.source.base_revision()) == ("some/moved", None)
+    plain = spec("some/base", revision="v1")
+    assert (plain.source.base_location(), plain.source.base_revision()) == ("some/base", "v1")
 
 
 def test_a_tokenizer_beside_a_hub_adapter_is_taken(hub: tuple[Path, Path], tmp_path: Path) -> None:
     _, adapter = hub
     letter_tokenizer(has_bos=True).save_pretrained(adapter)
     put_into_cache(tmp_path / "cache", "some/own", adapter)
-    assert factory("some/own").load_tokenizer().encode("a")[0] == 1  # <bos>
-    assert factory("some/adapter").load_tokenizer().encode("a")[0] != 1
+    assert spec("some/own").source.load_tokenizer().encode("a")[0] == 1  # <bos>
+    assert spec("some/adapter").source.load_tokenizer().encode("a")[0] != 1
 
 
 def test_trained_further_it_is_saved_with_its_base_and_loads_again(
     hub: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    made = factory("some/adapter")
-    built = made.build()
+    made = spec("some/adapter")
+    built = build_bi_encoder(made)
     for parameter in built.parameters():
         if parameter.requires_grad:
             parameter.data.mul_(1.5)
-    contract = {
-        "base": describe_base(made.base_source(), revision=made.base_revision(), commit=OLD)
-    }
+    source = made.source
+    base = describe_base(source.base_location(), revision=source.base_revision(), commit=OLD)
+    contract = {"base": base}
     folder = tmp_path / "run" / "model"
     save_model(folder, model=built, tokenizer=letter_tokenizer(), contract=contract)
-    again = factory(folder)
-    assert again.base_revision() == OLD
-    assert torch.equal(first_embedding(again.build()), first_embedding(built))
+    again = spec(folder)
+    assert again.source.base_revision() == OLD
+    assert torch.equal(first_embedding(build_bi_encoder(again)), first_embedding(built))
     saved = made.saved_as(folder, dtype="float32")
-    assert (saved.base_source(), saved.base_revision()) == ("some/base", OLD)
+    assert (saved.source.base_location(), saved.source.base_revision()) == ("some/base", OLD)
     with pytest.raises(UserError, match="was trained on"):
         check_base(str(folder), "some/base", revision=NEW)
 
@@ -158,16 +158,16 @@ def test_a_new_adapter_remembers_the_revision_of_its_base(
     hub: tuple[Path, Path], tmp_path: Path
 ) -> None:
     lora = LoRA(r=2, alpha=4, dropout=0.0, target_modules=["q_proj"])
-    built = factory("some/base", revision="v1", adapter=lora).build()
+    built = build_bi_encoder(spec("some/base", revision="v1", adapter=lora))
     built.backbone.save_pretrained(tmp_path / "new")
-    assert factory(tmp_path / "new").base_revision() == "v1"
+    assert spec(tmp_path / "new").source.base_revision() == "v1"
 
 
 def test_a_base_that_is_not_named_must_be_given(base: Path, adapter: Path) -> None:
     edit_config(adapter, base_model_name_or_path=None)
     with pytest.raises(UserError, match=r"adapter_config\.json: no base_model.*model\.base_path="):
-        factory(adapter).build()
-    factory(adapter, base_path=str(base)).build()
+        build_bi_encoder(spec(adapter))
+    build_bi_encoder(spec(adapter, base_path=str(base)))
 
 
 def test_an_adapter_of_another_base_is_refused_before_its_weights_load(
@@ -178,15 +178,15 @@ def test_an_adapter_of_another_base_is_refused_before_its_weights_load(
     def load(*_: Any, **__: Any) -> None:
         raise AssertionError("the weights were loaded")
 
-    monkeypatch.setattr(factory_module, "load_backbone", load)
-    made = factory(adapter, base_path=str(other))
-    for ask in (made.build, lambda: made.check(is_trained=False)):
+    monkeypatch.setattr(building, "load_backbone", load)
+    made = spec(adapter, base_path=str(other))
+    for ask in (lambda: build_bi_encoder(made), lambda: check_model(made, is_trained=False)):
         with pytest.raises(UserError, match=r"belong to no layer of Qwen2Model.*layers\.1"):
             ask()
 
 
 def test_an_adapter_of_heads_counts_what_it_trains(adapter: Path) -> None:
-    made = factory(adapter)
-    built = made.build()
+    made = spec(adapter)
+    built = build_bi_encoder(made)
     trained = sum(p.numel() for p in built.parameters() if p.requires_grad)
-    assert made.trained_part(outline(made.trunk_config())).num_parameters == trained
+    assert trained_part(made, outline(made.source.backbone_config())).num_parameters == trained
