@@ -12,7 +12,7 @@ KINDS = {
     "compiled element-wise": r"^triton_(poi|red|per)|^quantise",  # named after all they fuse
     "attention": r"flash|fmha|attention|varlen",
     "matrix products": r"gemm|nvjet|cutlass|cublas|xmma|scaled_mm|splitk|_mm_",
-    "optimiser and clipping": r"adam|multi_tensor|foreach|lpnorm",
+    "optimizer and clipping": r"adam|multi_tensor|foreach|lpnorm",
     "copies": r"memcpy|memset|copy",
 }
 """The first whose pattern stands in a kernel's name; the others are element-wise, not compiled."""

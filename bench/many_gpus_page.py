@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from many_gpus_table import Content, tables
+from many_gpus_table import Content, listed, tables
 from page import joined, runs_in_use
 from quarry.runtime.files import write_json, write_text
 
@@ -31,16 +31,17 @@ def with_tables(text: str, content: Content) -> str:
     assert begin, "docs/distributed.md has lost the marks of its tables"
     assert end, "docs/distributed.md has lost the marks of its tables"
     runs = "".join(map(_run, runs_in_use(dict(content))))
-    return f"{before}{BEGIN}\n{tables(content)}{runs}\n{END}{after}"
+    where = f"\n{runs}" if runs else ""
+    return f"{before}{BEGIN}\n{tables(content)}{where}\n{END}{after}"
 
 
 def _run(run: dict[str, Any]) -> str:
     versions = [f"{name} {run['packages'][name]}" for name in PACKAGES if run["packages"].get(name)]
     where = f"{run['num_gpus']} x {run['device']}" if run["has_gpu"] else run["device"]
     commit = ((run["git"] or {}).get("commit") or "unknown")[:12]
-    return (
+    return listed(
         f"- {run['date']}, `{run['command']}`, {where}, CUDA {run['cuda'] or 'none'}, "
-        f"Python {run['python']}, {', '.join(versions)}; commit {commit}\n"
+        f"Python {run['python']}, {', '.join(versions)}; commit {commit}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 from many_gpus_rows import AUTO_ON_ONE, DEVICES, STRATEGIES, equal_to
@@ -23,8 +24,8 @@ FULL = {"full_zero3": (2, 4), "full_zero3_offload": (2,)}
 
 def tables(content: Content) -> str:
     """Return all tables: a function of the JSON alone. † the two sides are of different calls."""
-    parts = [_lora(content), _full(content), _encoding(content), _survival(content)]
-    return "\n".join([*parts, _hangs(content) + _sweep(content)])
+    makers = (_lora, _full, _encoding, _survival, _others)
+    return "\n".join(make(content) for make in makers)
 
 
 def part_of(content: Content, row: str, name: str) -> Content:
@@ -163,31 +164,39 @@ def _scores(points: Sequence[Sequence[float]]) -> str:
     return ", ".join(f"{value:.4f}" for _, value in points)
 
 
-def _hangs(content: Content) -> str:
+def _others(content: Content) -> str:
+    head = ["other runs on 2 GPUs", "result", "wanted", "commit"]
+    return _table(head, [_hangs(content), _sweep(content)])
+
+
+def _hangs(content: Content) -> list[str]:
     part = part_of(content, "hangs", "2")
-    what = "- Evaluation in training under `zero3` on 2 GPUs, uneven and empty shares"
-    wanted = f"wanted: {HANGS_WANTED} runs without a hang"
+    what = "evaluation in training under `zero3`, uneven and empty shares"
+    goal = f"{HANGS_WANTED} runs without a hang"
     if "not_run" in part:
-        return f"{what}: {reason_of(part)} ({wanted}).\n"
+        return [what, reason_of(part), goal, _commit(part)]
     runs, hangs, failed = part["num_runs"], part["num_hangs"], part["num_failed"]
     is_reached = runs >= HANGS_WANTED and hangs == 0 and failed == 0
     shown = f"{runs} runs, {hangs} hung, {failed} failed"
     shown = f"**{shown}**" if is_reached else f"{shown} ✗"
     longest, limit_s = part["run_s"][-1], part["time_limit_s"]
-    return (
-        f"{what}: {shown} ({wanted}; the longest took {longest:.0f} s of {limit_s:.0f}); "
-        f"commit {_commit(part)}.\n"
-    )
+    shown += f"; the longest took {longest:.0f} s of {limit_s:.0f}"
+    return [what, shown, goal, _commit(part)]
 
 
-def _sweep(content: Content) -> str:
+def _sweep(content: Content) -> list[str]:
     part = part_of(content, "sweep", "jobs")
-    what = "- A sweep of four tiny models with `hydra/launcher=gpus`"
+    what = "a sweep of four tiny models with `hydra/launcher=gpus`"
     if "not_run" in part:
-        return f"{what}: {reason_of(part)}.\n"
+        return [what, reason_of(part), "", _commit(part)]
     gpus = ", ".join(part["gpus"])
     shown = "**each job had a GPU of its own**" if part["has_own_gpus"] else "GPUs were shared ✗"
-    return f"{what}: {shown} (CUDA_VISIBLE_DEVICES {gpus}); commit {_commit(part)}.\n"
+    return [what, f"{shown} (CUDA_VISIBLE_DEVICES {gpus})", "", _commit(part)]
+
+
+def listed(item: str) -> str:
+    """Return an item of a list, wrapped."""
+    return fill(item, width=100, subsequent_indent="  ", break_on_hyphens=False) + "\n"
 
 
 def _chosen(part: Content) -> str:

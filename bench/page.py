@@ -34,37 +34,38 @@ PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "sentence-tran
 HEAD = """# Performance
 
 Made by `make docs` from `docs/performance.json`: do not edit. `make bench-study` and `make bench`
-measure, and `python bench/page.py --add bench/results/FILE.json ...` takes their results over.
+measure. `python bench/page.py --add bench/results/FILE.json ...` adds their results.
 
 ## The study's own commands
 
-`python train.py experiment=sft_msmarco model=qwen-instruct` and `python eval.py
-experiment=zero_shot`, measured by `bench/study.py`: an optimizer step is 128 queries in four
-contrastive batches of 32 x 16, LoRA of r 32 with dropout 0.1 on a 7B.
+`bench/study.py` measures two commands: `python train.py experiment=sft_msmarco
+model=qwen-instruct` and `python eval.py experiment=zero_shot`. An optimizer step is 128 queries in
+four contrastive batches of 32 x 16. The 7B has LoRA of r 32 with dropout 0.1.
 
 """
 
 STUDY_METHOD = """
 - Weights are random, in the shapes of Qwen2.5-7B. Texts are of real tokens: queries of 11 tokens on
   average, passages of 78, and the prompt around them.
-- The commands are those a user types, with folders for model, data and output, a clock, and what
-  the row states. `model.compile=true` is set in all training rows but one: `auto` compiles for a
-  complete run, and would not for so few steps.
+- The commands are those a user types, with folders for model, data and output, a clock, and the
+  settings that the row states.
+- `model.compile=true` is set in all training rows but one: `auto` compiles for a complete run, and
+  would not for so few steps.
 - The rate is the median of three optimizer steps after one that is warm-up, compilation included.
-  GiB are the most that tensors took, and that the allocator reserved, after the warm-up.
-- Limits of memory are set by `bench/limited.py` before anything loads; what `auto` chose is read
-  from the stored configuration.
+- GiB are the most that tensors took, and that the allocator reserved, after the warm-up.
+- `bench/limited.py` sets limits of memory before anything loads. The choice of `auto` is read from
+  the stored configuration.
 - Bold is reached, ✗ is not; † the two sides come from different calls.
-- sentence-transformers trains with the same LoRA, prompts and temperature, and a contrastive batch
-  is its optimizer step: CachedMultipleNegativesRankingLoss with 32 x 16, and
-  MultipleNegativesRankingLoss with 8 x 16. Ratios are to the faster one with 32 x 16.
+- sentence-transformers trains with the same LoRA, prompts and temperature. A contrastive batch is
+  its optimizer step. CachedMultipleNegativesRankingLoss takes 32 x 16,
+  MultipleNegativesRankingLoss 8 x 16. Ratios are to the faster one with 32 x 16.
 """
 
 ENCODING_METHOD = """
-- Passages have 78 tokens on average before the prompt (`prompt=promptreps`, with the chat template
-  of Qwen2.5 or Qwen2.5-Instruct) or the end token is added. All tokens count, the shared prefix
-  included.
-- The ways of encoding alternate in one process, on one model with compiled layers; the rate is the
+- Passages have 78 tokens on average before the prompt or the end token is added. The prompt is
+  `prompt=promptreps`, with the chat template of Qwen2.5 or Qwen2.5-Instruct. All tokens count, the
+  shared prefix included.
+- The ways of encoding alternate in one process, on one model with compiled layers. The rate is the
   median of five passes. Training alternates optimizer steps in the same way, three of each.
 - sentence-transformers reads the same strings, which give the same tokens, in bf16.
 """
@@ -77,25 +78,33 @@ COMPARED = """
 METHOD = """
 How to read it:
 
-- Models have the shapes of Qwen2.5 and random weights, texts the lengths of MS MARCO: queries of 11
-  tokens on average and at most 30, passages of 78 and at most 154, each before its end token. Both
+- Models have the shapes of Qwen2.5 and random weights, texts the lengths of MS MARCO. Queries have
+  11 tokens on average and at most 30, passages 78 and at most 154, each before its end token. Both
   sides read the same folder and files.
 - Only real tokens count, never padding. Useful work is 2N FLOP a token to encode, 4N to train LoRA
-  (r 16, seven projections, dropout 0); recomputation is not counted. N is the number of weights in
+  (r 16, seven projections, dropout 0). Recomputation is not counted. N is the number of weights in
   linear layers: 6.525e9 in the 7B, 0.358e9 in the 0.5B.
 - Training is `train.py` as it is, and sentence-transformers' own trainer with
-  MultipleNegativesRankingLoss. All time between updates counts, data and loggers included; the rate
-  is the median of windows of steps, after a warm-up that holds all compilation.
-- Encoding is from texts, tokenisation included; the rate is the median of passes over all of them.
+  MultipleNegativesRankingLoss. All time between optimizer steps counts, data and loggers included.
+  The rate is the median of windows of steps, after a warm-up that holds all compilation.
+- Encoding is from texts, tokenization included. The rate is the median of passes over all of them.
 - Peak memory is the most that tensors took at one time after the warm-up: ours / the reference's.
 - Bold is reached, ✗ is not; † the two sides come from different runs.
+"""
+
+RUNS = """
+## Runs
+
+| date | command | on | matrix product | commit | versions |
+| --- | --- | --- | --- | --- | --- |
 """
 
 DETAILS = """
 ## Every part
 
-Rates of the slowest and fastest window or pass; what came before them, compilation included; the
-smallest cosine to what the first part of that size had computed from the same texts.
+The rates are the median one, and those of the slowest and fastest window or pass. The warm-up
+includes compilation. The cosine is the smallest one to what the first part of that size had
+computed from the same texts.
 
 """
 
@@ -107,7 +116,7 @@ def page(content: Content) -> str:
     text += COMPARED + table(content) + METHOD
     if not content["runs"]:
         return text
-    text += "\n## Runs\n\n" + "".join(map(_run, runs_in_use(content)))
+    text += RUNS + "".join(map(_run, runs_in_use(content)))
     text += DETAILS + details(content)
     profiles: dict[str, str] = content.get("profiles", {})
     if profiles:
@@ -142,11 +151,15 @@ def _run(run: dict[str, Any]) -> str:
     where = f"{run['device']}, {run['memory_gib']:.0f} GiB" if run["has_gpu"] else run["device"]
     commit = (run["git"] or {}).get("commit", "unknown")[:12]
     size, rate = run["matrix_size"], f"{run['matrix_flop_per_s'] / 1e12:,.4g} TFLOP/s"
-    return (
-        f"- {run['date']}, `{run['command']}`, on {where}: {size}^3 in bf16 at {rate}; "
-        f"commit {commit}, Python {run['python']}, CUDA {run['cuda'] or 'none'}, "
-        f"{', '.join(versions)}\n"
+    cells = (
+        run["date"],
+        f"`{run['command']}`",
+        where,
+        f"{size}^3 in bf16 at {rate}",
+        commit,
+        f"Python {run['python']}, CUDA {run['cuda'] or 'none'}, {', '.join(versions)}",
     )
+    return f"| {' | '.join(cells)} |\n"
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ MEASURE = "ndcg_at_10"
 HEAD = """
 ### fp8 on trained weights
 
-The speeds are of random weights, whose embeddings say nothing of what fp8 costs: there cosines to
-bf16 go down to 0.78. These are of trained ones (`model.linear_precision=fp8
-evaluation.compare_dtype=bf16`).
+The speeds above are of random weights, whose embeddings say nothing of what fp8 costs. Their
+cosines to bf16 go down to 0.78. These numbers are of trained weights, with
+`model.linear_precision=fp8 evaluation.compare_dtype=bf16`.
 
 | model | set | nDCG@10 fp8 / bf16 | difference | cosine, mean / smallest | source |
 | --- | --- | --- | --- | --- | --- |

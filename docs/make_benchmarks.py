@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 from quarry.evaluation.benchmarks.catalogue import PublicSet
 from quarry.evaluation.benchmarks.suite import PUBLIC_SETS
@@ -27,7 +28,7 @@ COLUMNS = (
     "title",
     "self-match",
     "main measure",
-    "licence",
+    "license",
 )
 NUMBERS = ("queries", "documents", "positives")
 
@@ -35,7 +36,7 @@ NUMBERS = ("queries", "documents", "positives")
 def table(sets: Sequence[PublicSet] = PUBLIC_SETS) -> str:
     """The table and the notes below it, as Markdown."""
     notes = {one.group or one.name: one.note for one in sets if one.note}
-    lines = "".join(f"- `{name}`: {note}.\n" for name, note in notes.items())
+    lines = "".join(f"{_wrapped(f'- `{name}`: {note}.')}\n" for name, note in notes.items())
     rule = ["---:" if column in NUMBERS else "---" for column in COLUMNS]
     rows = [_line(COLUMNS), f"|{'|'.join(rule)}|\n", *map(_row, sets)]
     return f"\n{''.join(rows)}\n{lines}\n"
@@ -74,6 +75,10 @@ def _self_match(one: PublicSet) -> str:
     if one.ids_may_collide:
         return "never"
     return "dropped" if one.remove_self_match else "kept"
+
+
+def _wrapped(item: str) -> str:
+    return fill(item, width=100, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _line(cells: Sequence[str]) -> str:

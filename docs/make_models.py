@@ -17,6 +17,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
@@ -39,8 +40,9 @@ HEAD = """# The models of the study
 
 Made by `make docs` from `conf/model`: do not edit. Every model is `model=NAME`, with
 `model.size=SIZE` (7B by default) or `model.size=tiny`, a small seeded replica with these quirks.
-End token, system line, rope theta and context are those of the 7B; other sizes may differ, and what
-a run uses is always read from the files that it loads.
+
+End token, system line, rope theta and context are those of the 7B. Other sizes may differ: a run
+always reads them from the files that it loads.
 
 | model | hub ids | end token | default system line | rope theta | context |
 |---|---|---|---|---|---|
@@ -58,9 +60,10 @@ RETRIEVERS = """
 
 Reference rows by name: `python eval.py model=bge model.size=base benchmark=beir`. Texts are fed as
 the model's own files say; the card below fills what they leave open. None of these files was at
-hand: what bears no † was seen in the sources that the end of this page lists. Published
-numbers are in `src/quarry/study_report/published/retrievers*.yaml`; reports show them with a
-dagger.
+hand: facts without a † were seen in the sources at the end of this page.
+
+Published numbers are in `src/quarry/study_report/published/retrievers*.yaml`; reports show them
+with a dagger.
 
 | model | sizes | query | document | pooling | tokens | end | attention | card |
 |---|---|---|---|---|---|---|---|---|
@@ -262,7 +265,14 @@ def _code(text: str | None) -> str:
 
 def _sources(checked: Checks) -> str:
     lines = sorted(
-        f"- `{name}`, {fact}: {entry['source']}, {entry['date']}\n"
+        fill(
+            f"- `{name}`, {fact}: {entry['source']}, {entry['date']}",
+            width=100,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        + "\n"
         for name, facts in checked.items()
         for fact, entry in facts.items()
     )

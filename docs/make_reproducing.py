@@ -71,8 +71,8 @@ TEMPLATE_MODEL = "promptreps_base"
 """Whose shared prefix is counted, of those that bench/encode_prefix.py measures."""
 
 NEAREST = (
-    "measured with gradient checkpointing, r 16 and no dropout. The recipe has r 32 and dropout: "
-    '"≥", for it is slower.'
+    "measured with gradient checkpointing, r 16 and no dropout. The recipe has r 32 and\n"
+    '  dropout: "≥", because it is slower.'
 )
 RECIPE_ITSELF = (
     "measured with `experiment=sft_msmarco` as configured ([performance.md](performance.md))."
