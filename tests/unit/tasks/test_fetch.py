@@ -206,8 +206,8 @@ def test_modules_of_sentence_transformers_come_with_the_weights_that_are_read(
          "config_sentence_transformers.json", "modules.json"]
     )  # fmt: skip
     offline(monkeypatch, is_told=True)
-    factory = build(config.model)
-    assert [each.out_features for each in factory.projections()] == [8]
+    spec = build(config.model)
+    assert [each.out_features for each in spec.source.projections()] == [8]
 
 
 def test_offline_it_is_known_that_a_model_has_no_modules(
