@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from quarry.config.resolvers import sweeps_dir
 from quarry.models.compilation import SELECTIVE
 from quarry.planning.machine import CLOSE, Machine
-from quarry.planning.memory_fit import AUTO, choices, with_choice
+from quarry.planning.memory_fit import OPEN, choices, with_choice
 from quarry.planning.step_memory import StepMemory, TrainingSetup, step_memory
 from quarry.planning.zero_buffers import ZeroBuffers
 from quarry.training.memory_choice import MemoryChoice
@@ -90,12 +90,7 @@ def _fitted(base: Alternative, *, limit_bytes: int) -> Alternative | None:
     """The base, or what computes more to hold less: checkpointing, chunks, both."""
     if base.memory.total <= limit_bytes:
         return base
-    found = choices(
-        base.setup,
-        gradient_checkpointing=AUTO,
-        grad_cache_chunk_tokens=AUTO,
-        limit_bytes=limit_bytes,
-    )
+    found = choices(base.setup, OPEN, limit_bytes=limit_bytes)
     if not found:
         return None
     before = (base.setup.kept.gradient_checkpointing, base.setup.grad_cache_chunk_tokens)

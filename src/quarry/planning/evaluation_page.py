@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
-
 from quarry.assembly.preflight import command_with
-from quarry.config.instantiate import build
 from quarry.models.dtypes import DTYPES
-from quarry.models.factory import BiEncoderFactory
 from quarry.planning.encoding_work import EncodingWork, SetWork
 from quarry.planning.evaluation_outcome import EvaluationPlan
 from quarry.planning.host import host_reason, host_remedies
+from quarry.planning.inputs import PlannedEvaluation
 from quarry.planning.machine import CLOSE
-from quarry.planning.plan_page import (
+from quarry.planning.page_rows import (
     UNKNOWN,
     Row,
     aligned,
@@ -42,18 +39,18 @@ def evaluation_line(plan: EvaluationPlan) -> str:
     return " ".join(["plan", *(f"{name}={value:.6g}" for name, value in values.items())])
 
 
-def evaluation_refusal(config: DictConfig, plan: EvaluationPlan) -> str | None:
+def evaluation_refusal(inputs: PlannedEvaluation, plan: EvaluationPlan) -> str | None:
     """Return why it cannot run, and commands that would; None: nothing is against it."""
     reasons: list[str] = []
     commands: dict[str, str] = {}
     lines: list[str] = []
     if not plan.fits_memory:
-        factory: BiEncoderFactory = build(config.model)
+        assert inputs.factory is not None, "what embeds nothing has no weights"
         reasons.append(
             f"The weights take {readable_size(plan.weights)} on each device, which has "
             f"{readable_size(plan.machine.num_bytes)} ({plan.machine.name})."
         )
-        commands |= factory.remedies(share=plan.machine.num_bytes / plan.weights)
+        commands |= inputs.factory.remedies(share=plan.machine.num_bytes / plan.weights)
         lines = _in_shards(plan)
     if not plan.fits_disk:
         reasons.append(_against_disk(plan))
@@ -65,7 +62,7 @@ def evaluation_refusal(config: DictConfig, plan: EvaluationPlan) -> str | None:
             reasons.append(reason)
             commands |= host_remedies(
                 plan.host,
-                config.evaluation,
+                inputs.corpus,
                 host_bytes=host_bytes,
                 num_jobs=plan.num_jobs,
                 is_training=False,

@@ -15,9 +15,11 @@ from quarry.errors import UserError
 from quarry.evaluation.benchmark import BenchmarkSet
 from quarry.evaluation.evaluator import Evaluator
 from quarry.planning.encoding_work import (
+    EncodingWork,
     Frames,
     SetLengths,
     TextFrame,
+    encoding_work,
     estimated_frames,
     text_tokens,
 )
@@ -67,6 +69,20 @@ class LocalLengths:
             tokens_per_query=query,
             tokens_per_document=document,
             source=f"counted; up to {NUM_SAMPLED} texts of each role {how}",
+        )
+
+    def work(self, *, is_stored: bool) -> EncodingWork:
+        """Count what the sets of the benchmark take, each by what is known of it here.
+
+        Args:
+            is_stored: see `encoding_work`.
+        """
+        return encoding_work(
+            self.evaluator.benchmark.sets,
+            prompt=self.prompt,
+            frames=self.frames,
+            is_stored=is_stored,
+            count=self,
         )
 
     def _mean(self, items: Sequence[Query] | Sequence[Document], role: Role) -> float:

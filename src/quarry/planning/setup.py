@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from omegaconf import DictConfig
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from quarry.config.world_size import num_processes, zero_stage
+from quarry.data.prompts import Prompt
 from quarry.distributed.zero import BF16_WEIGHTS
 from quarry.models.adapters.base import TrainedPart
 from quarry.models.backbones.text_model import text_model
@@ -18,13 +16,11 @@ from quarry.models.factory import AUTO, BiEncoderFactory
 from quarry.models.memory import FP32_BYTES, num_weights, outline
 from quarry.models.remedies import CannotLoadError
 from quarry.planning.activations import Kept, LayerShape
-from quarry.planning.memory_fit import choices, thriftiest, with_choice
+from quarry.planning.inputs import PlannedStep
 from quarry.planning.published_shapes import published_config
 from quarry.planning.step_memory import ContrastSets, TrainingSetup
 from quarry.planning.workload import Workload
-from quarry.planning.zero_buffers import ZeroBuffers
 from quarry.runtime.devices import has_gpu
-from quarry.training.memory_choice import MemoryChoice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,67 +76,10 @@ def _num_linear(trunk: PreTrainedModel) -> int:
     return sum(layer.weight.numel() for layer in layers)
 
 
-def fitted_setup(
-    setup: TrainingSetup, config: DictConfig, *, limit_bytes: int | None
-) -> tuple[TrainingSetup, MemoryChoice | None]:
-    """Choose what the configuration leaves to `auto`: the fastest that fits, else the thriftiest.
-
-    Args:
-        setup: with anything in place of what is left open.
-        limit_bytes: that a rank may take on its GPU; None: it runs on a CPU, where `auto` is plain.
-
-    Returns:
-        The setup, and what was chosen; None: nothing was left open.
-    """
-    asked = asked_choice(config)
-    if AUTO not in asked.values():
-        return setup, None
-    if limit_bytes is None:
-        choice = plain_choice(config)
-    else:
-        fitting = choices(setup, limit_bytes=limit_bytes, **asked)
-        choice = fitting[0] if fitting else thriftiest(setup, **asked)
-    return with_choice(setup, choice), choice
-
-
-def fitting_choices(
-    setup: TrainingSetup, config: DictConfig, *, limit_bytes: int | None
-) -> tuple[MemoryChoice, ...]:
-    """Return what `auto` chooses from, the fastest first; nothing where nothing is left open."""
-    asked = asked_choice(config)
-    if AUTO not in asked.values() or limit_bytes is None:
-        return ()
-    return tuple(choices(setup, limit_bytes=limit_bytes, **asked))
-
-
-def asked_choice(config: DictConfig) -> dict[str, Any]:
-    """Return what the configuration says of gradient checkpointing and chunks, `auto` included.
-
-    What a configuration of an earlier version, or a model of another class, has no key for is off.
-    """
-    return {
-        "gradient_checkpointing": config.model.get("gradient_checkpointing", False),
-        "grad_cache_chunk_tokens": config.data.get("grad_cache_chunk_tokens"),
-    }
-
-
-def plain_choice(config: DictConfig) -> MemoryChoice:
-    """Return what the configuration says, with nothing computed twice where it says `auto`."""
-    checkpointing, chunk = asked_choice(config).values()
-    return MemoryChoice(
-        gradient_checkpointing=False if checkpointing == AUTO else checkpointing,
-        grad_cache_chunk_tokens=None if chunk == AUTO else chunk,
-    )
-
-
-def training_setup(
-    config: DictConfig, factory: BiEncoderFactory, model: PlannedModel, workload: Workload
-) -> TrainingSetup:
-    """Follow every default of the configuration but `auto`, see `fitted_setup`."""
-    dtype, part = factory.torch_dtype(is_trained=True), model.part
-    strategy, stage = config.trainer.get("strategy"), zero_stage(config)
-    has_bf16_weights = config.trainer.precision == BF16_WEIGHTS
-    beside = dtype.itemsize if has_bf16_weights else FP32_BYTES
+def training_setup(step: PlannedStep, model: PlannedModel, workload: Workload) -> TrainingSetup:
+    """Return the setup of a training step, with `auto` not yet chosen (see `fitted_setup`)."""
+    dtype, part = step.factory.torch_dtype(is_trained=True), model.part
+    beside = dtype.itemsize if step.precision == BF16_WEIGHTS else FP32_BYTES
     return TrainingSetup(
         layers=LayerShape.of(model.config),
         embedding_dim=model.embedding_dim,
@@ -149,44 +88,41 @@ def training_setup(
         num_linear=model.num_linear,
         frozen_itemsize=dtype.itemsize,
         trained_itemsize=beside if part.is_beside else dtype.itemsize,
-        kept=_kept(config, factory, part, workload),
-        grad_cache_chunk_tokens=plain_choice(config).grad_cache_chunk_tokens,
-        num_processes=num_processes(config),
-        zero=zero_buffers(config) if stage else None,
-        offloads_parameters=stage > 0 and strategy.get("offload_parameters", False),
-        offloads_optimizer=stage > 0 and strategy.get("offload_optimizer", False),
-        contrast=_contrast(config, workload),
+        kept=_kept(step, part, workload),
+        grad_cache_chunk_tokens=step.asked.plain.grad_cache_chunk_tokens,
+        num_processes=step.ranks.num_processes,
+        zero=step.zero,
+        offloads_parameters=step.ranks.offloads_parameters,
+        offloads_optimizer=step.ranks.offloads_optimizer,
+        contrast=contrast_sets(step.prompt, workload),
     )
 
 
-def _kept(
-    config: DictConfig, factory: BiEncoderFactory, part: TrainedPart, workload: Workload
-) -> Kept:
-    dtype = factory.torch_dtype(is_trained=True)
-    itemsize = 2 if "16" in str(config.trainer.precision) else dtype.itemsize
-    is_compiled = _is_compiled(config, factory, workload)
+def _kept(step: PlannedStep, part: TrainedPart, workload: Workload) -> Kept:
+    dtype = step.factory.torch_dtype(is_trained=True)
     return Kept(
-        itemsize=itemsize,
+        itemsize=2 if "16" in step.precision else dtype.itemsize,
         state_itemsize=dtype.itemsize,
-        is_compiled=is_compiled,
-        gradient_checkpointing=plain_choice(config).gradient_checkpointing,
+        is_compiled=_is_compiled(step, workload),
+        gradient_checkpointing=step.asked.plain.gradient_checkpointing,
         trains_trunk=not part.is_beside,
         num_inputs=part.num_inputs,
         num_low_rank=part.num_low_rank,
         has_dropout=part.dropout > 0,
-        is_fp8=factory.linear_precision == "fp8",
+        is_fp8=step.factory.linear_precision == "fp8",
     )
 
 
-def _is_compiled(config: DictConfig, factory: BiEncoderFactory, workload: Workload) -> bool:
-    if factory.compile != AUTO:
-        return factory.compile is True
-    if zero_stage(config) == 3 or not has_gpu() or workload.num_steps is None:
+def _is_compiled(step: PlannedStep, workload: Workload) -> bool:
+    if step.factory.compile != AUTO:
+        return step.factory.compile is True
+    if step.ranks.zero_stage == 3 or not has_gpu() or workload.num_steps is None:
         return False
     return workload.num_steps * workload.num_texts_per_step >= NUM_TEXTS_THAT_REPAY
 
 
-def _contrast(config: DictConfig, workload: Workload) -> ContrastSets:
+def contrast_sets(prompt: Prompt, workload: Workload) -> ContrastSets:
+    """Return the contrastive batches of a run, as far as memory depends on them."""
     num_sets = (workload.num_steps or 0) * workload.num_batches_per_step
     sizes, per_passage = workload.group_sizes, workload.tokens_per_passage
     above_mean = sizes.largest - sizes.mean
@@ -199,11 +135,6 @@ def _contrast(config: DictConfig, workload: Workload) -> ContrastSets:
         if above_mean
         else 0.0,
         deviation=workload.deviation,
-        longest_text=max(config.prompt.max_query_length, config.prompt.max_document_length),
+        longest_text=max(prompt.max_query_length, prompt.max_document_length),
         num_sets=num_sets,
     )
-
-
-def zero_buffers(config: DictConfig) -> ZeroBuffers:
-    """The settings of a strategy of ZeRO that cost memory."""
-    return ZeroBuffers.of(config.trainer.strategy)

@@ -42,12 +42,15 @@ def study_files() -> Iterator[StudyFile]:
         primary, *others = primaries_of(text)
         if others:
             raise ValueError(f"{path}: its header does not say '# primary: train' or eval.")
+        sweep = composed_sweep(primary, f"study={path.stem}")
+        sweeper = sweep.hydra.sweeper
+        is_known = has_all_jobs_known(sweeper)
         rest = text.partition(f"# primary: {primary}\n")[2].splitlines()
         yield StudyFile(
             name=path.stem,
             primary=primary,
             purpose=rest[0].removeprefix("# "),
-            num_jobs=_num_jobs(composed_sweep(primary, f"study={path.stem}")),
+            num_jobs=len(all_jobs(sweep)) if is_known else int(sweeper.n_trials),
         )
 
 
@@ -57,11 +60,6 @@ def composed_sweep(primary: str, *overrides: str) -> DictConfig:
     return loader.load_configuration(
         config_name=primary, overrides=list(overrides), run_mode=RunMode.MULTIRUN
     )
-
-
-def _num_jobs(config: DictConfig) -> int:
-    sweeper = config.hydra.sweeper
-    return len(all_jobs(config)) if has_all_jobs_known(sweeper) else int(sweeper.n_trials)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from configurations import composed, opened
 from helpers.plans import GIB, LORA, setup
 from quarry.planning.alternatives import alternatives, option_buffers
 from quarry.planning.machine import Machine
-from quarry.planning.setup import zero_buffers
+from quarry.planning.zero_buffers import ZeroBuffers
 
 
 def machine(gib: float, *, is_gpu: bool = True) -> Machine:
@@ -84,5 +84,5 @@ def test_nothing_fits_nowhere() -> None:
 def test_settings_are_those_of_the_options(name: str) -> None:
     with opened():
         config = composed("train", f"strategy={name}")
-    assert zero_buffers(config) == option_buffers(name)
+    assert ZeroBuffers.of(config.trainer.strategy) == option_buffers(name)
     assert option_buffers("zero3").max_live_parameters == 1_000_000_000

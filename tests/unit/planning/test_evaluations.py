@@ -17,6 +17,7 @@ from helpers.models import tiny_folder
 from helpers.plans import LORA, setup
 from quarry.planning.cards import named_card
 from quarry.planning.evaluations import Evaluations, planned_evaluations
+from quarry.planning.inputs import planned_training
 from quarry.planning.machine import Machine
 
 H200 = Machine(
@@ -39,7 +40,8 @@ def evaluations(
     config: DictConfig, *, num_steps: int | None, machine: Machine = H200, num_processes: int = 1
 ) -> Evaluations:
     own = setup(num_processes=num_processes, kept=replace(LORA, has_dropout=False))
-    found = planned_evaluations(config, num_steps=num_steps, setup=own, machine=machine)
+    inputs = planned_training(config)
+    found = planned_evaluations(inputs, num_steps=num_steps, setup=own, machine=machine)
     assert found is not None
     return found
 
@@ -97,5 +99,5 @@ def test_sets_that_nobody_has_counted(tmp_path: Path) -> None:
         num_steps=1,
     )
     assert (hub.unknown_sets, hub.hours) == (("name",), None)
-    none = composed("train", "benchmark=none")
+    none = planned_training(composed("train", "benchmark=none"))
     assert planned_evaluations(none, num_steps=1, setup=setup(), machine=H200) is None
