@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and what it has to download first."""
+"""Estimate what a run writes to disk, and what it has to download first."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiskNeed:
-    """Bytes at the time when there is most.
+    """Hold the bytes on disk at their peak.
 
     Attributes:
-        last: the checkpoint to resume from, beside the one that it is about to replace.
+        last: the checkpoint to resume from, and the one that it is about to replace.
         top: the checkpoints of the best evaluations.
-        best: the best model, beside the one that it is about to replace.
+        best: the best model, and the one that it is about to replace.
         model: the trained model.
         download: from the hub, weights and data, into its cache.
     """
@@ -96,23 +96,23 @@ def planned_disk(
 
 
 def checkpoint_bytes(setup: TrainingSetup) -> int:
-    """What is trained, and the optimiser's states of it; of all shards together."""
+    """Return the bytes of trained weights and their optimizer states; of all shards together."""
     if setup.zero is None:
         return setup.num_trained * setup.trained_itemsize * (1 + NUM_MOMENTS)
     return setup.num_trained * (setup.trained_itemsize + FP32_BYTES * (1 + NUM_MOMENTS))
 
 
 def model_bytes(setup: TrainingSetup) -> int:
-    """An adapter alone, or all weights; under ZeRO trained ones come from the optimiser."""
+    """Return the bytes of an adapter, or of all weights; ZeRO saves trained ones in fp32."""
     itemsize = setup.trained_itemsize if setup.zero is None else FP32_BYTES
     trained = setup.num_trained * itemsize
-    if not setup.kept.trains_trunk:
+    if not setup.kept.trains_backbone:
         return trained
     return trained + setup.num_frozen * setup.frozen_itemsize
 
 
 def download_bytes(source: str, config: PretrainedConfig, *, num_parameters: int) -> int:
-    """Of a hub id whose weights are not in the hub's cache; 0: they are, or it is a folder."""
+    """Return the bytes of weights to download; 0: they are in the hub's cache, or in a folder."""
     from huggingface_hub import try_to_load_from_cache
 
     if Path(source).exists():

@@ -1,4 +1,4 @@
-"""A plan of an evaluation as text, and what is against it with the commands that would run."""
+"""Show the plan of an evaluation as text, and refuse it with commands that would run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quarry.planning.page_rows import (
 )
 
 NUM_GPUS = (2, 4, 8)
-"""Of a node."""
+"""GPUs of a node that are tried."""
 
 
 def evaluation_paragraphs(plan: EvaluationPlan) -> list[str]:
@@ -40,7 +40,7 @@ def evaluation_line(plan: EvaluationPlan) -> str:
 
 
 def evaluation_refusal(inputs: PlannedEvaluation, plan: EvaluationPlan) -> str | None:
-    """Return why it cannot run, and commands that would; None: nothing is against it."""
+    """Return why the evaluation is refused, and commands that would run; None: it is not."""
     reasons: list[str] = []
     commands: dict[str, str] = {}
     lines: list[str] = []
@@ -75,11 +75,11 @@ def _in_shards(plan: EvaluationPlan) -> list[str]:
     assert plan.model is not None
     if not plan.machine.is_gpu:
         return []
-    whole = plan.model.num_parameters * DTYPES[plan.dtype].itemsize
+    complete = plan.model.num_parameters * DTYPES[plan.dtype].itemsize
     for number in NUM_GPUS:
-        if number > plan.num_processes and whole / number <= CLOSE * plan.machine.num_bytes:
+        if number > plan.num_processes and complete / number <= CLOSE * plan.machine.num_bytes:
             command = command_with("strategy=zero3", f"trainer.devices={number}")
-            return [f"{command}   # weights in shards, {readable_size(whole / number)} a device"]
+            return [f"{command}   # weights in shards, {readable_size(complete / number)} a device"]
     return []
 
 
@@ -149,7 +149,7 @@ def _work(plan: EvaluationPlan) -> list[Row]:
 
 
 def _share_rows(plan: EvaluationPlan) -> list[Row]:
-    """Show what one of several processes tokenises, on its CPU cores, and encodes."""
+    """Show what one of several ranks tokenizes, on its CPU cores, and encodes."""
     tokens = plan.tokens_per_process
     if tokens is None or plan.num_processes == 1:
         return []

@@ -1,4 +1,4 @@
-"""The evaluations of a training run: how often, what each has to encode, and how fast."""
+"""Plan the evaluations of a training run: how often, what each encodes, and how fast."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _rate(linear_precision: str | None, setup: TrainingSetup, machine: Machine) 
     """Return the rate with the model in training, whose adapter is not merged."""
     if setup.stage == 3:
         return None
-    slower = [] if setup.kept.trains_trunk else ["without LoRA"]
+    slower = [] if setup.kept.trains_backbone else ["without LoRA"]
     if not setup.kept.is_compiled:
         slower.append("compiled")
     return planned_encoding_rate(

@@ -1,4 +1,4 @@
-"""Memory of the host that a job takes on one node: weights in passing, embeddings, states."""
+"""Estimate the host memory of a job on one node: weights while they load, embeddings, states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quarry.retrieval.corpus_embeddings import LARGEST_SHARE_OF_MEMORY
 from quarry.retrieval.store.shelf import DTYPES
 
 BYTES_PER_DOCUMENT = 100
-"""Of a document's id, the hash of its text and its row, in each rank that searches the corpus."""
+"""Bytes of a document's id, the hash of its text and its row, in each rank that searches."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Lengths of sets whose data are on this machine: counted, with a sample of texts tokenized."""
+"""Count sets whose data are on this machine, and tokenize a sample of their texts."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class LocalLengths:
 
 
 def _measured_frame(tokenizer: TextTokenizer, role: Role) -> TextFrame:
-    """Measure it by an empty text, whose tokens are all of the frame."""
+    """Measure the frame of a prompt by an empty text, all of whose tokens belong to it."""
     frame = tokenizer.frames[role]
     rendered = tokenizer.tokenizer(frame.render(""), add_special_tokens=False)["input_ids"]
     return TextFrame(

@@ -13,10 +13,10 @@ from quarry.training.memory_choice import MemoryChoice
 
 AUTO = "auto"
 CHUNK_STEP = 256
-"""Tokens: chunk sizes are a multiple of it."""
+"""Chunk sizes are a multiple of so many tokens."""
 
 SMALLEST_CHUNK = 1024
-"""Tokens: below it a chunk costs more in launching kernels than in work. The smallest chunk is
+"""Tokens below which a chunk costs more in launching kernels than in work. The smallest chunk is
 larger where the longest text is."""
 
 

@@ -10,13 +10,13 @@ from quarry.planning.machine import Machine
 from quarry.planning.rate import Rate
 
 Row = tuple[str, str, str]
-"""What, how much, and what is to be said of it."""
+"""Name, amount and note."""
 
 UNKNOWN = "not known"
 
 
 def aligned(rows: Sequence[Row], widths: Sequence[int]) -> str:
-    """Rows as plain text, in columns of these widths."""
+    """Return rows as plain text, in columns of these widths."""
     return "\n".join(
         f"  {name.ljust(widths[0])}  {value.rjust(widths[1])}  {note}".rstrip()
         for name, value, note in rows
@@ -29,7 +29,7 @@ def readable_size(num_bytes: float) -> str:
 
 
 def host_row(host: HostNeed, machine: Machine, *, num_jobs: int) -> Row:
-    """Memory of the host on each node, of all ranks and all jobs there."""
+    """Return the row of host memory on each node, of all ranks and all jobs there."""
     parts = {
         "weights in passing": host.loading,
         "states": host.resident,
@@ -49,7 +49,7 @@ def host_row(host: HostNeed, machine: Machine, *, num_jobs: int) -> Row:
 
 
 def rate_row(rate: Rate | None, machine: Machine) -> Row:
-    """The rate of one device, or the key that states it."""
+    """Return the row with the rate of one device, or the key that states it."""
     if rate is not None:
         return ("rate", f"{rate.tokens_per_s:,.0f} tokens/s", f"of one device: {rate.source}")
     keys = (
@@ -67,11 +67,11 @@ def why_unknown(machine: Machine) -> str:
 
 
 def with_commands(reasons: Sequence[str], more: dict[str, str], lines: Sequence[str] = ()) -> str:
-    """Reasons, and the commands that would run.
+    """Return reasons, followed by the commands that would run.
 
     Args:
         more: overrides, and what they mean.
-        lines: commands that go before them.
+        lines: commands that come before them.
     """
     lines = [
         *lines,

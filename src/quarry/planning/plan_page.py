@@ -21,7 +21,7 @@ from quarry.planning.step_memory import step_memory
 
 
 def paragraphs(plan: Plan) -> list[str]:
-    """Aligned plain text."""
+    """Return the plan as aligned plain text."""
     tables = {
         "Memory of one process at its peak": _memory(plan),
         "What fits, the fastest first": _candidates(plan),
@@ -36,7 +36,7 @@ def paragraphs(plan: Plan) -> list[str]:
 
 
 def plan_line(plan: Plan) -> str:
-    """One line that programs can read."""
+    """Return one line that programs can read."""
     values = {name.removeprefix("plan/"): value for name, value in plan.summary().items()}
     return "plan " + " ".join(f"{name}={value:.6g}" for name, value in values.items())
 
@@ -86,7 +86,7 @@ def _memory(plan: Plan) -> list[Row]:
         (
             "embeddings",
             readable_size(memory.embeddings),
-            "of the contrast set, and their gradients",
+            "of the contrastive batch, and their gradients",
         ),
         ("total", readable_size(memory.total), _verdict(plan)),
     ]
@@ -97,7 +97,7 @@ def _memory(plan: Plan) -> list[Row]:
 
 
 def _candidates(plan: Plan) -> list[Row]:
-    """What `auto` chose from: each with its memory and the hours of training."""
+    """Return what `auto` chose from: each with its memory and the hours of training."""
     chosen, rows = step_seconds(plan.setup), []
     for candidate in plan.candidates:
         setup = with_choice(plan.setup, candidate)
@@ -171,7 +171,7 @@ def _evaluations(evaluations: Evaluations, machine: Machine) -> Row:
 
 
 def _limit(plan: Plan) -> str:
-    """Whether hours are a bound; with too many tokens at too high a rate they are none."""
+    """Return how hours are bounded; too many tokens at too high a rate bound nothing."""
     if plan.rate is None:
         return ""
     if plan.workload.is_bound and plan.rate.is_limit:

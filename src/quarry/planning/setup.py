@@ -1,4 +1,4 @@
-"""From a configuration to the numbers that decide what a training run takes."""
+"""Compute the numbers that decide what a training run takes, from its inputs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from quarry.models.remedies import CannotLoadError
 from quarry.planning.activations import Kept, LayerShape
 from quarry.planning.inputs import PlannedStep
 from quarry.planning.published_shapes import published_config
-from quarry.planning.step_memory import ContrastSets, TrainingSetup
+from quarry.planning.step_memory import ContrastiveBatches, TrainingSetup
 from quarry.planning.workload import Workload
 from quarry.runtime.devices import has_gpu
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedModel:
-    """A model whose weights were not looked at.
+    """Describe a model whose weights were not read.
 
     Attributes:
-        source: folder or hub id of the trunk.
+        source: folder or hub id of the backbone.
         shape_from: where its shape comes from, for people.
         num_linear: weights in the linear layers that text goes through.
         num_projection: weights after the pooling.
@@ -45,7 +45,7 @@ class PlannedModel:
 
 
 def planned_model(factory: BiEncoderFactory) -> PlannedModel:
-    """Its config.json, or, where the hub cannot be reached, the shape that its name stands for.
+    """Describe a model by its config.json, or by its published shape where the hub is out of reach.
 
     Raises:
         CannotLoadError: neither is known.
@@ -58,21 +58,21 @@ def planned_model(factory: BiEncoderFactory) -> PlannedModel:
         if published is None:
             raise
         config, shape_from = published, "its published shape; the hub cannot be reached"
-    trunk = outline(config)
+    backbone = outline(config)
     return PlannedModel(
         source=source,
         config=config,
         shape_from=shape_from,
-        num_parameters=num_weights(trunk),
-        num_linear=_num_linear(trunk),
+        num_parameters=num_weights(backbone),
+        num_linear=_num_linear(backbone),
         num_projection=sum(dense.num_parameters for dense in factory.projections()),
         embedding_dim=factory.embedding_dim(config),
-        part=factory.trained_part(trunk),
+        part=factory.trained_part(backbone),
     )
 
 
-def _num_linear(trunk: PreTrainedModel) -> int:
-    layers = [module for module in text_model(trunk).modules() if isinstance(module, nn.Linear)]
+def _num_linear(backbone: PreTrainedModel) -> int:
+    layers = [module for module in text_model(backbone).modules() if isinstance(module, nn.Linear)]
     return sum(layer.weight.numel() for layer in layers)
 
 
@@ -94,7 +94,7 @@ def training_setup(step: PlannedStep, model: PlannedModel, workload: Workload) -
         zero=step.zero,
         offloads_parameters=step.ranks.offloads_parameters,
         offloads_optimizer=step.ranks.offloads_optimizer,
-        contrast=contrast_sets(step.prompt, workload),
+        contrast=contrastive_batches(step.prompt, workload),
     )
 
 
@@ -105,7 +105,7 @@ def _kept(step: PlannedStep, part: TrainedPart, workload: Workload) -> Kept:
         state_itemsize=dtype.itemsize,
         is_compiled=_is_compiled(step, workload),
         gradient_checkpointing=step.asked.plain.gradient_checkpointing,
-        trains_trunk=not part.is_beside,
+        trains_backbone=not part.is_beside,
         num_inputs=part.num_inputs,
         num_low_rank=part.num_low_rank,
         has_dropout=part.dropout > 0,
@@ -121,12 +121,12 @@ def _is_compiled(step: PlannedStep, workload: Workload) -> bool:
     return workload.num_steps * workload.num_texts_per_step >= NUM_TEXTS_THAT_REPAY
 
 
-def contrast_sets(prompt: Prompt, workload: Workload) -> ContrastSets:
+def contrastive_batches(prompt: Prompt, workload: Workload) -> ContrastiveBatches:
     """Return the contrastive batches of a run, as far as memory depends on them."""
-    num_sets = (workload.num_steps or 0) * workload.num_batches_per_step
+    num_batches = (workload.num_steps or 0) * workload.num_batches_per_step
     sizes, per_passage = workload.group_sizes, workload.tokens_per_passage
     above_mean = sizes.largest - sizes.mean
-    return ContrastSets(
+    return ContrastiveBatches(
         num_queries=workload.global_batch_size // workload.num_batches_per_step,
         num_passages_per_query=sizes.in_largest_batch,
         tokens_per_query=workload.tokens_per_query,
@@ -136,5 +136,5 @@ def contrast_sets(prompt: Prompt, workload: Workload) -> ContrastSets:
         else 0.0,
         deviation=workload.deviation,
         longest_text=max(prompt.max_query_length, prompt.max_document_length),
-        num_sets=num_sets,
+        num_batches=num_batches,
     )

@@ -1,8 +1,7 @@
-"""Fit a training step to the GPUs that are there: what `auto` stands for in this run.
+"""Fit a training step to the GPUs that are there: choose what is left to `auto`.
 
-The choice is made once, when the ranks know one another and before weights load: from the memory
-that is free on the fullest GPU of all. It becomes part of the stored configuration, so that a
-resumed run takes it as it is.
+The choice is made once, when ranks can communicate and before weights load, from the free memory of
+the fullest GPU of all. It becomes part of the stored configuration, so a resumed run keeps it.
 """
 
 from __future__ import annotations

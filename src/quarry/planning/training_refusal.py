@@ -1,4 +1,4 @@
-"""Say why a training cannot run as planned, with commands that would run."""
+"""Refuse a training that cannot run as planned, with commands that would run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a run has to do: examples, optimizer steps, tokens; counted in a sample or bounded."""
+"""Count the work of a run: examples, optimizer steps, and tokens of a sample or a bound."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from quarry.runtime.hub_access import from_cache_alone
 from quarry.types import TrainExample
 
 NUM_SAMPLED = 256
-"""Examples that are tokenised."""
+"""Examples that are tokenized."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
-    """The training data and what is made of them.
+    """Hold the size of the training data, and the work that follows from it.
 
     Attributes:
         num_examples, num_steps: None: not known.
@@ -57,7 +57,7 @@ class Workload:
 
     @property
     def num_texts_per_step(self) -> float:
-        """Queries and passages of an optimizer step, on average."""
+        """Return the queries and passages of an optimizer step, on average."""
         return self.global_batch_size * (1 + self.group_sizes.mean)
 
     @property
@@ -66,7 +66,7 @@ class Workload:
 
     @property
     def num_tokens(self) -> float | None:
-        """Of the whole run."""
+        """Return the tokens of the complete run; None: not known."""
         return None if self.num_steps is None else self.num_steps * self.tokens_per_step
 
     @property
@@ -76,7 +76,7 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Lengths:
-    """Tokens of queries with their passages, and where the numbers come from."""
+    """Hold tokens of queries with their passages, and where the numbers come from."""
 
     mean: float
     per_passage: float
@@ -225,7 +225,7 @@ def _from_sample(tokens: Sequence[_GroupTokens], sizes: GroupSizes, *, source: s
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _GroupTokens:
-    """Tokens of one query, and of its passages together."""
+    """Hold the tokens of one query, and of its passages together."""
 
     query: int
     passages: int

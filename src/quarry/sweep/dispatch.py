@@ -1,5 +1,5 @@
-"""Do what an entry point is for: run the task of a single run, or start a process for each job of a
-sweep; say how to continue a run that a signal stopped."""
+"""Run the task of a single run, or start a process for a job of a sweep; say how to continue a run
+that a signal stopped."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from quarry.tasks.optimized_metric import optimized_metric_of
 
 
 def run(config: DictConfig, *, entry: Path) -> object:
-    """Runs the chosen task (conf/task) and returns its result, or, in a sweep, starts the job and
-    returns what it is to be optimised by.
+    """Run the chosen task (conf/task) and return its result; in a sweep, start the job and return
+    the value that the sweeper optimizes.
 
     Args:
         entry: the file of the entry point.
@@ -81,5 +81,5 @@ def how_to_continue(config: DictConfig) -> str:
 
 def _about_the_store(store: Path | None) -> str:
     if store is None:
-        return "The same command starts again (evaluation.store=true would keep embeddings)."
-    return f"Embeddings so far are kept in {store}: the same command continues from there."
+        return "The same command starts again (evaluation.store=true would store embeddings)."
+    return f"Embeddings so far are stored in {store}: the same command continues from there."

@@ -1,4 +1,4 @@
-"""One job of a sweep: its place in the study's record, its process, and what became of it."""
+"""Run one job of a sweep in a process of its own, and record how it ended."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from quarry.sweep.record import JobRecord, Study, StudyRecord
 logger = logging.getLogger(__name__)
 
 OF_THE_SWEEP = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra.launcher", "hydra.callbacks")
-"""Hydra's settings that are the sweep's business, not its jobs'; `hydra/sweeper` likewise."""
+"""Hydra's settings of the sweep, which its jobs do not get; `hydra/sweeper` likewise."""
 
 OF_HYDRA = "multirun.yaml"
-"""Hydra's sweeper writes the whole configuration, secrets too; each job's own record hides them."""
+"""Hydra's sweeper writes the complete configuration, secrets too; each job's record hides them."""
 
 INTERRUPTED_CODES = (130, 143)
-"""Of a job that SIGINT or SIGTERM stopped."""
+"""Exit codes of a job that SIGINT or SIGTERM stopped."""
 
 WORDS = ("null", "true", "false", "nan", "inf")
-"""Texts that Hydra takes for something else."""
+"""Texts that Hydra reads as another type."""
 
 
 class JobFailedError(RuntimeError):
-    """For sweepers that choose the next jobs by the last ones: this one has no value."""
+    """Tell a sweeper that chooses jobs by the results of others that this one has none."""
 
 
 def run_job(config: DictConfig, *, entry: Path) -> float | None:
@@ -71,12 +71,12 @@ def run_job(config: DictConfig, *, entry: Path) -> float | None:
 
 
 def recorded(overrides: Sequence[str]) -> tuple[str, ...]:
-    """A job's overrides as they are written down."""
+    """Return a job's overrides as they are recorded, without secrets."""
     return tuple(scrub_argument(one) for one in identity(overrides))
 
 
 def _register(record: StudyRecord, overrides: Sequence[str]) -> str:
-    """The job's name; sweepers that choose as they go bring jobs that nobody knew of."""
+    """Return the job's name, and record the job if its sweeper has chosen it just now."""
     names: list[str] = []
 
     def registered(study: Study | None) -> Study:
@@ -87,7 +87,9 @@ def _register(record: StudyRecord, overrides: Sequence[str]) -> str:
             return study
         name = job_name(overrides, fixed=study.fixed)
         known = study.job(name)
-        if known is not None and known.overrides != own:  # what is fixed was not all
+        if (
+            known is not None and known.overrides != own
+        ):  # fixed overrides differ from the study's: name it by all of them
             name = job_name(overrides, fixed=())
             known = study.job(name)
         names.append(name)
@@ -195,7 +197,7 @@ def job_command(
 
 
 def quoted(value: str) -> str:
-    """As Hydra's grammar takes it for this very text."""
+    """Return a value so that Hydra's grammar reads this very text."""
     is_plain = re.fullmatch(r"[A-Za-z/._-][A-Za-z0-9/._-]*", value) is not None
     if is_plain and value.lower() not in WORDS:
         return value

@@ -21,7 +21,7 @@ from quarry.planning.published_shapes import published_config
 from quarry.planning.zero_buffers import ZeroBuffers
 
 ZERO2 = ZeroBuffers(stage=2, reduce_bucket_size=1)
-ALL = {"num_frozen": 10, "num_trained": 100, "kept": replace(LORA, trains_trunk=True)}
+ALL = {"num_frozen": 10, "num_trained": 100, "kept": replace(LORA, trains_backbone=True)}
 
 CALLBACKS = "quarry.training.callbacks."
 LAST = {"_target_": f"{CALLBACKS}last_checkpoint.LastCheckpoint"}

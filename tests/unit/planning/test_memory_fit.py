@@ -17,7 +17,7 @@ from quarry.planning.memory_fit import (
     with_choice,
 )
 from quarry.planning.step_cost import step_seconds
-from quarry.planning.step_memory import ContrastSets, TrainingSetup, step_memory
+from quarry.planning.step_memory import ContrastiveBatches, TrainingSetup, step_memory
 from quarry.planning.zero_buffers import ZeroBuffers
 from quarry.training.memory_choice import MemoryChoice
 
@@ -29,7 +29,7 @@ def total(of: TrainingSetup, mode: bool | str, chunk: int | None) -> int:
     return step_memory(with_choice(of, choice)).total
 
 
-def contrast(**more: float) -> ContrastSets:
+def contrast(**more: float) -> ContrastiveBatches:
     return replace(setup().contrast, **more)  # type: ignore[arg-type]
 
 
@@ -137,7 +137,7 @@ def test_under_zero_chunks_hold_all_gradients_so_that_the_thriftiest_may_have_no
         num_frozen=0,
         num_trained=7_070_619_136,
         frozen_itemsize=4,
-        kept=replace(LORA, trains_trunk=True),
+        kept=replace(LORA, trains_backbone=True),
         num_processes=8,
         zero=ZeroBuffers(stage=2, reduce_bucket_size=200_000_000),
     )

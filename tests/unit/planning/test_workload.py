@@ -19,7 +19,7 @@ from quarry.config.instantiate import build
 from quarry.data.sampler import TrainBatchSampler
 from quarry.errors import UserError
 from quarry.planning.inputs import planned_step
-from quarry.planning.setup import contrast_sets
+from quarry.planning.setup import contrastive_batches
 from quarry.planning.workload import Workload, planned_workload
 
 
@@ -110,7 +110,7 @@ def test_the_memory_is_that_of_the_largest_contrastive_batch_of_the_run(ragged: 
         totals += [sum(1 + index % 5 for _, index in keys) for keys in sampler]
     assert len(set(totals)) > 1
     assert found.group_sizes.in_largest_batch == max(totals) / 4
-    contrast = contrast_sets(build(settings.prompt), found)
+    contrast = contrastive_batches(build(settings.prompt), found)
     assert contrast.largest_share(1) == 4 * 4 + 6 * max(totals)
     assert contrast.largest_share(4) >= 4 + 6 * 5
     assert contrast.tokens_per_query == found.tokens_per_query, "of which the time depends"
@@ -126,7 +126,7 @@ def test_with_a_number_all_queries_have_as_many_passages(
     found = workload(settings)
     assert (found.group_sizes.mean, found.group_sizes.in_largest_batch) == (mean, mean)
     assert found.tokens_per_query == 4 + mean * 2
-    assert contrast_sets(build(settings.prompt), found).more_tokens_per_query == 0
+    assert contrastive_batches(build(settings.prompt), found).more_tokens_per_query == 0
 
 
 def test_the_stated_number_of_examples_may_differ_from_those_that_are_here(ragged: Path) -> None:
