@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from quarry.planning.activations import Kept, LayerShape
-from quarry.planning.step_memory import ContrastSets, TrainingSetup
+from quarry.planning.step_memory import ContrastiveBatches, TrainingSetup
 
 GIB = 2**30
 
 LORA = Kept(
     itemsize=2, state_itemsize=2, is_compiled=True, gradient_checkpointing=False,
-    trains_trunk=False,
+    trains_backbone=False,
     num_inputs=28 * (5 * 3584 + 3584 + 18944), num_low_rank=28 * 7 * 16,
 )  # fmt: skip
 
@@ -28,9 +28,9 @@ def setup(**more: Any) -> TrainingSetup:
         "frozen_itemsize": 2, "trained_itemsize": 4, "kept": LORA, "grad_cache_chunk_tokens": None,
         "num_processes": 1, "zero": None, "offloads_parameters": False,
         "offloads_optimizer": False,
-        "contrast": ContrastSets(
+        "contrast": ContrastiveBatches(
             num_queries=16, num_passages_per_query=16, tokens_per_query=1280, deviation=0,
-            longest_text=156, num_sets=0,
+            longest_text=156, num_batches=0,
         ),
     }  # fmt: skip
     return TrainingSetup(**(settings | more))

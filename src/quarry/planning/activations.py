@@ -1,8 +1,8 @@
-"""Count what a training step keeps of each token for its backward pass, from the layers' shapes.
+"""Count the bytes that a training step saves of each token for its backward pass.
 
-Counted for a layer of Qwen2's kind (a gated MLP, grouped-query attention by the variable-length
-kernel). What the layers keep follows from their formulas; what comes and goes within one layer's
-backward pass was measured. Both are held against measured peaks in docs/distributed.md.
+The count is for a layer like Qwen2's: a gated MLP, and grouped-query attention by the
+variable-length kernel. What layers save follows from their formulas; temporary memory within one
+layer's backward pass was measured. docs/distributed.md compares both with measured peaks.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from quarry.models.compilation import SELECTIVE
 FP32_BYTES = 4
 
 _DROPOUT_BYTES = 1.15
-"""Of each number that goes into a projection, where a compiled layer keeps LoRA's dropout: masks of
-a byte each and some dropped inputs (torch 2.11, one H200)."""
+"""Bytes of each input of a projection where a compiled layer saves LoRA's dropout: masks of a byte
+each and some dropped inputs (torch 2.11, one H200)."""
 
 _PASSING: dict[tuple[bool | str, bool], float] = {
     (False, False): 1.9, (False, True): 2.8, (SELECTIVE, False): 3.8, (SELECTIVE, True): 5.8,
     (True, False): 4.1, (True, True): 8.9,
 }  # fmt: skip
-"""Gradient checkpointing, and whether products are in fp8 -> what is alive within a compiled
-layer's backward pass beyond what it keeps, in widths of its MLP (one H200, torch 2.11)."""
+"""(gradient checkpointing, whether products are in fp8) -> temporary memory in the backward pass of
+a compiled layer, in widths of its MLP (one H200, torch 2.11)."""
 
 _PASSING_EAGER = 1.8
 _PASSING_DROPOUT = 0.8
-"""More of the same where a layer is computed again with dropout."""
+"""Added to it where a layer is recomputed with dropout."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerShape:
-    """The layers of the part of a backbone that text goes through.
+    """Describe the layers of a backbone that text goes through.
 
     Attributes:
         attention_size: query heads times the size of a head.
@@ -66,18 +66,19 @@ class LayerShape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kept:
-    """How a step is run, as far as it decides what is kept.
+    """Say how a step is run, as far as that decides what is saved for the backward pass.
 
     Attributes:
         itemsize: bytes of a number in products: 2 in half precision.
         state_itemsize: of the states between layers, which have the dtype of the weights.
-        is_compiled: the compiler keeps no fp32 copies and computes the activation again.
-        gradient_checkpointing: True: of a layer its input alone is kept, and the layer computed
-            again; "selective": the outputs of its products are kept, too (compiled layers only).
-        trains_trunk: norms are trained, too, and keep what they have normalised.
+        is_compiled: the compiler saves no fp32 copies and recomputes the activation function.
+        gradient_checkpointing: True: only the input of a layer is saved, and the layer is
+            recomputed; "selective": the outputs of its products are saved, too (compiled layers
+            only).
+        trains_backbone: norms are trained, too, and save their normalized output.
         num_inputs: numbers of a token that go into projections with LoRA, over all layers.
         num_low_rank: numbers of a token between LoRA's two matrices, over all layers.
-        has_dropout: on the input of LoRA's update.
+        has_dropout: on the input of LoRA's matrices.
         is_fp8: products with frozen weights are in fp8.
     """
 
@@ -85,7 +86,7 @@ class Kept:
     state_itemsize: int
     is_compiled: bool
     gradient_checkpointing: bool | str
-    trains_trunk: bool
+    trains_backbone: bool
     num_inputs: int = 0
     num_low_rank: int = 0
     has_dropout: bool = False
@@ -93,14 +94,14 @@ class Kept:
 
     @property
     def recomputes_layers(self) -> bool:
-        """Whether products run twice; selective checkpointing of plain layers is full."""
+        """Return whether products run twice; selective checkpointing of eager layers is full."""
         is_selective = self.gradient_checkpointing == SELECTIVE
         return self.gradient_checkpointing is True or (is_selective and not self.is_compiled)
 
 
 def activation_bytes(shape: LayerShape, kept: Kept, *, num_tokens: int) -> int:
-    """Return what is kept when the backward pass of `num_tokens` tokens begins."""
-    last = shape.hidden_size * FP32_BYTES  # the last norm is plain, and keeps its input in fp32
+    """Return the bytes that are saved when the backward pass of `num_tokens` tokens begins."""
+    last = shape.hidden_size * FP32_BYTES  # the last norm is eager, and saves its input in fp32
     if kept.recomputes_layers:
         layer: float = shape.hidden_size * kept.state_itemsize
     else:
@@ -126,21 +127,21 @@ def layer_bytes(shape: LayerShape, kept: Kept) -> float:
 
 def _eager_bytes(shape: LayerShape, kept: Kept, *, hidden: int) -> float:
     gates = 3 * shape.intermediate_size * kept.itemsize  # before and after the activation, and up
-    normalised = hidden * kept.state_itemsize if kept.trains_trunk else 0
-    return hidden * FP32_BYTES + normalised + _input_bytes(shape, kept) + gates
+    normalized = hidden * kept.state_itemsize if kept.trains_backbone else 0
+    return hidden * FP32_BYTES + normalized + _input_bytes(shape, kept) + gates
 
 
 def _input_bytes(shape: LayerShape, kept: Kept) -> float:
-    """Inputs of a layer's projections, but the one that attention has kept already."""
+    """Return the bytes of the inputs of a layer's projections that attention does not save."""
     # autocast makes one for each of q, k, v, gate and up; what needs no cast is shared by them
     num_copies = 5 if kept.itemsize < kept.state_itemsize else 2
     return (num_copies * shape.hidden_size + shape.intermediate_size) * kept.itemsize
 
 
 def passing_bytes(shape: LayerShape, kept: Kept, *, num_tokens: int) -> int:
-    """Return what is alive at most in one layer's backward pass beyond what was kept for it.
+    """Return the peak of temporary memory in one layer's backward pass, beyond what was saved.
 
-    A layer that is checkpointed in full is there once, as selective checkpointing would keep it.
+    A fully checkpointed layer is there once, as selective checkpointing would save it.
     """
     widths = _PASSING_EAGER
     if kept.is_compiled:
@@ -154,6 +155,6 @@ def passing_bytes(shape: LayerShape, kept: Kept, *, num_tokens: int) -> int:
 
 
 def _once(kept: Kept) -> Kept:
-    """The layer that full checkpointing makes again."""
+    """Return how full checkpointing recomputes a layer."""
     again: bool | str = SELECTIVE if kept.is_compiled else False
     return replace(kept, gradient_checkpointing=again)

@@ -1,4 +1,4 @@
-"""What would fit where a plan does not: changes to it, the cheapest first, each estimated anew."""
+"""Search for changes with which a plan that does not fit would fit, the cheapest first."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 from quarry.config.resolvers import sweeps_dir
 from quarry.models.compilation import SELECTIVE
 from quarry.planning.machine import CLOSE, Machine
-from quarry.planning.memory_fit import AUTO, choices, with_choice
+from quarry.planning.memory_fit import OPEN, choices, with_choice
 from quarry.planning.step_memory import StepMemory, TrainingSetup, step_memory
 from quarry.planning.zero_buffers import ZeroBuffers
 from quarry.training.memory_choice import MemoryChoice
 
-PROCESSES = (2, 4, 8, 16, 32, 64)
+DEVICE_COUNTS = (2, 4, 8, 16, 32, 64)
 MAX_PER_NODE = 8
 
 NUM_SHOWN = 3
@@ -26,7 +26,7 @@ NUM_SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Alternative:
-    """A run that differs from the plan.
+    """Describe a run that differs from the plan.
 
     Attributes:
         overrides: that make it.
@@ -42,7 +42,7 @@ class Alternative:
         return step_memory(self.setup)
 
     def and_then(self, *overrides: str, meaning: str, **changes: Any) -> Alternative:
-        """With more overrides, and what they change in the setup."""
+        """Return it with more overrides, and with what they change in the setup."""
         return Alternative(
             setup=replace(self.setup, **changes),
             overrides=(*self.overrides, *overrides),
@@ -53,27 +53,27 @@ class Alternative:
 def alternatives(
     setup: TrainingSetup, machine: Machine, *, zero_overrides: tuple[str, ...]
 ) -> list[Alternative]:
-    """The first few that fit, in order of what they cost.
+    """Return the first few that fit, in order of their cost.
 
-    Less memory for more time comes first, then shards, then more devices.
+    Recomputation comes first, then shards, then more devices.
 
     Args:
-        zero_overrides: what has to be said beside a strategy of ZeRO.
+        zero_overrides: that a ZeRO strategy needs besides.
     """
     found: list[Alternative] = []
     for plain in _numbers(Alternative(setup=setup), machine):
         fitting = _fitting([plain], machine)
-        # what fits whole needs no shards
+        # what fits without shards needs none
         found += fitting or _fitting(_sharded(plain, zero_overrides), machine)
     return found[:NUM_SHOWN]
 
 
 def _numbers(plan: Alternative, machine: Machine) -> Iterator[Alternative]:
-    """The plan as it is, and on more devices."""
+    """Yield the plan as it is, and on more devices."""
     yield plan
-    if not machine.is_gpu:  # more processes would share the same memory
+    if not machine.is_gpu:  # more ranks would share the same memory
         return
-    for number in PROCESSES:
+    for number in DEVICE_COUNTS:
         if plan.setup.num_processes < number <= plan.setup.contrast.num_queries:
             yield plan.and_then(
                 *_devices(number), meaning=f"{number} devices", num_processes=number
@@ -81,21 +81,16 @@ def _numbers(plan: Alternative, machine: Machine) -> Iterator[Alternative]:
 
 
 def _fitting(bases: Iterable[Alternative], machine: Machine) -> list[Alternative]:
-    """Of each base the fastest form that fits, if there is one."""
+    """Return the fastest form of each base that fits, if there is one."""
     forms = [_fitted(base, limit_bytes=int(CLOSE * machine.num_bytes)) for base in bases]
     return [form for form in forms if form is not None]
 
 
 def _fitted(base: Alternative, *, limit_bytes: int) -> Alternative | None:
-    """The base, or what computes more to hold less: checkpointing, chunks, both."""
+    """Return the base, or its fastest form with checkpointing, chunks or both that fits."""
     if base.memory.total <= limit_bytes:
         return base
-    found = choices(
-        base.setup,
-        gradient_checkpointing=AUTO,
-        grad_cache_chunk_tokens=AUTO,
-        limit_bytes=limit_bytes,
-    )
+    found = choices(base.setup, OPEN, limit_bytes=limit_bytes)
     if not found:
         return None
     before = (base.setup.kept.gradient_checkpointing, base.setup.grad_cache_chunk_tokens)
@@ -127,13 +122,13 @@ def _meanings(choice: MemoryChoice) -> tuple[str, str]:
 
 
 def _sharded(base: Alternative, zero_overrides: tuple[str, ...]) -> Iterator[Alternative]:
-    """ZeRO 2 and 3, in bfloat16 where all weights are trained."""
+    """Yield it under ZeRO 2 and 3, in bfloat16 where all weights are trained."""
     setup = base.setup
     is_shared = setup.num_processes > 1 and not setup.offloads_parameters
     if not is_shared or setup.stage == 3:
         return
     changes: dict[str, Any] = {}
-    if setup.kept.trains_trunk:
+    if setup.kept.trains_backbone:
         changes = {"frozen_itemsize": 2, "trained_itemsize": 2}
         kept = replace(setup.kept, itemsize=2, state_itemsize=2)
         if setup.stage < 2:

@@ -1,4 +1,4 @@
-"""GPUs as data: peak throughput and memory, to estimate a rate on one card from another's."""
+"""List GPUs with peak throughput and memory, to estimate a rate on one from that on another."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""What a run leaves on disk, and what it has to download first."""
+"""Estimate what a run writes to disk, and what it has to download first."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
-from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
 from transformers import PretrainedConfig
 
@@ -24,12 +24,12 @@ WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiskNeed:
-    """Bytes at the time when there is most.
+    """Hold the bytes on disk at their peak.
 
     Attributes:
-        last: the checkpoint to resume from, beside the one that it is about to replace.
+        last: the checkpoint to resume from, and the one that it is about to replace.
         top: the checkpoints of the best evaluations.
-        best: the best model, beside the one that it is about to replace.
+        best: the best model, and the one that it is about to replace.
         model: the trained model.
         download: from the hub, weights and data, into its cache.
     """
@@ -45,50 +45,74 @@ class DiskNeed:
         return self.last + self.top + self.best + self.model
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedFiles:
+    """State what the callbacks of a run save.
+
+    Attributes:
+        has_last: the checkpoint to resume from.
+        has_best: the best model.
+        top_k: checkpoints of the best evaluations, of each such callback; -1: of all.
+    """
+
+    has_last: bool
+    has_best: bool
+    top_k: tuple[int, ...]
+
+    @classmethod
+    def of(cls, callbacks: Mapping[Any, Any]) -> SavedFiles:
+        """Read it from the nodes in `callbacks`; a node that is null saves nothing."""
+        nodes = [node for node in callbacks.values() if node is not None]
+        kinds = [get_object(node["_target_"]) for node in nodes]
+        return cls(
+            has_last=LastCheckpoint in kinds,
+            has_best=BestModel in kinds,
+            top_k=tuple(
+                node["save_top_k"]
+                for kind, node in zip(kinds, nodes, strict=True)
+                if kind is ModelCheckpoint
+            ),
+        )
+
+
 def planned_disk(
-    setup: TrainingSetup, callbacks: DictConfig, *, num_evaluations: int, download: int
+    setup: TrainingSetup, saved: SavedFiles, *, num_evaluations: int, download: int
 ) -> DiskNeed:
-    """Of the callbacks that save, those that are configured count.
+    """Add up what a training leaves on disk.
 
     Args:
-        num_evaluations: after the first update.
+        num_evaluations: after the first optimizer step.
         download: bytes that have to come from the hub.
     """
-    classes = _classes(callbacks)
     checkpoint, model = checkpoint_bytes(setup), model_bytes(setup)
-    num_top = sum(
-        num_evaluations if node.save_top_k == -1 else min(node.save_top_k, num_evaluations)
-        for kind, node in classes
-        if kind is ModelCheckpoint
-    )
-    kinds = [kind for kind, _ in classes]
+    num_top = sum(num_evaluations if k == -1 else min(k, num_evaluations) for k in saved.top_k)
     return DiskNeed(
-        last=2 * checkpoint if LastCheckpoint in kinds else 0,
+        last=2 * checkpoint if saved.has_last else 0,
         top=num_top * checkpoint,
-        best=2 * model if BestModel in kinds else 0,
+        best=2 * model if saved.has_best else 0,
         model=model,
         download=download,
     )
 
 
 def checkpoint_bytes(setup: TrainingSetup) -> int:
-    """What is trained, and the optimiser's states of it; of all shards together."""
+    """Return the bytes of trained weights and their optimizer states; of all shards together."""
     if setup.zero is None:
         return setup.num_trained * setup.trained_itemsize * (1 + NUM_MOMENTS)
     return setup.num_trained * (setup.trained_itemsize + FP32_BYTES * (1 + NUM_MOMENTS))
 
 
 def model_bytes(setup: TrainingSetup) -> int:
-    """An adapter alone, or all weights; under ZeRO trained ones come from the optimiser."""
+    """Return the bytes of an adapter, or of all weights; ZeRO saves trained ones in fp32."""
     itemsize = setup.trained_itemsize if setup.zero is None else FP32_BYTES
     trained = setup.num_trained * itemsize
-    if not setup.kept.trains_trunk:
+    if not setup.kept.trains_backbone:
         return trained
     return trained + setup.num_frozen * setup.frozen_itemsize
 
 
 def download_bytes(source: str, config: PretrainedConfig, *, num_parameters: int) -> int:
-    """Of a hub id whose weights are not in the hub's cache; 0: they are, or it is a folder."""
+    """Return the bytes of weights to download; 0: they are in the hub's cache, or in a folder."""
     from huggingface_hub import try_to_load_from_cache
 
     if Path(source).exists():
@@ -98,8 +122,3 @@ def download_bytes(source: str, config: PretrainedConfig, *, num_parameters: int
     text = config.get_text_config()
     head = 0 if config.tie_word_embeddings else text.vocab_size * text.hidden_size
     return PUBLISHED_ITEMSIZE * (num_parameters + head)
-
-
-def _classes(callbacks: DictConfig) -> list[tuple[Any, DictConfig]]:
-    nodes = [node for node in callbacks.values() if node is not None]
-    return [(get_object(node["_target_"]), node) for node in nodes]

@@ -1,4 +1,4 @@
-"""How fast a device encodes: as it is stated, or as it was measured with a model of that size."""
+"""Estimate how fast a device encodes: as stated, or as measured with a model of that size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation has to encode: texts and tokens of each set, by published counts or its data.
+"""Count the texts and tokens that an evaluation encodes, by published counts or its data.
 
 docs/make_reproducing.py computes its tables with the same functions.
 """
@@ -16,8 +16,8 @@ from quarry.planning.prefix_tokens import PrefixTokens, no_prefix
 from quarry.types import ROLES, Role
 
 CHAT_TOKENS = 20
-"""Around a turn in a chat template: the marks of system, user and assistant, and a short default
-system message, about. For prompts whose tokenizer is not here."""
+"""Tokens around a turn in a chat template, about: the marks of system, user and assistant, and a
+short default system message. For prompts whose tokenizer is not here."""
 
 PUBLISHED = f"published counts and mean lengths ({mean_characters.SOURCE})"
 

@@ -1,4 +1,4 @@
-"""A plan of an evaluation as data: what it would take, what is against it, and as plain JSON."""
+"""Hold the plan of an evaluation: what it takes, whether it fits, and all of it as JSON."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class EvaluationPlan:
 
     @property
     def tokens_per_process(self) -> float | None:
-        """Return the tokens that each process tokenises and encodes; None: not known, or none."""
+        """Return the tokens that each rank tokenizes and encodes; None: not known, or none."""
         if self.model is None or self.work.is_unknown:
             return None
         return self.num_passes * self.work.num_tokens / self.num_processes

@@ -1,18 +1,15 @@
-"""A plan of an evaluation as text, and what is against it with the commands that would run."""
+"""Show the plan of an evaluation as text, and refuse it with commands that would run."""
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
-
 from quarry.assembly.preflight import command_with
-from quarry.config.instantiate import build
 from quarry.models.dtypes import DTYPES
-from quarry.models.model_spec import ModelSpec
 from quarry.planning.encoding_work import EncodingWork, SetWork
 from quarry.planning.evaluation_outcome import EvaluationPlan
 from quarry.planning.host import host_reason, host_remedies
+from quarry.planning.inputs import PlannedEvaluation
 from quarry.planning.machine import CLOSE
-from quarry.planning.plan_page import (
+from quarry.planning.page_rows import (
     UNKNOWN,
     Row,
     aligned,
@@ -24,7 +21,7 @@ from quarry.planning.plan_page import (
 from quarry.planning.prefix_tokens import prefix_note
 
 NUM_GPUS = (2, 4, 8)
-"""Of a node."""
+"""GPUs of a node that are tried."""
 
 
 def evaluation_paragraphs(plan: EvaluationPlan) -> list[str]:
@@ -43,18 +40,18 @@ def evaluation_line(plan: EvaluationPlan) -> str:
     return " ".join(["plan", *(f"{name}={value:.6g}" for name, value in values.items())])
 
 
-def evaluation_refusal(config: DictConfig, plan: EvaluationPlan) -> str | None:
-    """Return why it cannot run, and commands that would; None: nothing is against it."""
+def evaluation_refusal(inputs: PlannedEvaluation, plan: EvaluationPlan) -> str | None:
+    """Return why the evaluation is refused, and commands that would run; None: it is not."""
     reasons: list[str] = []
     commands: dict[str, str] = {}
     lines: list[str] = []
     if not plan.fits_memory:
-        spec: ModelSpec = build(config.model)
+        assert inputs.spec is not None, "what embeds nothing has no weights"
         reasons.append(
             f"The weights take {readable_size(plan.weights)} on each device, which has "
             f"{readable_size(plan.machine.num_bytes)} ({plan.machine.name})."
         )
-        commands |= spec.source.remedies(share=plan.machine.num_bytes / plan.weights)
+        commands |= inputs.spec.source.remedies(share=plan.machine.num_bytes / plan.weights)
         lines = _in_shards(plan)
     if not plan.fits_disk:
         reasons.append(_against_disk(plan))
@@ -66,7 +63,7 @@ def evaluation_refusal(config: DictConfig, plan: EvaluationPlan) -> str | None:
             reasons.append(reason)
             commands |= host_remedies(
                 plan.host,
-                config.evaluation,
+                inputs.corpus,
                 host_bytes=host_bytes,
                 num_jobs=plan.num_jobs,
                 is_training=False,
@@ -79,11 +76,11 @@ def _in_shards(plan: EvaluationPlan) -> list[str]:
     assert plan.model is not None
     if not plan.machine.is_gpu:
         return []
-    whole = plan.model.num_parameters * DTYPES[plan.dtype].itemsize
+    complete = plan.model.num_parameters * DTYPES[plan.dtype].itemsize
     for number in NUM_GPUS:
-        if number > plan.num_processes and whole / number <= CLOSE * plan.machine.num_bytes:
+        if number > plan.num_processes and complete / number <= CLOSE * plan.machine.num_bytes:
             command = command_with("strategy=zero3", f"trainer.devices={number}")
-            return [f"{command}   # weights in shards, {readable_size(whole / number)} a device"]
+            return [f"{command}   # weights in shards, {readable_size(complete / number)} a device"]
     return []
 
 
@@ -161,7 +158,7 @@ def _computed_rows(plan: EvaluationPlan) -> list[Row]:
 
 
 def _share_rows(plan: EvaluationPlan) -> list[Row]:
-    """Show what one of several processes tokenises, on its CPU cores, and encodes."""
+    """Show what one of several ranks tokenizes, on its CPU cores, and encodes."""
     tokens = plan.tokens_per_process
     if tokens is None or plan.num_processes == 1:
         return []

@@ -1,26 +1,20 @@
-"""The evaluations of a training run: how often, what each has to encode, and how fast."""
+"""Plan the evaluations of a training run: how often, what each encodes, and how fast."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import torch
-from omegaconf import DictConfig
 
-from quarry.assembly.evaluation_parts import build_evaluator
-from quarry.config.instantiate import build
-from quarry.data.prompts import Prompt
-from quarry.data.tokenization import TextTokenizer
 from quarry.errors import MissingPathError
-from quarry.evaluation.evaluator import Evaluator
 from quarry.planning.encoding_rate import planned_encoding_rate
-from quarry.planning.encoding_work import EncodingWork, encoding_work
+from quarry.planning.encoding_work import EncodingWork
+from quarry.planning.inputs import PlannedTraining
 from quarry.planning.local_lengths import LocalLengths
 from quarry.planning.machine import Machine
-from quarry.planning.prefix_tokens import PrefixTokens, prefix_tokens
+from quarry.planning.prefix_tokens import PrefixTokens
 from quarry.planning.rate import Rate
 from quarry.planning.step_memory import TrainingSetup
-from quarry.planning.workload import local_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +67,7 @@ class _Encoding:
 
 
 def planned_evaluations(
-    config: DictConfig,
+    inputs: PlannedTraining,
     *,
     num_steps: int | None,
     setup: TrainingSetup,
@@ -87,12 +81,14 @@ def planned_evaluations(
         setup: of the training.
         shares_prefix: of the model, see `PlannedModel`.
     """
-    num_before = int(bool(config.evaluation.get("before_training", True)))
-    encoding = _encoding(config, shares_prefix=shares_prefix)
+    num_before = int(inputs.evaluates_before)
+    encoding = _encoding(inputs, shares_prefix=shares_prefix)
     if encoding is None:
         return None
-    number = None if num_steps is None else num_before + _num_after(config, num_steps)
-    work, rate = encoding.work, _rate(config, setup, machine)
+    number = None
+    if num_steps is not None:
+        number = num_before + _num_after(num_steps, every_n_steps=inputs.every_n_steps)
+    work, rate = encoding.work, _rate(inputs.step.spec.options.linear_precision, setup, machine)
     hours = None
     if rate is not None and number is not None and not (encoding.missing or work.is_unknown):
         hours = number * work.hours(tokens_per_s=rate.tokens_per_s, num_devices=setup.num_processes)
@@ -110,65 +106,41 @@ def planned_evaluations(
     )
 
 
-def _num_after(config: DictConfig, num_steps: int) -> int:
+def _num_after(num_steps: int, *, every_n_steps: int) -> int:
     """Count those during and after training; the last one may be both."""
-    every = config.evaluation.every_n_steps
-    is_last_due = every > 0 and num_steps % every == 0
-    return (num_steps // every if every else 0) + (not is_last_due)
+    is_last_due = every_n_steps > 0 and num_steps % every_n_steps == 0
+    return (num_steps // every_n_steps if every_n_steps else 0) + (not is_last_due)
 
 
-def _encoding(config: DictConfig, *, shares_prefix: bool) -> _Encoding | None:
+def _encoding(inputs: PlannedTraining, *, shares_prefix: bool) -> _Encoding | None:
     try:
-        evaluator = build_evaluator(config)
+        evaluator = inputs.build_evaluator()
     except MissingPathError as error:  # on the machine of the run it may be there
         return _Encoding(missing=(str(error),))
     if evaluator is None:
         return None
-    tokenizer = local_tokenizer(config)
-    work = work_of(
-        config, evaluator, tokenizer=tokenizer, is_stored=False, shares_prefix=shares_prefix
+    step = inputs.step
+    count = LocalLengths(
+        evaluator=evaluator,
+        prompt=step.prompt,
+        tokenizer=step.load_tokenizer(),
+        seed=step.data.seed,
     )
-    return _Encoding(work=work)
+    shares_prefix = shares_prefix and not step.ranks.has_shards
+    return _Encoding(work=count.work(is_stored=False, shares_prefix=shares_prefix))
 
 
-def work_of(
-    config: DictConfig,
-    evaluator: Evaluator,
-    *,
-    tokenizer: TextTokenizer | None,
-    is_stored: bool,
-    shares_prefix: bool,
-) -> EncodingWork:
-    """Count what the sets of a benchmark take, each by what is known of it here.
-
-    Args:
-        tokenizer: None: it is not here.
-        is_stored: see `encoding_work`.
-        shares_prefix: of the model, see `PlannedModel`; False where there is none.
-    """
-    prompt: Prompt = build(config.prompt)
-    count = LocalLengths(evaluator=evaluator, prompt=prompt, tokenizer=tokenizer, seed=config.seed)
-    return encoding_work(
-        evaluator.benchmark.sets,
-        prompt=prompt,
-        frames=count.frames,
-        is_stored=is_stored,
-        count=count,
-        prefix_tokens=prefix_tokens(config, tokenizer=tokenizer, shares_prefix=shares_prefix),
-    )
-
-
-def _rate(config: DictConfig, setup: TrainingSetup, machine: Machine) -> Rate | None:
+def _rate(linear_precision: str | None, setup: TrainingSetup, machine: Machine) -> Rate | None:
     """Return the rate with the model in training, whose adapter is not merged."""
     if setup.stage == 3:
         return None
-    slower = [] if setup.kept.trains_trunk else ["without LoRA"]
+    slower = [] if setup.kept.trains_backbone else ["without LoRA"]
     if not setup.kept.is_compiled:
         slower.append("compiled")
     return planned_encoding_rate(
         num_linear=setup.num_linear,
         dtype=torch.bfloat16 if setup.kept.itemsize == 2 else torch.float32,
-        linear_precision=config.model.linear_precision,
+        linear_precision=linear_precision,
         card=machine.card,
         slower=tuple(slower),
     )

@@ -1,4 +1,4 @@
-"""How many passages the queries of a run have: the same number each, or counted in its examples."""
+"""Count the passages of a run's queries: the same number each, or as its examples have them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from quarry.data.sampler import TrainBatchSampler
 from quarry.data.train_dataset import TrainDataset
 
 ASSUMED_HARD_NEGATIVES = 15
-"""Of a query, where nobody says: RepLLaMA's number (arXiv 2310.08319), the largest in conf/."""
+"""Of a query, if it is not stated: RepLLaMA's number (arXiv 2310.08319), the largest in conf/."""
 
 NUM_EPOCHS = 100
-"""That are looked through; the largest contrastive batch of more hardly grows."""
+"""Epochs that are looked through; the largest contrastive batch of more hardly grows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupSizes:
-    """Passages of a query, the positive among them.
+    """Hold the number of passages of a query, the positive among them.
 
     Attributes:
         mean: over all examples.

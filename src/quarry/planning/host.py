@@ -1,4 +1,4 @@
-"""Memory of the host that a job takes on one node: weights in passing, embeddings, states."""
+"""Estimate the host memory of a job on one node: weights while they load, embeddings, states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quarry.retrieval.corpus_embeddings import LARGEST_SHARE_OF_MEMORY
 from quarry.retrieval.store.shelf import DTYPES
 
 BYTES_PER_DOCUMENT = 100
-"""Of a document's id, the hash of its text and its row, in each rank that searches the corpus."""
+"""Bytes of a document's id, the hash of its text and its row, in each rank that searches."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,10 +23,16 @@ class CorpusPlace:
     Attributes:
         is_on_disk: None: on disk if they are large (`evaluation.corpus_on_disk=auto`).
         itemsize: bytes of a number.
+        is_stored: the embedding store has them.
+        has_disk_key: the configuration has the key evaluation.corpus_on_disk.
+        dtype: evaluation.corpus_dtype; None: the configuration has no such key.
     """
 
     is_on_disk: bool | None = False
     itemsize: int = FP32_BYTES
+    is_stored: bool = False
+    has_disk_key: bool = False
+    dtype: str | None = None
 
     @classmethod
     def of(cls, evaluation: Mapping[str, Any], *, is_stored: bool = False) -> CorpusPlace:
@@ -35,12 +41,14 @@ class CorpusPlace:
         Args:
             is_stored: the embedding store has them.
         """
-        if is_stored:
-            return cls(is_on_disk=True, itemsize=itemsize_of(evaluation["store_dtype"]))
-        asked = evaluation.get("corpus_on_disk", False)
+        asked = True if is_stored else evaluation.get("corpus_on_disk", False)
+        dtype = evaluation["store_dtype"] if is_stored else evaluation.get("corpus_dtype")
         return cls(
             is_on_disk=None if str(asked) == "auto" else bool(asked),
-            itemsize=itemsize_of(evaluation.get("corpus_dtype", "float32")),
+            itemsize=itemsize_of(dtype or "float32"),
+            is_stored=is_stored,
+            has_disk_key="corpus_on_disk" in evaluation,
+            dtype=evaluation.get("corpus_dtype"),
         )
 
 
@@ -102,7 +110,7 @@ def host_need(
     )
     is_large = host_bytes is not None and num_jobs * corpus > LARGEST_SHARE_OF_MEMORY * host_bytes
     if place.is_on_disk or (place.is_on_disk is None and is_large):
-        return replace(need, corpus=0, corpus_on_disk=corpus)
+        return replace(need, corpus=0, corpus_on_disk=0 if place.is_stored else corpus)
     return need
 
 
@@ -152,7 +160,7 @@ def host_reason(need: HostNeed, *, host_bytes: int, num_jobs: int) -> str | None
 
 def host_remedies(
     need: HostNeed,
-    evaluation: Mapping[str, Any],
+    place: CorpusPlace,
     *,
     host_bytes: int,
     num_jobs: int,
@@ -169,10 +177,9 @@ def host_remedies(
         return num_jobs * replace(need, corpus=corpus, ids=ids).total <= host_bytes
 
     found = {}
-    if "corpus_on_disk" in evaluation and need.corpus and fits(0):
+    if place.has_disk_key and need.corpus and fits(0):
         found["evaluation.corpus_on_disk=true"] = "embeddings of the corpus in files"
-    is_float32 = evaluation.get("corpus_dtype") == "float32"
-    if is_float32 and need.corpus and fits(need.corpus // 2):
+    if place.dtype == "float32" and need.corpus and fits(need.corpus // 2):
         found["evaluation.corpus_dtype=float16"] = "embeddings of half the size"
     if is_training and need.corpus and fits(0, 0):
         found["benchmark=none"] = "no evaluation; eval.py model.path=RUN_DIR afterwards"

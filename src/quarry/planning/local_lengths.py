@@ -1,4 +1,4 @@
-"""Lengths of sets whose data are on this machine: counted, with a sample of texts tokenized."""
+"""Count sets whose data are on this machine, and tokenize a sample of their texts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from quarry.errors import UserError
 from quarry.evaluation.benchmark import BenchmarkSet
 from quarry.evaluation.evaluator import Evaluator
 from quarry.planning.encoding_work import (
+    EncodingWork,
     Frames,
     SetLengths,
     TextFrame,
+    encoding_work,
     estimated_frames,
     text_tokens,
 )
+from quarry.planning.prefix_tokens import prefix_tokens
 from quarry.runtime.hub_access import from_cache_alone
 from quarry.types import ROLES, Document, Query, Role
 
@@ -69,6 +72,24 @@ class LocalLengths:
             source=f"counted; up to {NUM_SAMPLED} texts of each role {how}",
         )
 
+    def work(self, *, is_stored: bool, shares_prefix: bool) -> EncodingWork:
+        """Count what the sets of the benchmark take, each by what is known of it here.
+
+        Args:
+            is_stored: see `encoding_work`.
+            shares_prefix: see `prefix_tokens`; False where there is no model.
+        """
+        return encoding_work(
+            self.evaluator.benchmark.sets,
+            prompt=self.prompt,
+            frames=self.frames,
+            is_stored=is_stored,
+            count=self,
+            prefix_tokens=prefix_tokens(
+                self.prompt, tokenizer=self.tokenizer, shares_prefix=shares_prefix
+            ),
+        )
+
     def _mean(self, items: Sequence[Query] | Sequence[Document], role: Role) -> float:
         number = min(NUM_SAMPLED, len(items))
         chosen = np.random.default_rng(self.seed).choice(len(items), number, replace=False)
@@ -83,7 +104,7 @@ class LocalLengths:
 
 
 def _measured_frame(tokenizer: TextTokenizer, role: Role) -> TextFrame:
-    """Measure it by an empty text, whose tokens are all of the frame."""
+    """Measure the frame of a prompt by an empty text, all of whose tokens belong to it."""
     frame = tokenizer.frames[role]
     rendered = tokenizer.tokenizer(frame.render(""), add_special_tokens=False)["input_ids"]
     return TextFrame(

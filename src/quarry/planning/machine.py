@@ -1,4 +1,4 @@
-"""The machine that a plan is made for: this one, or one whose GPUs are stated."""
+"""Describe the machine that a plan is made for: this one, or one whose GPUs are stated."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from quarry.models.memory import free_device_bytes
 from quarry.planning.cards import Card, card_of, named_card
 
 CLOSE = 0.92
-"""Share of the memory from which on a run may yet fail: the estimate errs, CUDA and NCCL take some
-hundred MiB that it does not count, and allocating leaves gaps."""
+"""Share of the memory above which a run may fail: the estimate errs, CUDA and NCCL take some
+hundred MiB that it does not count, and the allocator fragments."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
-    """What a run would have.
+    """Describe what a run would have.
 
     Attributes:
         name: of the device, for people.
@@ -61,15 +61,7 @@ def planned_machine(
     Raises:
         UserError: a size that is none, an unknown card; GPUs are stated for a run on the CPU.
     """
-    for key, value in (("gpu_memory_gib", gpu_memory_gib), ("disk_gib", disk_gib)):
-        if value is not None and not value > 0:
-            raise UserError(f"task.{key}={value} must be above 0 (GiB), or null: as it is here.")
-    for key, given in (("gpu_memory_gib", gpu_memory_gib), ("card", card)):
-        if given is not None and accelerator == "cpu":
-            raise UserError(
-                f"task.{key}={given} has no effect with trainer.accelerator=cpu: leave out one of "
-                "them."
-            )
+    _check_stated(gpu_memory_gib, disk_gib=disk_gib, card=card, on_cpu=accelerator == "cpu")
     disk = None if disk_gib is None else int(disk_gib * 2**30)
     if gpu_memory_gib is not None or card is not None:
         return _stated(gpu_memory_gib, None if card is None else named_card(card), disk)
@@ -95,6 +87,20 @@ def planned_machine(
     )
 
 
+def _check_stated(
+    gpu_memory_gib: float | None, *, disk_gib: float | None, card: str | None, on_cpu: bool
+) -> None:
+    for key, value in (("gpu_memory_gib", gpu_memory_gib), ("disk_gib", disk_gib)):
+        if value is not None and not value > 0:
+            raise UserError(f"task.{key}={value} must be above 0 (GiB), or null: as it is here.")
+    for key, given in (("gpu_memory_gib", gpu_memory_gib), ("card", card)):
+        if given is not None and on_cpu:
+            raise UserError(
+                f"task.{key}={given} has no effect with trainer.accelerator=cpu: leave out one of "
+                "them."
+            )
+
+
 def _stated(gpu_memory_gib: float | None, card: Card | None, disk: int | None) -> Machine:
     memory = gpu_memory_gib
     if memory is None:
@@ -111,7 +117,7 @@ def _stated(gpu_memory_gib: float | None, card: Card | None, disk: int | None) -
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space where `folder` is, or would be."""
+    """Return the free bytes where `folder` is, or would be."""
     folder = folder.expanduser().absolute()
     while not folder.exists():
         folder = folder.parent

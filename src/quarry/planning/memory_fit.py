@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from quarry.models.compilation import SELECTIVE
@@ -13,11 +13,35 @@ from quarry.training.memory_choice import MemoryChoice
 
 AUTO = "auto"
 CHUNK_STEP = 256
-"""Tokens: chunk sizes are a multiple of it."""
+"""Chunk sizes are a multiple of so many tokens."""
 
 SMALLEST_CHUNK = 1024
-"""Tokens: below it a chunk costs more in launching kernels than in work. The smallest chunk is
+"""Tokens below which a chunk costs more in launching kernels than in work. The smallest chunk is
 larger where the longest text is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskedChoice:
+    """State what a configuration asks for; "auto" leaves an option open."""
+
+    gradient_checkpointing: bool | str
+    grad_cache_chunk_tokens: int | str | None
+
+    @property
+    def is_open(self) -> bool:
+        return AUTO in (self.gradient_checkpointing, self.grad_cache_chunk_tokens)
+
+    @property
+    def plain(self) -> MemoryChoice:
+        """Return it with neither recomputation nor chunks in place of `auto`."""
+        checkpointing, chunk = self.gradient_checkpointing, self.grad_cache_chunk_tokens
+        return MemoryChoice(
+            gradient_checkpointing=False if checkpointing == AUTO else checkpointing,
+            grad_cache_chunk_tokens=chunk if isinstance(chunk, int) else None,
+        )
+
+
+OPEN = AskedChoice(gradient_checkpointing=AUTO, grad_cache_chunk_tokens=AUTO)
 
 
 def with_choice(setup: TrainingSetup, choice: MemoryChoice) -> TrainingSetup:
@@ -29,48 +53,61 @@ def with_choice(setup: TrainingSetup, choice: MemoryChoice) -> TrainingSetup:
     )
 
 
-def choices(
-    setup: TrainingSetup,
-    *,
-    gradient_checkpointing: bool | str,
-    grad_cache_chunk_tokens: int | str | None,
-    limit_bytes: int,
-) -> list[MemoryChoice]:
+def fitted_setup(
+    setup: TrainingSetup, asked: AskedChoice, *, limit_bytes: int | None
+) -> tuple[TrainingSetup, MemoryChoice | None]:
+    """Choose what is left to `auto`: the fastest choice that fits, else the one of least memory.
+
+    Args:
+        setup: with anything in place of what is left open.
+        limit_bytes: that a rank may take on its GPU; None: it runs on a CPU, where `auto` is plain.
+
+    Returns:
+        The setup, and what was chosen; None: nothing was left open.
+    """
+    if not asked.is_open:
+        return setup, None
+    if limit_bytes is None:
+        choice = asked.plain
+    else:
+        fitting = choices(setup, asked, limit_bytes=limit_bytes)
+        choice = fitting[0] if fitting else thriftiest(setup, asked)
+    return with_choice(setup, choice), choice
+
+
+def fitting_choices(
+    setup: TrainingSetup, asked: AskedChoice, *, limit_bytes: int | None
+) -> tuple[MemoryChoice, ...]:
+    """Return what `auto` chooses from, the fastest first; nothing where nothing is left open."""
+    if not asked.is_open or limit_bytes is None:
+        return ()
+    return tuple(choices(setup, asked, limit_bytes=limit_bytes))
+
+
+def choices(setup: TrainingSetup, asked: AskedChoice, *, limit_bytes: int) -> list[MemoryChoice]:
     """Return what fits into a rank's memory, the fastest first.
 
     Args:
         setup: how the step is run apart from the two.
-        gradient_checkpointing, grad_cache_chunk_tokens: what was asked for; "auto" leaves it open.
         limit_bytes: that a rank may take.
     """
     found = []
-    for mode in _modes(setup, gradient_checkpointing):
-        for chunk in _chunks(setup, mode, grad_cache_chunk_tokens, limit_bytes):
+    for mode in _modes(setup, asked.gradient_checkpointing):
+        for chunk in _chunks(setup, mode, asked.grad_cache_chunk_tokens, limit_bytes):
             choice = MemoryChoice(gradient_checkpointing=mode, grad_cache_chunk_tokens=chunk)
             if _total(setup, choice) <= limit_bytes:
                 found.append(choice)
     return sorted(found, key=lambda choice: step_seconds(with_choice(setup, choice)))
 
 
-def thriftiest(
-    setup: TrainingSetup,
-    *,
-    gradient_checkpointing: bool | str,
-    grad_cache_chunk_tokens: int | str | None,
-) -> MemoryChoice:
-    """Return what takes the least memory of what was asked for, whether it fits or not.
-
-    Args:
-        gradient_checkpointing, grad_cache_chunk_tokens: see `choices`.
-    """
+def thriftiest(setup: TrainingSetup, asked: AskedChoice) -> MemoryChoice:
+    """Return what takes the least memory of what was asked for, whether it fits or not."""
     # ZeRO holds all gradients where there are chunks: without them a step may take less
-    is_open = grad_cache_chunk_tokens == AUTO
-    chunks: tuple[Any, ...] = (
-        (None, _smallest_chunk(setup)) if is_open else (grad_cache_chunk_tokens,)
-    )
+    chunk = asked.grad_cache_chunk_tokens
+    chunks: tuple[Any, ...] = (None, _smallest_chunk(setup)) if chunk == AUTO else (chunk,)
     found = [
         MemoryChoice(gradient_checkpointing=mode, grad_cache_chunk_tokens=chunk)
-        for mode in _modes(setup, gradient_checkpointing)
+        for mode in _modes(setup, asked.gradient_checkpointing)
         for chunk in chunks
     ]
     return min(found, key=lambda choice: _total(setup, choice))

@@ -1,4 +1,4 @@
-"""A plan as data: what a run would take, what is against it, and all of it as plain JSON."""
+"""Hold the plan of a training run: what it takes, whether it fits, and all of it as JSON."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from quarry.training.memory_choice import MemoryChoice
 
 GIB = 2**30
 MEASURED_KIND = "qwen2"
-"""How the model types of the family begin."""
+"""Prefix of the model types whose memory was measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What a training run would take.
+    """Hold what a training run would take.
 
     Attributes:
         strategy, precision, dtype: of the configuration; the last of frozen weights.
-        num_nodes: that the processes are on.
+        num_nodes: that the ranks are on.
         choice: what `auto` stands for; None: nothing was left open.
         candidates: that fit, the fastest first.
         host: memory of the host, of this job on one node.
@@ -119,25 +119,10 @@ class Plan:
         return self.machine.host_bytes is None or self.host_bytes <= self.machine.host_bytes
 
     def as_json(self) -> dict[str, Any]:
-        """Numbers in bytes, tokens and hours; null: not known."""
+        """Return numbers in bytes, tokens and hours; null: not known."""
         memory = asdict(self.memory) | {"total": self.memory.total}
-        workload = asdict(self.workload)
-        workload |= {
-            "tokens_per_step": self.workload.tokens_per_step,
-            "tokens_per_epoch": self.workload.tokens_per_epoch,
-            "num_tokens": self.workload.num_tokens,
-            "tokens_of_one_process_at_most": self.setup.tokens_per_pass,
-        }
-        part = self.model.part
         return {
-            "model": {
-                "source": self.model.source,
-                "shape_from": self.model.shape_from,
-                "num_parameters": self.model.num_parameters,
-                "num_trained": self.setup.num_trained,
-                "trains_trunk": not part.is_beside,
-                "dtype": self.dtype,
-            },
+            "model": self._model_as_json(),
             "machine": asdict(self.machine),
             "num_processes": self.setup.num_processes,
             "num_nodes": self.num_nodes,
@@ -153,7 +138,7 @@ class Plan:
             "host_bytes_per_node": self.host_bytes,
             "host": asdict(self.host) | {"total": self.host.total},
             "num_jobs_at_once": self.num_jobs,
-            "workload": workload,
+            "workload": self._workload_as_json(),
             "rate": None if self.rate is None else asdict(self.rate),
             "hours": self.hours,
             "training_hours": self.training_hours,
@@ -167,8 +152,26 @@ class Plan:
             "fits_host": self.fits_host,
         }
 
+    def _model_as_json(self) -> dict[str, Any]:
+        return {
+            "source": self.model.source,
+            "shape_from": self.model.shape_from,
+            "num_parameters": self.model.num_parameters,
+            "num_trained": self.setup.num_trained,
+            "trains_trunk": not self.model.part.is_beside,
+            "dtype": self.dtype,
+        }
+
+    def _workload_as_json(self) -> dict[str, Any]:
+        return asdict(self.workload) | {
+            "tokens_per_step": self.workload.tokens_per_step,
+            "tokens_per_epoch": self.workload.tokens_per_epoch,
+            "num_tokens": self.workload.num_tokens,
+            "tokens_of_one_process_at_most": self.setup.tokens_per_pass,
+        }
+
     def summary(self) -> dict[str, float]:
-        """The few numbers that sweeps collect."""
+        """Return the few numbers that sweeps collect."""
         values = {
             "plan/memory_gib": self.memory.total / GIB,
             "plan/share_of_memory": self.share_of_memory,

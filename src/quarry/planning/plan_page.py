@@ -1,29 +1,28 @@
-"""A plan as text, and what is against it as an error with the commands that would run."""
+"""Show the plan of a training run as text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from quarry.assembly.preflight import command_with
-from quarry.planning.alternatives import Alternative
 from quarry.planning.evaluations import Evaluations
-from quarry.planning.host import HostNeed
-from quarry.planning.machine import CLOSE, Machine
+from quarry.planning.machine import Machine
 from quarry.planning.memory_fit import with_choice
 from quarry.planning.outcome import Plan
+from quarry.planning.page_rows import (
+    UNKNOWN,
+    Row,
+    aligned,
+    host_row,
+    is_known_card,
+    rate_row,
+    readable_size,
+    why_unknown,
+)
 from quarry.planning.prefix_tokens import prefix_note
-from quarry.planning.rate import Rate
 from quarry.planning.step_cost import step_seconds
 from quarry.planning.step_memory import step_memory
 
-Row = tuple[str, str, str]
-"""What, how much, and what is to be said of it."""
-
-UNKNOWN = "not known"
-
 
 def paragraphs(plan: Plan) -> list[str]:
-    """Aligned plain text."""
+    """Return the plan as aligned plain text."""
     tables = {
         "Memory of one process at its peak": _memory(plan),
         "What fits, the fastest first": _candidates(plan),
@@ -38,85 +37,9 @@ def paragraphs(plan: Plan) -> list[str]:
 
 
 def plan_line(plan: Plan) -> str:
-    """One line that programs can read."""
+    """Return one line that programs can read."""
     values = {name.removeprefix("plan/"): value for name, value in plan.summary().items()}
     return "plan " + " ".join(f"{name}={value:.6g}" for name, value in values.items())
-
-
-def plan_refusal(
-    plan: Plan,
-    found: Sequence[Alternative],
-    more: dict[str, str],
-    *,
-    host: tuple[str, dict[str, str]] | None = None,
-) -> str | None:
-    """Why the run cannot be, and the commands that could; None: nothing is against it.
-
-    Args:
-        found: runs that fit.
-        more: further overrides, and what they mean.
-        host: why the memory of the host does not hold it, and overrides as in `more`.
-    """
-    reasons = []
-    if not plan.fits_memory:
-        reasons.append(
-            f"A process would take {readable_size(plan.memory.total)}, and it would have "
-            f"{readable_size(plan.machine.num_bytes)} ({plan.machine.name}).{_if_chosen(plan)}"
-            f"{_if_bound(plan)}"
-        )
-    if not plan.fits_disk:
-        assert plan.machine.disk_bytes is not None
-        reasons.append(
-            f"The run directory would take {readable_size(plan.disk.run_directory)}, and "
-            f"{readable_size(plan.machine.disk_bytes)} are free: make room, set "
-            "paths.runs_dir=DIR, or keep fewer checkpoints (callbacks=none keeps none)."
-        )
-    if host is not None:
-        reasons.append(host[0])
-        if plan.fits_memory:
-            more = more | host[1]
-    if not reasons:
-        return None
-    lines = [
-        f"{command_with(*each.overrides)}   # {readable_size(each.memory.total)}: {each.meaning}"
-        for each in found
-    ]
-    return with_commands(reasons, more, lines)
-
-
-def with_commands(reasons: Sequence[str], more: dict[str, str], lines: Sequence[str] = ()) -> str:
-    """Reasons, and the commands that would run.
-
-    Args:
-        more: overrides, and what they mean.
-        lines: commands that go before them.
-    """
-    lines = [
-        *lines,
-        *(f"{command_with(override)}   # {meaning}" for override, meaning in more.items()),
-    ]
-    if not lines:
-        return "\n".join(reasons)
-    return "\n".join([*reasons, "What would run:", *(f"  {line}" for line in lines)])
-
-
-def _if_chosen(plan: Plan) -> str:
-    """Say why a run that is smaller than the memory is refused."""
-    return "" if plan.share_of_memory > 1 else f" auto uses {CLOSE:.0%} of it."
-
-
-def _if_bound(plan: Plan) -> str:
-    if not plan.workload.is_bound:
-        return ""
-    return (
-        " That is with texts as long as the prompt lets through: state task.tokens_per_query=N if "
-        "yours are shorter."
-    )
-
-
-def readable_size(num_bytes: float) -> str:
-    is_small = num_bytes < 2**30 / 10
-    return f"{num_bytes / 2**20:,.1f} MiB" if is_small else f"{num_bytes / 2**30:,.1f} GiB"
 
 
 def _head(plan: Plan) -> str:
@@ -164,7 +87,7 @@ def _memory(plan: Plan) -> list[Row]:
         (
             "embeddings",
             readable_size(memory.embeddings),
-            "of the contrast set, and their gradients",
+            "of the contrastive batch, and their gradients",
         ),
         ("total", readable_size(memory.total), _verdict(plan)),
     ]
@@ -175,7 +98,7 @@ def _memory(plan: Plan) -> list[Row]:
 
 
 def _candidates(plan: Plan) -> list[Row]:
-    """What `auto` chose from: each with its memory and the hours of training."""
+    """Return what `auto` chose from: each with its memory and the hours of training."""
     chosen, rows = step_seconds(plan.setup), []
     for candidate in plan.candidates:
         setup = with_choice(plan.setup, candidate)
@@ -188,26 +111,6 @@ def _candidates(plan: Plan) -> list[Row]:
             note += f", {plan.training_hours * step_seconds(setup) / chosen:,.3g} h"
         rows.append((mode, readable_size(step_memory(setup).total), note))
     return rows
-
-
-def host_row(host: HostNeed, machine: Machine, *, num_jobs: int) -> Row:
-    """Memory of the host on each node, of all ranks and all jobs there."""
-    parts = {
-        "weights in passing": host.loading,
-        "states": host.resident,
-        "embeddings of the corpus": host.corpus,
-        "ids": host.ids,
-    }
-    note = "of each node: " + ", ".join(
-        f"{name} {readable_size(n)}" for name, n in parts.items() if n
-    )
-    if host.corpus_on_disk:
-        note += f"; embeddings of the corpus are on disk, {readable_size(host.corpus_on_disk)}"
-    if num_jobs > 1:
-        note += f"; {num_jobs} jobs at once, {readable_size(host.total)} each"
-    if machine.host_bytes is not None:
-        note += f"; {readable_size(machine.host_bytes)} available here"
-    return ("host", readable_size(num_jobs * host.total), note)
 
 
 def _verdict(plan: Plan) -> str:
@@ -250,22 +153,6 @@ def _time(plan: Plan) -> list[Row]:
     return rows
 
 
-def rate_row(rate: Rate | None, machine: Machine) -> Row:
-    """The rate of one device, or the key that states it."""
-    if rate is not None:
-        return ("rate", f"{rate.tokens_per_s:,.0f} tokens/s", f"of one device: {rate.source}")
-    keys = "task.tokens_per_s=N" if _is_known(machine) else "task.card=NAME or task.tokens_per_s=N"
-    return ("rate", UNKNOWN, f"hours: {_why_unknown(machine)}: state {keys}")
-
-
-def _is_known(machine: Machine) -> bool:
-    return machine.card is not None or not machine.is_gpu
-
-
-def _why_unknown(machine: Machine) -> str:
-    return "not measured for such a run" if _is_known(machine) else "unknown for this card"
-
-
 def _evaluations(evaluations: Evaluations, machine: Machine) -> Row:
     number = UNKNOWN if evaluations.number is None else f"{evaluations.number:,} times"
     notes = [number]
@@ -276,8 +163,8 @@ def _evaluations(evaluations: Evaluations, machine: Machine) -> Row:
     if evaluations.unknown_sets:
         notes.append(f"size not known: {', '.join(evaluations.unknown_sets)}")
     if evaluations.rate is None:
-        key = "" if _is_known(machine) else ": state task.card=NAME"
-        notes.append(f"hours {_why_unknown(machine)}{key}")
+        key = "" if is_known_card(machine) else ": state task.card=NAME"
+        notes.append(f"hours {why_unknown(machine)}{key}")
         return ("evaluations", UNKNOWN, "; ".join(notes))
     notes.append(f"{evaluations.rate.tokens_per_s:,.0f} tokens/s: {evaluations.rate.source}")
     if evaluations.hours is None:
@@ -287,7 +174,7 @@ def _evaluations(evaluations: Evaluations, machine: Machine) -> Row:
 
 
 def _limit(plan: Plan) -> str:
-    """Whether hours are a bound; with too many tokens at too high a rate they are none."""
+    """Return how hours are bounded; too many tokens at too high a rate bound nothing."""
     if plan.rate is None:
         return ""
     if plan.workload.is_bound and plan.rate.is_limit:
@@ -319,11 +206,3 @@ def _disk(plan: Plan) -> list[Row]:
         for name, number, note in rows
         if number or name == "run directory"
     ]
-
-
-def aligned(rows: Sequence[Row], widths: Sequence[int]) -> str:
-    """Rows as plain text, in columns of these widths."""
-    return "\n".join(
-        f"  {name.ljust(widths[0])}  {value.rjust(widths[1])}  {note}".rstrip()
-        for name, value, note in rows
-    )

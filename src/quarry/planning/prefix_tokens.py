@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from omegaconf import DictConfig
-
-from quarry.config.instantiate import build
-from quarry.config.world_size import zero_stage
 from quarry.data.collation import CHARACTERS_PER_TOKEN
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
@@ -23,19 +19,19 @@ def no_prefix() -> PrefixTokens:
 
 
 def prefix_tokens(
-    config: DictConfig, *, tokenizer: TextTokenizer | None, shares_prefix: bool
+    prompt: Prompt, *, tokenizer: TextTokenizer | None, shares_prefix: bool
 ) -> PrefixTokens | None:
     """Return the tokens of each role that are computed once a pass; None: not known.
 
     Args:
         tokenizer: None: it is not here, and only a prompt that is long in front of the text makes
             a difference.
-        shares_prefix: of the model, see `PlannedModel`.
+        shares_prefix: see `PlannedModel`; False where weights are in shards, see
+            `Encoder.has_equal_steps`.
     """
-    if not shares_prefix or zero_stage(config) == 3:  # see `Encoder.has_equal_steps`
+    if not shares_prefix:
         return no_prefix()
     if tokenizer is None:
-        prompt: Prompt = build(config.prompt)
         return None if any(_has_long_head(prompt, role) for role in ROLES) else no_prefix()
     lengths = {role: len(tokenizer.shared_prefixes[role]) for role in ROLES}
     return {role: length * is_worth_sharing(length) for role, length in lengths.items()}

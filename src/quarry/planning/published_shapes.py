@@ -1,7 +1,6 @@
-"""Shapes of published models by their hub id, for where the hub cannot be asked.
+"""List the shapes of published models by hub id, for where the hub cannot be reached.
 
-A plan needs the shape of a model and nothing else of it. Whatever is loaded is built from its own
-config.json.
+A plan needs only the shape of a model. A model that is loaded is built from its own config.json.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ SIZES: dict[str, Shape] = {
     "0.5B": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
              "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936},
 }  # fmt: skip
-"""Of Qwen2.5 and what was made from it: Coder, Math, the language model of VL, DeepSeek-R1's."""
+"""Sizes of Qwen2.5 and its derivatives: Coder, Math, the language model of VL, DeepSeek-R1's."""
 
 TIED = ("3B", "1.5B", "0.5B")
 """Sizes of Qwen2.5 whose head is their embedding matrix: their files hold it once."""
@@ -43,7 +42,7 @@ _HUB_ID = re.compile(
 
 
 def published_config(hub_id: str) -> PretrainedConfig | None:
-    """A config with the shape of that model, and no more that is its own; None: not known."""
+    """Return a config with the shape of that model and defaults elsewhere; None: not known."""
     found = _HUB_ID.fullmatch(hub_id)
     if found is None or found["size"] not in SIZES:
         return None

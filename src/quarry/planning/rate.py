@@ -1,4 +1,4 @@
-"""How fast a device trains: as it is stated, or as it was measured with a model of that size."""
+"""Estimate how fast a device trains: as stated, or as measured with a model of that size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quarry.planning.step_memory import TrainingSetup
 from quarry.training.memory_choice import MemoryChoice
 
 MEASURED = Path(__file__).resolve().parents[3] / "docs" / "performance.json"
-"""What `make bench` has measured, the source of docs/performance.md."""
+"""Measurements of `make bench`, the source of docs/performance.md."""
 
 WHOLE = {
     None: (("train_7b_16x16", "ours"), ("train_7b", "ours"), ("train_05b", "ours")),
@@ -26,7 +26,7 @@ CHECKPOINTED = {None: (("train_7b_same_memory", "ours"),), "fp8": ()}
 """The same with gradient checkpointing."""
 
 LORA_FLOP = 4
-"""Of a token and a weight in linear layers: forward, and the gradient of the input."""
+"""FLOP of a token and a weight in linear layers: forward, and the gradient of the input."""
 
 SAME = 0.005
 NEAR = 0.02
@@ -35,7 +35,7 @@ NEAR = 0.02
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
-    """Real tokens a second.
+    """Hold a rate in tokens a second, padding not counted.
 
     Attributes:
         tokens_per_s: of one device.
@@ -51,10 +51,10 @@ class Rate:
 def planned_rate(
     setup: TrainingSetup, *, stated: float | None, linear_precision: str | None, card: Card | None
 ) -> Rate | None:
-    """The rate of one device; None: nobody has stated or measured it.
+    """Return the rate of one device; None: nobody has stated or measured it.
 
-    Measured is LoRA in half precision on GPUs, compiled. With recomputation the rate falls as the
-    work grows; several devices are taken to work without waiting for one another.
+    Only LoRA in half precision on GPUs, compiled, was measured. Recomputation lowers the rate in
+    proportion to its work; several devices count as if they did not wait for one another.
 
     Args:
         stated: tokens a second of one device.
@@ -63,7 +63,7 @@ def planned_rate(
     """
     if stated is not None:
         return Rate(tokens_per_s=stated, source="as stated")
-    is_measured = card is not None and not setup.kept.trains_trunk and setup.kept.itemsize == 2
+    is_measured = card is not None and not setup.kept.trains_backbone and setup.kept.itemsize == 2
     if not is_measured or setup.stage == 3 or not MEASURED.exists():
         return None
     content = json.loads(MEASURED.read_text(encoding="utf-8"))
@@ -95,7 +95,7 @@ def planned_rate(
 
 
 def _scaled(setup: TrainingSetup, measured: TrainingSetup, rate: float, source: str) -> Rate:
-    """From a measurement of the same model to a run that computes more or less again."""
+    """Scale the measurement of a model to a run of it with more or less recomputation."""
     ratio = step_seconds(setup) / step_seconds(measured)
     if abs(ratio - 1) > SAME:
         source += f", divided by {ratio:.2f} for how the planned step is run"

@@ -1,8 +1,7 @@
-"""Fit a training step to the GPUs that are there: what `auto` stands for in this run.
+"""Fit a training step to the GPUs that are there: choose what is left to `auto`.
 
-The choice is made once, when the ranks know one another and before weights load: from the memory
-that is free on the fullest GPU of all. It becomes part of the stored configuration, so that a
-resumed run takes it as it is.
+The choice is made once, when ranks can communicate and before weights load, from the free memory of
+the fullest GPU of all. It becomes part of the stored configuration, so a resumed run keeps it.
 """
 
 from __future__ import annotations
@@ -22,16 +21,12 @@ from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.models.memory import free_device_bytes, gib
 from quarry.models.model_spec import ModelSpec
+from quarry.planning.inputs import asked_choice, planned_step, planned_training
 from quarry.planning.machine import CLOSE
-from quarry.planning.plan_task import refusal_for_memory
-from quarry.planning.setup import (
-    asked_choice,
-    fitted_setup,
-    plain_choice,
-    planned_model,
-    training_setup,
-)
+from quarry.planning.memory_fit import AskedChoice, fitted_setup
+from quarry.planning.setup import planned_model, training_setup
 from quarry.planning.step_memory import TrainingSetup, step_memory
+from quarry.planning.training_refusal import refusal_for_memory
 from quarry.planning.workload import planned_workload
 from quarry.runtime.files import write_json, write_text
 from quarry.runtime.run_directory import RunDirectory
@@ -53,7 +48,7 @@ class StepFit:
     Args:
         config: of the run; its open keys get the choice.
         run: its stored configuration gets the choice as well, and its provenance the record.
-        spec: builds the model as it was chosen.
+        spec: of its model.
     """
 
     def __init__(self, config: DictConfig, run: RunDirectory, spec: ModelSpec) -> None:
@@ -71,48 +66,34 @@ class StepFit:
         Raises:
             UserError: nothing fits; or a resumed run's choice does not fit here.
         """
-        is_open = AUTO in asked_choice(self.config).values()
+        asked = asked_choice(self.config)
         if device.type != "cuda":
-            choice = plain_choice(self.config)
-            if is_open:
-                self._settle(choice, self._record(choice), loggers)
+            choice = asked.plain
+            if asked.is_open:
+                self._settle(choice, _record(asked, choice), loggers)
             return choice
         free = min(world.gathered(free_device_bytes(device)))
-        if is_open:
-            choice, record = world.first_does(lambda: self._chosen(free))
+        if asked.is_open:
+            choice, record = world.first_does(lambda: self._chosen(asked, free))
             self._settle(choice, record, loggers)
             return choice
         world.first_does(lambda: self._check_record(free))
-        return plain_choice(self.config)
+        return asked.plain
 
-    def _chosen(self, free: int) -> tuple[MemoryChoice, dict[str, Any]]:
+    def _chosen(self, asked: AskedChoice, free: int) -> tuple[MemoryChoice, dict[str, Any]]:
         limit = int(CLOSE * free)
-        setup, choice = fitted_setup(self._setup(), self.config, limit_bytes=limit)
+        setup, choice = fitted_setup(self._setup(), asked, limit_bytes=limit)
         assert choice is not None
         estimate = step_memory(setup).total
         if estimate > limit:
-            raise UserError(self._refusal(free, estimate))
-        return choice, self._record(choice, free_bytes=free, estimated_bytes=estimate)
-
-    def _record(
-        self,
-        choice: MemoryChoice,
-        *,
-        free_bytes: int | None = None,
-        estimated_bytes: int | None = None,
-    ) -> dict[str, Any]:
-        """Return what provenance.json gets; without numbers where the choice is for a CPU."""
-        return {
-            "free_bytes": free_bytes,
-            "estimated_bytes": estimated_bytes,
-            "overrides": list(choice.overrides),
-            "open_keys": open_keys(self.config),
-        }
+            raise UserError(self._refusal(asked, free, estimate))
+        return choice, _record(asked, choice, free_bytes=free, estimated_bytes=estimate)
 
     def _setup(self) -> TrainingSetup:
-        workload = planned_workload(self.config, num_examples=None, tokens_per_query=None)
-        model = planned_model(self.spec)
-        return training_setup(self.config, self.spec, model, workload)
+        """Return the setup of a step, counted in its data, before `auto` is chosen."""
+        step = planned_step(self.config, self.spec)
+        workload = planned_workload(step, num_examples=None, tokens_per_query=None)
+        return training_setup(step, planned_model(self.spec), workload)
 
     def _settle(
         self, choice: MemoryChoice, record: dict[str, Any], loggers: Sequence[Logger]
@@ -154,16 +135,32 @@ class StepFit:
             f"run={self.run.path} task.chooses_memory_anew=true"
         )
 
-    def _refusal(self, free: int, estimate: int) -> str:
-        keys = " and ".join(f"{key}=auto" for key in open_keys(self.config))
+    def _refusal(self, asked: AskedChoice, free: int, estimate: int) -> str:
+        keys = " and ".join(f"{key}=auto" for key in open_keys(asked))
         if self.run.checkpoint.exists():  # other overrides would be those of another run
             found = "Fix: free its memory, or resume on a larger GPU."
         else:
-            found = refusal_for_memory(self.config, num_bytes=free)
+            found = refusal_for_memory(planned_training(self.config), num_bytes=free)
         return (
             f"{keys}: nothing fits. The thriftiest setting takes about {gib(estimate)}, and "
             f"{gib(free)} are free on the fullest GPU, of which {CLOSE:.0%} are used. {found}"
         )
+
+
+def _record(
+    asked: AskedChoice,
+    choice: MemoryChoice,
+    *,
+    free_bytes: int | None = None,
+    estimated_bytes: int | None = None,
+) -> dict[str, Any]:
+    """Return what provenance.json gets; without numbers where the choice is for a CPU."""
+    return {
+        "free_bytes": free_bytes,
+        "estimated_bytes": estimated_bytes,
+        "overrides": list(choice.overrides),
+        "open_keys": open_keys(asked),
+    }
 
 
 def _provenance(run: RunDirectory) -> dict[str, Any]:
@@ -178,9 +175,10 @@ def _reason(record: dict[str, Any]) -> str:
     return f"about {need} of the {free} that are free on the fullest GPU"
 
 
-def open_keys(config: DictConfig) -> list[str]:
-    """Return the keys that a configuration leaves to `auto`."""
-    return [key for key in KEYS if OmegaConf.select(config, key) == AUTO]
+def open_keys(asked: AskedChoice) -> list[str]:
+    """Return the keys that are left to `auto`."""
+    values = (asked.gradient_checkpointing, asked.grad_cache_chunk_tokens)
+    return [key for key, value in zip(KEYS, values, strict=True) if value == AUTO]
 
 
 def choose_anew(config: DictConfig, run: RunDirectory) -> None:

@@ -1,4 +1,4 @@
-"""What one process of a training run takes at its peak, from numbers alone; nothing is loaded.
+"""Estimate the peak memory of one rank in training, from numbers alone; nothing is loaded.
 
 The parts and their errors against measurements: docs/distributed.md, "Planning".
 """
@@ -17,8 +17,8 @@ FP32_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ContrastSets:
-    """The contrastive batches of a run, as far as memory depends on them.
+class ContrastiveBatches:
+    """Describe the contrastive batches of a run, as far as memory depends on them.
 
     Attributes:
         num_queries: in one.
@@ -28,7 +28,7 @@ class ContrastSets:
         deviation: from it, the standard deviation; 0 where the mean is a bound. Where queries
             differ in passages, of the tokens that their number does not explain.
         longest_text: in tokens.
-        num_sets: that the run will see; 0: not known.
+        num_batches: that the run will see; 0: not known.
         more_tokens_per_query: than the mean over the run, in the contrastive batch that has the
             most passages.
         tokens_of_largest_group: of the query with the most passages, and those; 0: all queries have
@@ -40,7 +40,7 @@ class ContrastSets:
     tokens_per_query: float
     deviation: float
     longest_text: int
-    num_sets: int
+    num_batches: int
     more_tokens_per_query: float = 0.0
     tokens_of_largest_group: float = 0.0
 
@@ -54,7 +54,7 @@ class ContrastSets:
         deviate as a sum of its size).
         """
         num_own = math.ceil(self.num_queries / num_processes)
-        most = math.sqrt(2 * math.log(max(1, self.num_sets)))
+        most = math.sqrt(2 * math.log(max(1, self.num_batches)))
         above = self.deviation * math.sqrt(self.num_queries) * most
         mean = self.tokens_per_query + self.more_tokens_per_query
         share = num_own * (mean + above / self.num_queries)
@@ -65,17 +65,17 @@ class ContrastSets:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSetup:
-    """What decides the memory of a training run.
+    """Hold what decides the memory of a training run.
 
     Attributes:
-        layers: of the part of the trunk that text goes through.
+        layers: of the part of the backbone that text goes through.
         embedding_dim: width of an embedding, which a projection may have changed.
         num_frozen, num_trained: parameters.
         num_linear: those in its linear layers, frozen or not.
         frozen_itemsize, trained_itemsize: bytes of one.
         kept: how a step is run.
-        grad_cache_chunk_tokens: of GradCache; None: a contrast set in one pass.
-        num_processes: that share a contrast set.
+        grad_cache_chunk_tokens: None: a contrastive batch in one pass.
+        num_processes: ranks that share a contrastive batch.
         zero: None: DDP, or one process.
         offloads_parameters, offloads_optimizer: see `ZeroStrategy`.
         contrast: what a step is made of.
@@ -94,11 +94,11 @@ class TrainingSetup:
     zero: ZeroBuffers | None
     offloads_parameters: bool
     offloads_optimizer: bool
-    contrast: ContrastSets
+    contrast: ContrastiveBatches
 
     @property
     def stage(self) -> int:
-        """Of ZeRO; 0: none."""
+        """Return the stage of ZeRO; 0: none."""
         return 0 if self.zero is None else self.zero.stage
 
     @property
@@ -113,7 +113,7 @@ class TrainingSetup:
 
     @property
     def tokens_per_pass(self) -> int:
-        """Of the largest forward pass of one process."""
+        """Return the tokens of the largest forward pass of one rank."""
         share = self.contrast.largest_share(self.num_processes)
         if self.grad_cache_chunk_tokens is None:
             return share
@@ -121,20 +121,20 @@ class TrainingSetup:
 
     @property
     def is_cut(self) -> bool:
-        """Whether contrast sets go through the model in several chunks."""
+        """Return whether contrastive batches go through the model in several chunks."""
         return self.tokens_per_pass < self.contrast.largest_share(self.num_processes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepMemory:
-    """Bytes of one process when a step takes the most.
+    """Hold the bytes of one rank at the peak of a step.
 
     Attributes:
         weights, gradients, optimizer: held from start to end.
         buffers: of ZeRO.
-        activations: kept for the backward pass.
-        passing: the largest of what comes and goes: gradients inside a layer, similarities,
-            weights in half precision.
+        activations: saved for the backward pass.
+        passing: the largest temporary part: gradients inside a layer, similarities, or weights in
+            half precision.
         embeddings: of its own texts and of everybody's passages, with their gradients.
         host: in the host's memory instead: what is offloaded.
     """
@@ -150,7 +150,7 @@ class StepMemory:
 
     @property
     def total(self) -> int:
-        """On the device."""
+        """Return the bytes on the device."""
         states = self.weights + self.gradients + self.optimizer + self.buffers
         return states + self.activations + self.passing + self.embeddings
 
@@ -160,11 +160,11 @@ def unmeasured(setup: TrainingSetup) -> tuple[str, ...]:
     one GPU or under DDP and ZeRO 2, whose estimates are right to 5 %."""
     kept = setup.kept
     found = []
-    if kept.trains_trunk and setup.stage != 3:
+    if kept.trains_backbone and setup.stage != 3:
         found.append("all weights are trained")
     if kept.itemsize > 2:
         found.append("products in float32")
-    if not kept.trains_trunk and setup.stage == 3:
+    if not kept.trains_backbone and setup.stage == 3:
         found.append("LoRA under ZeRO 3")
     if setup.offloads_parameters or setup.offloads_optimizer:
         found.append("states in the host's memory")
@@ -174,7 +174,7 @@ def unmeasured(setup: TrainingSetup) -> tuple[str, ...]:
 
 
 def step_memory(setup: TrainingSetup) -> StepMemory:
-    """The estimate, for the process with the largest share."""
+    """Estimate the memory of the rank with the largest share."""
     states = _states(setup)
     num_tokens = setup.tokens_per_pass
     activations = activation_bytes(setup.layers, setup.kept, num_tokens=num_tokens)
@@ -182,7 +182,7 @@ def step_memory(setup: TrainingSetup) -> StepMemory:
         passing_bytes(setup.layers, setup.kept, num_tokens=num_tokens), _similarities(setup)
     )
     casts = _casts(setup)
-    if setup.kept.recomputes_layers and setup.kept.trains_trunk:
+    if setup.kept.recomputes_layers and setup.kept.trains_backbone:
         passing = max(passing, casts)  # they are gone when the first layer runs again
     else:
         activations += casts
@@ -218,10 +218,10 @@ def _embeddings(setup: TrainingSetup) -> int:
 
 
 def _casts(setup: TrainingSetup) -> int:
-    """Of each trained weight that is cast to half precision a copy is kept; of frozen ones none."""
+    """Return the bytes of half-precision copies of trained weights; frozen ones have none."""
     if setup.kept.itemsize >= setup.trained_itemsize:
         return 0
-    num_cast = setup.num_linear if setup.kept.trains_trunk else setup.num_trained
+    num_cast = setup.num_linear if setup.kept.trains_backbone else setup.num_trained
     return num_cast * setup.kept.itemsize
 
 
@@ -236,11 +236,11 @@ def _buffers(setup: TrainingSetup) -> int:
 
 
 def _host(setup: TrainingSetup) -> int:
-    """What would be on the device if nothing were offloaded, less what is."""
+    """Return the bytes that offloading moves from the device to the host."""
     if not (setup.offloads_parameters or setup.offloads_optimizer):
         return 0
-    whole = replace(setup, offloads_parameters=False, offloads_optimizer=False)
-    return _states(whole).total - _states(setup).total
+    without = replace(setup, offloads_parameters=False, offloads_optimizer=False)
+    return _states(without).total - _states(setup).total
 
 
 def _states(setup: TrainingSetup) -> StateBytes:

@@ -1,17 +1,13 @@
-"""How much a run has to do: examples, optimizer steps, tokens; counted in a sample or bounded."""
+"""Count the work of a run: examples, optimizer steps, and tokens of a sample or a bound."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig
 
-from quarry.assembly.model_parts import build_model_parts
-from quarry.config.instantiate import build
 from quarry.data.collation import CHARACTERS_PER_TOKEN
 from quarry.data.datamodule import num_updates
 from quarry.data.msmarco import NotDownloadedError
@@ -21,16 +17,17 @@ from quarry.data.tokenization import TextTokenizer
 from quarry.data.train_dataset import TrainDataset
 from quarry.errors import MissingPathError, UserError
 from quarry.planning.group_sizes import GroupSizes
+from quarry.planning.inputs import PlannedStep, TrainingData
 from quarry.runtime.hub_access import from_cache_alone
 from quarry.types import TrainExample
 
 NUM_SAMPLED = 256
-"""Examples that are tokenised."""
+"""Examples that are tokenized."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
-    """The training data and what is made of them.
+    """Hold the size of the training data, and the work that follows from it.
 
     Attributes:
         num_examples, num_steps: None: not known.
@@ -60,7 +57,7 @@ class Workload:
 
     @property
     def num_texts_per_step(self) -> float:
-        """Queries and passages of an optimizer step, on average."""
+        """Return the queries and passages of an optimizer step, on average."""
         return self.global_batch_size * (1 + self.group_sizes.mean)
 
     @property
@@ -69,7 +66,7 @@ class Workload:
 
     @property
     def num_tokens(self) -> float | None:
-        """Of the whole run."""
+        """Return the tokens of the complete run; None: not known."""
         return None if self.num_steps is None else self.num_steps * self.tokens_per_step
 
     @property
@@ -79,7 +76,7 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Lengths:
-    """Tokens of queries with their passages, and where the numbers come from."""
+    """Hold tokens of queries with their passages, and where the numbers come from."""
 
     mean: float
     per_passage: float
@@ -89,9 +86,9 @@ class _Lengths:
 
 
 def planned_workload(
-    config: DictConfig, *, num_examples: int | None, tokens_per_query: float | None
+    step: PlannedStep, *, num_examples: int | None, tokens_per_query: float | None
 ) -> Workload:
-    """Reads the training data where they can be had without the network.
+    """Count the work of a run, in its training data where they are here.
 
     Args:
         num_examples: of the training set; None: counted.
@@ -99,30 +96,25 @@ def planned_workload(
             With both the data are not read.
 
     Raises:
-        UserError: the data are no good, or too few for an optimizer step.
+        UserError: the data are invalid, or too few for an optimizer step.
     """
     for key, value in (("num_examples", num_examples), ("tokens_per_query", tokens_per_query)):
         if value is not None and not value > 0:
             raise UserError(f"task.{key}={value} must be above 0, or null: counted in the data.")
+    data = step.data
     dataset, found, reason, missing = None, num_examples, "stated", 0
     if num_examples is None or tokens_per_query is None:
-        dataset, known, why, missing = _read(config)
+        dataset, known, why, missing = _read(data)
         if num_examples is None:
             found, reason = known, why
-    num_steps, num_queries = _num_steps(config, found), config.data.global_batch_size
-    num_batches_per_step = num_queries // _contrastive_batch_size(config)
-    if dataset is None or found is None or num_steps is None:
-        sizes = GroupSizes.stated(config.data.num_hard_negatives)
-    else:
-        sizes = GroupSizes.counted(
-            dataset, _sampler(config, found), num_batches=num_steps * num_batches_per_step
-        )
-    lengths = _lengths(config, dataset, sizes, tokens_per_query)
+    num_steps = _num_steps(data, found)
+    sizes = _group_sizes(data, dataset, num_examples=found, num_steps=num_steps)
+    lengths = _lengths(step, dataset, sizes, tokens_per_query)
     return Workload(
         num_examples=found,
         num_steps=num_steps,
-        global_batch_size=num_queries,
-        num_batches_per_step=num_batches_per_step,
+        global_batch_size=data.global_batch_size,
+        num_batches_per_step=data.num_batches_per_step,
         group_sizes=sizes,
         tokens_per_query=lengths.mean,
         tokens_per_passage=lengths.per_passage,
@@ -134,28 +126,41 @@ def planned_workload(
     )
 
 
-def _read(config: DictConfig) -> tuple[TrainDataset | None, int | None, str, int]:
-    """The training set, its size, where that comes from, and bytes still to be downloaded."""
+def _read(data: TrainingData) -> tuple[TrainDataset | None, int | None, str, int]:
+    """Return the training set, its size, the source of that, and bytes still to download."""
     try:
         with from_cache_alone():
-            examples = build(config.data.examples)
+            examples = data.read_examples()
     except NotDownloadedError as error:
         return None, error.num_examples, "as published; not downloaded yet", error.num_bytes
     except MissingPathError as error:
         return None, None, f"not known: {error}", 0
     dataset = TrainDataset(
-        examples=examples, num_hard_negatives=config.data.num_hard_negatives, seed=config.seed
+        examples=examples, num_hard_negatives=data.num_hard_negatives, seed=data.seed
     )
     return dataset, len(dataset), "counted", 0
 
 
+def _group_sizes(
+    data: TrainingData,
+    dataset: TrainDataset | None,
+    *,
+    num_examples: int | None,
+    num_steps: int | None,
+) -> GroupSizes:
+    if dataset is None or num_examples is None or num_steps is None:
+        return GroupSizes.stated(data.num_hard_negatives)
+    return GroupSizes.counted(
+        dataset, _sampler(data, num_examples), num_batches=num_steps * data.num_batches_per_step
+    )
+
+
 def _lengths(
-    config: DictConfig,
+    step: PlannedStep,
     dataset: TrainDataset | None,
     sizes: GroupSizes,
     tokens_per_query: float | None,
 ) -> _Lengths:
-    prompt: Prompt = build(config.prompt)
     if tokens_per_query is not None:
         return _Lengths(
             mean=tokens_per_query,
@@ -163,19 +168,24 @@ def _lengths(
             source=f"stated{_assumption(sizes)}",
         )
     if dataset is None:
-        bound = prompt.max_query_length + sizes.mean * prompt.max_document_length
+        prompt = step.prompt
         return _Lengths(
-            mean=bound,
+            mean=prompt.max_query_length + sizes.mean * prompt.max_document_length,
             per_passage=prompt.max_document_length,
             is_bound=True,
             source=f"the most that the prompt lets through{_assumption(sizes)}",
         )
+    return _sampled(step, dataset, sizes)
+
+
+def _sampled(step: PlannedStep, dataset: TrainDataset, sizes: GroupSizes) -> _Lengths:
+    """Return the lengths by a sample of the examples, tokenized where the tokenizer is here."""
     number = min(NUM_SAMPLED, len(dataset))
-    chosen = np.random.default_rng(config.seed).choice(len(dataset), number, replace=False)
+    chosen = np.random.default_rng(step.data.seed).choice(len(dataset), number, replace=False)
     sample = [dataset[0, int(index)] for index in chosen]
-    tokenizer = local_tokenizer(config)
+    tokenizer = step.load_tokenizer()
     if tokenizer is None:
-        tokens = [_by_characters(example, prompt) for example in sample]
+        tokens = [_by_characters(example, step.prompt) for example in sample]
         source = (
             f"{number} examples at {CHARACTERS_PER_TOKEN} characters a token: the hub's tokenizer "
             "is not here"
@@ -213,20 +223,9 @@ def _from_sample(tokens: Sequence[_GroupTokens], sizes: GroupSizes, *, source: s
     )
 
 
-def local_tokenizer(config: DictConfig) -> TextTokenizer | None:
-    """The tokenizer of the model; None: it is on a hub that cannot be reached."""
-    try:
-        return build_model_parts(config).tokenizer
-    except UserError:
-        spec = build(config.model)
-        if Path(spec.source.tokenizer_path or spec.source.location()).expanduser().exists():
-            raise
-        return None
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _GroupTokens:
-    """Tokens of one query, and of its passages together."""
+    """Hold the tokens of one query, and of its passages together."""
 
     query: int
     passages: int
@@ -262,28 +261,20 @@ def _by_characters(example: TrainExample, prompt: Prompt) -> _GroupTokens:
     )
 
 
-def _num_steps(config: DictConfig, num_examples: int | None) -> int | None:
-    trainer, data = config.trainer, config.data
+def _num_steps(data: TrainingData, num_examples: int | None) -> int | None:
     if num_examples is None:
-        return None if trainer.max_steps == -1 else int(trainer.max_steps)
-    num_batches = data.global_batch_size // _contrastive_batch_size(config)
+        return None if data.max_steps == -1 else int(data.max_steps)
     return num_updates(
-        len(_sampler(config, num_examples)) // num_batches,
-        max_epochs=trainer.max_epochs,
-        max_steps=trainer.max_steps,
+        len(_sampler(data, num_examples)) // data.num_batches_per_step,
+        max_epochs=data.max_epochs,
+        max_steps=data.max_steps,
     )
 
 
-def _sampler(config: DictConfig, num_examples: int) -> TrainBatchSampler:
-    batch_size = _contrastive_batch_size(config)
+def _sampler(data: TrainingData, num_examples: int) -> TrainBatchSampler:
     return TrainBatchSampler(
         num_examples=num_examples,
-        batch_size=batch_size,
-        num_batches_per_step=config.data.global_batch_size // batch_size,
-        seed=config.seed,
+        batch_size=data.contrastive_batch_size,
+        num_batches_per_step=data.num_batches_per_step,
+        seed=data.seed,
     )
-
-
-def _contrastive_batch_size(config: DictConfig) -> int:
-    stated: int | None = config.loss.get("contrastive_batch_size")
-    return stated or int(config.data.global_batch_size)

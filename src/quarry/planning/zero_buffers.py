@@ -1,4 +1,4 @@
-"""What DeepSpeed's ZeRO holds on each process beside its shards, by DeepSpeed 0.19's own code."""
+"""Count what ZeRO holds on each rank beside its shards, as in the code of DeepSpeed 0.19."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FP32_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ZeroBuffers:
-    """The settings of `ZeroStrategy` that cost memory; see there."""
+    """Hold the settings of `ZeroStrategy` that cost memory; see there."""
 
     stage: int
     reduce_bucket_size: int
@@ -32,15 +32,15 @@ class ZeroBuffers:
         )
 
     def num_bytes(self, *, num_parameters: int, itemsize: int, trained_itemsize: int) -> int:
-        """Buckets, which are made whole however few weights are trained, and what is fetched.
+        """Return the bytes of buckets, which are allocated in full, and of fetched weights.
 
         Args:
-            num_parameters: of the whole model.
+            num_parameters: of the complete model.
             itemsize, trained_itemsize: bytes of a weight, and of one that is trained.
         """
         bucket = self.reduce_bucket_size * trained_itemsize if self.contiguous_gradients else 0
         if self.stage == 3:
             return bucket + min(self.max_live_parameters, num_parameters) * itemsize
-        if self.stage == 1:  # which collects in the precision of its optimiser
+        if self.stage == 1:  # which reduces in the precision of its optimizer
             bucket = bucket // trained_itemsize * FP32_BYTES
         return bucket * (2 if self.overlap_comm else 1)

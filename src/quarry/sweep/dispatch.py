@@ -1,5 +1,5 @@
-"""Do what an entry point is for: run the task of a single run, or start a process for each job of a
-sweep; say how to continue a run that a signal stopped."""
+"""Run the task of a single run, or start a process for a job of a sweep; say how to continue a run
+that a signal stopped."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from quarry.tasks.optimized_metric import optimized_metric_of
 
 
 def run(config: DictConfig, *, entry: Path) -> object:
-    """Runs the chosen task (conf/task) and returns its result, or, in a sweep, starts the job and
-    returns what it is to be optimised by.
+    """Run the chosen task (conf/task) and return its result; in a sweep, start the job and return
+    the value that the sweeper optimizes.
 
     Args:
         entry: the file of the entry point.
@@ -34,23 +34,27 @@ def run(config: DictConfig, *, entry: Path) -> object:
     with removed_if_empty(config.paths.run_dir):
         if config.study.resume:
             raise UserError(
-                "study.resume=true has no effect outside a sweep: a training run goes on with "
+                "study.resume=true has no effect outside a sweep: continue a training run with "
                 "python train.py task=resume run=RUN_DIR."
             )
         with raises_on_signals(lambda: how_to_continue(config)):
             result: object = instantiate(config.task)(config)
     if config.study.job is not None and world.is_launched_first():
-        _leave_result(config, result)
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        _result_of(result, metric=config.optimized_metric).write(folder)
     return result
 
 
-def _leave_result(config: DictConfig, result: object) -> None:
-    """For the sweep that this run is a job of."""
+def _result_of(result: object, *, metric: str | None) -> JobResult:
+    """Return what a job leaves for its sweep.
+
+    Args:
+        result: of its task.
+        metric: that the sweep optimizes; None: nothing.
+    """
     metrics = dict(result) if isinstance(result, Mapping) else {}
-    metric = config.optimized_metric
     objective = None if metric is None else optimized_metric_of(metrics, metric)
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    JobResult(objective=objective, line=last_result_line(), metrics=metrics).write(folder)
+    return JobResult(objective=objective, line=last_result_line(), metrics=metrics)
 
 
 TRAIN, RESUME = "quarry.tasks.train.train", "quarry.tasks.resume.resume"
@@ -68,15 +72,14 @@ def how_to_continue(config: DictConfig) -> str:
             return f"Continue with: python train.py task=resume run={run.path}"
         return "There is no checkpoint yet: run the same command again, in a new run directory."
     if task == EVALUATE:
-        return _about_the_store(config)
+        retriever: Any = get_class(config.retriever["_target_"])
+        if not retriever.uses_encoder:
+            return "Run the same command again."
+        return _about_the_store(Path(config.paths.store_dir) if config.evaluation.store else None)
     return "No file is half-written: run the same command again."
 
 
-def _about_the_store(config: DictConfig) -> str:
-    retriever: Any = get_class(config.retriever["_target_"])
-    if not retriever.uses_encoder:
-        return "Run the same command again."
-    if not config.evaluation.store:
-        return "The same command starts again (evaluation.store=true would keep embeddings)."
-    store = Path(config.paths.store_dir)
-    return f"Embeddings so far are kept in {store}: the same command continues from there."
+def _about_the_store(store: Path | None) -> str:
+    if store is None:
+        return "The same command starts again (evaluation.store=true would store embeddings)."
+    return f"Embeddings so far are stored in {store}: the same command continues from there."

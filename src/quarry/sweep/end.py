@@ -1,4 +1,4 @@
-"""When a sweep ends, however that is: what became of its jobs, and what to do about it."""
+"""Show the jobs of a sweep when it ends, and how to continue it where some did not finish."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from quarry.runtime.task_output import show
 from quarry.sweep.record import JobRecord, Study, StudyRecord
 
 begun_study: ContextVar[StudyRecord | None] = ContextVar("begun_study", default=None)
-"""The record of the sweep that this process has begun; Hydra calls nobody when one fails."""
+"""The record of the sweep that this process began; Hydra has no callback for a sweep that fails."""
 
 FAILED_CODE = 1
 
 MAX_REASON = 300
-"""Characters of what is shown of an error; `study.json` and `error.log` have more."""
+"""Characters of an error that are shown; `study.json` and `error.log` have more."""
 
 
 @contextmanager
 def shows_study() -> Iterator[None]:
-    """Around an entry point: shows the jobs of a sweep, and ends with a code above 0 where one
-    failed. Of a run that is no sweep it takes no notice.
+    """Wrap an entry point: show the jobs of a sweep, and end with a code above 0 where one failed.
+
+    A run that is no sweep is left alone.
 
     Raises:
         UserError: the command line is for the other entry point.
@@ -59,7 +60,7 @@ def shows_study() -> Iterator[None]:
 
 
 def show_jobs(study: Study, record: StudyRecord) -> None:
-    """A line for each job: status, time, main metrics; and where the record is."""
+    """Show a line for each job (status, time, main metrics), and where the record is."""
     rows = [[job.status, _time(job), _outcome(job)] for job in study.jobs]
     table = "\n".join(_aligned(study, rows))
     counts = {s: len(study.having(s)) for s in ("finished", "failed", "interrupted", "queued")}
@@ -87,7 +88,7 @@ def _outcome(job: JobRecord) -> str:
 
 
 def _brief(text: str) -> str:
-    """On one line: the first, and what it announces."""
+    """Return the first line of a text, with what follows where it ends in a colon."""
     first, _, rest = text.partition("\n")
     return shorten(
         f"{first} {rest}" if first.endswith(":") else first, MAX_REASON, placeholder=" ..."
@@ -95,15 +96,15 @@ def _brief(text: str) -> str:
 
 
 def _failures(study: Study, record: StudyRecord) -> str:
-    """Jobs that failed alike are one line."""
+    """Return the error of a sweep; jobs that failed alike share a line."""
     unfinished = study.having("failed", "interrupted")
     alike: dict[str, list[str]] = {}
     for job in unfinished:
         alike.setdefault(_brief(job.error or job.status), []).append(job.directory)
     lines = [f"- {', '.join(names)}: {reason}" for reason, names in alike.items()]
     return (
-        f"{len(unfinished)} of {len(study.jobs)} jobs did not finish. When the cause is gone, go "
-        f"on with the same command and study.resume=true hydra.sweep.dir={record.folder}\n"
+        f"{len(unfinished)} of {len(study.jobs)} jobs did not finish. When the cause is gone, "
+        f"continue with the same command and study.resume=true hydra.sweep.dir={record.folder}\n"
         + "\n".join(lines)
     )
 
@@ -117,6 +118,6 @@ def _show_interrupted() -> None:
     running = len(study.having("running"))
     still = f" {running} still run elsewhere." if running else ""
     sys.stderr.write(
-        f"\nInterrupted: {num_finished} of {len(study.jobs)} jobs are finished.{still} Go on with "
-        f"the same command and study.resume=true hydra.sweep.dir={record.folder}\n"
+        f"\nInterrupted: {num_finished} of {len(study.jobs)} jobs are finished.{still} Continue "
+        f"with the same command and study.resume=true hydra.sweep.dir={record.folder}\n"
     )

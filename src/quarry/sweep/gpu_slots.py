@@ -1,4 +1,4 @@
-"""GPUs of this machine are lent to jobs that run at once, each to one job at a time."""
+"""Lend GPUs of this machine to jobs that run at once, each to one job at a time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ POLL_S = 0.5
 
 
 def gpu_locks() -> Path:
-    """A folder for locks on this machine's GPUs, one for all sweeps of this user."""
+    """Return the folder for locks on this machine's GPUs, one for all sweeps of this user."""
     return Path(tempfile.gettempdir()) / f"quarry-gpus-{os.getuid()}"
 
 
 @contextmanager
 def lent_gpus(num: int, *, gpus: Sequence[str], folder: Path) -> Iterator[tuple[str, ...]]:
-    """Waits until `num` of `gpus` are free, and lends them; given back even by a killed process.
+    """Wait until `num` of `gpus` are free, and lend them; a process that is killed frees its own.
 
     Args:
         folder: of the locks, one for all who share the GPUs.

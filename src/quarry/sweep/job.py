@@ -1,4 +1,4 @@
-"""One job of a sweep: its place in the study's record, its process, and what became of it."""
+"""Run one job of a sweep in a process of its own, and record how it ended."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from quarry.config.sweep_overrides import has_all_jobs_known, identity, job_name, key_of
-from quarry.config.world_size import num_devices
+from quarry.config.sweep_overrides import identity, job_name, key_of
 from quarry.runtime.devices import visible_gpus
 from quarry.runtime.provenance import scrub_argument
 from quarry.runtime.run_directory import RunDirectory
 from quarry.sweep.gpu_slots import gpu_locks, lent_gpus
+from quarry.sweep.inputs import CommandLine, SweepJob, read_job
 from quarry.sweep.job_process import EndedProcess, run_process
 from quarry.sweep.job_result import JOB_FILE, JobResult
 from quarry.sweep.record import JobRecord, Study, StudyRecord
@@ -29,55 +28,55 @@ from quarry.sweep.record import JobRecord, Study, StudyRecord
 logger = logging.getLogger(__name__)
 
 OF_THE_SWEEP = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra.launcher", "hydra.callbacks")
-"""Hydra's settings that are the sweep's business, not its jobs'; `hydra/sweeper` likewise."""
+"""Hydra's settings of the sweep, which its jobs do not get; `hydra/sweeper` likewise."""
 
 OF_HYDRA = "multirun.yaml"
-"""Hydra's sweeper writes the whole configuration, secrets too; each job's own record hides them."""
+"""Hydra's sweeper writes the complete configuration, secrets too; each job's record hides them."""
 
 INTERRUPTED_CODES = (130, 143)
-"""Of a job that SIGINT or SIGTERM stopped."""
+"""Exit codes of a job that SIGINT or SIGTERM stopped."""
 
 WORDS = ("null", "true", "false", "nan", "inf")
-"""Texts that Hydra takes for something else."""
+"""Texts that Hydra reads as another type."""
 
 
 class JobFailedError(RuntimeError):
-    """For sweepers that choose the next jobs by the last ones: this one has no value."""
+    """Tell a sweeper that chooses jobs by the results of others that this one has none."""
 
 
 def run_job(config: DictConfig, *, entry: Path) -> float | None:
-    """Runs the job that Hydra has composed in a process of its own, unless it has run already.
+    """Run the job that Hydra has composed in a process of its own, unless it has run already.
 
-    A job that fails is recorded, and the sweep goes on: without a value, or, for a sweeper that
-    wants one, with an exception, which it takes for a failed trial.
+    A job that fails is recorded, and the sweep continues: without a value, or, for a sweeper that
+    needs one, with an exception, which it takes for a failed trial.
 
     Raises:
-        KeyboardInterrupt: this process was told to stop; the job is recorded as interrupted.
+        KeyboardInterrupt: this process was asked to stop; the job is recorded as interrupted.
         JobFailedError: see above.
     """
-    hydra = HydraConfig.get()
-    record = StudyRecord((Path(hydra.runtime.cwd) / hydra.sweep.dir).absolute())
+    own = read_job(config)
+    record = StudyRecord(own.folder)
     (record.folder / OF_HYDRA).unlink(missing_ok=True)
-    name = _register(record, [str(one) for one in hydra.overrides.task])
+    name = _register(record, own.command.overrides)
     with record.held(name):
         study = record.read()
         job = None if study is None else study.job(name)
         assert study is not None
         assert job is not None
         if job.status != "finished":
-            job = _attempt(job, record, config, entry=entry, study_name=study.name)
-    if job.status != "finished" and not has_all_jobs_known(hydra.sweeper):
+            job = _attempt(job, record, own, entry=entry, study=study)
+    if job.status != "finished" and own.is_chosen:
         raise JobFailedError(f"{name}: {job.error or job.status}")
     return job.objective
 
 
-def recorded(overrides: list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """A job's overrides as they are written down."""
+def recorded(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return a job's overrides as they are recorded, without secrets."""
     return tuple(scrub_argument(one) for one in identity(overrides))
 
 
-def _register(record: StudyRecord, overrides: list[str]) -> str:
-    """The job's name; sweepers that choose as they go bring jobs that nobody knew of."""
+def _register(record: StudyRecord, overrides: Sequence[str]) -> str:
+    """Return the job's name, and record the job if its sweeper has chosen it just now."""
     names: list[str] = []
 
     def registered(study: Study | None) -> Study:
@@ -88,7 +87,9 @@ def _register(record: StudyRecord, overrides: list[str]) -> str:
             return study
         name = job_name(overrides, fixed=study.fixed)
         known = study.job(name)
-        if known is not None and known.overrides != own:  # what is fixed was not all
+        if (
+            known is not None and known.overrides != own
+        ):  # fixed overrides differ from the study's: name it by all of them
             name = job_name(overrides, fixed=())
             known = study.job(name)
         names.append(name)
@@ -101,9 +102,9 @@ def _register(record: StudyRecord, overrides: list[str]) -> str:
 
 
 def _attempt(
-    job: JobRecord, record: StudyRecord, config: DictConfig, *, entry: Path, study_name: str
+    job: JobRecord, record: StudyRecord, own: SweepJob, *, entry: Path, study: Study
 ) -> JobRecord:
-    """Starts the job, or goes on with it; returns the record of how it ended."""
+    """Start the job, or continue it; return the record of how it ended."""
     folder = record.folder / job.directory
     is_resumed = job.attempts > 0 and RunDirectory(folder).checkpoint.exists()
     if job.attempts > 0 and not is_resumed:
@@ -112,16 +113,13 @@ def _attempt(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     job = replace(job, status="running", error=None, started=now, attempts=job.attempts + 1)
     record.put(job)
-    own = ["task=resume", f"run={quoted(str(folder))}"] if is_resumed else None
-    told: dict[str, str | int] = {"study.name": study_name, "study.job": job.directory}
-    if config.optimized_metric is not None:
-        told["optimized_metric"] = config.optimized_metric
-    told |= _jobs_at_once(config, record)
-    command = job_command(entry, folder, told=told, overrides=own)
-    logger.info("Job %s %s: %s", job.directory, "goes on" if is_resumed else "begins", folder)
+    overrides = ["task=resume", f"run={quoted(str(folder))}"] if is_resumed else None
+    settings = _settings(own, study, directory=job.directory)
+    command = job_command(own.command, entry, folder, settings=settings, overrides=overrides)
+    logger.info("Job %s %s: %s", job.directory, "continues" if is_resumed else "begins", folder)
     begin = time.monotonic()
     try:
-        with _own_devices(config) as environment:
+        with _own_devices(own.num_gpus) as environment:
             ended = run_process(command, environment=environment)
     except BaseException as error:
         record.put(replace(job, status="interrupted", error=str(error) or None))
@@ -134,15 +132,18 @@ def _attempt(
     return job
 
 
-def _jobs_at_once(config: DictConfig, record: StudyRecord) -> dict[str, int]:
-    """What a plan has to know: how many jobs share the memory of this machine, unless stated."""
-    from quarry.sweep.host_memory import num_jobs_at_once
+def _settings(own: SweepJob, study: Study, *, directory: str) -> dict[str, str | int]:
+    """Return the keys that a sweep sets in its job, and their values.
 
-    study = record.read()
-    if OmegaConf.select(config, "task.num_jobs_at_once") != 1 or study is None:
-        return {}
-    number = num_jobs_at_once(HydraConfig.get().launcher, num_jobs=len(study.jobs))
-    return {"task.num_jobs_at_once": number} if number > 1 else {}
+    A plan gets the number of jobs that share the memory of this machine, unless it is stated.
+    """
+    settings: dict[str, str | int] = {"study.name": study.name, "study.job": directory}
+    if own.optimized_metric is not None:
+        settings["optimized_metric"] = own.optimized_metric
+    number = own.launcher.num_jobs_at_once(len(study.jobs))
+    if own.plans_alone and number > 1:
+        settings["task.num_jobs_at_once"] = number
+    return settings
 
 
 def _ended(job: JobRecord, ended: EndedProcess, folder: Path) -> JobRecord:
@@ -158,39 +159,45 @@ def _ended(job: JobRecord, ended: EndedProcess, folder: Path) -> JobRecord:
 
 
 def job_command(
-    entry: Path, folder: Path, *, told: Mapping[str, str | int], overrides: list[str] | None
+    command: CommandLine,
+    entry: Path,
+    folder: Path,
+    *,
+    settings: Mapping[str, str | int],
+    overrides: list[str] | None,
 ) -> list[str]:
-    """The command line of a job. It ends in `hydra.mode=RUN`, or a study's file would make each of
-    its jobs sweep again.
+    """Return the command line of a job.
+
+    It ends in `hydra.mode=RUN`, or a study's file would make each of its jobs sweep again.
 
     Args:
-        told: what the sweep tells its job, key -> value.
+        command: of the sweep, with the overrides of the job.
+        folder: the run directory of the job.
+        settings: what the sweep sets in its job, key -> value.
         overrides: instead of those of the job.
     """
-    hydra = HydraConfig.get()
-    command = [sys.executable, str(entry), "--config-name", str(hydra.job.config_name)]
-    for source in hydra.runtime.config_sources:
-        if source.provider == "main" and Path(source.path) != entry.parent / "conf":
-            command += ["--config-path", str(source.path)]
-        if source.provider == "command-line":
-            command += ["--config-dir", str(source.path)]
-    if overrides is None:
-        overrides = list(identity([str(one) for one in hydra.overrides.task]))
+    words = [sys.executable, str(entry), "--config-name", command.config_name]
+    for provider, path in command.sources:
+        if provider == "main" and Path(path) != entry.parent / "conf":
+            words += ["--config-path", path]
+        if provider == "command-line":
+            words += ["--config-dir", path]
+    stated = (
+        f"{key}={value if isinstance(value, int) else quoted(value)}"
+        for key, value in settings.items()
+    )
     return [
-        *command,
-        *overrides,
-        *(
-            f"{key}={value if isinstance(value, int) else quoted(value)}"
-            for key, value in told.items()
-        ),
-        *(one for one in hydra.overrides.hydra if not _is_of_the_sweep(str(one))),
+        *words,
+        *(identity(command.overrides) if overrides is None else overrides),
+        *stated,
+        *(one for one in command.hydra_overrides if not _is_of_the_sweep(one)),
         f"hydra.run.dir={quoted(str(folder))}",
         "hydra.mode=RUN",
     ]
 
 
 def quoted(value: str) -> str:
-    """As Hydra's grammar takes it for this very text."""
+    """Return a value so that Hydra's grammar reads this very text."""
     is_plain = re.fullmatch(r"[A-Za-z/._-][A-Za-z0-9/._-]*", value) is not None
     if is_plain and value.lower() not in WORDS:
         return value
@@ -204,13 +211,15 @@ def _is_of_the_sweep(override: str) -> bool:
 
 
 @contextmanager
-def _own_devices(config: DictConfig) -> Iterator[dict[str, str]]:
-    """What tells a job which GPUs are its own, where several run at once on one machine."""
-    launcher = str(HydraConfig.get().launcher.get("_target_"))
+def _own_devices(num_gpus: int) -> Iterator[dict[str, str]]:
+    """Yield the environment that gives a job GPUs of its own, where several run here at once.
+
+    Args:
+        num_gpus: that it needs; 0: it takes what is visible.
+    """
     gpus = visible_gpus()
-    if "joblib" not in launcher or config.trainer.accelerator == "cpu" or not gpus:
+    if num_gpus == 0 or not gpus:
         yield {}
         return
-    num = num_devices(config) or 1
-    with lent_gpus(min(num, len(gpus)), gpus=gpus, folder=gpu_locks()) as lent:
+    with lent_gpus(min(num_gpus, len(gpus)), gpus=gpus, folder=gpu_locks()) as lent:
         yield {"CUDA_VISIBLE_DEVICES": ",".join(lent)}

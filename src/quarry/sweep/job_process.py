@@ -1,5 +1,5 @@
-"""A job of a sweep as a process of its own: started, watched, stopped with the sweep, and whatever
-it leaves behind ended."""
+"""Run a job of a sweep as a process of its own: start it, watch it, stop it with the sweep, and end
+what it leaves behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from quarry.distributed.launch import ENDS_WITH, environment_of_a_job
 logger = logging.getLogger(__name__)
 
 GRACE_S = 120
-"""How long a job may take to save itself after it was asked to stop."""
+"""Seconds that a job may take to save itself after it was asked to stop."""
 
 NUM_TAIL_LINES = 200
 NUM_ERROR_LINES = 12
@@ -32,12 +32,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True, kw_only=True)
 class EndedProcess:
-    """How a process ended.
+    """Describe how a process ended.
 
     Attributes:
         code: its exit code; the negative number of the signal that ended it.
         tail: the last lines of its standard error.
-        stopped_by: the signal that this process got meanwhile and passed on.
+        stopped_by: the signal that this process received meanwhile and forwarded.
     """
 
     code: int
@@ -46,24 +46,24 @@ class EndedProcess:
 
     @property
     def error(self) -> str:
-        """What went wrong, in a few lines: the message of an error of ours, else the last ones."""
+        """Return the message of an error of ours, else the last lines."""
         if self.code < 0:
             return f"ended by signal {-self.code} ({signal.Signals(-self.code).name})"
         message = self.tail.rpartition("\nError: ")[2] if "\nError: " in self.tail else ""
         lines = [line for line in (message or self.tail).splitlines() if line.strip()]
-        kept = lines[:NUM_ERROR_LINES] if message else lines[-1:]
-        return "\n".join(kept) or f"exit code {self.code}, and nothing was said"
+        shown = lines[:NUM_ERROR_LINES] if message else lines[-1:]
+        return "\n".join(shown) or f"exit code {self.code}, and nothing was said"
 
 
 def run_process(command: Sequence[str], *, environment: Mapping[str, str]) -> EndedProcess:
-    """Runs a command in a process group of its own, to its end; its output goes on to ours.
+    """Run a command in a process group of its own, to its end; forward its output to ours.
 
-    It ends when this process does, however that is (Linux). SIGINT and SIGTERM are passed on as
-    SIGINT, to the command alone: it stops its own. A second one, or `GRACE_S`, ends the group.
-    What a handler of someone else's raises here stops the command in the same way.
+    It ends when this process ends, even if that is killed (Linux). SIGINT and SIGTERM are forwarded
+    as SIGINT, to the command alone: it stops its children. A second one, or `GRACE_S`, ends the
+    group. An exception from a signal handler of a launcher stops the command in the same way.
 
     Args:
-        environment: added to ours, which is without what launchers told us.
+        environment: added to ours, from which variables of launchers are removed.
     """
     process = subprocess.Popen(
         command,
@@ -79,7 +79,7 @@ def run_process(command: Sequence[str], *, environment: Mapping[str, str]) -> En
     try:
         with _signals_passed_on(process) as received:
             code = process.wait()
-    except BaseException:  # of a launcher's signal handler: the time is over
+    except BaseException:  # from a launcher's signal handler: its time limit is reached
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
@@ -93,7 +93,7 @@ def run_process(command: Sequence[str], *, environment: Mapping[str, str]) -> En
 
 @contextmanager
 def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[str]]:
-    """Lends the list of signals that came."""
+    """Forward signals to the command, and yield the list of those that came."""
     received: list[str] = []
     timer = threading.Timer(GRACE_S, _end_group, [process])
     timer.daemon = True
@@ -120,13 +120,13 @@ def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[str]]:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends the command, and what it has started and not ended."""
+    """End the command and all its children."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def _pass_on(stream: IO[bytes], tail: deque[str]) -> None:
-    """Copies standard error line by line, and keeps the last ones."""
+    """Copy standard error line by line, and remember the last ones."""
     for line in stream:
         text = line.decode("utf-8", "replace")
         tail.append(text)

@@ -1,4 +1,4 @@
-"""What a job hands to its sweep, in a file of its run directory."""
+"""Hand the result of a job to its sweep, in a file of its run directory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ JOB_FILE = "job.json"
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """The result of a job.
+    """Hold the result of a job.
 
     Attributes:
-        objective: for the sweeper; None: nothing is optimised.
+        objective: for the sweeper; None: nothing is optimized.
         line: the result line.
         metrics: all that the task returned.
     """
@@ -34,6 +34,6 @@ class JobResult:
 
     @classmethod
     def read(cls, folder: Path) -> JobResult | None:
-        """None where the job did not come to its end."""
+        """Read the result in a run directory; None: the job did not complete."""
         path = folder / JOB_FILE
         return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

@@ -1,4 +1,4 @@
-"""`make sweeps`: the studies that there are, from their files in sweeps/study."""
+"""List the studies in sweeps/study (`make sweeps`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quarry.config.sweep_overrides import all_jobs, has_all_jobs_known
 
 @dataclass(frozen=True, kw_only=True)
 class StudyFile:
-    """A study.
+    """Describe a study.
 
     Attributes:
         name: what `study=` takes.
@@ -36,36 +36,34 @@ class StudyFile:
 
 
 def study_files() -> Iterator[StudyFile]:
-    """Every study, by name. To be called where Hydra is initialised with conf/."""
+    """Yield every study, by name; Hydra has to be initialized with conf/."""
     for path in sorted((Path(sweeps_dir()) / "study").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         primary, *others = primaries_of(text)
         if others:
             raise ValueError(f"{path}: its header does not say '# primary: train' or eval.")
+        sweep = composed_sweep(primary, f"study={path.stem}")
+        sweeper = sweep.hydra.sweeper
+        is_known = has_all_jobs_known(sweeper)
         rest = text.partition(f"# primary: {primary}\n")[2].splitlines()
         yield StudyFile(
             name=path.stem,
             primary=primary,
             purpose=rest[0].removeprefix("# "),
-            num_jobs=_num_jobs(composed_sweep(primary, f"study={path.stem}")),
+            num_jobs=len(all_jobs(sweep)) if is_known else int(sweeper.n_trials),
         )
 
 
 def composed_sweep(primary: str, *overrides: str) -> DictConfig:
-    """The configuration of a sweep, Hydra's own part included, as its sweeper gets it."""
+    """Return the configuration of a sweep as its sweeper gets it, Hydra's own part included."""
     loader = GlobalHydra.instance().config_loader()
     return loader.load_configuration(
         config_name=primary, overrides=list(overrides), run_mode=RunMode.MULTIRUN
     )
 
 
-def _num_jobs(config: DictConfig) -> int:
-    sweeper = config.hydra.sweeper
-    return len(all_jobs(config)) if has_all_jobs_known(sweeper) else int(sweeper.n_trials)
-
-
 def main() -> None:
-    """Prints a line for each study."""
+    """Print a line for each study."""
     register_schemas()
     conf = Path(sweeps_dir()).parent / "conf"
     with initialize_config_dir(config_dir=str(conf), version_base="1.3"):

@@ -1,4 +1,4 @@
-"""`study.json`: the jobs of a sweep, how far each is, and how it ended. Jobs write it at once."""
+"""Record the jobs of a sweep in `study.json`; several processes may write it at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOCKS = ".locks"
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:
-    """A job.
+    """Describe a job.
 
     Attributes:
         directory: its run directory, below the study's; its name.
@@ -31,7 +31,7 @@ class JobRecord:
         error: how it failed.
         started: when the last attempt began, UTC.
         seconds: how long that took.
-        attempts: how often it was begun.
+        attempts: how often it was started.
         objective: what the sweeper got.
         result: the result line of the job.
     """
@@ -49,7 +49,7 @@ class JobRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What `study.json` holds.
+    """Hold the content of `study.json`.
 
     Attributes:
         name: of the study.
@@ -70,7 +70,7 @@ class Study:
         return next((job for job in self.jobs if sorted(job.overrides) == own), None)
 
     def with_job(self, job: JobRecord) -> Study:
-        """With this job in the place of the one in its directory, else at the end."""
+        """Return it with this job in the place of the one in its directory, else at the end."""
         if self.job(job.directory) is None:
             return replace(self, jobs=(*self.jobs, job))
         jobs = (job if one.directory == job.directory else one for one in self.jobs)
@@ -81,14 +81,14 @@ class Study:
 
 
 class StudyRecord:
-    """The record in the folder of a study; every change is one step for all processes."""
+    """Read and write the record in the folder of a study; a change is atomic for all processes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / STUDY_FILE
 
     def read(self) -> Study | None:
-        """None where no study was begun.
+        """Return the study; None: none was begun.
 
         Raises:
             UserError: the file is no record of a study.
@@ -107,18 +107,18 @@ class StudyRecord:
             ) from error
 
     def write(self, study: Study) -> None:
-        """Puts a study in the place of what is recorded."""
+        """Replace what is recorded by a study."""
         self.change(lambda _: study)
 
     def change(self, change: Callable[[Study | None], Study]) -> Study:
-        """Replaces what is recorded by what `change` makes of it; returns that."""
+        """Replace what is recorded by what `change` makes of it, and return that."""
         with locked(self._lock(STUDY_FILE), what=str(self.path)):
             study = change(self.read())
             write_json(self.path, asdict(study))
         return study
 
     def put(self, job: JobRecord) -> None:
-        """Records a job."""
+        """Record a job."""
 
         def with_job(study: Study | None) -> Study:
             assert study is not None
@@ -128,13 +128,13 @@ class StudyRecord:
 
     @contextmanager
     def held(self, directory: str) -> Iterator[None]:
-        """The right to run a job; waits while another process has it."""
+        """Hold the right to run a job; wait while another process has it."""
         with locked(self._lock(directory), what=f"the job {directory}"):
             yield
 
     @property
     def locks(self) -> Path:
-        """A folder for locks, one for all processes of the study."""
+        """Return the folder for locks, one for all processes of the study."""
         folder = self.folder / LOCKS
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -144,7 +144,7 @@ class StudyRecord:
             return not is_free
 
     def settle(self) -> Study | None:
-        """Jobs that are said to run, and that no process runs, were interrupted."""
+        """Mark jobs that are recorded as running, and that no process runs, as interrupted."""
         study = self.read()
         for job in [] if study is None else study.having("running"):
             if not self.is_held(job.directory):

@@ -31,7 +31,7 @@ SHAPE = LayerShape(
 )  # fmt: skip
 HALF = Kept(
     itemsize=2, state_itemsize=2, is_compiled=True, gradient_checkpointing=False,
-    trains_trunk=False,
+    trains_backbone=False,
 )  # fmt: skip
 
 TEXTS = [np.arange(16)] * 8  # of one length: the grid that attention takes on a CPU is full
@@ -136,7 +136,7 @@ def test_autograd_holds_what_is_counted(
         state_itemsize=dtype.itemsize,
         is_compiled=False,
         gradient_checkpointing=False,
-        trains_trunk=adapter.trains_trunk,
+        trains_backbone=adapter.trains_trunk,
         num_inputs=6 * HIDDEN + INTERMEDIATE,
         num_low_rank=0 if adapter.trains_trunk else len(TARGETS) * RANK,
     )

@@ -14,7 +14,7 @@ from configurations import composed, opened
 from helpers.plans import GIB, LORA, setup
 from quarry.planning.alternatives import alternatives, option_buffers
 from quarry.planning.machine import Machine
-from quarry.planning.setup import zero_buffers
+from quarry.planning.zero_buffers import ZeroBuffers
 
 
 def machine(gib: float, *, is_gpu: bool = True) -> Machine:
@@ -56,7 +56,7 @@ def test_a_chunk_is_no_shorter_than_a_text() -> None:
 def test_all_weights_go_into_shards() -> None:
     every = setup(
         num_frozen=0, num_trained=7_070_619_136, frozen_itemsize=4, num_processes=8,
-        kept=replace(LORA, trains_trunk=True, state_itemsize=4),
+        kept=replace(LORA, trains_backbone=True, state_itemsize=4),
     )  # fmt: skip
     beside = ("trainer.precision=bf16-true",)
     found = alternatives(every, machine(79), zero_overrides=beside)
@@ -84,5 +84,5 @@ def test_nothing_fits_nowhere() -> None:
 def test_settings_are_those_of_the_options(name: str) -> None:
     with opened():
         config = composed("train", f"strategy={name}")
-    assert zero_buffers(config) == option_buffers(name)
+    assert ZeroBuffers.of(config.trainer.strategy) == option_buffers(name)
     assert option_buffers("zero3").max_live_parameters == 1_000_000_000

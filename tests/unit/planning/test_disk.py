@@ -10,12 +10,18 @@ import pytest
 from omegaconf import OmegaConf
 
 from helpers.plans import LORA, setup
-from quarry.planning.disk import checkpoint_bytes, download_bytes, model_bytes, planned_disk
+from quarry.planning.disk import (
+    SavedFiles,
+    checkpoint_bytes,
+    download_bytes,
+    model_bytes,
+    planned_disk,
+)
 from quarry.planning.published_shapes import published_config
 from quarry.planning.zero_buffers import ZeroBuffers
 
 ZERO2 = ZeroBuffers(stage=2, reduce_bucket_size=1)
-ALL = {"num_frozen": 10, "num_trained": 100, "kept": replace(LORA, trains_trunk=True)}
+ALL = {"num_frozen": 10, "num_trained": 100, "kept": replace(LORA, trains_backbone=True)}
 
 CALLBACKS = "quarry.training.callbacks."
 LAST = {"_target_": f"{CALLBACKS}last_checkpoint.LastCheckpoint"}
@@ -53,9 +59,8 @@ def test_a_model_is_an_adapter_or_all_weights() -> None:
     ],
 )
 def test_callbacks_that_save(callbacks: dict[str, Any], last: int, top_: int, best: int) -> None:
-    need = planned_disk(
-        setup(num_trained=100), OmegaConf.create(callbacks), num_evaluations=5, download=7
-    )
+    saved = SavedFiles.of(OmegaConf.create(callbacks))
+    need = planned_disk(setup(num_trained=100), saved, num_evaluations=5, download=7)
     assert (need.last, need.top, need.best, need.model) == (last, top_, best, 400)
     assert need.run_directory == last + top_ + best + 400
     assert need.download == 7

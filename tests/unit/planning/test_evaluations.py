@@ -19,6 +19,7 @@ from quarry.config.instantiate import build
 from quarry.data.tokenization import TextTokenizer
 from quarry.planning.cards import named_card
 from quarry.planning.evaluations import Evaluations, planned_evaluations
+from quarry.planning.inputs import planned_training
 from quarry.planning.machine import Machine
 
 H200 = Machine(
@@ -44,10 +45,15 @@ def evaluations(
     machine: Machine = H200,
     num_processes: int = 1,
     shares_prefix: bool = True,
+    tokenizer: TextTokenizer | None = None,
 ) -> Evaluations:
     own = setup(num_processes=num_processes, kept=replace(LORA, has_dropout=False))
+    inputs = planned_training(config)
+    if tokenizer is not None:
+        step = replace(inputs.step, load_tokenizer=lambda: tokenizer)
+        inputs = replace(inputs, step=step)
     found = planned_evaluations(
-        config, num_steps=num_steps, setup=own, machine=machine, shares_prefix=shares_prefix
+        inputs, num_steps=num_steps, setup=own, machine=machine, shares_prefix=shares_prefix
     )
     assert found is not None
     return found
@@ -92,17 +98,14 @@ def test_hours_are_those_of_all_of_them_on_all_devices() -> None:
     assert (unknown.rate, unknown.hours) == (None, None)
 
 
-def test_a_shared_prefix_is_computed_once_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_prefix_is_computed_once_a_pass() -> None:
     config = composed("train", "experiment=sft_msmarco", "prompt=e5_instruct")
     unknown = evaluations(config, num_steps=100)
     assert unknown.prefix_tokens is None, "the tokenizer is not here"
     assert unknown.num_computed_tokens == unknown.num_tokens
     assert not unknown.is_limit, "it may take less"
-    monkeypatch.setattr(
-        "quarry.planning.evaluations.local_tokenizer",
-        lambda _: TextTokenizer(tokenizer=letter_tokenizer(), prompt=build(config.prompt)),
-    )
-    found = evaluations(config, num_steps=100)
+    tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=build(config.prompt))
+    found = evaluations(config, num_steps=100, tokenizer=tokenizer)
     assert found.prefix_tokens is not None
     num_shared = found.prefix_tokens["query"]
     assert (num_shared > 60, found.prefix_tokens["document"]) == (True, 0)
@@ -111,8 +114,14 @@ def test_a_shared_prefix_is_computed_once_a_pass(monkeypatch: pytest.MonkeyPatch
     assert found.rate is not None
     hours = 2 * found.num_computed_tokens / found.rate.tokens_per_s / 3600
     assert found.hours == pytest.approx(hours)
-    mean = evaluations(config, num_steps=100, shares_prefix=False)
+    mean = evaluations(config, num_steps=100, shares_prefix=False, tokenizer=tokenizer)
     assert mean.num_computed_tokens == found.num_tokens
+    shards = composed(
+        "train", "experiment=sft_msmarco", "prompt=e5_instruct", "strategy=zero3",
+        "trainer.devices=2",
+    )  # fmt: skip
+    sharded = evaluations(shards, num_steps=100, num_processes=2, tokenizer=tokenizer)
+    assert sharded.num_computed_tokens == found.num_tokens, "see `Encoder.has_equal_steps`"
 
 
 def test_sets_that_nobody_has_counted(tmp_path: Path) -> None:
@@ -129,6 +138,8 @@ def test_sets_that_nobody_has_counted(tmp_path: Path) -> None:
         num_steps=1,
     )
     assert (hub.unknown_sets, hub.hours) == (("name",), None)
-    none = composed("train", "benchmark=none")
-    settings = {"num_steps": 1, "setup": setup(), "machine": H200, "shares_prefix": True}
-    assert planned_evaluations(none, **settings) is None
+    none = planned_training(composed("train", "benchmark=none"))
+    nothing = planned_evaluations(
+        none, num_steps=1, setup=setup(), machine=H200, shares_prefix=True
+    )
+    assert nothing is None

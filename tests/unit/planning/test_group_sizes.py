@@ -14,7 +14,7 @@ from quarry.data.sampler import TrainBatchSampler
 from quarry.data.train_dataset import TrainDataset
 from quarry.distributed.balance import balanced_shares
 from quarry.planning.group_sizes import GroupSizes
-from quarry.planning.step_memory import ContrastSets
+from quarry.planning.step_memory import ContrastiveBatches
 from quarry.types import TrainExample
 
 NUM_EXAMPLES, BATCH_SIZE = 3200, 64
@@ -106,13 +106,13 @@ def test_the_planned_share_covers_the_largest_that_a_rank_gets(
     )
     found = GroupSizes.counted(dataset, sampler, num_batches=2 * len(sampler))
     per_passage, mean = texts.mean(), tokens.mean()
-    planned = ContrastSets(
+    planned = ContrastiveBatches(
         num_queries=BATCH_SIZE,
         num_passages_per_query=found.in_largest_batch,
         tokens_per_query=mean,
         deviation=float((tokens - per_passage * (sizes - sizes.mean())).std()),
         longest_text=250,
-        num_sets=2 * len(sampler),
+        num_batches=2 * len(sampler),
         more_tokens_per_query=per_passage * (found.in_largest_batch - found.mean),
         tokens_of_largest_group=mean + per_passage * (found.largest - found.mean),
     ).largest_share(num_ranks)

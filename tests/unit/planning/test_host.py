@@ -64,13 +64,15 @@ def test_embeddings_in_files_and_in_half_the_size() -> None:
 def test_where_the_configuration_puts_a_corpus() -> None:
     assert CorpusPlace.of({}) == CorpusPlace(is_on_disk=False, itemsize=4)
     asked = {"corpus_on_disk": "auto", "corpus_dtype": "float16"}
-    assert CorpusPlace.of(asked) == CorpusPlace(is_on_disk=None, itemsize=2)
+    assert CorpusPlace.of(asked) == CorpusPlace(
+        is_on_disk=None, itemsize=2, has_disk_key=True, dtype="float16"
+    )
     assert CorpusPlace.of({"corpus_on_disk": True}).is_on_disk is True
     stored = CorpusPlace.of({"store_dtype": "float16"}, is_stored=True)
-    assert stored == CorpusPlace(is_on_disk=True, itemsize=2)
+    assert (stored.is_on_disk, stored.itemsize, stored.is_stored) == (True, 2, True)
 
 
-EVERY_KEY = {"corpus_on_disk": "auto", "corpus_dtype": "float32"}
+EVERY_KEY = CorpusPlace.of({"corpus_on_disk": "auto", "corpus_dtype": "float32"})
 
 
 def remedies(host_gib: int, *, num_jobs: int, **more: Any) -> list[str]:
@@ -114,5 +116,7 @@ def test_only_what_fits_is_proposed() -> None:
 
 
 def test_keys_that_the_configuration_lacks_are_not_proposed() -> None:
-    found = host_remedies(need(), {}, host_bytes=64 * GIB, num_jobs=1, is_training=True)
+    found = host_remedies(
+        need(), CorpusPlace.of({}), host_bytes=64 * GIB, num_jobs=1, is_training=True
+    )
     assert list(found) == ["benchmark=none"]

@@ -17,6 +17,7 @@ from helpers.sentence_folders import dense, sentence_folder
 from quarry.assembly.model_parts import settle_contract
 from quarry.assembly.strategy import settle_dtype
 from quarry.planning.host import HostNeed
+from quarry.planning.inputs import planned_job
 from quarry.planning.job_host import job_host
 from quarry.planning.machine import planned_machine
 from quarry.planning.plan_task import make_plan
@@ -38,7 +39,8 @@ def _away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def host(config: DictConfig) -> HostNeed | None:
     with planned_for_gpu():
-        return job_host(config, host_bytes=None, num_jobs=1)
+        job = planned_job(config)
+        return None if job is None else job_host(job, host_bytes=None, num_jobs=1)
 
 
 @pytest.mark.parametrize(

@@ -45,17 +45,15 @@ LETTERS = ("prompt.query='tofind:{text}'", "prompt.document='the word of:{text}'
 
 def test_what_the_tokenizer_finds_if_it_is_worth_sharing() -> None:
     config = asked(*LETTERS)
-    found = prefix_tokens(config, tokenizer=of_letters(config), shares_prefix=True)
+    found = prefix_tokens(build(config.prompt), tokenizer=of_letters(config), shares_prefix=True)
     assert found == {"query": 0, "document": 10}, "7 tokens are below the least, 8"
     assert prefix_note(found) == "the first 10 tokens of each document are computed once a pass"
 
 
-def test_a_model_that_shares_none_and_weights_in_shards() -> None:
+def test_a_model_that_shares_none() -> None:
     config = asked(*LETTERS)
-    tokenizer = of_letters(config)
-    assert prefix_tokens(config, tokenizer=tokenizer, shares_prefix=False) == NOTHING
-    sharded = asked(*LETTERS, "strategy=zero3", "trainer.devices=2")
-    assert prefix_tokens(sharded, tokenizer=tokenizer, shares_prefix=True) == NOTHING
+    found = prefix_tokens(build(config.prompt), tokenizer=of_letters(config), shares_prefix=False)
+    assert found == NOTHING
     assert prefix_note(NOTHING) == ""
 
 
@@ -67,7 +65,9 @@ def test_a_model_that_shares_none_and_weights_in_shards() -> None:
     ],
 )  # fmt: skip
 def test_without_a_tokenizer_a_long_prompt_is_not_known(prompt: str, is_known: bool) -> None:
-    found = prefix_tokens(asked(f"prompt={prompt}"), tokenizer=None, shares_prefix=True)
+    found = prefix_tokens(
+        build(asked(f"prompt={prompt}").prompt), tokenizer=None, shares_prefix=True
+    )
     assert found == (NOTHING if is_known else None)
     assert ("not taken off" in prefix_note(found)) == (not is_known)
 

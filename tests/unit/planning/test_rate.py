@@ -94,7 +94,7 @@ def test_what_was_not_measured_is_not_told() -> None:
     zero3 = ZeroBuffers(stage=3, reduce_bucket_size=1)
     for other in (
         setup(num_linear=358_000_000),
-        setup(kept=replace(LORA, trains_trunk=True)),
+        setup(kept=replace(LORA, trains_backbone=True)),
         setup(kept=replace(LORA, itemsize=4)),
         setup(zero=zero3),
     ):

@@ -30,7 +30,7 @@ NUM_LINEAR, NUM_LAYERS = 6_525_288_448, 28
     ("changes", "units"),
     [
         ({}, FORWARD_AND_BACKWARD),
-        ({"trains_trunk": True}, FORWARD_AND_BACKWARD + WEIGHT_GRADIENTS),
+        ({"trains_backbone": True}, FORWARD_AND_BACKWARD + WEIGHT_GRADIENTS),
         ({"gradient_checkpointing": "selective"}, FORWARD_AND_BACKWARD + SELECTIVE_AGAIN),
         ({"gradient_checkpointing": True}, FORWARD_AND_BACKWARD + LAYERS_AGAIN),
         ({"is_compiled": False}, FORWARD_AND_BACKWARD * EAGER),

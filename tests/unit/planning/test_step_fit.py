@@ -26,9 +26,9 @@ from quarry.config.stored import read_stored_config
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.models.model_spec import ModelSpec
-from quarry.planning.memory_fit import thriftiest, with_choice
+from quarry.planning.inputs import asked_choice
+from quarry.planning.memory_fit import OPEN, thriftiest, with_choice
 from quarry.planning.plan_task import plan
-from quarry.planning.setup import plain_choice
 from quarry.planning.step_fit import KEYS, RECORD, StepFit, choose_anew
 from quarry.planning.step_memory import step_memory
 from quarry.runtime.devices import planned_for_gpu
@@ -292,7 +292,7 @@ def test_a_configuration_of_an_earlier_version_has_neither_key(free: Free, tmp_p
     run = without(started(tmp_path), *KEYS)
     config = read_stored_config(run.config)
     plain = MemoryChoice(gradient_checkpointing=False, grad_cache_chunk_tokens=None)
-    assert plain_choice(config) == plain
+    assert asked_choice(config).plain == plain
     assert list(memory_violations(config)) == []
     before = files(run)
     free(1)
@@ -393,7 +393,7 @@ def test_the_choice_and_the_refusal_are_those_of_the_plan(free: Free, tmp_path: 
     run = written(RunDirectory(tmp_path / "run"), config)
     spec: ModelSpec = build(config.model)
     step = StepFit(config, run, spec)._setup()
-    choice = thriftiest(step, gradient_checkpointing="auto", grad_cache_chunk_tokens="auto")
+    choice = thriftiest(step, OPEN)
     least = step_memory(with_choice(step, choice)).total / GIB
     made = planned(config, file, gib=least / 0.91)
     assert made["refusal"] is None

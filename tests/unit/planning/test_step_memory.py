@@ -12,7 +12,7 @@ from quarry.models.adapters.lora import LoRA
 from quarry.models.memory import num_weights, outline
 from quarry.planning.activations import Kept, LayerShape
 from quarry.planning.published_shapes import published_config
-from quarry.planning.step_memory import ContrastSets, TrainingSetup, step_memory, unmeasured
+from quarry.planning.step_memory import ContrastiveBatches, TrainingSetup, step_memory, unmeasured
 from quarry.planning.zero_buffers import ZeroBuffers
 
 GIB = 2**30
@@ -27,17 +27,21 @@ LAYERS = LayerShape(
     num_heads=1,
 )
 FP32 = Kept(
-    itemsize=4, state_itemsize=4, is_compiled=True, gradient_checkpointing=False, trains_trunk=True
+    itemsize=4,
+    state_itemsize=4,
+    is_compiled=True,
+    gradient_checkpointing=False,
+    trains_backbone=True,
 )
 
 
-def contrast(**more: Any) -> ContrastSets:
+def contrast(**more: Any) -> ContrastiveBatches:
     """Four queries of 10 tokens with one passage each."""
     settings: dict[str, Any] = {
         "num_queries": 4, "num_passages_per_query": 1, "tokens_per_query": 10, "deviation": 0,
-        "longest_text": 8, "num_sets": 1,
+        "longest_text": 8, "num_batches": 1,
     }  # fmt: skip
-    return ContrastSets(**(settings | more))
+    return ContrastiveBatches(**(settings | more))
 
 
 def setup(**more: Any) -> TrainingSetup:
@@ -113,7 +117,7 @@ def test_autocast_keeps_copies_of_trained_weights() -> None:
     layer = 2 * 4 * 4 + 2 * (2 * 4 + 4 * 4 + 3 * 8) + 4
     assert cast.activations == 40 * (2 * layer + 4 * 4) + 80 * 2
     assert cast.activations < plain.activations
-    lora = step_memory(setup(kept=replace(half, trains_trunk=False)))
+    lora = step_memory(setup(kept=replace(half, trains_backbone=False)))
     assert lora.activations == cast.activations - 80 * 2 + 100 * 2  # linear weights, those trained
 
 
@@ -135,7 +139,7 @@ def test_chunks_bound_a_pass_but_no_text_is_cut() -> None:
 def test_the_largest_share() -> None:
     assert contrast().largest_share(1) == 40
     assert contrast().largest_share(3) == 20, "two queries of four"
-    wide = contrast(deviation=3, num_sets=100)
+    wide = contrast(deviation=3, num_batches=100)
     above = 3 * math.sqrt(4) * math.sqrt(2 * math.log(100))
     assert wide.largest_share(1) == math.ceil(40 + above)
     assert wide.largest_share(2) == math.ceil((40 + above) / 2)
@@ -147,7 +151,7 @@ def test_the_largest_share_where_queries_differ_in_passages() -> None:
     assert most.largest_share(1) == 50
     assert most.largest_share(2) == 25
     assert most.largest_share(4) == 21, "13 a query, and one query of 21"
-    wide = contrast(deviation=3, num_sets=100, more_tokens_per_query=2.5)
+    wide = contrast(deviation=3, num_batches=100, more_tokens_per_query=2.5)
     alone = replace(wide, tokens_of_largest_group=40).largest_share(4)
     assert alone == math.ceil(40 + 3 * math.sqrt(4) * math.sqrt(2 * math.log(100)))
     assert wide.largest_share(1) == math.ceil(50 + 3 * math.sqrt(4) * math.sqrt(2 * math.log(100)))
@@ -161,7 +165,7 @@ def test_texts_of_a_fractional_mean_of_passages_are_rounded_up() -> None:
 
 
 def test_what_no_measurement_backs_is_named() -> None:
-    lora = replace(FP32, itemsize=2, trains_trunk=False)
+    lora = replace(FP32, itemsize=2, trains_backbone=False)
     zero3 = ZeroBuffers(stage=3, reduce_bucket_size=10, max_live_parameters=50)
     assert unmeasured(setup(kept=lora)) == ()
     assert unmeasured(setup()) == ("all weights are trained", "products in float32")
@@ -229,7 +233,7 @@ def test_the_estimate_is_what_was_measured(
                 state_itemsize=2,
                 is_compiled=is_compiled,
                 gradient_checkpointing=checkpointing,
-                trains_trunk=False,
+                trains_backbone=False,
                 num_inputs=part.num_inputs,
                 num_low_rank=part.num_low_rank,
                 has_dropout=dropout > 0,
@@ -253,7 +257,7 @@ def test_the_plan_of_the_recipe_is_what_was_measured(
     part = LoRA(r=32, alpha=64, dropout=0.1, target_modules=PROJECTIONS).trained_part(trunk)
     kept = Kept(
         itemsize=2, state_itemsize=2, is_compiled=True, gradient_checkpointing=checkpointing,
-        trains_trunk=False, num_inputs=part.num_inputs, num_low_rank=part.num_low_rank,
+        trains_backbone=False, num_inputs=part.num_inputs, num_low_rank=part.num_low_rank,
         has_dropout=True, is_fp8=is_fp8,
     )  # fmt: skip
     estimated = step_memory(
@@ -263,7 +267,7 @@ def test_the_plan_of_the_recipe_is_what_was_measured(
             grad_cache_chunk_tokens=chunk,
             contrast=contrast(
                 num_queries=32, num_passages_per_query=16, tokens_per_query=1304, deviation=110,
-                longest_text=156, num_sets=16,
+                longest_text=156, num_batches=16,
             ),
         )
     )  # fmt: skip

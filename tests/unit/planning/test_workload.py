@@ -1,4 +1,4 @@
-"""Examples, updates and tokens: counted where the data are here, stated, or bounded."""
+"""Examples, optimizer steps and tokens: counted where the data are here, stated, or bounded."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "config"))
 from configurations import composed, opened
 
 from helpers.models import tiny_folder
+from quarry.config.instantiate import build
 from quarry.data.sampler import TrainBatchSampler
 from quarry.errors import UserError
-from quarry.planning.setup import _contrast
+from quarry.planning.inputs import planned_step
+from quarry.planning.setup import contrastive_batches
 from quarry.planning.workload import Workload, planned_workload
 
 
@@ -46,7 +48,8 @@ def config(data: Path, *overrides: str, model: str | None = None) -> DictConfig:
 
 
 def workload(config: DictConfig, **more: Any) -> Workload:
-    return planned_workload(config, **({"num_examples": None, "tokens_per_query": None} | more))
+    step = planned_step(config, build(config.model))
+    return planned_workload(step, **({"num_examples": None, "tokens_per_query": None} | more))
 
 
 def test_counted_in_the_data(data: Path) -> None:
@@ -107,7 +110,7 @@ def test_the_memory_is_that_of_the_largest_contrastive_batch_of_the_run(ragged: 
         totals += [sum(1 + index % 5 for _, index in keys) for keys in sampler]
     assert len(set(totals)) > 1
     assert found.group_sizes.in_largest_batch == max(totals) / 4
-    contrast = _contrast(settings, found)
+    contrast = contrastive_batches(build(settings.prompt), found)
     assert contrast.largest_share(1) == 4 * 4 + 6 * max(totals)
     assert contrast.largest_share(4) >= 4 + 6 * 5
     assert contrast.tokens_per_query == found.tokens_per_query, "of which the time depends"
@@ -123,7 +126,7 @@ def test_with_a_number_all_queries_have_as_many_passages(
     found = workload(settings)
     assert (found.group_sizes.mean, found.group_sizes.in_largest_batch) == (mean, mean)
     assert found.tokens_per_query == 4 + mean * 2
-    assert _contrast(settings, found).more_tokens_per_query == 0
+    assert contrastive_batches(build(settings.prompt), found).more_tokens_per_query == 0
 
 
 def test_the_stated_number_of_examples_may_differ_from_those_that_are_here(ragged: Path) -> None:
@@ -194,6 +197,6 @@ def test_nothing_is_no_number(data: Path, key: str) -> None:
         workload(config(data), **{key: 0})
 
 
-def test_too_few_examples_for_an_update(data: Path) -> None:
+def test_too_few_examples_for_an_optimizer_step(data: Path) -> None:
     with pytest.raises(UserError, match="20 examples and one optimizer step needs 32"):
         workload(config(data, "data.global_batch_size=32"))

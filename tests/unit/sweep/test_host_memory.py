@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.schema import register_schemas
 from quarry.errors import UserError
-from quarry.sweep.host_memory import MARGIN, RANK_GIB, num_jobs_at_once
+from quarry.sweep.host_memory import MARGIN, RANK_GIB
+from quarry.sweep.inputs import Launcher
 from quarry.sweep.listing import composed_sweep
 from quarry.sweep.start import begin
 
@@ -54,13 +55,13 @@ def has_memory(monkeypatch: pytest.MonkeyPatch, gib: int) -> None:
     ],
 )
 def test_jobs_at_once(launcher: dict[str, object], number: int) -> None:
-    assert num_jobs_at_once(OmegaConf.create(launcher), num_jobs=3) == number
+    assert Launcher.of(OmegaConf.create(launcher)).num_jobs_at_once(3) == number
 
 
 def test_all_cores_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 4)
-    launcher = OmegaConf.create({"_target_": "joblib", "n_jobs": -2})
-    assert num_jobs_at_once(launcher, num_jobs=9) == 3
+    launcher = Launcher.of(OmegaConf.create({"_target_": "joblib", "n_jobs": -2}))
+    assert launcher.num_jobs_at_once(9) == 3
 
 
 def test_jobs_at_once_that_do_not_fit_are_refused_before_the_first(
