@@ -92,7 +92,8 @@ def test_a_signal_ends_it_and_the_same_command_continues(
     for number in (signal.SIGTERM, signal.SIGINT):
         code, output = stopped(data, number, environment)
         assert code == 128 + number, output
-        said = f"Interrupted: {number.name}. Embeddings so far are kept in {data}/cache/embeddings"
+        store = f"{data}/cache/embeddings"
+        said = f"Interrupted: {number.name}. Embeddings so far are stored in {store}"
         assert output.count(said) == 1, output
         assert output.rstrip().endswith("the same command continues from there.")
         assert "Traceback" not in output

@@ -87,9 +87,8 @@ def _register(record: StudyRecord, overrides: Sequence[str]) -> str:
             return study
         name = job_name(overrides, fixed=study.fixed)
         known = study.job(name)
-        if (
-            known is not None and known.overrides != own
-        ):  # fixed overrides differ from the study's: name it by all of them
+        if known is not None and known.overrides != own:
+            # fixed overrides changed since the study began: name the job by all of its own
             name = job_name(overrides, fixed=())
             known = study.job(name)
         names.append(name)

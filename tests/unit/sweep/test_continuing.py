@@ -28,11 +28,7 @@ def test_training_continues_from_its_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("retriever", "store", "expected"),
     [
-        (
-            "dense.DenseRetriever",
-            True,
-            "Embeddings so far are stored in /cache/embeddings: the",
-        ),
+        ("dense.DenseRetriever", True, "Embeddings so far are stored in /cache/embeddings: the"),
         ("fusion.HybridRetriever", True, "Embeddings so far are stored in"),
         ("dense.DenseRetriever", False, "The same command starts again (evaluation.store=true"),
         ("bm25.BM25Retriever", True, "Run the same command again."),
