@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 KINDS = {
-    "compiled element-wise": r"^triton_(poi|red|per)|^quantise",  # named after all they fuse
+    "compiled element-wise": r"^triton_(poi|red|per)|^quanti[sz]e",  # named after all they fuse
     "attention": r"flash|fmha|attention|varlen",
     "matrix products": r"gemm|nvjet|cutlass|cublas|xmma|scaled_mm|splitk|_mm_",
     "optimizer and clipping": r"adam|multi_tensor|foreach|lpnorm",

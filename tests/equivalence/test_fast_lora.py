@@ -301,7 +301,7 @@ def test_checkpointing_gives_the_same_gradients() -> None:
     ("settings", "reason"),
     [
         ({"use_dora": True}, "a variant of LoRA, such as DoRA"),
-        ({"lora_bias": True, "target_modules": ["q_proj"]}, "the update has a bias"),
+        ({"lora_bias": True, "target_modules": ["q_proj"]}, "A or B has a bias"),
         ({"bias": "all", "target_modules": ["q_proj"]}, "the base layer is trained, too"),
     ],
 )

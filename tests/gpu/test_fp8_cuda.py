@@ -24,11 +24,11 @@ from quarry.models.fp8 import (
     MIN_CAPABILITY,
     Fp8Linear,
     Scaled,
-    quantise,
+    quantize,
     scaled_product,
     use_fp8,
 )
-from quarry.models.fp8_gated import fuse_gated_layers, quantise_gated
+from quarry.models.fp8_gated import fuse_gated_layers, quantize_gated
 from quarry.models.pooling.mean import Mean
 
 has_cuda = torch.cuda.is_available()
@@ -51,7 +51,7 @@ def test_the_kernel_equals_the_emulation(num_tokens: int) -> None:
     torch.manual_seed(0)
     x = torch.randn(num_tokens, 512, device=DEVICE) * torch.rand(num_tokens, 1, device=DEVICE)
     weight = torch.randn(768, 512, device=DEVICE) * torch.rand(768, 1, device=DEVICE)
-    left, right = quantise(x.bfloat16()), quantise(weight.bfloat16())
+    left, right = quantize(x.bfloat16()), quantize(weight.bfloat16())
     ours = scaled_product(left, right, dtype=torch.bfloat16).float().cpu()
     expected = scaled_product(on_cpu(left), on_cpu(right), dtype=torch.float32)
     # fast accumulation keeps about 14 bits; the result is bf16
@@ -77,16 +77,16 @@ def test_a_layer_and_its_gradient_are_close_to_bf16() -> None:
 @needs_fp8
 @pytest.mark.parametrize("is_compiled", [False, True])
 @pytest.mark.parametrize("num_columns", [512, 4864, 16_400, 18_944])
-def test_a_gated_product_is_quantised_as_it_is_made(num_columns: int, is_compiled: bool) -> None:
+def test_a_gated_product_is_quantized_as_it_is_made(num_columns: int, is_compiled: bool) -> None:
     torch._dynamo.reset()
     torch.manual_seed(0)
     settings = {"device": DEVICE, "dtype": torch.bfloat16}
     gate, up = torch.randn(333, num_columns, **settings), torch.randn(333, num_columns, **settings)
     up *= torch.logspace(-3, 3, 333, device=DEVICE)[:, None].bfloat16()
     up[7] = 0
-    quantised = torch.compile(quantise_gated, dynamic=True) if is_compiled else quantise_gated
-    ours = quantised(gate, up)
-    expected = quantise(silu(gate.float()) * up.float())
+    quantized = torch.compile(quantize_gated, dynamic=True) if is_compiled else quantize_gated
+    ours = quantized(gate, up)
+    expected = quantize(silu(gate.float()) * up.float())
     torch.testing.assert_close(ours.scale, expected.scale, rtol=1e-6, atol=0.0)
     # sigmoid and silu round apart: an entry on a border falls to the other side
     is_equal = ours.values.view(torch.uint8) == expected.values.view(torch.uint8)

@@ -1,4 +1,4 @@
-"""A benchmark is data: named test collections, and the rules that each is scored under."""
+"""Define a benchmark: named test collections with their scoring rules and expected sizes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from quarry.types import RetrievalSet
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpectedCounts:
-    """How large a collection is known to be.
+    """Known size of a collection, checked after loading.
 
     Attributes:
-        num_queries: queries that are judged.
+        num_queries: judged queries.
         num_documents: documents of the corpus.
         num_positives: judgements of a grade above 0.
     """
@@ -27,7 +27,7 @@ class ExpectedCounts:
 
     @classmethod
     def of(cls, data: RetrievalSet) -> ExpectedCounts:
-        """What a collection that was loaded has."""
+        """Count the queries, documents and positives of a loaded collection."""
         return cls(
             num_queries=len(data.queries),
             num_documents=len(data.corpus),
@@ -39,28 +39,28 @@ class ExpectedCounts:
 
 @dataclass(kw_only=True)
 class BenchmarkSet:
-    """One test collection, loaded when it is first needed and kept (it is memory-mapped).
+    """One test collection, loaded on first use and then held (its corpus is memory-mapped).
 
     Attributes:
-        name: as in metric names and file names.
+        name: name in metrics and file names.
         load: reads the collection.
         remove_self_match: drop a document whose id equals the query's, under conventions that
-            leave it to the set. Right where queries are documents of the corpus (ArguAna, Quora).
-        ids_may_collide: nobody knows whether equal ids mean equal texts, so a convention that
+            leave it to the set. For sets whose queries are documents (ArguAna, Quora).
+        ids_may_collide: it is unknown whether equal ids mean equal texts, so a convention that
             always removes self matches does so only with `remove_self_match`.
         uses_title: documents are title and text, under conventions that leave it to the set.
-        relevance_level: the lowest grade that is relevant, under conventions that leave it to the
-            set; None: 1.
-        licence: of the data, as its publisher or distributor states it; None: not known.
+        relevance_level: the lowest relevant grade, under conventions that leave it to the set;
+            None: 1.
+        licence: licence of the data, as its publisher or distributor states it; None: unknown.
         expected: counts that are checked after loading; None: not checked.
-        group: what the collection is a part of, where parts count as one in means.
-        corpus: where its documents come from; sets of one corpus search the same ones. None: not
-            known.
-        mean_characters: of a query and of a document with its title, as published, for plans.
-            None: not known.
-        pages: sets with the same name here have nearly the same documents: when the second one is
-            encoded they are in the embedding store. None: not known of any.
-        hub_files: what `load` reads from the hub.
+        group: group that the collection belongs to; a group counts as one set in means.
+        corpus: identifies the source of the documents; sets with the same one search the same
+            documents. None: unknown.
+        mean_characters: published mean length of a query, and of a document with its title, for
+            task=plan. None: unknown.
+        pages: sets with the same value have nearly the same documents, so the second one finds
+            their embeddings in the store. None: none are known.
+        hub_files: files that `load` reads from the hub.
     """
 
     name: str
@@ -80,11 +80,11 @@ class BenchmarkSet:
 
     @property
     def data(self) -> RetrievalSet:
-        """The collection.
+        """Load the collection on first use, and return it.
 
         Raises:
-            UserError: what `load` raises, a count is not the expected one, or an id is none that a
-                run file can hold.
+            UserError: `load` fails, a count differs from the expected one, or a run file cannot
+                hold an id.
         """
         if self._loaded is None:
             loaded = self.load()
@@ -105,15 +105,15 @@ class BenchmarkSet:
         ]
         if wrong:
             raise UserError(
-                f"{self.name}: {'; '.join(wrong)}. The data are cut, or another version of the "
-                "set, and numbers would not be comparable: fetch it anew, or set "
-                "benchmark.check_counts=false to go on with what is there."
+                f"{self.name}: {'; '.join(wrong)}. The data are incomplete, or another version of "
+                "the set, and numbers would not be comparable. Fix: fetch it again, or "
+                "benchmark.check_counts=false to evaluate on what is there."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A named list of collections.
+    """Named list of test collections.
 
     Raises:
         UserError: there are none, or two share a name.
@@ -129,14 +129,14 @@ class Benchmark:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UserError(
-                f"The benchmark {self.name} names {', '.join(twice)} twice; each set once, please."
+                f"Benchmark {self.name} names {', '.join(twice)} twice. Fix: name each set once."
             )
 
     def load(self) -> None:
-        """Reads every set now, for where a set that turns out bad later would cost dearly.
+        """Load every set now, so that an unusable one fails before expensive work.
 
         Raises:
-            UserError: some cannot be used; the message has the reason of each.
+            UserError: some sets cannot be used; the message has the reason of each.
         """
         reasons = []
         for benchmark_set in self.sets:
@@ -149,4 +149,4 @@ class Benchmark:
 
 
 def no_benchmark() -> None:
-    """Nothing to evaluate on: training alone (conf/benchmark/none.yaml)."""
+    """Return no benchmark: training without evaluation (conf/benchmark/none.yaml)."""

@@ -1,4 +1,4 @@
-"""A test collection seen otherwise, its corpus as lazy as before: without titles, or renamed."""
+"""Present a test collection without titles, or with other document ids, without copying it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from quarry.types import Document, RetrievalSet, Run
 
 
 class CorpusView(Sequence[Document]):
-    """Documents of another corpus, each changed when it is asked for; nothing is copied.
+    """Lazy view of a corpus that changes each document on access.
 
     Args:
-        corpus: what is looked at; may be memory-mapped.
-        change: (row, document) -> the document to show.
+        corpus: the underlying corpus; may be memory-mapped.
+        change: (row, document) -> the changed document.
     """
 
     def __init__(
@@ -44,17 +44,18 @@ class CorpusView(Sequence[Document]):
 
 
 def without_titles(data: RetrievalSet) -> RetrievalSet:
-    """The same collection, each document its text alone."""
+    """Return the same collection with empty titles."""
     return replace(data, corpus=CorpusView(corpus=data.corpus, change=_drop_title))
 
 
 class AscendingTies:
-    """Makes retrievers, which order ties by document id descending, order them ascending.
+    """View of a collection that reverses tie-breaking from descending to ascending document ids.
 
-    They see names that sort the other way round: also where they cut a tie in two.
+    Retrievers break ties by descending id. They get substitute ids that sort the other way round,
+    so that a cutoff among tied documents is right, too.
 
     Attributes:
-        data: the collection under these names.
+        data: the collection under the substitute ids.
     """
 
     def __init__(self, data: RetrievalSet) -> None:
@@ -77,7 +78,7 @@ class AscendingTies:
         )
 
     def restore(self, run: Run) -> Run:
-        """The run under the documents' own ids, in the same order."""
+        """Return the run with the documents' own ids, in the same order."""
         return {
             query_id: {self._ids[int(name)]: score for name, score in scores.items()}
             for query_id, scores in run.items()

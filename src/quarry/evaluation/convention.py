@@ -1,7 +1,7 @@
-"""A convention is data: the rules under which a ranking becomes a number that others also report.
+"""Define conventions: the scoring rules of other evaluation tools, as data.
 
 The five in conf/convention are those of beir, mteb, coir-eval, Pyserini and the study's own code;
-docs/evaluation.md says where each rule stands in their sources.
+docs/evaluation.md names the source of each rule.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ SelfMatchRule = Literal["set", "always", "never"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
-    """What a convention comes to on one set.
+    """Rules of a convention on one set.
 
     Attributes:
         uses_title: documents are their title and text; false: their text alone.
-        removes_self_match: a document whose id is the query's is no result.
-        ties: order of documents of one score.
-        missing_queries: what a judged query without results counts.
-        caps_recall: Recall@k divides by k where more documents than k are relevant.
-        relevance_level: the lowest grade that is relevant, for all but nDCG.
+        removes_self_match: a document whose id is the query's is dropped from the results.
+        ties: tie-breaking: order of the ids of documents with equal scores.
+        missing_queries: whether a judged query without results counts 0 or is left out.
+        caps_recall: Recall@k divides by k if more than k documents are relevant.
+        relevance_level: the lowest relevant grade, for all measures but nDCG.
     """
 
     uses_title: bool
@@ -40,7 +40,7 @@ class Rules:
     relevance_level: int
 
     def record(self) -> dict[str, object]:
-        """As words, for people and for `recorded_rules`."""
+        """Return the rules as words, for readers and for `recorded_rules`."""
         return {
             "title": "joined" if self.uses_title else "none",
             "self_match": "removed" if self.removes_self_match else "kept",
@@ -52,10 +52,10 @@ class Rules:
 
 
 def recorded_rules(record: Mapping[str, Any]) -> Rules:
-    """The rules of a number that was stored with what `Convention.record` gives.
+    """Return the rules from a stored `Convention.record`.
 
     Raises:
-        KeyError: it was stored by another version.
+        KeyError: the record was stored by another version.
     """
     return Rules(
         uses_title=record["title"] == "joined",
@@ -69,19 +69,19 @@ def recorded_rules(record: Mapping[str, Any]) -> Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class Convention:
-    """Rules with a name.
+    """Named rules, some of which may be left to the set.
 
     Attributes:
-        name: as in reports and in metrics.json.
+        name: name in reports and in metrics.json.
         title: "set": as the set says; "joined": title and text; "none": text alone.
         self_match: whether a document whose id is the query's is removed. "set": as the set says;
-            "always", but not where the ids of the set may be equal by accident (see
-            `BenchmarkSet`); "never".
-        ties: how documents of one score are ordered, by id.
+            "always": yes, unless the set's ids may be equal by accident (see `BenchmarkSet`);
+            "never".
+        ties: tie-breaking: order of the ids of documents with equal scores.
         missing_queries: whether judged queries without results count 0 or are left out.
         capped_recall: names of the sets whose Recall@k is capped (`quarry.metrics.recall`).
-        relevance_level: grade from which recall, MAP, P and MRR count a document as relevant; None:
-            as the set says, else 1.
+        relevance_level: lowest relevant grade for recall, MAP, P and MRR; None: as the set says,
+            else 1.
 
     Raises:
         UserError: the relevance level is below 1.
@@ -99,11 +99,11 @@ class Convention:
         if self.relevance_level is not None and self.relevance_level < 1:
             raise UserError(
                 f"convention.relevance_level={self.relevance_level}: grades of 0 and below mean "
-                "not relevant; give a level of at least 1, or null for that of each set"
+                "not relevant. Fix: give a level of at least 1, or null for that of each set"
             )
 
     def rules_on(self, benchmark_set: BenchmarkSet) -> Rules:
-        """The rules, those that are left to the set filled in."""
+        """Return the rules on one set, with those that are left to the set filled in."""
         own_level = benchmark_set.relevance_level or 1
         return Rules(
             uses_title=benchmark_set.uses_title if self.title == "set" else self.title == "joined",
@@ -115,7 +115,7 @@ class Convention:
         )
 
     def record(self, benchmark_set: BenchmarkSet) -> dict[str, object]:
-        """What is stored with each number: what holds on this set, and by which rule."""
+        """Return what is stored with each result: the rules on this set, and the convention's."""
         rules = self.rules_on(benchmark_set)
         is_kept = self.self_match == "always" and not rules.removes_self_match
         return {

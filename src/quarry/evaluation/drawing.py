@@ -1,4 +1,4 @@
-"""What the pictures of a run directory have in common: colours, labels, legends, files.
+"""Create, label and save matplotlib figures in one style: colors, legends, file formats.
 
 matplotlib is slow to import and only needed to draw, so the functions import it.
 """
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe & Ito (2008), "Color Universal Design", without yellow, which is faint on white.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666")
-GREY = "#555555"
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666")
+GRAY = "#555555"
 DARK = "#222222"
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-"""With `COLOURS` these tell apart as many things as there are colours times markers."""
+"""Combined with `COLORS` they distinguish up to colors times markers series."""
 
 _DPI = 150
 _NAME_WIDTH = 34  # characters a line in labels
 
 
 def figure_of(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches."""
-    # Without pyplot: no window system, no global state, and nothing to close.
+    """Return an empty figure of that size in inches."""
+    # without pyplot: no window system, no global state, and nothing to close
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the PNG; its folder may be new."""
+    """Write the figure as the PNG `path`, whose folder may be new."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     with replacing(path) as partial:
@@ -47,7 +47,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def save_with_pdf(figure: Figure, path: Path) -> tuple[Path, Path]:
-    """Writes the PNG `path`, and a PDF beside it for print; returns both paths."""
+    """Write the figure as the PNG `path` and a PDF beside it; return both paths."""
     save(figure, path)
     pdf = path.with_suffix(".pdf")
     with replacing(pdf) as partial:
@@ -57,25 +57,25 @@ def save_with_pdf(figure: Figure, path: Path) -> tuple[Path, Path]:
 
 
 def wrapped(text: str, width: int) -> str:
-    """`text` on at most three lines; to matplotlib, a bare dollar sign begins mathematics."""
+    """Wrap `text` to at most three lines, with dollar signs escaped for matplotlib."""
     lines = textwrap.wrap(printable(text), width, max_lines=3, placeholder="…")
     return "\n".join(lines).replace("$", r"\$")
 
 
 def label(name: str) -> str:
-    """`name` as matplotlib shows it in a legend or at a tick."""
+    """Return `name` as a label for a legend or a tick."""
     lines = wrapped(name, _NAME_WIDTH)
-    # A legend leaves out labels that begin with an underscore; a zero-width space keeps them in.
+    # a legend omits labels that begin with an underscore, unless a zero-width space precedes it
     return f"\u200b{lines}" if lines.startswith("_") else lines
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """What is in `axes`, in as many columns as fit under the figure, to be read line by line."""
+    """Add a legend of `axes` below the figure, in as many columns as fit, row by row."""
     entries_below(figure, *axes.get_legend_handles_labels())
 
 
 def entries_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
-    """These entries of a legend, in as many columns as fit under the figure, line by line."""
+    """Add a legend of these entries below the figure, in as many columns as fit, row by row."""
     num_columns = _num_legend_columns(figure.get_figwidth(), labels)
     # matplotlib fills column after column
     order = [i for column in range(num_columns) for i in range(column, len(labels), num_columns)]
@@ -90,7 +90,7 @@ def entries_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[st
 
 
 def legend_height(width: float, labels: Sequence[str]) -> float:
-    """Inches that `entries_below` takes of a figure `width` inches wide."""
+    """Return the height in inches of `entries_below` in a figure `width` inches wide."""
     num_rows = -(-len(labels) // _num_legend_columns(width, labels))
     return 0.2 + 0.18 * num_rows * max(1 + label.count("\n") for label in labels)
 
@@ -101,5 +101,5 @@ def _num_legend_columns(width: float, labels: Sequence[str]) -> int:
 
 
 def legend_beside(axes: Axes) -> None:
-    """What is in `axes`, to the right of it."""
+    """Add a legend to the right of `axes`."""
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)

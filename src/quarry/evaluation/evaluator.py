@@ -1,4 +1,4 @@
-"""Runs a retriever over a benchmark and scores it: the one road to every number."""
+"""Run a retriever over the sets of a benchmark and score its rankings under a convention."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Evaluator:
     Args:
         benchmark: the sets.
         measures: report names such as "nDCG@10"; the first is the main one.
-        top_k: documents kept a query; at least the largest cut among the measures.
-        convention: the rules that rankings are made and scored under.
-        corpus_dtype: in which encoders hold the embeddings of a corpus; stands in the results of
-            retrievers that use one.
+        top_k: documents retrieved for each query; at least the largest cutoff of the measures.
+        convention: rules for making and scoring rankings.
+        corpus_dtype: dtype in which encoders hold corpus embeddings; recorded in the results of
+            retrievers that use an encoder.
 
     Attributes:
-        times: what retrieving has taken so far.
+        times: seconds spent on encoding and search so far.
 
     Raises:
-        UserError: there is no measure, an unknown one, or one that looks deeper than `top_k`.
+        UserError: there is no measure, an unknown one, or one with a cutoff above `top_k`.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Evaluator:
         corpus_dtype: str = "float32",
     ) -> None:
         if not measures:
-            raise UserError("evaluation.measures is empty: name at least one, such as nDCG@10.")
+            raise UserError("evaluation.measures=[]: name at least one measure, such as nDCG@10.")
         deepest = max(parse_measure(measure).k or 1 for measure in measures)
         if top_k < deepest:
             raise UserError(
-                f"evaluation.top_k={top_k} is less than the cut of {deepest} in "
-                f"evaluation.measures={list(measures)}; set evaluation.top_k={deepest} or more."
+                f"evaluation.top_k={top_k} is less than the cutoff of {deepest} in "
+                f"evaluation.measures={list(measures)}. Fix: evaluation.top_k={deepest} or more."
             )
         self.benchmark = benchmark
         self.measures = list(measures)
@@ -63,20 +63,20 @@ class Evaluator:
         self.convention = convention
         self.corpus_dtype = corpus_dtype
         self.times = RetrievalTimes()
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._warn_of_a_flag_without_effect()
 
     def evaluate(
         self, retriever: Retriever, *, name: str | None = None, encoder: TextEncoder | None = None
     ) -> Report:
-        """A report under the name of the retriever, or `name`.
+        """Evaluate a retriever on every set; return a report named `name`, or as the retriever.
 
-        A set that fails, for whatever reason, is logged and stands in the report's failures; the
-        others go on. (Of several processes one alone may have failed, and the others would wait
-        for it: there only a set that cannot be read is left out.)
+        A set that fails, for whatever reason, is logged and listed in the report's failures;
+        evaluation continues with the others. With several ranks only sets that cannot be read are
+        left out: a later failure on one rank would let the others wait for it.
 
         Raises:
-            UserError: every set failed. Of a single set the error is its own.
+            UserError: every set failed. With a single set its own error is raised.
         """
         name = name or retriever.name
         results: list[SetResult] = []
@@ -94,7 +94,7 @@ class Evaluator:
                 logger.error("%s on %s failed: %s", name, benchmark_set.name, _reason(error))
                 logger.debug("%s on %s failed", name, benchmark_set.name, exc_info=True)
         if not results:
-            raise UserError(f"{name} failed on every set: {', '.join(failures)}. Why stands above.")
+            raise UserError(f"{name} failed on every set: {', '.join(failures)}. Errors are above.")
         return Report(retriever=name, results=tuple(results), failures=failures)
 
     def _evaluate_set(
@@ -122,7 +122,7 @@ class Evaluator:
         return result
 
     def score(self, run: Run, benchmark_set: BenchmarkSet) -> SetResult:
-        """Scores a ranking under the convention; removed documents are no part of the result.
+        """Score a run under the convention; the result's run lacks the documents it removes.
 
         Raises:
             RuntimeError: a value is outside 0 to 1.
@@ -146,7 +146,7 @@ class Evaluator:
         )
 
     def collection(self, benchmark_set: BenchmarkSet) -> RetrievalSet:
-        """The set as it is encoded, indexed and searched: titles and self matches by the rules."""
+        """Return the collection to search, with the convention's titles and self matches."""
         rules = self.convention.rules_on(benchmark_set)
         data = benchmark_set.data if rules.uses_title else without_titles(benchmark_set.data)
         if not rules.removes_self_match:
@@ -157,7 +157,7 @@ class Evaluator:
         self, retriever: Retriever, benchmark_set: BenchmarkSet, encoder: TextEncoder | None
     ) -> Run:
         data, rules = self.collection(benchmark_set), self.convention.rules_on(benchmark_set)
-        # one more, so that top_k are left after the query's own document is gone
+        # one more, so that top_k remain after the query's own document is removed
         top_k = self.top_k + 1 if rules.removes_self_match else self.top_k
         if rules.ties == "descending":
             run = self.times.measure(
@@ -169,23 +169,28 @@ class Evaluator:
                 lambda timed: retriever.retrieve(view.data, top_k=top_k, encoder=timed), encoder
             )
             run = view.restore(run)
-        self._tell_of_kept_self_matches(run, benchmark_set)
+        self._log_kept_self_matches(run, benchmark_set)
         return run
 
-    def _tell_of_kept_self_matches(self, run: Run, benchmark_set: BenchmarkSet) -> None:
-        """Once a set: an evaluation in training would say it again and again."""
+    def _log_kept_self_matches(self, run: Run, benchmark_set: BenchmarkSet) -> None:
+        """Log self matches that are not removed, once a set: training evaluates repeatedly."""
         rules, name = self.convention.rules_on(benchmark_set), benchmark_set.name
-        if self.convention.self_match != "always" or rules.removes_self_match or name in self._told:
+        if (
+            self.convention.self_match != "always"
+            or rules.removes_self_match
+            or name in self._logged
+        ):
             return
         if num_found := sum(query_id in scores for query_id, scores in run.items()):
             logger.info(
-                "%s: %d of %d queries found a document with their own id. It stays, for ids may be "
-                "equal by accident; if they mean the same text: benchmark.remove_self_match=true",
+                "%s: %d of %d queries found a document with their own id. It is not removed: ids "
+                "may be equal by accident. Fix, if they mean the same text: "
+                "benchmark.remove_self_match=true",
                 name,
                 num_found,
                 len(run),
             )
-            self._told.add(name)
+            self._logged.add(name)
 
     def _warn_of_a_flag_without_effect(self) -> None:
         sets = self.benchmark.sets
@@ -193,28 +198,28 @@ class Evaluator:
         if is_asked and self.convention.self_match == "never":
             logger.warning(
                 "benchmark.remove_self_match=true has no effect: convention=%s keeps every self "
-                "match. Leave it out, or set convention.self_match=set",
+                "match. Fix: leave it out, or set convention.self_match=set",
                 self.convention.name,
             )
 
     def _read(self, benchmark_set: BenchmarkSet) -> None:
-        """Before anything is encoded: what is wrong with a set is told now.
+        """Load a set on all ranks before anything is encoded; raise if any rank cannot.
 
-        Of several processes none goes on with a set that one cannot read: they would wait for it.
-        They ask each other every time, for the first one may have read it alone, for a baseline.
+        A rank that continued alone would wait for the others forever. Ranks exchange the outcome
+        every time: rank 0 may have loaded the set alone before, for a baseline.
         """
         error = _reading_error(benchmark_set)
         reasons = world.gathered(None if error is None else _reason(error))
         if error is not None:
             raise error
         if reason := next(filter(None, reasons), None):
-            raise UserError(f"In another process: {reason}")
+            raise UserError(f"On another rank: {reason}")
 
 
 def _reading_error(benchmark_set: BenchmarkSet) -> Exception | None:
     try:
         _ = benchmark_set.data
-    except Exception as error:  # noqa: BLE001 (whatever it is, the others must not wait on)
+    except Exception as error:  # noqa: BLE001 (other ranks would wait, whatever the error)
         return error
     return None
 

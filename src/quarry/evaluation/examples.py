@@ -1,4 +1,4 @@
-"""A few queries with what was found for them: numbers say how often, examples say what and why."""
+"""Pick a few queries of a set with their top-ranked documents, to inspect rankings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NUM_CHARACTERS = 300
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundDocument:
-    """A document of a ranking.
+    """A retrieved document.
 
     Attributes:
-        text: title and text, cut.
+        text: title and text, truncated to `NUM_CHARACTERS`.
         is_relevant: whether its grade is above 0.
     """
 
@@ -32,11 +32,11 @@ class FoundDocument:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """A query and the first documents that were found.
+    """A query and its top-ranked documents.
 
     Attributes:
         first_relevant: rank of the first relevant document, from 1; None if none was found.
-        documents: the best, at most three.
+        documents: the top documents, at most `NUM_DOCUMENTS`.
     """
 
     set_name: str
@@ -47,11 +47,11 @@ class Example:
 
 
 def examples_of(data: RetrievalSet, run: Run, *, set_name: str, num_examples: int) -> list[Example]:
-    """Examples of `num_examples` queries, evenly spaced, so the same in each evaluation.
+    """Return `num_examples` examples, evenly spaced queries, so the same in each evaluation.
 
     Args:
         run: a ranking for each query.
-        set_name: as in reports.
+        set_name: name of the set in reports.
     """
     num_examples = min(num_examples, len(data.queries))
     places = np.linspace(0, len(data.queries) - 1, num_examples).round().astype(int).tolist()
@@ -92,9 +92,9 @@ def _found(
 
 
 def _texts_of(corpus: Sequence[Document], document_ids: Iterable[str]) -> dict[str, str]:
-    """The beginnings of the documents named, by id."""
+    """Return document id -> truncated title and text, for the given ids."""
     wanted = sorted(document_ids)
-    if isinstance(corpus, Corpus):  # which finds them without reading the others
+    if isinstance(corpus, Corpus):  # it finds documents without reading the others
         found: Iterable[Document] = (corpus[int(i)] for i in corpus.rows_of(wanted) if i >= 0)
     else:
         names = set(wanted)

@@ -1,4 +1,4 @@
-"""Which run files are meant, which set each belongs to, and what its system is called."""
+"""Find the run files of `task.runs`, the set that each belongs to, and the name of its system."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.run_directory_files import safe_name
 
 SUFFIXES = (".trec", ".run", ".tsv", ".txt")
-"""What a folder's run files end in, each also with .gz behind it. Files that are named may end in
-anything."""
+"""Suffixes of run files in a folder, each also with .gz. Files that are named may have others."""
 
 NO_RUNS = (
     "task.runs is not set: which rankings? (run files, folders or patterns). "
@@ -24,10 +23,12 @@ NO_RUNS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GivenFile:
-    """A run file of a set.
+    """A run file and the set that it belongs to.
 
     Attributes:
-        name: of the system, by the file's name, without the set's name in front.
+        path: the file.
+        set_name: name of the set.
+        name: name of the system: the file's name without suffix and without the set's prefix.
     """
 
     path: Path
@@ -36,16 +37,16 @@ class GivenFile:
 
 
 def find_run_files(runs: Any, sets: Sequence[str]) -> list[GivenFile]:
-    """Find the files that `task.runs` stands for, each once, and their sets.
+    """Find the files that `task.runs` names, each once, and their sets.
 
     Args:
-        runs: a path, a folder, a pattern, or a list of such; or set -> these.
-        sets: names of the sets that there are. The files of a list belong to the only one; of
-            several each to that whose name it begins with (SET.NAME.trec).
+        runs: a file, a folder, a glob pattern, or a list of these; or set -> these.
+        sets: names of the benchmark's sets. With one set, all files of a list belong to it; with
+            several, a file belongs to the set that its name begins with (SET.NAME.trec).
 
     Raises:
-        MissingPathError: nothing is named, or something that is not there.
-        UserError: a set that there is not, or a file that belongs to none.
+        MissingPathError: nothing is named, or a path does not exist.
+        UserError: a set does not exist, or a file belongs to none.
     """
     if not runs:
         raise MissingPathError(NO_RUNS)
@@ -71,18 +72,18 @@ def find_run_files(runs: Any, sets: Sequence[str]) -> list[GivenFile]:
 def system_names(
     files: Sequence[GivenFile], tags: Sequence[str | None], names: Sequence[Any] | None
 ) -> list[str]:
-    """Name the system of each file.
+    """Return the name of each file's system.
 
-    Tags are the names where each file has one and no two files of a set share one; otherwise all
-    systems are called by their files.
+    Names are the tags if every file has one and no two files of a set share one; otherwise they
+    are the names of the files.
 
     Args:
-        tags: of the files.
-        names: from the user, one a file, in their order; None: there are none.
+        tags: tags of the files.
+        names: names from the user, one a file, in order; None: there are none.
 
     Raises:
-        UserError: another number of names than of files, an empty one, or two systems of a set
-            with one name.
+        UserError: the number of names is not that of files, a name is empty, or two systems of a
+            set have the same name.
     """
     paths = ", ".join(str(file.path) for file in files)
     if names is not None and len(names) != len(files):
@@ -112,11 +113,11 @@ def _repeated(files: Sequence[GivenFile], names: Sequence[str]) -> tuple[str, st
 
 
 def _paths(entries: Any) -> list[Path]:
-    """Return the files in the order in which they are named, those of a pattern sorted."""
+    """Return the files in the order in which they are named; those of a pattern are sorted."""
     listed = entries if isinstance(entries, list | tuple) else [entries]
     if not listed or not all(
         entry and str(entry).strip() for entry in listed
-    ):  # "" would be the folder here
+    ):  # "" would be the working directory
         raise MissingPathError(NO_RUNS)
     found = {path.resolve(): path for entry in listed for path in _matching(str(entry))}
     return list(found.values())

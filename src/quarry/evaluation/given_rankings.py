@@ -1,4 +1,4 @@
-"""Scores rankings that others have made, and counts what of a set they cover."""
+"""Score run files of other systems, and count how they and the judgements overlap."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quarry.types import Report, RetrievalSet, SetResult
 logger = logging.getLogger(__name__)
 
 SCORING = "quarry.tasks.score.score"
-"""The task whose runs are rankings of others."""
+"""`_target_` of the task that scores run files of other systems."""
 
 TITLE = "no effect: the ranking is given"
 NO_RUN = "no run of it was given"
@@ -26,15 +26,15 @@ NO_RUN = "no run of it was given"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Coverage:
-    """How a ranking and a set fit together.
+    """Overlap of a run with the queries and documents of a set.
 
     Attributes:
-        num_judged: queries of the set.
-        num_answered: those of them that the ranking has a document for.
-        num_unjudged: queries of the ranking that the set does not judge; they are not scored.
-        num_unknown_documents: different documents of the ranking that the corpus lacks; they keep
+        num_judged: judged queries of the set.
+        num_answered: judged queries with at least one document in the run.
+        num_unjudged: queries of the run without judgements; they are not scored.
+        num_unknown_documents: distinct documents of the run that the corpus lacks; they keep
             their ranks. None: there is no corpus.
-        depth: documents of the longest ranking.
+        depth: length of the longest ranking.
     """
 
     num_judged: int
@@ -46,16 +46,17 @@ class Coverage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GivenRanking:
-    """Where a number comes from.
+    """A scored run file: its system, its format, and how it fits the set.
 
     Attributes:
-        system: its name.
+        system: name of the system.
         file: the run file, and its set.
-        form: of its lines.
+        form: format of its lines.
         tag: its sixth column.
-        num_against_scores: queries whose rank column contradicts the scores, which decide.
-        num_ties_otherwise: queries whose rank column orders documents of one score in another way
-            than the convention.
+        coverage: overlap with the set.
+        num_against_scores: queries whose rank column contradicts the scores; scores decide.
+        num_ties_otherwise: queries whose rank column orders tied documents differently from the
+            convention's tie-breaking.
     """
 
     system: str
@@ -74,14 +75,14 @@ def score_given(
     names: Sequence[object] | None,
     is_cut: bool,
 ) -> tuple[list[Report], list[GivenRanking]]:
-    """Score run files: a report for each system, sets in the order of the benchmark.
+    """Score run files; return a report for each system, and each file's coverage.
 
-    A system without a run of a set that others have one of has a failure there, so that no mean
-    counts the set.
+    Sets are in the order of the benchmark. A system without a run on a set that another system has
+    gets a failure there, so that no mean includes the set.
 
     Args:
-        names: of the systems, one a file; None: tags, or names of files.
-        is_cut: rankings end at the `top_k` of the evaluator; otherwise they count in full.
+        names: names of the systems, one a file; None: tags, or names of files.
+        is_cut: rankings are cut at the evaluator's `top_k`; otherwise they count in full.
 
     Raises:
         UserError: a file cannot be read, or answers no judged query.
@@ -101,10 +102,10 @@ def score_given(
 
 
 def coverage_of(given: GivenRun, data: RetrievalSet) -> Coverage:
-    """Count what a ranking has of a set.
+    """Count the overlap of a run with a set.
 
     Raises:
-        UserError: it has no judged query at all.
+        UserError: the run has no judged query at all.
     """
     num_answered = sum(query_id in given.run for query_id in data.qrels)
     if not num_answered:
@@ -124,7 +125,7 @@ def coverage_of(given: GivenRun, data: RetrievalSet) -> Coverage:
 
 
 def remarks_on(ranking: GivenRanking, *, measures: Sequence[str]) -> list[str]:
-    """Say what of a run may not be as it is meant, a clause each."""
+    """Return remarks on a run's possible mistakes, such as unanswered queries, a clause each."""
     found = ranking.coverage
     num_queries = found.num_answered + found.num_unjudged
     counts = {
@@ -137,7 +138,7 @@ def remarks_on(ranking: GivenRanking, *, measures: Sequence[str]) -> list[str]:
             ranking.num_against_scores,
             num_queries,
         ),
-        "queries whose ranks order equal scores otherwise than the convention (ids decide)": (
+        "queries whose ranks order ties differently from the convention (ids decide)": (
             ranking.num_ties_otherwise,
             num_queries,
         ),
@@ -147,7 +148,7 @@ def remarks_on(ranking: GivenRanking, *, measures: Sequence[str]) -> list[str]:
         remarks.append(f"documents that are not in the corpus: {found.num_unknown_documents}")
     deeper = [name for name in measures if (parse_measure(name).k or 0) > found.depth]
     if deeper:
-        remarks.append(f"rankings end at {found.depth}, before the cut of {', '.join(deeper)}")
+        remarks.append(f"rankings end at {found.depth}, before the cutoff of {', '.join(deeper)}")
     return remarks
 
 

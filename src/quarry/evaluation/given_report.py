@@ -1,4 +1,4 @@
-"""What a report says of rankings that are given: where they come from, what they cover, tests."""
+"""Write the report sections on run files of others: origin, coverage, significance tests."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _TESTS = ("system", "compared with", "set", "difference", "p", "p corrected", "q
 
 @dataclass(frozen=True, kw_only=True)
 class GivenScores:
-    """What a report on rankings that are given is made of, beside their numbers.
+    """Content of a report on run files of others, besides their scores.
 
     Attributes:
-        rankings: where each number comes from.
-        tests: of differences in the main measure.
-        test: how they were made.
+        rankings: the scored run files.
+        tests: significance tests of differences in the main measure.
+        test: settings of the tests.
         measures: report names, the main one first.
     """
 
@@ -54,7 +54,7 @@ class GivenScores:
 
 
 def given_sections(scores: GivenScores) -> str:
-    """Return the sections of report.md on the runs and on their differences, as Markdown."""
+    """Return the sections of report.md on the runs and their differences, as Markdown."""
     parts = ["## Runs", _runs_grid(scores.rankings)]
     if lines := given_remarks(scores):
         parts.append("\n".join(f"- {escaped(line)}" for line in lines))
@@ -81,7 +81,7 @@ def terminal_tests(scores: GivenScores) -> str:
 
 
 def given_remarks(scores: GivenScores) -> list[str]:
-    """Return a line for each run that there is something to say of."""
+    """Return a line for each run that has remarks."""
     has_one_set = len({each.file.set_name for each in scores.rankings}) == 1
     lines = []
     for ranking in scores.rankings:
@@ -94,7 +94,7 @@ def given_remarks(scores: GivenScores) -> list[str]:
 def _about_tests(scores: GivenScores) -> str:
     test = scores.test
     return (
-        f"*: paired randomisation test over the queries that both have, two-sided, "
+        f"*: paired randomization test over the queries that both have, two-sided, "
         f"{test.num_permutations:,} permutations (exact where there are no more), seed "
         f"{test.seed}; alpha {test.alpha:g} after Holm's correction for {len(scores.tests)} tests."
     )

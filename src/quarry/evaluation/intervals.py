@@ -1,4 +1,4 @@
-"""Adds to results how far other queries could move them."""
+"""Add bootstrap confidence intervals to a report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LEVEL = 0.95
 
 
 def with_intervals(report: Report) -> Report:
-    """The report with the 95 % bootstrap intervals of all results that have values per query."""
+    """Return the report with 95 % confidence intervals for results that have per-query values."""
     results = tuple(
         result
         if result.intervals or not result.per_query

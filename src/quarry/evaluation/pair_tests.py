@@ -1,4 +1,4 @@
-"""Whether two systems of a report differ by more than chance, on each set and on average."""
+"""Run paired significance tests between systems of a report, on each set and on the mean."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ MEAN = "mean"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairTest:
-    """Two systems, compared on a set, a group of sets, or the mean over all rows.
+    """Significance test of two systems on a set, a group of sets, or the mean over all rows.
 
     Attributes:
+        first, second: names of the systems.
         where: name of the set or group, or `MEAN`.
         difference: value of `first` minus value of `second`, over the queries that both have.
-        p_value: of the paired randomisation test, two-sided.
-        corrected: the same after Holm's correction for all tests of the report.
-        num_queries: how many were compared.
+        p_value: two-sided p-value of the paired randomization test.
+        corrected: p-value after Holm's correction for all tests of the report.
+        is_significant: whether the corrected p-value is at most alpha.
+        num_queries: number of compared queries.
     """
 
     first: str
@@ -52,10 +54,10 @@ class _Pair:
 def paired_tests(
     reports: Sequence[Report], *, measure: str, test: SignificanceTest, base: str | None
 ) -> list[PairTest]:
-    """Compare all pairs of reports, or all with one, by the queries that both have values of.
+    """Test all pairs of reports, or all against one, over the queries that both have values of.
 
-    Signs are tossed within each set, and sets weigh what they weigh in a mean. All p-values are
-    corrected together (Holm). The mean is over the rows that no report failed on.
+    Signs are flipped within each set, and sets have their weights in the mean. All p-values are
+    corrected together (Holm). The mean is over the rows on which no report failed.
 
     Args:
         base: name of the report that the others are compared with; None: all pairs.
@@ -105,7 +107,7 @@ def _pairs(reports: Sequence[Report], measure: str, base: str | None) -> Iterato
 def _pair(
     first: Report, second: Report, where: str, rows: Sequence[Row], measure: str
 ) -> _Pair | None:
-    """Return None where a set of the rows lacks values of one of the two."""
+    """Return per-query differences and weights; None if a set lacks values of one report."""
     differences: list[float] = []
     weights: list[float] = []
     for row in rows:
@@ -127,7 +129,7 @@ def _pair(
 
 
 def _p_values(pairs: Sequence[_Pair], test: SignificanceTest) -> list[float]:
-    """Those of one size share the tosses."""
+    """Return the p-value of each pair; pairs with the same weights share the random sign flips."""
     batches: dict[bytes, list[int]] = {}
     for index, pair in enumerate(pairs):
         batches.setdefault(pair.weights.tobytes(), []).append(index)

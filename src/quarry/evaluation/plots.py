@@ -1,6 +1,6 @@
-"""Pictures of the reports, beside the tables in a run directory: bars, and the learning curve.
+"""Plot reports as bar charts, and evaluations during training as a learning curve.
 
-matplotlib is slow to import and only needed here, so the functions import it.
+matplotlib is slow to import and only needed to draw, so the functions import it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 
 from quarry.errors import UserError
 from quarry.evaluation.drawing import (
-    COLOURS,
+    COLORS,
     DARK,
-    GREY,
+    GRAY,
     figure_of,
     label,
     legend_below,
@@ -40,20 +40,19 @@ from quarry.types import Report
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_HATCHES = ("", "///", "...", "xxx")  # the second, third and fourth time round the colours
+_HATCHES = ("", "///", "...", "xxx")  # one for each pass through the colors
 _DASHES = ((0, (6, 2)), (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 1)))
 
 _Bar = tuple[float | None, tuple[float, float] | None, str]
-"""A value, its interval, and what is written at the end of the bar."""
+"""A value, its confidence interval, and the text at the end of the bar."""
 
 
 def plot_bars(reports: Sequence[Report], path: Path, *, measures: Sequence[str] = MEASURES) -> None:
     """Draw the results as bars into the PNG `path`, whose folder may be new.
 
-    One set: a group of upright bars for each measure. Several sets: a group of level bars for
-    each set (a group of sets that counts as one is one) and the mean, by the main measure,
-    `measures[0]`. Whiskers are the intervals of the results that have them. What was not measured
-    reads "n/a", what failed "failed".
+    One set: vertical bars, grouped by measure. Several sets: horizontal bars of the main measure,
+    `measures[0]`, grouped by set (a group of sets counts as one), and the mean. Whiskers are
+    confidence intervals of results that have them. Missing values read "n/a", failures "failed".
 
     Raises:
         UserError: no retriever has a value of any of `measures`.
@@ -76,10 +75,10 @@ def plot_learning_curve(
     """Draw evaluation results against training steps into the PNG `path`.
 
     Args:
-        points: (step, value of `measure`), at least one, in any order.
+        points: (optimizer step, value of `measure`), at least one, in any order.
         baselines: name -> value of `measure`, drawn as dashed lines; may be empty.
-        losses: (step, training loss); if there are any, a second panel shows them with their
-            running median.
+        losses: (optimizer step, training loss); if there are any, a second panel shows them with
+            their running median.
 
     Raises:
         UserError: there are no points.
@@ -89,23 +88,23 @@ def plot_learning_curve(
     if not points:
         raise UserError(
             f"{path}: no evaluation was made during training, so there is no learning curve to "
-            "draw. Evaluate at least once during training."
+            "draw. Fix: evaluate at least once during training."
         )
     figure = figure_of(9.0, 6.8 if losses else 4.4)
     rows = figure.subplots(2 if losses else 1, 1, sharex=True, squeeze=False)
     panels: list[Axes] = [row[0] for row in rows]
-    # After the baselines, as in the bars of the usual reports: bm25, untrained, trained.
-    colour = COLOURS[len(baselines) % len(COLOURS)]
-    _curve_panel(panels[0], sorted(points), baselines, measure, colour)
+    # The color after the baselines', as in the usual bar charts: bm25, untrained, trained.
+    color = COLORS[len(baselines) % len(COLORS)]
+    _curve_panel(panels[0], sorted(points), baselines, measure, color)
     if losses:
-        _loss_panel(panels[1], sorted(losses), colour)
+        _loss_panel(panels[1], sorted(losses), color)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    panels[-1].set_xlabel("training step (optimiser updates)")
+    panels[-1].set_xlabel("optimizer step")
     save(figure, path)
 
 
 def running_median(values: Sequence[float], window: int) -> np.ndarray:
-    """Centred running median over an odd `window`, which shrinks evenly towards both ends."""
+    """Return the centered running median over an odd `window`, which shrinks at both ends."""
     assert window % 2 == 1, window
     array = np.asarray(values, dtype=np.float64)
     half = [min(window // 2, i, len(array) - 1 - i) for i in range(len(array))]
@@ -146,7 +145,7 @@ def _bars_of_sets(reports: Sequence[Report], rows: Sequence[Row], measure: str, 
     names = [row.label for row in rows] + [mean_label(failed)]
     axes.set_yticks(range(num_rows), [label(name) for name in names])
     axes.get_yticklabels()[-1].set_fontweight("bold")
-    axes.axhline(num_rows - 1.5, color=GREY, linewidth=0.8)
+    axes.axhline(num_rows - 1.5, color=GRAY, linewidth=0.8)
     axes.set_ylim(num_rows - 0.5, -0.5)
     axes.set_xlim(0, _room(bars, 1.1))
     axes.set_xlabel(f"{measure}, mean over the queries (0 to 1){_about_whiskers(bars)}")
@@ -167,13 +166,13 @@ def _bar(report: Report, row: Row, measure: str) -> _Bar:
 def _draw_bars(
     axes: Axes, reports: Sequence[Report], bars: Sequence[Sequence[_Bar]], *, is_level: bool
 ) -> float:
-    """Draw a series of bars per report, each with its value; returns how wide a bar is."""
+    """Draw a series of bars per report, each with its value; return the width of a bar."""
     width = 0.84 / len(reports)
     for i, (report, series) in enumerate(zip(reports, bars, strict=True)):
         places = [group + (i - (len(reports) - 1) / 2) * width for group in range(len(series))]
         style: dict[str, Any] = {
-            "color": COLOURS[i % len(COLOURS)],
-            "hatch": _HATCHES[i // len(COLOURS) % len(_HATCHES)],
+            "color": COLORS[i % len(COLORS)],
+            "hatch": _HATCHES[i // len(COLORS) % len(_HATCHES)],
             "edgecolor": "white",
             "linewidth": 0.6,
             "label": label(report.retriever),
@@ -186,7 +185,7 @@ def _draw_bars(
 
 
 def _draw_end(axes: Axes, place: float, bar: _Bar, *, is_level: bool) -> None:
-    """The whisker of a bar, and what is written beyond it."""
+    """Draw the whisker of a bar, and the text beyond it."""
     value, interval, text = bar
     end = value or 0.0
     if interval is not None:
@@ -208,7 +207,7 @@ def _draw_end(axes: Axes, place: float, bar: _Bar, *, is_level: bool) -> None:
 
 def _about_whiskers(bars: Sequence[Sequence[_Bar]]) -> str:
     has_whiskers = any(interval is not None for series in bars for _, interval, _ in series)
-    return "; whiskers: 95 % bootstrap intervals" if has_whiskers else ""
+    return "; whiskers: 95 % bootstrap confidence intervals" if has_whiskers else ""
 
 
 def _curve_panel(
@@ -216,13 +215,13 @@ def _curve_panel(
     points: Sequence[tuple[int, float]],
     baselines: Mapping[str, float],
     measure: str,
-    colour: str,
+    color: str,
 ) -> None:
     steps, values = zip(*points, strict=True)
     for i, (name, value) in enumerate(baselines.items()):
         axes.axhline(
             value,
-            color=COLOURS[i % len(COLOURS)],
+            color=COLORS[i % len(COLORS)],
             linestyle=_DASHES[i % len(_DASHES)],
             linewidth=1.6,
             label=f"{label(name)} ({value:.4f})",
@@ -230,7 +229,7 @@ def _curve_panel(
     axes.plot(
         steps,
         values,
-        color=colour,
+        color=color,
         marker="o",
         markersize=4,
         label=f"in training (last {values[-1]:.4f})",
@@ -241,14 +240,14 @@ def _curve_panel(
     legend_beside(axes)
 
 
-def _loss_panel(axes: Axes, losses: Sequence[tuple[int, float]], colour: str) -> None:
+def _loss_panel(axes: Axes, losses: Sequence[tuple[int, float]], color: str) -> None:
     steps, values = zip(*losses, strict=True)
     window = min(101, max(3, len(values) // 40)) | 1
-    axes.plot(steps, values, color=colour, alpha=0.4, linewidth=0.7, label="each logged step")
+    axes.plot(steps, values, color=color, alpha=0.4, linewidth=0.7, label="each logged step")
     axes.plot(
         steps,
         running_median(values, window),
-        color=colour,
+        color=color,
         linewidth=1.8,
         label=f"running median of {window}",
     )
@@ -258,7 +257,7 @@ def _loss_panel(axes: Axes, losses: Sequence[tuple[int, float]], colour: str) ->
 
 
 def _room(bars: Sequence[Sequence[_Bar]], factor: float) -> float:
-    """Upper limit of an axis from zero that leaves room for what is written beyond the bars."""
+    """Return the upper limit of an axis from zero that leaves room for the text beyond the bars."""
     ends = [value or 0.0 for series in bars for value, _, _ in series]
     ends += [interval[1] for series in bars for _, interval, _ in series if interval is not None]
     return factor * max(ends, default=0.0) or 1.0

@@ -1,7 +1,7 @@
-"""The end of the road: the reports of some retrievers as tables, one result line and a directory.
+"""Write reports of retrievers: `report.md`, a table for the terminal, and a result line.
 
-Tables show one set as retrievers by measures, and several sets as sets by retrievers. A group of
-sets that counts as one is one row; its sets stand below.
+A table of one set has retrievers as rows and measures as columns; a table of several sets has sets
+as rows and retrievers as columns. A group of sets is one row; its sets are in a table below.
 """
 
 from __future__ import annotations
@@ -53,17 +53,16 @@ def write_report(
     measures: Sequence[str] = MEASURES,
     merge: bool = False,
 ) -> tuple[Report, ...]:
-    """Write everything an evaluation leaves in its run directory but the plots.
+    """Write `metrics.json`, `per_query/`, `runs/` and `report.md` into a run directory.
 
-    These are `metrics.json`, `per_query/`, `runs/` and `report.md`. Call it on rank 0 alone.
+    Call it on rank 0 alone.
 
     Args:
-        measures: what `report.md` shows, the main measure first.
-        merge: keep what an older `metrics.json` says about other retrievers and sets.
+        measures: measures in `report.md`, the main one first.
+        merge: keep the results of other retrievers and sets in an older `metrics.json`.
 
     Returns:
-        The reports that the directory now holds (see `write_results`), as `report.md` shows them,
-        with intervals.
+        The reports that the directory now holds (see `write_results`), with confidence intervals.
 
     Raises:
         UserError: as `write_results`, `markdown_report` and `write_runs`, in that order.
@@ -71,17 +70,17 @@ def write_report(
     reports = [with_intervals(report) for report in reports]
     merged = write_results(reports, directory, merge=merge)
     write_text(directory / REPORT_FILE, markdown_report(merged, measures=measures))
-    write_runs(reports, directory)  # last: an id that no run file can hold must not cost the rest
+    write_runs(reports, directory)  # last: an id that no run file can hold must not lose the rest
     return merged
 
 
 def result_line(reports: Sequence[Report], measure: str = "nDCG@10") -> str:
-    """One line for logs and scripts: ``nDCG@10 name=0.1234 name=0.1234 ...``.
+    """Return one line for logs and scripts: ``nDCG@10 name=0.1234 name=0.1234 ...``.
 
-    The names are the sets when there is one retriever, then ``mean`` if they are several; else the
-    retrievers. With several of both, the value is a retriever's unweighted mean over the sets.
-    Sets of a group count as one in a mean. What failed reads ``name=failed``: a
-    mean of fewer sets would be taken for one of all. Names pass through `safe_name`.
+    With one retriever, names are the sets, then ``mean`` if there are several; otherwise they are
+    the retrievers, and values are unweighted means over the sets. A group counts as one set in a
+    mean. A failure reads ``name=failed``: a mean over fewer sets would be mistaken for the full
+    one. Names pass through `safe_name`.
 
     Raises:
         UserError: a retriever has no value of `measure` on one of the sets, and did not fail there.
@@ -93,8 +92,8 @@ def result_line(reports: Sequence[Report], measure: str = "nDCG@10") -> str:
             if value_of(report, row, measure) is None and not has_failed(report, row):
                 raise UserError(
                     f"Retriever {report.retriever!r} has no {measure} on set {row.name!r}. A "
-                    "result line compares values of one measure on the same sets: name a measure "
-                    "that was computed, or evaluate the retriever there."
+                    "result line compares values of one measure on the same sets. Fix: name a "
+                    "measure that was computed, or evaluate the retriever there."
                 )
     if len(reports) == 1:
         values = {row.name: value_of(reports[0], row, measure) for row in sets}
@@ -108,9 +107,9 @@ def result_line(reports: Sequence[Report], measure: str = "nDCG@10") -> str:
 
 
 def terminal_table(reports: Sequence[Report], *, measures: Sequence[str] = MEASURES) -> str:
-    """The results as aligned plain text; of several sets, by the main measure alone.
+    """Return the results as aligned plain text; of several sets, by the main measure alone.
 
-    A set of whose judged documents many are missing is marked, and a line below says so.
+    A set with many judged documents missing from its corpus is marked and explained below.
 
     Raises:
         UserError: no retriever has a value of any of `measures`.
@@ -124,10 +123,10 @@ def terminal_table(reports: Sequence[Report], *, measures: Sequence[str] = MEASU
 
 
 def markdown_report(reports: Sequence[Report], *, measures: Sequence[str] = MEASURES) -> str:
-    """The results as a Markdown page: the tables, then what each set is and its convention.
+    """Return the results as a Markdown page: tables, then descriptions of sets and conventions.
 
-    The best value is bold; values that look the same at four decimals are equally good. Sets that
-    failed are named with the reason, and no mean counts them.
+    The best value is bold; values that are equal at four decimals are equally good. Failed sets
+    are named with the reason, and no mean includes them.
 
     Raises:
         UserError: no retriever has a value of any of `measures`.
@@ -196,7 +195,7 @@ def _table(
 
 
 def _failures(reports: Sequence[Report]) -> list[str]:
-    """A section on what failed, empty if nothing did."""
+    """Return a section on failed sets, empty if there are none."""
     lines = [
         f"- {escaped(name)} ({escaped(report.retriever)}): {escaped(reason)}"
         for report in reports
@@ -210,7 +209,7 @@ def _failures(reports: Sequence[Report]) -> list[str]:
 def _intervals(
     reports: Sequence[Report], rows: Sequence[Row], measures: Sequence[str]
 ) -> list[str]:
-    """A section on the intervals: of one set by all measures, of several by the main one."""
+    """Return a section on confidence intervals: one set by all measures, several by the main."""
     sets = [*(row for row in rows if not row.is_group), *members_of(rows)]
     if not any(result.intervals for report in reports for result in report.results):
         return []
@@ -218,20 +217,20 @@ def _intervals(
         header = ["retriever", *measures]
         names = [report.retriever for report in reports]
         found = [[interval_of(report, sets[0], m) for m in measures] for report in reports]
-        title = "## 95 % intervals"
+        title = "## 95 % confidence intervals"
     else:
         header = ["set", *(report.retriever for report in reports)]
         names = [row.name for row in sets]
         found = [[interval_of(report, row, measures[0]) for report in reports] for row in sets]
-        title = f"## 95 % intervals of {escaped(measures[0])}"
+        title = f"## 95 % confidence intervals of {escaped(measures[0])}"
     cells = [
         [NOT_MEASURED if i is None else f"{i[0]:.4f} to {i[1]:.4f}" for i in line] for line in found
     ]
     plain = [[False] * len(line) for line in cells]
     how = (
-        f"Percentile bootstrap over the queries, {NUM_RESAMPLES:,} resamples: how far other "
-        "queries could move a value. Retrievers move together, so intervals that overlap do not "
-        "say that two are alike."
+        f"Percentile bootstrap over the queries, {NUM_RESAMPLES:,} resamples: how much a value "
+        "varies with the choice of queries. Retrievers vary together, so overlapping intervals do "
+        "not mean that two are equally good."
     )
     return [title, markdown(Table(header=header, names=names, cells=cells, is_best=plain)), how]
 
@@ -250,7 +249,7 @@ def _set_descriptions(reports: Sequence[Report]) -> str:
 
 
 def corpus_dtypes(reports: Sequence[Report]) -> list[str]:
-    """Return a paragraph for each dtype but float32 that embeddings of a corpus were held in."""
+    """Return a paragraph for each dtype other than float32 that corpus embeddings were held in."""
     found: dict[str, dict[str, None]] = {}
     for report in reports:
         for result in report.results:
@@ -264,7 +263,7 @@ def corpus_dtypes(reports: Sequence[Report]) -> list[str]:
 
 
 def contract_sections(reports: Sequence[Report]) -> list[str]:
-    """Return a section on how texts were fed to models, and where each part of that stands."""
+    """Return sections on how texts were fed to models, with the source of each setting."""
     parts = []
     known: list[tuple[Mapping[str, Any], list[str]]] = []
     for report in reports:
@@ -275,7 +274,7 @@ def contract_sections(reports: Sequence[Report]) -> list[str]:
             else:
                 names.append(report.retriever)
     for contract, names in known:
-        cells = [["part", "value", "where it stands"]]
+        cells = [["part", "value", "source"]]
         for part, fact in contract["parts"].items():
             cells.append([escaped(part), _code(fact["value"]), escaped(str(fact["source"]))])
         parts += [f"## How texts were fed: {', '.join(map(escaped, names))}"]
@@ -285,14 +284,14 @@ def contract_sections(reports: Sequence[Report]) -> list[str]:
 
 
 def _code(value: object) -> str:
-    """A value with its white space to be seen, on one line."""
+    """Return a value as JSON on one line, so that its white space is visible."""
     return escaped(json.dumps(value, ensure_ascii=False))
 
 
 def term_tokenizers(reports: Sequence[Report]) -> list[str]:
-    """Return a plain sentence for each way in which lexical retrievers cut texts into terms.
+    """Return a sentence for each term tokenizer that lexical retrievers used.
 
-    It names the sets only where it is not the same for all of a retriever's.
+    It names the sets only if a retriever used several.
     """
     lines = []
     for report in reports:
@@ -307,7 +306,7 @@ def term_tokenizers(reports: Sequence[Report]) -> list[str]:
 
 
 def _conventions(results: Sequence[SetResult]) -> str:
-    """The rules as a table; where sets differ, what holds on most, then the others by name."""
+    """Return the rules as a table: the most frequent value, then other values with their sets."""
     rules = dict.fromkeys(key for result in results for key in result.convention)
     if not rules:
         return "Convention: not recorded"
@@ -323,7 +322,7 @@ def _conventions(results: Sequence[SetResult]) -> str:
 
 
 def _words(value: object) -> str:
-    """A fact in words, as Markdown; `-` for none."""
+    """Return a fact as Markdown text; `-` for none."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""One run file under several conventions, and which rule makes the difference.
+"""Score a run file under several conventions, and find the rules that change the scores.
 
-What a run file cannot tell is not guessed: titles are in the embeddings, and a document that was
-removed before the ranking was written is not there any more.
+What a run file cannot tell is not guessed: whether titles were encoded cannot be changed
+afterwards, and documents that were removed before the run was written are missing from it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from quarry.metrics.trec import mean_scores, parse_measure
 from quarry.types import Qrels, RetrievalSet, Run
 
 Means = Mapping[str, float]
-"""Report name of a measure -> mean over the queries."""
+"""Measure -> mean over the queries."""
 
 RECORD_KEYS = {
     "uses_title": "title",
@@ -27,7 +27,7 @@ RECORD_KEYS = {
     "caps_recall": "recall",
     "relevance_level": "relevance_level",
 }
-"""Field of `Rules` -> what records call it."""
+"""Field of `Rules` -> key in `Rules.record`."""
 
 NEEDS_ENCODING = (
     "titles are part of what was encoded: needs a new encoding, convention.title={value}"
@@ -37,14 +37,14 @@ NEEDS_SEARCH = "the run was written without them: needs a new search, convention
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One rule of the run replaced by that of some conventions.
+    """Effect of replacing one rule of the run by that of other conventions.
 
     Attributes:
-        rule: as records call it.
-        before, after: the rule of the run, and that of the conventions.
-        conventions: their names.
-        means: with the rule replaced; None where the run cannot tell.
-        obstacle: why it cannot, and what would.
+        rule: name of the rule, a key of `Rules.record`.
+        before, after: its value for the run, and for the conventions.
+        conventions: names of these conventions.
+        means: means with the rule replaced; None if the run cannot tell.
+        obstacle: why it cannot tell, and what would.
     """
 
     rule: str
@@ -57,13 +57,13 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Rescored:
-    """A run of one set under all conventions.
+    """Scores of a run of one set under all conventions.
 
     Attributes:
-        as_run: under the rules that the run was made under.
-        by_convention: name -> means; None where the run cannot tell.
-        changes: every rule in which a convention differs from the run.
-        cautions: what the numbers above may be off by, and why.
+        as_run: means under the run's own rules.
+        by_convention: convention -> means; None if the run cannot tell.
+        changes: effect of every rule in which a convention differs from the run.
+        cautions: reasons why the means may be inexact.
     """
 
     as_run: Means
@@ -81,10 +81,10 @@ def rescore_run(
     measures: Sequence[str],
     top_k: int,
 ) -> Rescored:
-    """Scores a run under each convention, and with each differing rule replaced by itself.
+    """Score a run under each convention, and with each differing rule replaced on its own.
 
     Args:
-        run: as it was written, at most `top_k` documents a query.
+        run: the run as it was written, at most `top_k` documents a query.
         own: the rules that it was made under.
 
     Raises:
@@ -116,7 +116,7 @@ def rescore_run(
 
 
 class _Scorer:
-    """Scores a run, once under the same rules."""
+    """Scores a run under different rules, and caches the means by rules."""
 
     def __init__(self, *, run: Run, qrels: Qrels, measures: Sequence[str], top_k: int) -> None:
         self._run = run
@@ -141,7 +141,7 @@ def _change(
     obstacles: Mapping[str, str],
     scorer: _Scorer,
 ) -> Change:
-    """`changed` is `own` with one rule replaced."""
+    """Return the effect of the one rule in which `changed` differs from `own`."""
     (field,) = (entry.name for entry in fields(Rules) if _differ(changed, own, entry.name))
     rule = RECORD_KEYS[field]
     return Change(
@@ -159,7 +159,7 @@ def _differ(first: Rules, second: Rules, field: str) -> bool:
 
 
 def _single_changes(own: Rules, wanted: Mapping[str, Rules]) -> dict[Rules, list[str]]:
-    """The run's rules with one replaced, for each that a convention sees otherwise -> by whom."""
+    """Return the run's rules with one rule replaced -> the conventions that have that rule."""
     changes: dict[Rules, list[str]] = {}
     for entry in fields(Rules):
         for name, rules in wanted.items():
@@ -170,10 +170,10 @@ def _single_changes(own: Rules, wanted: Mapping[str, Rules]) -> dict[Rules, list
 
 
 def _obstacles(data: RetrievalSet, own: Rules, wanted: Sequence[Rules]) -> dict[str, str]:
-    """Fields of `Rules` that cannot be changed after the search -> why.
+    """Return the fields of `Rules` that cannot be changed after the search -> why.
 
-    A set without titles is the same under any title rule, and one whose queries share no id with
-    a document under any rule of self matches.
+    Title rules do not matter for a set without titles, nor self-match rules for a set whose
+    queries share no id with a document.
     """
     obstacles = {}
     if any(rules.uses_title != own.uses_title for rules in wanted) and _has_titles(data):
@@ -191,27 +191,27 @@ def _has_titles(data: RetrievalSet) -> bool:
 
 def _shares_ids(data: RetrievalSet) -> bool:
     query_ids = {query.query_id for query in data.queries}
-    if isinstance(data.corpus, Corpus):  # whose ids are indexed
+    if isinstance(data.corpus, Corpus):  # it has an index of ids
         return bool((data.corpus.rows_of(sorted(query_ids)) >= 0).any())
     return any(document.document_id in query_ids for document in data.corpus)
 
 
 def _accidents(run: Run, benchmark_set: BenchmarkSet) -> Iterator[str]:
-    """Self matches of a set of which nobody knows whether they are any."""
+    """Warn about query ids that are also document ids, which may be equal by accident."""
     if not benchmark_set.ids_may_collide or benchmark_set.remove_self_match:
         return
     if num_found := sum(query_id in scores for query_id, scores in run.items()):
         yield (
-            f"self_match: {num_found} queries found a document with their own id, which stays "
-            "under every convention, for ids may be equal by accident; what removing it does is "
-            "seen with benchmark.remove_self_match=true"
+            f"self_match: {num_found} queries found a document with their own id, which no "
+            "convention removes, since ids may be equal by accident; to see the effect of removing "
+            "it: benchmark.remove_self_match=true"
         )
 
 
 def _cautions(
     run: Run, own: Rules, wanted: Sequence[Rules], *, measures: Sequence[str], top_k: int
 ) -> Iterator[str]:
-    """What the cut at `top_k` may have taken: it matters to measures that look as deep."""
+    """Warn where truncation at `top_k` may change a measure of that depth."""
     deep = [name for name in measures if (parse_measure(name).k or top_k) >= top_k]
     if not deep:
         return
@@ -227,9 +227,9 @@ def _cautions(
     num_tied = sum(_ends_in_a_tie(scores) for scores in full.values())
     if num_tied and any(rules.ties != own.ties for rules in wanted):
         yield (
-            f"ties: the ranking of {num_tied} queries may have been cut among documents of one "
-            f"score, and those behind the cut are not in the run: {', '.join(deep)} may differ "
-            "from a new search"
+            f"ties: the ranking of {num_tied} queries may have been cut among tied documents, and "
+            f"those behind the cut are not in the run: {', '.join(deep)} may differ from a new "
+            "search"
         )
 
 

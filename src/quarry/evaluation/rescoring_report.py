@@ -1,4 +1,4 @@
-"""What rescoring found, for the terminal (`rescore.md` has it in full) and for programs."""
+"""Format the results of rescoring for the terminal, as `rescore.md` and as `rescore.json`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ NO_DIFFERENCE = "no rule makes a difference"
 
 @dataclass(frozen=True, kw_only=True)
 class RescoredSet:
-    """A run on one set: what was stored of it, and what rescoring found.
+    """A run on one set, with its stored result and its rescored ones.
 
     Attributes:
-        result: from metrics.json.
-        found: by `rescore_run`.
+        result: the stored result, from metrics.json.
+        found: the result of `rescore_run`.
     """
 
     result: SetResult
@@ -32,7 +32,10 @@ Rescoring = Mapping[str, Sequence[RescoredSet]]
 
 
 def by_convention(sets: Sequence[RescoredSet]) -> list[Report]:
-    """A report for each convention, the run's own first; a set that it cannot score is left out."""
+    """Return a report for each convention, the run's own rules first.
+
+    A set that a convention cannot score is left out of its report.
+    """
     names = [AS_RUN, *sets[0].found.by_convention]
     return [
         Report(
@@ -48,7 +51,7 @@ def by_convention(sets: Sequence[RescoredSet]) -> list[Report]:
 
 
 def mean_over_sets(report: Report, num_sets: int, measure: str) -> float | None:
-    """The mean over all sets, None where a set cannot be scored by this convention and measure."""
+    """Return the mean over all sets; None if a set has no value of the measure."""
     is_complete = len(report.results) == num_sets
     if is_complete and all(measure in result.metrics for result in report.results):
         return report.mean(measure)
@@ -56,12 +59,12 @@ def mean_over_sets(report: Report, num_sets: int, measure: str) -> float | None:
 
 
 def measures_of(sets: Sequence[RescoredSet]) -> list[str]:
-    """Those of any set, the main measure first."""
+    """Return the measures of any set, the main measure first."""
     return list(dict.fromkeys(measure for entry in sets for measure in entry.found.as_run))
 
 
 def terminal_rescoring(rescoring: Rescoring) -> list[str]:
-    """For each retriever the table, then set by set the rules that make a difference."""
+    """Return text for each retriever: the table, then set by set the rules that change scores."""
     paragraphs = []
     for retriever, sets in rescoring.items():
         table = terminal_table(by_convention(sets), measures=measures_of(sets))
@@ -71,7 +74,7 @@ def terminal_rescoring(rescoring: Rescoring) -> list[str]:
 
 
 def markdown_rescoring(rescoring: Rescoring) -> str:
-    """The page: for each retriever a table a measure, and every rule that differs, set by set."""
+    """Return rescore.md: for each retriever a table a measure, and every differing rule by set."""
     parts = ["# One run under several conventions", _HOW_TO_READ]
     for retriever, sets in rescoring.items():
         parts.append(f"## {printable(retriever)}")
@@ -86,7 +89,7 @@ def markdown_rescoring(rescoring: Rescoring) -> str:
 
 
 def rescoring_document(rescoring: Rescoring) -> dict[str, object]:
-    """The content of `rescore.json`: retriever -> set -> what was found, numbers in full."""
+    """Return the content of `rescore.json`: retriever -> set -> results at full precision."""
     return {
         retriever: {
             entry.result.name: {**asdict(entry.found), "run": dict(entry.result.convention)}
@@ -97,9 +100,9 @@ def rescoring_document(rescoring: Rescoring) -> dict[str, object]:
 
 
 _HOW_TO_READ = (
-    f"`{AS_RUN}` is under the rules that the run was made under. `{NOT_MEASURED}`: the run cannot "
-    "tell. Below the tables one rule at a time is replaced by that of a convention, the others "
-    "stay those of the run."
+    f"`{AS_RUN}`: scored under the run's own rules. `{NOT_MEASURED}`: the run cannot tell. Below "
+    "the tables one rule at a time is replaced by that of a convention, and the others stay those "
+    "of the run."
 )
 
 
@@ -138,7 +141,7 @@ def _number(value: float | None) -> str:
 
 
 def _explained(entry: RescoredSet, *, shows_all: bool) -> list[str]:
-    """The set's name, then a line for each rule: all, or those that make or hide a difference."""
+    """Return the set's name, then a line for each rule: all, or those with an effect."""
     lines = []
     effects = [_effect(change, entry.found.as_run) for change in entry.found.changes]
     for change, effect in zip(entry.found.changes, effects, strict=True):
@@ -156,7 +159,7 @@ def _explained(entry: RescoredSet, *, shows_all: bool) -> list[str]:
 
 
 def _effect(change: Change, as_run: Means) -> str | None:
-    """What the replaced rule does; None: nothing."""
+    """Describe the effect of the replaced rule; None if there is none."""
     if change.means is None:
         return change.obstacle
     moved = [

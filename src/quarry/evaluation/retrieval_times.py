@@ -1,4 +1,4 @@
-"""Where the time of evaluations goes: into encoding, and into search."""
+"""Measure how much time evaluations spend on encoding, and how much on search."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Result = TypeVar("Result")
 
 @dataclass(kw_only=True)
 class RetrievalTimes:
-    """Seconds of this process, added up over all retrievals.
+    """Seconds that this rank spent on all retrievals so far.
 
     Attributes:
-        encoding_s: until embeddings were there, tokenisation included.
-        searching_s: all else that retrievers do: search, BM25 and its index, fusion.
+        encoding_s: time for embeddings, tokenization included.
+        searching_s: time for everything else: search, BM25 and its index, fusion.
     """
 
     encoding_s: float = 0.0
@@ -30,7 +30,7 @@ class RetrievalTimes:
     def measure(
         self, retrieve: Callable[[TextEncoder | None], Result], encoder: TextEncoder | None
     ) -> Result:
-        """What `retrieve` gives, called with an encoder that is watched."""
+        """Call `retrieve` with a timed encoder, add its times, and return its result."""
         watched = None if encoder is None else TimedEncoder(encoder, times=self)
         start, before = time.perf_counter(), self.encoding_s
         try:
@@ -40,11 +40,11 @@ class RetrievalTimes:
 
 
 class TimedEncoder:
-    """An encoder that notes how long it took; all else of it is as it was.
+    """Wrapper of an encoder that records encoding times; other attributes are the encoder's.
 
     Args:
-        encoder: does the work.
-        times: gets the seconds.
+        encoder: the wrapped encoder.
+        times: receives the seconds.
     """
 
     def __init__(self, encoder: TextEncoder, *, times: RetrievalTimes) -> None:

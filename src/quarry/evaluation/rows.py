@@ -1,4 +1,4 @@
-"""What tables and plots show as one: a set, or a group of sets that counts as one with its mean."""
+"""Group the results of reports into rows for tables and plots: a set, or the mean of a group."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Row:
     """A set, or the sets of a group.
 
     Attributes:
-        name: of the set or group.
-        sets: whose mean it shows, in order.
-        is_group: whether the name is a group's; a group may have one set only.
+        name: name of the set or group.
+        sets: names of the sets whose mean the row shows, in order.
+        is_group: whether the row is a group; a group may have one set only.
     """
 
     name: str
@@ -26,14 +26,14 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The name; of a group also of how many sets its value is the mean."""
+        """Return the name; for a group, also the number of its sets."""
         return f"{self.name} (mean of {len(self.sets)})" if self.is_group else self.name
 
 
 def rows_of(reports: Sequence[Report]) -> list[Row]:
-    """The sets and groups of all reports, in the order in which they first appear.
+    """Return the sets and groups of all reports, in order of first appearance.
 
-    A set that failed everywhere comes last, on a row of its own: nobody says what group it is of.
+    A set that failed everywhere comes last, on a row of its own: its group is unknown.
     """
     groups: dict[str, str | None] = {}
     for report in reports:
@@ -52,42 +52,42 @@ def rows_of(reports: Sequence[Report]) -> list[Row]:
 
 
 def members_of(rows: Sequence[Row]) -> list[Row]:
-    """The sets of the groups among `rows`, each on a row of its own."""
+    """Return the sets of the groups among `rows`, each as a row of its own."""
     return [Row(name=name, sets=(name,)) for row in rows if row.is_group for name in row.sets]
 
 
 def value_of(report: Report, row: Row, measure: str) -> float | None:
-    """What a retriever reached there, None unless it was measured on every set of the row."""
+    """Return a retriever's value on a row; None unless every set of the row was measured."""
     values = [_metric(report, name, measure) for name in row.sets]
     present = [value for value in values if value is not None]
     return fmean(present) if len(present) == len(values) else None
 
 
 def interval_of(report: Report, row: Row, measure: str) -> tuple[float, float] | None:
-    """The interval of a set's value; a group has none."""
+    """Return the confidence interval of a set's value; None for a group."""
     result = None if row.is_group else result_of(report, row.name)
     return None if result is None else result.intervals.get(measure)
 
 
 def has_failed(report: Report, row: Row) -> bool:
-    """Whether a set of the row failed for this retriever."""
+    """Return whether a set of the row failed for this retriever."""
     return any(name in report.failures for name in row.sets)
 
 
 def failed_rows(reports: Sequence[Report], rows: Sequence[Row]) -> list[Row]:
-    """Those where a retriever failed; no mean counts them, so that all means are of the same."""
+    """Return the rows where any retriever failed; means leave them out for all retrievers."""
     return [row for row in rows if any(has_failed(report, row) for report in reports)]
 
 
 def mean_of(report: Report, rows: Sequence[Row], measure: str) -> float | None:
-    """Unweighted mean over `rows`, None unless the retriever was measured on each."""
+    """Return the unweighted mean over `rows`; None unless the retriever was measured on each."""
     values = [value_of(report, row, measure) for row in rows]
     present = [value for value in values if value is not None]
     return fmean(present) if present and len(present) == len(values) else None
 
 
 def mean_label(failed: Sequence[Row]) -> str:
-    """The name of the row of means, which says what they leave out."""
+    """Return the name of the row of means, which names the rows that they leave out."""
     if not failed:
         return "mean"
     names = ", ".join(row.name for row in failed)
@@ -95,15 +95,15 @@ def mean_label(failed: Sequence[Row]) -> str:
 
 
 def result_of(report: Report, set_name: str) -> SetResult | None:
-    """What a report says of a set, None where it says nothing."""
+    """Return a report's result on a set; None if it has none."""
     return next((result for result in report.results if result.name == set_name), None)
 
 
 def shown_measures(reports: Sequence[Report], measures: Sequence[str]) -> list[str]:
-    """Those of `measures` that were computed at all; all of them if every set failed.
+    """Return those of `measures` that were computed on any set; all of them if every set failed.
 
     Raises:
-        UserError: none was, of any set.
+        UserError: none was computed.
     """
     computed = {m for report in reports for result in report.results for m in result.metrics}
     if not computed and any(report.failures for report in reports):
@@ -112,8 +112,7 @@ def shown_measures(reports: Sequence[Report], measures: Sequence[str]) -> list[s
     if not shown:
         raise UserError(
             f"None of the measures {', '.join(measures)} was computed (there are: "
-            f"{', '.join(sorted(computed)) or 'none'}). A report shows at least one: name one of "
-            "those."
+            f"{', '.join(sorted(computed)) or 'none'}). Fix: name at least one of those."
         )
     return shown
 

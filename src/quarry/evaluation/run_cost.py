@@ -1,4 +1,4 @@
-"""What a run took: time, devices, tokens, memory."""
+"""Record the cost of a run: time, devices, tokens, memory."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 CPU = "CPU"
-"""The kind of device that is no GPU."""
+"""Value of `RunCost.device` without a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost:
-    """Of all parts of a run that was resumed, but for what was lost between a checkpoint and the
-    end of a part.
+    """Time, devices, tokens and memory of a run.
+
+    A resumed run counts all its parts, without work that was lost after a part's last checkpoint.
 
     Attributes:
-        wall_hours: from the start of the task to its end.
-        training_s: inside training steps.
-        encoding_s, searching_s: of evaluations, in the first process (see `RetrievalTimes`).
-        num_devices: GPUs, or processes on CPUs.
-        device: their kind: a GPU's name, or "CPU".
-        num_trained_tokens: real tokens that went through training steps, of all devices.
-        peak_device_memory_gib: the most that tensors took at one time on the GPU that held most;
-            None: there is no GPU.
-        peak_host_memory_gib: the most memory that the process with most had.
+        wall_hours: hours from the start of the task to its end.
+        training_s: seconds inside training steps.
+        encoding_s, searching_s: seconds of evaluations on rank 0 (see `RetrievalTimes`).
+        num_devices: number of GPUs, or of ranks on CPUs.
+        device: name of the GPUs, or "CPU".
+        num_trained_tokens: tokens without padding in training steps, over all devices.
+        peak_device_memory_gib: peak memory of tensors on the GPU with the highest peak; None: no
+            GPU.
+        peak_host_memory_gib: peak host memory of the rank with the highest peak.
     """
 
     wall_hours: float
@@ -39,26 +40,29 @@ class RunCost:
 
     @property
     def device_hours(self) -> float:
-        """Hours of the whole run times devices."""
+        """Return the hours of the full run times devices."""
         return self.wall_hours * self.num_devices
 
     @property
     def gpu_hours(self) -> float:
-        """The same of GPUs; 0 on CPUs."""
+        """Return the hours of the full run times GPUs; 0 on CPUs."""
         return 0.0 if self.device == CPU else self.device_hours
 
     @property
     def training_device_hours(self) -> float:
-        """Hours inside training steps times devices."""
+        """Return the hours inside training steps times devices."""
         return self.training_s * self.num_devices / 3600
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Real tokens a second of training steps, of all devices; None: nothing was trained."""
+        """Return tokens (without padding) per second of training steps, over all devices.
+
+        None if nothing was trained.
+        """
         return self.num_trained_tokens / self.training_s if self.training_s else None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data, with what follows from them."""
+        """Return the fields and the derived figures as plain data."""
         return asdict(self) | {
             "device_hours": self.device_hours,
             "gpu_hours": self.gpu_hours,
@@ -67,9 +71,9 @@ class RunCost:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> RunCost:
-        """What `as_json` made plain.
+        """Rebuild a cost from `as_json`'s data.
 
         Raises:
-            KeyError: something is missing.
+            KeyError: a field is missing.
         """
         return cls(**{field.name: document[field.name] for field in fields(cls)})

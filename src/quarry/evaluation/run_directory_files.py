@@ -1,7 +1,6 @@
-"""Where the numbers of an evaluation rest: `metrics.json`, per-query values and TREC runs.
+"""Write and read the results of an evaluation: `metrics.json`, per-query values and TREC runs.
 
-A run directory is the result; tables and plots are made from what this module writes. Only one
-process (rank 0) may write.
+Tables and plots are made from these files. Only rank 0 may write.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ _MAX_NAME_LENGTH = 80  # two names and a suffix stay well under the 255 bytes of
 
 
 def safe_name(name: str) -> str:
-    """A form of `name` fit for a file name and a result line: only ``[A-Za-z0-9._-]``.
+    """Return a form of `name` for file names and result lines: only ``[A-Za-z0-9._-]``.
 
-    Harmless names come back as they are. Any other is cleaned and gets a digest of the original
-    as a suffix, so two names that clean up alike stay apart. The answer depends on the name
-    alone: a later run finds, or replaces, the same file. Never empty, never begins with a dot or
-    a hyphen (a hidden file, an option), at most 80 characters.
+    Safe names are returned unchanged. Other names are cleaned and get a digest of the original as
+    a suffix, so that names that clean to the same text stay distinct. The result depends on the
+    name alone: a later run finds, or replaces, the same file. It is never empty, never begins with
+    a dot or hyphen (a hidden file, an option), and has at most 80 characters.
     """
     is_safe = _SAFE.fullmatch(name) and len(name) <= _MAX_NAME_LENGTH
-    # A given name that looks like one of ours is digested too: it could be another name's file.
+    # a name that looks like a digested one is digested, too: it could be another name's file
     if is_safe and not _DIGEST_SUFFIX.search(name):
         return name
     cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".-")
@@ -45,12 +44,12 @@ def safe_name(name: str) -> str:
 
 
 def per_query_path(directory: Path, *, set_name: str, retriever: str) -> Path:
-    """The JSONL file of one retriever's values per query on one set."""
+    """Return the path of the JSONL file of one retriever's per-query values on one set."""
     return directory / "per_query" / f"{_stem(set_name, retriever)}.jsonl"
 
 
 def run_path(directory: Path, *, set_name: str, retriever: str) -> Path:
-    """The TREC run file of one retriever on one set."""
+    """Return the path of the TREC run file of one retriever on one set."""
     return directory / "runs" / f"{_stem(set_name, retriever)}.trec"
 
 
@@ -59,13 +58,12 @@ def write_results(
 ) -> tuple[Report, ...]:
     """Write `metrics.json` and `per_query/` below `directory`, which may be new.
 
-    A set and retriever measured again replace the older result. With `merge`, everything else in
-    an older `metrics.json` is kept.
+    A new result replaces the older one of its set and retriever. With `merge`, all other results
+    of an older `metrics.json` are kept.
 
     Returns:
-        What `metrics.json` now holds, older retrievers first, but those of `reports` among
-        themselves in their order. Results kept from the older file have empty `per_query` and
-        `run`.
+        The reports that `metrics.json` now holds, older retrievers first; those of `reports` are
+        in their own order. Results from the older file have empty `per_query` and `run`.
 
     Raises:
         UserError: a retriever or set is named twice; or, without `merge`, older results would be
@@ -92,7 +90,7 @@ def write_runs(reports: Sequence[Report], directory: Path) -> None:
     """Write the rankings of `reports` below `directory` as TREC run files, tagged by retriever.
 
     Raises:
-        UserError: an id cannot be written in that form (it holds white space).
+        UserError: an id cannot be written in TREC format (it contains white space).
     """
     for report in reports:
         for result in report.results:
@@ -101,17 +99,20 @@ def write_runs(reports: Sequence[Report], directory: Path) -> None:
 
 
 def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
-    """The content of `metrics.json` as plain data, numbers at full precision.
+    """Return the content of `metrics.json` as plain data, numbers at full precision.
 
-    `sets` holds set -> retriever -> measure -> value; `intervals` the same with [low, high] where
-    they are known; `means` the unweighted mean over a retriever's sets of each measure that all of
-    them have, those of a group counting as one, and none for a retriever with failed sets;
-    `failed` holds set -> retriever -> why there is no result; `corpus_dtype` set -> retriever ->
-    dtype of the embeddings that were searched, and `term_tokenizer` what a lexical retriever cut
-    the texts into terms with; `contract` retriever -> how texts were fed to its model (see
-    `Report`); `num_queries`, `num_documents`, `convention`, `group`, `source` and `licence`
-    describe each set, `caveats` holds set, or "training data" -> what a reader of numbers must know
-    of it; `order` keeps the order in which to show names.
+    Keys:
+        sets: set -> retriever -> measure -> value.
+        intervals: set -> retriever -> measure -> [low, high], where known.
+        means: retriever -> measure -> unweighted mean over its sets, for measures that all of them
+            have; a group counts as one set. Absent for a retriever with failed sets.
+        failed: set -> retriever -> why there is no result.
+        corpus_dtype: set -> retriever -> dtype of the embeddings that were searched.
+        term_tokenizer: set -> lexical retriever -> how it split texts into terms.
+        contract: retriever -> how texts were fed to its model (see `Report`).
+        num_queries, num_documents, convention, group, source, licence: facts of each set.
+        caveats: set, or "training data" -> caveats.
+        order: the order in which to show names.
 
     Raises:
         UserError: two retrievers were measured on different states of a set.
@@ -161,7 +162,7 @@ def metrics_document(reports: Sequence[Report]) -> dict[str, object]:
 
 
 def read_reports(directory: Path) -> tuple[Report, ...]:
-    """The reports that `metrics.json` holds; `per_query` and `run` are left empty.
+    """Read the reports in `metrics.json`; their `per_query` and `run` are empty.
 
     Raises:
         MissingPathError: there is no `metrics.json` in `directory`.
@@ -171,7 +172,7 @@ def read_reports(directory: Path) -> tuple[Report, ...]:
     if not path.is_file():
         raise MissingPathError(
             f"{path}: no such file. A run directory holds {METRICS_FILE} once an evaluation has "
-            "finished: name such a directory."
+            "finished. Fix: name such a directory."
         )
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -179,7 +180,7 @@ def read_reports(directory: Path) -> tuple[Report, ...]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path}: not the metrics of an evaluation ({type(error).__name__}: {error}). "
-            "Move the file away, or name another run directory."
+            "Fix: move the file away, or name another run directory."
         ) from error
 
 
@@ -189,7 +190,7 @@ def _digest(text: str) -> str:
 
 def _stem(set_name: str, retriever: str) -> str:
     stem = f"{safe_name(set_name)}.{safe_name(retriever)}"
-    # Set "a.b" with retriever "c" must not write the file of set "a" with retriever "b.c".
+    # set "a.b" with retriever "c" must not write the file of set "a" with retriever "b.c"
     return f"{stem}--{_digest(f'{set_name}/{retriever}')}" if "." in set_name else stem
 
 
@@ -211,7 +212,7 @@ def _shared_measures(report: Report) -> list[str]:
 
 
 def _facts(result: SetResult) -> dict[str, object]:
-    # Through JSON and back, because facts that were read from a file are compared with new ones.
+    # through JSON and back, because facts that were read from a file are compared with new ones
     convention = json.loads(json.dumps(dict(result.convention)))
     return {
         "num_queries": result.num_queries,
@@ -266,7 +267,7 @@ def _intervals_of(ends: Mapping[str, Sequence[float]]) -> dict[str, tuple[float,
 
 
 def _merged(older: Sequence[Report], newer: Sequence[Report]) -> tuple[Report, ...]:
-    """What was measured, or failed, later stands in place of what was known of the same set."""
+    """Merge reports; a newer result or failure replaces the older one of its set and retriever."""
     results: dict[str, dict[str, SetResult]] = {}
     failures: dict[str, dict[str, str]] = {}
     contracts: dict[str, Mapping[str, object]] = {}
@@ -303,8 +304,8 @@ def _require_unique_names(reports: Sequence[Report]) -> None:
     for kind, name in names:
         if names.count((kind, name)) > 1:
             raise UserError(
-                f"The {kind} {name!r} is reported twice. Results are filed by name: give each "
-                "its own."
+                f"The {kind} {name!r} is reported twice. Results are stored by name. Fix: give "
+                "each its own."
             )
 
 
@@ -316,7 +317,7 @@ def _refuse_loss(older: Sequence[Report], newer: Sequence[Report], path: Path) -
                 raise UserError(
                     f"{path}: holds results of {report.retriever!r} on {result.name!r} that "
                     "writing would lose. Results are only replaced by newer ones of the same "
-                    "name: merge into the file, or name another run directory."
+                    "name. Fix: merge into the file, or name another run directory."
                 )
 
 
@@ -324,6 +325,6 @@ def _require_same(key: str, known: object, found: object, set_name: str, retriev
     if known != found:
         raise UserError(
             f"Set {set_name!r}: {key} is {found} for retriever {retriever!r} but {known} for "
-            "those before it. One file compares results on the same texts under the same rules: "
-            "name another run directory, or evaluate all retrievers anew."
+            "those before it. One file compares results on the same texts under the same rules. "
+            "Fix: name another run directory, or evaluate all retrievers again."
         )

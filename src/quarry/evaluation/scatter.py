@@ -1,4 +1,4 @@
-"""Two retrievers query by query: who wins where, which a difference of means does not show."""
+"""Plot two retrievers against each other query by query, which shows more than their means."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from quarry.evaluation.drawing import COLOURS, GREY, figure_of, save, wrapped
+from quarry.evaluation.drawing import COLORS, GRAY, figure_of, save, wrapped
 from quarry.evaluation.rows import result_of
 from quarry.types import Report
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 12
 _NUM_COLUMNS = 4
-_GRID = 50  # values are shown to 1 / 50, so that queries at the same place make one larger point
+_GRID = 50  # values are rounded to 1 / 50, so that queries at the same place make one larger point
 
 
 def plot_scatter(baseline: Report, model: Report, path: Path, *, measure: str) -> list[str]:
     """Draw each query's `measure` of two retrievers into the PNG `path`, a panel a set.
 
-    Points grow with the number of queries that they stand for. Above the diagonal the model is
-    better; the title of a panel says for how many queries it is, and for how many it is worse.
+    Points grow with the number of their queries. Above the diagonal the model is better; a panel's
+    title counts the queries where it is better, equal and worse.
 
     Args:
-        baseline, model: with values per query; sets that both have are shown.
+        baseline, model: reports with per-query values; sets that both have are drawn.
         measure: a report name.
 
     Returns:
-        The sets that are drawn, at most twelve: of more, those where the means differ most. Empty,
-        and nothing is written, if there is no set with values of both.
+        The drawn sets, at most twelve: of more, those whose means differ most. Empty, and nothing
+        is written, if no set has values of both.
     """
     pairs = _pairs(baseline, model, measure)
     if not pairs:
@@ -61,14 +61,18 @@ def plot_scatter(baseline: Report, model: Report, path: Path, *, measure: str) -
 
 
 def counts(pairs: NDArray[np.float64]) -> tuple[int, int, int]:
-    """For how many queries [num_queries, 2] the second value is higher, equal (to 1e-9), lower."""
+    """Count the queries whose second value is higher, equal (to 1e-9) and lower.
+
+    Args:
+        pairs: [num_queries, 2].
+    """
     difference = pairs[:, 1] - pairs[:, 0]
     better, worse = int((difference > 1e-9).sum()), int((difference < -1e-9).sum())
     return better, len(pairs) - better - worse, worse
 
 
 def _pairs(baseline: Report, model: Report, measure: str) -> dict[str, NDArray[np.float64]]:
-    """Set -> [num_queries, 2], the queries that both have a value of."""
+    """Return set -> [num_queries, 2], values of the queries that both reports have."""
     found = {}
     for result in model.results:
         other = result_of(baseline, result.name)
@@ -82,26 +86,26 @@ def _pairs(baseline: Report, model: Report, measure: str) -> dict[str, NDArray[n
 
 def _panel(axes: Axes, name: str, pairs: NDArray[np.float64]) -> None:
     places, numbers = np.unique(np.round(pairs * _GRID) / _GRID, axis=0, return_counts=True)
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", zorder=1)
+    axes.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8, linestyle="--", zorder=1)
     axes.scatter(
         places[:, 0],
         places[:, 1],
         s=_areas(numbers),
-        color=COLOURS[0],
+        color=COLORS[0],
         alpha=0.55,
         linewidths=0,
         zorder=2,
         clip_on=False,
     )
-    axes.plot(*pairs.mean(axis=0), marker="+", color=COLOURS[5], markersize=12, mew=2, zorder=3)
+    axes.plot(*pairs.mean(axis=0), marker="+", color=COLORS[5], markersize=12, mew=2, zorder=3)
     better, equal, worse = counts(pairs)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-    # in the title, for points may lie anywhere in the panel
+    # in the title, since points may lie anywhere in the panel
     numbers_line = f"better {better:,} · equal {equal:,} · worse {worse:,}"
     axes.set_title(f"{wrapped(name, 30)}\n{len(pairs):,} queries\n{numbers_line}", fontsize=9)
 
 
 def _areas(numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Of markers, in square points; not in proportion, so that a single query stays visible."""
+    """Return marker areas in square points; sublinear, so that a single query stays visible."""
     areas: NDArray[np.float64] = np.minimum(14.0 * numbers**0.7, 600.0)
     return areas

@@ -1,4 +1,4 @@
-"""A run becomes numbers under the rules of one set."""
+"""Score a run under the rules of one set."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from quarry.types import Qrels, Run
 PLAIN_RECALL = "Recall@"
 CAPPED_RECALL = "Recall_cap@"
 
-_ROUNDING = 1e-6  # sums of gains in double precision may pass 1 by far less
+_ROUNDING = 1e-6  # sums of gains in double precision exceed 1 by far less
 
 
 def cut_run(run: Run, rules: Rules, *, top_k: int) -> Run:
-    """The first `top_k` results of each query, after its own document is gone if it is to go."""
+    """Return the first `top_k` results of each query, after removing self matches by the rules."""
     return {query_id: _cut(query_id, scores, rules, top_k) for query_id, scores in run.items()}
 
 
 def score_run(
     run: Run, qrels: Qrels, rules: Rules, *, measures: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Report name -> query id -> value, under the names in `measures` also where recall is capped.
+    """Return measure -> query id -> value, under the names in `measures` even if recall is capped.
 
     Raises:
         UserError: as `evaluate_run`.
@@ -41,10 +41,10 @@ def score_run(
 
 
 def check_range(per_query: Mapping[str, Mapping[str, float]], *, set_name: str) -> None:
-    """Refuse values that no measure can have: then the scoring is wrong, or what it was given.
+    """Check that all values are in 0 to 1, as those of every measure must be.
 
     Raises:
-        RuntimeError: a value is not in 0 to 1; the message names set, measure, query and value.
+        RuntimeError: a value is not; the message names set, measure, query and value.
     """
     for measure, values in per_query.items():
         for query_id, value in values.items():

@@ -1,4 +1,4 @@
-"""Caveats of sets as reports show them: a section, and a mark where many documents are missing."""
+"""Show caveats of sets in reports: a section, and a mark for sets with many missing documents."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from quarry.types import Report
 MARK = "(!)"
 
 TRAINING_DATA = "training data"
-"""What stands among the names of sets for the data that a model was trained on."""
+"""Name, among those of sets, for the data that a model was trained on."""
 
 MARKED_SHARE = 0.05
-"""A set is marked where more of its judged documents than this are not in its corpus."""
+"""A set is marked if more than this share of its judged documents are not in its corpus."""
 
 
 def caveats_of(reports: Sequence[Report]) -> dict[str, tuple[str, ...]]:
-    """Return set, or "training data" -> its caveats, where there are some; each sentence once."""
+    """Return set (or "training data") -> its caveats, each once; sets without any are absent."""
     found: dict[str, dict[str, None]] = {}
     for report in reports:
         if report.training_caveats:
@@ -30,18 +30,18 @@ def caveats_of(reports: Sequence[Report]) -> dict[str, tuple[str, ...]]:
 
 
 def marked_sets(reports: Sequence[Report]) -> list[str]:
-    """Return the names of the sets whose numbers need their caveat beside them."""
+    """Return the names of the sets to mark, those with many missing documents."""
     found = caveats_of(reports)
     return [name for name, each in found.items() if missing_share(each) > MARKED_SHARE]
 
 
 def marked(label: str, sets: Sequence[str], among: Sequence[str]) -> str:
-    """Return the label of a row or column, with the mark if a set of it is among the marked."""
+    """Return the label of a row or column, with the mark if one of its sets is in `among`."""
     return f"{label} {MARK}" if any(name in among for name in sets) else label
 
 
 def mark_explained(reports: Sequence[Report]) -> list[str]:
-    """Return the sentence that goes below a table with marks; none where nothing is marked."""
+    """Return the sentence below a table that explains the mark; none if nothing is marked."""
     caveats, names = caveats_of(reports), marked_sets(reports)
     if not names:
         return []

@@ -1,4 +1,4 @@
-"""State how differences between systems are tested, and refuse tests that could find nothing."""
+"""Define the settings of significance tests, and refuse settings that can find no difference."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from quarry.metrics.significance import NUM_PERMUTATIONS
 
 @dataclass(frozen=True, kw_only=True)
 class SignificanceTest:
-    """How differences are tested: see `quarry.metrics.significance`.
+    """Settings of the paired randomization test in `quarry.metrics.significance`.
 
     Attributes:
-        alpha: the chance of any false alarm in a table.
-        num_permutations: tosses of the signs, at most.
-        seed: of the tosses.
+        alpha: significance level of all tests of a table together (family-wise error rate).
+        num_permutations: maximum number of random sign flips.
+        seed: seed of the sign flips.
     """
 
     alpha: float = 0.05
@@ -24,21 +24,24 @@ class SignificanceTest:
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
-            raise UserError(f"task.alpha={self.alpha}: a chance, above 0 and below 1, such as 0.05")
+            raise UserError(
+                f"task.alpha={self.alpha}: must be above 0 and below 1. Fix: task.alpha=0.05"
+            )
         if self.num_permutations < 1:
-            raise UserError(f"task.num_permutations={self.num_permutations} must be 1 or more")
+            raise UserError(f"task.num_permutations={self.num_permutations}: must be 1 or more")
 
 
 def refuse_too_few_permutations(num_comparisons: int, test: SignificanceTest) -> None:
-    """Refuse so few permutations that no comparison among so many could be significant.
+    """Refuse too few permutations for any of `num_comparisons` tests to be significant.
 
     Raises:
-        UserError: that is so; the message has a number that is enough.
+        UserError: the smallest possible corrected p-value exceeds alpha; the message names a
+            sufficient number.
     """
     if num_comparisons > test.alpha * (test.num_permutations + 1):
         raise UserError(
-            f"task.num_permutations={test.num_permutations} cannot tell {num_comparisons} "
-            f"comparisons apart from chance at task.alpha={test.alpha}: the smallest p-value is "
-            f"1 / {test.num_permutations + 1}, times {num_comparisons}. Set task.num_permutations="
-            f"{int(10 * num_comparisons / test.alpha)}."
+            f"task.num_permutations={test.num_permutations}: too few for any of {num_comparisons} "
+            f"comparisons to be significant at task.alpha={test.alpha}: the smallest corrected "
+            f"p-value is {num_comparisons} / {test.num_permutations + 1}. Fix: "
+            f"task.num_permutations={int(10 * num_comparisons / test.alpha)}."
         )

@@ -1,4 +1,4 @@
-"""Names and numbers as aligned text, for a terminal or as Markdown."""
+"""Format tables of names and numbers as aligned text, for a terminal or as Markdown."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FAILED = "failed"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """Rows of texts, a name first.
+    """Table of texts with a name column first.
 
     Attributes:
-        header: names, unescaped; the first is that of the names of the rows.
-        names: of the rows, unescaped.
-        cells: of each row, without its name.
-        is_best: which cells are to stand out in Markdown.
+        header: column names, unescaped, that of the name column first.
+        names: names of the rows, unescaped.
+        cells: cells of each row, without its name.
+        is_best: which cells are bold in Markdown.
     """
 
     header: list[str]
@@ -30,14 +30,14 @@ class Table:
 
 
 def number(value: float | None, *, has_failed: bool = False) -> str:
-    """Four decimals, or why there is no number."""
+    """Format a number with four decimals; "failed" or "-" if there is none."""
     if value is None:
         return FAILED if has_failed else NOT_MEASURED
     return f"{value:.4f}"
 
 
 def best_of(values: Sequence[float | None]) -> list[bool]:
-    """Which values are the best, those included that look like it at four decimals."""
+    """Return which values are the best; values equal at four decimals are equally good."""
     present = [value for value in values if value is not None]
     if len(present) < 2:  # best of one says nothing
         return [False] * len(values)
@@ -46,7 +46,7 @@ def best_of(values: Sequence[float | None]) -> list[bool]:
 
 
 def terminal(table: Table) -> str:
-    """The table with its columns under one another."""
+    """Return the table as plain text with aligned columns."""
     cells = [[printable(name) for name in table.header]]
     for name, row in zip(table.names, table.cells, strict=True):
         cells.append([printable(name), *row])
@@ -56,7 +56,7 @@ def terminal(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The table in Markdown, the best cells bold."""
+    """Return the table as Markdown, the best cells bold."""
     cells = [[escaped(name) for name in table.header]]
     for name, row, best in zip(table.names, table.cells, table.is_best, strict=True):
         bold = [f"**{cell}**" if b else cell for cell, b in zip(row, best, strict=True)]
@@ -65,7 +65,10 @@ def markdown(table: Table) -> str:
 
 
 def markdown_grid(cells: list[list[str]], *, num_texts: int = 1) -> str:
-    """Cells that are Markdown already, the header first; after `num_texts` columns, numbers."""
+    """Return cells that are Markdown already as an aligned table, with the header first.
+
+    The first `num_texts` columns are aligned left, the others, numbers, right.
+    """
     widths = [max(3, width) for width in _widths(cells)]
     rule = ["-" * width for width in widths[:num_texts]]
     rule += ["-" * (width - 1) + ":" for width in widths[num_texts:]]
@@ -74,12 +77,12 @@ def markdown_grid(cells: list[list[str]], *, num_texts: int = 1) -> str:
 
 
 def printable(name: str) -> str:
-    """`name` on one line, without characters that steer a terminal."""
+    """Return `name` on one line, without control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in name).split()) or "(unnamed)"
 
 
 def escaped(name: str) -> str:
-    """`name` as plain text in Markdown; underscores inside a word mean nothing there."""
+    """Escape `name` as plain text in Markdown, where underscores inside a word need no escape."""
     return re.sub(r"([\\|`*<>\[\]#$~])|(?<!\w)(_)|(_)(?!\w)", r"\\\g<0>", printable(name))
 
 

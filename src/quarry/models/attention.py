@@ -1,8 +1,8 @@
-"""Attention over a packed batch: one function, registered with transformers' attention interface.
+"""Compute attention over packed batches, by a function of transformers' attention interface.
 
-On CUDA in half precision the variable-length flash kernel reads the flat row as it is. Elsewhere
-queries, keys and values (and nothing else) are laid on a right-padded grid for
-`scaled_dot_product_attention`, and the result is gathered back (see attention_grid.py).
+On CUDA in half precision the variable-length flash kernel reads the packed row directly. Elsewhere
+queries, keys and values (and nothing else) are padded on the right for
+`scaled_dot_product_attention`, and the result is unpadded (see attention_grid.py).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from quarry.models.attention_grid import attend_on_grid
 
 PACKED = "quarry_packed"
 PACKED_ON_GRID = "quarry_packed_on_grid"
-"""Names under which the function is registered, with and without the kernel."""
+"""Names under which the function is registered, with and without the flash kernel."""
 
 MIN_CAPABILITY = (8, 0)
-"""CUDA's compute capability from which on there is the variable-length kernel: Ampere."""
+"""Lowest CUDA compute capability with the variable-length kernel: Ampere."""
 
 
 class _Grouped(TypedDict, total=False):
@@ -35,20 +35,20 @@ class _Grouped(TypedDict, total=False):
 
 _ASKS = "enable_gqa" in inspect.signature(varlen_attn).parameters
 _GROUPED: _Grouped = {"enable_gqa": True} if _ASKS else {}
-"""Fewer heads of keys than of queries: torch 2.11 takes them, later versions want to be told."""
+"""Grouped-query attention: torch 2.11 accepts it as it is, later versions need the argument."""
 
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
-"""Kinds of layers, as a config names them, that mix tokens by plain attention alone."""
+"""Layer types of a config that mix tokens by plain attention alone."""
 
 _CHANGES_SCORES = ("softcap", "s_aux", "position_bias", "indices", "block_indices")
-"""What a layer hands its attention function to cap, add to or leave out scores."""
+"""Arguments by which a layer asks its attention function to cap, bias or mask scores."""
 
 
 def use_packed_attention(backbone: PreTrainedModel, *, allows_kernel: bool = True) -> None:
-    """Makes every attention layer of `backbone` read packed batches (and only those).
+    """Make every attention layer of `backbone` read packed batches (and only those).
 
     Args:
-        allows_kernel: False: the grid everywhere, also where the kernel would run.
+        allows_kernel: False: use the padded grid even where the flash kernel would run.
 
     Raises:
         UserError: see `check_packable`.
@@ -57,25 +57,25 @@ def use_packed_attention(backbone: PreTrainedModel, *, allows_kernel: bool = Tru
     AttentionInterface.register(PACKED, packed_attention)
     AttentionInterface.register(PACKED_ON_GRID, partial(packed_attention, allows_kernel=False))
     for name in (PACKED, PACKED_ON_GRID):
-        # no layer may build a mask over the flat row: text borders are in cu_seq_lens_q alone
+        # no layer may build a mask over the packed row: text borders are in cu_seq_lens_q alone
         AttentionMaskInterface.register(name, _no_mask)
     backbone.set_attn_implementation(PACKED if allows_kernel else PACKED_ON_GRID)
 
 
 def check_packable(backbone: PreTrainedModel) -> None:
-    """Makes sure that the texts of a packed batch cannot reach each other in this architecture.
+    """Refuse architectures in which the texts of a packed batch could influence each other.
 
     Raises:
-        UserError: it has a decoder beside its encoder; its layers mix tokens by other means than
-            attention (a recurrence, a convolution) or attend by other patterns than all tokens or
-            a sliding window; its attention cannot be exchanged.
+        UserError: it is an encoder-decoder; its layers mix tokens by other means than attention
+            (a recurrence, a convolution) or by other patterns than full attention and a sliding
+            window; its attention function cannot be replaced.
     """
     config = backbone.config.get_text_config()
     layer_types = set(getattr(config, "layer_types", None) or ())
     others = sorted(layer_types - _LAYER_TYPES)
-    # the class of a hybrid says that it may have a recurrence, layer types whether it does
+    # a hybrid's class says only that it may have a recurrence; its layer types say whether it does
     is_recurrent = not layer_types and getattr(backbone, "_is_stateful", False)
-    has_trigrams = getattr(config, "trigram_input", False)  # MobileBERT embeds neighbours, too
+    has_trigrams = getattr(config, "trigram_input", False)  # MobileBERT embeds adjacent tokens
     if config.is_encoder_decoder:
         reason = "it is an encoder with a decoder beside it"
     elif others or is_recurrent or has_trigrams:
@@ -85,15 +85,16 @@ def check_packable(backbone: PreTrainedModel) -> None:
         reason = "its attention does not go through transformers' attention interface"
     else:
         return
-    trunk = next(m for m in backbone.modules() if isinstance(m, PreTrainedModel))  # under peft, too
-    raise UserError(_refusal(type(trunk).__name__, reason))
+    # the model itself, also inside peft's wrapper
+    model = next(m for m in backbone.modules() if isinstance(m, PreTrainedModel))
+    raise UserError(_refusal(type(model).__name__, reason))
 
 
 def is_causal_by_design(backbone: PreTrainedModel) -> bool:
-    """Whether a token sees only itself and what comes before it, if nobody asks for anything else.
+    """Return whether attention is causal by default.
 
-    A decoder marks its attention layers as causal and an encoder does not; a config that states
-    `is_causal`, as a saved bi-encoder's does, overrules them.
+    Decoders mark their attention layers as causal, encoders do not. A config that states
+    `is_causal`, as a saved bi-encoder's does, overrides that.
     """
     stated = getattr(backbone.config, "is_causal", None)
     if stated is not None:
@@ -102,7 +103,7 @@ def is_causal_by_design(backbone: PreTrainedModel) -> bool:
 
 
 def first_position(backbone: PreTrainedModel) -> int:
-    """The position of a text's first token: 0, but in RoBERTa's family the one after padding's."""
+    """Return the position id of a text's first token: 0, or padding_idx + 1 in RoBERTa's family."""
     for module in backbone.modules():
         if hasattr(module, "create_position_ids_from_inputs_embeds"):
             return int(module.padding_idx) + 1
@@ -129,29 +130,29 @@ def packed_attention(
     allows_kernel: bool = True,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each text of a packed batch.
+    """Compute attention within each text of a packed batch.
 
     Args:
         query: [1, num_heads, num_tokens, head_dim]; `key` and `value` may have fewer heads.
-        cu_seq_lens_q, cu_seq_lens_k: [num_texts + 1] int32, where the queries and the keys of each
-            text begin, as in `TokenBatch.cu_seqlens`; one tensor where every token is both. Queries
-            are the last tokens of their text.
-        max_length_q, max_length_k: queries and keys of the longest text.
-        key_rows: [num_keys] int64, the rows of the keys among those of a prefix, which the layer
-            holds (see shared_prefix.py), followed by those of the batch; None: those of the batch.
-        prefix_states: gets the layer's keys and values, [num_tokens, num_heads, head_dim], if
-            later tokens may see them all.
-        is_causal: a token sees the tokens before it (and itself) only.
-        sliding_window: as transformers' flash attention takes it: a token sees itself and
-            `sliding_window - 1` tokens before it, and as many after it where it is not causal.
+        cu_seq_lens_q, cu_seq_lens_k: [num_texts + 1] int32, offsets of the queries and the keys of
+            each text, as in `TokenBatch.cu_seqlens`; the same tensor where every token is both.
+            Queries are the last tokens of their text.
+        max_length_q, max_length_k: number of queries and keys of the longest text.
+        key_rows: [num_keys] int64, indices of the keys into those of a shared prefix, which the
+            layer holds (see shared_prefix.py), followed by those of the batch; None: the batch's.
+        prefix_states: receives the layer's keys and values, [num_tokens, num_heads, head_dim],
+            unless a sliding window hides some of them from later tokens.
+        is_causal: a token sees only itself and the tokens before it.
+        sliding_window: as in transformers' flash attention: a token sees itself and
+            `sliding_window - 1` tokens before it, and as many after it if attention is not causal.
         allows_kernel: whether the variable-length kernel may be used where it runs.
-        more: what else the layer says; refused where it would change the scores.
+        more: other arguments of the layer; refused if they would change the scores.
 
     Returns:
-        [1, num_tokens, num_heads, head_dim], and None where transformers expects weights.
+        [1, num_tokens, num_heads, head_dim], and None in place of attention weights.
 
     Raises:
-        UserError: the layer needs a kind of attention that this is not.
+        UserError: the layer needs a kind of attention that is not supported.
     """
     _check_call(module, attention_mask=attention_mask, cu_seqlens=cu_seq_lens_q, more=more)
     assert cu_seq_lens_q is not None
@@ -182,7 +183,7 @@ def packed_attention(
 
 
 def _in_autocast(states: Tensor) -> Tensor:
-    """Rotary embeddings lift queries and keys to fp32; autocast has no rule for the kernel."""
+    """Cast to autocast's dtype: rotary embeddings return fp32, and autocast skips the kernel."""
     device = states.device.type
     if torch.is_autocast_enabled(device) and states.dtype != torch.float64:
         return states.to(torch.get_autocast_dtype(device))
@@ -206,7 +207,7 @@ def _check_call(
     cu_seqlens: Tensor | None,
     more: Mapping[str, Any],
 ) -> None:
-    """Refuses, by UserError, what no check of the architecture could see before its first call."""
+    """Raise UserError for attention arguments that only the first forward pass reveals."""
     changes = [name for name in _CHANGES_SCORES if more.get(name) is not None]
     if changes:
         reason = f"it caps, adds to or leaves out attention scores ({', '.join(changes)})"
@@ -222,12 +223,12 @@ def _check_call(
 def _refusal(architecture: str, reason: str) -> str:
     return (
         f"{architecture} cannot take packed batches: {reason}, so its embeddings would be wrong. "
-        "Choose a model whose layers are plain attention, such as Qwen2, Llama or ModernBERT."
+        "Fix: choose a model whose layers are plain attention, such as Qwen2, Llama or ModernBERT."
     )
 
 
 def _window(sliding_window: int | None, *, is_causal: bool) -> tuple[int, int]:
-    """Tokens that a token sees to its left and right; -1: all."""
+    """Return the numbers of tokens that a token sees to its left and right; -1: all."""
     if sliding_window is None:
         return (-1, 0) if is_causal else (-1, -1)
     return (sliding_window - 1, 0 if is_causal else sliding_window - 1)
@@ -257,5 +258,5 @@ def _flash(
         window_size=window,
         **_GROUPED,
     )
-    assert isinstance(out, Tensor)  # a pair only where more is asked for
+    assert isinstance(out, Tensor)  # a tuple only if the log-sum-exp is requested, too
     return out

@@ -1,4 +1,4 @@
-"""Attention over a packed batch without the variable-length kernel: on a right-padded grid."""
+"""Compute attention over a packed batch on a right-padded grid, for devices without the kernel."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ def attend_on_grid(
     window: tuple[int, int],
     dropout: float,
 ) -> Tensor:
-    """Return what each token attends to: [num_queries, num_heads, head_dim].
+    """Return the attention output of each query: [num_queries, num_heads, head_dim].
 
-    Where a text has more keys than queries its queries are the last of its tokens, as in the
-    kernel.
+    If a text has more keys than queries, its queries are the last of its tokens, as in the kernel.
 
     Args:
         q: [num_queries, num_heads, head_dim].
         k, v: [num_keys, num_key_value_heads, head_dim].
-        cu_seqlens_q, cu_seqlens_k: [num_texts + 1] int32, where each text begins; the same tensor
-            where every key is a query's.
-        max_seqlen_q, max_seqlen_k: of the longest text.
-        window: tokens that a token sees to its left and right; -1: all.
+        cu_seqlens_q, cu_seqlens_k: [num_texts + 1] int32, offsets of the texts; the same tensor
+            if every token has a query and a key.
+        max_seqlen_q, max_seqlen_k: number of queries and keys of the longest text.
+        window: numbers of tokens that a token sees to its left and right; -1: all.
     """
     slots = _slots(cu_seqlens_q, q.shape[0], max_seqlen_q)
     is_same = cu_seqlens_k is cu_seqlens_q
@@ -62,9 +61,9 @@ def attend_on_grid(
 
 
 def _slots(cu_seqlens: Tensor, num_tokens: int, max_seqlen: int) -> Tensor:
-    """The place of each token on the flattened grid.
+    """Return the index of each token on the flattened grid.
 
-    Its shape does not depend on data, so that a compiler can read it.
+    No shape depends on data, so torch.compile can trace it.
     """
     tokens = torch.arange(num_tokens, device=cu_seqlens.device)
     text = torch.bucketize(tokens, cu_seqlens[1:], right=True)
@@ -85,7 +84,7 @@ def _mask(
     max_seqlen_k: int,
     window: tuple[int, int],
 ) -> Tensor:
-    """Which keys a query may see: [num_texts, 1, max_seqlen_q, max_seqlen_k]."""
+    """Return which keys a query may see: bool [num_texts, 1, max_seqlen_q, max_seqlen_k]."""
     left, right = window
     device = num_queries.device
     columns = torch.arange(max_seqlen_k, device=device)
@@ -97,5 +96,5 @@ def _mask(
         allowed = allowed & (distance <= left)
     if right >= 0:
         allowed = allowed & (-distance <= right)
-    # a padding row that may see nothing would be NaN; it is never read, so let it see something
+    # softmax over no key gives NaN: let padding queries see all keys, their output is never read
     return (allowed | (rows >= num_queries[:, None])[:, :, None])[:, None]

@@ -1,4 +1,4 @@
-"""Names of the floating-point formats that weights may be in."""
+"""Map names of floating-point dtypes, as `model.dtype` takes them, to torch dtypes."""
 
 from __future__ import annotations
 

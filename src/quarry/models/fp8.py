@@ -1,9 +1,9 @@
-"""Products with frozen weights in fp8 (e4m3), each row scaled by its own maximum.
+"""Compute matrix products with frozen weights in fp8 (e4m3), each row scaled by its maximum.
 
-A product takes two row-wise scaled factors that share their last axis, which is the one summed
-over: activations [num_tokens, in] and a weight [out, in], quantised once. The gradient of the
-input sums over `out` instead, so training needs a second copy of the weight, [in, out], with
-scales of its own. Together the two take the memory of the bf16 weight that they replace.
+A product takes two row-wise scaled factors and sums over their last axis: activations
+[num_tokens, in] and a weight [out, in], quantized once. The gradient of the input sums over `out`
+instead, so training needs a second copy of the weight, [in, out], with scales of its own.
+Together the two take the memory of the bf16 weight that they replace.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from quarry.runtime.devices import has_gpu
 
 FP8 = torch.float8_e4m3fn
 MIN_CAPABILITY = (8, 9)
-"""CUDA's compute capability from which on there are fp8 products: Ada, Hopper and later."""
+"""Lowest CUDA compute capability with fp8 products: Ada, Hopper and later."""
 MULTIPLE = 16
-"""Both sides of a weight have to be a multiple of this for the kernel."""
+"""Both dimensions of a weight must be a multiple of this for the kernel."""
 
 
 class Scaled(NamedTuple):
@@ -35,8 +35,8 @@ class Fp8Linear(nn.Module):
     """A frozen linear layer in fp8; its output has the dtype of its input.
 
     Args:
-        linear: its weight is quantised and let go; its bias stays as it is, frozen.
-        is_trained_through: also hold the copy that the gradient of the input asks for.
+        linear: the layer to replace; its weight is quantized, its bias stays as it is, frozen.
+        is_trained_through: also hold the copy that the gradient of the input needs.
     """
 
     forward_values: Tensor
@@ -50,15 +50,15 @@ class Fp8Linear(nn.Module):
         self.in_features = linear.in_features
         self.out_features = linear.out_features
         weight = linear.weight.detach()
-        forward = quantise(weight)
-        backward = quantise(weight.t().contiguous()) if is_trained_through else (None, None)
+        forward = quantize(weight)
+        backward = quantize(weight.t().contiguous()) if is_trained_through else (None, None)
         for name, (values, scale) in {"forward": forward, "backward": backward}.items():
             self.register_buffer(f"{name}_values", values)
             self.register_buffer(f"{name}_scale", scale)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in_features] to [..., out_features]."""
+        """Map [..., in_features] to [..., out_features]."""
         y: Tensor = _Fp8Product.apply(
             x if x.ndim == 2 else x.reshape(-1, self.in_features),
             self.forward_values,
@@ -69,7 +69,10 @@ class Fp8Linear(nn.Module):
         return self._with_bias(y).view(*x.shape[:-1], -1)
 
     def product(self, rows: Scaled, *, dtype: torch.dtype) -> Tensor:
-        """The same of rows [num_tokens, in_features] that are quantised already; no gradient."""
+        """Map quantized rows [num_tokens, in_features] to [num_tokens, out_features].
+
+        No gradient flows through this.
+        """
         weight = Scaled(self.forward_values, self.forward_scale)
         return self._with_bias(scaled_product(rows, weight, dtype=dtype))
 
@@ -81,16 +84,19 @@ class Fp8Linear(nn.Module):
 
 
 def use_fp8(backbone: nn.Module, *, is_trained_through: bool) -> int:
-    """Turns every linear layer of `backbone` into fp8, but for adapters; returns how many.
+    """Replace every linear layer of `backbone` by `Fp8Linear`, adapters excepted.
 
-    The weights are let go: merge an adapter before, not after, and have the backbone on its
-    device and in its dtype.
+    The original weights are dropped: merge an adapter before, and move the backbone to its device
+    and dtype before.
 
     Args:
-        is_trained_through: an adapter is trained; encoding takes half the memory without.
+        is_trained_through: an adapter is trained; without it, encoding takes half the memory.
+
+    Returns:
+        The number of replaced layers.
 
     Raises:
-        UserError: the device or a shape does not allow it, or a weight is to be trained.
+        UserError: the device or a shape does not allow it, or a weight is trainable.
     """
     layers = list(_linear_layers(backbone))
     for name, _, linear in layers:
@@ -101,18 +107,18 @@ def use_fp8(backbone: nn.Module, *, is_trained_through: bool) -> int:
 
 
 def replace_linear_layers(backbone: nn.Module, *, is_trained_through: bool) -> None:
-    """What `use_fp8` does once it has checked; on any device, for tests."""
+    """Replace linear layers as `use_fp8` does, without its checks and on any device."""
     for name, parent, linear in list(_linear_layers(backbone)):
         layer = Fp8Linear(linear, is_trained_through=is_trained_through)
         setattr(parent, name.rpartition(".")[2], layer)
 
 
-def quantise(rows: Tensor) -> Scaled:
-    """Scales each row so that its largest entry becomes the largest number of e4m3.
+def quantize(rows: Tensor) -> Scaled:
+    """Scale each row so that its largest absolute entry becomes the largest e4m3 number.
 
-    Maximum, scale and cast are one kernel for a compiler.
+    torch.compile fuses maximum, scaling and cast into one kernel.
     """
-    limit = torch.finfo(FP8).max  # here: a compiler takes a module's floats for inputs
+    limit = torch.finfo(FP8).max  # local: torch.compile treats module-level floats as inputs
     largest = rows.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12)  # a row may be zero
     # e4m3 has no infinity: what rounding lifts above the maximum would become NaN
     values = (rows.float() * (limit / largest)).clamp(-limit, limit)
@@ -120,10 +126,10 @@ def quantise(rows: Tensor) -> Scaled:
 
 
 def scaled_product(left: Scaled, right: Scaled, *, dtype: torch.dtype) -> Tensor:
-    """left right^T in `dtype`, [rows of left, rows of right].
+    """Return left right^T in `dtype`, [rows of left, rows of right].
 
-    On CUDA the kernel multiplies fp8 and writes bf16. Elsewhere the factors are scaled back and
-    multiplied in fp32: the same algebra.
+    On CUDA the kernel multiplies in fp8 and writes bf16. Elsewhere the factors are dequantized
+    and multiplied in fp32: the same algebra.
     """
     if not left.values.is_cuda:
         return ((left.values.float() * left.scale) @ (right.values.float() * right.scale).t()).to(
@@ -141,7 +147,7 @@ def scaled_product(left: Scaled, right: Scaled, *, dtype: torch.dtype) -> Tensor
 
 
 class _Fp8Product(torch.autograd.Function):
-    """x W^T; the gradient goes to x alone, and nothing of x is kept for it."""
+    """x W^T with a gradient for x alone; x is not saved for the backward pass."""
 
     @staticmethod
     def forward(  # noqa: PLR0917 (autograd knows positions only)
@@ -154,16 +160,16 @@ class _Fp8Product(torch.autograd.Function):
     ) -> Tensor:
         assert backward_values is not None or not ctx.needs_input_grad[0], "encoding only"
         ctx.save_for_backward(backward_values, backward_scale)
-        return scaled_product(quantise(x), Scaled(values, scale), dtype=x.dtype)
+        return scaled_product(quantize(x), Scaled(values, scale), dtype=x.dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        dx = scaled_product(quantise(dy), Scaled(*ctx.saved_tensors), dtype=dy.dtype)
+        dx = scaled_product(quantize(dy), Scaled(*ctx.saved_tensors), dtype=dy.dtype)
         return dx, None, None, None, None
 
 
 def _linear_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Linear]]:
-    """(name, parent, layer); peft keeps its own small matrices in dictionaries of modules."""
+    """Yield (name, parent, layer), without peft's LoRA matrices, which are in a ModuleDict."""
     for prefix, parent in backbone.named_modules():
         if isinstance(parent, nn.ModuleDict):
             continue
@@ -173,7 +179,7 @@ def _linear_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Lin
 
 
 def check_fp8(*, on_cpu: bool) -> None:
-    """Refuses what this machine's device cannot do, before anything is loaded.
+    """Refuse fp8 if this machine's device lacks it, before anything is loaded.
 
     Args:
         on_cpu: the model stays on the CPU, even if there is a GPU.
@@ -183,12 +189,12 @@ def check_fp8(*, on_cpu: bool) -> None:
     """
     if on_cpu or not has_gpu():
         _check_device(torch.device("cpu"))
-    elif torch.cuda.is_available():  # else a plan is made for a machine that has one
+    elif torch.cuda.is_available():  # else task=plan plans for another machine's GPU
         _check_device(torch.device("cuda"))
 
 
 def _check_device(device: torch.device) -> None:
-    remedy = "Use model.linear_precision=null, or a GPU of the Ada, Hopper or a later generation."
+    remedy = "Fix: model.linear_precision=null, or a GPU of the Ada, Hopper or a later generation."
     if device.type != "cuda":
         raise UserError(
             f"model.linear_precision=fp8 needs a CUDA device; the model is on {device}. {remedy}"
@@ -205,12 +211,12 @@ def _check_device(device: torch.device) -> None:
 def _check_layer(name: str, linear: nn.Linear, *, is_trained_through: bool) -> None:
     if linear.in_features % MULTIPLE or linear.out_features % MULTIPLE:
         raise UserError(
-            f"model.linear_precision=fp8 needs layers whose two sides are multiples of {MULTIPLE}; "
-            f"{name} is {linear.in_features} x {linear.out_features}. Use "
-            "model.linear_precision=null with this model."
+            f"model.linear_precision=fp8: {name} is {linear.in_features} x {linear.out_features} "
+            f"(both dimensions must be multiples of {MULTIPLE}). Fix: model.linear_precision=null "
+            "with this model."
         )
     if is_trained_through and linear.weight.requires_grad:
         raise UserError(
-            f"model.linear_precision=fp8 is for frozen weights, and {name} is to be trained. Train "
-            "an adapter (model/adapter=lora), or use model.linear_precision=null."
+            f"model.linear_precision=fp8 is for frozen weights, and {name} is trained. Fix: train "
+            "an adapter (model/adapter=lora), or model.linear_precision=null."
         )

@@ -1,4 +1,4 @@
-"""Triton's part of fp8; imported on CUDA only, for Triton comes with torch's CUDA builds alone."""
+"""Triton kernel of `fp8_gated`; import it on CUDA only: only torch's CUDA builds have Triton."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ import triton.language as tl
 
 
 @triton.jit
-def quantise_gated_rows(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def quantize_gated_rows(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     gate,
     up,
     values,
     scale,
     num_columns,
     limit,
-    HEAD: tl.constexpr,  # noqa: N803 (Triton's way to write what is known when compiling)
+    HEAD: tl.constexpr,  # noqa: N803 (Triton's convention for compile-time constants)
     TAIL: tl.constexpr,  # noqa: N803
 ) -> Any:
-    """One row of silu(gate) * up, held in registers: its largest entry, then each times limit /
-    largest.
+    """Quantize one row of silu(gate) * up, held in registers: find its maximum, then scale it.
 
     Args:
-        HEAD, TAIL: powers of two whose sum is `num_columns` or more. A single one would be up to
-            twice as long as the row, and the time goes with it.
+        HEAD, TAIL: powers of two whose sum is `num_columns` or more. A single one could be almost
+            twice as long as the row, and the time grows with it.
     """
     start = tl.program_id(0).to(tl.int64) * num_columns
     columns = tl.arange(0, HEAD)

@@ -1,7 +1,7 @@
-"""The last layer for pooled tokens alone: keys and values of all tokens, everything else of few.
+"""Run the last layer for pooled tokens alone: it computes keys and values of all tokens only.
 
-With last-token pooling nobody reads the last layer's other tokens. Their queries, attention, output
-projection and feed-forward layer are 3.5 % of the products of a 7B.
+With last-token pooling the last layer's other outputs are never read. Their queries, attention,
+output projection and feed-forward layer are 3.5 % of the matrix products of a 7B.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _PLAIN = {
     "transformers.models.qwen2_vl.modeling_qwen2_vl": "Qwen2VLDecoderLayer",
     "transformers.models.qwen3.modeling_qwen3": "Qwen3DecoderLayer",
 }
-"""Layers that do what `_forward` does: normalise, attend, add; normalise, feed forward, add."""
+"""Layers that compute what `_forward` does: norm, attention, add; norm, feed-forward, add."""
 
 
 def pool_in_last_layer(backbone: PreTrainedModel) -> bool:
-    """Let the last layer of `backbone` take `pooled_rows`; return whether it can.
+    """Make the last layer of `backbone` accept `pooled_rows`; return whether that is possible.
 
-    Only layers can that are known to be plain, with full attention. Without `pooled_rows` the layer
-    does what it did.
+    It is possible for the plain layers of `_PLAIN` with full attention. Without `pooled_rows` the
+    layer computes what it did.
     """
     layers = getattr(backbone, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not len(layers):
@@ -41,7 +41,8 @@ def pool_in_last_layer(backbone: PreTrainedModel) -> bool:
     if type(layer).__name__ != _PLAIN.get(type(layer).__module__) or "forward" in vars(layer):
         return False
     attention = layer.self_attn
-    of_config = getattr(attention.config, "sliding_window", None)  # Mistral's layers have no own
+    # Mistral's layers have no attribute of their own
+    of_config = getattr(attention.config, "sliding_window", None)
     if getattr(attention, "sliding_window", of_config) is not None:
         return False
     layer.apply_rotary = sys.modules[type(layer).__module__].apply_rotary_pos_emb
@@ -59,7 +60,7 @@ def _forward(
     """Return the layer's output of all tokens, [1, num_tokens, dim], or of `pooled_rows` alone.
 
     Args:
-        pooled_rows: [num_texts] int64, a token of each text.
+        pooled_rows: [num_texts] int64, index of the pooled token of each text.
     """
     if pooled_rows is None:
         output: Tensor = type(self).forward(self, hidden_states, *args, **kwargs)
@@ -79,9 +80,9 @@ def _attended(
     attention_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """Return what the pooled tokens attend to, [1, num_texts, dim].
+    """Return the attention output of the pooled tokens, [1, num_texts, dim].
 
-    Each of them is the last of its text: it sees all keys, whether attention is causal or not.
+    Each is the last token of its text: it sees all keys, whether attention is causal or not.
     """
     attention = layer.self_attn
     chosen = states.index_select(1, pooled_rows)

@@ -1,4 +1,4 @@
-"""What a model has room for: positions of a text, rows for token ids."""
+"""Check text lengths, pooling width and vocabulary against the limits of a model's config."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from quarry.models.memory import outline
 logger = logging.getLogger(__name__)
 
 POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions", "position_embedding")
-"""Names that architectures have for a table of learned positions."""
+"""Module names that architectures use for learned position embeddings."""
 
 
 def num_positions(config: PretrainedConfig) -> int | None:
-    """Return the tokens that a text may have at most; None where positions are not in a table."""
+    """Return the maximum number of tokens of a text; None without learned position embeddings."""
     backbone = text_model(outline(config))
     for name, module in backbone.named_modules():
         if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
@@ -29,16 +29,20 @@ def num_positions(config: PretrainedConfig) -> int | None:
 
 
 def is_decoder(config: PretrainedConfig) -> bool:
-    """Return whether a token sees only what comes before it, as the architecture is."""
+    """Return whether attention is causal by the architecture's default."""
     return is_causal_by_design(text_model(outline(config)))
 
 
 def check_lengths(config: PretrainedConfig, lengths: Mapping[str, int], *, source: str) -> None:
-    """Refuse texts that are longer than a table of positions; warn of those beyond the trained.
+    """Refuse texts longer than the learned positions; warn of texts longer than trained ones.
 
     Args:
-        lengths: configuration key -> tokens in all that texts of it may have.
-        source: of the model, for people.
+        lengths: configuration key -> maximum tokens of its texts, prompt and special tokens
+            included.
+        source: where the model comes from, for messages.
+
+    Raises:
+        UserError: a length exceeds the table of learned positions.
     """
     table = num_positions(config)
     if table is not None:
@@ -58,7 +62,7 @@ def _refuse_beyond(table: int, lengths: Mapping[str, int], *, source: str) -> No
     longer = {key: num_tokens for key, num_tokens in lengths.items() if num_tokens > table}
     if longer:
         found = ", ".join(f"{key}: texts of up to {num} tokens" for key, num in longer.items())
-        # a length that counts the text alone is shorter than the texts by what stands around it
+        # a length that counts the text alone excludes the tokens of its template
         raise UserError(
             f"{found}; {source} has positions for {table} (config.json). Fix: texts of {table} "
             f"tokens or fewer in all, {' '.join(f'{key}={table}' for key in longer)}"
@@ -66,24 +70,31 @@ def _refuse_beyond(table: int, lengths: Mapping[str, int], *, source: str) -> No
 
 
 def check_width(config: PretrainedConfig, width: int, *, where: str) -> None:
-    """Refuse a pooling, or a projection, of another width than the states of the model.
+    """Refuse a pooling or projection whose width is not the model's hidden size.
 
     Args:
-        width: that is stated.
-        where: it is stated, for people.
+        width: the stated width.
+        where: where it is stated, for messages.
+
+    Raises:
+        UserError: the two differ.
     """
     states = getattr(config.get_text_config(), "hidden_size", None)
     if isinstance(states, int) and width != states:
         raise UserError(
             f"{where}: states of width {width}, and those of the model have {states} (config.json, "
-            "hidden_size). Restore the files."
+            "hidden_size). Fix: restore the files."
         )
 
 
 def check_vocabulary(
     config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, *, source: str
 ) -> None:
-    """Refuse a tokenizer with ids that the model has no row for."""
+    """Refuse a tokenizer with ids beyond the rows of the model's token embedding.
+
+    Raises:
+        UserError: an id has no row.
+    """
     num_rows = int(config.get_text_config().vocab_size)
     token, largest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     if largest >= num_rows:

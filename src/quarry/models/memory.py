@@ -1,4 +1,4 @@
-"""What a model needs and what this machine has, told before any weight is read."""
+"""Estimate the memory of a model's weights, gradients and optimizer states before loading it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from quarry.models.adapters.base import NOTHING, TrainedPart
 from quarry.models.remedies import CannotLoadError
 
 NUM_MOMENTS = 2
-"""Of Adam: numbers of each trained parameter, in its own dtype."""
+"""Adam's moments of each trained parameter, in the parameter's dtype."""
 
 FP32_BYTES = 4
-"""ZeRO's optimiser has weights, gradients and moments in fp32, whatever the weights are in."""
+"""ZeRO's optimizer holds weights, gradients and moments in fp32, whatever the weights' dtype."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
-    """How many processes share what a training run takes; 1: each has all, infinity: it lies
-    elsewhere.
+    """Number of ranks over which each kind of training state is sharded.
+
+    1: every rank holds all of it; infinity: it is offloaded from the GPU.
 
     Attributes:
-        has_master: the optimiser has a copy of the weights.
+        has_master: whether the optimizer holds its own fp32 copy of the weights.
     """
 
     weights: float = 1
@@ -44,18 +45,18 @@ class Spread:
         offloads_parameters: bool = False,
         offloads_optimizer: bool = False,
     ) -> Spread:
-        """Of ZeRO's stages 1 to 3; stage 0: every process has all, as under DDP.
+        """Return the sharding of ZeRO's stages 1 to 3; stage 0: none, as under DDP.
 
         Args:
-            is_chunked: gradients wait, whole, for the last chunk of GradCache.
+            is_chunked: every rank holds full gradients until the last GradCache chunk.
         """
         if stage == 0:
             return cls()
         optimizer = math.inf if offloads_optimizer else num_processes
-        has_whole_gradients = is_chunked or (stage == 1 and not offloads_optimizer)
+        has_full_gradients = is_chunked or (stage == 1 and not offloads_optimizer)
         return cls(
             weights=math.inf if offloads_parameters else num_processes if stage == 3 else 1,
-            gradients=1 if has_whole_gradients else optimizer,  # they go to where it is
+            gradients=1 if has_full_gradients else optimizer,  # they go to the optimizer's shards
             optimizer=optimizer,
             has_master=True,
         )
@@ -63,7 +64,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StateBytes:
-    """What one process holds from its start to its end, in bytes."""
+    """Memory of one rank for weights, gradients and optimizer states, in bytes."""
 
     weights: int
     gradients: int
@@ -82,12 +83,12 @@ def state_bytes(
     trained_itemsize: int,
     spread: Spread,
 ) -> StateBytes:
-    """Weights, gradients and AdamW's states.
+    """Return the bytes of weights, gradients and AdamW's states on one rank.
 
     Args:
-        num_frozen, num_trained: parameters.
-        frozen_itemsize, trained_itemsize: bytes of one.
-        spread: over processes.
+        num_frozen, num_trained: numbers of parameters.
+        frozen_itemsize, trained_itemsize: bytes of one parameter.
+        spread: how the states are sharded over ranks.
     """
     weights = num_frozen * frozen_itemsize + num_trained * trained_itemsize
     if spread.has_master:
@@ -103,11 +104,11 @@ def state_bytes(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryNeed:
-    """The least that a model takes: activations and batches come on top.
+    """Minimum memory of a model; activations and batches come on top.
 
     Attributes:
-        num_parameters: of the trunk, without a language-model head.
-        states: of one process.
+        num_parameters: parameters of the backbone, without a language-model head.
+        states: memory of one rank.
     """
 
     num_parameters: int
@@ -125,14 +126,15 @@ def memory_need(
     trained_part: Callable[[PreTrainedModel], TrainedPart] | None = None,
     spread: Spread | None = None,
 ) -> MemoryNeed:
-    """Counts the parameters of the trunk that `config` describes, without making them.
+    """Compute the memory of the backbone that `config` describes, without allocating it.
 
     Args:
-        trained_part: what is trained of a trunk; None: nothing.
+        trained_part: returns the part of a backbone that is trained; None: nothing is.
+        spread: how the states are sharded over ranks; None: not at all.
     """
-    trunk = outline(config)
-    num_parameters = num_weights(trunk)
-    part = NOTHING if trained_part is None else trained_part(trunk)
+    backbone = outline(config)
+    num_parameters = num_weights(backbone)
+    part = NOTHING if trained_part is None else trained_part(backbone)
     states = state_bytes(
         num_frozen=num_parameters - (0 if part.is_beside else part.num_parameters),
         num_trained=part.num_parameters,
@@ -151,21 +153,22 @@ def check_fits(
     on_cpu: bool,
     remedies: Callable[..., dict[str, str]],
 ) -> None:
-    """Refuses a model that this machine's memory is too small for.
+    """Refuse a model that does not fit in this machine's memory.
 
     Args:
-        source: where it comes from; with `dtype` for the message.
+        source: where the model comes from; with `dtype` for the message.
         on_cpu: see `available_memory`.
-        remedies: `share=...` of the memory that it needs is there -> what would run.
+        remedies: called with `share=`, available memory divided by needed memory; returns
+            overrides that would run.
 
     Raises:
-        CannotLoadError: it is too small.
+        CannotLoadError: it does not fit.
     """
     available, place = available_memory(on_cpu=on_cpu)
     if need.num_bytes <= available:
         return
     is_trained = need.states.optimizer > 0
-    what = "weights, gradients and optimiser" if is_trained else "the weights alone"
+    what = "weights, gradients and optimizer" if is_trained else "the weights alone"
     raise CannotLoadError(
         f"{source} ({need.num_parameters / 1e9:.2f}e9 parameters) does not fit: {what} take "
         f"{gib(need.num_bytes)} in {str(dtype).removeprefix('torch.')}, and {place} has "
@@ -175,27 +178,33 @@ def check_fits(
 
 
 def outline(config: PretrainedConfig) -> PreTrainedModel:
-    """The trunk's modules with the shapes of their weights, and no memory behind them."""
+    """Build the backbone on the meta device: modules and shapes without memory."""
     with torch.device("meta"):
-        trunk: PreTrainedModel = AutoModel.from_config(config)
-    return trunk
+        backbone: PreTrainedModel = AutoModel.from_config(config)
+    return backbone
 
 
 def num_weights(module: torch.nn.Module) -> int:
+    """Return the number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def available_memory(*, on_cpu: bool = False) -> tuple[int, str]:
-    """Bytes that a model may take here, and where they are; `on_cpu`: even if there is a GPU."""
+    """Return the available bytes and the name of the device that has them.
+
+    Args:
+        on_cpu: use the host's memory, even if there is a GPU.
+    """
     if torch.cuda.is_available() and not on_cpu:
         return free_device_bytes(), torch.cuda.get_device_name()
     return psutil.virtual_memory().available, "this machine's memory"
 
 
 def free_device_bytes(device: torch.device | None = None) -> int:
-    """Return the bytes that this process may yet take on a GPU, 0 or more.
+    """Return the bytes that this process may still allocate on a GPU, 0 or more.
 
-    What others have there is not free, and `torch.cuda.set_per_process_memory_fraction` is a limit.
+    Memory of other processes is not free, and `torch.cuda.set_per_process_memory_fraction` is a
+    limit.
 
     Args:
         device: a CUDA device; None: the current one.
@@ -208,4 +217,5 @@ def free_device_bytes(device: torch.device | None = None) -> int:
 
 
 def gib(num_bytes: float) -> str:
+    """Format a number of bytes in GiB with one decimal."""
     return f"{num_bytes / 2**30:.1f} GiB"

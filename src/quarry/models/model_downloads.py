@@ -1,4 +1,4 @@
-"""Names the files of a model on the hub that loading it reads: no other form of its weights."""
+"""List the hub files that loading a model reads, without other formats of its weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WEIGHTS: tuple[Names, ...] = (
     (SAFETENSORS,),
     ("model.safetensors.index.json", "model-*.safetensors"),
 )
-"""In one file or in shards: of the two transformers takes the former."""
+"""Weights in one file or in shards; transformers prefers the former."""
 
 ADAPTER_WEIGHTS: tuple[Names, ...] = ((ADAPTER_FILE,), (PICKLED_FILE,))
 DENSE_WEIGHTS = (SAFETENSORS, "pytorch_model.bin")
@@ -41,20 +41,20 @@ BESIDE_WEIGHTS: Names = (
     CONTRACT_FILE, PROJECTIONS_FILE, MODULES_FILE, MODEL_FILE, *TRANSFORMER_FILES, CONFIG,
     ADAPTER_CONFIG, TOKENIZER_CONFIG,
 )  # fmt: skip
-"""What a repository says of how texts are fed."""
+"""Configuration files of a repository, small files that are read before any weights."""
 
 
 def model_hub_files(model: ModelSource) -> tuple[HubFiles, ...]:
-    """Return what loading a model and its tokenizer reads from the hub; of a local one nothing.
+    """Return the hub files that loading a model and its tokenizer reads; none for a local model.
 
-    What it depends on (the base of an adapter, the modules of sentence-transformers, where code
-    lies) is read for that: small files, from the hub or its cache.
+    Small configuration files (an adapter's base, the modules of sentence-transformers, where code
+    lies) are read from the hub or its cache to find the others.
 
     Raises:
-        UserError: no model is named, its files cannot be followed, or the hub fails.
+        UserError: no model is named, its configuration is not supported, or the hub fails.
     """
     if model.path is None and model.hub_id is None and model.replica is not None:
-        tokenizer = model.tokenizer_path  # what the replica makes its own from
+        tokenizer = model.tokenizer_path  # the replica's tokenizer is made from it
         return () if tokenizer is None else tuple(_tokenizer(tokenizer))
     return tuple(_model(model))
 
@@ -90,7 +90,7 @@ def _tokenizer(path: str) -> Iterator[HubFiles]:
 
 
 def _beside_weights(home: str, *, revision: str | None, used_by: str) -> Iterator[HubFiles]:
-    """What `ModelSource` asks for beside weights and tokenizer."""
+    """Yield the configuration files that `ModelSource` reads, besides weights and tokenizer."""
     folder = ModelFolder(source=home, revision=revision)
     has_contract = folder.find("", CONTRACT_FILE) is not None
     try:
@@ -98,7 +98,7 @@ def _beside_weights(home: str, *, revision: str | None, used_by: str) -> Iterato
     except UserError:
         if not has_contract:
             raise
-        modules = []  # one that we export, which the contract describes
+        modules = []  # a folder that Quarry exported: its contract describes it
     names = [f"{module.path}/{CONFIG}" for module in modules if module.path]
     denses = [module.path for module in modules if module.kind == "Dense"]
     yield from _of_hub(
@@ -111,7 +111,7 @@ def _beside_weights(home: str, *, revision: str | None, used_by: str) -> Iterato
 
 
 def _code(source: str, *, revision: str | None) -> Iterator[HubFiles]:
-    """The repository's own code, and that of others which its config.json names."""
+    """Yield the repository's code, and that of other repositories that its config.json names."""
     yield from _of_hub(source, revision, "code of the model", names=("*.py",))
     file = model_file(source, CONFIG, revision=revision)
     auto_map = {} if file is None else read_json(file).get("auto_map") or {}
@@ -128,7 +128,7 @@ def _of_hub(
     names: Names = (),
     one_of: tuple[tuple[Names, ...], ...] = (),
 ) -> Iterator[HubFiles]:
-    """Nothing of a folder."""
+    """Yield the files if `source` is a hub id; nothing if it is a folder."""
     if not Path(source).is_dir():
         yield HubFiles(
             repo=source,

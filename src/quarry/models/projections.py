@@ -1,4 +1,4 @@
-"""Linear layers after the pooling: what sentence-transformers calls Dense."""
+"""Build and load linear layers after the pooling, which sentence-transformers calls Dense."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ ACTIVATIONS: Mapping[str, type[nn.Module]] = {
         nn.Mish, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.ReLU6, nn.LogSigmoid,
     )
 }  # fmt: skip
-"""Names in torch.nn, with the arguments that they have by default."""
+"""Name in torch.nn -> activation, built with its default arguments."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dense:
-    """One projection as its configuration states it.
+    """Configuration of one projection, and the file with its weights.
 
     Attributes:
-        in_features, out_features: width of its input and of its output.
+        in_features, out_features: width of the input and of the output.
         bias: whether a bias is added.
         activation: a name of `ACTIVATIONS`, applied to the result.
-        use_residual: the input is added to the result, projected without bias and activation where
-            the widths differ.
-        weights: the file that its weights lie in: linear.weight, linear.bias, residual.weight.
-        prefix: of their names in that file.
+        use_residual: add the input to the result, projected without bias and activation if the
+            widths differ.
+        weights: file with linear.weight, linear.bias and residual.weight.
+        prefix: prefix of these names in the file.
     """
 
     in_features: int
@@ -56,7 +56,7 @@ class Dense:
         return f"{self.in_features} to {self.out_features}, {self.activation}{residual}"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape that each of its weights must have."""
+        """Return the expected shape of each weight."""
         shape = (self.out_features, self.in_features)
         shapes: dict[str, tuple[int, ...]] = {"linear.weight": shape}
         if self.bias:
@@ -66,13 +66,13 @@ class Dense:
         return shapes
 
     def as_data(self) -> dict[str, Any]:
-        """Return what a contract holds of it."""
+        """Return the configuration as plain data, for a model's contract."""
         names = ("in_features", "out_features", "bias", "activation", "use_residual")
         return {name: getattr(self, name) for name in names}
 
 
 class _Linear(nn.Linear):
-    """One in the dtype of its input; a module, since ZeRO 3 gathers weights where one is called."""
+    """Linear layer that computes in its input's dtype; a module, so that ZeRO 3 gathers it."""
 
     def forward(self, input: Tensor) -> Tensor:
         dtype = input.dtype
@@ -83,7 +83,7 @@ class _Linear(nn.Linear):
 class Projection(nn.Module):
     """A linear layer with an activation, [..., in_features] to [..., out_features].
 
-    It computes in the dtype of its input, whatever its weights are in.
+    It computes in the dtype of its input, whatever the dtype of its weights.
     """
 
     def __init__(self, dense: Dense) -> None:
@@ -103,10 +103,10 @@ class Projection(nn.Module):
 
 
 def check_weights(chain: Sequence[Dense]) -> None:
-    """Refuse weights that do not fit what is stated of them; of safetensors the heads are read.
+    """Refuse weights that do not match their configuration, by names and shapes.
 
     Raises:
-        UserError: weights cannot be read, are missing, left over, or of another shape.
+        UserError: weights cannot be read, are missing, unexpected, or of another shape.
     """
     for dense in chain:
         found = {
@@ -124,12 +124,12 @@ def check_weights(chain: Sequence[Dense]) -> None:
             )
             raise UserError(
                 f"{dense.weights}: the weights do not fit a Dense of {dense}: {'; '.join(parts)}. "
-                "Restore the file."
+                "Fix: restore the file."
             )
 
 
 def load_projections(chain: Sequence[Dense]) -> nn.Sequential:
-    """Build projections in float32 with their weights, in order.
+    """Build the projections in float32 and load their weights, in order.
 
     Raises:
         UserError: see `check_weights`.

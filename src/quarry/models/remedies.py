@@ -1,4 +1,4 @@
-"""A model that cannot be had or does not fit, and what would run instead."""
+"""Define the error for a model that cannot be loaded, and suggest overrides that would run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from quarry.errors import UserError
 
 TINY = "tiny"
-"""The size that means the family's replica."""
+"""Value of `model.size` that stands for the family's replica."""
 
 
 class CannotLoadError(UserError):
-    """A model that cannot be had here, or would not fit; found before anything is loaded.
+    """Error for a model that is not available or would not fit, raised before anything is loaded.
 
     Attributes:
-        remedies: what would run instead: overrides, such as "model.size=3B", and what they mean.
+        remedies: override that would run, such as "model.size=3B" -> what it means.
     """
 
     def __init__(self, message: str, *, remedies: Mapping[str, str]) -> None:
@@ -31,17 +31,17 @@ def remedies(
     has_replica: bool,
     share: float | None,
 ) -> dict[str, str]:
-    """Overrides that would run, and what they mean.
+    """Return overrides that would run, and what each means.
 
     Args:
-        size, hub_id: those that cannot be had.
-        hub_ids: the sizes of the family.
-        has_replica: there is a small random one.
-        share: of the memory that is needed, so much is there; None: memory is not the matter.
+        size, hub_id: the model that cannot be loaded.
+        hub_ids: size -> hub id, of the model's family.
+        has_replica: whether the family has a small random replica.
+        share: available memory divided by the memory needed; None: memory is not the problem.
     """
     found = {}
     if hub_id is not None and share is None:
-        found["model.path=DIR"] = "with the files of that model in a folder"
+        found["model.path=DIR"] = "a folder with the files of that model"
     if hub_id is not None and share is not None:
         limit = _num_billions(size or "") * share
         fitting = [name for name in hub_ids if _num_billions(name) <= limit]
@@ -54,7 +54,7 @@ def remedies(
 
 
 def _num_billions(size: str) -> float:
-    """Return the billions that a size such as 7B names; nan for a name such as base."""
+    """Return the billions of parameters that a size such as 7B names; nan for one such as base."""
     try:
         return float(size.removesuffix("B"))
     except ValueError:

@@ -1,8 +1,8 @@
-"""The saved model: a folder that loads again here, in transformers or in peft, plus its contract.
+"""Save a model as a folder that Quarry, transformers and peft load, with a contract beside it.
 
-The contract is how text must be fed to reproduce the embeddings: prompt, pooling, attention and
-normalisation, and the vectors of a few golden texts to prove it by. It is plain data; nothing in it
-is executed.
+The contract states how to reproduce the embeddings: prompt, pooling, attention, normalization,
+and the embeddings of a few golden texts to verify them. It is plain data; nothing in it is
+executed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from quarry.runtime.renamed_keys import with_renamed_keys
 
 CONTRACT_FILE = "quarry_contract.json"
 GOLDEN_FILE = "quarry_golden.safetensors"
-"""The vectors of the golden texts, tensor "embeddings" [num_texts, dim] fp32."""
+"""Embeddings of the golden texts: tensor "embeddings", [num_texts, dim] fp32."""
 
 PROJECTIONS_FILE = "quarry_projections.safetensors"
-"""The weights of all projections, `0.linear.weight` and so on, fp32."""
+"""Weights of all projections, `0.linear.weight` and so on, fp32."""
 
 
 def save_model(
@@ -43,14 +43,15 @@ def save_model(
     projections: Mapping[str, Tensor] | None = None,
     add_golden: Callable[[Path], None] | None = None,
 ) -> None:
-    """Writes weights (an adapter where there is one), tokenizer and contract, in place of an older
-    folder only once everything is on disk.
+    """Write weights (the adapter's if there is one), tokenizer and contract into `folder`.
+
+    An older folder is replaced only once everything is on disk.
 
     Args:
-        state, projections: weights of the backbone and of the projections, where the model's own
-            are not whole.
-        add_golden: called with the finished folder before it takes its place: what it computes
-            there comes from the weights as they were saved.
+        state, projections: weights of the backbone and of the projections, if the model's own are
+            sharded.
+        add_golden: called with the finished temporary folder before it replaces `folder`, so that
+            golden embeddings are computed from the weights as they were saved.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -68,7 +69,7 @@ def save_model(
             add_golden(scratch)
         for file in scratch.iterdir():
             if file.is_file():
-                file.chmod(0o644)  # safetensors are written for their owner alone
+                file.chmod(0o644)  # safetensors files are written readable by their owner alone
         old = folder.with_name(f".{folder.name}.old")
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -80,7 +81,7 @@ def save_model(
 
 
 def read_contract(source: str | Path, *, revision: str | None = None) -> dict[str, Any] | None:
-    """Return the contract beside saved weights; None for a folder or hub id that has none.
+    """Return the contract of a saved model; None for a folder or hub id without one.
 
     Raises:
         UserError: the file holds no JSON object.
@@ -90,13 +91,13 @@ def read_contract(source: str | Path, *, revision: str | None = None) -> dict[st
 
 
 def stored_projections(contract: Mapping[str, Any], file: Path) -> tuple[Dense, ...]:
-    """Return the projections that a contract names.
+    """Return the projections that a contract lists.
 
     Args:
-        file: the contract's; weights lie beside it.
+        file: the contract's file; weights lie beside it.
 
     Raises:
-        UserError: an entry is none, or its weights lie elsewhere.
+        UserError: an entry is malformed, or its weights lie in another folder.
     """
     chain = []
     for entry in contract.get("projections", []):
@@ -116,7 +117,7 @@ def stored_projections(contract: Mapping[str, Any], file: Path) -> tuple[Dense, 
 
 
 def describe_base(source: str, *, revision: str | None, commit: str | None) -> dict[str, Any]:
-    """What a contract says of the weights that training began with."""
+    """Return a contract's entry on the weights that training began with."""
     fingerprint = weights_fingerprint(source, revision=revision)
     return {
         "source": source,
@@ -129,13 +130,13 @@ def describe_base(source: str, *, revision: str | None, commit: str | None) -> d
 def check_base(
     adapter: str, base: str, *, revision: str | None, adapter_revision: str | None = None
 ) -> None:
-    """Refuses weights that an adapter was not trained on, where its contract tells.
+    """Refuse base weights that an adapter was not trained on, if its contract has a fingerprint.
 
     Args:
-        revision, adapter_revision: of the base and of the adapter, on the hub.
+        revision, adapter_revision: hub revisions of the base and of the adapter.
 
     Raises:
-        UserError: the base's weights are others than those that the contract describes.
+        UserError: the fingerprint of the base's weights is not the contract's.
     """
     contract = read_contract(adapter, revision=adapter_revision)
     expected = (contract or {}).get("base", {})
@@ -146,5 +147,5 @@ def check_base(
         raise UserError(
             f"The adapter in {adapter} was trained on {expected.get('source')} (weights "
             f"{expected['fingerprint'][:12]}...), and {base} holds other weights "
-            f"({found[:12]}...). Give the base that it belongs to: model.base_path=DIR."
+            f"({found[:12]}...). Fix: model.base_path=DIR of the base that it belongs to."
         )

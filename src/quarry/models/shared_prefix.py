@@ -1,7 +1,7 @@
-"""A prefix that all texts of a pass begin with goes through the model once.
+"""Cache the keys and values of a prefix that all texts share, so that it is encoded once.
 
-Causal attention makes its keys and values the same in front of any text. Each layer holds those of
-the prefix while a batch without it passes, and its tokens attend to them as to their own.
+Under causal attention its keys and values do not depend on the text after it. Each layer holds
+them during the forward pass of a batch without the prefix, whose tokens attend to both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from quarry.types import TokenBatch
 
 @dataclass(frozen=True, kw_only=True)
 class SharedPrefix:
-    """What stands in front of every text.
+    """Token ids of a prefix of every text, with its cached keys and values.
 
     Attributes:
         ids: [num_tokens] int64.
@@ -38,7 +38,7 @@ class SharedPrefix:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let every attention layer hold its keys and values of the prefix."""
+        """Attach the prefix's keys and values to every attention layer inside the context."""
         for layer, (keys, values) in self.states.items():
             layer.prefix_keys, layer.prefix_values = keys, values
         try:
@@ -66,15 +66,15 @@ def can_share_prefix(config: PretrainedConfig, *, pooling: Pooling, is_causal: b
 
 
 def key_rows(tokens: TokenBatch, *, num_shared: int) -> tuple[Tensor, Tensor]:
-    """Return where the keys of each text are, and where each text's keys begin.
+    """Return the indices of each text's keys, and the offset at which each text's keys begin.
 
     Args:
-        tokens: without the prefix.
-        num_shared: tokens of the prefix.
+        tokens: a batch without the prefix.
+        num_shared: number of tokens of the prefix.
 
     Returns:
-        [num_keys] int64, rows among the keys of the prefix followed by those of `tokens`; and
-        [num_texts + 1] int32, as `TokenBatch.cu_seqlens`. Nothing waits for the device.
+        [num_keys] int64, indices into the keys of the prefix followed by those of `tokens`; and
+        [num_texts + 1] int32, as `TokenBatch.cu_seqlens`. Does not synchronize with the device.
     """
     borders = tokens.cu_seqlens
     begins = borders + num_shared * torch.arange(

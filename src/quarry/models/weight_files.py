@@ -1,4 +1,4 @@
-"""Reads tensors by name from safetensors, and from pickled files that hold nothing else."""
+"""Read tensors by name from safetensors files, and from pickled files that hold only tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DAMAGES = (OSError, EOFError, SafetensorError, RuntimeError, ValueError, KeyErr
 
 
 def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor; of safetensors from the head of the file alone.
+    """Return the shape of each tensor; of a safetensors file only the header is read.
 
     Raises:
         UserError: as `read_tensors`.
@@ -35,8 +35,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """Return all tensors of a file, on the CPU.
 
     Raises:
-        UserError: the file is damaged; or a pickled one holds more than tensors, which reading
-            would run.
+        UserError: the file is damaged, or it is a pickled file that holds more than tensors:
+            loading it could execute code.
     """
     if file.suffix != ".safetensors":
         return dict(_unpickled(file))
@@ -52,8 +52,8 @@ def _unpickled(file: Path) -> Mapping[str, Tensor]:
         loaded = torch.load(file, weights_only=True, map_location="cpu")
     except UnpicklingError as error:
         raise UserError(
-            f"{file}: holds more than weights, which reading would run, so it is not read. Fix: "
-            "load it where you trust it, and save it again as safetensors"
+            f"{file}: holds more than weights, and unpickling it could execute code, so it is not "
+            "read. Fix: load it where you trust it, and save it again as safetensors"
         ) from error
     except _DAMAGES as error:
         raise _damaged(file, error) from error

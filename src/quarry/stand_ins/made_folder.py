@@ -1,4 +1,4 @@
-"""A model folder in the cache that is made once, whole or not at all."""
+"""Create a model folder in the cache once, atomically."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ logger = logging.getLogger(__name__)
 
 
 def made_once(target: Path, make: Callable[[Path], None]) -> Path:
-    """`target`, where it has weights already; else what `make` writes into an empty folder.
+    """Return `target`; if it has no weights yet, create it from what `make` writes into a folder.
 
-    Two processes may try at once: the first to finish wins, and the other leaves nothing behind.
+    Several processes may try at once: the first to finish wins, and the others leave no files.
     """
     if (target / "model.safetensors").exists():
         return target
@@ -25,7 +25,7 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
         make(scratch)
         scratch.replace(target)
     except OSError:
-        # another process was first: a folder cannot be replaced by a folder
+        # another process was first: replacing a folder that is not empty fails
         if not (target / "model.safetensors").exists():
             raise
     finally:

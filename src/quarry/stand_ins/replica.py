@@ -1,7 +1,7 @@
-"""Replicas: a small seeded model with the shape, the files and the quirks of a large one.
+"""Create replicas: small random models with the architecture and file layout of large ones.
 
-They are written to the cache as the hub would give the large one, in bfloat16 and with its
-language-model head, so that every command can be tried where the large one cannot be had.
+They are written to the cache in the form of the large model's hub files, in bfloat16 and with its
+language-model head, so that every command can be tried without the large model.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ from quarry.stand_ins.replica_tokenizer import (
 )
 
 FORMAT = 1
-"""Part of the folder's name: raise it whenever a replica would come out different."""
+"""Part of the folder's name: raise it whenever the content of replicas changes."""
 
 ROWS = 128
-"""The embedding has a multiple of as many rows, more than there are tokens, as the hub's have."""
+"""The embedding's rows are a multiple of this, and more than there are tokens, as on the hub."""
 
 GAIN = 2.0
-"""Weights have a standard deviation of GAIN / sqrt(inputs): attention is sharp, and what a token
-attends to outweighs the token itself, so texts that end alike still end in different states."""
+"""Weights have a standard deviation of GAIN / sqrt(inputs). Attention is then sharp and outweighs
+the token itself, so that texts with the same ending still end in different states."""
 
 
 class QwenReplica:
-    """A recipe for the folder of a small Qwen2.5 text model; `folder()` makes it once.
+    """Recipe for the folder of a small Qwen2.5 text model; `folder()` creates it on first use.
 
     Args:
         dialect: special tokens, end token and chat template.
-        tokenizer_path: folder or hub id of a Qwen2.5 tokenizer to make the replica's from; null: a
-            stand-in, trained on `texts`.
-        texts: gives the texts for the stand-in.
-        vocab_size: of the stand-in, without special tokens.
-        cache_dir: where the folder is kept, under a name that hashes recipe and tokenizer.
+        tokenizer_path: folder or hub id of a Qwen2.5 tokenizer to derive the replica's from; null:
+            a stand-in, trained on `texts`.
+        texts: returns the texts for the stand-in.
+        vocab_size: size of the stand-in's vocabulary, without special tokens.
+        cache_dir: parent of the folder, whose name is a hash of recipe and tokenizer.
         hidden_size, intermediate_size, num_layers, num_heads, num_key_value_heads: the shape.
-        rope_theta, max_position_embeddings: of the large model.
-        has_tied_embeddings: the head is the token embedding, and no weight of its own.
-        seed: of the random weights.
+        rope_theta, max_position_embeddings: those of the large model.
+        has_tied_embeddings: the language-model head shares the token embedding's weight.
+        seed: seed of the random weights.
     """
 
     name = "qwen-replica"
@@ -97,7 +97,7 @@ class QwenReplica:
         }
 
     def folder(self) -> Path:
-        """The folder with config, weights and tokenizer; made where it is not yet there."""
+        """Return the folder with config, weights and tokenizer; create it if it does not exist."""
         return made_once(self._target, self._make)
 
     @cached_property
@@ -120,9 +120,9 @@ class QwenReplica:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = self._model(config)
-            _randomise(model)
+            _randomize(model)
         model.to(torch.bfloat16).save_pretrained(folder)
-        # in the words of the hub's file: transformers has renamed some since
+        # with the keys of the hub's file: transformers has renamed some since
         write_json(folder / "config.json", config)
         write_tokenizer(
             folder,
@@ -132,7 +132,7 @@ class QwenReplica:
         )
 
     def _config(self, vocabulary: Vocabulary) -> dict[str, Any]:
-        """The content of config.json."""
+        """Return the content of config.json."""
         ids = {
             name: int(token["id"])
             for name, token in zip(self.dialect.specials(), vocabulary.added_tokens, strict=False)
@@ -143,7 +143,7 @@ class QwenReplica:
             "model_type": "qwen2",
             "torch_dtype": "bfloat16",
             "vocab_size": -(-len(vocabulary) // ROWS) * ROWS,
-            "bos_token_id": min(ids.values()),  # of R1, too, whose tokenizer begins with another
+            "bos_token_id": min(ids.values()),  # also R1's, though its tokenizer has another BOS
             "eos_token_id": ids[end_token],
             "rms_norm_eps": 1e-6,
             "use_cache": True,
@@ -157,7 +157,7 @@ class QwenReplica:
 
 
 class QwenVLReplica(QwenReplica):
-    """A recipe for the folder of a small Qwen2.5-VL: a vision tower and mrope beside the text."""
+    """Recipe for the folder of a small Qwen2.5-VL: a text model with mrope, and a vision tower."""
 
     name = "qwen-vl-replica"
 
@@ -196,8 +196,8 @@ class QwenVLReplica(QwenReplica):
         return model
 
 
-def _randomise(model: PreTrainedModel) -> None:
-    """Draws every matrix and every bias; norms keep their ones."""
+def _randomize(model: PreTrainedModel) -> None:
+    """Draw random values for every matrix and bias; norm weights stay 1."""
     for name, weight in model.named_parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=GAIN * weight[0].numel() ** -0.5)

@@ -1,7 +1,7 @@
-"""The tokenizer of a replica: Qwen2.5's own, or a small stand-in, dressed as one of its variants.
+"""Write the tokenizer of a replica: Qwen2.5's own, or a small stand-in, in a variant's dialect.
 
-The variants share vocabulary and merges. They differ in their dialect: which special tokens there
-are, which one ends a text, and what the chat template says.
+The variants share vocabulary and merges. They differ in their dialect: special tokens, end token
+and chat template.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ NON_SPECIALS = (
     "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>",
     "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
 )  # fmt: skip
-"""Tokens that are never split, either, but that decoding does not leave out."""
+"""Added tokens that are not special: they are never split, and decoding does not skip them."""
 
 _SYSTEM_LINE = re.compile(r"<\|im_start\|>system(?:\\n|\n)([^'<]+)<\|im_end\|>")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vocabulary:
-    """What the variants share.
+    """Vocabulary, merges and added tokens that all variants share.
 
     Attributes:
-        description: the content of tokenizer.json.
-        chat_template: the one that was published with it; None for the stand-in.
+        description: content of tokenizer.json.
+        chat_template: the chat template published with it; None for the stand-in.
     """
 
     description: dict[str, Any]
@@ -51,7 +51,7 @@ class Vocabulary:
 
     @property
     def added_tokens(self) -> list[dict[str, Any]]:
-        """Special tokens and their like, by id."""
+        """Return special and other added tokens, sorted by id."""
         return sorted(self.description["added_tokens"], key=lambda token: int(token["id"]))
 
     def __len__(self) -> int:
@@ -59,22 +59,26 @@ class Vocabulary:
 
 
 class Dialect(Protocol):
-    """How one variant speaks."""
+    """Special tokens and tokenizer settings of one variant."""
 
     def specials(self) -> tuple[str, ...]:
-        """Its special tokens, in the order of `SPECIALS`."""
+        """Return its special tokens, in the order of `SPECIALS`."""
 
     def settings(self, published_template: str | None) -> dict[str, Any]:
-        """What differs in its tokenizer_config.json."""
+        """Return the settings of tokenizer_config.json that differ between variants.
+
+        Args:
+            published_template: Qwen2.5's chat template; None for the stand-in.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatML:
-    """Qwen's dialect: turns between <|im_start|> and <|im_end|>, a system line by default.
+    """Qwen's dialect: turns between <|im_start|> and <|im_end|>, with a default system message.
 
     Attributes:
-        end_token: what a text ends with.
-        system_line: what the chat template says to the model if the messages do not.
+        end_token: the EOS token.
+        system_line: the chat template's default system message.
     """
 
     end_token: str
@@ -108,8 +112,8 @@ class ChatML:
         if found is None:
             raise UserError(
                 "The chat template of model.tokenizer_path has no default system line between "
-                "<|im_start|>system and <|im_end|>, so the variant's own cannot be put there. "
-                "Give a Qwen2.5 tokenizer, or model.tokenizer_path=null for a stand-in."
+                "<|im_start|>system and <|im_end|>, so the variant's own cannot be put there. Fix: "
+                "give a Qwen2.5 tokenizer, or model.tokenizer_path=null for a stand-in."
             )
         return published.replace(found[1], line)
 
@@ -118,12 +122,12 @@ class ChatML:
 class DeepSeekR1:
     """The dialect of DeepSeek-R1-Distill-Qwen: other names at the same ids, and a BOS.
 
-    The BOS stands before every text: tokenizer_config.json asks for it, and the chat template
-    writes it. There is no system line, and every turn but the user's ends with the end token.
+    Every text begins with the BOS: tokenizer_config.json asks for it, and the chat template writes
+    it. There is no default system message, and the assistant's turns end with the EOS.
 
     Attributes:
-        begin_token: what a text begins with.
-        end_token: what it ends with.
+        begin_token: the BOS token.
+        end_token: the EOS token.
     """
 
     begin_token: str
@@ -157,7 +161,7 @@ class DeepSeekR1:
 
 
 def published_vocabulary(path: str) -> Vocabulary:
-    """Qwen2.5's own vocabulary, out of any folder or hub id that has it.
+    """Load Qwen2.5's own vocabulary from a folder or hub id that has it.
 
     Raises:
         UserError: the tokenizer cannot be loaded, or its special tokens are not Qwen2.5's.
@@ -171,16 +175,16 @@ def published_vocabulary(path: str) -> Vocabulary:
     if found[: len(SPECIALS)] != SPECIALS:
         raise UserError(
             f"model.tokenizer_path={path} is no Qwen2.5 tokenizer: its special tokens begin with "
-            f"{', '.join(found[:3]) or 'none'}, expected are {', '.join(SPECIALS[:3])}. Give a "
-            "Qwen2.5 tokenizer, or model.tokenizer_path=null for a stand-in."
+            f"{', '.join(found[:3]) or 'none'}, expected are {', '.join(SPECIALS[:3])}. Fix: give "
+            "a Qwen2.5 tokenizer, or model.tokenizer_path=null for a stand-in."
         )
     return vocabulary
 
 
 def stand_in_vocabulary(texts: Sequence[str], *, vocab_size: int) -> Vocabulary:
-    """A byte-level BPE vocabulary trained on `texts`, with Qwen2.5's special tokens behind it.
+    """Train a byte-level BPE vocabulary on `texts`, and append Qwen2.5's special tokens.
 
-    Case and white space are kept, as Qwen2.5 does.
+    Case and white space are preserved, as in Qwen2.5.
     """
     tokenizer = Tokenizer(BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -201,7 +205,7 @@ def stand_in_vocabulary(texts: Sequence[str], *, vocab_size: int) -> Vocabulary:
 def write_tokenizer(
     folder: Path, *, vocabulary: Vocabulary, dialect: Dialect, max_length: int
 ) -> None:
-    """Writes tokenizer.json and tokenizer_config.json, as a model on the hub has them."""
+    """Write tokenizer.json and tokenizer_config.json in the form of the hub's files."""
     tokens, names = vocabulary.added_tokens, dialect.specials()
     renamed = [
         token | {"content": name} for token, name in zip(tokens, names, strict=False)

@@ -1,4 +1,4 @@
-"""The embedded benchmarks: documentation, and names, to code of Python's own standard library."""
+"""Build the offline benchmarks: docstrings, and names, to code of Python's standard library."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from quarry.stand_ins.stdlib_names import stdlib_names_set
 
 
 def stdlib_code_benchmark(*, split: str, cache_dir: str | Path) -> Benchmark:
-    """One set, the pairs of `split` ("test" or "dev"): each query has one document."""
+    """Return one set, the pairs of `split` ("test" or "dev"): each query has one document."""
     load = partial(stdlib_code_set, split=split, cache_dir=Path(cache_dir).expanduser())
     stdlib_code = BenchmarkSet(name="stdlib_code", load=load, licence="psf-2.0")
     return Benchmark(name="stdlib_code", sets=[stdlib_code])
 
 
 def stdlib_benchmark(*, split: str, cache_dir: str | Path) -> Benchmark:
-    """Two sets over the same code: the pairs of `split`, and the names of the definitions."""
+    """Return two sets over the same code: the pairs of `split`, and names of the definitions."""
     cache = Path(cache_dir).expanduser()
     load = partial(stdlib_names_set, split=split, cache_dir=cache)
     names = BenchmarkSet(name="stdlib_names", load=load, licence="psf-2.0")

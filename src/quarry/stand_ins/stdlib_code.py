@@ -1,7 +1,7 @@
-"""A text-to-code collection read from the running interpreter's own standard library.
+"""Build a text-to-code collection from the running interpreter's standard library.
 
-At the head of the road: docstring summaries become queries, the code they describe becomes the
-passages to train on and the corpus to search, with nothing to download.
+Docstring summaries become queries; the code that they describe becomes training passages and the
+corpus to search. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 Split = Literal["train", "dev", "test"]
 
-# Part of the name of the cache file: raise it whenever a rule or a list below changes.
+# part of the name of the cache file: raise it whenever a rule or a list below changes
 _FORMAT_VERSION = 1
 
 # fmt: off
@@ -43,9 +43,9 @@ _EXCLUDED_FOLDERS = frozenset({
 })
 _EXCLUDED_FILES = re.compile(r"(_sysconfigdata.*|__hello__|this|antigravity)\.py")
 
-# Relatives stay together (http with urllib and html, pdb with bdb and cmd; mailbox trains, as email
-# does), so that few near copies of a test item are trained on. Modules that are not listed, those
-# of a later Python too, train.
+# Related modules are in one split (http with urllib and html, pdb with bdb and cmd; mailbox and
+# email in training), so that training has few near copies of test items. Modules that are not
+# listed, also those of later Python versions, are in training.
 _TEST_MODULES = frozenset({
     "argparse", "base64", "calendar", "collections", "configparser", "csv", "difflib", "enum",
     "fractions", "heapq", "html", "http", "ipaddress", "json", "pathlib", "plistlib", "random",
@@ -67,7 +67,7 @@ _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodePair:
-    """A docstring summary and the code that it stood in, for instance `json.decoder:py_scanstring`.
+    """A docstring summary and its code, for instance of `json.decoder:py_scanstring`.
 
     Attributes:
         pair_id: module, colon, qualified name.
@@ -82,34 +82,38 @@ class CodePair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StdlibCode:
-    """The collection: pairs to train on, and two retrieval sets from modules apart from them."""
+    """The collection: training pairs, and two retrieval sets from modules held out of training."""
 
     train: Sequence[TrainExample]
     dev: RetrievalSet
     test: RetrievalSet
 
     def retrieval_set(self, split: str) -> RetrievalSet:
-        """The set `dev` or `test`; raises UserError on any other name."""
+        """Return the set `dev` or `test`.
+
+        Raises:
+            UserError: another name.
+        """
         sets = {"dev": self.dev, "test": self.test}
         if split not in sets:
             raise UserError(
-                f"stdlib_code has no retrieval split {split!r}: choose one of {', '.join(sets)}"
+                f"stdlib_code has no retrieval split {split!r} (allowed: {', '.join(sets)})"
             )
         return sets[split]
 
 
 def stdlib_code_examples(*, cache_dir: Path | str) -> Sequence[TrainExample]:
-    """The training pairs: one positive each, no hard negatives."""
+    """Return the training pairs: one positive each, no hard negatives."""
     return _collection(Path(cache_dir).expanduser()).train
 
 
 def stdlib_code_set(*, split: str, cache_dir: Path | str) -> RetrievalSet:
-    """The retrieval set of a split, `dev` or `test`."""
+    """Return the retrieval set of a split, `dev` or `test`."""
     return _collection(Path(cache_dir).expanduser()).retrieval_set(split)
 
 
 def stdlib_code_texts(*, cache_dir: Path | str) -> list[str]:
-    """All training texts, each query followed by its code: a corpus to train a tokenizer on."""
+    """Return all training texts, each query followed by its code, to train a tokenizer on."""
     examples = stdlib_code_examples(cache_dir=cache_dir)
     return [text for item in examples for text in (item.query.text, item.positives[0].text)]
 
@@ -117,8 +121,8 @@ def stdlib_code_texts(*, cache_dir: Path | str) -> list[str]:
 def build_stdlib_code(*, cache_dir: Path | str) -> StdlibCode:
     """Read the collection from `cache_dir`, or build it there from the standard library's source.
 
-    The cache file is named after the Python version, the content of the source files and the
-    version of the rules, so it is never stale. No library code is imported or run for this.
+    The cache file's name depends on the Python version, the content of the source files and the
+    version of the rules, so it is never stale. No library code is imported or run.
 
     Raises:
         MissingPathError: the interpreter has no source files of its standard library.
@@ -128,7 +132,7 @@ def build_stdlib_code(*, cache_dir: Path | str) -> StdlibCode:
     sources = {path.relative_to(root): path.read_bytes() for path in _source_files(root)}
     if not sources:
         raise MissingPathError(
-            f"stdlib_code: {root} holds no .py files of the standard library; "
+            f"stdlib_code: {root} holds no .py files of the standard library. Fix: "
             "use a Python that ships its library as source"
         )
     version = platform.python_version()
@@ -149,19 +153,19 @@ def build_stdlib_code(*, cache_dir: Path | str) -> StdlibCode:
 
 @cache
 def _collection(cache_dir: Path) -> StdlibCode:
-    """Read once a process: model, data and benchmark ask for it in turn."""
+    """Return the collection, cached in memory: model, data and benchmark all use it."""
     return build_stdlib_code(cache_dir=cache_dir)
 
 
 def pairs_from_source(source: str, *, module: str) -> Iterator[CodePair]:
-    """The eligible pairs of one source file, in the order of the file.
+    """Yield the eligible pairs of one source file, in the order of the file.
 
-    Functions, methods and classes count (not what is defined inside a function) if they have a
-    docstring whose summary has 3 words or more and is no doctest, a body of 3 words or more
-    besides docstrings, and at most 300 lines of code. Of several definitions of one name the
-    first counts.
+    Functions, methods and classes are eligible (not definitions inside a function) if their
+    docstring's summary has at least 3 words and is no doctest, their body has at least 3 words
+    besides docstrings, and they have at most 300 lines. Of several definitions of one name the
+    first is used.
     """
-    lines = source.split("\n")  # not splitlines: form feeds within a line are no line ends to ast
+    lines = source.split("\n")  # not splitlines: ast does not end lines at form feeds
     seen: set[str] = set()
     for name, node in _definitions(_parse(source)):
         docstring = ast.get_docstring(node)
@@ -182,7 +186,7 @@ def pairs_from_source(source: str, *, module: str) -> Iterator[CodePair]:
 
 def _parse(source: str) -> ast.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # old code has invalid escapes, which is not our business
+        warnings.simplefilter("ignore")  # invalid escapes in old library code
         return ast.parse(source)
 
 
@@ -197,8 +201,10 @@ def _definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, _Defini
 
 
 def _code_without_docstrings(node: _Definition, lines: list[str]) -> tuple[list[str], list[str]]:
-    """Lines of the signature (with decorators) and of the body; every nested docstring goes too,
-    as a class would otherwise contain the queries of its methods word for word."""
+    """Return the lines of the signature (with decorators) and those of the body.
+
+    Nested docstrings are removed, too: a class would otherwise contain its methods' queries.
+    """
     docstring_lines: set[int] = set()
     for inner in ast.walk(node):
         if isinstance(inner, _Definition) and ast.get_docstring(inner) is not None:
@@ -220,7 +226,7 @@ def _code_without_docstrings(node: _Definition, lines: list[str]) -> tuple[list[
 def _source_files(root: Path) -> list[Path]:
     found: list[Path] = []
     for folder, folders, names in os.walk(root):
-        # config-3.x holds build settings; pruning keeps the walk out of site-packages.
+        # config-3.x holds build settings; pruning `folders` keeps the walk out of site-packages
         folders[:] = [
             name
             for name in folders
@@ -243,7 +249,10 @@ def _digest(sources: Iterable[tuple[Path, bytes]]) -> str:
 
 
 def _split_pairs(sources: dict[Path, bytes]) -> dict[Split, list[CodePair]]:
-    """All pairs by split. What repeats a query or a code goes; test keeps its own, then dev."""
+    """Return all pairs by split, without pairs whose query or code repeats an earlier one.
+
+    Splits come in the order test, dev, train, so a duplicate across splits is dropped from train.
+    """
     candidates: dict[Split, list[CodePair]] = {"test": [], "dev": [], "train": []}
     for path, content in sources.items():
         module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
@@ -290,8 +299,8 @@ def _read_cache(cache_file: Path) -> dict[Split, list[CodePair]]:
                 pairs_by_split[row.pop("split")].append(CodePair(**row))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(
-                    f"{cache_file}:{number}: not a row of the stdlib_code cache ({error}); "
-                    "delete the file, it is built again on the next run"
+                    f"{cache_file}:{number}: not a row of the stdlib_code cache ({error}). Fix: "
+                    "delete the file; the next run builds it again"
                 ) from error
     return pairs_by_split
 
@@ -325,7 +334,7 @@ def _to_set(name: str, pairs: Sequence[CodePair], *, split: Split) -> RetrievalS
 
 
 def _query(pair: CodePair) -> Query:
-    # Unlike the document's id: some conventions drop a hit whose id is that of the query.
+    # not the document's id: some conventions drop a result whose id is the query's
     return Query(query_id=f"query:{pair.pair_id}", text=pair.summary)
 
 

@@ -1,7 +1,7 @@
-"""The embedded default: a small Qwen2 with seeded random weights and a tokenizer of its own.
+"""Create the default model: a small Qwen2 with seeded random weights and its own tokenizer.
 
-It is written to the cache as an ordinary Hugging Face folder, so everything after treats it like
-any other model.
+It is written to the cache as an ordinary Hugging Face folder, so that all other code treats it
+like any other model.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ FORMAT = 1
 
 
 class TinyQwen:
-    """A recipe for a small Qwen2 folder; `folder()` makes it once and finds it ever after.
+    """Recipe for a small Qwen2 model folder; `folder()` creates it in the cache on first use.
 
     Args:
-        texts: gives the texts that the byte-level BPE tokenizer is trained on.
-        cache_dir: where the folder is kept, under a name that hashes the recipe and the texts.
-        vocab_size, hidden_size, intermediate_size, num_layers, num_heads: the shape.
-        embedding_std: standard deviation of the token embeddings. The other weights have 0.02; with
-            embeddings well above that, texts that share a rare word are close from the start, and a
-            few updates of a rare token do not drown what tells it from others.
-        seed: of the random weights.
+        texts: returns the texts that the byte-level BPE tokenizer is trained on.
+        cache_dir: parent of the folder, whose name is a hash of recipe and texts.
+        vocab_size, hidden_size, intermediate_size, num_layers, num_heads: the model's shape.
+        embedding_std: standard deviation of the token embeddings. Other weights have 0.02. With
+            much larger embeddings, texts that share a rare word are close from the start, and a
+            few optimizer steps do not make a rare token's embedding indistinct.
+        seed: seed of the random weights.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class TinyQwen:
         }
 
     def folder(self) -> Path:
-        """The folder with config, weights and tokenizer; made where it is not yet there."""
+        """Return the folder with config, weights and tokenizer; create it if it does not exist."""
         return made_once(self._target, lambda folder: self._make(folder, self.texts()))
 
     @cached_property
     def _target(self) -> Path:
-        """Where it lies; asked for some 70 times a run, and a second goes into so many digests."""
+        """Path of the folder; cached, since a run needs it some 70 times: a second of hashing."""
         shape = [FORMAT, self.vocab_size, self.embedding_std, self.seed, self.config]
         recipe = json.dumps(shape, sort_keys=True)
         digest = hashlib.sha256(recipe.encode())
@@ -97,9 +97,9 @@ class TinyQwen:
 
 
 def train_tokenizer(texts: Sequence[str], *, vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer that sees the words inside identifiers.
+    """Train a byte-level BPE tokenizer that splits identifiers into words.
 
-    Camel case is cut and everything is lower-cased, so that `readLine`, `read_line` and "Read
+    Camel case is split and everything is lowercased, so that `readLine`, `read_line` and "Read
     line" share tokens; a model this small has no other way to learn that they are alike.
     """
     tokenizer = Tokenizer(BPE())
@@ -112,7 +112,7 @@ def train_tokenizer(texts: Sequence[str], *, vocab_size: int) -> PreTrainedToken
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            # indentation and spaces would take half the tokens of a code text: they are dropped
+            # indentation and spaces would be half the tokens of code: they are dropped
             pre_tokenizers.Split(Regex(r"\s+"), "removed"),
             pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}+|[^\p{L}\p{N}]+"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),

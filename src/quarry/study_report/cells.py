@@ -1,4 +1,4 @@
-"""The numbers of a study's table: over seeds a mean and a deviation, or why there is none."""
+"""Compute the cells of a study's tables: mean and deviation over seeds, or why it has none."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from quarry.study_report.suites import Column
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What an entry reached in a column.
+    """Value of an entry in a column.
 
     Attributes:
-        value: mean over the seeds that have one; None: missing.
+        value: mean over the seeds that have a value; None: missing.
         deviation: sample standard deviation over the seeds; None for fewer than two.
-        num_seeds: how many seeds have a value.
-        reason: why it is missing, or of how few seeds it is; None: nothing to say.
+        num_seeds: number of seeds with a value.
+        reason: why the value, or that of some seeds, is missing; None: nothing is.
     """
 
     value: float | None
@@ -28,12 +28,12 @@ class Cell:
 
 
 def cell_of(entry: Entry, column: Column) -> Cell:
-    """The cell of one column."""
+    """Return the cell of one column."""
     return _cell([seed_value(entry, seed, column) for seed in entry.seeds], entry, [column])
 
 
 def average_of(entry: Entry, columns: Sequence[Column]) -> Cell:
-    """The unweighted mean over columns of one measure, seed by seed."""
+    """Return the cell of the unweighted mean over columns, averaged within each seed first."""
     values = []
     for seed in entry.seeds:
         found = [seed_value(entry, seed, column) for column in columns]
@@ -43,7 +43,7 @@ def average_of(entry: Entry, columns: Sequence[Column]) -> Cell:
 
 
 def seed_value(entry: Entry, seed: Seed, column: Column) -> float | None:
-    """Of one seed: the mean over the sets of the column, None unless each has a value."""
+    """Return one seed's mean over the sets of a column; None unless each set has a value."""
     results = [entry.result(seed, name) for name in column.row.sets]
     values = [None if r is None else r.metrics.get(column.measure) for r in results]
     present = [value for value in values if value is not None]

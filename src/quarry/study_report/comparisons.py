@@ -1,4 +1,4 @@
-"""How a row of a table differs from the base, and whether that could be chance."""
+"""Test the rows of a table for significant differences from the base row."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A row against the base in one column.
+    """Significance test of a row against the base in one column.
 
     Attributes:
-        p_value: of the paired randomisation test, two-sided.
-        corrected: the same after Holm's correction for all comparisons of the table.
-        is_significant: whether the corrected one is at most alpha.
-        num_queries: how many were compared.
+        p_value: two-sided p-value of the paired randomization test.
+        corrected: p-value after Holm's correction for all comparisons of the table.
+        is_significant: whether the corrected p-value is at most alpha.
+        num_queries: number of compared queries.
     """
 
     p_value: float
@@ -45,14 +45,17 @@ def compared(
     targets: Sequence[Sequence[Column]],
     test: SignificanceTest,
 ) -> dict[Place, Comparison]:
-    """Each entry but the base in each target, where both have values for the same queries.
+    """Test each entry against the base in each target, over the queries that both have.
 
-    A target is the columns whose unweighted mean it shows: one, or all for an average. Values are
-    means over the seeds, query by query. In a column of several sets, and in an average, signs are
-    tossed within each set, and each set weighs as much as it does in the mean.
+    A target is one column, or all columns for their unweighted mean. A query's value is its mean
+    over the seeds. In a group of sets and in a mean, signs are flipped within each set, and each
+    set has its weight in the mean.
+
+    Returns:
+        (row, number of the target) -> comparison.
 
     Raises:
-        UserError: there are more comparisons than so few permutations could ever find one among.
+        UserError: there are too few permutations for any comparison to be significant.
     """
     found: dict[Place, tuple[float, int]] = {}
     for number, columns in enumerate(targets):
@@ -77,7 +80,7 @@ def compared(
 
 
 def mean_per_query(entry: Entry, set_name: str, measure: str) -> Values:
-    """Values of a set's queries, averaged over the seeds, of those that every seed has."""
+    """Return the per-query means over the seeds, for queries that every seed has."""
     results = [entry.result(seed, set_name) for seed in entry.seeds]
     found = [r.per_query[measure] for r in results if r is not None and measure in r.per_query]
     if not found:
@@ -87,7 +90,7 @@ def mean_per_query(entry: Entry, set_name: str, measure: str) -> Values:
 
 
 def set_weights(columns: Sequence[Column]) -> list[tuple[str, str, float]]:
-    """(set, measure, its share) of a mean over columns, each the mean over its sets."""
+    """Return (set, measure, weight) of a mean over columns, each of which is a mean over sets."""
     return [
         (name, column.measure, 1 / (len(columns) * len(column.row.sets)))
         for column in columns
@@ -98,7 +101,7 @@ def set_weights(columns: Sequence[Column]) -> list[tuple[str, str, float]]:
 def _column_tests(
     entries: Sequence[Entry], base: Entry, columns: Sequence[Column], test: SignificanceTest
 ) -> dict[int, tuple[float, int]]:
-    """Row -> (p-value, number of queries). Rows with the same queries share the tosses."""
+    """Return row -> (p-value, number of queries); rows with equal weights share the sign flips."""
     pairs: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     for row, entry in enumerate(entries):
         if entry is not base and (pair := _differences(entry, base, columns)) is not None:
@@ -122,7 +125,7 @@ def _column_tests(
 def _differences(
     entry: Entry, base: Entry, columns: Sequence[Column]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Of all queries of all sets the differences and their weights; None if a set lacks values."""
+    """Return per-query differences and weights over all sets; None if a set lacks values."""
     differences: list[float] = []
     weights: list[float] = []
     for name, measure, share in set_weights(columns):

@@ -1,4 +1,4 @@
-"""Numbers that must not stand in one column: other rules, versions of a set, or queries."""
+"""Refuse tables whose columns mix scoring rules, versions of a set, or sets of queries."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from quarry.study_report.suites import Column
 from quarry.types import SetResult
 
 SOURCE = ("repo", "revision", "qrels_repo", "qrels_revision", "subset", "split")
-"""What of a benchmark's settings says which version of a set was read."""
+"""Keys below `benchmark.` that determine which version of a set was read."""
 
 VERSIONED = re.compile(r"@|Python \d")
-"""A source that names a commit or a release. That of a folder is its name, which says nothing."""
+"""Matches sources that name a commit or release; a folder's source is only its name."""
 
 MAX_NAMED = 4
 
 
 def refuse_conflicts(entries: Sequence[Entry], columns: Sequence[Column]) -> None:
-    """Compares what the numbers of each column were measured on, and by which rules.
+    """Check that the results of each column have the same data and scoring rules.
 
-    The depth of the rankings (`top_k`) is a rule only for measures that look as deep.
+    The depth of the rankings (`top_k`) matters only for measures without a cutoff.
 
     Raises:
-        UserError: some differ; the message says in what, set by set, and in which directories.
+        UserError: some differ; the message names the differences, sets and directories.
     """
     lines = [line for column in columns for line in _conflicts(entries, column)]
     if lines:
         raise UserError(
             "Numbers of one column would not be comparable:\n"
             + "\n".join(f"- {line}" for line in dict.fromkeys(lines))
-            + "\nReport runs of one kind at a time (runs=[DIR,...]), leave these sets out "
-            "(task.sets=[...]), or bring rules in line: python eval.py task=rescore run=DIR shows "
+            + "\nFix: report comparable runs only (runs=[DIR,...]), leave these sets out "
+            "(task.sets=[...]), or use one convention: python eval.py task=rescore run=DIR shows "
             "a run under other conventions, an evaluation with convention=NAME stores it."
         )
 
@@ -69,10 +69,10 @@ def _facts(member: Measured, result: SetResult, measure: str) -> dict[str, Any]:
     if result.num_documents:  # 0: judgements alone, the corpus is not known
         facts["num_documents"] = result.num_documents
     rules = dict(result.convention)
-    if member.stage == "given":  # whether titles were encoded nobody knows
+    if member.stage == "given":  # whether titles were encoded is unknown
         rules = {key: value for key, value in rules.items() if key not in ("title", "title_rule")}
     depth, cut = rules.pop("top_k", None), parse_measure(measure).k
-    if cut is None:  # it looks at the whole ranking
+    if cut is None:  # the measure depends on the full ranking
         facts["evaluation.top_k"] = depth
     facts |= {f"convention {key}": value for key, value in rules.items()}
     for key in SOURCE:
@@ -80,14 +80,14 @@ def _facts(member: Measured, result: SetResult, measure: str) -> dict[str, Any]:
         if value is not None:
             facts[f"benchmark.{key}"] = value
     if result.source is not None and VERSIONED.search(result.source):
-        facts["source"] = result.source  # what was read: the newest, where no commit was set
+        facts["source"] = result.source  # the version that was read, also if no commit was set
     return facts
 
 
 def _other_queries(
     measured: Sequence[tuple[Measured, SetResult]], set_name: str, measure: str
 ) -> Iterator[str]:
-    """Where every judged query has a value, all have to have the same queries."""
+    """Yield a line if results that have a value for every judged query differ in their queries."""
     known: tuple[Mapping[str, float], Measured] | None = None
     for member, result in measured:
         values = result.per_query.get(measure, {})
@@ -98,9 +98,9 @@ def _other_queries(
         elif values.keys() != known[0].keys():
             only = sorted(values.keys() ^ known[0].keys())
             yield (
-                f"{set_name}: {member.record.directory} and {known[1].record.directory} have other "
-                f"queries ({len(only)} are in one alone, such as {only[0]}): versions of the set "
-                "differ"
+                f"{set_name}: {member.record.directory} and {known[1].record.directory} have "
+                f"different queries ({len(only)} are in one alone, such as {only[0]}): versions of "
+                "the set differ"
             )
             return
 

@@ -1,4 +1,4 @@
-"""Which run directories a report is about: those that are named, matched, or jobs of a study."""
+"""Find the run directories of a report: named ones, those of a pattern, or the jobs of a study."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from quarry.runtime.run_directory import RunDirectory
 from quarry.sweep.record import STUDY_FILE, JobRecord, StudyRecord
 
 REPORT_FILE = "report.json"
-"""What the folder of a report has; it is no run, and patterns pass it over."""
+"""File in a report's folder; such a folder is no run directory, and patterns skip it."""
 
 MAX_DEPTH = 3
-"""How deep a folder is searched for run directories: STUDY/SWEEP/JOB."""
+"""Depth to which a folder is searched for run directories: STUDY/SWEEP/JOB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundRuns:
-    """What a report can be made of.
+    """Run directories of a report, with and without results.
 
     Attributes:
-        directories: run directories that have results, in order.
-        unfinished: run directories that have none, with the reason; what was to be measured there
-            is missing.
-        remarks: what else went wrong, a sentence each.
-        study: the one folder that all of them are below, if a folder was named; else None.
+        directories: run directories with results, in order.
+        unfinished: run directory without results -> the reason; its values are missing.
+        remarks: other problems, such as failed jobs without a run directory, a sentence each.
+        study: the one folder that was named, if all runs are below it; else None.
     """
 
     directories: tuple[Path, ...]
@@ -37,15 +36,15 @@ class FoundRuns:
 
 
 def find_runs(patterns: Sequence[str]) -> FoundRuns:
-    """The run directories that paths and patterns (`runs/eval/*`) stand for, each once.
+    """Return the run directories that paths and patterns (`runs/eval/*`) match, each once.
 
-    A folder that is no run directory stands for those below it: a study for its jobs. Its
-    `study.json`, if it has one, says why a job has no results.
+    A folder that is no run directory stands for those below it, a study for its jobs. If it has a
+    `study.json`, that tells why a job has no results.
 
     Raises:
-        MissingPathError: nothing matches, there is no run directory in a folder, or none of all
-            has results.
-        UserError: a `study.json` that is none.
+        MissingPathError: nothing matches, a folder has no run directory, or no run directory has
+            results.
+        UserError: a `study.json` is malformed.
     """
     reasons: dict[Path, str | None] = {}
     remarks: list[str] = []
@@ -62,8 +61,8 @@ def find_runs(patterns: Sequence[str]) -> FoundRuns:
             if not below and not jobs:
                 raise MissingPathError(
                     f"runs: {path} is no run directory, and there is none below it. A run "
-                    f"directory has {RunDirectory(path).resolved_config.name}: name one, or a "
-                    "folder of such."
+                    f"directory has {RunDirectory(path).resolved_config.name}. Fix: name one, or "
+                    "a folder of run directories."
                 )
             for directory in below:
                 reasons[directory] = known[directory].problem if directory in known else None
@@ -72,7 +71,7 @@ def find_runs(patterns: Sequence[str]) -> FoundRuns:
 
 
 def newest_study(studies: Path) -> Path:
-    """The study that was begun or changed last.
+    """Return the study that was started or changed last.
 
     Raises:
         MissingPathError: there is none.
@@ -80,14 +79,14 @@ def newest_study(studies: Path) -> Path:
     found = [path for path in studies.glob("*") if path.is_dir() and any(_runs_below(path, 3))]
     if not found:
         raise MissingPathError(
-            f"There are no runs to report: {studies} has no study yet. Run one, or name run "
+            f"There are no runs to report: {studies} has no study yet. Fix: run one, or name run "
             "directories: python eval.py task=report runs=[DIR,...]"
         )
     return max(found, key=_last_change)
 
 
 def is_run(path: Path) -> bool:
-    """Whether a run was begun in this folder."""
+    """Return whether a folder is a run directory: it has a resolved configuration."""
     return RunDirectory(path).resolved_config.is_file()
 
 
@@ -126,21 +125,21 @@ def _sorted_out(
 
 
 def _why_without_results(run: RunDirectory) -> str:
-    if run.summary.is_file():  # which is written last
+    if run.summary.is_file():  # it is written last
         return "nothing was evaluated (benchmark=none)"
-    return "no metrics.json: the run was stopped, or is still going on"
+    return "no metrics.json: the run was stopped, or is still running"
 
 
 def _matching(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if not glob.has_magic(pattern) or path.is_dir():
         if not path.is_dir():
-            raise MissingPathError(f"runs: {pattern} is no folder; check the path.")
+            raise MissingPathError(f"runs: {pattern} is no folder. Fix: check the path.")
         return [path.absolute()]
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
     folders = [m.absolute() for m in matches if m.is_dir() and not (m / REPORT_FILE).is_file()]
     if not folders:
-        raise MissingPathError(f"runs: no folder matches {pattern}; check the pattern.")
+        raise MissingPathError(f"runs: no folder matches {pattern}. Fix: check the pattern.")
     return folders
 
 

@@ -1,4 +1,4 @@
-"""The rows of a study's tables: runs that differ in the seed alone are one row."""
+"""Group runs into the rows of a study's tables; runs that differ only in the seed share a row."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Seed = str | None
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A row: a model or a baseline, under one configuration.
+    """Row of a table: a model or a baseline, under one configuration.
 
     Attributes:
-        label: how tables call it, different from all others of its stage.
-        name: of the model or baseline alone.
-        variant: what of its configuration the label says; empty where the name is enough.
-        stage: what it is in a study.
-        members: what was measured, in one or more run directories.
+        label: name in tables, unique within its stage.
+        name: name of the model or baseline alone.
+        variant: the part of the label on its configuration; empty if the name is enough.
+        stage: kind of retriever in the study.
+        members: its measurements, from one or more run directories.
         results: seed -> set -> result.
         failures: seed -> set -> why there is no result.
         unfinished: seed -> why there are no results at all.
@@ -56,18 +56,18 @@ class Entry:
         return self.results.get(seed, {}).get(set_name)
 
     def any_result(self, set_name: str) -> SetResult | None:
-        """Of the first seed that has one."""
+        """Return the result on a set of the first seed that has one."""
         found = (self.result(seed, set_name) for seed in self.seeds)
         return next((result for result in found if result is not None), None)
 
     @property
     def training_costs(self) -> list[RunCost]:
-        """Of the training runs that made it."""
+        """Return the costs of the training runs of its models."""
         return [run.cost for run in self._trainings if run.cost is not None]
 
     @property
     def curves(self) -> dict[Path, LearningCurve]:
-        """Of the training runs that made it, by directory."""
+        """Return run directory -> learning curve, of the training runs of its models."""
         return {run.directory: run.curve for run in self._trainings if run.curve is not None}
 
     @property
@@ -80,14 +80,14 @@ class Entry:
 def entries_of(
     measured: Sequence[Measured], *, order: Sequence[str] = (), labels: Mapping[str, str]
 ) -> list[Entry]:
-    """One entry for each configuration, baselines first, then rankings that are given.
+    """Return one entry for each configuration: baselines, then given rankings, then models.
 
     Args:
-        order: names of models in the order to show them; others follow, in that of the runs.
-        labels: label -> another one to show in its place.
+        order: names of models in the order to show them; others follow in the order of the runs.
+        labels: label -> label to show in its place.
 
     Raises:
-        UserError: a label that there is not, or two that would be one.
+        UserError: a label does not exist, or two rows would have the same one.
     """
     groups: dict[tuple[Stage, str, frozenset], list[Measured]] = {}
     for each in measured:
@@ -140,7 +140,7 @@ def _differ(known: SetResult, other: SetResult) -> bool:
 
 
 def _joined(known: SetResult, other: SetResult) -> SetResult:
-    """The measures of both."""
+    """Return a result with the measures of both; `known` wins where both have one."""
     return replace(
         known,
         metrics={**other.metrics, **known.metrics},
@@ -158,7 +158,7 @@ def _twice(known: SetResult, other: SetResult, first: Path, second: Path) -> str
 
 
 def _labelled(entries: Sequence[Entry]) -> list[Entry]:
-    """With labels that tell the entries of a stage apart, by the same words for all of them."""
+    """Return entries of a stage with labels that tell them apart, by the same keys for all."""
     sizes = {entry.members[0].size for entry in entries} - {None}
     names = [
         f"{entry.name} {size}" if len(sizes) > 1 and (size := entry.members[0].size) else entry.name
@@ -187,14 +187,15 @@ def _renamed(entries: Sequence[Entry], labels: Mapping[str, str]) -> list[Entry]
     unknown = [label for label in labels if label not in known]
     if unknown:
         raise UserError(
-            f"task.labels: there is no row {', '.join(map(repr, unknown))}; there are "
-            f"{', '.join(map(repr, known))}."
+            f"task.labels: there is no row {', '.join(map(repr, unknown))} (there are "
+            f"{', '.join(map(repr, known))})."
         )
     renamed = [replace(entry, label=labels.get(entry.label, entry.label)) for entry in entries]
     counts = Counter((entry.stage, entry.label) for entry in renamed)
     twice = [label for (_, label), number in counts.items() if number > 1]
     if twice:
         raise UserError(
-            f"task.labels: {', '.join(map(repr, twice))} would name two rows; give each its own."
+            f"task.labels: {', '.join(map(repr, twice))} would name two rows. Fix: give each its "
+            "own."
         )
     return renamed

@@ -1,4 +1,4 @@
-"""A study's table as it is shown: texts, what stands out, what is marked, whatever the format."""
+"""Turn a study's table into texts with emphasis and marks, independent of the output format."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MEAN = "mean"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridCell:
-    """One cell.
+    """One cell as text.
 
     Attributes:
-        text: the number; None: missing.
-        deviation: over seeds, as text.
-        emphasis: the best of its column, or the second best.
-        is_marked: the difference to the base is significant.
+        text: the formatted number; None: missing.
+        deviation: formatted standard deviation over seeds; None: not shown.
+        emphasis: whether it is the best or second best value of its column.
+        is_marked: whether the difference to the base is significant.
     """
 
     text: str | None
@@ -38,7 +38,7 @@ class GridCell:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridRow:
-    """A name and its cells."""
+    """A row's name and its cells."""
 
     label: str
     cells: tuple[GridCell, ...]
@@ -46,15 +46,15 @@ class GridRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table for readers.
+    """A table as texts, ready for any output format.
 
     Attributes:
-        key: for file names and references.
-        title: what it is.
-        caption: how to read it, sentences.
-        header: name of each column; a second line with the measure, where measures differ.
-        blocks: rows between rules: baselines, rankings that are given, models, published rows.
-        published_from: the block from which rows are of others.
+        key: key for file names and references.
+        title: title of the table.
+        caption: sentences on how to read it.
+        header: (name, measure) of each column; the measure is empty if all columns share it.
+        blocks: groups of rows: baselines, given rankings, models, published rows.
+        published_from: index of the first block of published rows.
     """
 
     key: str
@@ -66,7 +66,7 @@ class Grid:
 
 
 def value_grid(table: StudyTable) -> Grid:
-    """The values, the best of each column first; published rows take no part in that."""
+    """Return the grid of values; published rows are not considered for emphasis."""
     emphases = _emphases(table)
     rows = [
         GridRow(
@@ -102,7 +102,7 @@ def value_grid(table: StudyTable) -> Grid:
 
 
 def difference_grid(table: StudyTable) -> Grid | None:
-    """The differences to the base, where there is one and something to compare with it."""
+    """Return the grid of differences to the base; None without a base or comparisons."""
     if table.base is None or not table.comparisons:
         return None
     rows = [
@@ -158,7 +158,7 @@ def _blocks(table: StudyTable, rows: Sequence[GridRow]) -> tuple[tuple[GridRow, 
 
 
 def _emphases(table: StudyTable) -> list[list[Emphasis]]:
-    """[rows][columns]; values that look the same at four decimals are equally good."""
+    """Return emphases, [rows][columns]; values equal at four decimals are equally good."""
     columns = zip(*table.cells, strict=True)
     by_column = [_emphasis([cell.value for cell in column]) for column in columns]
     return [list(row) for row in zip(*by_column, strict=True)]
@@ -174,7 +174,7 @@ def _emphasis(values: Sequence[float | None]) -> list[Emphasis]:
 
 
 def _deviation(table: StudyTable, row: int, cell: Cell) -> str | None:
-    """None where no seed makes a difference in the whole row: nothing was drawn."""
+    """Return the formatted deviation; None if all deviations of the row are 0 or missing."""
     deviations = [each.deviation for each in table.cells[row]]
     if cell.deviation is None or not any(deviations):
         return None
@@ -207,20 +207,20 @@ def _caption(table: StudyTable) -> list[str]:
     if any(entry.stage == "given" for entry in table.entries):
         sentences.append(
             f"Rows with ({GIVEN_LABEL}) are scored from run files of others: how their models were "
-            "made or trained is not known, nor whether titles were encoded."
+            "trained is not known, nor whether titles were encoded."
         )
     reports = [_report(entry, table) for entry in table.entries]
     sentences += [*term_tokenizers(reports), *mark_explained(reports)]
     if table.published:
         sentences.append(
             "Rows with a dagger are published numbers of others, made under conventions of their "
-            "own: they take no part in bold, underline or tests."
+            "own: they are excluded from bold, underline and tests."
         )
     return sentences
 
 
 def _report(entry: Entry, table: StudyTable) -> Report:
-    """Return the results of a row on the sets of a table, of the first seed that has them."""
+    """Return a row's results on the sets of a table, each of the first seed that has one."""
     names = dict.fromkeys(name for column in table.columns for name in column.row.sets)
     found = [entry.any_result(name) for name in names]
     return Report(
@@ -233,7 +233,7 @@ def _about_test(table: StudyTable) -> str:
     test = table.test
     has_seeds = any(len(entry.seeds) > 1 for entry in table.models)
     return (
-        f"An asterisk: different from {table.base.label} (paired randomisation test over the "
+        f"An asterisk: different from {table.base.label} (paired randomization test over the "
         f"queries{', whose values are means over the seeds' if has_seeds else ''}, within each set "
         f"where a column has several; two-sided, {test.num_permutations:,} permutations, exact "
         f"where there are no more of them, seed {test.seed}; alpha {test.alpha:g} after Holm's "

@@ -1,4 +1,4 @@
-"""A grid as Markdown, LaTeX and CSV."""
+"""Format a grid as Markdown, LaTeX and CSV, and the values of tables as one CSV file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quarry.study_report.table import StudyTable
 
 DAGGER = "†"
 MAX_PLAIN_COLUMNS = 7
-"""A LaTeX table of more is scaled to the width of the text."""
+"""LaTeX tables with more columns are scaled to the width of the text."""
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -40,7 +40,7 @@ _LATEX = {
 
 
 def grid_markdown(grid: Grid) -> str:
-    """The table; second best values are underlined by HTML, which Markdown has no sign for."""
+    """Return the grid as Markdown; second best values are underlined by HTML."""
     header = [f"{name} {measure}".strip() for name, measure in grid.header]
     rows = [[escaped(text) for text in ("model", *header)]]
     for number, block in enumerate(grid.blocks):
@@ -60,7 +60,7 @@ def _markdown_cell(cell: GridCell) -> str:
 
 
 def grid_latex(grid: Grid) -> str:
-    """A `table` environment for a document with booktabs (and graphicx, for many columns)."""
+    """Return a LaTeX `table` environment; it needs booktabs (and graphicx, for many columns)."""
     num_columns = len(grid.header)
     is_wide = num_columns > MAX_PLAIN_COLUMNS
     lines = [
@@ -99,12 +99,12 @@ def _latex_cell(cell: GridCell) -> str:
 
 
 def latex(text: str) -> str:
-    """`text` as plain text in LaTeX."""
+    """Escape `text` as plain text in LaTeX."""
     return re.sub(r"""[][*\\{}&%$#_~^<>|"±†…]""", lambda m: _LATEX[m[0]], printable(text))
 
 
 def latex_document(keys: list[str]) -> str:
-    """A document that shows the tables, to compile or to copy the two packages from."""
+    """Return a LaTeX document that includes the tables of these keys."""
     inputs = "\n".join(rf"\input{{tables/{key}.tex}}" for key in keys)
     return (
         "% pdflatex report.tex\n"
@@ -121,7 +121,7 @@ def latex_document(keys: list[str]) -> str:
 
 
 def grid_csv(grid: Grid) -> str:
-    """The table as it is shown, one row a line; missing values are empty."""
+    """Return the grid as CSV, one row a line; missing values are empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     header = [f"{name} {measure}".strip() for name, measure in grid.header]
@@ -161,8 +161,10 @@ HEADER = (
 
 
 def values_csv(tables: Sequence[StudyTable]) -> str:
-    """A line for each cell, numbers in full. `source` is empty for what was measured here, and
-    `missing` says why there is no value."""
+    """Return all tables as CSV, a line for each cell, numbers at full precision.
+
+    `source` is empty for our own results, and `missing` says why there is no value.
+    """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, HEADER, restval="", lineterminator="\n")
     writer.writeheader()

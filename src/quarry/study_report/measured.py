@@ -1,7 +1,6 @@
-"""From run directories to what was measured: models as they came, trained ones, and baselines.
+"""Collect what run directories measured: untrained models, trained models, and baselines.
 
-A model that a training run made and another run evaluated belongs to the training run: the two fill
-the same row.
+A trained model that another run evaluated belongs to its training run: both fill the same row.
 """
 
 from __future__ import annotations
@@ -20,31 +19,32 @@ from quarry.types import Report
 
 UNTRAINED, TRAINED = "untrained", "trained"
 TRAINED_FORMS = (TRAINED, "best", "hybrid")
-"""How a training run calls what depends on the training."""
+"""Names of a training run's reports on trained weights."""
 
-STOPPED = "training was stopped, or is still going on"
+STOPPED = "training was stopped, or is still running"
 
 GIVEN_LABEL = "ranking given"
-"""Stands behind their names: nothing says what model they are of, or how it was trained."""
+"""Suffix of names of given rankings, whose model and training are unknown."""
 
 NO_BASELINE = "quarry.retrieval.retriever.no_retriever"
 
 EVALUATED = ("prompt", "retriever", "model.pooling", "model.is_causal", "model.normalize")
-"""What an evaluation may set in another way than the training did."""
+"""Keys and groups that an evaluation may set differently from the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One retriever of one run directory.
+    """Results of one retriever in one run directory.
 
     Attributes:
-        record: of the directory where it was measured.
-        origin: of the training run that made the model; `record` itself for a model as it came.
-        stage: what it is in a study.
-        name: of the model or baseline; of other forms than the trained model itself with the form.
-        settings: what the result depends on, but for the seed.
-        options: of both runs, by the part that they fill.
-        report: without results where the run has none.
+        record: record of the run directory where it was measured.
+        origin: record of the training run of the model; `record` itself for an untrained model.
+        stage: kind of retriever in the study.
+        name: name of the model or baseline, with the form (such as "best") unless that is the
+            trained model itself.
+        settings: settings that the result depends on, without the seed.
+        options: chosen option of each configuration group (see `placed`), of both runs.
+        report: its report; without results if the run has none.
     """
 
     record: RunRecord
@@ -57,12 +57,12 @@ class Measured:
 
     @property
     def seed(self) -> str | None:
-        """None where no seed takes part."""
+        """Return the seed of the training; None for retrievers without training."""
         return self.origin.setting("seed") if self.stage == "supervised" else None
 
     @property
     def model(self) -> str:
-        """The name without the form."""
+        """Return the name without the form."""
         return self.name if self.stage in WITHOUT_MODEL else model_name(self.origin)
 
     @property
@@ -71,14 +71,14 @@ class Measured:
 
 
 def measured_in(record: RunRecord, *, uses_encoder: bool) -> list[Measured]:
-    """What a run directory has measured, or was about to.
+    """Return the retrievers that a run directory has measured, or was meant to.
 
     Args:
         uses_encoder: whether the run's own retriever needs a model.
 
     Raises:
-        UserError: `model.path` names a folder that is gone, so that nobody can tell whether the
-            model was trained.
+        UserError: the folder of `model.path` does not exist any more, so that it is unknown
+            whether the model was trained.
     """
     if record.is_training:
         return [_of_training(record, report) for report in record.reports] + _stopped(record)
@@ -98,7 +98,7 @@ def measured_in(record: RunRecord, *, uses_encoder: bool) -> list[Measured]:
 
 
 def _form(reports: Sequence[Report], report: Report) -> str:
-    """A second report of the same model is in another dtype, which its name ends in."""
+    """Return the dtype suffix of a second report, of the same model in another dtype; else ""."""
     first = reports[-2] if len(reports) > 1 else report
     prefix = f"{first.retriever}-"
     is_other = report is not first and report.retriever.startswith(prefix)
@@ -115,7 +115,10 @@ def _of_training(record: RunRecord, report: Report) -> Measured:
 
 
 def _stopped(record: RunRecord) -> list[Measured]:
-    """The trained model that there is no report of; what comes before it is written at once."""
+    """Return the trained model without results if a training run has no report of it.
+
+    Earlier reports of the run, such as its baseline's, are written at once.
+    """
     names = [report.retriever for report in record.reports]
     if TRAINED in names:
         return []
@@ -165,7 +168,7 @@ def _baseline(record: RunRecord, report: Report, *, part: str) -> Measured:
 
 
 def _given(record: RunRecord) -> list[Measured]:
-    """Rankings of others, which have a name and no settings of ours."""
+    """Return given rankings, which have a name and no settings."""
     unknown = Report(retriever=record.directory.name, results=())
     return [
         Measured(
@@ -186,7 +189,7 @@ def _overlaid(origin: Mapping[str, str], own: Mapping[str, str]) -> dict[str, st
 
 
 def model_name(record: RunRecord) -> str:
-    """The option of `model`; of `model=local` the last part of its path or hub id."""
+    """Return the option of `model`; for `model=local` the last part of its path or hub id."""
     option, path = record.options.get("model"), record.setting("model.path")
     if option not in (None, "local"):
         return option
@@ -195,8 +198,12 @@ def model_name(record: RunRecord) -> str:
 
 
 def _origin(record: RunRecord) -> tuple[RunRecord, bool, bool]:
-    """The training run of the evaluated model (else `record`), whether there was a training, and
-    whether the model is the best of it rather than the last."""
+    """Return the origin of the evaluated model.
+
+    Returns:
+        The record of its training run, else `record`; whether it was trained; and whether it is
+        the best model of the training rather than the last.
+    """
     path = record.setting("model.path")
     if path is None:
         return record, False, False
@@ -204,8 +211,8 @@ def _origin(record: RunRecord) -> tuple[RunRecord, bool, bool]:
     if not folder.exists():
         if path.startswith(("/", "./", "../", "~")) or path.count("/") != 1:
             raise UserError(
-                f"{record.directory}: model.path={path} is not there any more, so it cannot be "
-                "told whether the model was trained. Put the folder back, or leave the directory "
+                f"{record.directory}: model.path={path} does not exist any more, so it is unknown "
+                "whether the model was trained. Fix: restore the folder, or leave the directory "
                 "out of runs."
             )
         return record, False, False  # a hub id

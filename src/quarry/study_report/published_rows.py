@@ -1,4 +1,4 @@
-"""Rows that others have published: numbers with their source, kept as data in `published/`."""
+"""Read published results of other systems from `published/`, and fit them to tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ FOLDER = Path(__file__).resolve().parent / "published"
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedValue:
-    """A number as it was printed, from 0 to 1, with the digits that its source gives."""
+    """A published number, scaled to 0 to 1.
+
+    Attributes:
+        value: the number.
+        text: the number with the digits that its source gives.
+    """
 
     value: float
     text: str
@@ -29,16 +34,16 @@ class PublishedValue:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """What a source says of one system.
+    """Published results of one system.
 
     Attributes:
-        label: of the system.
-        source: where the numbers stand.
-        confidence: how sure it is that they stand there.
-        note: what else a reader has to know, a sentence or more.
-        stages: kinds of tables that it fits in.
+        label: label of the system.
+        source: publication with the numbers.
+        confidence: how certain it is that the source has these numbers.
+        note: notes for readers, a sentence or more.
+        stages: kinds of tables that the row fits in.
         values: set or group -> measure -> number.
-        rules: set -> measure -> rule of a convention -> what it must be for the number to compare.
+        rules: set -> measure -> rule of a convention -> value required for a fair comparison.
     """
 
     label: str
@@ -51,23 +56,23 @@ class PublishedRow:
 
 
 def read_published(names: Sequence[str] | None) -> list[PublishedRow]:
-    """The rows of the files that are named, of all for None.
+    """Read the rows of the named files; of all files for None.
 
     Raises:
-        UserError: there is no such file.
+        UserError: a file does not exist.
     """
     files = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
     unknown = [name for name in names or () if name not in files]
     if unknown:
         raise UserError(
-            f"task.published: there is no {', '.join(unknown)}; there are {', '.join(files)}."
+            f"task.published: there is no {', '.join(unknown)} (allowed: {', '.join(files)})."
         )
     chosen = files if names is None else {name: files[name] for name in names}
     return [row for path in chosen.values() for row in rows_of_file(path)]
 
 
 def rows_of_file(path: Path) -> list[PublishedRow]:
-    """The rows of one file, whose head holds for all rows that do not say otherwise."""
+    """Read the rows of one file; keys of its head apply to rows that do not set them."""
     head = yaml.safe_load(path.read_text(encoding="utf-8"))
     notes = [head.get("note", "")]
     return [
@@ -88,7 +93,7 @@ def rows_of_file(path: Path) -> list[PublishedRow]:
 
 
 def published_value(text: str, unit: str) -> PublishedValue:
-    """`42.0` in percent is 0.420: the digits of the source are kept, none is added."""
+    """Scale a number to 0 to 1 without changing its digits: `42.0` in percent is 0.420."""
     number = Decimal(text).scaleb(-2) if unit == "percent" else Decimal(text)
     return PublishedValue(value=float(number), text=f"{number:f}")
 
@@ -101,11 +106,10 @@ def fitting(
     columns: Sequence[Column],
     entries: Sequence[Entry],
 ) -> list[tuple[PublishedRow, list[PublishedValue | None]]]:
-    """The rows that have a number for some column, with a number or None for each.
+    """Return the rows with a number for some column, with a number or None for each column.
 
-    A number fits where the set is the public one, the measure is the same, and the numbers of the
-    column were made under the rules that it asks for. A table without a model is like a zero-shot
-    table.
+    A number fits a column if the set is the public one, the measure is the same, and the column's
+    results follow the rules that it requires. Tables without models count as zero-shot tables.
     """
     if suite is OTHER:
         return []
@@ -128,7 +132,7 @@ def _value(
         return row.values.get(name, {}).get(measure)
     members = [one.name for one in suite.sets if one.group == name]
     if sorted(members) != sorted(column.row.sets):
-        return None  # a part of the group
+        return None  # the column has only some sets of the group
     if measure in row.values.get(name, {}):
         return row.values[name][measure]
     parts = [row.values.get(member, {}).get(measure) for member in members]

@@ -1,4 +1,4 @@
-"""Writes a report's folder: the page, tables in three formats, figures in two."""
+"""Write a report's folder: the page, tables in LaTeX and CSV, figures as PNG and PDF."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PAGE = "report.md"
 
 @dataclass(frozen=True, kw_only=True)
 class StudyReport:
-    """What is written.
+    """Content of a report on a study.
 
     Attributes:
-        title: of the study, or a description of the runs.
-        tables: with all rows.
-        specialisations: name -> names of models, for the bars.
+        title: title of the study, or a description of the runs.
+        tables: the tables, with all rows.
+        specialisations: specialization -> names of models, for the bar charts.
         left_out: sentences on runs that are in no table.
     """
 
@@ -40,10 +40,10 @@ class StudyReport:
 
 
 def write_study_report(report: StudyReport, folder: Path) -> dict[str, dict[str, Path]]:
-    """Writes `report` into `folder`, and takes away what an older report left there.
+    """Write `report` into `folder`, and delete files of an older report there.
 
     Returns:
-        Key of a table ("" for several tables) -> what a figure shows -> its PNG, below `folder`.
+        Key of a table ("" for several tables) -> title of a figure -> its PNG, below `folder`.
     """
     old = _files_of(folder)
     written: list[Path] = []
@@ -84,7 +84,7 @@ def _grids(tables: Sequence[StudyTable]) -> list[Grid]:
 
 
 def _draw(report: StudyReport, folder: Path) -> dict[str, dict[str, tuple[Path, ...]]]:
-    """Key of a table -> what it shows -> PNG and PDF; what there is nothing to draw of is not."""
+    """Draw all figures that have data; return key of a table -> title -> (PNG, PDF)."""
     figures = folder / "figures"
     found: dict[str, dict[str, tuple[Path, ...]]] = {}
     for table in report.tables:
@@ -104,7 +104,7 @@ def _draw(report: StudyReport, folder: Path) -> dict[str, dict[str, tuple[Path, 
 
 
 def _files_of(folder: Path) -> list[str]:
-    """What the report that is there now has written; of a folder without one nothing."""
+    """Return the names of the files that the folder's present report wrote; empty without one."""
     manifest = folder / REPORT_FILE
     if not manifest.is_file():
         return []

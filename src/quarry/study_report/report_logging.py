@@ -1,4 +1,4 @@
-"""A report in Weights & Biases: its tables and figures as one run."""
+"""Log a report's tables and figures to Weights & Biases as one W&B run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def log_study_report(
     folder: Path,
     study: str | None,
 ) -> None:
-    """Tables and pictures to W&B, where the logger is W&B; other loggers have no use for them.
+    """Log tables and pictures to W&B, if that is the logger; other loggers receive nothing.
 
     Args:
-        pictures: key of a table -> what a figure shows -> its PNG.
-        folder: of the report; an offline W&B run is written there, and a report that takes the
-            place of another goes on with its run.
-        study: that it is about, the group of its runs.
+        pictures: key of a table -> title of a figure -> its PNG.
+        folder: folder of the report, for offline W&B runs; a report that replaces an older one
+            there continues its W&B run.
+        study: name of the study, the W&B group; None: no group.
     """
     if not config.logger:
         return

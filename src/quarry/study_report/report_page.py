@@ -1,4 +1,4 @@
-"""The report as a Markdown page: tables and figures, then what is missing and where it all is."""
+"""Write a report as a Markdown page: tables, figures, missing values, and run directories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quarry.study_report.settings import differing
 from quarry.study_report.table import STAGE_TITLES, StudyTable
 
 Figures = Mapping[str, Path]
-"""What a figure shows -> its PNG, relative to the page."""
+"""Title of a figure -> its PNG, relative to the page."""
 
 
 def report_page(
@@ -24,11 +24,11 @@ def report_page(
     figures: Mapping[str, Figures],
     left_out: Sequence[str],
 ) -> str:
-    """The page.
+    """Return the page as Markdown.
 
     Args:
-        title: of the study, or a description of the runs.
-        figures: key of a table (or "" for those of several tables) -> its figures.
+        title: title of the study, or a description of the runs.
+        figures: key of a table (or "" for several tables) -> its figures.
         left_out: sentences on runs that are in no table.
     """
     entries = list({id(e): e for table in tables for e in table.entries}.values())
@@ -63,7 +63,7 @@ def _pictures(figures: Figures) -> list[str]:
 
 
 def _missing(tables: Sequence[StudyTable]) -> list[str]:
-    """A line for each cell that is missing, or lacks seeds."""
+    """Return a line for each reason why cells of a row are missing or lack seeds."""
     lines = []
     for table in tables:
         names = [column.row.name for column in table.columns] + [MEAN]
@@ -79,7 +79,7 @@ def _missing(tables: Sequence[StudyTable]) -> list[str]:
 
 
 def _rows(entries: Sequence[Entry]) -> list[str]:
-    """Where each row comes from, and in what rows of one stage differ."""
+    """Return the run directories of each row, and the settings in which rows of a stage differ."""
     directories = [path for entry in entries for path in entry.directories]
     above = Path(os.path.commonpath([path.parent for path in directories]))
     parts = [f"Run directories are below `{above}`."]
@@ -99,7 +99,7 @@ def _rows(entries: Sequence[Entry]) -> list[str]:
 
 
 def _differences(entries: Sequence[Entry]) -> str:
-    """What is not the same for all rows, the name of the model aside."""
+    """Return a sentence on the settings in which rows differ, besides the model; "" if none."""
     members = [entry.members[0] for entry in entries]
     groups, keys = differing([m.settings for m in members], [m.options for m in members])
     names = [name for name in (*groups, *keys) if name != "model"]
@@ -110,7 +110,7 @@ def _differences(entries: Sequence[Entry]) -> str:
 
 
 def _sources(tables: Sequence[StudyTable]) -> str:
-    """A line for each source, with the rows that it is of."""
+    """Return a line for each source of published rows, with the labels of its rows."""
     lines: dict[str, list[str]] = {}
     for table in tables:
         for row, _ in table.published:

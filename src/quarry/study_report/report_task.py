@@ -1,4 +1,4 @@
-"""Tables and figures of a study, from run directories alone; loads no model."""
+"""Run task=report: make tables and figures of a study from run directories, without models."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from quarry.study_report.table import StudyTable, study_tables, summary_cell
 logger = logging.getLogger(__name__)
 
 STUDIES = "study"
-"""Where below `paths.runs_dir` studies are."""
+"""Folder of studies below `paths.runs_dir`."""
 
 
 def report(
@@ -50,19 +50,19 @@ def report(
     num_permutations: int,
     folder: str | None,
 ) -> dict[str, float]:
-    """Reports on `runs=[DIR,...]`, on a study by name, or on the newest study.
+    """Report on `runs=[DIR,...]`, on a study by name, or on the newest study.
 
     Returns:
-        `report/<table>/<row>` -> the row's average, or its first column where there is none.
+        `report/<table>/<row>` -> the row's average, or its first column if there is none.
 
     Raises:
-        UserError: there are no runs, or numbers that do not compare; nothing is written then.
+        UserError: there are no runs, or their numbers are not comparable; nothing is written.
     """
     quiet_libraries()
     refuse_other_overrides(
         ("task", "runs", "seed", "paths", "logger", "hydra"),
-        why="has no effect on task=report, which takes everything from run directories. Leave it "
-        "out.",
+        why="has no effect on task=report, which reads everything from run directories. Fix: leave "
+        "it out.",
     )
     for measure in measures or ():
         parse_measure(measure)
@@ -97,7 +97,7 @@ def report(
 
 
 def publish(config: DictConfig, made: StudyReport, *, folder: Path, study: str | None) -> None:
-    """Writes, logs and shows a report."""
+    """Write a report into `folder`, log it, and print its tables."""
     pictures = write_study_report(made, folder)
     for line in made.left_out:
         logger.warning("%s", line)
@@ -110,13 +110,13 @@ def publish(config: DictConfig, made: StudyReport, *, folder: Path, study: str |
 
 
 _NOTHING = (
-    "There is nothing to show: no run has a value of what task.measures, task.sets and "
-    "task.leaves_out leave."
+    "There is nothing to show: no run has a value for the selection of task.measures, task.sets "
+    "and task.leaves_out. Fix: select more."
 )
 
 
 def read_measured(found: FoundRuns) -> tuple[list[Measured], list[str]]:
-    """What each run directory has measured, and a sentence on each that cannot be read.
+    """Return what each run directory measured, and a sentence on each that cannot be read.
 
     Raises:
         UserError: none can be read.
@@ -135,13 +135,15 @@ def read_measured(found: FoundRuns) -> tuple[list[Measured], list[str]]:
 
 
 def _is_shown(measured: Measured, leaves_out: Sequence[str]) -> bool:
-    """Rankings that are given have names of others, which mean nothing here."""
+    """Return whether a report is a row; `task.leaves_out` does not apply to given rankings."""
     return measured.stage == "given" or measured.report.retriever not in leaves_out
 
 
 def _in_no_row(measured: Sequence[Measured], tables: Sequence[StudyTable]) -> list[str]:
-    """A sentence on each run without results that no row shows to be missing: another directory
-    has the results of its settings, or its sets are in no table."""
+    """Return a sentence on each run without results that no row shows as missing.
+
+    Another directory has the results of its settings, or its sets are in no table.
+    """
     entries = [entry for table in tables for entry in table.entries]
     shown = {m.record.directory for e in entries for m in e.members if m.seed in e.unfinished}
     shown |= {m.origin.directory for m in measured if m.origin is not m.record}  # evaluated later
@@ -154,33 +156,38 @@ def _in_no_row(measured: Sequence[Measured], tables: Sequence[StudyTable]) -> li
 
 
 def _uses_encoder(record: RunRecord) -> bool:
-    """Whether the retriever of a run needs a model; a training run's does.
+    """Return whether the retriever of a run needs a model; that of a training run does.
 
-    The class is asked, not an object: what it is made with may have changed since.
+    The class is checked, not an instance: its arguments may have changed since.
+
+    Raises:
+        UserError: the class cannot be imported.
     """
     if record.is_training:
         return True
     target = record.setting("retriever._target_") or ""
     try:
-        return bool(get_object(target).uses_encoder)  # true also where objects say it
+        return bool(get_object(target).uses_encoder)  # true also for a property object
     except Exception as error:
         raise UserError(
-            f"retriever._target_={target} cannot be imported, so it cannot be told whether it "
-            f"needs a model: {error}"
+            f"retriever._target_={target} cannot be imported, so it is unknown whether it needs a "
+            f"model: {error}"
         ) from error
 
 
 def _patterns(config: DictConfig, study: str | None) -> list[str]:
     studies = Path(config.paths.runs_dir).expanduser() / STUDIES
     if config.runs and study is not None:
-        raise UserError(f"task.study={study} has no effect beside runs: give one of the two.")
+        raise UserError(f"task.study={study} has no effect beside runs. Fix: give one of the two.")
     if config.runs:
         return list(config.runs)
     if study is None:
         return [str(newest_study(studies))]
     if not (studies / study).is_dir():
         known = ", ".join(sorted(path.name for path in studies.glob("*"))) or "none"
-        raise MissingPathError(f"task.study={study}: there is no {studies / study}; {known} is.")
+        raise MissingPathError(
+            f"task.study={study}: there is no {studies / study} (there are: {known})."
+        )
     return [str(studies / study)]
 
 
@@ -221,7 +228,7 @@ def _summary(tables: Sequence[StudyTable]) -> dict[str, float]:
 
 
 def _result_line(tables: Sequence[StudyTable]) -> str:
-    """For each table and row the average, or the first column."""
+    """Return the result line: for each table and row the average, or the first column."""
     parts = ["report"]
     for table in tables:
         for entry in table.entries:

@@ -1,4 +1,4 @@
-"""What a run directory says of itself: how it was set, what was measured, what it took."""
+"""Read a run directory: its configuration, results, cost and learning curve."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ from quarry.study_report.settings import Settings, flattened, placed
 from quarry.types import Report, SetResult
 
 TOLERANCE = 1e-9
-"""Between a stored mean and that of the stored values per query: the order of a sum."""
+"""Allowed difference of a stored mean from that of the per-query values: order of summation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearningCurve:
-    """(step, value) of evaluations: the mean over the sets by the main measure."""
+    """Evaluations during training, by the mean of the main measure over the sets.
+
+    Attributes:
+        measure: the main measure.
+        sets: names of the sets.
+        evaluations: (optimizer step, value).
+    """
 
     measure: str
     sets: tuple[str, ...]
@@ -34,15 +40,15 @@ class LearningCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """A run directory, read.
+    """Content of a run directory.
 
     Attributes:
-        directory: where it is.
-        settings: the resolved configuration.
-        options: which option fills which part of it.
-        reports: with values per query; none if the run did not come that far.
-        cost: of a run that came to its end.
-        curve: of a training run that left it.
+        directory: path of the run directory.
+        settings: the resolved configuration, flattened.
+        options: part of the configuration -> chosen option (see `placed`).
+        reports: reports with per-query values; none if the run has no results.
+        cost: cost of a finished run; else None.
+        curve: learning curve of a training run; None if it has none.
         problem: why there are no reports.
     """
 
@@ -60,31 +66,31 @@ class RunRecord:
 
     @property
     def measures(self) -> list[str]:
-        """What the run was to measure, the main one first."""
+        """Return the configured measures of the run, the main one first."""
         return list(json.loads(self.settings.get("evaluation.measures", "[]")))
 
     @property
     def benchmark_sets(self) -> list[str]:
-        """Sets and groups that the run was to measure, where its configuration names them."""
+        """Return the sets and groups of the run's benchmark; empty if not configured by name."""
         keys = ("benchmark.sets", "benchmark.members")
         named = (json.loads(self.settings.get(key, "null")) for key in keys)
         return next((list(names) for names in named if isinstance(names, list)), [])
 
     def setting(self, key: str) -> str | None:
-        """A text or number as it reads; None for null or nothing."""
+        """Return the value of a key as text; None for null or a missing key."""
         value = json.loads(self.settings.get(key, "null"))
         return None if value is None else str(value)
 
 
 def read_record(directory: Path, *, problem: str | None = None) -> RunRecord:
-    """Reads a run directory.
+    """Read a run directory.
 
     Args:
-        problem: why it has no results; they are not looked for then.
+        problem: why it has no results; results are then not read.
 
     Raises:
-        UserError: a file is not what a run writes, or values per query do not have the mean that
-            `metrics.json` states.
+        UserError: a file is malformed, or the mean of per-query values is not that in
+            `metrics.json`.
     """
     run = RunDirectory(directory)
     try:
@@ -105,7 +111,7 @@ def read_record(directory: Path, *, problem: str | None = None) -> RunRecord:
     except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise UserError(
             f"{directory}: a file of this run directory is not what a run writes "
-            f"({type(error).__name__}: {error}). Leave the directory out of runs, or restore it."
+            f"({type(error).__name__}: {error}). Fix: leave it out of runs, or restore it."
         ) from error
 
 
@@ -131,7 +137,7 @@ def _complete(report: Report, run: RunDirectory) -> Report:
 
 
 def _with_values(result: SetResult, retriever: str, run: RunDirectory) -> SetResult:
-    """The result with its values per query; without, if the file is gone."""
+    """Return the result with its per-query values; unchanged if their file does not exist."""
     path = per_query_path(run.path, set_name=result.name, retriever=retriever)
     if not path.is_file():
         return result
@@ -146,7 +152,7 @@ def _with_values(result: SetResult, retriever: str, run: RunDirectory) -> SetRes
         if not math.isclose(mean, result.metrics.get(measure, mean), abs_tol=TOLERANCE):
             raise UserError(
                 f"{path}: the mean of {measure} is {mean:.6f}, and {run.metrics.name} says "
-                f"{result.metrics[measure]:.6f}: one of the two was changed since. Evaluate again, "
-                "or leave the directory out of runs."
+                f"{result.metrics[measure]:.6f}: one of the two was changed since. Fix: evaluate "
+                "again, or leave the directory out of runs."
             )
     return replace(result, per_query=per_query)

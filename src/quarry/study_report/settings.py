@@ -1,4 +1,4 @@
-"""What was set for a run, of which part a result depends, and a name for it."""
+"""Select the settings that a run's results depend on, and short names that tell runs apart."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 Stage = Literal["baseline", "given", "zero_shot", "supervised"]
-"""What a retriever is in a study: no model, a ranking of others (nobody knows how it was made), a
-model as it came, or one that was trained."""
+"""Kind of retriever in a study: a baseline without a model, a given ranking of unknown origin, an
+untrained model, or a trained one."""
 
 WITHOUT_MODEL: tuple[Stage, ...] = ("baseline", "given")
-"""Their rows stand in the tables of models, too."""
+"""Stages without a model, whose rows are also in the tables of models."""
 
 Settings = Mapping[str, str]
 """Dotted key of the resolved configuration -> its value as JSON."""
@@ -32,7 +32,7 @@ WHAT_MATTERS: Mapping[Stage, tuple[str, ...]] = {
         "callbacks",
     ),
 }
-"""The parts of a configuration that a result of each stage depends on."""
+"""Parts of the configuration that a result of each stage depends on."""
 
 NO_EFFECT = (
     "callbacks.best_model",
@@ -54,12 +54,12 @@ NO_EFFECT = (
     "trainer.num_nodes",
     "trainer.strategy",
 )
-"""Where and how something is computed, which changes results by rounding, and, where chunks differ,
-by which entries LoRA's dropout drops: as another seed would, at most."""
+"""Keys for where and how to compute. They change results by rounding and, if GradCache chunks
+differ, by which entries LoRA's dropout drops: by no more than another seed would."""
 
 
 def flattened(node: Any, path: str = "") -> dict[str, str]:
-    """A nested configuration as dotted keys; lists are values."""
+    """Return a nested configuration as dotted keys -> JSON; lists are values."""
     if not isinstance(node, Mapping):
         return {path: json.dumps(node, sort_keys=True)}
     found: dict[str, str] = {}
@@ -69,12 +69,12 @@ def flattened(node: Any, path: str = "") -> dict[str, str]:
 
 
 def is_in(key: str, parts: Sequence[str]) -> bool:
-    """Whether a dotted key is one of `parts`, or below one."""
+    """Return whether a dotted key is one of `parts`, or below one."""
     return any(key == part or key.startswith(f"{part}.") for part in parts)
 
 
 def relevant(settings: Settings, stage: Stage) -> dict[str, str]:
-    """The settings that a result depends on; two results with the same ones differ in the seed."""
+    """Return the settings that a result depends on, without the seed."""
     # an adapter that was not trained changes nothing
     ignored = NO_EFFECT if stage == "supervised" else (*NO_EFFECT, "model.adapter")
     return {
@@ -87,7 +87,11 @@ def relevant(settings: Settings, stage: Stage) -> dict[str, str]:
 
 
 def placed(options: Mapping[str, str]) -> dict[str, str]:
-    """Options by the part of the configuration that they fill: `model/pooling@model.pooling`."""
+    """Return part of the configuration -> option; `model/pooling@model.pooling` is model.pooling.
+
+    Args:
+        options: configuration group, in Hydra's form -> option.
+    """
     return {
         (group.split("@")[1] if "@" in group else group.replace("/", ".")): option
         for group, option in options.items()
@@ -95,14 +99,14 @@ def placed(options: Mapping[str, str]) -> dict[str, str]:
 
 
 def distinguishing(settings: Sequence[Settings], options: Sequence[Mapping[str, str]]) -> list[str]:
-    """A few groups and keys that tell some configurations apart, all of them.
+    """Return few configuration groups and keys that tell all given configurations apart.
 
-    A group whose option differs goes before keys (`prompt`); keys below it are used only where they
-    differ among configurations with the same option. What is not needed is left out, keys first.
+    A group whose option differs (`prompt`) is preferred to keys. Keys below it are used only if
+    they differ among configurations with the same option. Redundant names are dropped, keys first.
 
     Args:
-        settings: what results depend on.
-        options: which option each group has, by the part that it fills (`placed`).
+        settings: the settings that results depend on.
+        options: part of the configuration -> option (see `placed`).
     """
     groups, keys = differing(settings, options)
     names = [*groups, *keys]
@@ -120,7 +124,7 @@ def distinguishing(settings: Sequence[Settings], options: Sequence[Mapping[str, 
 def differing(
     settings: Sequence[Settings], options: Sequence[Mapping[str, str]]
 ) -> tuple[list[str], list[str]]:
-    """Groups whose option differs with what they hold, and keys that differ besides."""
+    """Return the groups whose options differ, and keys whose differences they do not explain."""
     keys = sorted({key for each in settings for key in each})
     varying = [key for key in keys if len({each.get(key) for each in settings}) > 1]
     all_groups = sorted({group for each in options for group in each}, key=len, reverse=True)
@@ -149,7 +153,7 @@ def _varies_within(
 
 
 def shortened(names: Sequence[str]) -> dict[str, str]:
-    """The last part of each dotted name, or the whole of it where that would be another's."""
+    """Return dotted name -> its last part, or the full name if several share that part."""
     last = [name.rpartition(".")[2] for name in names]
     return {
         name: name if last.count(end) > 1 else end for name, end in zip(names, last, strict=True)
@@ -157,7 +161,7 @@ def shortened(names: Sequence[str]) -> dict[str, str]:
 
 
 def setting_value(settings: Settings, options: Mapping[str, str], name: str) -> str:
-    """Of a key, or of a group its option."""
+    """Return the value of a key, or the option of a group."""
     if name in settings:
         return settings[name].strip('"')
     return options.get(name, "unset")

@@ -1,4 +1,4 @@
-"""Which table a test collection belongs to, and in which columns its numbers stand there."""
+"""Assign test collections to tables (suites) and to columns of these."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from quarry.study_report.entries import Entry
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """Sets that are shown together.
+    """Sets that are shown in one table.
 
     Attributes:
-        key: for file names.
-        title: for readers.
-        sets: those of the catalogue, in the order of reports; none for all other sets.
+        key: key for file names.
+        title: title for readers.
+        sets: its public sets, in the order of reports; empty for the suite of all other sets.
     """
 
     key: str
@@ -31,7 +31,7 @@ class Suite:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """Numbers of one measure on a set, or the mean over the sets of a group."""
+    """Column of a table: one measure on a set, or its mean over the sets of a group."""
 
     row: Row
     measure: str
@@ -46,14 +46,14 @@ SUITES = (BEIR, COIR, MSMARCO, OTHER)
 
 @dataclass(frozen=True, kw_only=True)
 class StudySet:
-    """A test collection as runs have measured it.
+    """A test collection that runs have measured.
 
     Attributes:
-        name: of the collection.
-        group: what it is a part of.
-        suite: where it is shown. A public set that was cut, or is of another version, is not the
-            public one: it is among the other sets.
-        main_measure: what it is known by; of other sets the first that a run lists.
+        name: name of the collection.
+        group: group that it belongs to; None: none.
+        suite: suite that shows it. A truncated or different version of a public set is shown
+            among the other sets.
+        main_measure: its usual measure; for other sets the first measure of a run.
     """
 
     name: str
@@ -63,9 +63,9 @@ class StudySet:
 
 
 def study_sets(entries: Sequence[Entry]) -> list[StudySet]:
-    """All sets of all entries, those of the catalogue in its order, then others as they come.
+    """Return all sets of all entries: public ones in their usual order, then others.
 
-    Sets without a result anywhere are taken to be the public ones of their name.
+    Sets without any result are assumed to be the public ones of their name.
     """
     public = {one.name: (suite, one) for suite in SUITES for one in suite.sets}
     found: dict[str, StudySet] = {}
@@ -86,10 +86,10 @@ def study_sets(entries: Sequence[Entry]) -> list[StudySet]:
 
 
 def chosen_sets(sets: Sequence[StudySet], names: Sequence[str] | None) -> list[StudySet]:
-    """Those that are named, or whose group is, in the order of `names`; all for None.
+    """Return the sets whose name or group is in `names`, in that order; all for None.
 
     Raises:
-        UserError: a name that there is not.
+        UserError: a name does not exist.
     """
     if names is None:
         return list(sets)
@@ -97,14 +97,14 @@ def chosen_sets(sets: Sequence[StudySet], names: Sequence[str] | None) -> list[S
     if unknown:
         known = dict.fromkeys(name for s in sets for name in (s.group, s.name) if name)
         raise UserError(
-            f"task.sets: no run has measured {', '.join(unknown)}; there are {', '.join(known)}."
+            f"task.sets: no run has measured {', '.join(unknown)} (there are {', '.join(known)})."
         )
     found = {s.name: s for name in names for s in sets if name in (s.name, s.group)}
     return list(found.values())
 
 
 def columns_of(sets: Sequence[StudySet], measure: str | None) -> list[Column]:
-    """A column for each set or group, by its main measure unless one is given."""
+    """Return a column for each set or group, by `measure` or, for None, by its main measure."""
     members: dict[tuple[str, bool], list[StudySet]] = {}
     for each in sets:
         key = (each.name, False) if each.group is None else (each.group, True)
@@ -119,7 +119,7 @@ def columns_of(sets: Sequence[StudySet], measure: str | None) -> list[Column]:
 def _seen(
     entry: Entry, public: Mapping[str, tuple[Suite, PublicSet]]
 ) -> Iterable[tuple[str, str | None, bool]]:
-    """(name, group, whether it has the size of the public set) of what an entry has or lacks."""
+    """Yield (name, group, whether it is the public set, by its size) of an entry's sets."""
     for results in entry.results.values():
         for result in results.values():
             one = public[result.name][1] if result.name in public else None

@@ -1,4 +1,4 @@
-"""One table of a study: models by sets, with averages, differences to a base, published rows."""
+"""Build the tables of a study: models by sets, with averages, comparisons and published rows."""
 
 from __future__ import annotations
 
@@ -36,19 +36,20 @@ DEFAULT_BASE = "qwen-base"
 
 @dataclass(frozen=True, kw_only=True)
 class StudyTable:
-    """Models by sets, by one measure a column.
+    """Table of models by sets, with one measure a column.
 
     Attributes:
-        key: for file names.
-        stage, suite: what it is of.
+        key: key for file names.
+        stage, suite: stage of its models, and suite of its sets.
         columns: sets and groups.
-        has_average: the last cell of each row is the mean over the columns, all of one measure.
-        entries: the rows, baselines first, then rankings that are given.
+        has_average: whether the last cell of each row is the mean over the columns; all columns
+            then have the same measure.
+        entries: the rows: baselines, given rankings, models.
         cells: [rows][columns, and the average].
-        base: the row that the others are compared with.
-        comparisons: (row, column) -> outcome, of the rows but the base.
-        test: how they were compared.
-        published: rows of others, a number or None for each column and the average.
+        base: the row that the others are compared with; None: there is none.
+        comparisons: (row, column) -> significance test against the base.
+        test: settings of the tests.
+        published: published rows, with a number or None for each column and the average.
     """
 
     key: str
@@ -79,7 +80,7 @@ class StudyTable:
         return self.cells[self.entries.index(entry)]
 
     def difference(self, row: int, column: int) -> float | None:
-        """To the base; None where there is none, or either value is missing."""
+        """Return a cell's difference to the base; None without a base or if a value is missing."""
         if self.base is None or self.entries[row] is self.base:
             return None
         ours = self.cells[row][column].value
@@ -96,18 +97,19 @@ def study_tables(
     sets: Sequence[str] | None,
     test: SignificanceTest,
 ) -> list[StudyTable]:
-    """Zero-shot and supervised tables of each suite; baselines and rankings that are given in both.
+    """Build zero-shot and supervised tables of each suite, both with baselines and given rankings.
 
     Args:
-        published: rows of others.
-        base: label of the row that others are compared with; None: `qwen-base` where there is such
-            a row, else the first model.
-        measures: a table for each; None: one table by the main measure of each set.
+        published: published rows.
+        base: label of the row that others are compared with; None: `qwen-base` if there is such a
+            row, else the first model.
+        measures: make a table for each; None: one table by the main measure of each set.
         sets: names of sets and groups to show, in this order; None: all.
-        test: how differences are tested.
+        test: settings of the significance tests.
 
     Raises:
-        UserError: numbers of a column that do not compare; all of them are named.
+        UserError: numbers of a column are not comparable (all conflicts are named), or no table
+            has a row `base`.
     """
     chosen = chosen_sets(study_sets(entries), sets)
     plans = list(_plans(entries, chosen, measures))
@@ -117,8 +119,8 @@ def study_tables(
     if base is not None and not any(table.base for table in tables):
         labels = dict.fromkeys(entry.label for table in tables for entry in table.entries)
         raise UserError(
-            f"task.base={base}: no table has one row of that name; there are "
-            f"{', '.join(map(repr, labels))}."
+            f"task.base={base}: no table has exactly one row of that name (there are "
+            f"{', '.join(map(repr, labels))})."
         )
     return tables
 
@@ -151,8 +153,7 @@ def _plans(
 
 
 def _stages(entries: Sequence[Entry], sets: Sequence[str]) -> list[Stage]:
-    """Those with a model; where there is no model at all, rankings that are given by themselves,
-    or baselines."""
+    """Return the stages to make tables of: those with models, else given rankings or baselines."""
     found = {entry.stage for entry in entries if any(_knows(entry, name) for name in sets)}
     stages: list[Stage] = [s for s in ("zero_shot", "supervised") if s in found]
     if stages:
@@ -161,12 +162,12 @@ def _stages(entries: Sequence[Entry], sets: Sequence[str]) -> list[Stage]:
 
 
 def _knows(entry: Entry, set_name: str) -> bool:
-    """Whether an entry has a result on a set, or failed to have one."""
+    """Return whether an entry has a result or a failure on a set."""
     return any(set_name in part for part in (*entry.results.values(), *entry.failures.values()))
 
 
 def _is_row(entry: Entry, columns: Sequence[Column]) -> bool:
-    """Whether an entry has, or was to have, a value in one of the columns."""
+    """Return whether an entry has, or was configured to have, a value in one of the columns."""
     if any(entry.results.values()) or any(entry.failures.values()):
         return any(_knows(entry, name) for column in columns for name in column.row.sets)
     shown = {name for column in columns for name in (column.row.name, *column.row.sets)}
@@ -175,8 +176,11 @@ def _is_row(entry: Entry, columns: Sequence[Column]) -> bool:
 
 
 def _shown_columns(entries: Sequence[Entry], columns: Sequence[Column], *, is_main: bool) -> list:
-    """Those that some entry was measured in. By a measure that was asked for, some have no value
-    at all: the set is known by another one."""
+    """Return the columns that some entry was measured in.
+
+    With measures from the user, columns without any value are dropped: other measures are usual
+    for these sets.
+    """
     return [
         column
         for column in columns
@@ -193,7 +197,7 @@ def _table(
     test: SignificanceTest,
     published: Sequence[PublishedRow],
 ) -> StudyTable | None:
-    """None where there is no value."""
+    """Build the table of a plan; return None if it has no value."""
     shown = [entry for entry in entries if entry.stage in (plan.stage, "given")]
     columns = _shown_columns(shown, plan.columns, is_main=plan.is_main)
     stages = (plan.stage, *WITHOUT_MODEL)
@@ -221,8 +225,10 @@ def _table(
 
 
 def _base(rows: Sequence[Entry], base: str | None) -> Entry | None:
-    """The row of that label, or the only one of that model; by default that of `qwen-base`, else
-    the first model."""
+    """Return the row with label `base`, or the only row of that model; None if there is none.
+
+    Without `base`: the row of `qwen-base`, else the first model.
+    """
     for name in (base,) if base is not None else (DEFAULT_BASE,):
         same = [entry for entry in rows if entry.label == name]
         same = same or [entry for entry in rows if entry.name == name]
@@ -249,17 +255,17 @@ def _with_average(
 
 
 def summary_cell(table: StudyTable, entry: Entry) -> Cell:
-    """The average over the columns where there is one, else the first column's."""
+    """Return a row's average over the columns if there is one, else its first cell."""
     return table.row(entry)[-1 if table.has_average else 0]
 
 
 def summary_columns(table: StudyTable) -> list[Column]:
-    """What `summary_cell` is the mean of."""
+    """Return the columns whose mean `summary_cell` is."""
     return list(table.columns) if table.has_average else [table.columns[0]]
 
 
 def summary_label(table: StudyTable) -> str:
-    """What `summary_cell` shows, for an axis."""
+    """Return a label of `summary_cell` for an axis."""
     first = table.columns[0]
     if table.has_average:
         return f"{table.title}: mean {first.measure} of {len(table.columns)}"

@@ -34,7 +34,7 @@ def test_no_sets_are_refused() -> None:
 
 def test_two_sets_of_one_name_are_refused() -> None:
     sets = [BenchmarkSet(name=name, load=empty_set) for name in ("a", "b", "a", "c", "c")]
-    with pytest.raises(UserError, match="benchmark mine names a, c twice"):
+    with pytest.raises(UserError, match="mine names a, c twice"):
         Benchmark(name="mine", sets=sets)
 
 

@@ -82,7 +82,7 @@ def test_a_run_is_scored_by_the_convention_and_what_it_covers_is_counted(tmp_pat
         "judged queries without a ranking: 1 of 3",
         "queries without judgements, which are not scored: 1 of 3",
         "documents that are not in the corpus: 1",
-        "rankings end at 3, before the cut of nDCG@10",
+        "rankings end at 3, before the cutoff of nDCG@10",
     ]
 
 

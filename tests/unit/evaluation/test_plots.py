@@ -36,7 +36,7 @@ def a_report(retriever: str, **values: float) -> Report:
 
 
 def pixels(path: Path) -> np.ndarray:
-    """[height, width, 3] of a PNG, which must be of 150 dpi and not of one colour."""
+    """[height, width, 3] of a PNG, which must be of 150 dpi and not of one color."""
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
@@ -46,8 +46,8 @@ def pixels(path: Path) -> np.ndarray:
     return array
 
 
-def area(array: np.ndarray, colour: tuple[int, int, int]) -> int:
-    return int((array == colour).all(axis=2).sum())
+def area(array: np.ndarray, color: tuple[int, int, int]) -> int:
+    return int((array == color).all(axis=2).sum())
 
 
 def test_bars_of_one_set_are_as_high_as_their_values(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_any_name_can_be_drawn(tmp_path: Path, name: str) -> None:
         assert max(pixels(tmp_path / file).shape) < 2500
 
 
-def test_more_retrievers_than_colours(tmp_path: Path) -> None:
+def test_more_retrievers_than_colors(tmp_path: Path) -> None:
     plot_bars([a_report(f"model-{i}", s=0.5) for i in range(9)], tmp_path / "bars.png")
     pixels(tmp_path / "bars.png")
 

@@ -268,10 +268,10 @@ def test_intervals_have_a_table_of_their_own() -> None:
     report = measured("s", *[0.0, 1.0] * 50)
     low, high = report.results[0].intervals["nDCG@10"]
     assert 0.35 < low < 0.45 < 0.55 < high < 0.65
-    section = markdown_report([report]).split("## 95 % intervals\n")[1]
+    section = markdown_report([report]).split("## 95 % confidence intervals\n")[1]
     assert f"| r         | {low:.4f} to {high:.4f} |" in section
     two = Report(retriever="r", results=(*report.results, *measured("t", 0.5).results))
-    section = markdown_report([two]).split("## 95 % intervals of nDCG@10\n")[1]
+    section = markdown_report([two]).split("## 95 % confidence intervals of nDCG@10\n")[1]
     assert f"| s   | {low:.4f} to {high:.4f} |" in section
     assert "| t   | 0.5000 to 0.5000 |" in section
 

@@ -143,7 +143,7 @@ def test_where_the_cut_of_the_run_can_matter() -> None:
     short, tied = found.cautions
     assert "the ranking of 1 queries has 1 documents" in short
     assert "MRR@2, Recall@2 may be too low" in short
-    assert "the ranking of 1 queries may have been cut among documents of one score" in tied
+    assert "the ranking of 1 queries may have been cut among tied documents" in tied
     shallow = rescore_run(
         RUN, tiny, own=own, conventions=CONVENTIONS, measures=["MRR@1", "Recall@1"], top_k=2
     )

@@ -141,7 +141,7 @@ def test_a_model_that_cannot_fit_is_refused_before_it_is_loaded(
     )
     tried = spec(path=str(folder), dtype="float32")
     check_model(tried, is_trained=False)  # four bytes each
-    with pytest.raises(CannotLoadError, match=r"weights, gradients and optimiser.*this room has"):
+    with pytest.raises(CannotLoadError, match=r"weights, gradients and optimizer.*this room has"):
         check_model(tried, is_trained=True)  # sixteen
     lora = LoRA(r=4, alpha=8, dropout=0.0, target_modules=["q_proj"])
     check_model(spec(path=str(folder), adapter=lora), is_trained=True)

@@ -8,8 +8,8 @@ from torch.nn.functional import silu
 from transformers import PreTrainedModel
 
 from helpers.models import tiny_qwen
-from quarry.models.fp8 import quantise, replace_linear_layers
-from quarry.models.fp8_gated import Fp8GatedMlp, fuse_gated_layers, quantise_gated
+from quarry.models.fp8 import quantize, replace_linear_layers
+from quarry.models.fp8_gated import Fp8GatedMlp, fuse_gated_layers, quantize_gated
 
 
 def fp8_trunk(**shape: object) -> PreTrainedModel:
@@ -39,9 +39,9 @@ def test_a_trunk_that_is_not_in_fp8_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_product_is_quantised_row_by_row(dtype: torch.dtype) -> None:
+def test_the_product_is_quantized_row_by_row(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     gate, up = torch.randn(9, 48, dtype=dtype), torch.randn(9, 48, dtype=dtype)
-    ours, expected = quantise_gated(gate, up), quantise(silu(gate) * up)
+    ours, expected = quantize_gated(gate, up), quantize(silu(gate) * up)
     assert torch.equal(ours.values.float(), expected.values.float())
     assert torch.equal(ours.scale, expected.scale)

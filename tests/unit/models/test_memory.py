@@ -1,4 +1,4 @@
-"""Weights, gradients and optimiser states: bytes of a parameter under each strategy."""
+"""Weights, gradients and optimizer states: bytes of a parameter under each strategy."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def test_weights_of_heads_are_counted_and_left_out(
     adapter = adapter_folder(tmp_path, bases["qwen2"], target_modules=["q_proj", "lm_head"])
     with caplog.at_level(logging.INFO):
         adapted = loaded(bases["qwen2"], adapter)
-    assert "3 of 7 weights are of heads" in caplog.text
+    assert "3 of 7 weights belong to heads" in caplog.text
     assert "lm_head.lora_A" in caplog.text
     trained = [p for p in adapted.parameters() if p.requires_grad]
     part = stored_part(read_adapter(str(adapter)), outline(load_config(str(bases["qwen2"]))))

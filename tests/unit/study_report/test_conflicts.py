@@ -91,7 +91,7 @@ def test_other_queries_are_refused_where_each_must_have_a_value(tmp_path: Path) 
         **{name: getattr(second, name) for name in second.__slots__} | {"per_query": per_query}
     )
     text = message(two_runs(tmp_path, first, second))
-    assert "have other queries (2 are in one alone, such as other)" in text
+    assert "have different queries (2 are in one alone, such as other)" in text
     # trec_eval without -c leaves out a query that found nothing
     left_out = {"missing_queries": "left_out"}
     first = a_set("alpha", [0.5, 0.25, 1.0], convention=left_out)

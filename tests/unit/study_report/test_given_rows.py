@@ -51,7 +51,7 @@ def test_they_stand_beside_models_and_are_called_what_they_are(
     assert table.base is table.entries[1]  # not a ranking that somebody gave
     grid = value_grid(table)
     assert [len(block) for block in grid.blocks] == [1, 1]
-    assert "how their models were made or trained is not known" in " ".join(grid.caption)
+    assert "how their models were trained is not known" in " ".join(grid.caption)
 
 
 def test_without_a_model_they_have_a_table_of_their_own(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_the_caption_states_the_test(tmp_path: Path) -> None:
     values, _ = grids(tmp_path)
     text = " ".join(values.caption)
     parts = (
-        "paired randomisation test",
+        "paired randomization test",
         "2,000 permutations",
         "seed 1",
         "alpha 0.05",

@@ -144,7 +144,7 @@ def test_what_an_older_report_left_is_gone_and_nothing_else(
     assert "mine.txt" in names
 
 
-def test_colours_run_over_the_models_of_a_column() -> None:
+def test_colors_run_over_the_models_of_a_column() -> None:
     values = np.array([[9.0, 0.0], [1.0, 2.0], [3.0, 2.0], [2.0, np.nan]])
     found = scaled(values, [False, True, True, True])
     assert found[:, 0].tolist() == [1.0, 0.0, 1.0, 0.5]

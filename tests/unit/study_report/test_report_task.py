@@ -132,7 +132,7 @@ def test_a_run_without_results_is_told_also_where_no_row_lacks_them(runs_dir: Pa
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["task.study=nope"], "task.study=nope: there is no .*; one is"),
+        (["task.study=nope"], "task.study=nope: there is no .*one"),
         (["runs=[nowhere]"], "runs: nowhere is no folder"),
         (["runs=[nowhere]", "task.study=one"], "task.study=one has no effect beside runs"),
         (["task.base=mine"], "task.base=mine: no table has"),
@@ -141,7 +141,7 @@ def test_a_run_without_results_is_told_also_where_no_row_lacks_them(runs_dir: Pa
         (["task.measures=[ndcg@10]"], "there is no such measure"),
         (["task.published=[x]"], "task.published: there is no x"),
         (["task.measures=[MAP]"], "There is nothing to show"),
-        (["task.sets=[beta]"], "task.sets: no run has measured beta; there are alpha"),
+        (["task.sets=[beta]"], "task.sets: no run has measured beta .*alpha"),
         (["task.labels={mine:yours}"], "task.labels: there is no row 'mine'"),
     ],
 )

@@ -87,7 +87,7 @@ def test_means_are_over_columns_and_a_group_is_one(tmp_path: Path) -> None:
     assert [column.row.label for column in table.columns] == ["cqadupstack (mean of 2)", "scifact"]
     (chosen,) = tables_of(entries_in([run]), sets=["scifact", "cqadupstack"])
     assert values(chosen) == [[0.9, 0.4, 0.65]]
-    with pytest.raises(UserError, match=r"task\.sets: no run has measured nq; there are cqadup"):
+    with pytest.raises(UserError, match=r"task\.sets: no run has measured nq .*cqadup"):
         tables_of(entries_in([run]), sets=["nq"])
 
 
@@ -231,7 +231,7 @@ def test_the_base_can_be_chosen(tmp_path: Path) -> None:
     tables = [tables_of(found)[0], tables_of(found, base="two")[0]]
     assert [table.base.label for table in tables if table.base] == ["one", "two"]
     with pytest.raises(
-        UserError, match=r"task\.base=three: no table has .* there are 'one', 'two'"
+        UserError, match=r"task\.base=three: no table has .* \(there are 'one', 'two'"
     ):
         tables_of(found, base="three")
 
@@ -239,7 +239,7 @@ def test_the_base_can_be_chosen(tmp_path: Path) -> None:
 def test_so_few_permutations_that_nothing_could_be_found_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     runs = [dense(tmp_path, model, a_set("alpha", rng.random(50))) for model in ("one", "two")]
-    with pytest.raises(UserError, match=r"task\.num_permutations=10 cannot tell 1 comparisons"):
+    with pytest.raises(UserError, match=r"task\.num_permutations=10: .* 1 comparisons"):
         tables_of(entries_in(runs), test=SignificanceTest(num_permutations=10))
     with pytest.raises(UserError, match=r"task\.alpha=0"):
         SignificanceTest(alpha=0)

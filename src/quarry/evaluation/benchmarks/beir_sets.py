@@ -1,8 +1,8 @@
-"""The public sets of BEIR (Thakur et al. 2021, arXiv 2104.08663) as mteb distributes them.
+"""List the public sets of BEIR (Thakur et al. 2021, arXiv 2104.08663) as mteb distributes them.
 
 Commits, splits, licences and counts are those of mteb 2.26.24 (its task definitions and descriptive
-statistics), and so are the sets whose self matches are removed where a convention leaves it to the
-set (`ignore_identical_ids`). Touché is version 2, which BEIR ships; version 3 is another set.
+statistics). So is the choice of sets whose self matches are removed if a convention leaves it to
+the set (`ignore_identical_ids`). Touché is version 2, which BEIR ships; version 3 is another set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _mteb(
     split: str = "test",
     **more: Any,
 ) -> PublicSet:
-    """`counts` are queries, documents and positive judgements."""
+    """Return a set of an mteb repository; `counts`: queries, documents, positive judgements."""
     num_queries, num_documents, num_positives = counts
     return PublicSet(
         name=name,

@@ -1,4 +1,4 @@
-"""What is known of a public test collection, and how some of them are picked by name."""
+"""Describe public test collections (location, rules, size), and pick them by name."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from quarry.types import Content
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublicSet:
-    """A public test collection as data: where it is, its rules, its size.
+    """A public test collection: its location, scoring rules and size.
 
     Attributes:
-        name: as in reports, and of its BEIR folder on disk.
-        tables: where it is on the hub.
-        split: of the judgements, in a BEIR folder.
+        name: name in reports, and of its BEIR folder on disk.
+        tables: its tables on the hub.
+        split: split of the judgements in a BEIR folder.
         num_queries, num_documents, num_positives: see `ExpectedCounts`.
-        licence: as mteb states it; None: "not specified" there.
-        main_measure: what its published numbers are.
-        content: what its corpus holds, for BM25.
+        licence: licence as mteb states it; None: "not specified" there.
+        main_measure: the measure of its published numbers.
+        content: kind of text in its corpus, for BM25.
         remove_self_match, ids_may_collide, uses_title, relevance_level: see `BenchmarkSet`.
-        group: what it is a part of; its folder may be GROUP/PART then.
-        pages: a name that sets have in common whose documents are nearly the same; see
-            `BenchmarkSet`.
-        note: what a reader of its numbers should know.
+        group: group that it belongs to; its folder may then be GROUP/PART.
+        pages: see `BenchmarkSet`.
+        note: note for readers of its numbers.
     """
 
     name: str
@@ -50,7 +49,7 @@ class PublicSet:
 
     @property
     def mean_characters(self) -> tuple[float, float]:
-        """Of a query and of a document with its title."""
+        """Return the mean length of a query, and of a document with its title, in characters."""
         return MEAN_CHARACTERS[self.name]
 
     @property
@@ -63,12 +62,12 @@ class PublicSet:
 
 
 def pick(names: Sequence[str], among: Iterable[PublicSet], *, key: str) -> list[PublicSet]:
-    """The sets of these names, in their order; the name of a group stands for all its parts.
+    """Return the sets of these names, in their order; a group's name stands for all its parts.
 
     Args:
-        names: of sets and groups.
-        among: where to look.
-        key: what the names come from, for messages.
+        names: names of sets and groups.
+        among: the sets to choose from.
+        key: configuration key of the names, for messages.
 
     Raises:
         UserError: a name is neither a set nor a group.
@@ -81,6 +80,6 @@ def pick(names: Sequence[str], among: Iterable[PublicSet], *, key: str) -> list[
     unknown = [name for name in names if name not in by_name]
     if unknown:
         raise UserError(
-            f"{key}: there is no {', '.join(map(repr, unknown))}; choose of {', '.join(by_name)}."
+            f"{key}: there is no {', '.join(map(repr, unknown))} (allowed: {', '.join(by_name)})."
         )
     return [public_set for name in names for public_set in by_name[name]]

@@ -1,8 +1,9 @@
-"""CoIR (Li et al. 2024, arXiv 2407.02883): ten data sets of code retrieval, two of six parts each.
+"""List the ten code retrieval sets of CoIR (Li et al. 2024, arXiv 2407.02883).
 
-Titles are left out, as in the paper and on the leaderboard; mteb puts them in and scores higher.
-Commits, licences and counts are those of mteb 2.26.24 (its task definitions and descriptive
-statistics). The data are kept as they are, twins of judged documents included.
+Two of them are groups of six languages. Titles are left out, as in the paper and on the
+leaderboard; mteb includes them and scores higher. Commits, licences and counts are those of mteb
+2.26.24 (its task definitions and descriptive statistics). The data are not deduplicated: copies
+of judged documents stay in.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def _coir(
     group: str | None = None,
     note: str = "",
 ) -> PublicSet:
-    """`counts` are queries and documents; every query has one positive."""
+    """Return a set of CoIR; `counts`: queries and documents; every query has one positive."""
     tables = mteb_tables(
         repo or f"CoIR-Retrieval/{name}", revision=revision, split="test", subset=subset
     )

@@ -1,4 +1,4 @@
-"""Any BEIR folder on disk, or a folder of them, as a benchmark."""
+"""Build a benchmark of a BEIR folder on disk, or of a folder of BEIR folders."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ def folder_benchmark(
     cache_dir: str | Path,
     absent_queries: AbsentQueries = "refuse",
 ) -> Benchmark:
-    """Return the collections under `path`.
+    """Return a benchmark of the collections under `path`.
 
-    Of several, one that cannot be read fails when it is read, and leaves the others alone.
+    A collection that cannot be read fails when it is loaded, without affecting the others.
 
     Args:
         path: a BEIR folder (corpus.jsonl, queries.jsonl, qrels/), or a folder of such folders.
-        sets: names of the folders to take; null: all that have a part of a set.
-        split: which qrels/<split>.tsv.
+        sets: names of the folders to use; null: all that have any file of a set.
+        split: name of the file qrels/<split>.tsv.
         remove_self_match: see `BenchmarkSet`.
         content: "text" or "code"; how BM25 finds words.
-        cache_dir: where memory-mapped copies are kept.
-        absent_queries: see `read_beir`; runs of earlier versions have none.
+        cache_dir: folder of the memory-mapped copies.
+        absent_queries: see `read_beir`; configurations of earlier versions lack it.
 
     Raises:
         MissingPathError: no folder or an empty path, or none of the sets has the split.
-        UserError: a name that is not there, or another word for `absent_queries`.
+        UserError: a name does not exist, or `absent_queries` has an unknown value.
     """
     if path is None:
         raise MissingPathError(
-            "benchmark.path is not set. benchmark=folder reads a BEIR folder, or a folder of them: "
-            "benchmark.path=DIR."
+            "benchmark.path is not set: benchmark=folder reads a BEIR folder, or a folder of them. "
+            "Fix: benchmark.path=DIR."
         )
     if absent_queries not in get_args(AbsentQueries):
         raise UserError(
@@ -59,7 +59,7 @@ def folder_benchmark(
     unknown = [name for name in chosen if name not in found]
     if unknown:
         raise UserError(
-            f"benchmark.sets: {', '.join(unknown)} not found in {path}; it has {', '.join(found)}."
+            f"benchmark.sets: {', '.join(unknown)} not found in {path} (it has {', '.join(found)})."
         )
     _refuse_if_none_has(split, {name: found[name] for name in chosen})
     load = partial(
@@ -84,7 +84,7 @@ def folder_benchmark(
 
 
 def _refuse_if_none_has(split: str, folders: Mapping[str, Path]) -> None:
-    """Before anything is read: a wrong `benchmark.split` is wrong for all."""
+    """Refuse a `benchmark.split` that no set has, before anything is read."""
     reasons = []
     for folder in folders.values():
         try:

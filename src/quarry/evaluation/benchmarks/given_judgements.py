@@ -1,4 +1,4 @@
-"""Judgements without texts as a benchmark: enough to score rankings that are given."""
+"""Build a benchmark of judgements without texts, to score run files of other systems."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _SUFFIXES = (".gz", ".tsv", ".txt", ".qrels")
 def judgements_benchmark(
     qrels: str | Mapping[str, str], *, remove_self_match: bool = False
 ) -> Benchmark:
-    """Make a benchmark of judgements alone.
+    """Return a benchmark of judgements alone, without queries' texts and without a corpus.
 
     Args:
         qrels: a file in any form of `data.judgements`, whose set has the file's name; or set ->
-            file. A name that ends otherwise is read as lines.
+            file. A file with an unknown suffix is read as lines.
         remove_self_match: see `BenchmarkSet`.
 
     Raises:
-        MissingPathError: a file is not there.
+        MissingPathError: a file does not exist.
     """
     named = qrels if isinstance(qrels, Mapping) else {_set_name(qrels): qrels}
     files = {str(name): str(file) for name, file in named.items()}

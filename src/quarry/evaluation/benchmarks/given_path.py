@@ -1,4 +1,4 @@
-"""The folder that `benchmark.path` names."""
+"""Resolve the folder that `benchmark.path` names."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from quarry.errors import MissingPathError
 
 
 def given_folder(path: str) -> Path:
-    """The folder of that path, `~` filled in.
+    """Return the folder of that path, with `~` expanded.
 
     Raises:
-        MissingPathError: the path is empty, which would be the working directory.
+        MissingPathError: the path is empty, which would mean the working directory.
     """
     if not path.strip():
         raise MissingPathError(
-            "benchmark.path is empty: name a BEIR folder, or a folder of them, benchmark.path=DIR. "
-            "The working directory is benchmark.path=."
+            "benchmark.path is empty. Fix: benchmark.path=DIR of a BEIR folder, or of a folder of "
+            "them. The working directory is benchmark.path=."
         )
     return Path(path).expanduser()

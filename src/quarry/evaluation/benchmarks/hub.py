@@ -1,4 +1,4 @@
-"""Any test collection on the hub in the layout of mteb, BeIR or CoIR, as a benchmark of one set."""
+"""Build a benchmark of one set from a hub repository in the layout of mteb, BeIR or CoIR."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def hub_benchmark(
     content: Content,
     cache_dir: str | Path,
 ) -> Benchmark:
-    """The collection of one repository.
+    """Return a benchmark of one repository's collection.
 
     Args:
         repo: a data set of the hub, or a folder with a copy of one (beginning with . / or ~).
-        revision, qrels_revision: commits in full; null: the newest.
-        qrels_repo: where the judgements are, null: in `repo`.
-        subset: what the names of its configurations begin with ("python" of "python-corpus").
-        split: of the judgements.
-        name: in reports; null: the last part of `repo`, and the subset.
+        revision, qrels_revision: full commit hashes; null: the newest.
+        qrels_repo: repository of the judgements; null: `repo`.
+        subset: prefix of its configurations' names ("python" of "python-corpus").
+        split: split of the judgements.
+        name: name in reports; null: the last part of `repo`, and the subset.
         remove_self_match, uses_title: see `BenchmarkSet`.
         content: "text" or "code"; how BM25 finds words.
         cache_dir: where the memory-mapped corpus is kept.
@@ -43,8 +43,8 @@ def hub_benchmark(
     """
     if repo is None:
         raise UserError(
-            "benchmark.repo is not set. benchmark=hub reads a data set of the hub with corpus, "
-            "queries and judgements: benchmark.repo=OWNER/NAME."
+            "benchmark.repo is not set: benchmark=hub reads a data set of the hub with corpus, "
+            "queries and judgements. Fix: benchmark.repo=OWNER/NAME."
         )
     tables = mteb_tables(
         repo,

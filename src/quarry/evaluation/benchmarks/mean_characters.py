@@ -1,9 +1,9 @@
-"""How long the texts of the public sets are on average: what a plan counts without the data."""
+"""List mean text lengths of the public sets, from which task=plan estimates without the data."""
 
 from __future__ import annotations
 
 SOURCE = "mteb 2.26.24"
-"""Whose descriptive statistics (`descriptive_stats/Retrieval/*.json` of its package) these are."""
+"""Source: the package's descriptive statistics (`descriptive_stats/Retrieval/*.json`)."""
 
 MEAN_CHARACTERS = {
     "trec-covid": (69.2, 1117.5),
@@ -56,5 +56,5 @@ MEAN_CHARACTERS = {
     "trec-dl-2019": (32.7, 335.8),
     "trec-dl-2020": (33.8, 335.8),
 }
-"""Set -> characters of a query and of a document with its title. The passages of `msmarco-dev` and
-`trec-dl-*` have titles in Tevatron's corpus and none in mteb's: titles are not counted there."""
+"""Set -> mean characters of a query, and of a document with its title. For `msmarco-dev` and
+`trec-dl-*` titles are not counted: Tevatron's corpus has them, mteb's does not."""

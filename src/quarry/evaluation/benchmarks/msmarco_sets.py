@@ -1,8 +1,8 @@
-"""MS MARCO passage ranking and TREC's Deep Learning tracks on the passages that RepLLaMA searches.
+"""List MS MARCO dev and TREC Deep Learning 2019 and 2020 on the passages that RepLLaMA searches.
 
 The corpus is Tevatron's, whose passages have titles; all three sets share it. The commits of
 Tevatron's repositories are those that their pages show; the others, and all counts, are those of
-mteb 2.26.24. Queries and passages are numbered apart: equal ids mean nothing, nothing is removed.
+mteb 2.26.24. Query and passage ids are unrelated, so equal ids are no self matches.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Suites of public test collections, from the hub or from BEIR folders on disk."""
+"""Build benchmarks of public test collections, from the hub or from BEIR folders on disk."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def suite_benchmark(
     check_counts: bool,
     cache_dir: str | Path,
 ) -> Benchmark:
-    """Some of `PUBLIC_SETS`, each at its pinned commit of the hub, or all from a folder.
+    """Return a benchmark of some `PUBLIC_SETS`, at their pinned hub commits or all from a folder.
 
     Args:
-        name: of the suite.
-        members: names of sets and groups that it is made of, in the order of reports.
-        sets: which of these (a group's name stands for its parts); null: all.
+        name: name of the suite.
+        members: names of its sets and groups, in the order of reports.
+        sets: which of these to use (a group's name stands for its parts); null: all.
         path: a folder of BEIR folders, named after the sets (a part's may be GROUP/PART), or the
-            folder of one set; null: from the hub. Nothing comes from the hub if a path is given.
-        check_counts: whether other counts than the published ones are an error.
-        cache_dir: where memory-mapped corpora are kept.
+            folder of one set; null: from the hub. With a path nothing comes from the hub.
+        check_counts: whether counts that differ from the published ones are an error.
+        cache_dir: folder of the memory-mapped corpora.
 
     Raises:
         UserError: an unknown name; a folder that lacks a set or its split.
@@ -65,13 +65,13 @@ def suite_benchmark(
 
 
 def find_folders(chosen: Sequence[PublicSet], path: Path) -> dict[PublicSet, Path]:
-    """The BEIR folder of each set; of one folder that is a set itself, the set that it is.
+    """Return the BEIR folder of each set; if `path` is a BEIR folder itself, its one set.
 
     Raises:
         MissingPathError: there is no such folder, or no folder or no split for some of the sets.
     """
     if not path.is_dir():
-        raise MissingPathError(f"benchmark.path={path}: no such folder; check the path")
+        raise MissingPathError(f"benchmark.path={path}: no such folder. Fix: check the path")
     if is_beir_folder(path):
         folders = {_only(chosen, path): path}
     else:
@@ -82,8 +82,8 @@ def find_folders(chosen: Sequence[PublicSet], path: Path) -> dict[PublicSet, Pat
             here = f"[{','.join(one.name for one in folders)}]" if folders else "those that are"
             raise MissingPathError(
                 f"benchmark.path={path} has no BEIR folder (corpus.jsonl, queries.jsonl, qrels/) "
-                f"of {', '.join(missing)}; add what is missing, or say benchmark.sets={here}. With "
-                "a path nothing is taken from the hub."
+                f"of {', '.join(missing)}. With a path nothing is taken from the hub. Fix: add "
+                f"what is missing, or benchmark.sets={here}."
             )
     for one, folder in folders.items():
         find_split(path=folder, split=one.split)
@@ -91,7 +91,7 @@ def find_folders(chosen: Sequence[PublicSet], path: Path) -> dict[PublicSet, Pat
 
 
 def _only(chosen: Sequence[PublicSet], path: Path) -> PublicSet:
-    """The set that a single folder holds: the only one that was chosen, else by its name."""
+    """Return the set of a single BEIR folder: the only one chosen, else that of its name."""
     if len(chosen) == 1:
         return chosen[0]
     name = path.resolve().name
@@ -100,7 +100,7 @@ def _only(chosen: Sequence[PublicSet], path: Path) -> PublicSet:
             return one
     raise MissingPathError(
         f"benchmark.path={path} is the folder of one set, and none of {len(chosen)} is called "
-        f"{name}; say which it is, benchmark.sets=[NAME], or give a folder of such folders"
+        f"{name}. Fix: benchmark.sets=[NAME] of the set, or give a folder of such folders"
     )
 
 

@@ -1,4 +1,4 @@
-"""Reads what a peft adapter, in a folder or on the hub, says of itself: its kind and its base."""
+"""Read a peft adapter's adapter_config.json, in a folder or on the hub: its kind and its base."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from quarry.models.backbones.model_files import model_file, read_json
 CONFIG_FILE = "adapter_config.json"
 
 KINDS = ("LORA", "LOHA", "LOKR", "IA3", "OFT", "HRA", "LN_TUNING")
-"""Kinds that change what single layers compute of a token, whatever stands beside it: they are the
-same in a packed batch. Each is compared with peft in tests/unit/models/test_stored_adapter.py."""
+"""Kinds that change single layers, token by token, so that packing does not change their result.
+Each is compared with peft in tests/unit/models/test_stored_adapter.py."""
 
 PROMPTS = (
     "PROMPT_TUNING",
@@ -27,7 +27,7 @@ PROMPTS = (
     "CPT",
     "CARTRIDGE",
 )
-"""Kinds that put learned tokens, or keys and values, in front of a text."""
+"""Kinds that prepend learned tokens, or keys and values, to a text."""
 
 REFUSED_OPTIONS = {
     "alora_invocation_tokens": "it is active from certain tokens on",
@@ -37,7 +37,7 @@ REFUSED_OPTIONS = {
     "target_parameters": "it changes parameters that are no layer",
     "megatron_config": "it belongs to another library's layers",
 }
-"""Options of LoRA -> why packed attention and the fast path have no exact form of them."""
+"""Option of LoRA -> why packed attention and the fast path cannot compute it exactly."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,11 +45,11 @@ class AdapterConfig:
     """The adapter_config.json of an adapter.
 
     Attributes:
-        file: where it was read from.
-        settings: all of it.
+        file: path of the file.
+        settings: its full content.
         kind: its peft_type, one of KINDS.
-        base: folder or hub id of the weights that it belongs to; None where it names none.
-        base_revision: of the base: branch, tag or commit; None where it names none.
+        base: folder or hub id of the base model; None if it names none.
+        base_revision: branch, tag or commit of the base; None if it names none.
     """
 
     file: Path
@@ -60,14 +60,14 @@ class AdapterConfig:
 
 
 def read_adapter_config(source: str, *, revision: str | None = None) -> AdapterConfig | None:
-    """Return what an adapter says of itself; None where a folder or hub id is no adapter.
+    """Return an adapter's configuration; None if a folder or hub id is no adapter.
 
     Args:
         source: a folder or a hub id.
-        revision: of a hub id: branch, tag or commit of the adapter, not of its base.
+        revision: branch, tag or commit of the adapter's hub id, not of its base.
 
     Raises:
-        UserError: the file is malformed, or of a kind of adapter that is not read.
+        UserError: the file is malformed, or the kind of adapter is not supported.
     """
     file = model_file(source, CONFIG_FILE, revision=revision)
     if file is None:
@@ -83,7 +83,7 @@ def read_adapter_config(source: str, *, revision: str | None = None) -> AdapterC
 
 
 def _kind(file: Path, settings: Mapping[str, Any]) -> str:
-    """Return peft_type, which must be one of KINDS, with options that are exact here."""
+    """Return peft_type, and refuse kinds and options that are not supported."""
     kind = settings.get("peft_type")
     allowed = ", ".join(KINDS)
     known = [each.value for each in PeftType]
@@ -95,9 +95,9 @@ def _kind(file: Path, settings: Mapping[str, Any]) -> str:
         )
     if kind in PROMPTS:
         raise UserError(
-            f"{file}: peft_type={kind}: learned prompts are not read, for they stand in front of "
-            f"each text, where a packed batch has no place (allowed: {allowed}). Fix: model.path="
-            "the base model, or an adapter of another kind."
+            f"{file}: peft_type={kind}: learned prompts are not read: packed batches cannot "
+            f"prepend them to each text (allowed: {allowed}). Fix: model.path=the base model, or "
+            "an adapter of another kind."
         )
     if kind not in KINDS:
         raise UserError(

@@ -1,7 +1,7 @@
-"""Makes of an adapter's own configuration one that means the same layers of a backbone.
+"""Translate a stored adapter's configuration to the layer names of a backbone.
 
-Names, patterns and regular expressions in it were written for the model that the adapter was
-trained on, whose layers may have other names (see adapter_names.py).
+Its names, patterns and regular expressions refer to the model that the adapter was trained on,
+whose layers may have other names (see adapter_names.py).
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ Match = Callable[[str], bool]
 def fitted_config(
     adapter: AdapterConfig, names: AdapterNames, backbone: PreTrainedModel
 ) -> PeftConfig:
-    """Return peft's configuration of an adapter for a backbone, with heads left out.
+    """Return peft's configuration of an adapter for a backbone, without heads.
 
     Raises:
-        UserError: peft cannot read the settings, or has no words for them on a backbone.
+        UserError: peft cannot read the settings, or they cannot be expressed for a backbone.
     """
     settings = {k: v for k, v in adapter.settings.items() if k != "runtime_config"}
     try:
         config: PeftConfig = PeftConfig.from_peft_type(**settings)
         config.inference_mode = False
-        if config.task_type is not None:  # another one would look for a head
+        if config.task_type is not None:  # other task types look for a head
             config.task_type = TaskType.FEATURE_EXTRACTION
         if hasattr(config, "ensure_weight_tying") and names.dropped:
             config.ensure_weight_tying = False
@@ -57,7 +57,7 @@ def fitted_config(
 
 
 def _fit_targets(config: Any, layers: Mapping[str, str]) -> None:
-    """Spell out the target layers where the same words mean others on the backbone."""
+    """List the target layers in full if the settings match other layers on the backbone."""
     if _names_targets(config.target_modules):
         before = copy.copy(config)
         if isinstance(config.target_modules, set | list):
@@ -72,7 +72,7 @@ def _fit_targets(config: Any, layers: Mapping[str, str]) -> None:
 
 
 def _fit_patterns(config: Any, layers: Mapping[str, str]) -> None:
-    """Spell out ranks and alphas of single layers where patterns mean others on the backbone."""
+    """List per-layer ranks and alphas in full if patterns match other layers on the backbone."""
     for key in ("rank_pattern", "alpha_pattern"):
         pattern = getattr(config, key, None) or {}
         if not pattern:
@@ -89,10 +89,10 @@ def _fit_patterns(config: Any, layers: Mapping[str, str]) -> None:
 
 
 def _fit_saved_layers(config: Any, names: AdapterNames, backbone: PreTrainedModel) -> None:
-    """Name the layers that come in full as the backbone does, without heads.
+    """Translate `modules_to_save` to the backbone's names, without heads.
 
-    Embeddings that the file holds, though the settings do not say so, count among them: peft saves
-    those of a base with added tokens.
+    Embeddings that the file holds are added even if the settings do not list them: peft saves them
+    for a base with added tokens.
     """
     wanted = list(getattr(config, "modules_to_save", None) or ())
     kept = _without_heads(wanted, names.layers)
@@ -120,10 +120,10 @@ def _fit_token_indices(config: Any, layers: Mapping[str, str]) -> None:
 
 
 def _spelled_out(matches: Match, layers: Mapping[str, str]) -> list[str] | None:
-    """Return the backbone's names of the layers that `matches` means by the file's names.
+    """Return the backbone's names of the layers whose names in the file match.
 
     Returns:
-        None where it means the same ones by the backbone's own names.
+        None if the backbone's own names match the same layers.
     """
     theirs = [ours for name, ours in layers.items() if matches(name)]
     ours = [name for name in layers.values() if matches(name)]
@@ -131,7 +131,7 @@ def _spelled_out(matches: Match, layers: Mapping[str, str]) -> list[str] | None:
 
 
 def _names_targets(targets: Any) -> bool:
-    """Return whether they are words to look for; peft finds all linear layers by their class."""
+    """Return whether targets are names; for "all-linear" peft finds layers by their class."""
     return bool(targets) and not (isinstance(targets, str) and targets.lower() == ALL_LINEAR)
 
 
@@ -155,6 +155,6 @@ def _value(pattern: Mapping[str, Any], name: str) -> Any:
 
 
 def _without_heads(words: Iterable[str], layers: Mapping[str, str]) -> list[str]:
-    """Leave out names of heads, such as lm_head, that no layer of the backbone has."""
+    """Return names without those of heads, such as lm_head, that the backbone does not have."""
     both = [*layers, *layers.values()]
     return [w for w in words if not is_head(w) or any(name.endswith(w) for name in both)]

@@ -1,7 +1,7 @@
-"""Finds the layers of a backbone that the weights of an adapter belong to.
+"""Map the weight names of an adapter's file to the layers of a backbone.
 
-An adapter that was trained on a model with a head has names such as `model.layers.0`; the backbone,
-which has no head, calls the same layer `layers.0`.
+An adapter that was trained on a model with a head has names such as `model.layers.0`; in the
+backbone, which has no head, the same layer is `layers.0`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from quarry.models.backbones.huggingface import HEAD_PREFIXES
 from quarry.models.backbones.text_model import text_model_name
 
 PREFIX = "base_model.model."
-"""In front of all names in a file of peft's: its wrapper, and the tuner in that."""
+"""Prefix of all names in peft's files: its wrapper, and the tuner inside it."""
 
 REMEDY = "Fix: model.base_path=DIR of the base that the adapter was trained on."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterNames:
-    """What an adapter's file calls the layers of a backbone, and its weights there.
+    """Names in an adapter's file, mapped to names in a backbone.
 
     Attributes:
-        layers: layers as the file calls them -> as the backbone does, of all layers of that.
-        weights: weights as the file calls them -> as peft calls them on the backbone.
-        dropped: weights of heads, which embeddings have no use for.
+        layers: layer in the file -> layer in the backbone, for all layers of the backbone.
+        weights: weight in the file -> peft's name of it on the backbone.
+        dropped: weights of heads, which embeddings do not use.
     """
 
     layers: Mapping[str, str]
@@ -48,13 +48,13 @@ class AdapterNames:
 def adapter_names(
     names: Iterable[str], backbone: PreTrainedModel, *, kind: str, file: Path
 ) -> AdapterNames:
-    """Return which layers of a backbone an adapter's weights belong to.
+    """Map an adapter's weights to the layers of a backbone.
 
     Args:
-        names: of all weights in the adapter's file.
-        backbone: without a head; its weights are not looked at.
+        names: names of all weights in the adapter's file.
+        backbone: a model without a head; its weights are not read.
         kind: the adapter's peft_type.
-        file: for messages.
+        file: the adapter's file, for messages.
 
     Raises:
         UserError: a weight belongs to no layer of the backbone, or none is left.
@@ -78,13 +78,16 @@ def adapter_names(
 
 
 def is_head(name: str) -> bool:
-    """Return whether a layer, or a weight of it, is a head in front of a backbone."""
+    """Return whether a layer or weight belongs to a head on top of a backbone."""
     return f"{name}.".startswith(HEAD_PREFIXES)
 
 
 def _namings(backbone: PreTrainedModel) -> list[dict[str, str]]:
-    """Return what adapters may call the layers of a backbone: as it does, as the model with a head
-    does, and, of a vision-language model, as transformers did before version 4.52."""
+    """Return mappings from names that adapters may use for layers to the backbone's names.
+
+    Adapters use the names of the backbone, of the model with a head, or, for vision-language
+    models, of transformers before version 4.52.
+    """
     layers = [name for name, _ in backbone.named_modules() if name]
     prefix = backbone.base_model_prefix
     namings = [{name: name for name in layers}]
@@ -100,7 +103,7 @@ def _namings(backbone: PreTrainedModel) -> list[dict[str, str]]:
 def _read(
     names: Iterable[str], layers: Mapping[str, str], *, kind: str
 ) -> tuple[AdapterNames, list[str]]:
-    """Return the reading of names by one naming, and those that it leaves unknown."""
+    """Map names by one mapping of layers; return the result and the unknown names."""
     part = PEFT_TYPE_TO_PREFIX_MAPPING[PeftType(kind)]
     own = re.compile(rf"({re.escape(part)}|token_adapter\.|base_layer\.|weight$|bias$).*")
     weights, dropped, unknown = {}, [], []

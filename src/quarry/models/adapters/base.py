@@ -1,4 +1,4 @@
-"""What an adapter is: something that decides which weights of a trunk are trained."""
+"""Define the interface of adapters, which decide which weights of a backbone are trained."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from transformers import PreTrainedModel
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainedPart:
-    """What an adapter would train of a trunk.
+    """Sizes of what an adapter would train of a backbone.
 
     Attributes:
-        is_beside: new weights beside the trunk's, in fp32 whatever the trunk's are in.
-        num_inputs: numbers of each token that go into layers with new weights beside them.
-        num_low_rank: those between two new matrices: the ranks of all layers.
-        dropout: on the input of new weights.
+        num_parameters: number of trained parameters.
+        is_beside: they are new weights beside the backbone's, in fp32 whatever its dtype.
+        num_inputs: sum of the input widths of all layers with new weights.
+        num_low_rank: sum of the ranks of all layers.
+        dropout: dropout probability on the input of new weights.
     """
 
     num_parameters: int
@@ -30,10 +31,10 @@ NOTHING = TrainedPart(num_parameters=0, is_beside=True)
 
 
 class Adapter(Protocol):
-    """Takes a trunk and hands back the module to train, its parameters' requires_grad set.
+    """Callable that turns a backbone into the module to train, with requires_grad set.
 
     Attributes:
-        trains_trunk: whether the trunk's own weights are trained, not only new ones beside them.
+        trains_trunk: whether the backbone's own weights are trained, not only new ones.
     """
 
     trains_trunk: bool
@@ -41,5 +42,8 @@ class Adapter(Protocol):
     def __call__(self, backbone: PreTrainedModel) -> PreTrainedModel: ...
 
     def trained_part(self, backbone: PreTrainedModel) -> TrainedPart:
-        """What a call would train; the trunk is left as it is and may have no memory behind it."""
+        """Return the sizes of what a call would train, without changing the backbone.
+
+        The backbone may be on the meta device.
+        """
         ...

@@ -1,9 +1,10 @@
-"""LoRA without the tax: peft keeps the parameters, a faster exact forward and backward use them.
+"""Run peft's LoRA layers by a faster forward and backward pass with the same result.
 
-File format, state-dict keys and API stay peft's. peft's own forward runs wherever the fast one
-would not be exact, which each layer decides at each call: adapters may be merged, disabled or
-switched at any time. Dropout is peft's in distribution, not in its random numbers: the mask is a
-hash (see hashed_dropout.py). Under ZeRO 3 a layer's forward and backward pass gather its parts.
+Parameters, file format, state-dict keys and API stay peft's. Each layer decides at each call
+whether the fast path is exact, and calls peft's own forward otherwise: adapters may be merged,
+disabled or switched at any time. Dropout has peft's distribution, not its random numbers: the mask
+is a hash (see hashed_dropout.py). Under ZeRO 3 a layer's forward and backward pass gather its
+weights.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from quarry.models.fp8 import Fp8Linear
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FastLoraSummary:
-    """Which layers train fast.
+    """Counts of the layers that take the fast path, and of those that do not.
 
     Attributes:
-        num_fast: layers whose fast path is exact in training.
-        reasons: why the other layers keep peft's path -> how many of them.
+        num_fast: number of layers whose fast path is exact in training.
+        reasons: why other layers take peft's path -> number of such layers.
     """
 
     num_fast: int
@@ -43,10 +44,10 @@ class FastLoraSummary:
 
 
 def use_fast_lora(backbone: nn.Module, *, is_sharded: bool = False) -> FastLoraSummary:
-    """Gives every plain LoRA layer of `backbone` the fast path; to be called once peft is on it.
+    """Give every plain LoRA layer of `backbone` the fast path; call it after peft's wrapping.
 
     Args:
-        is_sharded: DeepSpeed's ZeRO 3 is to hold the weights in shards.
+        is_sharded: DeepSpeed's ZeRO 3 will shard the weights.
     """
     reasons: Counter[str] = Counter()
     num_fast = 0
@@ -56,7 +57,7 @@ def use_fast_lora(backbone: nn.Module, *, is_sharded: bool = False) -> FastLoraS
         if type(layer) not in (LoraLinear, FastLoraLinear):
             reasons[f"the layer is {type(layer).__name__}"] += 1
             continue
-        # another class, the same object: names, hooks, copies and pickles stay as they are
+        # change the class of the same object: names, hooks, copies and pickles stay as they are
         layer.__class__ = FastLoraLinear
         if is_sharded:
             gather_with(layer, layer.parameters())
@@ -70,15 +71,13 @@ def use_fast_lora(backbone: nn.Module, *, is_sharded: bool = False) -> FastLoraS
 
 
 class FastLoraLinear(LoraLinear):
-    """A peft LoRA layer that takes the fast path whenever that is exact.
+    """peft LoRA layer that takes the fast path whenever that is exact.
 
     Attributes:
-        cast_a, cast_b: A and the scaled B in the dtype of the products, while a pass has them cast
-            for all layers at once (see lora_factors.py).
-        gathers_parts: ZeRO 3 has the weights in shards, and gathers those of base, A and B for
-            this layer.
-        dropout_seed: of the pass, while it runs (see lora_dropout.py); a call outside one draws
-            its own.
+        cast_a, cast_b: A and the scaled B in the dtype of the products, during a pass that casts
+            them for all layers at once (see lora_factors.py); else None.
+        gathers_parts: ZeRO 3 shards the weights, and this layer gathers those of base, A and B.
+        dropout_seed: seed of the current pass (see lora_dropout.py); None: a call draws its own.
     """
 
     gathers_parts: bool = False
@@ -100,7 +99,7 @@ class FastLoraLinear(LoraLinear):
     def _factors(self) -> tuple[Tensor, Tensor]:
         (name,) = active_adapters(self)
         if (a := self.cast_a) is not None and (b := self.cast_b) is not None:
-            # tells a compiler the sizes of what is no parameter: it would take them for symbols
+            # tells torch.compile these sizes: of tensors that are no parameters they are symbolic
             assert a.shape == (self.r[name], self.in_features)
             assert b.shape == (self.out_features, self.r[name])
             return a, b
@@ -117,7 +116,7 @@ class FastLoraLinear(LoraLinear):
 
 
 def obstacle(layer: LoraLinear) -> str | None:
-    """Return why peft's forward has to run now; None where the fast one gives the same."""
+    """Return why peft's forward must run now; None if the fast path gives the same result."""
     active = active_adapters(layer)
     if layer.disable_adapters:
         return "adapters are disabled"
@@ -138,7 +137,7 @@ def obstacle(layer: LoraLinear) -> str | None:
 def _obstacle_in_parts(
     base: nn.Module, lora_a: nn.Module, lora_b: nn.Module, *, gathers_parts: bool
 ) -> str | None:
-    """The parts are never called on the fast path: they have to be plain."""
+    """Return why a part is not plain: on the fast path its own forward is never called."""
     for part in (base, lora_a, lora_b):
         if type(part) not in (nn.Linear, Fp8Linear):
             return f"a part is {type(part).__name__}"
@@ -148,12 +147,15 @@ def _obstacle_in_parts(
     if is_trained or (base.bias is not None and base.bias.requires_grad):
         return "the base layer is trained, too"
     if lora_a.bias is not None or lora_b.bias is not None:
-        return "the update has a bias"
+        return "A or B has a bias"
     return None
 
 
 def _has_hooks(part: nn.Module, *, gathers_parts: bool) -> bool:
-    """Return whether hooks would be left out: those that gather a part may, if the layer does."""
+    """Return whether the fast path would skip hooks that matter.
+
+    Hooks that gather a part do not, if the layer gathers its parts itself.
+    """
     hooks = (
         part._forward_hooks,
         part._forward_pre_hooks,
@@ -166,16 +168,16 @@ def _has_hooks(part: nn.Module, *, gathers_parts: bool) -> bool:
 
 
 def dropout_share(layer: LoraLinear, name: str) -> float:
-    """Return the share of the update's input that an adapter drops in its mode of now."""
+    """Return the dropout probability of an adapter in its current mode; 0 in evaluation mode."""
     dropout = layer.lora_dropout[name]
     return float(dropout.p) if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
 
 
 def update_scale(layer: LoraLinear, name: str) -> float:
-    """Return the factor on B: peft's scaling, and what makes up for dropped entries."""
+    """Return the factor on B: peft's scaling, divided by 1 - dropout probability."""
     return float(layer.scaling[name]) / (1.0 - dropout_share(layer, name))
 
 
 def active_adapters(layer: LoraLinear) -> list[str]:
-    """Those of the active adapters that the layer has a part of."""
+    """Return the active adapters that have weights in this layer."""
     return [name for name in layer.active_adapters if name in layer.lora_A]

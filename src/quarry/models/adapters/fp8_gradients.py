@@ -1,7 +1,7 @@
 """Refuse to compile fp8 products whose gradients the installed torch would lose.
 
-Where several fp8 layers read the same input, such as q_proj and v_proj, torch 2.11 compiles them to
-a gradient of that input with terms missing, and raises nothing. On LoRA's fast path base and update
+If several fp8 layers read the same input, such as q_proj and v_proj, torch 2.11 compiles a gradient
+of that input with terms missing, and raises no error. On LoRA's fast path the base layer and B A
 are one autograd function, and gradients are right (checked on an H200 with all seven projections).
 Torch 2.13 is right for any choice of layers (checked on a CPU). Versions in between were not tried.
 """
@@ -21,12 +21,12 @@ RIGHT_SINCE = "2.13"
 
 
 def check_fp8_gradients(backbone: nn.Module) -> None:
-    """Refuse fp8 layers that gradients pass and that do not take LoRA's fast path.
+    """Refuse fp8 layers that pass gradients and do not take LoRA's fast path.
 
-    To be called before layers are compiled.
+    Call it before layers are compiled.
 
     Args:
-        backbone: in fp8, with its adapter.
+        backbone: a backbone in fp8, with its adapter.
 
     Raises:
         UserError: there are such layers, and torch is older than `RIGHT_SINCE`.

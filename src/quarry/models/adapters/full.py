@@ -1,4 +1,4 @@
-"""No adapter: every weight that text goes through is trained."""
+"""Train all weights of the text model, without an adapter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quarry.models.backbones.text_model import text_model
 
 
 class FullFineTuning:
-    """Leaves the trunk as it is, trainable; towers that no text goes through are frozen."""
+    """Makes all weights of the text model trainable, and freezes other towers (vision)."""
 
     trains_trunk = True
 

@@ -1,9 +1,9 @@
 """Drop entries of a matrix by a mask that is a hash of (seed, row, column), never stored.
 
-The mask is made again wherever it is needed: in the backward pass, and where a layer is computed a
-second time (gradient checkpointing, GradCache). torch's own dropout keeps its mask, and a compiler
-never recomputes a random operator: it would keep every dropped input of every projection. A hash is
-ordinary integer arithmetic, which a compiler recomputes and fuses.
+The mask is recomputed wherever it is needed: in the backward pass, and in a second forward pass
+(gradient checkpointing, GradCache). torch's dropout saves its mask, and torch.compile never
+recomputes a random operator: it would save every dropped input of every projection. A hash is
+ordinary integer arithmetic, which torch.compile recomputes and fuses.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 SEED_WORDS = 2
-"""int32 numbers of a seed."""
+"""Number of int32 words of a seed."""
 
 _WORD = 2**32
 _HALF = 2**31
@@ -23,8 +23,8 @@ _HALF = 2**31
 def draw_seeds(number: int, device: torch.device) -> list[Tensor]:
     """Draw independent seeds, each [2] int32, from torch's generator of the device.
 
-    They are tensors of their own: views into one would differ in where they begin, which a
-    compiler takes for different inputs.
+    They are separate tensors: views into one would differ in their storage offset, for which
+    torch.compile would recompile.
     """
     drawn = torch.randint(-_HALF, _HALF, (number, SEED_WORDS), dtype=torch.int32, device=device)
     seeds = [drawn.new_empty(SEED_WORDS) for _ in range(number)]
@@ -38,7 +38,7 @@ def dropped(x: Tensor, seed: Tensor, p: float) -> Tensor:
     Args:
         x: [rows, columns], fewer than 2^31 of each.
         seed: [2] int32, see `draw_seeds`.
-        p: from 0 to below 1, in steps of 2^-31.
+        p: dropout probability, 0 <= p < 1, in steps of 2^-31.
     """
     if x.is_cuda and not torch.compiler.is_compiling() and _has_triton():
         result: Tensor = torch.ops.quarry.dropped(x, seed, threshold(p))
@@ -49,10 +49,10 @@ def dropped(x: Tensor, seed: Tensor, p: float) -> Tensor:
 def is_kept(x: Tensor, seed: Tensor, p: float) -> Tensor:
     """Return the mask, [rows, columns] bool, of which a share p is False.
 
-    The hash is a 32-bit finaliser of two multiplications (constants by the search of Wellons,
-    "lowbias32"), with one word of the seed before and one within: without the second the masks of
-    two seeds would be permutations of one another. The second word is mixed by one multiplication
-    alone: seeds have to be random numbers, not neighbours.
+    The hash is a 32-bit finalizer with two multiplications (constants of Wellons' "lowbias32"). One
+    word of the seed enters before it and one within it: without the second, the masks of two seeds
+    would be permutations of each other. The second word is mixed by one multiplication alone, so
+    seeds must be random numbers, not consecutive ones.
     """
     num_rows, num_columns = x.shape
     rows = torch.arange(num_rows, dtype=torch.int32, device=x.device)[:, None]
@@ -65,12 +65,12 @@ def is_kept(x: Tensor, seed: Tensor, p: float) -> Tensor:
 
 
 def threshold(p: float) -> int:
-    """Return the hash, of 31 bits, below which an entry is dropped."""
+    """Return the 31-bit hash value below which an entry is dropped."""
     return min(round(p * _HALF), _HALF - 1)
 
 
 def _shifted(h: Tensor, bits: int) -> Tensor:
-    """Shift int32 to the right as if it had no sign."""
+    """Shift int32 to the right without sign extension (logical shift)."""
     shifted: Tensor = (h >> bits) & (2 ** (32 - bits) - 1)
     return shifted
 
@@ -82,7 +82,7 @@ def _has_triton() -> bool:
     return bool(has_triton())
 
 
-# In eager mode on a GPU the formula above would make a dozen temporaries of 4 bytes an entry.
+# In eager mode on a GPU the formula above would allocate a dozen temporaries of 4 bytes an entry.
 torch.library.define("quarry::dropped", "(Tensor x, Tensor seed, int threshold) -> Tensor")
 
 

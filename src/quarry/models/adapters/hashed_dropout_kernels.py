@@ -1,4 +1,4 @@
-"""Triton's part of `hashed_dropout`; import on CUDA only, where Triton is there."""
+"""Triton kernel of `hashed_dropout`; import it on CUDA only: other builds of torch lack Triton."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import triton
 import triton.language as tl
 
 BLOCK = 1024
-"""Columns of one program."""
+"""Number of columns of one Triton program."""
 
 
 @triton.jit
 def drop(x, out, seed, num_columns, threshold, BLOCK: tl.constexpr) -> Any:  # type: ignore[no-untyped-def]  # noqa: N803, PLR0917
-    """Write BLOCK columns of a row, those below the threshold as 0: `is_kept`, to the bit."""
+    """Write BLOCK columns of a row with dropped entries as 0, by the same mask as `is_kept`."""
     row = tl.program_id(0)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < num_columns

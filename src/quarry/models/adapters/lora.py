@@ -1,4 +1,4 @@
-"""LoRA through peft: small trainable matrices beside frozen projections (arXiv 2106.09685)."""
+"""Apply, merge and check LoRA adapters (arXiv 2106.09685) through peft."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ logger = logging.getLogger(__name__)
 
 
 class LoRA:
-    """Freezes the trunk and adds rank-r updates to the named projections.
+    """Freezes the backbone and adds trainable rank-r matrices B A to the named linear layers.
 
-    In a vision-language trunk only the language model gets them: the vision tower has layers of
-    the same names.
+    In a vision-language backbone only the language model gets them: the vision tower has layers
+    of the same names.
 
     Args:
         r: rank.
-        alpha: the update is scaled by alpha / r.
-        dropout: on the input of the update.
+        alpha: B A is scaled by alpha / r.
+        dropout: dropout probability on the input of A.
         target_modules: names of the linear layers, such as "q_proj".
 
     Raises:
-        UserError: `r` or `dropout` is out of range; when called, or asked for `trained_part`: no
-            layer has such a name.
+        UserError: `r` or `dropout` is out of range; from a call or `trained_part`: no layer has
+            such a name.
     """
 
     trains_trunk = False
@@ -68,7 +68,7 @@ class LoRA:
             adapted = get_peft_model(backbone, config)
         except ValueError as error:
             raise UserError(
-                f"LoRA does not fit {type(backbone).__name__}: {error} Set "
+                f"LoRA does not fit {type(backbone).__name__}: {error} Fix: set "
                 "model.adapter.target_modules to names of its linear layers."
             ) from error
         return cast(PreTrainedModel, adapted)
@@ -89,7 +89,7 @@ class LoRA:
         )
 
     def _check_targets(self, backbone: PreTrainedModel) -> None:
-        """Refuse names that no layer has, with those that there are; warn of single ones."""
+        """Refuse target modules if no layer has any of the names; warn if some match no layer."""
         language = text_model(backbone)
         layers = dict(language.named_modules())
         missing = [
@@ -117,7 +117,7 @@ class LoRA:
         return any(f".{name}".endswith(f".{target}") for target in self.target_modules)
 
     def _targets(self, backbone: PreTrainedModel) -> list[str] | str:
-        """Names of layers, or, where only a part of the trunk is meant, a pattern of full names."""
+        """Return layer names, or a regular expression if only the language model is adapted."""
         prefix = text_model_name(backbone)
         if prefix is None:
             return self.target_modules
@@ -126,12 +126,12 @@ class LoRA:
 
 
 def merge_adapter(backbone: PreTrainedModel) -> PreTrainedModel:
-    """The trunk with its adapter, if it has one, added to its weights, and the wrapper gone.
+    """Merge the adapter, if there is one, into the backbone's weights, and remove peft's wrapper.
 
-    Merged in place, in the dtype of the weights: in less than float32 small updates are lost.
+    Merges in place, in the dtype of the weights: below float32, small changes are rounded away.
 
     Raises:
-        UserError: a merged weight is no finite number.
+        UserError: a merged weight is not finite.
     """
     if not isinstance(backbone, PeftModel):
         return backbone
@@ -144,13 +144,13 @@ def merge_adapter(backbone: PreTrainedModel) -> PreTrainedModel:
 def check_adapter_file(
     folder: Path, backbone: PreTrainedModel, *, state: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Compares a saved adapter with the one in memory, number for number.
+    """Check that a saved adapter equals the one in memory, bit by bit.
 
     Args:
-        state: the adapter's weights, where the model's own are in shards.
+        state: the adapter's weights, if the model's own are sharded.
 
     Raises:
-        RuntimeError: a weight is missing, empty, no number, or another one.
+        RuntimeError: a weight is missing, empty, NaN, different, or unexpected.
     """
     if not isinstance(backbone, PeftModel):
         return
@@ -169,7 +169,7 @@ def check_adapter_file(
 
 
 def _name_in_file(name: str, backbone: PeftModel) -> str:
-    """Return what peft calls a trained parameter in a file: without the name of the adapter."""
+    """Return peft's name of a trained parameter in a file, which lacks the adapter's name."""
     adapter = backbone.active_adapter
     if name.endswith(magnitude := f".lora_magnitude_vector.{adapter}.weight"):
         return name.removesuffix(magnitude) + ".lora_magnitude_vector"

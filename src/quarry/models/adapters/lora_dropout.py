@@ -1,8 +1,8 @@
-"""The seeds of LoRA's dropout: one for each layer and pass, drawn before the pass, in one kernel.
+"""Draw the seeds of LoRA's dropout: one for each layer and forward pass, in one kernel.
 
-A pass that is repeated from the same state of torch's generator (GradCache's second pass, a resumed
-run) draws the same seeds. A layer that gradient checkpointing computes again in the backward pass,
-when the pass is over and perhaps others have followed, gets those of its own pass.
+A forward pass that is repeated from the same state of torch's generator (GradCache's second pass,
+a resumed run) draws the same seeds. Gradient checkpointing recomputes a layer in the backward pass,
+perhaps after other forward passes; the layer then gets the seed of its own forward pass.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from quarry.models.adapters.hashed_dropout import draw_seeds
 from quarry.models.adapters.lora_factors import fast_layers
 
 Contexts = tuple[AbstractContextManager[None], AbstractContextManager[None]]
-"""Around a checkpointed layer's forward pass, and around its repetition."""
+"""Contexts around a checkpointed layer's forward pass, and around its recomputation."""
 
 
 @contextmanager
 def drawn_seeds(layers: Sequence[FastLoraLinear]) -> Iterator[None]:
-    """Draw a seed for each layer that drops anything; inside, it finds its own."""
+    """Draw a seed for each layer with dropout; inside the context each layer uses its own."""
     dropping = [layer for layer in layers if _drops(layer)]
     if not dropping:
         yield
@@ -33,10 +33,10 @@ def drawn_seeds(layers: Sequence[FastLoraLinear]) -> Iterator[None]:
 
 
 def checkpoint_contexts(backbone: nn.Module) -> Callable[[], Contexts]:
-    """Return the `context_fn` of `torch.utils.checkpoint` that hands a repetition its seeds.
+    """Return the `context_fn` of `torch.utils.checkpoint` that restores seeds for recomputation.
 
     Args:
-        backbone: its layers are looked up in each pass, for adapters may come and go.
+        backbone: its layers are looked up in each pass, since adapters may be added or removed.
     """
 
     def contexts() -> Contexts:
@@ -60,7 +60,7 @@ def _given_seeds(
 
 def _give(layers: Sequence[FastLoraLinear], seeds: Sequence[Tensor | None]) -> None:
     for layer, seed in zip(layers, seeds, strict=True):
-        # a module's own way looks for parameters, buffers and modules first
+        # nn.Module's __setattr__ is slow: it looks for parameters, buffers and modules first
         object.__setattr__(layer, "dropout_seed", seed)
 
 

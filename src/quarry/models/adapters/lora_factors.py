@@ -1,13 +1,13 @@
-"""The factors of all LoRA layers, cast and scaled at once for a pass.
+"""Cast and scale the A and B matrices of all LoRA layers at once for a forward pass.
 
-Cast where it is used, a factor is a kernel of its own in the forward pass, one more in the backward
-pass, and its gradient a third: of the 105 calls that a compiled layer of seven projections makes in
-a step (counted in Inductor's code for a CPU) these are 31. All at once they are a handful for all
-layers together. A layer that checkpointing runs
-again after the pass casts its own, to the same numbers.
+Cast where it is used, a matrix costs one kernel in the forward pass, one in the backward pass, and
+one for its gradient. That is 31 of the 105 calls that a compiled layer of seven projections makes
+in a step (counted in Inductor's code for a CPU). All at once they are a handful for all layers
+together. A layer that gradient checkpointing recomputes after the pass casts its own, to the same
+numbers.
 
-Their gradients come all at once, too, at the end of the backward pass: DDP has nothing of them to
-reduce while it runs.
+Their gradients also come all at once, at the end of the backward pass: DDP cannot overlap their
+reduction with it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ from quarry.models.adapters.fast_lora import FastLoraLinear, active_adapters, up
 
 
 def fast_layers(backbone: nn.Module) -> list[FastLoraLinear]:
+    """Return all LoRA layers of a backbone that have the fast path."""
     return [layer for layer in backbone.modules() if isinstance(layer, FastLoraLinear)]
 
 
 @contextmanager
 def cast_factors(layers: Sequence[FastLoraLinear], dtype: torch.dtype) -> Iterator[None]:
-    """Inside, layers with one active adapter find its factors in `dtype`. Gradients come back to
-    peft's own parameters, in their dtype, with the numbers that a cast in each layer would give.
+    """Provide each layer with its active adapter's A and B in `dtype` inside the context.
+
+    Gradients flow to peft's own parameters, in their dtype, with the numbers that a cast in each
+    layer would give. Layers without exactly one active adapter are left alone.
 
     Args:
-        dtype: of the products. Layers whose factors have it already, or that ask for a wider one,
-            are left alone, and so are those whose factors ZeRO 3 gathers one layer at a time.
+        dtype: dtype of the products. Layers whose A has no wider dtype are left alone, and so are
+            layers whose matrices ZeRO 3 gathers one layer at a time.
     """
     chosen = [wider for layer in layers if (wider := _wider_factors(layer, dtype)) is not None]
     if not chosen:
@@ -55,7 +58,7 @@ def cast_factors(layers: Sequence[FastLoraLinear], dtype: torch.dtype) -> Iterat
 def _wider_factors(
     layer: FastLoraLinear, dtype: torch.dtype
 ) -> tuple[FastLoraLinear, str, Tensor, Tensor] | None:
-    """The layer, its one active adapter, A and B; None where it is left alone."""
+    """Return the layer, its one active adapter, A and B; None if the layer is left alone."""
     names = active_adapters(layer)
     if len(names) != 1 or layer.gathers_parts:
         return None
@@ -66,13 +69,13 @@ def _wider_factors(
 
 
 def _give(layer: FastLoraLinear, a: Tensor | None, b: Tensor | None) -> None:
-    # a module's own way looks for parameters, buffers and modules first: a third of all this
+    # nn.Module's __setattr__ looks for parameters, buffers and modules first: a third of the time
     object.__setattr__(layer, "cast_a", a)
     object.__setattr__(layer, "cast_b", b)
 
 
 class _CastFactors(torch.autograd.Function):
-    """Takes A of all layers, then B of all; B is scaled before it is cast."""
+    """Cast of A of all layers, then of B of all layers; B is scaled before it is cast."""
 
     @staticmethod
     def forward(

@@ -1,6 +1,6 @@
-"""Puts an adapter of any origin that peft has written onto its base, exactly or not at all.
+"""Load an adapter that peft has saved onto its base, and refuse one that does not match exactly.
 
-Its file's header tells before any weight of the base is read whether the two fit.
+The header of the adapter's file tells whether the two match before the base's weights are read.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _LOADING_ERRORS = (AttributeError, KeyError, RuntimeError, SafetensorError, Type
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredAdapter:
-    """An adapter as it is stored, of whose weights only names and shapes are read.
+    """A stored adapter: its configuration, and the names and shapes of its weights.
 
     Attributes:
-        config: what it says of itself.
-        file: its weights.
-        shapes: names in the file -> shapes.
+        config: its adapter_config.json.
+        file: the file with its weights.
+        shapes: name in the file -> shape.
     """
 
     config: AdapterConfig
@@ -58,7 +58,7 @@ class StoredAdapter:
     shapes: Mapping[str, Shape]
 
     def names(self, backbone: PreTrainedModel) -> AdapterNames:
-        """Return which layers of a backbone its weights belong to."""
+        """Map its weights to the layers of a backbone."""
         return adapter_names(self.shapes, backbone, kind=self.config.kind, file=self.file)
 
 
@@ -67,12 +67,12 @@ def read_adapter(source: str, *, revision: str | None = None) -> StoredAdapter:
 
     Args:
         source: a folder or a hub id.
-        revision: of a hub id: branch, tag or commit of the adapter.
+        revision: branch, tag or commit of the adapter's hub id.
 
     Raises:
-        MissingPathError: there are no weights.
-        UserError: a file is damaged, is of a kind of adapter that is not read, or is pickled and
-            holds more than weights.
+        MissingPathError: there is no configuration, or there are no weights.
+        UserError: a file is damaged, the kind of adapter is not supported, or a pickled file holds
+            more than weights.
     """
     config = read_adapter_config(source, revision=revision)
     if config is None:
@@ -87,26 +87,26 @@ def read_adapter(source: str, *, revision: str | None = None) -> StoredAdapter:
 
 
 def check_adapter_fits(adapter: StoredAdapter, outline: PreTrainedModel) -> None:
-    """Refuse an adapter of another base, by names and shapes alone.
+    """Refuse an adapter of another base, by names and shapes of its weights.
 
     Args:
-        outline: the backbone without memory behind it; it has the adapter's layers afterwards.
+        outline: the backbone on the meta device; the adapter's layers are added to it.
 
     Raises:
-        UserError: weights are missing, left over or of another shape.
+        UserError: weights are missing, unexpected, or of another shape.
     """
     names = adapter.names(outline)
     config = fitted_config(adapter.config, names, outline)
     if hasattr(config, "init_lora_weights"):
-        config.init_lora_weights = True  # others compute something of the base's weights
+        config.init_lora_weights = True  # other initializations compute with the base's weights
     adapted = _wrapped(outline, config, adapter=adapter, on_meta=True)
     _check_weights(adapter, names, adapted)
 
 
 def load_adapter(backbone: PreTrainedModel, adapter: StoredAdapter) -> PreTrainedModel:
-    """Put a stored adapter onto its base, which is changed; it is trainable.
+    """Load a stored adapter onto its base, which is changed in place; the adapter is trainable.
 
-    Hidden states are those of peft's own model with the adapter, whatever head that has.
+    Hidden states equal those of peft's own model with the adapter, whatever its head.
 
     Raises:
         UserError: the adapter belongs to another base, or its file is damaged.
@@ -125,7 +125,7 @@ def load_adapter(backbone: PreTrainedModel, adapter: StoredAdapter) -> PreTraine
         raise _does_not_fit(adapter, backbone, error) from error
     if names.dropped:
         logger.info(
-            "%s: %d of %d weights are of heads, which embeddings have no use for, and are left "
+            "%s: %d of %d weights belong to heads, which embeddings do not use; they are left "
             "out: %s",
             adapter.file,
             len(names.dropped),
@@ -136,10 +136,10 @@ def load_adapter(backbone: PreTrainedModel, adapter: StoredAdapter) -> PreTraine
 
 
 def stored_part(adapter: StoredAdapter, backbone: PreTrainedModel) -> TrainedPart:
-    """Return what a stored adapter would train further: its own weights, those of heads aside.
+    """Return the sizes of a stored adapter's trainable weights, without those of heads.
 
     Args:
-        backbone: which may have no memory behind it, and is left as it is.
+        backbone: the base, not changed; may be on the meta device.
     """
     shapes = {name: adapter.shapes[name] for name in adapter.names(backbone).weights}
     down = [shape for name, shape in shapes.items() if ".lora_A." in name and len(shape) == 2]
@@ -155,18 +155,18 @@ def stored_part(adapter: StoredAdapter, backbone: PreTrainedModel) -> TrainedPar
 def _wrapped(
     backbone: PreTrainedModel, config: PeftConfig, *, adapter: StoredAdapter, on_meta: bool = False
 ) -> PeftModel:
-    """Return peft's model with the adapter's layers, whose weights are yet to come."""
+    """Return peft's model with the adapter's layers, before their weights are loaded."""
     wrapper = PeftModel if config.task_type is None else PeftModelForFeatureExtraction
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names that match nothing: the weights tell
+            warnings.simplefilter("ignore")  # names without a match: `_check_weights` finds them
             return wrapper(backbone, copy.deepcopy(config), low_cpu_mem_usage=on_meta)
     except (*_LOADING_ERRORS, ImportError) as error:
         raise _does_not_fit(adapter, backbone, error) from error
 
 
 def _check_weights(adapter: StoredAdapter, names: AdapterNames, adapted: PeftModel) -> None:
-    """Compare the weights in the file with those that the configuration makes."""
+    """Refuse a file whose weights are not exactly those of the adapter's configuration."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         state: dict[str, Tensor] = get_peft_model_state_dict(adapted, save_embedding_layers=False)
@@ -180,7 +180,7 @@ def _check_weights(adapter: StoredAdapter, names: AdapterNames, adapted: PeftMod
         for name, expected in state.items()
         if name in original
         and (found := adapter.shapes[original[name]]) != tuple(expected.shape)
-        and expected.numel() > 0  # of one in shards no process has a shape
+        and expected.numel() > 0  # a sharded weight has no shape on any rank
     ]
     if missing or leftover or shapes:
         model = type(adapted.get_base_model()).__name__
@@ -195,8 +195,7 @@ def _check_weights(adapter: StoredAdapter, names: AdapterNames, adapted: PeftMod
 
 
 def _is_base(name: str, adapted: PeftModel) -> bool:
-    """Return whether a weight is the base's own embedding matrix, below an adapter's layer, which
-    peft saves, too."""
+    """Return whether a weight is the base's own embedding matrix, which peft saves, too."""
     embeddings = adapted.get_base_model().get_input_embeddings()
     layer = next(name for name, module in adapted.named_modules() if module is embeddings)
     return name == f"{layer}.base_layer.weight"

@@ -1,4 +1,4 @@
-"""Tells one set of weights from another: quickly, or by every byte."""
+"""Identify a model's weights by a hash: of samples of each tensor, or of every byte."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from quarry.runtime.files import write_text
 
 NUM_BYTES_EACH = 4096
-"""Read of each tensor; another checkpoint of the same architecture differs in every one."""
+"""Bytes read of each tensor; other checkpoints of the architecture differ in every tensor."""
 
 PATTERNS = ("*.safetensors", "config.json", "adapter_config.json", "adapter_model.bin", "*.py")
-"""Files of a model folder that decide which embeddings it gives, the tokenizer aside."""
+"""Files of a model folder on which its embeddings depend, the tokenizer aside."""
 
 CONFIG_FILES = ("config.json", "adapter_config.json")
-"""One of them is in every model folder."""
+"""Configuration files, one of which is in every model folder."""
 
 NUM_FILES_AT_A_TIME = 4
-"""Read in threads of their own: one hashes 2 GB/s, and a disk gives more."""
+"""Files hashed in parallel: one thread hashes 2 GB/s, and a disk reads faster."""
 
 
 def weights_fingerprint(source: str, *, revision: str | None = None) -> str:
-    """Names, types, shapes and the first bytes of every tensor of a folder or a cached hub id.
+    """Hash names, dtypes, shapes and the first bytes of every tensor of a folder or cached hub id.
 
     Returns:
         32 hexadecimal digits.
@@ -42,13 +42,13 @@ def weights_fingerprint(source: str, *, revision: str | None = None) -> str:
 
 
 def weights_digest(source: str, *, revision: str | None = None, memo: Path) -> str:
-    """Every byte of the weights, configuration and own code of a folder or a cached hub id.
+    """Hash every byte of the weights, configuration and code of a folder or a cached hub id.
 
-    Reads everything once (15 GB of a 7B model: some seconds): what a file has come to is noted in
-    `memo` and taken from there for as long as its size, inode and times stay the same.
+    Everything is read once (15 GB of a 7B model: some seconds). A file's hash is cached in `memo`
+    and used as long as the file's size, inode and times stay the same.
 
     Args:
-        memo: a folder; one that cannot be written to is read all the same.
+        memo: folder of the cached hashes; need not be writable.
 
     Returns:
         64 hexadecimal digits.
@@ -66,7 +66,7 @@ def weights_digest(source: str, *, revision: str | None = None, memo: Path) -> s
 
 def file_digest(file: Path, *, memo: Path) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits; see `weights_digest` for `memo`."""
-    file = file.resolve()  # in the hub's cache a file is a link
+    file = file.resolve()  # files of the hub's cache are symbolic links
     stat = file.stat()
     facts = (str(file), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
     note = memo / hashlib.sha256(repr(facts).encode()).hexdigest()
@@ -82,7 +82,7 @@ def file_digest(file: Path, *, memo: Path) -> str:
 def _folder(source: str, revision: str | None) -> Path:
     if Path(source).is_dir():
         return Path(source)
-    # not the snapshot: the hub's library refuses one that lacks any file, such as a pickled copy
+    # not snapshot_download: it refuses a snapshot that lacks any file, such as a pickled copy
     for name in CONFIG_FILES[:-1]:
         with contextlib.suppress(LocalEntryNotFoundError):
             return _cached_file(source, name, revision).parent

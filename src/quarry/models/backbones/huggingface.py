@@ -1,4 +1,4 @@
-"""Loads the trunk and the tokenizer of a Hugging Face folder or hub id, never silently wrong."""
+"""Load the backbone and tokenizer of a Hugging Face folder or hub id, checking what was loaded."""
 
 from __future__ import annotations
 
@@ -37,26 +37,27 @@ HEAD_PREFIXES = (
     "decoder.",
     "pooler.",
 )
-"""Weights that a trunk has no use for: the heads of language models, of masked ones, too, and of
+"""Prefixes of weights that a backbone does not use: heads of (masked) language models and of
 classifiers. Any other unexpected weight is an error."""
 
 MODEL_FILES = ("config.json", "adapter_config.json", "modules.json")
-"""Each tells that a folder is a model."""
+"""Files of which any one marks a folder as a model."""
 
 VOCABULARY_FILES = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model",
                     "tokenizer.model")  # fmt: skip
-"""What folders without a tokenizer.json may have instead."""
+"""Vocabulary files that a folder may have instead of a tokenizer.json."""
 
 POOLER_PREFIX = "pooler."
-"""What some encoders add after their last state, which nothing here reads."""
+"""Prefix of the pooler that some encoders add after their last layer; Quarry does not use it."""
 
 _LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 
 
 def resolve_source(path: str) -> str:
-    """The folder or hub id that `path` means.
+    """Return the folder or hub id that `model.path` names; for a run directory its saved model.
 
-    A run directory means the model it saved; what does not exist and cannot be a hub id is refused.
+    Raises:
+        MissingPathError: the folder is no model, or `path` neither exists nor can be a hub id.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
@@ -66,17 +67,21 @@ def resolve_source(path: str) -> str:
         found = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
         raise MissingPathError(
             f"model.path={path}: neither this folder nor its subfolder model/ holds a config.json, "
-            f"adapter_config.json or modules.json (found: {found}). Give a run directory, a "
+            f"adapter_config.json or modules.json (found: {found}). Fix: give a run directory, a "
             "Hugging Face or sentence-transformers folder, or a hub id."
         )
     is_hub_id = path.count("/") <= 1 and not path.startswith((".", "/", "~"))
     if not is_hub_id:
-        raise MissingPathError(f"model.path={path}: no such folder.")
+        raise MissingPathError(f"model.path={path}: no such folder. Fix: check the path.")
     return path
 
 
 def resolve_tokenizer(path: str) -> str:
-    """The folder or hub id of a tokenizer: weights need not lie beside it."""
+    """Return the folder or hub id of a tokenizer; it needs no weights beside it.
+
+    Raises:
+        MissingPathError: there is no tokenizer.json.
+    """
     folder = Path(path).expanduser()
     if (folder / "tokenizer.json").exists():
         return str(folder.absolute())
@@ -86,23 +91,22 @@ def resolve_tokenizer(path: str) -> str:
         return str((folder / "model").absolute())
     raise MissingPathError(
         f"model.tokenizer_path={path}: neither this folder nor its subfolder model/ holds a "
-        "tokenizer.json. Give a folder that does, or a hub id."
+        "tokenizer.json. Fix: give a folder that does, or a hub id."
     )
 
 
 def load_tokenizer(
     source: str, *, revision: str | None = None, lower_case: bool = False
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer that tokenizer.json describes, specials and template from beside it.
+    """Load the tokenizer of a tokenizer.json, with special tokens and template from beside it.
 
-    AutoTokenizer would not do: for some architectures (Qwen2 among them) it takes that
-    architecture's class whatever the folder says, which builds its own normaliser and
-    pre-tokeniser and drops those of tokenizer.json without a word. It is asked where there is no
-    tokenizer.json, but a vocabulary of another form. A BOS or EOS that only tokenizer_config.json
-    asks for, which transformers 5 passes over, is put there.
+    AutoTokenizer is used only for folders without a tokenizer.json. For some architectures (Qwen2
+    among them) it builds that architecture's class, whose normalizer and pre-tokenizer silently
+    replace those of tokenizer.json. A BOS or EOS that only tokenizer_config.json asks for, which
+    transformers 5 ignores, is added.
 
     Args:
-        lower_case: texts are turned into lower case first, if the tokenizer does not do so anyway.
+        lower_case: lowercase texts first, if the tokenizer does not do so anyway.
 
     Raises:
         UserError: there are no tokenizer files, or they hold no vocabulary.
@@ -113,12 +117,12 @@ def load_tokenizer(
     tokenizer: PreTrainedTokenizerBase = _from_pretrained(
         factory, source, revision=revision, what="tokenizer"
     )
-    # where the files are missing, transformers may hand out an empty tokenizer without a word
+    # if files are missing, transformers may silently return an empty tokenizer
     known = set(tokenizer.encode("what is love", add_special_tokens=False))
     if known <= set(tokenizer.all_special_ids) or not tokenizer.is_fast:
         raise UserError(
-            f"The tokenizer of {source!r} has no vocabulary: is its tokenizer.json missing? Copy "
-            "the tokenizer files of the base model there."
+            f"The tokenizer of {source!r} has no vocabulary: is its tokenizer.json missing? Fix: "
+            "copy the tokenizer files of the base model there."
         )
     put_wanted_ends(tokenizer, get_tokenizer_config(source, revision=revision))
     if lower_case and tokenizer.backend_tokenizer.normalizer is None:
@@ -137,7 +141,11 @@ def _put_lower_case_first(tokenizer: PreTrainedTokenizerBase) -> None:
 def load_config(
     source: str, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> PretrainedConfig:
-    """The config.json of a folder or hub id."""
+    """Load the config.json of a folder or hub id.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
     config: PretrainedConfig = _from_pretrained(
         AutoConfig, source, revision=revision, what="model", trust_remote_code=trust_remote_code
     )
@@ -151,12 +159,13 @@ def load_backbone(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """The trunk of a folder or hub id, without its language-model head.
+    """Load the backbone of a folder or hub id, without its language-model head.
 
-    Only safetensors are read: a pickled checkpoint could run code.
+    Only safetensors are read: a pickled checkpoint could execute code.
 
     Raises:
-        UserError: the architecture is unknown, a weight is missing, or one is left over.
+        UserError: the architecture is unknown, or a weight is missing, unexpected or of another
+            shape.
     """
     config = load_config(source, revision=revision, trust_remote_code=trust_remote_code)
     model, info = _from_pretrained(
@@ -180,7 +189,7 @@ def load_backbone(
             f"shape {mismatched[:3] or 'none'}. Is this a checkpoint of another architecture?"
         )
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # its weights may be random: they are neither kept nor saved
+        model.pooler = None  # its weights may be random: drop them, so that they are not saved
     model_: PreTrainedModel = model
     return model_
 
@@ -198,7 +207,7 @@ def _from_pretrained(factory: Any, source: str, *, what: str, **kwargs: Any) -> 
             remedy = "The folder must hold config.json, *.safetensors and tokenizer.json."
         else:
             remedy = (
-                "It is no local folder, and the hub could not give it: check the spelling and the "
+                "It is no local folder, and the hub did not return it: check the spelling and the "
                 "network, or download it elsewhere and give model.path=DIR"
                 + (" or model.tokenizer_path=DIR." if what == "tokenizer" else ".")
             )
@@ -208,7 +217,7 @@ def _from_pretrained(factory: Any, source: str, *, what: str, **kwargs: Any) -> 
 
 
 class _quiet_loading:  # noqa: N801 (a context manager)
-    """Silences transformers' load report: what it would say, we check and raise."""
+    """Context manager that silences transformers' load report, whose findings are checked here."""
 
     def __enter__(self) -> None:
         from transformers.utils import logging as hf_logging

@@ -1,4 +1,4 @@
-"""Finds single files of a model, in its folder or in the hub's cache."""
+"""Find and read single files of a model, in its folder or in the hub's cache."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from quarry.runtime.hub_access import settle_offline
 
 
 def model_file(source: str, name: str, *, revision: str | None = None) -> Path | None:
-    """Return the path of a file of a model; None where the model has no such file.
+    """Return the path of a file of a model; None if the model has no such file.
 
-    A file of a hub id is downloaded into the hub's cache if it is not there and the hub answers.
-    None also stands for a repository that is not to be had: loading its weights will say so.
+    A file of a hub id is downloaded into the hub's cache if it is missing there. Return None, too,
+    for a repository that is not available: loading its weights raises the error.
 
     Args:
         source: a folder or a hub id.
-        name: of the file, relative to the folder ("1_Pooling/config.json").
-        revision: of a hub id: branch, tag or commit.
+        name: path of the file, relative to the folder ("1_Pooling/config.json").
+        revision: branch, tag or commit of a hub id.
 
     Raises:
-        UserError: the hub was asked and failed, so nobody knows whether there is such a file.
+        UserError: the request to the hub failed, so it is unknown whether there is such a file.
     """
     if Path(source).is_dir():
         file = Path(source) / name
@@ -48,7 +48,7 @@ def model_file(source: str, name: str, *, revision: str | None = None) -> Path |
     )
 
 
-@lru_cache(maxsize=256)  # each call would ask the hub anew
+@lru_cache(maxsize=256)  # each call would send a request to the hub
 def _hub_file(
     source: str, name: str, revision: str | None, *, cache_dir: str, is_offline: bool
 ) -> Path | None:
@@ -75,7 +75,7 @@ def _hub_file(
 
 
 def is_unknown(source: str, name: str, *, revision: str | None = None) -> bool:
-    """Return whether a hub id may have a file that is not in the cache, for nobody could ask."""
+    """Return whether, offline, the hub's cache cannot tell if a hub id has a file."""
     if Path(source).is_dir() or not constants.HF_HUB_OFFLINE:
         return False
     try:
@@ -87,16 +87,16 @@ def is_unknown(source: str, name: str, *, revision: str | None = None) -> bool:
 def _unknown(source: str, name: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
     return UserError(
-        f"The hub could not say whether {source} has a file {name} ({reason}). Try again, or "
+        f"The hub could not say whether {source} has a file {name} ({reason}). Fix: try again, or "
         "download the model and give model.path=DIR."
     )
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Return the object of a JSON file.
+    """Return the object in a JSON file.
 
     Raises:
-        UserError: the file holds no JSON, or no object.
+        UserError: the file is not JSON, or holds no object.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

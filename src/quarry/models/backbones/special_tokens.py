@@ -1,4 +1,4 @@
-"""Special tokens that a tokenizer puts around a text by itself."""
+"""Make a tokenizer add the BOS and EOS around a text that its configuration asks for."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from transformers import PreTrainedTokenizerBase
 def put_wanted_ends(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> None:
     """Add the BOS and EOS that only tokenizer_config.json asks for to those in tokenizer.json.
 
-    transformers 5 passes over `add_bos_token` and `add_eos_token` where there is a tokenizer.json,
-    and setting one of them as an attribute drops the other's token.
+    transformers 5 ignores `add_bos_token` and `add_eos_token` if there is a tokenizer.json, and
+    setting one of them as an attribute drops the other's token.
 
     Args:
         tokenizer: changed in place.
-        settings: of tokenizer_config.json.
+        settings: content of tokenizer_config.json.
     """
     start, end = _own_ends(tokenizer)
     new_start, new_end = list(start), list(end)
@@ -32,7 +32,7 @@ def put_wanted_ends(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, A
 def around(
     tokenizer: PreTrainedTokenizerBase, start_ids: Sequence[int], end_ids: Sequence[int]
 ) -> TemplateProcessing:
-    """Return a post-processor that puts ids before and after a text."""
+    """Return a post-processor that adds token ids before and after a text."""
     ends = {"[start]": list(start_ids), "[end]": list(end_ids)}
     single = " ".join(name for name in ("[start]", "$A", "[end]") if ends.get(name, True))
     return TemplateProcessing(
@@ -47,7 +47,10 @@ def around(
 
 
 def _own_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The ids around a text; none where they stand elsewhere, which prompts refuse."""
+    """Return the ids that the tokenizer adds before and after a text.
+
+    Both are empty if it adds them inside the text, which `data.rendering` refuses.
+    """
     plain = tokenizer.encode("a", add_special_tokens=False)
     full = tokenizer.encode("a", add_special_tokens=True)
     for start in range(len(full) - len(plain) + 1):

@@ -1,4 +1,4 @@
-"""Which part of a trunk reads text: all of it, or the language model between other towers."""
+"""Find the part of a backbone that encodes text: all of it, or a vision-language model's LM."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from transformers import PreTrainedModel
 
 
 def base_model(backbone: PreTrainedModel) -> PreTrainedModel:
-    """The trunk itself, without the wrapper that peft puts around it."""
+    """Return the backbone without peft's wrapper."""
     get_base = getattr(backbone, "get_base_model", None)
     return cast(PreTrainedModel, get_base() if get_base is not None else backbone)
 
 
 def text_model(backbone: PreTrainedModel) -> PreTrainedModel:
-    """What texts go through: of a vision-language trunk its language model, else the whole trunk.
+    """Return the language model of a vision-language backbone, else the full backbone.
 
-    The towers beside it (`visual`) are kept, so that a saved model is complete, and left alone.
+    Other towers (`visual`) stay in the backbone unchanged, so that a saved model is complete.
     """
     base = base_model(backbone)
     return cast(PreTrainedModel, getattr(base, "language_model", base))
 
 
 def text_model_name(backbone: PreTrainedModel) -> str | None:
-    """Where in the trunk the language model lies ("language_model"); None: it is the trunk."""
+    """Return the language model's name in the backbone; None if it is the full backbone."""
     base, text = base_model(backbone), text_model(backbone)
     if text is base:
         return None

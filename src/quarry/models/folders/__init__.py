@@ -1,1 +1,1 @@
-"""What the files of a model say about how texts are fed to it."""
+"""Read from a model's files how texts are encoded with it: prompts, pooling, projections."""

@@ -1,4 +1,4 @@
-"""What a model's card says of how texts are fed, where its files leave it open."""
+"""Read `model.card`: settings from a published model's card that its files do not state."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ KEYS = {
     "pooling": "model.pooling",
     "normalize": "model.normalize",
 }
-"""Key of model.card -> key of the configuration."""
+"""Key of `model.card` -> configuration key."""
 
 
 def card_facts(card: Mapping[str, object] | None) -> dict[str, Fact]:
-    """Return what `model.card` states, by configuration key.
+    """Return the facts that `model.card` states, by configuration key.
 
     Raises:
-        UserError: it has a key that is none, a value of another kind, or a pooling that there is
-            not.
+        UserError: it has an unknown key or pooling, or a value of the wrong type.
     """
     if card is None:
         return {}
@@ -55,7 +54,7 @@ def _check_kinds(card: Mapping[str, object]) -> None:
             is_allowed, rule = isinstance(value, str), "a template"
         elif key in ("max_query_length", "max_document_length"):
             is_allowed = type(value) is int and value >= 1
-            rule = "a whole number of 1 or more"
+            rule = "an integer of 1 or more"
         elif key == "end_token":
             is_allowed, rule = value is None or isinstance(value, str), "a token, or null"
         elif key == "normalize":

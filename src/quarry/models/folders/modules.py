@@ -1,4 +1,4 @@
-"""Reads modules.json of sentence-transformers (2.x to 6.x), and the modules that follow."""
+"""Read modules.json of sentence-transformers (2.x to 6.x), and the modules that it lists."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODE_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""Keys of versions before 6 -> names of modes."""
+"""Key in versions before 6 -> name of the pooling mode."""
 
 POOLING_KEYS = {
     "word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt",
@@ -41,8 +41,8 @@ class Module:
     """An entry of modules.json.
 
     Attributes:
-        kind: the name of its class.
-        path: its folder; "" is the model's own.
+        kind: name of its class.
+        path: its subfolder; "" is the model's folder.
     """
 
     kind: str
@@ -51,17 +51,21 @@ class Module:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFolder:
-    """A folder, or a repository on the hub, whose files are looked up by their names in it."""
+    """A model folder or hub repository that finds and reads its files by name."""
 
     source: str
     revision: str | None = None
 
     def find(self, path: str, name: str) -> Path | None:
-        """Return the file of that name in a subfolder; None where there is none."""
+        """Return the file of that name in a subfolder; None if there is none."""
         return model_file(self.source, str(PurePosixPath(path) / name), revision=self.revision)
 
     def config_of(self, module: Module) -> tuple[dict[str, Any], str]:
-        """Return the config.json of a module, and its name for people."""
+        """Return the content of a module's config.json, and the file's name for messages.
+
+        Raises:
+            UserError: there is no such file.
+        """
         name = f"{module.path}/config.json"
         file = self.find(module.path, "config.json")
         if file is None:
@@ -73,12 +77,12 @@ class ModelFolder:
 
 
 def read_modules(folder: ModelFolder) -> list[Module] | None:
-    """Return the modules in an order that can be computed here; None where there is no list.
+    """Return the modules of modules.json, in order; None if there is no such file.
 
-    The order is Transformer, Pooling, any number of Dense, and at most one Normalize.
+    The supported order is Transformer, Pooling, any number of Dense, and at most one Normalize.
 
     Raises:
-        UserError: another module, or another order.
+        UserError: a module or an order is not supported, or the file is malformed.
     """
     file = folder.find("", MODULES_FILE)
     if file is None:
@@ -97,8 +101,8 @@ def read_modules(folder: ModelFolder) -> list[Module] | None:
     unknown = [module.kind for module in modules if module.kind not in KINDS]
     if unknown:
         raise UserError(
-            f"{file}: the model has a module {unknown[0]}, which is not supported; what is, is "
-            f"{', '.join(KINDS)}."
+            f"{file}: the model has a module {unknown[0]}, which is not supported (allowed: "
+            f"{', '.join(KINDS)})."
         )
     kinds = [module.kind for module in modules]
     expected = ["Transformer", "Pooling", *["Dense"] * kinds.count("Dense")]
@@ -111,16 +115,16 @@ def read_modules(folder: ModelFolder) -> list[Module] | None:
 
 
 def _kind(type_: str) -> str:
-    """The class of a module of the library; of others the full name, which is none of ours."""
+    """Return the class name of a sentence-transformers module; of another one the full name."""
     package, _, name = type_.rpartition(".")
     return name if package.split(".")[0] == "sentence_transformers" else type_
 
 
 def read_pooling(folder: ModelFolder, module: Module) -> tuple[dict[str, Any], int | None, str]:
-    """Return the configuration of a pooling, the width that it states, and where both stand.
+    """Return the configuration of a pooling, its stated width, and the file that states both.
 
     Raises:
-        UserError: a mode that is not known, several at once, or keys that contradict each other.
+        UserError: the mode is unknown, there are several, or keys contradict each other.
     """
     config, name = folder.config_of(module)
     where = f"{folder.source}: {name}"
@@ -151,7 +155,7 @@ def _pooling_width(config: Mapping[str, Any], where: str) -> int | None:
     stated = {key: config[key] for key in keys if config.get(key) is not None}
     for key, width in stated.items():
         if type(width) is not int or width < 1:
-            raise UserError(f"{where}: {key}={width!r}: a width is a whole number of 1 or more.")
+            raise UserError(f"{where}: {key}={width!r}: a width is an integer of 1 or more.")
     if len(set(stated.values())) > 1:
         pairs = ", ".join(f"{key}={width}" for key, width in stated.items())
         raise UserError(f"{where}: {pairs} contradict each other. Restore the file.")
@@ -159,11 +163,11 @@ def _pooling_width(config: Mapping[str, Any], where: str) -> int | None:
 
 
 def read_dense(folder: ModelFolder, module: Module) -> Dense:
-    """Return what a Dense states, and where its weights lie.
+    """Return the configuration of a Dense module, with the file of its weights.
 
     Raises:
-        UserError: another input or output than the embedding, an activation that is not known,
-            widths that are none, or no weights.
+        UserError: its input or output is not the embedding, its activation is unknown, a width is
+            invalid, or the weights are missing.
     """
     config, name = folder.config_of(module)
     where = f"{folder.source}: {name}"
@@ -176,7 +180,7 @@ def read_dense(folder: ModelFolder, module: Module) -> Dense:
     for key in ("in_features", "out_features"):
         if type(config.get(key)) is not int or config[key] < 1:
             raise UserError(
-                f"{where}: {key}={config.get(key)!r}: a width is a whole number of 1 or more."
+                f"{where}: {key}={config.get(key)!r}: a width is an integer of 1 or more."
             )
     for key in ("bias", "use_residual"):
         if not isinstance(config.get(key, True), bool):
@@ -199,10 +203,13 @@ def read_dense(folder: ModelFolder, module: Module) -> Dense:
 
 
 def check_widths(folder: ModelFolder, chain: Sequence[Dense], *, width: int | None) -> None:
-    """Refuse a Dense whose input is not as wide as what comes before it.
+    """Refuse a Dense whose input width is not the output width of the module before it.
 
     Args:
-        width: of the pooled states; None: not stated.
+        width: width of the pooled states; None: not stated.
+
+    Raises:
+        UserError: two widths differ.
     """
     before = "the pooling"
     for number, dense in enumerate(chain):
@@ -224,7 +231,7 @@ def _refuse_unknown(config: Mapping[str, Any], known: set[str], *, where: str, k
 
 
 def _activation(name: Any, where: str) -> str:
-    """The name in torch.nn; sentence-transformers' default where none is stated."""
+    """Return the activation's name in torch.nn; sentence-transformers' default if unset."""
     if name is None:
         return "Tanh"
     package, _, short = str(name).rpartition(".")

@@ -1,4 +1,4 @@
-"""The poolings by their names in sentence-transformers and in the cards of models."""
+"""Map names of poolings, in sentence-transformers and in model cards, to pooling classes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from quarry.models.pooling.weighted_mean import WeightedMean
 POOLINGS = (Cls, Max, Mean, MeanSqrtLen, WeightedMean, LastToken)
 
 BY_MODE: dict[str, type] = {pooling.sentence_transformers_mode: pooling for pooling in POOLINGS}
-"""Name of a mode in sentence-transformers -> class."""
+"""Name of the mode in sentence-transformers -> class."""
 
 BY_OPTION: dict[str, type] = {p.__module__.rpartition(".")[2]: p for p in POOLINGS}
-"""Option of the group model/pooling -> class."""
+"""Option of the configuration group model/pooling -> class."""
 
 
 def pooling_node(pooling: type, *, include_prompt: bool = True) -> dict[str, Any]:
-    """Return the configuration of a pooling."""
+    """Return the configuration node (`_target_` and arguments) of a pooling class."""
     node: dict[str, Any] = {"_target_": f"{pooling.__module__}.{pooling.__qualname__}"}
     return node if pooling is LastToken else node | {"include_prompt": include_prompt}

@@ -1,4 +1,4 @@
-"""Reads what the files of sentence-transformers (2.x to 6.x) state beside a model's weights."""
+"""Read prompts, pooling, lengths and projections from sentence-transformers files (2.x to 6.x)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRANSFORMER_FILES = tuple(
 )
 TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 NO_LIMIT = 10**9
-"""From here on a tokenizer's model_max_length means that it has none."""
+"""A tokenizer's model_max_length of this size or more means that it has no limit."""
 
 ARGUMENT_KEYS = (
     "model_args", "tokenizer_args", "config_args",
@@ -42,28 +42,28 @@ HARMLESS_ARGUMENTS = {
     "dtype", "low_cpu_mem_usage", "padding_side", "torch_dtype", "trust_remote_code", "use_cache",
     "use_fast", "use_safetensors",
 }  # fmt: skip
-"""Those that change no embedding here: dtype, attention and padding have settings of their own."""
+"""Arguments without effect on embeddings: dtype, attention and padding have their own keys."""
 
 TRANSFORMER_KEYS = {
     "max_seq_length", "do_lower_case", "query_length", "document_length", "transformer_task",
     "modality_config", "module_output_name", "unpad_inputs", "processing_kwargs",
     "query_expansion", *ARGUMENT_KEYS,
 }  # fmt: skip
-"""Keys of the transformer's file that are looked at here, or that change no embedding."""
+"""Keys of the transformer's file that are read here, or that have no effect on embeddings."""
 
 
 def read_sentence_transformers(source: str, *, revision: str | None = None) -> Statement | None:
-    """Return what the files of sentence-transformers state; None where there are none.
+    """Return the settings that sentence-transformers files state; None without such files.
 
-    It is what `encode_query` and `encode_document` of that library do with the folder.
+    They match what that library's `encode_query` and `encode_document` do with the folder.
 
     Args:
         source: a folder or a hub id.
-        revision: of a hub id.
+        revision: branch, tag or commit of a hub id.
 
     Raises:
-        UserError: the folder asks for something that cannot be done here (a module, an activation,
-            a similarity), or its files contradict each other; with file, found and expected.
+        UserError: the folder asks for something unsupported (a module, an activation, a
+            similarity), or its files contradict each other.
     """
     folder = ModelFolder(source=source, revision=revision)
     modules = read_modules(folder)
@@ -97,16 +97,16 @@ def read_sentence_transformers(source: str, *, revision: str | None = None) -> S
 
 
 def transformer_path(source: str, *, revision: str | None = None) -> str:
-    """Return the subfolder that the transformer lies in; "" where it is the folder itself."""
+    """Return the subfolder of the transformer; "" if it is the folder itself."""
     modules = read_modules(ModelFolder(source=source, revision=revision))
     return "" if modules is None else modules[0].path
 
 
 def _transformer_settings(folder: ModelFolder, module: Module) -> tuple[dict[str, Any], str]:
-    """What stands in the file of the transformer, and its name.
+    """Return the content of the transformer's file, and the file's name.
 
     Raises:
-        UserError: it changes embeddings in a way that is not followed here.
+        UserError: a setting changes embeddings in an unsupported way.
     """
     for name in TRANSFORMER_FILES:
         file = folder.find(module.path, name)
@@ -138,7 +138,7 @@ def _check_transformer(settings: Mapping[str, Any], file: str) -> None:
         if more:
             raise UserError(
                 f"{file}: {key}: {', '.join(more)}: may change embeddings, and is not supported "
-                f"(what is, is {', '.join(sorted(HARMLESS_ARGUMENTS))})."
+                f"(allowed: {', '.join(sorted(HARMLESS_ARGUMENTS))})."
             )
     unknown = sorted(set(settings) - TRANSFORMER_KEYS)
     if unknown:
@@ -158,8 +158,8 @@ def _check_model(model: Mapping[str, Any], source: str) -> None:
         raise UserError(f"{where}: model_type={kind!r}; what is supported is SentenceTransformer.")
     if model.get("truncate_dim") is not None:
         raise UserError(
-            f"{where}: truncate_dim={model['truncate_dim']}: embeddings that are cut are not "
-            "supported. Fix: remove the key to measure them in full."
+            f"{where}: truncate_dim={model['truncate_dim']}: truncated embeddings are not "
+            "supported. Fix: remove the key to use their full width."
         )
     similarity = model.get("similarity_fn_name")
     if similarity not in (None, "cosine", "dot"):
@@ -177,7 +177,7 @@ def _check_model(model: Mapping[str, Any], source: str) -> None:
 
 
 def _normalization(model: Mapping[str, Any], *, has_module: bool) -> Fact:
-    """Whether embeddings are compared at length 1: by a module, or by the similarity."""
+    """Return whether embeddings are normalized: by a module, or by cosine similarity."""
     similarity = model.get("similarity_fn_name")
     if has_module:
         return Fact(value=True, source=f"{MODULES_FILE} (Normalize)")
@@ -189,7 +189,7 @@ def _normalization(model: Mapping[str, Any], *, has_module: bool) -> Fact:
 
 
 def _prompts(model: Mapping[str, Any]) -> dict[str, Fact]:
-    """What `encode_query` and `encode_document` put in front of texts."""
+    """Return the prompts that `encode_query` and `encode_document` prepend to texts."""
     prompts = model.get("prompts") or {}
     return {
         f"prompt.{role}": Fact(
@@ -205,7 +205,7 @@ def _template(prefix: str) -> str:
 
 
 def _open_prompts(model: Mapping[str, Any], source: str) -> dict[str, str]:
-    """Prompts of tasks, none of them of queries: which one is meant is for the user to say."""
+    """Return why `prompt.query` is unknown: there are prompts of tasks, and none for queries."""
     prompts = model.get("prompts") or {}
     names = sorted(name for name, text in prompts.items() if text and name not in ROLES)
     tasks = [name for name in names if name not in ("passage", "corpus")]
@@ -221,13 +221,13 @@ def _open_prompts(model: Mapping[str, Any], source: str) -> dict[str, str]:
 
 
 def _unused_prompts(model: Mapping[str, Any]) -> list[str]:
-    """Notes on prompts that a reader of the file would expect to be used, and which are not."""
+    """Return notes on prompts that the file holds and that encoding does not use."""
     prompts, default = model.get("prompts") or {}, model.get("default_prompt_name")
     names = [] if prompts.get("document") else ["passage", "corpus"]
     notes = [
         f"{MODEL_FILE} holds a prompt {name!r} ({prompts[name]!r}) that encode_document of "
-        "sentence-transformers does not use, and it is not used here. Where documents are to have "
-        f"it: prompt.document={_template(prompts[name])!r}"
+        "sentence-transformers does not use, and it is not used here. To use it: "
+        f"prompt.document={_template(prompts[name])!r}"
         for name in names
         if prompts.get(name)
     ]
@@ -235,7 +235,7 @@ def _unused_prompts(model: Mapping[str, Any]) -> list[str]:
         notes.append(
             f"{MODEL_FILE} names a default prompt {default!r} ({prompts[default]!r}), which encode "
             "of sentence-transformers uses, and encode_query and encode_document do not: it is not "
-            "used here. Where texts are to have it: prompt.query and prompt.document="
+            "used here. To use it: prompt.query and prompt.document="
             f"{_template(prompts[default])!r}"
         )
     return notes
@@ -244,7 +244,7 @@ def _unused_prompts(model: Mapping[str, Any]) -> list[str]:
 def _lengths(
     folder: ModelFolder, settings: Mapping[str, Any], settings_file: str, *, transformer: str
 ) -> dict[str, Fact]:
-    """The tokens in all that a text of each role may have."""
+    """Return the maximum lengths of queries and documents, in tokens, special tokens included."""
     facts = {}
     for role in ROLES:
         names = (f"{role}_length", "max_seq_length")
@@ -257,15 +257,15 @@ def _lengths(
             continue
         if isinstance(fact.value, bool) or not isinstance(fact.value, int) or fact.value < 1:
             raise UserError(
-                f"{folder.source}: {fact.source}: texts of {fact.value!r} tokens; a length is a "
-                "whole number of 1 or more."
+                f"{folder.source}: {fact.source}: texts of {fact.value!r} tokens; a length is "
+                "an integer of 1 or more."
             )
         facts[f"prompt.max_{role}_length"] = fact
     return facts
 
 
 def _tokenizer_length(folder: ModelFolder, transformer: str) -> Fact | None:
-    """What the tokenizer, or the positions of the model, have room for."""
+    """Return the smaller of the tokenizer's and the model's maximum length; None without both."""
     found = []
     for name, key in (
         ("tokenizer_config.json", "model_max_length"),

@@ -1,4 +1,4 @@
-"""How texts are fed to a model, as far as its files or its card state it."""
+"""Define the settings for encoding texts that a model's files or card state, with their source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quarry.models.projections import Dense
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fact:
-    """A value, and where it stands."""
+    """A value, and the file (or card) that states it."""
 
     value: Any
     source: str
@@ -19,17 +19,17 @@ class Fact:
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """What is stated, part by part; the rest is left to the configuration.
+    """Settings that a model's files or card state; the configuration supplies the others.
 
     Attributes:
-        facts: configuration key ("prompt.query", "model.pooling") -> value in the form that the
-            configuration has it.
-        width: of the states that are pooled; None: not stated.
+        facts: configuration key ("prompt.query", "model.pooling") -> value, in the
+            configuration's form.
+        width: width of the pooled states; None: not stated.
         projections: the Dense layers after the pooling, in order.
-        transformer: where in the folder the transformer and its tokenizer lie; "" in itself.
-        lower_case: texts are turned into lower case, whatever the tokenizer does; None: not said.
-        notes: what a reader of the results has to know.
-        refusals: configuration key -> why its value is not known, and how to give it.
+        transformer: subfolder of the transformer and its tokenizer; "": the folder itself.
+        lower_case: texts are lowercased, whatever the tokenizer does; None: not stated.
+        notes: notes for readers of the results.
+        refusals: configuration key -> why its value is unknown, and how to set it.
     """
 
     facts: Mapping[str, Fact] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Quality against what training took: device-hours in training steps."""
+"""Plot quality against device-hours in training steps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from quarry.study_report.figures.points import draw_point, shared_legend, styles
 from quarry.study_report.table import StudyTable, summary_cell, summary_label
 
 WIDE_RANGE = 20
-"""Hours that differ by more than this factor stand on a logarithmic axis."""
+"""The axis is logarithmic if hours differ by more than this factor."""
 
 
 def device_hours(entry: Entry) -> tuple[float, str] | None:
-    """Mean over the seeds, and the kinds of device; None if no training run tells."""
+    """Return mean device-hours over the seeds, and the kinds of device; None if unknown."""
     costs = entry.training_costs
     if not costs:
         return None
@@ -24,10 +24,10 @@ def device_hours(entry: Entry) -> tuple[float, str] | None:
 
 
 def plot_cost(table: StudyTable, path: Path) -> tuple[Path, ...]:
-    """Draws the trained models of `table` into the PNG `path` and a PDF beside it; returns both.
+    """Draw the trained models of `table` into the PNG `path` and a PDF beside it; return both.
 
-    Hours are those of one device in training steps, times the devices; evaluations are not in them.
-    Whiskers are standard deviations over seeds. Nothing is drawn for fewer than two points.
+    Hours are time in training steps, without evaluations, times the number of devices. Whiskers
+    are standard deviations over seeds. With fewer than two points nothing is drawn.
     """
     points = [
         (entry, found, cell)

@@ -1,4 +1,4 @@
-"""Models by sets as a heat map: who is good where."""
+"""Plot a table, models by sets, as a heat map."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from quarry.study_report.table import StudyTable
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOUR_MAP = "cividis"  # even in lightness, and for readers who see few colours
-_DARK_BELOW = 0.5  # of the scale, from where on text is dark
+_COLOR_MAP = "cividis"  # perceptually uniform, and safe for color-blind readers
+_DARK_TEXT_FROM = 0.5  # cells lighter than this share of the scale have dark text
 
 
 def plot_heat_map(table: StudyTable, path: Path) -> tuple[Path, ...]:
-    """Draws `table` into the PNG `path` and a PDF beside it; returns both.
+    """Draw `table` into the PNG `path` and a PDF beside it; return both.
 
-    Colours run from the lowest to the highest model of each column, since sets differ more than
-    models do, and so may baselines. What is missing is white and reads "-". Nothing is drawn for a
-    single row.
+    Colors are scaled from the lowest to the highest model of each column, since sets (and perhaps
+    baselines) differ more than models do. Missing values are white and read "-". With a single row
+    nothing is drawn.
     """
     if len(table.entries) < 2:
         return ()
@@ -38,7 +38,7 @@ def plot_heat_map(table: StudyTable, path: Path) -> tuple[Path, ...]:
     figure = figure_of(width + max(0.62 * num_columns, 3.2), 2.1 + 0.36 * num_rows)
     axes = figure.subplots()
     lightness = scaled(values, [entry in table.models for entry in table.entries])
-    image = axes.imshow(lightness, cmap=_COLOUR_MAP, vmin=0, vmax=1, aspect="auto")
+    image = axes.imshow(lightness, cmap=_COLOR_MAP, vmin=0, vmax=1, aspect="auto")
     _write_values(axes, values, lightness)
     columns = [
         c.row.label if len(table.measures) == 1 else f"{c.row.label}, {c.measure}"
@@ -61,9 +61,9 @@ def plot_heat_map(table: StudyTable, path: Path) -> tuple[Path, ...]:
 
 
 def scaled(values: NDArray[np.float64], is_model: Sequence[bool]) -> NDArray[np.float64]:
-    """Each column from 0 (its lowest model) to 1; rows that are no models are cut off there.
+    """Scale each column from 0 (its lowest model) to 1; clip rows that are no models.
 
-    0.5 where all models are equal, NaN where there is no value.
+    Values are 0.5 if all models are equal, and NaN if missing.
     """
     shown = values[np.array(is_model)] if any(is_model) else values
     result = np.full_like(values, np.nan)
@@ -79,7 +79,7 @@ def scaled(values: NDArray[np.float64], is_model: Sequence[bool]) -> NDArray[np.
 def _write_values(axes: Axes, values: NDArray[np.float64], lightness: NDArray[np.float64]) -> None:
     for (row, column), value in np.ndenumerate(values):
         is_missing = np.isnan(value)
-        is_light = is_missing or lightness[row, column] > _DARK_BELOW
+        is_light = is_missing or lightness[row, column] > _DARK_TEXT_FROM
         axes.text(
             column,
             row,
@@ -92,6 +92,6 @@ def _write_values(axes: Axes, values: NDArray[np.float64], lightness: NDArray[np
 
 
 def _borders(table: StudyTable) -> list[float]:
-    """Between baselines, rankings that are given, and models."""
+    """Return the y positions of borders between baselines, given rankings, and models."""
     stages = [entry.stage for entry in table.entries]
     return [i + 0.5 for i in range(len(stages) - 1) if stages[i] != stages[i + 1]]

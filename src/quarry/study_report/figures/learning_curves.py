@@ -1,4 +1,4 @@
-"""Quality against updates: the learning curves of trained models in one picture."""
+"""Plot the learning curves of trained models: quality against optimizer steps."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Subject = tuple[str, tuple[str, ...]]
-"""A measure, and the sets that it is the mean over."""
+"""A measure, and the sets over which it is averaged."""
 
 
 def plot_learning_curves(entries: Sequence[Entry], path: Path) -> tuple[Path, ...]:
-    """Draws the curves into the PNG `path` and a PDF beside it; returns both.
+    """Draw the curves into the PNG `path` and a PDF beside it; return both.
 
-    A panel for each measure and choice of sets. A line is the mean over the seeds, at the steps
-    that all of them have; the seeds are thin lines. Rows of one training (its best model, its
-    hybrid) share a curve, which is drawn once. Nothing is drawn without a curve of two points.
+    There is a panel for each measure and choice of sets. A line is the mean over the seeds at the
+    steps that all of them have; single seeds are thin lines. Rows of one training run (its best
+    model, its hybrid) share a curve, which is drawn once. Without a curve of at least two points
+    nothing is drawn.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -45,7 +46,7 @@ def plot_learning_curves(entries: Sequence[Entry], path: Path) -> tuple[Path, ..
         axes.set_ylabel(f"{measure} (0 to 1)", fontsize=9)
         axes.margins(x=0.03, y=0.1)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    grid[-1][0].set_xlabel("training step (optimiser updates); thin lines: seeds", fontsize=9)
+    grid[-1][0].set_xlabel("optimizer step; thin lines: seeds", fontsize=9)
     shared_legend(figure, style)
     return save_with_pdf(figure, path)
 
@@ -53,7 +54,7 @@ def plot_learning_curves(entries: Sequence[Entry], path: Path) -> tuple[Path, ..
 def curves_by_subject(
     entries: Sequence[Entry],
 ) -> dict[Subject, dict[str, list[LearningCurve]]]:
-    """What is drawn: subject -> label -> the curves of its seeds."""
+    """Return subject -> label of the row -> learning curves of its seeds."""
     panels: dict[Subject, dict[str, list[LearningCurve]]] = {}
     drawn: set[Path] = set()
     for entry in entries:
@@ -66,7 +67,7 @@ def curves_by_subject(
 
 
 def mean_curve(curves: Sequence[LearningCurve]) -> list[tuple[int, float]]:
-    """(step, mean) at the steps that all curves have."""
+    """Return (optimizer step, mean) at the steps that all curves have."""
     by_step: list[Mapping[int, float]] = [dict(curve.evaluations) for curve in curves]
     shared = [step for step in by_step[0] if all(step in each for each in by_step)]
     return [(step, fmean(each[step] for each in by_step)) for step in sorted(shared)]
@@ -75,12 +76,12 @@ def mean_curve(curves: Sequence[LearningCurve]) -> list[tuple[int, float]]:
 def _draw(axes: Axes, name: str, curves: Sequence[LearningCurve], style: Style) -> None:
     for curve in curves if len(curves) > 1 else ():
         steps, values = zip(*curve.evaluations, strict=True)
-        axes.plot(steps, values, color=style.colour, linewidth=0.6, alpha=0.6)
+        axes.plot(steps, values, color=style.color, linewidth=0.6, alpha=0.6)
     steps, values = zip(*mean_curve(curves), strict=True)
     axes.plot(
         steps,
         values,
-        color=style.colour,
+        color=style.color,
         marker=style.marker,
         markersize=5,
         linewidth=1.7,

@@ -1,4 +1,4 @@
-"""Points that stand for rows of a table, and one legend for all panels of a figure."""
+"""Draw points for rows of a table in consistent styles, with one legend for all panels."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quarry.evaluation.drawing import COLOURS, MARKERS, entries_below, label
+from quarry.evaluation.drawing import COLORS, MARKERS, entries_below, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-PALETTE = (*COLOURS, "#000000")  # as many as the study has models
+PALETTE = (*COLORS, "#000000")  # as many as the study has models
 
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """How a row looks in every figure."""
+    """Color and marker of a row, the same in all panels of a figure."""
 
-    colour: str
+    color: str
     marker: str
 
 
 def styles(labels: Sequence[str]) -> dict[str, Style]:
-    """A colour and a marker for each label, the same two for no two of 56."""
+    """Return a color and a marker for each label; the pairs are distinct for up to 56 labels."""
     return {
-        label: Style(colour=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)])
+        label: Style(color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)])
         for i, label in enumerate(labels)
     }
 
@@ -41,7 +41,7 @@ def draw_point(
     name: str,
     deviations: tuple[float | None, float | None] = (None, None),
 ) -> None:
-    """A point with whiskers of its deviations along x and y, where there are any."""
+    """Draw a point with whiskers for its deviations along x and y; None or 0: no whisker."""
     across, along = deviations
     axes.errorbar(
         [x],
@@ -50,7 +50,7 @@ def draw_point(
         yerr=along or None,
         linestyle="none",
         elinewidth=0.9,
-        color=style.colour,
+        color=style.color,
         marker=style.marker,
         markersize=7,
         label=label(name),
@@ -58,11 +58,11 @@ def draw_point(
 
 
 def shared_legend(figure: Figure, used: Mapping[str, Style]) -> None:
-    """One legend of all rows, whichever panels they are in, under the figure."""
+    """Add one legend of all rows, in any panel, below the figure."""
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], linestyle="none", color=each.colour, marker=each.marker, markersize=7)
+        Line2D([], [], linestyle="none", color=each.color, marker=each.marker, markersize=7)
         for each in used.values()
     ]
     entries_below(figure, handles, [label(name) for name in used])

@@ -1,4 +1,4 @@
-"""What each specialisation of a model is worth: means over its models, with intervals."""
+"""Plot the mean quality of each specialization's models, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quarry.evaluation.drawing import (
-    COLOURS,
+    COLORS,
     DARK,
-    GREY,
+    GRAY,
     figure_of,
     label,
     legend_below,
@@ -33,14 +33,15 @@ _DASHES = ("--", ":", "-.")
 
 @dataclass(frozen=True, kw_only=True)
 class Specialisation:
-    """A bar.
+    """One bar: the mean over the models of a specialization.
 
     Attributes:
-        name: of the specialisation, or of a model that belongs to none.
-        num_models: whose mean it is; those without a value are not counted.
-        num_missing: models without a value.
-        value: mean over the models of what the table's rows end in; None: all are missing.
-        interval: 95 %, bootstrapped over the queries; None without values per query.
+        name: name of the specialization, or of a model that belongs to none.
+        num_models: number of models with a value, over which the mean is taken.
+        num_missing: number of models without a value.
+        value: mean of the models' `summary_cell`; None: all are missing.
+        interval: 95 % bootstrap confidence interval over the queries; None without per-query
+            values.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Specialisation:
 
     @property
     def label(self) -> str:
-        """The name, and whose mean it is where that is not plain."""
+        """Return the name; with several models, also their number."""
         total = self.num_models + self.num_missing
         if total == 1:
             return self.name
@@ -62,12 +63,12 @@ class Specialisation:
 def specialisations_of(
     table: StudyTable, members: Mapping[str, Sequence[str]]
 ) -> list[Specialisation]:
-    """Those that have a model in the table, in the order of `members`, then models of none.
+    """Return bars of specializations with a model in the table, then bars of other models.
 
-    Rows of one model under several configurations are in several bars: no mean is over both.
+    Rows of one model under several configurations are in separate bars, never in one mean.
 
     Args:
-        members: specialisation -> names of models.
+        members: specialization -> names of models.
     """
     entries = table.models
     variants = dict.fromkeys(entry.variant for entry in entries)
@@ -96,9 +97,9 @@ def _bar(table: StudyTable, name: str, group: Sequence[Entry]) -> Specialisation
 def plot_specialisations(
     table: StudyTable, members: Mapping[str, Sequence[str]], path: Path
 ) -> tuple[Path, ...]:
-    """Draws a bar for each specialisation into the PNG `path` and a PDF beside it; returns both.
+    """Draw a bar for each specialization into the PNG `path` and a PDF beside it; return both.
 
-    Baselines are lines. Nothing is drawn for fewer than two bars.
+    Baselines are lines. With fewer than two bars nothing is drawn.
     """
     bars = specialisations_of(table, members)
     if sum(bar.value is not None for bar in bars) < 2:
@@ -111,7 +112,7 @@ def plot_specialisations(
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xlim(0, 1.13 * max(ends) or 1.0)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("whiskers: 95 % bootstrap intervals over the queries", fontsize=9)
+    axes.set_xlabel("whiskers: 95 % bootstrap confidence intervals over the queries", fontsize=9)
     axes.set_title(wrapped(summary_label(table), 70), fontsize=10)
     if axes.get_legend_handles_labels()[1]:
         legend_below(figure, axes)
@@ -119,9 +120,9 @@ def plot_specialisations(
 
 
 def _draw_bar(axes: Axes, place: int, bar: Specialisation) -> float:
-    """Returns where it ends, its whisker included."""
+    """Draw a bar and its whisker; return the value at which they end."""
     value = bar.value or 0.0
-    axes.barh(place, value, 0.62, color=COLOURS[0])
+    axes.barh(place, value, 0.62, color=COLORS[0])
     end = value
     if bar.interval is not None:
         end = max(value, bar.interval[1])
@@ -141,20 +142,23 @@ def _draw_bar(axes: Axes, place: int, bar: Specialisation) -> float:
 
 
 def _draw_baselines(axes: Axes, table: StudyTable) -> list[float]:
-    """Lines; returns where they are."""
+    """Draw baselines as lines; return their values."""
     values: list[float] = []
     for entry in table.entries:
         value = summary_cell(table, entry).value
         if entry.stage == "baseline" and value is not None:
             style = _DASHES[len(values) % len(_DASHES)]
             name = f"{label(entry.label)} ({value:.4f})"
-            axes.axvline(value, color=GREY, linewidth=1.4, linestyle=style, label=name)
+            axes.axvline(value, color=GRAY, linewidth=1.4, linestyle=style, label=name)
             values.append(value)
     return values
 
 
 def _interval(table: StudyTable, group: Sequence[Entry]) -> tuple[float, float] | None:
-    """Queries are drawn within each set; a query's value is the mean over the models."""
+    """Bootstrap the mean over models, resampling queries within each set.
+
+    A query's value is its mean over the models. Return None if the models share no query of a set.
+    """
     strata, weights = [], []
     for name, measure, share in set_weights(summary_columns(table)):
         values = [mean_per_query(entry, name, measure) for entry in group]

@@ -1,4 +1,4 @@
-"""Zero-shot against supervised: does what helps before training still help after it?"""
+"""Plot supervised against zero-shot quality of the models that tables of both stages have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quarry.evaluation.drawing import (
-    GREY,
+    GRAY,
     figure_of,
     label,
     legend_height,
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 MAX_PANELS = 6
 
 Pair = tuple[str, Cell, Cell]
-"""A model, as it came and trained."""
+"""Name of a model, its zero-shot cell and its supervised cell."""
 
 Panel = tuple[StudyTable, StudyTable, list[Pair]]
 
 
 def plot_stages(tables: Sequence[StudyTable], path: Path) -> tuple[Path, ...]:
-    """Draws a panel for each zero-shot and each supervised table that have a model in common.
+    """Draw a panel for each pair of a zero-shot and a supervised table with a common model.
 
-    A point is a model: its average (or first column, where there is none) before and after
-    training; whiskers are standard deviations over seeds. Models are the same by name and size,
-    whatever the prompt. Where both tables have the same columns, a diagonal shows "no change".
+    A point is a model: its average (or first column, if there is none) before and after training.
+    Whiskers are standard deviations over seeds. Models match by name and size, whatever the
+    prompt. If both tables have the same columns, a diagonal shows "no change".
 
     Returns:
-        The PNG and the PDF; nothing is drawn without a pair.
+        The PNG and the PDF; empty, and nothing is drawn, without a common model.
     """
     panels = [
         (before, after, pairs)
@@ -68,7 +68,7 @@ def plot_stages(tables: Sequence[StudyTable], path: Path) -> tuple[Path, ...]:
 
 
 def _styles(panels: Sequence[Panel]) -> dict[str, Style]:
-    """In the order of the rows of the supervised tables."""
+    """Return a style for each name, in the order of the rows of the supervised tables."""
     names = dict.fromkeys(name for _, _, pairs in panels for name, _, _ in pairs)
     rows = [entry.label for _, after, _ in panels for entry in after.models]
     return styles(sorted(names, key=lambda name: rows.index(name) if name in rows else len(rows)))
@@ -93,7 +93,7 @@ def _draw_panel(axes: Axes, panel: Panel, style: Mapping[str, Style]) -> None:
 
 
 def pairs_of(before: StudyTable, after: StudyTable) -> list[Pair]:
-    """Models that have a value in both tables; several rows of one model make several pairs."""
+    """Return models with a value in both tables; several rows of a model make several pairs."""
     found: list[tuple[Entry, Entry]] = []
     for entry in after.models:
         same = [e for e in before.models if _model(e) == _model(entry)]
@@ -115,10 +115,10 @@ def _model(entry: Entry) -> tuple[str, str | None]:
 
 
 def _draw_diagonal(axes: Axes) -> None:
-    """Where training changes nothing, if that is near the points."""
+    """Draw the line on which training changes nothing, if it crosses the panel."""
     low_x, high_x = axes.get_xlim()
     low_y, high_y = axes.get_ylim()
     if max(low_x, low_y) < min(high_x, high_y):
-        axes.axline((low_x, low_x), slope=1, color=GREY, linewidth=0.8, linestyle="--")
+        axes.axline((low_x, low_x), slope=1, color=GRAY, linewidth=0.8, linestyle="--")
         axes.set(xlim=(low_x, high_x), ylim=(low_y, high_y))
         axes.set_title("dashed: training changes nothing", fontsize=8)

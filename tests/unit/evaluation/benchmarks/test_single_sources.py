@@ -31,7 +31,7 @@ def test_an_unknown_set_or_split_is_refused_before_anything_is_read(tmp_path: Pa
     write_beir_folder(tmp_path / "sets" / "one")
     write_beir_folder(tmp_path / "sets" / "two", split="dev")
     sets = tmp_path / "sets"
-    with pytest.raises(UserError, match=r"three not found in .*; it has one, two"):
+    with pytest.raises(UserError, match=r"three not found in .* \(it has one, two"):
         from_folder(tmp_path, sets, sets=["one", "three"])
     with pytest.raises(MissingPathError, match=r"two: no split 'test'.*choose one of: dev"):
         from_folder(tmp_path, sets, sets=["two"])

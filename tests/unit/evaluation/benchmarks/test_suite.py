@@ -48,9 +48,7 @@ def test_sets_pick_by_name_and_by_group(folders: Path, tmp_path: Path) -> None:
 
     assert picked("scifact", "cqadupstack-gis") == ["scifact", "cqadupstack-gis"]
     assert len(picked("cqadupstack")) == 12
-    with pytest.raises(
-        UserError, match=r"benchmark\.sets: there is no 'arguana'; choose of cqadup"
-    ):
+    with pytest.raises(UserError, match=r"benchmark\.sets: there is no 'arguana' .*cqadup"):
         picked("arguana")
     with pytest.raises(UserError, match="names cqadupstack-gis twice"):
         picked("cqadupstack", "cqadupstack-gis")
@@ -77,7 +75,7 @@ def test_a_cut_set_is_refused_unless_counts_are_not_checked(folders: Path, tmp_p
 
 
 def test_with_a_path_nothing_comes_from_the_hub(folders: Path, tmp_path: Path) -> None:
-    message = r"has no BEIR folder .* of nq, fiqa; .* benchmark\.sets=\[scifact\]"
+    message = r"has no BEIR folder .* of nq, fiqa\. .* benchmark\.sets=\[scifact\]"
     with pytest.raises(MissingPathError, match=message):
         suite(tmp_path, "scifact", "nq", "fiqa")
     with pytest.raises(MissingPathError, match="no such folder"):
