@@ -1,4 +1,4 @@
-"""Model and tokeniser as `eval.py` builds them, from options and overrides."""
+"""Model and tokenizer as `eval.py` builds them, from options and overrides."""
 
 from __future__ import annotations
 

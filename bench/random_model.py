@@ -88,7 +88,7 @@ def write_tokenizer(folder: Path, *, num_words: int) -> None:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END_TOKEN, pad_token=END_TOKEN, model_max_length=512
     )
-    # sentence-transformers heeds this name; Qwen2's own class would build another pre-tokeniser
+    # sentence-transformers heeds this name; Qwen2's own class would build another pre-tokenizer
     fast._set_processor_class("PreTrainedTokenizerFast")
     fast.save_pretrained(folder)
 

@@ -139,7 +139,7 @@ def test_dropout_is_replayed_exactly(build: Build, budget: int) -> None:
     assert not torch.isclose(loss, other, rtol=1e-6)  # there is a dropout to replay
 
 
-def test_gradients_add_up_over_contrast_sets() -> None:
+def test_gradients_add_up_over_contrastive_batches() -> None:
     model, cache = full(torch.float64, 0.0), GradCache(chunk_tokens=60)
     for _ in range(2):  # a half is exact in the fp32 of the norms, too
         (0.5 * loss_of(cache.embed(model, contrast_set()))).backward()

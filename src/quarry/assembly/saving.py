@@ -27,9 +27,9 @@ from quarry.retrieval.golden_texts import golden_embeddings, golden_texts, golde
 from quarry.runtime.run_directory import RunDirectory
 from quarry.training.trained_state import (
     check_checkpoint,
+    full_state,
     is_spread,
     read_trained,
-    whole_state,
 )
 
 logger = logging.getLogger(__name__)
@@ -58,8 +58,8 @@ class ModelSaver:
         has_adapter = model.backbone is not base_model(model.backbone)
         state = projections = None
         if is_spread(model):
-            state = whole_state(model.backbone, is_trained_only=has_adapter)
-            projections = whole_state(model.projections, is_trained_only=False)
+            state = full_state(model.backbone, is_trained_only=has_adapter)
+            projections = full_state(model.projections, is_trained_only=False)
         saving = partial(
             self._write,
             folder,

@@ -1,4 +1,4 @@
-"""What follows from the strategy for other parts of a training run: dtype, optimiser, memory."""
+"""What follows from the strategy for other parts of a training run: dtype, optimizer, memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from quarry.config.instantiate import build
 from quarry.config.memory_rules import AUTO
-from quarry.config.world_size import num_processes, zero_stage
+from quarry.config.world_size import world_size, zero_stage
 from quarry.distributed.zero import BF16_WEIGHTS
 from quarry.models.memory import Spread
 from quarry.training.optim import offloaded_adamw
@@ -34,13 +34,13 @@ def build_optimizer(config: DictConfig) -> Callable[[list[dict[str, Any]]], Opti
 
 
 def planned_spread(config: DictConfig) -> Spread:
-    """How many processes share the weights, gradients and optimiser states of the run."""
+    """How many processes share the weights, gradients and optimizer states of the run."""
     strategy = config.trainer.get("strategy")
     is_zero = zero_stage(config) > 0
     chunk = OmegaConf.select(config, "data.grad_cache_chunk_tokens")
     return Spread.of_zero(
         stage=zero_stage(config),
-        num_processes=num_processes(config),
+        world_size=world_size(config),
         is_chunked=chunk not in (None, AUTO),
         offloads_parameters=is_zero and strategy.get("offload_parameters", False),
         offloads_optimizer=is_zero and strategy.get("offload_optimizer", False),

@@ -49,7 +49,7 @@ class DataConfig:
     global_batch_size: int = MISSING  # queries an optimizer step, over all ranks
     # tokens in one forward pass (GradCache); None: no chunks; auto: what fits the GPU
     grad_cache_chunk_tokens: Any = "auto"
-    num_workers: int = SI("${on_gpu:4,0}")  # processes that tokenise ahead
+    num_workers: int = SI("${on_gpu:4,0}")  # processes that tokenize ahead
 
 
 @dataclass

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from quarry.config.evaluation_rules import corpus_violations, effect_violations
 from quarry.config.lora_rules import lora_violations
 from quarry.config.memory_rules import memory_violations
-from quarry.config.world_size import device_violations, num_processes, strategy_violations
+from quarry.config.world_size import device_violations, strategy_violations, world_size
 from quarry.errors import UserError
 from quarry.models.dtypes import DTYPES
 from quarry.retrieval.store.shelf import DTYPES as STORE_DTYPES
@@ -251,9 +251,9 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
     num_hard = data.num_hard_negatives  # null: the examples say, see RetrievalDataModule
     if global_batch_size < 1 or (batch_size is not None and batch_size < 1):
         yield "data.global_batch_size and loss.contrastive_batch_size must be at least 1"
-    elif (batch_size or global_batch_size) < num_processes(config):
+    elif (batch_size or global_batch_size) < world_size(config):
         yield (
-            f"{num_processes(config)} ranks share a contrastive batch, and it has "
+            f"{world_size(config)} ranks share a contrastive batch, and it has "
             f"{batch_size or global_batch_size} queries: each needs one at least. Raise "
             "data.global_batch_size (and loss.contrastive_batch_size), or lower trainer.devices"
         )

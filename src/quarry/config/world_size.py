@@ -9,7 +9,7 @@ import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig
 
-from quarry.distributed.data_parallel import num_processes_of
+from quarry.distributed.data_parallel import num_ranks_of
 from quarry.distributed.launch import launched_by
 from quarry.distributed.zero import BF16_WEIGHTS, ZeroStrategy
 from quarry.runtime.devices import has_gpu
@@ -24,10 +24,10 @@ OFFLOADABLE = "torch.optim.AdamW"
 
 def num_devices(config: DictConfig) -> int | None:
     """Processes on each node; None: not a number that can be told."""
-    return num_processes_of(config.trainer.devices)
+    return num_ranks_of(config.trainer.devices)
 
 
-def num_processes(config: DictConfig) -> int:
+def world_size(config: DictConfig) -> int:
     """Processes of the whole run."""
     return (num_devices(config) or 1) * int(config.trainer.get("num_nodes", 1))
 
@@ -62,9 +62,9 @@ def device_violations(config: DictConfig, *, is_planned: bool = False) -> Iterat
     elif accelerator in ("auto", "cpu"):
         yield from _devices_of_a_cpu(config.trainer.devices)
     launcher, num_launched = launched_by() or (None, None)
-    if launcher is not None and num_launched != num_processes(config):
+    if launcher is not None and num_launched != world_size(config):
         yield (
-            f"trainer.devices={devices} on {num_nodes} node(s) are {num_processes(config)} "
+            f"trainer.devices={devices} on {num_nodes} node(s) are {world_size(config)} "
             f"processes, and {launcher} started {num_launched}: let trainer.devices be its "
             "processes on a node, and trainer.num_nodes its nodes"
         )

@@ -194,7 +194,7 @@ def _load(spec: ModelSpec, *, is_trained: bool) -> PreTrainedModel:
             config.revision = source.revision
         return adapted
     check_base(location, base, revision=source.base_revision(), adapter_revision=source.revision)
-    if is_trained and not adapter.trains_trunk:
+    if is_trained and not adapter.trains_backbone:
         logger.warning(
             "model/adapter has no effect: %s holds an adapter already, which is trained further",
             location,

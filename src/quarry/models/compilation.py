@@ -1,4 +1,4 @@
-"""torch.compile of the trunk's layers: one compilation serves all of them and all batch sizes.
+"""torch.compile of the backbone's layers: one compilation serves all of them and all batch sizes.
 
 Layers of one class share their code, so they share what it was compiled to; the number of tokens,
 of texts and the longest text's length are symbols in there. A new graph is made only for another

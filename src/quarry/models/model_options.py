@@ -68,7 +68,7 @@ class ModelOptions:
         """Return the dtype of the backbone's weights on this machine."""
         if self.dtype != AUTO:
             return DTYPES[self.dtype]
-        trains_backbone = is_trained and self.adapter.trains_trunk
+        trains_backbone = is_trained and self.adapter.trains_backbone
         is_half = has_gpu() and not trains_backbone
         return torch.bfloat16 if is_half else torch.float32
 

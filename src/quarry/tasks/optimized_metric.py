@@ -15,7 +15,7 @@ def check_optimized_metric(metric: str | None, names: Sequence[str]) -> None:
     """Refuses, before anything runs, an `optimized_metric` that no evaluation will have.
 
     Args:
-        metric: SET/MEASURE, GROUP/MEASURE or mean/MEASURE; None: nothing is optimised.
+        metric: SET/MEASURE, GROUP/MEASURE or mean/MEASURE; None: nothing is optimized.
         names: metrics of the evaluation, `val/SET/MEASURE`.
     """
     known = [name.removeprefix("val/") for name in names]

@@ -11,7 +11,7 @@ from quarry.assembly.run_start import record_resume
 from quarry.config.contract import explicit_keys
 from quarry.config.overrides import refuse_other_overrides
 from quarry.config.stored import read_stored_config
-from quarry.config.world_size import device_violations, num_processes, zero_stage
+from quarry.config.world_size import device_violations, world_size, zero_stage
 from quarry.distributed import world
 from quarry.errors import MissingPathError, UserError
 from quarry.planning.step_fit import choose_anew
@@ -83,10 +83,10 @@ def check_processes(config: DictConfig, checkpoint: Path) -> None:
             "changed since. Set it back, or start a new run"
         )
     num_written = _num_writers(checkpoint)
-    if num_written != num_processes(config):
+    if num_written != world_size(config):
         violations.append(
             f"{checkpoint} was written by {num_written} rank(s), and this run has "
-            f"{num_processes(config)}: resume with trainer.devices and trainer.num_nodes as they "
+            f"{world_size(config)}: resume with trainer.devices and trainer.num_nodes as they "
             "were"
         )
     if violations:

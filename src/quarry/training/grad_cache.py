@@ -65,7 +65,7 @@ class GradCache:
         self.num_chunks = num_chunks
         self._is_halved = False
         self._todo: list[_Chunk] = []
-        self._kept: Tensor | None = None
+        self._cached: Tensor | None = None
         self._leaf: Tensor | None = None
 
     def embed(self, forward: Forward, tokens: TokenBatch) -> Tensor:
@@ -76,7 +76,7 @@ class GradCache:
                 return self._first_pass(forward, tokens)
             except torch.OutOfMemoryError:
                 pass  # gone on with outside: the exception holds on to the activations
-            self._kept = None
+            self._cached = None
             self._halve()
             random_state.restore()
 
@@ -130,7 +130,7 @@ class GradCache:
             # torch before 2.13 may reuse weights that autocast cast without a graph in the kept one
             torch.clear_autocast_cache()
             embeddings.append(output.detach())
-        self._kept = output
+        self._cached = output
         order = torch.from_numpy(np.concatenate(plan)).to(output.device)
         in_chunks = torch.cat(embeddings)
         self._leaf = torch.empty_like(in_chunks).index_copy_(0, order, in_chunks).requires_grad_()
@@ -145,7 +145,7 @@ class GradCache:
         *,
         is_last: bool,
     ) -> None:
-        embeddings, self._kept = self._kept, None
+        embeddings, self._cached = self._cached, None
         with _frozen(chunk.done):
             if embeddings is None:
                 with chunk.random_state.replayed(), torch.enable_grad():

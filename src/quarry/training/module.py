@@ -1,4 +1,4 @@
-"""The LightningModule: builds the bi-encoder, runs one contrast set, hands over the optimiser."""
+"""The LightningModule: builds the bi-encoder, runs one contrast set, hands over the optimizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from quarry.distributed.reduction import Reduction, reduction_of
 from quarry.distributed.zero import is_sharded, sharding_of
 from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
-from quarry.training.contrast import ContrastLoss
+from quarry.training.contrastive_batch import ContrastiveBatchLoss
 from quarry.training.grad_cache import GradCache
 from quarry.training.memory_choice import MemoryChoice
 from quarry.training.optim import leave_scaling_to_trainer, parameter_groups
@@ -63,7 +63,7 @@ class RetrievalModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self._build_model = build_model
-        self._loss = None if loss is None else ContrastLoss(loss)
+        self._loss = None if loss is None else ContrastiveBatchLoss(loss)
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._num_training_steps = num_training_steps
@@ -101,7 +101,7 @@ class RetrievalModule(pl.LightningModule):
         self._reduction = reduction_of(
             self.trainer.strategy,
             parameters=self._trained_parameters(),
-            is_update_due=lambda: not self.trainer.fit_loop._should_accumulate(),
+            is_step_due=lambda: not self.trainer.fit_loop._should_accumulate(),
             is_chunked=self._grad_cache is not None,
         )
 

@@ -24,11 +24,11 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def leave_scaling_to_trainer(optimizer: Optimizer) -> Optimizer:
-    """Lets gradients be clipped in mixed precision where a fused optimiser steps.
+    """Lets gradients be clipped in mixed precision where a fused optimizer steps.
 
-    A fused optimiser offers to undo the scaling of fp16 losses itself, in its step. Gradients that
+    A fused optimizer offers to undo the scaling of fp16 losses itself, in its step. Gradients that
     are clipped are unscaled before it, so Lightning refuses the two together, in bf16 too, which
-    scales nothing. Without the offer the trainer unscales, as for any other optimiser.
+    scales nothing. Without the offer the trainer unscales, as for any other optimizer.
     """
     if hasattr(optimizer, "_step_supports_amp_scaling"):
         optimizer._step_supports_amp_scaling = False

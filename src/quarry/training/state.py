@@ -11,11 +11,11 @@ import torch
 
 
 @contextmanager
-def kept_training_state(module: torch.nn.Module) -> Iterator[None]:
+def preserved_training_state(module: torch.nn.Module) -> Iterator[None]:
     """Puts back what the block may change: the mode of every part of `module`, the random numbers
     of Python, numpy and torch (CPU and CUDA), and autocast's cache of weights.
 
-    Weights, gradients and optimiser are the block's to leave alone.
+    Weights, gradients and optimizer are the block's to leave alone.
     """
     modes = [(part, part.training) for part in module.modules()]
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()

@@ -69,8 +69,8 @@ def is_spread(module: nn.Module) -> bool:
     return any(hasattr(p, "ds_id") or hasattr(p, "_hp_mapping") for p in module.parameters())
 
 
-def whole_state(module: nn.Module, *, is_trained_only: bool) -> dict[str, Tensor]:
-    """Parameters, whole and in the optimiser's precision, on the CPU of the first process.
+def full_state(module: nn.Module, *, is_trained_only: bool) -> dict[str, Tensor]:
+    """Parameters, whole and in the optimizer's precision, on the CPU of the first process.
 
     Every process has to take part. The others get an empty dict.
 
@@ -81,20 +81,20 @@ def whole_state(module: nn.Module, *, is_trained_only: bool) -> dict[str, Tensor
     for name, parameter in module.named_parameters():
         if is_trained_only and not parameter.requires_grad:
             continue
-        with _whole(parameter) as value:
+        with _full_value(parameter) as value:
             if world.rank() == 0:
                 state[name] = value.detach().to("cpu", copy=True)
     return state
 
 
 @contextmanager
-def _whole(parameter: nn.Parameter) -> Iterator[Tensor]:
+def _full_value(parameter: nn.Parameter) -> Iterator[Tensor]:
     is_in_shards, has_master = hasattr(parameter, "ds_id"), hasattr(parameter, "_hp_mapping")
     if parameter.requires_grad and (is_in_shards or has_master):
         from deepspeed.utils import safe_get_full_fp32_param
 
         value: Tensor | None = safe_get_full_fp32_param(parameter)
-        assert value is not None, "every trained parameter is in the optimiser"
+        assert value is not None, "every trained parameter is in the optimizer"
         yield value
     elif is_in_shards:
         from deepspeed.zero import GatheredParameters

@@ -15,7 +15,7 @@ from configurations import composed, opened
 
 from quarry.config.instantiate import build
 from quarry.config.validation import validate
-from quarry.config.world_size import num_processes, zero_stage
+from quarry.config.world_size import world_size, zero_stage
 from quarry.errors import UserError
 
 
@@ -35,13 +35,13 @@ def refusal(*overrides: str) -> str:
 def test_every_strategy_passes_with_two_processes(strategy: str) -> None:
     config = composed("train", "benchmark=none", f"strategy={strategy}", "trainer.devices=2")
     validate(config, primary="train")
-    assert num_processes(config) == 2
+    assert world_size(config) == 2
     assert zero_stage(config) == (int(strategy[-1]) if strategy.startswith("zero") else 0)
 
 
 def test_nodes_count() -> None:
     config = composed("train", "trainer.devices=4", "trainer.num_nodes=3")
-    assert num_processes(config) == 12
+    assert world_size(config) == 12
 
 
 def test_fewer_queries_than_processes() -> None:
@@ -108,7 +108,7 @@ def test_several_gpus_get_our_ddp_however_they_are_asked_for(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     config = composed("train", "benchmark=none", f"trainer.devices={devices}")
     validate(config, primary="train")
-    assert num_processes(config) == 2
+    assert world_size(config) == 2
     strategy = build(config.trainer.strategy)
     assert isinstance(strategy, DDPStrategy)
     assert strategy.process_group_backend == "cpu:gloo,cuda:nccl"

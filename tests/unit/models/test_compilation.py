@@ -246,6 +246,6 @@ def test_names_copies_and_pickles_are_of_the_plain_model() -> None:
         assert torch.equal(copied(batches()[0]), expected)
 
 
-def test_a_trunk_without_layers_is_refused() -> None:
+def test_a_backbone_without_layers_is_refused() -> None:
     with pytest.raises(UserError, match=r"model\.compile=true: Linear has no layers"):
         compile_layers(nn.Linear(2, 2))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from quarry.training.state import kept_training_state
+from quarry.training.state import preserved_training_state
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class BestModel(pl.Callback):
         value = float(trainer.callback_metrics[self.monitor])
         if self.value is not None and not value > self.value:
             return
-        with kept_training_state(pl_module):
+        with preserved_training_state(pl_module):
             facts = {"monitor": self.monitor, "step": trainer.global_step, "value": value}
             self.save_model(self.folder, facts)
         self.step, self.value = trainer.global_step, value

@@ -27,7 +27,7 @@ class StopOnDivergence(pl.Callback):
 
     The weights, and so the last checkpoint, are still those of the last good step. A look at
     numbers on a GPU waits for all that was launched, in 7B a twentieth of a step, so a fused
-    optimiser is told on the device to leave out the update, and the look comes with the next one.
+    optimizer is told on the device to leave out the update, and the look comes with the next one.
     The gradient norm (before clipping) is logged as `train/gradient_norm`.
 
     Args:

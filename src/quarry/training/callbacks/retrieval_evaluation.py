@@ -15,7 +15,7 @@ from quarry.models.bi_encoder import BiEncoder
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
 from quarry.training.evaluation_log import log_report, metric_names, metric_values
-from quarry.training.state import kept_training_state
+from quarry.training.state import preserved_training_state
 from quarry.types import Report
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ UNTRAINED = "untrained"
 class RetrievalEvaluation(pl.Callback):
     """Encode, search and score the evaluator's benchmark with the module's current weights.
 
-    Training continues as if nothing had happened (`kept_training_state`). Metrics go to every
+    Training continues as if nothing had happened (`preserved_training_state`). Metrics go to every
     logger and to `trainer.callback_metrics`: see `metric_values`. An evaluation in training, but
     for the one before it, ends as a validation of Lightning's does: `on_validation_end` of the
     callbacks that monitor a metric is called. So `EarlyStopping(check_on_train_epoch_end=False)`
@@ -114,7 +114,7 @@ class RetrievalEvaluation(pl.Callback):
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> Report:
         encoder = self.build_encoder(cast(BiEncoder, pl_module.model))
         with (
-            kept_training_state(pl_module),
+            preserved_training_state(pl_module),
             trainer.precision_plugin.forward_context(),  # as in training steps
         ):
             report = self.evaluator.evaluate(self.retriever, name=name, encoder=encoder)

@@ -14,7 +14,7 @@ from quarry.distributed.gather import RowShares, exchanged_shares
 from quarry.types import LossOutput, RetrievalBatch, TextHashes
 
 
-class ContrastLoss:
+class ContrastiveBatchLoss:
     """Calls a loss with what it needs, whichever process the passages were encoded in.
 
     Each process compares its own queries with the passages of all. Its loss is scaled so that the
