@@ -74,7 +74,7 @@ def test_what_is_no_number_in_one_process_stops_all_before_the_step_is_kept(
     messages = {found[f"{strategy} {what}"] for found in results}
     assert len(messages) == 1
     message = messages.pop()
-    assert "at step 3: training stopped, without that update" in message
+    assert "at step 3: training stopped, without that optimizer step" in message
     assert message.startswith("The loss is" if what == "loss" else "The gradient norm is")
 
 

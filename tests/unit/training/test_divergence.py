@@ -85,6 +85,6 @@ def test_the_message_names_the_checkpoint_and_remedies(tmp_path: Path) -> None:
     with pytest.raises(UserError) as info:
         fit(lambda w, x: w * x, [math.nan], StopOnDivergence(checkpoint=checkpoint))
     message = str(info.value)
-    assert f"kept in {checkpoint}" in message
+    assert f"is in {checkpoint}" in message
     assert "optimizer.lr" in message
     assert "trainer.gradient_clip_val" in message

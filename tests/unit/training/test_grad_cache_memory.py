@@ -77,7 +77,7 @@ def test_the_budget_is_halved_said_once_and_gradients_are_exact(
         cache = run(Memory(model, max_tokens=16, where=where), budget=30)
     assert cache.chunk_tokens == 15
     assert [record.getMessage() for record in caplog.records] == [
-        "Out of memory in a chunk of data.grad_cache_chunk_tokens=30 tokens: going on with 15"
+        "data.grad_cache_chunk_tokens=30: out of memory in a chunk; continuing with 15"
     ]
     reference = tiny_bi_encoder(dtype=torch.float64)
     loss_of(reference(contrast_set())).backward()
@@ -89,7 +89,7 @@ def test_the_budget_is_halved_said_once_and_gradients_are_exact(
 @pytest.mark.parametrize("where", ["embed", "forward", "backward"])
 def test_half_of_it_too_much_is_an_error_with_the_remedy(where: str) -> None:
     memory = Memory(tiny_bi_encoder(), max_tokens=5, where=where)
-    with pytest.raises(UserError, match=r"data\.grad_cache_chunk_tokens=15 .*Set .*=7 or less"):
+    with pytest.raises(UserError, match=r"data\.grad_cache_chunk_tokens=15 .*Fix: .*=7 or less"):
         run(memory, budget=30)
 
 

@@ -1,4 +1,4 @@
-"""Keeps the best model of a training run, as a saved model that any command can load."""
+"""Save the best model of a training run, as a model folder that any command can load."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 class BestModel(pl.Callback):
-    """Saves the model after each evaluation that is better than all before it.
+    """Save the model after each evaluation that is better than all before it.
 
     The evaluation before training does not count. Equal values keep the earlier model.
 
     Args:
         monitor: metric of `RetrievalEvaluation`, all of which are better when higher.
-        folder: where the model goes; one that is there is replaced once the new one is complete.
-        save_model: called with the folder and what made the model the best.
+        folder: of the best model; it is replaced only once a better one is written completely.
+        save_model: called with the folder and the monitor, step and value.
 
     Attributes:
         step, value: of the best evaluation so far; None before there is one.
@@ -62,7 +62,7 @@ class BestModel(pl.Callback):
 
     @property
     def summary(self) -> str | None:
-        """Where the best model is and why it is that; None before there is one."""
+        """Return a line with folder, step and metric of the best model; None without one."""
         if self.value is None:
             return None
         return f"Best model: {self.folder} (step {self.step}, {self.monitor}={self.value:.4f})"
