@@ -51,7 +51,7 @@ class InterruptOne(pl.Callback):
 
 
 class SpoilOne(pl.Callback):
-    """Makes a number of the last process's loss infinite, in the third contrast set."""
+    """Makes a number of the last process's loss infinite, in the third contrastive batch."""
 
     def on_before_backward(self, trainer: pl.Trainer, module: Any, loss: torch.Tensor) -> None:
         if trainer.fit_loop.epoch_loop.batch_idx == 2 and world.rank() == world.size() - 1:
@@ -60,7 +60,7 @@ class SpoilOne(pl.Callback):
 
 
 class SpoilGradient(pl.Callback):
-    """Spoils a gradient of one process on its way, in the third contrast set."""
+    """Spoils a gradient of one process on its way, in the third contrastive batch."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, _: Any, index: int) -> None:
         if index == 2 and world.rank() == 0:

@@ -106,7 +106,7 @@ def test_dropout_in_shards_equals_dropout_of_whole_weights(case: Case, results: 
 
 @pytest.mark.timeout(300)
 def test_what_is_compared_would_show_a_lost_share(results: Results) -> None:
-    """The gradients of the two updates differ, and those of one contrast set from those of two."""
+    """Gradients differ between optimizer steps, and between one contrastive batch and two."""
     one, two = Case(strategy="ddp", is_double=True), None
     found = results(2, one)[0]["gradients"]
     assert relative_error(found[0], found[1]) > 0.01

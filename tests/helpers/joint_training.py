@@ -172,7 +172,7 @@ def strategy_of(name: str) -> Any:
 
 
 class Watch(pl.Callback):
-    """Keeps the gradients before each update and the metrics of each contrast set."""
+    """Keeps the gradients before each update and the metrics of each contrastive batch."""
 
     def __init__(self) -> None:
         self.gradients: list[dict[str, Tensor]] = []

@@ -245,7 +245,7 @@ def _rules(config: DictConfig) -> Iterator[str]:
     if config.evaluation.every_n_steps < 0:
         yield (
             f"evaluation.every_n_steps={config.evaluation.every_n_steps}: too small (0: only "
-                        "before and after training, or more). Fix: evaluation.every_n_steps=0"
+            "before and after training, or more). Fix: evaluation.every_n_steps=0"
         )
 
 
@@ -269,8 +269,8 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
         yield (
             f"data.global_batch_size={global_batch_size}: {world_size(config)} ranks share a "
             f"contrastive batch, and it has {batch_size or global_batch_size} queries (at least "
-                        "one a rank). Fix: raise it (and loss.contrastive_batch_size), or lower "
-                        "trainer.devices"
+            "one a rank). Fix: raise it (and loss.contrastive_batch_size), or lower "
+            "trainer.devices"
         )
     elif global_batch_size % (batch_size or global_batch_size):
         yield (
@@ -297,7 +297,7 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
     if (num_hard or 0) < 0 or data.num_workers < 0:
         yield (
             f"data.num_hard_negatives={num_hard}, data.num_workers={data.num_workers}: too small "
-                        "(0 or more; hard negatives: null for all that each example has). Fix: raise them"
+            "(0 or more; hard negatives: null for all that each example has). Fix: raise them"
         )
     yield from memory_violations(config)
     yield from lora_violations(config)
@@ -307,9 +307,9 @@ def _trainer_rules(config: DictConfig) -> Iterator[str]:
     if config.evaluation.compare_dtype is not None:
         yield (
             f"evaluation.compare_dtype={config.evaluation.compare_dtype}: has no effect in "
-                        "training. Fix: use eval.py, or leave it out"
-                    )
-                if config.evaluation.store:
+            "training. Fix: use eval.py, or leave it out"
+        )
+    if config.evaluation.store:
         yield (
             "evaluation.store=true: has no effect in training, where weights change between "
             "evaluations. Fix: use eval.py, or leave it out"
@@ -317,8 +317,8 @@ def _trainer_rules(config: DictConfig) -> Iterator[str]:
     if config.trainer.get("accumulate_grad_batches", 1) != 1:
         yield (
             f"trainer.accumulate_grad_batches={config.trainer.accumulate_grad_batches}: cannot be "
-                        "set (it follows from data.global_batch_size and loss.contrastive_batch_size). "
-                        "Fix: set these"
+            "set (it follows from data.global_batch_size and loss.contrastive_batch_size). "
+            "Fix: set these"
         )
     if config.trainer.get("limit_train_batches") is not None:
         yield "trainer.limit_train_batches: not supported. Fix: trainer.max_steps (optimizer steps)"

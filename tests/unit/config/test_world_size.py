@@ -51,7 +51,7 @@ def test_fewer_queries_than_processes() -> None:
     assert "has 4 queries" in message
 
 
-def test_a_contrast_set_that_does_not_divide_is_no_mistake() -> None:
+def test_a_contrastive_batch_that_does_not_divide_is_no_mistake() -> None:
     config = composed("train", "benchmark=none", "trainer.devices=3")
     validate(config, primary="train")  # 128 queries
 
