@@ -30,7 +30,7 @@ def results(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_signal_to_one_process_stops_all_after_the_same_update(
+def test_a_signal_to_one_process_stops_all_after_the_same_step(
     strategy: str, results: list[dict[str, Any]]
 ) -> None:
     messages = {found[strategy]["message"] for found in results}
@@ -68,13 +68,13 @@ def test_a_checkpoint_holds_what_is_trained_alone_and_nothing_else_is_left(
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_what_is_no_number_in_one_process_stops_all_before_the_update_is_kept(
+def test_what_is_no_number_in_one_process_stops_all_before_the_step_is_kept(
     strategy: str, what: str, results: list[dict[str, Any]]
 ) -> None:
     messages = {found[f"{strategy} {what}"] for found in results}
     assert len(messages) == 1
     message = messages.pop()
-    assert "at step 3: training stopped, without that update" in message
+    assert "at step 3: training stopped, without that optimizer step" in message
     assert message.startswith("The loss is" if what == "loss" else "The gradient norm is")
 
 

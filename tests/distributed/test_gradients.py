@@ -74,7 +74,7 @@ def alone(case: Case) -> dict[str, Any]:
 @pytest.mark.parametrize(("num_processes", "case"), CASES)
 def test_several_processes_equal_one(num_processes: int, case: Case, results: Results) -> None:
     expected = alone(replace(case, strategy="auto"))
-    assert len(expected["gradients"]) == case.num_updates
+    assert len(expected["gradients"]) == case.num_steps
     for rank, found in enumerate(results(num_processes, case)):
         assert found["calls"]["peft"] == 0
         assert (found["calls"]["fast"] > 0) == case.is_lora
@@ -96,7 +96,7 @@ def test_dropout_in_shards_equals_dropout_of_whole_weights(case: Case, results: 
     for found, expected in zip(results(2, case), results(2, whole), strict=True):
         assert found["calls"]["peft"] == 0
         assert found["calls"]["fast"] > 0
-        assert len(found["gradients"]) == case.num_updates
+        assert len(found["gradients"]) == case.num_steps
         for ours, theirs in zip(found["gradients"], expected["gradients"], strict=True):
             assert relative_error(ours, theirs) <= GRADIENTS[False]
     plain = Case(strategy="zero3", is_lora=True)
@@ -106,11 +106,11 @@ def test_dropout_in_shards_equals_dropout_of_whole_weights(case: Case, results: 
 
 @pytest.mark.timeout(300)
 def test_what_is_compared_would_show_a_lost_share(results: Results) -> None:
-    """The gradients of the two updates differ, and those of one contrast set from those of two."""
+    """Gradients differ between optimizer steps, and between one contrastive batch and two."""
     one, two = Case(strategy="ddp", is_double=True), None
     found = results(2, one)[0]["gradients"]
     assert relative_error(found[0], found[1]) > 0.01
-    two = next(c for c in cases(["ddp"]) if c.num_contrast_sets == 2 and not c.is_lora)
+    two = next(c for c in cases(["ddp"]) if c.num_contrastive_batches == 2 and not c.is_lora)
     assert relative_error(results(2, two)[0]["gradients"][0], found[0]) > 0.01
 
 

@@ -132,7 +132,7 @@ def test_a_report_takes_the_systems_as_rankings_given(data: Path) -> None:
         config_name="eval",
         overrides=["task=rescore", f"run={data / 'run'}", "paths.run_dir=."],
     )
-    with pytest.raises(UserError, match=r"its rankings are given.*task=score"):
+    with pytest.raises(UserError, match=r"run files.*task=score"):
         instantiate(config.task)(config)
 
 
