@@ -64,8 +64,9 @@ def measured(run: Path) -> dict[str, dict[str, float]]:
 
 def test_it_is_evaluated_with_its_own_numbers(task: Task, run: Path, tmp_path: Path) -> None:
     task(
-        "eval", f"model.path={run}", "benchmark=folder", f"benchmark.path={run.parent / 'data/set'}",
-        "benchmark.content=code", "evaluation.top_k=20", "evaluation.measures=[nDCG@10,MRR@10]",
+        "eval", f"model.path={run}",
+        "benchmark=folder", f"benchmark.path={run.parent / 'data/set'}", "benchmark.content=code",
+        "evaluation.top_k=20", "evaluation.measures=[nDCG@10,MRR@10]",
         "logger=none", f"paths.run_dir={tmp_path / 'eval'}",
     )  # fmt: skip
     found = measured(tmp_path / "eval")
