@@ -16,7 +16,7 @@ CONFIG_FILE = "adapter_config.json"
 
 KINDS = ("LORA", "LOHA", "LOKR", "IA3", "OFT", "HRA", "LN_TUNING")
 """Kinds that change what single layers compute of a token, whatever stands beside it: they are the
-same in a packed batch. Each is compared with peft in tests/unit/models/test_stored_adapter.py."""
+same in a packed batch. tests/unit/models/adapters/ compares each with peft."""
 
 PROMPTS = (
     "PROMPT_TUNING",
