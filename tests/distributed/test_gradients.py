@@ -17,8 +17,8 @@ import torch
 from helpers.joint_training import (
     Case,
     cases,
+    cases_of,
     dropout_cases,
-    ragged_cases,
     relative_error,
     train,
 )
@@ -26,14 +26,13 @@ from helpers.preloaded import PreloadedPython
 from helpers.processes import run_processes
 
 WORKER = Path(__file__).with_name("gradients_worker.py")
-LAUNCHES = {2: ("ddp", "zero1", "zero2", "zero3"), 3: ("ddp", "zero2", "zero3")}
 GRADIENTS = {True: 1e-9, False: 1e-5}
 """Relative L2 error that is allowed, in fp64 and in fp32, where sums are made in another order."""
 
 CASES = [
     pytest.param(number, case, id=f"{number} processes, {case.name}")
-    for number, strategies in LAUNCHES.items()
-    for case in cases(strategies) + (ragged_cases() if number == 2 else [])
+    for number in (2, 3)
+    for case in cases_of(number)
 ]
 
 Results = Callable[[int, Case], list[dict[str, Any]]]
@@ -46,12 +45,10 @@ def results(preloaded_python: PreloadedPython, tmp_path_factory: pytest.TempPath
     @cache
     def launched(num_processes: int) -> Path:
         folder = tmp_path_factory.mktemp(f"processes{num_processes}")
-        strategies = LAUNCHES[num_processes]
         run_processes(
             preloaded_python,
             WORKER,
             str(folder),
-            *strategies,
             num_processes=num_processes,
             timeout_s=240,
         )

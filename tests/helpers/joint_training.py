@@ -276,6 +276,7 @@ def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> flo
 
 
 def cases(names: Sequence[str]) -> list[Case]:
+    """Return every kind of step under each strategy, with full weights trained and with LoRA."""
     found = []
     for strategy in names:
         for is_lora in (False, True):
@@ -289,6 +290,36 @@ def cases(names: Sequence[str]) -> list[Case]:
         if strategy == "zero3":
             found += [Case(strategy=strategy, is_lora=True, budget=40, gradient_checkpointing=True)]
     return found
+
+
+def cases_of(num_processes: int) -> list[Case]:
+    """Return the cases that so many processes train; three of them cut shares and shards anew.
+
+    ZeRO 1 runs ZeRO 2's code but for where gradients are reduced: full weights in one pass, and
+    LoRA with all there is.
+    """
+    everything: dict[str, Any] = {
+        "budget": 40, "num_contrast_sets": 2, "has_masks": True, "clip": 0.05
+    }  # fmt: skip
+    if num_processes == 2:
+        return [
+            *cases(["ddp", "zero2", "zero3"]),
+            Case(strategy="zero1"),
+            Case(strategy="zero1", num_contrast_sets=2, clip=0.05),
+            Case(strategy="zero1", is_lora=True, budget=40, has_projections=True),
+            Case(strategy="zero1", is_lora=True, **everything),
+            *ragged_cases(),
+        ]
+    return [
+        Case(strategy="ddp", is_double=True),
+        Case(strategy="ddp", is_double=True, **everything),
+        Case(strategy="ddp", is_double=True, is_lora=True, budget=40, has_projections=True),
+        Case(strategy="zero2", num_contrast_sets=2, clip=0.05),
+        Case(strategy="zero2", is_lora=True, **everything),
+        Case(strategy="zero3", **everything),
+        Case(strategy="zero3", is_lora=True, budget=40, has_projections=True),
+        Case(strategy="zero3", is_lora=True, budget=40, gradient_checkpointing=True),
+    ]
 
 
 def ragged_cases() -> list[Case]:
