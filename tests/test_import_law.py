@@ -27,8 +27,9 @@ LEVELS = [
     {"tasks"},
     {"sweep"},
     {"study_report"},
+    {"api"},
 ]
-KNOW_HYDRA = {"config", "assembly", "planning", "tasks", "sweep", "study_report"}
+KNOW_HYDRA = {"api", "config", "assembly", "planning", "tasks", "sweep", "study_report"}
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 FILES = sorted(SOURCE.rglob("*.py"))
 
