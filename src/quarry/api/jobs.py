@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from quarry.api.composing import Primary, composed_job, overrides_of
 from quarry.api.retriever import Retriever, load
-from quarry.config.world_size import num_processes
+from quarry.config.world_size import world_size
 from quarry.errors import UserError
 from quarry.runtime.run_directory import removed_if_empty
 from quarry.tasks.evaluate import evaluate as evaluate_job
@@ -89,7 +89,7 @@ def train(*overrides: str, **settings: Any) -> TrainingResult:
 @contextmanager
 def _job(primary: Primary, overrides: list[str]) -> Iterator[DictConfig]:
     with composed_job(primary, overrides) as config:
-        if num_processes(config) > 1:
+        if world_size(config) > 1:
             raise UserError(
                 f"trainer.devices={config.trainer.devices}: a call from Python runs in its own "
                 f"process (trainer.devices=1). Fix: python -m quarry {primary} ... for several "
