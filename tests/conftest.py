@@ -19,7 +19,7 @@ from helpers.preloaded import PreloadedPython
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# the processes that tests start would each compile all of quarry, a third of what a command costs
+# the processes that tests start would each compile all of quarry, a fifth of what a command costs
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # where transformers copies the code of a folder that it loads: not the user's cache, and not one
