@@ -20,7 +20,7 @@ SEEDS = ("2", "3")
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `helpers/killed_encoding.py` saw; eight deaths of each seed, two or more of every kind."""
+    """What `helpers/killed_encoding.py` saw: eight deaths a seed, two of every kind or more."""
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
     folder = tmp_path_factory.mktemp("killed")
     process = subprocess.run(
