@@ -20,7 +20,7 @@ SEEDS = ("2", "3")
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `helpers/killed_encoding.py` saw; two seeds with eight deaths each, two of each kind."""
+    """What `helpers/killed_encoding.py` saw: two seeds of eight deaths, two of each kind."""
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
     folder = tmp_path_factory.mktemp("killed")
     process = subprocess.run(
