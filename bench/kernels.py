@@ -59,17 +59,17 @@ def profile_table(events: list[Event], *, num_steps: int, unit: str = "step") ->
         unit: what a step is called.
     """
     times = times_by(events) | {WAITING: waiting(events)}
-    whole = sum(times.values())
+    total = sum(times.values())
     lines = [f"| what | share | ms a {unit} |\n", "| --- | --- | --- |\n"]
-    lines += [_line(kind, time, whole, num_steps) for kind, time in times.items()]
+    lines += [_line(kind, time, total, num_steps) for kind, time in times.items()]
     lines += [f"\n| kernel | share | ms a {unit} |\n", "| --- | --- | --- |\n"]
     by_name = list(times_by(events, is_by_name=True).items())[:NUM_NAMES]
-    lines += [_line(f"`{name[:90]}`", time, whole, num_steps) for name, time in by_name]
+    lines += [_line(f"`{name[:90]}`", time, total, num_steps) for name, time in by_name]
     return "".join(lines)
 
 
-def _line(what: str, time: float, whole: float, num_steps: int) -> str:
-    return f"| {what} | {time / whole:.1%} | {time / 1000 / num_steps:.2f} |\n"
+def _line(what: str, time: float, total: float, num_steps: int) -> str:
+    return f"| {what} | {time / total:.1%} | {time / 1000 / num_steps:.2f} |\n"
 
 
 def read_trace(path: Path) -> list[Event]:

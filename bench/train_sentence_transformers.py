@@ -109,7 +109,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--dropout", type=float, default=0.0, help="of LoRA")
     parser.add_argument("--query", default="", help="stands before each query")
     parser.add_argument("--passage", default="", help="stands before each passage")
-    parser.add_argument("--num-workers", type=int, default=0, help="processes that tokenize")
+    parser.add_argument("--num-workers", type=int, default=0, help="data loader workers")
     parser.add_argument("--without-checkpointing", action="store_true")
     parser.add_argument("--num-warm-up", type=int, default=3)
     parser.add_argument("--num-steps", type=int, default=12)

@@ -22,7 +22,7 @@ def memory_violations(config: DictConfig) -> Iterator[str]:
     if not (chunk is None or chunk == AUTO or (is_number and chunk >= 1)):
         yield (
             f"data.grad_cache_chunk_tokens={chunk}: no number of tokens in one forward pass (a "
-            "whole number from 1 on, null for no chunks, or auto for what fits the GPU). Fix: "
+            "integer of at least 1, null for no chunks, or auto for what fits the GPU). Fix: "
             "data.grad_cache_chunk_tokens=auto"
         )
     checkpointing = config.model.get("gradient_checkpointing", False)
