@@ -112,6 +112,15 @@ def test_no_word_of_an_earlier_dialect(page: Path) -> None:
     assert found == []
 
 
+def test_speeds_in_the_readme_are_those_of_its_table() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, mark, table = text.partition("<!-- speed:")
+    factor = re.compile(r"\b(\d+\.\d\d)\s+times")
+    assert mark
+    assert len(factor.findall(before)) >= 3
+    assert set(factor.findall(before)) <= set(factor.findall(table))
+
+
 def test_a_note_names_files_that_exist() -> None:
     sources = {
         path.relative_to(ROOT).as_posix()
