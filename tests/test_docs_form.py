@@ -89,6 +89,20 @@ def test_paragraphs_have_at_most_five_lines(page: Path) -> None:
     assert long == []
 
 
+def test_lists_begin_after_an_empty_line(page: Path) -> None:
+    """GitHub sees a list without it, the site does not."""
+    found = []
+    begins_with_item: bool | None = None  # of the lines since the last empty one
+    for number, line in prose(page.read_text(encoding="utf-8")):
+        if not line.strip() or line.startswith("#"):
+            begins_with_item = None
+        elif begins_with_item is None:
+            begins_with_item = ITEM.match(line) is not None
+        elif ITEM.match(line) and not begins_with_item:
+            found.append(number)
+    assert found == []
+
+
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     text = "\n".join(page.read_text(encoding="utf-8").splitlines())
     broken = []
