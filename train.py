@@ -1,4 +1,4 @@
-"""Trains a dense retriever: `python train.py [GROUP=OPTION] [KEY=VALUE]`, see conf/train.yaml."""
+"""Train a dense retriever: `python train.py [GROUP=OPTION] [KEY=VALUE]`, see conf/train.yaml."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ register_schemas()
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> object:
-    """Runs the chosen task (conf/task) and returns its result, for sweepers."""
-    # not above: processes that prepare batches import this file, and would import all of it
+    """Run the chosen task (conf/task) and return its result, for sweepers."""
+    # not at the top: data loader workers import this file, and would import all of quarry
     from quarry.sweep.dispatch import run
 
     return run(config, entry=Path(__file__).resolve())

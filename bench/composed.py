@@ -1,4 +1,4 @@
-"""Model and tokeniser as `eval.py` builds them, from options and overrides."""
+"""Build model and tokenizer as `eval.py` does, from options and overrides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def composed_parts(overrides: Sequence[str]) -> tuple[DictConfig, ModelParts]:
-    """The composed configuration and what it describes; bare texts, nothing is evaluated."""
+    """Return the composed configuration, for texts without a prompt, and its model parts."""
     config = composed_config(overrides)
     return config, build_model_parts(config)
 

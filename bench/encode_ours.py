@@ -1,4 +1,4 @@
-"""Times encoding from texts with the model, tokeniser and encoder of `eval.py`.
+"""Time encoding from texts with the model, tokenizer and encoder of `eval.py`.
 
 python bench/encode_ours.py --model FOLDER --corpus FILE --embeddings FILE.npy [KEY=VALUE ...]
 """

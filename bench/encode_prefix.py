@@ -41,12 +41,15 @@ from result_line import Result, hand_over, num_matrix_weights
 from templates import TEMPLATES, template_parts
 
 PLAIN, POOLED, SHARED = "plain", "pooled", "shared"
-"""Neither of the two; the pooled last layer alone; both. A user gets the last that there is."""
+"""Ways of encoding: neither; the pooled last layer; that and the shared prefix.
+
+A user gets the last one that applies.
+"""
 
 
 @contextmanager
 def encoding_in(way: str, model: BiEncoder) -> Iterator[None]:
-    """Let the model encode in one way; its compiled layers stay as they are."""
+    """Make the model encode in one way, without recompiling its layers."""
     with ExitStack() as stack:
         if way != SHARED:
             stack.enter_context(patch.object(model, "encode_prefix", lambda tokens: None))
@@ -58,9 +61,9 @@ def encoding_in(way: str, model: BiEncoder) -> Iterator[None]:
 def timed_ways(
     encoder: Encoder, documents: Sequence[Document], *, num_passes: int
 ) -> tuple[Result, NDArray[np.float32]]:
-    """Return rates of each way and their ratios to `PLAIN`; and the last way's embeddings.
+    """Return rates of each way with their ratios to `PLAIN`, and the last way's embeddings.
 
-    What is compared with `PLAIN` is `SHARED`, or `POOLED` where texts share no prefix.
+    `PLAIN` is compared with `SHARED`, or with `POOLED` where texts share no prefix.
     """
     rows = encoder.tokenizer(documents, "document")
     num_tokens = sum(map(len, rows))
@@ -77,7 +80,7 @@ def timed_ways(
                 start = time.perf_counter()
                 found[way] = encoder.encode(documents, "document").numpy()
                 seconds[way].append(time.perf_counter() - start)
-    assert _num_graphs() == num_graphs, "nothing may be compiled while the clock runs"
+    assert _num_graphs() == num_graphs, "a layer was compiled during a timed pass"
     result = _rates(seconds, num_tokens=num_tokens, num_texts=len(documents))
     result["smallest_cosine"] = {way: smallest_cosine(found[PLAIN], found[way]) for way in ways[1:]}
     result |= {"num_shared_tokens": num_shared, "warm_up_s": warm_up_s, **peak()}
@@ -113,7 +116,7 @@ def _num_graphs() -> int:
 
 
 def _num_shared_tokens(encoder: Encoder, rows: Sequence[TokenizedText]) -> int:
-    """Return the tokens that go through the model once a pass; 0: each text has its own."""
+    """Return the number of tokens of the shared prefix; 0 where texts share none."""
     ids = encoder.tokenizer.shared_prefixes["document"]
     if not all(np.array_equal(row.ids[: len(ids)], ids) for row in rows):
         return 0

@@ -1,8 +1,8 @@
-"""Times sentence-transformers' `encode` from texts, in bf16 on a GPU.
+"""Time sentence-transformers' `encode` from texts, in bf16 on a GPU.
 
 python bench/encode_sentence_transformers.py --model FOLDER --corpus FILE --embeddings FILE.npy
 
-With --prompt it reads the texts as `encode_prefix.py` does: rendered, and of the same tokens.
+With --prompt it reads the rendered texts of `encode_prefix.py`, with the same tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from templates import TEMPLATES, template_parts
 
 
 def load_model(folder: Path) -> SentenceTransformer:
-    """Return a folder of theirs as it is; of a bare backbone the last token's state, normalized."""
+    """Load a sentence-transformers folder, or a backbone with normalized last-token pooling."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
@@ -36,7 +36,7 @@ def load_model(folder: Path) -> SentenceTransformer:
     backbone = Transformer(
         str(folder),
         model_kwargs=settings,
-        # else it renders a tokenizer's chat template around each text
+        # else it renders each text with the tokenizer's chat template
         modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
         module_output_name="token_embeddings",
     )
@@ -45,7 +45,7 @@ def load_model(folder: Path) -> SentenceTransformer:
 
 
 def tokens_of(model: SentenceTransformer, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids that it reads, without padding."""
+    """Return the token ids of the texts, without padding."""
     rows: list[list[int]] = model.tokenizer(
         list(texts), truncation=True, max_length=model.max_seq_length
     )["input_ids"]
@@ -55,7 +55,7 @@ def tokens_of(model: SentenceTransformer, texts: Sequence[str]) -> list[list[int
 def rendered(
     documents: Sequence[Document], *, prompt: str, folder: Path, model: SentenceTransformer
 ) -> list[str]:
-    """Return documents as strings under a prompt; exit where its tokens differ from ours."""
+    """Return documents rendered with a prompt; exit if their tokens differ from ours."""
     tokenizer = template_parts(prompt, folder)[0].tokenizer
     frame = tokenizer.frames["document"]
     texts = [frame.render(frame.text_of(document)) for document in documents]

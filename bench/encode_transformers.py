@@ -1,4 +1,4 @@
-"""Times the plain way: transformers alone, batches in the order of the texts, padded.
+"""Time encoding with transformers alone: padded batches in the order of the texts.
 
 python bench/encode_transformers.py --model FOLDER --corpus FILE --embeddings FILE.npy
 """

@@ -1,4 +1,4 @@
-"""Show what the shared prefix and the pooled last layer save, in Markdown: wanted and reached."""
+"""Format the gains of the shared prefix and the pooled last layer, with targets, in Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from study_rows import ENCODING, ENCODING_FP8, ENCODING_PEER, LAST_LAYER, PEER_P
 
 Content = Mapping[str, Any]
 Address = tuple[str, ...]
-"""A part of the study, and the keys of its result that lead to a rate."""
+"""A part of the study, and the keys that lead to a rate in its result."""
 
 HEAD = """
 ### Shared prefix and pooled last layer
@@ -22,10 +22,10 @@ HEAD = """
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Compare two rates.
+    """A comparison of two rates.
 
     Attributes:
-        wanted: ratio of `ours` to `reference`, at least.
+        wanted: target of the ratio of `ours` to `reference`, a minimum.
     """
 
     what: str
@@ -72,7 +72,7 @@ COMPARISONS = (
 
 
 def encoding_table(content: Content) -> str:
-    """Return all comparisons; † where the two sides are of different calls."""
+    """Return all comparisons; † marks two sides from different calls."""
     return HEAD + "".join(f"| {' | '.join(_cells(row, content))} |\n" for row in COMPARISONS)
 
 
@@ -97,7 +97,7 @@ def _cells(row: Comparison, content: Content) -> list[str]:
 
 
 def _rate(address: Address, parts: Content) -> float | str:
-    """Return tokens/s, or why there are none."""
+    """Return tokens/s, or the reason why there is no figure."""
     name, *keys = address
     found = parts.get(name, {"not_run": "not measured"})
     for key in keys:

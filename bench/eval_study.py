@@ -1,4 +1,4 @@
-"""Time `eval.py` as a user types it on a BEIR folder; with fp8 also hand over what it costs.
+"""Time `eval.py` as a user types it on a BEIR folder, with its scores and dtype comparison.
 
     python bench/eval_study.py --model FOLDER --data BEIR_DIR --work FOLDER [KEY=VALUE ...]
 
@@ -27,7 +27,7 @@ from study_command import run_command, study_command
 
 
 def result_of(run: Path) -> Result:
-    """Return the cost of a run, its scores, its agreement with the compared dtype.
+    """Return the cost of a run, its scores, and its agreement with the compared dtype.
 
     `rankings` are the SHA-256 of its TREC run files.
     """
@@ -50,7 +50,7 @@ def result_of(run: Path) -> Result:
 
 
 def encoded(run: Path, data: Path) -> Result:
-    """Return how many texts of a BEIR folder the run has encoded, and their real tokens."""
+    """Return the numbers of texts and tokens of a BEIR folder that the run has encoded."""
     config = OmegaConf.load(run / "config_resolved.yaml")
     assert isinstance(config, DictConfig)
     tokenizer = build_model_parts(config).tokenizer
@@ -85,7 +85,7 @@ def main() -> None:
     run_command(command, work=arguments.work, run=run)
     result: Result = {"command_s": time.perf_counter() - start} | result_of(run)
     hand_over({"model": arguments.model.name, "data": arguments.data.name} | result)
-    if "agreement" not in result:  # else two passes are in the time
+    if "agreement" not in result:  # otherwise the time includes a second model's pass
         counts = encoded(run, arguments.data)
         hand_over(counts | {"tokens_per_s": counts["num_tokens"] / result["encoding_s"]})
 

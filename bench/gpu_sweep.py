@@ -1,4 +1,4 @@
-"""Run a sweep of four tiny models with `hydra/launcher=gpus`; say which GPU each job had.
+"""Run a sweep of four tiny models with `hydra/launcher=gpus`; record which GPU each job had.
 
 python bench/gpu_sweep.py --model FOLDER --texts FOLDER --work FOLDER
 """
@@ -24,11 +24,11 @@ Job = dict[str, Any]
 
 
 def has_own_gpus(jobs: Sequence[Job], *, num_gpus: int) -> bool:
-    """Return whether each job saw exactly one GPU, and shared it with no job of the same time.
+    """Return whether each job saw exactly one GPU, and shared it with no concurrent job.
 
     Args:
-        jobs: `gpus` as CUDA_VISIBLE_DEVICES had them, `begin` and `end` in seconds.
-        num_gpus: of the machine; all of them have to be used where there are enough jobs.
+        jobs: `gpus`, the value of CUDA_VISIBLE_DEVICES, `begin` and `end` in seconds.
+        num_gpus: of the machine; all must be used if there are enough jobs.
     """
     if any(len(job["gpus"].split(",")) != 1 or not job["gpus"] for job in jobs):
         return False

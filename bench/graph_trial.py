@@ -1,12 +1,12 @@
-"""Try CUDA graphs in the training of a small model: a step launched by Python beside its replay.
+"""Compare a training step of a small model launched by Python with its CUDA graph replay.
 
     python bench/graph_trial.py                                    (a 0.5B, 16 x 16, one minute)
 
 Both steps have the same kernels: packed texts with LoRA through compiled layers, InfoNCE, backward,
-clipping, fused AdamW. The graph holds all of it but the optimizer, for one shape. A batch of
-another shape would be padded to the next that was captured: `padding` is how many tokens that
-adds on average, with shapes whose numbers of tokens differ by --step each. There is no Lightning
-and no data loader in either: what `train.py` takes is measured by `run.py --only train_05b`.
+clipping, fused AdamW. The graph holds everything except the optimizer, for one shape. A batch of
+another shape would be padded to the next captured one: `padding` is the share of tokens that this
+adds on average, with shapes that differ by --step. Neither step has Lightning or a data loader;
+`run.py --only train_05b` measures `train.py`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def measured(model: BiEncoder) -> dict[str, Any]:
-    """Return milliseconds a step of both, medians of alternating rounds."""
+    """Return milliseconds a step of both ways, as medians of alternating rounds."""
     tokens = batch(np.random.default_rng(0)).to("cuda")
     factors = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(factors, lr=1e-4, fused=True)
@@ -57,7 +57,7 @@ def measured(model: BiEncoder) -> dict[str, Any]:
     losses: list[Tensor] = []
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # memory of the warm-up is not the graph's
+    with torch.cuda.stream(side):  # keep the warm-up's memory out of the graph
         for _ in range(NUM_WARM_UP):
             launched()
     torch.cuda.current_stream().wait_stream(side)
@@ -103,7 +103,7 @@ def batch(random: np.random.Generator) -> TokenBatch:
 
 
 def padding(step: float) -> float:
-    """Return the share of tokens that filling up to the next shape adds."""
+    """Return the share of tokens that padding to the next shape adds."""
     random = np.random.default_rng(1)
     numbers = np.array([batch(random).num_tokens for _ in range(200)])
     shape = step * numbers.max()

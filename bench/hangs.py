@@ -1,4 +1,4 @@
-"""Count the runs that hang: evaluation in training under ZeRO 3, with uneven shares.
+"""Count runs that hang in an evaluation during training under ZeRO 3, with uneven shares.
 
     python bench/hangs.py --model FOLDER --texts FOLDER --work FOLDER [--num-runs 20]
 
@@ -27,7 +27,7 @@ NUM_WORDS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """Run trainings that could hang."""
+    """Run training jobs that could hang."""
 
     model: Path
     texts: Path
@@ -36,7 +36,7 @@ class Runs:
     time_limit_s: float
 
     def run(self, number: int) -> tuple[str | None, float]:
-        """Return why the run with this number failed, None if it ended well, and its seconds."""
+        """Return why the run with this number failed, None if it did not, and its seconds."""
         folder = self.work / f"run_{number}"
         num_documents = 1 if number % 3 == 2 else 2 * self.devices * (2 + number) + 1
         write_beir(

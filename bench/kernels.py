@@ -1,4 +1,4 @@
-"""Kernels of a trace as a table: what each kind takes of the time, and where the GPU waits."""
+"""Tabulate the kernels of a trace: the time of each kind, and the idle time of the GPU."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 KINDS = {
-    "compiled element-wise": r"^triton_(poi|red|per)|^quanti[sz]e",  # named after all they fuse
+    "compiled element-wise": r"^triton_(poi|red|per)|^quanti[sz]e",  # named after fused operations
     "attention": r"flash|fmha|attention|varlen",
     "matrix products": r"gemm|nvjet|cutlass|cublas|xmma|scaled_mm|splitk|_mm_",
     "optimizer and clipping": r"adam|multi_tensor|foreach|lpnorm",
     "copies": r"memcpy|memset|copy",
 }
-"""The first whose pattern stands in a kernel's name; the others are element-wise, not compiled."""
+"""Kind -> pattern in kernel names, the first match counts; others are eager element-wise ones."""
 
 OTHER = "other element-wise, reductions, indexing"
 WAITING = "none: the GPU waits"
@@ -33,7 +33,7 @@ def kind_of(name: str) -> str:
 
 
 def times_by(events: Iterable[Event], *, is_by_name: bool = False) -> dict[str, float]:
-    """Microseconds of each kind (or name), from the most to the least."""
+    """Return the microseconds of each kind (or name), in descending order."""
     times: dict[str, float] = {}
     for event in events:
         key = event["name"] if is_by_name else kind_of(event["name"])
@@ -42,7 +42,7 @@ def times_by(events: Iterable[Event], *, is_by_name: bool = False) -> dict[str, 
 
 
 def waiting(events: Iterable[Event]) -> float:
-    """Microseconds between the first and the last event in which nothing runs."""
+    """Return the idle microseconds between the first and the last event."""
     idle, end = 0.0, None
     for event in sorted(events, key=lambda event: float(event["ts"])):
         if end is not None:
@@ -52,7 +52,7 @@ def waiting(events: Iterable[Event]) -> float:
 
 
 def profile_table(events: list[Event], *, num_steps: int, unit: str = "step") -> str:
-    """Shares by kind, then the kernels that take most.
+    """Return a table of the shares by kind, and one of the longest kernels.
 
     Args:
         num_steps: in the trace.
@@ -73,6 +73,6 @@ def _line(what: str, time: float, whole: float, num_steps: int) -> str:
 
 
 def read_trace(path: Path) -> list[Event]:
-    """What ran on the GPU."""
+    """Return the GPU events of a trace."""
     events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     return [event for event in events if event.get("cat") in ON_GPU and "dur" in event]

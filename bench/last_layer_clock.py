@@ -1,4 +1,4 @@
-"""Time optimizer steps with the pooled last layer and without it, in turns."""
+"""Time optimizer steps with and without the pooled last layer, in turns."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ POOLED, PLAIN = "pooled", "plain"
 
 
 class LastLayerClock(pl.Callback):
-    """Let even optimizer steps pool in the last layer, odd ones not; end when all are timed.
+    """Pool in the last layer in even optimizer steps, not in odd ones; end when all are timed.
 
     The first two steps are warm-up. For one rank.
 
     Args:
-        path: where the result goes.
+        path: of the result.
         num_steps: timed steps of each kind.
     """
 
@@ -55,7 +55,7 @@ class LastLayerClock(pl.Callback):
     ) -> None:
         self._num_tokens += batch.tokens.num_tokens
         if trainer.global_step == self._num_steps:
-            return  # more contrastive batches belong to this step
+            return  # the optimizer step needs further contrastive batches
         synchronize()
         now = time.perf_counter()
         if self._num_steps >= 2:
@@ -69,7 +69,7 @@ class LastLayerClock(pl.Callback):
 
     @property
     def _kind(self) -> str:
-        """Of the step that runs."""
+        """Return the kind of the current step."""
         return PLAIN if self._num_steps % 2 else POOLED
 
     def _result(self) -> Result:

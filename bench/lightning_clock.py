@@ -1,4 +1,4 @@
-"""Time optimizer steps of Lightning's Trainer: all between two of them is in the time."""
+"""Time optimizer steps of Lightning's Trainer, with everything between them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from quarry.types import RetrievalBatch
 
 
 class LightningClock(pl.Callback):
-    """End the process when all is measured: what would be saved after it is of no use.
+    """Time optimizer steps, and end the process after the last one.
 
-    A step is an optimizer step, of however many contrastive batches. Each rank has a clock, which
-    counts the tokens of all ranks; rank 0 writes its own times and the largest peaks.
+    An optimizer step may have several contrastive batches. Each rank has a clock that counts the
+    tokens of all ranks; rank 0 writes its own times and the largest peaks.
 
     Args:
-        path: where the result goes.
+        path: of the result.
         num_warm_up, num_steps, num_steps_per_window: see `measuring.Clock`.
-        saves_checkpoint: time the writing of a checkpoint, too, beside `path`, and remove it.
+        saves_checkpoint: also time the writing of a checkpoint beside `path`, and remove it.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LightningClock(pl.Callback):
     ) -> None:
         self._num_tokens += batch.tokens.num_tokens
         if trainer.global_step == self._num_steps:
-            return  # more contrastive batches belong to this step
+            return  # the optimizer step needs further contrastive batches
         num_tokens, self._num_tokens = self._num_tokens, 0
         self._num_steps = trainer.global_step
         if not self.clock.tick(sum(world.gathered(num_tokens))):
@@ -75,9 +75,9 @@ class LightningClock(pl.Callback):
         raise SystemExit(0)
 
     def _save_s(self, trainer: pl.Trainer) -> float:
-        """Return the seconds of a save, as `LastCheckpoint` does it, until all ranks have written.
+        """Return the seconds of a save as in `LastCheckpoint`, until all ranks have written.
 
-        Every rank calls it.
+        A collective operation.
         """
         folder = self.path.with_name("timed.ckpt")
         synchronize()

@@ -1,11 +1,11 @@
-r"""CUDA graphs of the model's forward and backward pass in `train.py`, for a trial: a callback.
+r"""Try CUDA graphs of the model's forward and backward pass in `train.py`, as a callback.
 
     python bench/train_ours.py --model FOLDER --texts FOLDER --work FOLDER --num-queries 16 \
         --num-warm-up 40 model.compile=true data.num_workers=2 \
         +callbacks.graphs._target_=lightning_graphs.LightningGraphs \
         +callbacks.graphs.step=1280 +callbacks.graphs.longest=256
 
-It needs a GPU. Measured in docs/performance.md: 1.03 times in 0.5B training, so it stays a trial.
+It needs a GPU. docs/performance.md measures 1.03 times in 0.5B training, so it remains a trial.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from quarry.types import TokenBatch
 logger = logging.getLogger(__name__)
 
 NUM_TOKENS_OF_FILLER = 128
-"""Of a text that fills up a batch, at most: a longer one would be the longest of the batch."""
+"""Maximum length of a padding text, which must not become the longest text of a batch."""
 
 
 class LightningGraphs(pl.Callback):
-    """Replay a graph for each shape of batches; a shape is captured when it is first met.
+    """Replay a graph for each batch shape; a shape is captured at its first batch.
 
-    A batch is filled up to the next multiple of `step` tokens with texts that nobody reads.
+    A batch is padded to the next multiple of `step` tokens with texts whose embeddings are ignored.
 
     Args:
         step: tokens between two shapes.
-        longest: tokens of the longest text; part of every shape.
+        longest: tokens of the longest text, the same for all shapes.
     """
 
     def __init__(self, *, step: int, longest: int) -> None:
@@ -85,7 +85,7 @@ class LightningGraphs(pl.Callback):
     ) -> Callable[..., Tensor]:
         graphs: Any = torch.cuda.graphs
         plain = graphs.graph
-        # the thread that pins memory calls CUDA, too
+        # the pin-memory thread calls CUDA, too
         graphs.graph = functools.partial(plain, capture_error_mode="thread_local")
         try:
             captured: Any = torch.cuda.make_graphed_callables(
@@ -98,7 +98,7 @@ class LightningGraphs(pl.Callback):
 
 
 class _Pass(nn.Module):
-    """The model with tensors alone as its arguments."""
+    """The model with tensors as its only arguments."""
 
     def __init__(self, model: BiEncoder, *, longest: int) -> None:
         super().__init__()

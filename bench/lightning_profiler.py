@@ -1,4 +1,4 @@
-"""torch.profiler over some training steps, as a callback of Lightning's Trainer."""
+"""Profile some training steps with torch.profiler, as a callback of Lightning's Trainer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.profiler import ProfilerActivity, profile
 
 
 class LightningProfiler(pl.Callback):
-    """Writes a trace of the GPU's work, and ends the process.
+    """Write a trace of the GPU's work, and end the process.
 
     Args:
-        path: of the trace, in Chrome's JSON.
+        path: of the trace, in Chrome's JSON format.
         num_warm_up: steps before.
         num_steps: steps in the trace.
     """

@@ -1,8 +1,8 @@
-"""Run a script with no more of the GPU's memory than stated, as on a smaller card.
+"""Run a script with a limit on GPU memory, as on a smaller card.
 
     python bench/limited.py 40 train.py experiment=sft_msmarco ...
 
-The limit is set before the script begins, so nothing is loaded without it.
+The limit is set before the script starts, so it applies to everything.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ GIB = 2**30
 
 
 def share_of(limit_gib: float, num_bytes: int) -> float:
-    """Return the share of a card's memory that is `limit_gib`.
+    """Return `limit_gib` as a share of a card's memory.
 
     Raises:
-        ValueError: it is not between 0 and what the card has.
+        ValueError: the limit is not above 0 and at most the card's memory.
     """
     share = limit_gib * GIB / num_bytes
     if not 0 < share <= 1:
@@ -34,7 +34,7 @@ def share_of(limit_gib: float, num_bytes: int) -> float:
 
 
 def limit(limit_gib: float) -> None:
-    """Let torch's allocator of this process have no more than `limit_gib` of the first GPU.
+    """Limit torch's allocator in this process to `limit_gib` of the first GPU.
 
     Raises:
         ValueError: there is no GPU, or it has less.
@@ -49,10 +49,10 @@ def limit(limit_gib: float) -> None:
 def main() -> None:
     if len(sys.argv) < 3:
         sys.exit("usage: python bench/limited.py GIB SCRIPT [ARGUMENTS ...]")
-    settle_allocator()  # as train.py does, which comes too late for that here
+    settle_allocator()  # as train.py does; there it would be too late
     limit(float(sys.argv[1]))
     sys.argv = sys.argv[2:]
-    sys.path[0] = str(Path(sys.argv[0]).resolve().parent)  # as where it is started itself
+    sys.path[0] = str(Path(sys.argv[0]).resolve().parent)  # as if it were started directly
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -1,4 +1,4 @@
-"""What this machine is: hardware, versions, and the rate of a large matrix product in bf16.
+"""Report this machine: hardware, versions, and the rate of a large matrix product in bf16.
 
 python bench/machine.py [--size 8192]
 """
@@ -15,14 +15,14 @@ from quarry.runtime.provenance import collect_provenance
 from result_line import hand_over
 
 COMMIT = "QUARRY_COMMIT"
-"""The variable that names the commit of a checkout without git."""
+"""Environment variable that names the commit of a checkout without git."""
 
 LARGEST_ON_CPU = 1024
-"""There the rate is no more than a note, and is not to take minutes."""
+"""Largest size on a CPU, where the rate is only informative and must not take minutes."""
 
 
 def matrix_rate(size: int, *, num_products: int = 20) -> float:
-    """FLOP/s of a square product; the best of three runs of several."""
+    """Return the FLOP/s of a square matrix product, the best of three runs of several."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     left, right = torch.randn(2, size, size, device=device).bfloat16()
 

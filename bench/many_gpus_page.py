@@ -3,7 +3,7 @@
     python bench/many_gpus_page.py                                        (part of make docs)
     python bench/many_gpus_page.py --add bench/results/many_gpus_DATE_DEVICE.json ...
 
-Files of `many_gpus.py` take the place of the parts that they have measured; the rest stays.
+Files of `many_gpus.py` replace the parts that they measured; the rest stays.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""List what `many_gpus.py` measures, in the order of importance: data alone."""
+"""Declare the measurements of `many_gpus.py`, in order of importance."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from measurements import Measurement, Part, Scale, Settings
 
 STRATEGIES = ("ddp", "zero2", "zero3")
 DEVICES = (1, 2, 4, 8)
-"""That the tables have rows for."""
+"""Numbers of GPUs that the tables have rows for."""
 
 AUTO_ON_ONE = "1"
 """Part of `lora_ddp`: one GPU with what `auto` chooses there."""
 
 NUM_QUERIES, CONTRASTIVE_BATCH_SIZE = 128, 32
-"""Of `experiment=sft_msmarco`: an optimizer step, and a contrastive batch."""
+"""Queries of an optimizer step and of a contrastive batch of `experiment=sft_msmarco`."""
 
 TINY = ("data.global_batch_size=4", "data.num_workers=0")
 TINY_CONTRASTIVE_BATCH_SIZE = 2
@@ -24,24 +24,24 @@ ALL_WEIGHTS = (
     "model/adapter=none", *(f"~model.adapter.{key}" for key in ("r", "alpha", "dropout")),
     "trainer.precision=bf16-true",
 )  # fmt: skip
-"""The recipe's settings of LoRA are taken out. A checkpoint of all of 7B takes 106 GB: unsaved."""
+"""Overrides that train all weights. No checkpoint is timed: for 7B it takes 106 GB."""
 
 QUERIES_KEY = "loss.contrastive_batch_size"
 LIMIT_S = 300
 
 
 def equal_to(num_devices: int) -> str:
-    """Return the name of the part on one GPU with the settings of so many."""
+    """Return the name of the part on one GPU with the settings of `num_devices`."""
     return f"1_equal_to_{num_devices}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ManyGpusRows:
-    """Make the measurements.
+    """The measurements of `many_gpus.py`.
 
     Attributes:
         devices: numbers of GPUs, ascending.
-        is_tiny: asks whether all of it runs, with fewer queries and runs.
+        is_tiny: a smoke test, with fewer queries and runs.
         has_gpu: training compiles its layers.
         num_gpus: of this machine; without GPUs the ranks that its CPUs run.
     """
@@ -71,7 +71,7 @@ class ManyGpusRows:
         return [number for number in self.devices if number > 1]
 
     def _lora(self, strategy: str) -> Measurement:
-        """Return the recipe on many GPUs; then one GPU with their settings, side by side."""
+        """Return the recipe on several GPUs, and on one GPU with their settings, side by side."""
         parts = [
             self._recipe(str(number), tuple(range(number)), f"strategy={strategy}")
             for number in self._many
@@ -80,7 +80,7 @@ class ManyGpusRows:
         return Measurement(name=f"lora_{strategy}", parts=tuple(parts))
 
     def _on_one(self, strategy: str) -> list[Part]:
-        """Return the parts on one GPU, each on its own: one for each number that is there."""
+        """Return the parts on one GPU, each on a GPU of its own, for each available number."""
         parts: list[Part] = []
         numbers = [number for number in self._many if number <= self.num_gpus]
         for place, number in enumerate(numbers):
@@ -136,7 +136,7 @@ class ManyGpusRows:
         )  # fmt: skip
 
     def _encoding(self) -> Measurement:
-        """Return `eval.py` on each number; its TREC run files are compared with those of one."""
+        """Return `eval.py` on each number of GPUs; TREC run files are compared with one GPU's."""
         parts = []
         for number in self.devices:
             strategy = () if number == 1 else ("strategy=ddp",)
@@ -157,7 +157,7 @@ class ManyGpusRows:
         return Measurement(name="encoding", parts=tuple(parts))
 
     def _survival(self) -> Measurement:
-        """Return killed and resumed on two: all strategies share the GPUs, nothing is timed."""
+        """Return killed and resumed runs on two GPUs, which all strategies share, untimed."""
         tiny = ("--time-limit-s", "200") if self.is_tiny else ()
         strategies = ("ddp", "zero3") if self.is_tiny else STRATEGIES
         parts = [

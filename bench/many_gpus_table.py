@@ -1,4 +1,4 @@
-"""Turn the rows of `many_gpus.py` into Markdown: what is wanted beside what is reached."""
+"""Format the rows of `many_gpus.py` in Markdown, with targets."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Content = Mapping[str, Any]
 NOT_MEASURED = "not measured"
 MANY = DEVICES[1:]
 LORA_WANTED = {2: 1.9, 8: 7.0}
-"""Times one GPU with equal settings."""
+"""Number of GPUs -> target of the speed-up over one GPU with equal settings."""
 
 ENCODING_WANTED = {2: 1.95, 8: 7.5}
 HANGS_WANTED = 20
-"""Runs without a hang."""
+"""Target of runs without a hang."""
 
 FULL = {"full_zero3": (2, 4), "full_zero3_offload": (2,)}
 
 
 def tables(content: Content) -> str:
-    """Return all tables: a function of the JSON alone. † the two sides are of different calls."""
+    """Return all tables, from the JSON alone; † marks two sides from different calls."""
     makers = (_lora, _full, _encoding, _survival, _others)
     return "\n".join(make(content) for make in makers)
 
@@ -35,7 +35,7 @@ def part_of(content: Content, row: str, name: str) -> Content:
 
 
 def ratio(many: Content, one: Content, wanted: float | None = None) -> str:
-    """Return how many times as fast, in bold where it reaches what is wanted; "" if unknown."""
+    """Return the speed-up, in bold where it reaches the target; "" if unknown."""
     if "not_run" in many or "not_run" in one:
         return ""
     times = many["tokens_per_s"] / one["tokens_per_s"]
@@ -46,7 +46,7 @@ def ratio(many: Content, one: Content, wanted: float | None = None) -> str:
 
 
 def reason_of(part: Content) -> str:
-    """Return why there is no figure."""
+    """Return the reason why there is no figure."""
     why: str = part["not_run"]
     return why if why == NOT_MEASURED else f"not run: {why}"
 
@@ -195,7 +195,7 @@ def _sweep(content: Content) -> list[str]:
 
 
 def listed(item: str) -> str:
-    """Return an item of a list, wrapped."""
+    """Return a wrapped list item."""
     return fill(item, width=100, subsequent_indent="  ", break_on_hyphens=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What is measured, in the order of importance: data alone; `run.py` runs it."""
+"""Declare the measurements of `run.py`, in order of importance."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PEER = "sentence-transformers"
-CONTRAST_SETS = ("smallest", "middle", "largest")
+BATCH_NAMES = ("smallest", "middle", "largest")
 NUM_CPU_RANKS = 2
 """Ranks that a machine without GPUs runs, over gloo."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Point to the part whose chosen settings another part states.
+    """A reference to a part whose chosen settings another part states.
 
     Attributes:
-        part: of the same measurement; what `auto` chose there is stated here.
-        in_one_pass: stated besides where that part has no GradCache chunks.
+        part: name of a part of the same measurement, whose `auto` choices are stated here.
+        in_one_pass: further overrides where that part has no GradCache chunks.
     """
 
     part: str
@@ -32,14 +32,15 @@ class Part:
         script: in this folder; prints one line with its result.
         arguments: of the script; {work}, {texts}, {model}, {data}, {beir}, {trained} are filled in.
         size: of the model that it needs, see random_model.py; None: it makes its own.
-        at_least_gib, below_gib: memory of the card that it is for.
-        time_limit_s: after which it is ended.
-        estimate_s: it is not begun with less time left.
-        needs_gpu: also at a scale that does without one.
+        at_least_gib, below_gib: memory range of the cards that it is for.
+        time_limit_s: it is killed after that.
+        estimate_s: it is not started with less time left.
+        needs_gpu: even at a scale that otherwise needs none.
         needs: options that it needs: "data", "trained".
-        gpus: that it sees; (): all. A machine without GPUs has places for `NUM_CPU_RANKS` ranks.
-        is_beside: runs at the same time as the part before it.
-        settings: of another part, stated here; None: what `arguments` say is all.
+        gpus: indices of the visible GPUs; (): all. A machine without GPUs runs `NUM_CPU_RANKS`
+            ranks.
+        is_beside: run it at the same time as the part before it.
+        settings: settings of another part to state; None: `arguments` are complete.
     """
 
     name: str
@@ -59,11 +60,11 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Parts that are compared with one another, and so run in one go.
+    """Parts that are compared with one another, and so run in one call.
 
     Attributes:
-        needs_data: whether it wants the BEIR folder of --data.
-        on_cpu: leaves a GPU alone.
+        needs_data: whether it needs the BEIR folder of --data.
+        on_cpu: do not use a GPU.
     """
 
     name: str
@@ -74,16 +75,16 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How large everything is.
+    """The sizes of models, texts and measurements.
 
     Attributes:
         large, small: sizes of models, see random_model.py.
-        num_words: that texts are made of.
+        num_words: vocabulary of the texts.
         num_steps, num_peer_steps: timed training steps, in windows of a quarter of them.
-        num_times_small: how many times as many for the small model, whose steps are short.
+        num_times_small: factor of the steps of the small model, whose steps are short.
         num_documents, num_documents_small: encoded by the large and the small model.
-        contrast_sets: queries, from the smallest to the largest.
-        grad_cache_chunk_tokens: of GradCache where memory is compared.
+        contrastive_batches: numbers of queries, ascending.
+        grad_cache_chunk_tokens: chunk size of GradCache where memory is compared.
         search, search_on_cpu: queries, documents, dimensions.
         needs_gpu: whether the large measurements are refused on a CPU.
     """
@@ -100,7 +101,7 @@ class Scale:
     num_peer_steps: int = 12
     num_times_small: int = 3
     num_workers: int = 2
-    contrast_sets: tuple[int, int, int] = (8, 64, 512)
+    contrastive_batches: tuple[int, int, int] = (8, 64, 512)
     grad_cache_chunk_tokens: int = 8192
     max_tokens_per_batch: int = 32_768
     search: tuple[int, int, int] = (6_980, 1_000_000, 3_584)
@@ -113,7 +114,7 @@ FULL = Scale()
 TINY = Scale(
     large="tiny", small="tiny", num_words=1000, num_examples=64, num_documents=256,
     num_documents_small=256, num_queries=2, num_queries_large=4, num_steps=4, num_peer_steps=4,
-    num_times_small=1, num_workers=0, contrast_sets=(2, 4, 8), grad_cache_chunk_tokens=1024,
+    num_times_small=1, num_workers=0, contrastive_batches=(2, 4, 8), grad_cache_chunk_tokens=1024,
     max_tokens_per_batch=4096, search=(20, 10_000, 32), search_on_cpu=(20, 10_000, 32),
     matrix_size=256, needs_gpu=False,
 )  # fmt: skip
@@ -123,7 +124,7 @@ SCALES = {"full": FULL, "tiny": TINY}
 
 
 def measurements(scale: Scale, *, has_gpu: bool) -> list[Measurement]:
-    """All of them, the most important first."""
+    """Return all measurements, the most important first."""
     compiled = (f"model.compile={str(has_gpu).lower()}",)
     train = _Training(scale=scale, size=scale.large, extra=compiled)
     train_small = _Training(
@@ -176,8 +177,8 @@ def measurements(scale: Scale, *, has_gpu: bool) -> list[Measurement]:
         Measurement(
             name="grad_cache_memory",
             parts=tuple(
-                _contrast_set(train_small, name, number)
-                for name, number in zip(CONTRAST_SETS, scale.contrast_sets, strict=True)
+                _contrastive_batch(train_small, name, number)
+                for name, number in zip(BATCH_NAMES, scale.contrastive_batches, strict=True)
             ),
         ),
         Measurement(name="encode_scifact", parts=_scifact(), needs_data=True, on_cpu=True),
@@ -230,8 +231,8 @@ class _Training:
         )  # fmt: skip
 
 
-def _contrast_set(train: _Training, name: str, num_queries: int) -> Part:
-    """Peak memory alone is of interest: two steps do, and nothing is compiled for them."""
+def _contrastive_batch(train: _Training, name: str, num_queries: int) -> Part:
+    """Return a part that measures peak memory only: two steps, without compilation."""
     chunk = train.scale.grad_cache_chunk_tokens
     return Part(
         name=name,
@@ -292,7 +293,7 @@ def _scifact() -> tuple[Part, ...]:
         Part(
             name=PEER,
             script="encode_sentence_transformers.py",
-            arguments=(*common, "--batch-size", "32"),  # theirs by default; 128 is for GPUs
+            arguments=(*common, "--batch-size", "32"),  # their default; 128 is for GPUs
             time_limit_s=600,
         ),
     )

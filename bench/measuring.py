@@ -1,4 +1,4 @@
-"""Time steps and passes, and count memory: what all measurements share."""
+"""Time steps and passes, and read peak memory, for all measurements."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from result_line import Result
 
 NUM_COMPARED = 256
 NUM_WARM_UP = 512
-"""Texts: more than a batch of them."""
+"""Texts of the warm-up, more than one batch."""
 
 
 def read_documents(path: Path, *, limit: int | None = None) -> list[Document]:
-    """The first documents of a JSONL corpus (`docid` or `_id`, `title`, `text`; .gz, too)."""
+    """Return the first documents of a JSONL corpus (`docid` or `_id`, `title`, `text`; or .gz)."""
     documents: list[Document] = []
     for _, record in read_jsonl(path):
         if len(documents) == limit:
@@ -36,12 +36,14 @@ def read_documents(path: Path, *, limit: int | None = None) -> list[Document]:
 
 
 class Clock:
-    """Real tokens a second over windows of steps; the device has nothing to do at either end.
+    """Measure tokens per second, without padding, over windows of steps.
+
+    The device is synchronized at both ends of a window.
 
     Args:
-        num_warm_up: steps before the first window; what they cost is a figure of its own.
+        num_warm_up: steps before the first window, whose time is reported separately.
         num_steps: steps in windows.
-        num_steps_per_window: steps between two looks at the clock.
+        num_steps_per_window: steps of a window.
     """
 
     def __init__(self, *, num_warm_up: int, num_steps: int, num_steps_per_window: int) -> None:
@@ -57,7 +59,7 @@ class Clock:
         self._windows: list[tuple[int, float]] = []
 
     def tick(self, num_tokens: int | Tensor) -> bool:
-        """To be called after each step; True when all windows are full."""
+        """Count a step, after its end; return True when all windows are full."""
         self._step += 1
         self._tokens.append(num_tokens)
         timed = self._step - self.num_warm_up
@@ -93,13 +95,14 @@ def timed_passes(
     num_passes: int,
     compared_with: Path,
 ) -> Result:
-    """The median of passes over all texts, after one over some of them.
+    """Return the median rate of passes over all texts, after a pass over some of them.
 
     Args:
-        encode: number of texts -> embeddings of the first so many, [num_texts, dim], on the CPU.
+        encode: number of texts -> embeddings of that many first texts, [num_texts, dim], on the
+            CPU.
         num_tokens: real tokens in all texts.
-        compared_with: embeddings of the first texts; written by the first who comes, later ones
-            report the smallest cosine to them.
+        compared_with: file of the embeddings of the first texts; the first call writes it, later
+            ones report the smallest cosine to it.
     """
     start = time.perf_counter()
     encode(min(num_texts, NUM_WARM_UP))
@@ -125,7 +128,7 @@ def timed_passes(
 
 
 def best_time(function: Callable[[], object], *, num_repeats: int) -> float:
-    """Seconds of the quickest of the calls, after one that is not timed."""
+    """Return the seconds of the fastest call, after one that is not timed."""
     times = []
     for _ in range(num_repeats + 1):
         synchronize()
@@ -147,10 +150,7 @@ def reset_peak() -> None:
 
 
 def peak() -> Result:
-    """Return the most that tensors took, and that was reserved for them, since the last reset.
-
-    On a CPU nobody counts.
-    """
+    """Return peak allocated and reserved memory since the last reset; {} on a CPU."""
     if not torch.cuda.is_available():
         return {}
     return {

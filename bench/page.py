@@ -4,10 +4,9 @@
     python bench/page.py --add bench/results/FILE.json ... [--profile TITLE=FILE.md ...]
     python bench/page.py bench/results/FILE.json ...
 
-The JSON holds results of `run.py` and `study.py`. Files become docs/performance.json first,
-whatever was there, or with --add take the place of the parts that they have measured. Each
-`--profile` adds, or replaces, a table of `profile_training.py` or `profile_encoding.py` under its
-title.
+The JSON holds results of `run.py` and `study.py`. Files first replace
+docs/performance.json, or with --add only the parts that they measured. Each `--profile` adds, or
+replaces, a table of `profile_training.py` or `profile_encoding.py` under its title.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ computed from the same texts.
 
 
 def page(content: Content) -> str:
-    """Return the page: a function of the JSON alone."""
+    """Return the page, from the JSON alone."""
     text = HEAD + study_table(content) + STUDY_METHOD + encoding_table(content)
     text += ENCODING_METHOD + trained_fp8(content)
     text += COMPARED + table(content) + METHOD
@@ -127,7 +126,7 @@ def page(content: Content) -> str:
 
 
 def joined(results: Sequence[Content]) -> Content:
-    """Join several results: of a part that ran more than once, the last counts."""
+    """Join several results; the last result of a part counts."""
     runs: list[Any] = []
     parts: dict[str, dict[str, Any]] = {}
     for result in results:
@@ -141,7 +140,7 @@ def joined(results: Sequence[Content]) -> Content:
 
 
 def runs_in_use(content: Content) -> list[dict[str, Any]]:
-    """Those that a part of the table comes from."""
+    """Return the runs that a part of the table comes from."""
     used = {part["run"] for parts in content["parts"].values() for part in parts.values()}
     return [run for number, run in enumerate(content["runs"]) if number in used]
 

@@ -1,4 +1,4 @@
-"""Say which parts of a measurement run, with what settings, and which results are kept."""
+"""Decide which parts of a measurement run, with which settings, and which results are stored."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ CHECKPOINTING = "model.gradient_checkpointing"
 CHUNKS = "data.grad_cache_chunk_tokens"
 
 NOT_BEGUN = "not begun"
-"""What the reason begins with where no time was left."""
+"""Beginning of the reason where no time was left."""
 
 Content = dict[str, Any]
 
 
 class NotMeasuredError(Exception):
-    """Say why there is no figure.
+    """There is no figure; the message says why.
 
     Attributes:
-        known: what the process had handed over before it failed.
+        known: results that the process had handed over before it failed.
     """
 
     def __init__(self, reason: str, known: Content | None = None) -> None:
@@ -32,7 +32,7 @@ class NotMeasuredError(Exception):
 
 
 def obstacle(part: Part, measurement: Measurement, machine: Content, runner: Runner) -> str | None:
-    """Return why a part is not for this machine, None if it is."""
+    """Return why a part cannot run on this machine, None if it can."""
     has_gpu, memory = machine["has_gpu"], machine["memory_gib"]
     needs = {*part.needs, *(["data"] if measurement.needs_data else [])}
     for name, what in (("data", "a BEIR folder"), ("trained", "a folder with trained weights")):
@@ -59,7 +59,7 @@ def _too_few_gpus(part: Part, machine: Content) -> str | None:
 
 
 def out_of_time(part: Part, left_s: float) -> str | None:
-    """Return why a part is not begun with so many seconds left, None if it is."""
+    """Return why a part is not started with `left_s` seconds left, None if it is."""
     if left_s <= 0:
         return f"{NOT_BEGUN}: the budget of time was used"
     if left_s < part.estimate_s:
@@ -68,7 +68,7 @@ def out_of_time(part: Part, left_s: float) -> str | None:
 
 
 def side_by_side(parts: Sequence[Part]) -> list[list[Part]]:
-    """Return the parts in groups: those of a group run at the same time."""
+    """Return the parts in groups that run at the same time."""
     groups: list[list[Part]] = []
     for part in parts:
         if part.is_beside and groups:
@@ -99,7 +99,7 @@ def stated(part: Part, known: Content) -> list[str]:
 
 
 def replaces(outcome: Content, known: Content | None) -> bool:
-    """Return whether an outcome replaces an earlier call's: figures stay, then reasons."""
+    """Return whether an outcome replaces an earlier call's: a figure is never lost to a reason."""
     if known is None or "not_run" not in outcome:
         return True
     return "not_run" in known and not outcome["not_run"].startswith(NOT_BEGUN)

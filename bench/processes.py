@@ -1,4 +1,4 @@
-"""How measurements run as processes of their own: what they are told, and how they are ended."""
+"""Run measurements as separate processes: environment, time limit and termination."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def environment(*, gpus: Sequence[int] | None = None) -> dict[str, str]:
-    """Return what scripts find: the package and callbacks of this checkout, and no network.
+    """Return the environment of scripts: this checkout's package and callbacks, no network.
 
     Args:
-        gpus: that they see, numbered within those of this process; None: the same.
+        gpus: visible GPUs, as indices of those of this process; None: the same ones.
     """
     own = [str(ROOT / "src"), str(ROOT / "bench")]
     path = os.pathsep.join(filter(None, [*own, os.environ.get("PYTHONPATH", "")]))
@@ -27,7 +27,7 @@ def environment(*, gpus: Sequence[int] | None = None) -> dict[str, str]:
         "PYTHONPATH": path,
         "HF_HUB_OFFLINE": "1",
         "PYTHONFAULTHANDLER": "1",
-        # for all alike: batches of changing size leave gaps in memory otherwise
+        # for all sides alike: batches of changing size would fragment memory
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
     }
     if gpus is None:
@@ -38,7 +38,7 @@ def environment(*, gpus: Sequence[int] | None = None) -> dict[str, str]:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """With all that it had started; Python's fault handler says where it was."""
+    """Kill a process and its children; Python's fault handler prints where it was."""
     for sent, wait_s in ((signal.SIGABRT, 2), (signal.SIGKILL, 0)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sent)
@@ -46,7 +46,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def reason(output: str) -> str:
-    """Return the last line that names an error, with the next after a colon; else the last line."""
+    """Return the last line that names an error (with the next one after a colon), or the last."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", output) if line.strip()]
     errors = [i for i, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
     if not errors:
@@ -64,13 +64,13 @@ def run_until(
     ends_when: Path | None = None,
     grace_s: float = 0,
 ) -> int | None:
-    """The exit code; 0 for one that was killed since the file was there, None: out of time.
+    """Run a command; return its exit code, 0 if `ends_when` ended it, None for a timeout.
 
     Args:
-        log: takes all that it says.
-        variables: more of its environment.
-        ends_when: a file after whose appearance it is killed, with all that it has started.
-        grace_s: how long it may take to end by itself then.
+        log: receives its output.
+        variables: additional environment variables.
+        ends_when: once this file exists, the command and its children are killed.
+        grace_s: seconds to wait before that for it to end by itself.
     """
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(

@@ -1,8 +1,8 @@
-"""Where the time of encoding goes: a profile of one pass on one GPU, as a table.
+"""Profile one encoding pass on one GPU, as a table of kernels.
 
     python bench/profile_encoding.py [--size 7B] [--num-texts 4096] [KEY=VALUE ...]
 
-The pass is one of `encode_ours.py`, from texts, when all is compiled; see kernels.py.
+The pass is one of `encode_ours.py`, from texts, after compilation; see kernels.py.
 """
 
 from __future__ import annotations

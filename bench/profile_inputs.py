@@ -1,4 +1,4 @@
-"""What a profile is of: a model and texts, in a folder of `run.py` or made anew."""
+"""Prepare the model and texts of a profile, in a folder of `run.py` or newly written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from texts import stand_in_words, write_texts
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProfileInputs:
-    """Folders of the model and the texts, and an empty one for what the profile writes."""
+    """Folders of the model and the texts, and an empty one for the profile's output."""
 
     model: Path
     texts: Path
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepared(
     arguments: argparse.Namespace, *, num_examples: int, num_documents: int
 ) -> ProfileInputs:
-    """Makes what is not there; ends the process where there is no GPU."""
+    """Write missing inputs; exit if there is no GPU."""
     if not torch.cuda.is_available():
         sys.exit("Error: the profile is one of kernels, and there is no CUDA device here.")
     work = arguments.work or Path(tempfile.mkdtemp(prefix="quarry-bench-"))

@@ -1,8 +1,8 @@
-"""Where the time of a training step goes: a profile of `train.py` on one GPU, as a table.
+"""Profile training steps of `train.py` on one GPU, as a table of kernels.
 
     python bench/profile_training.py [--size 7B] [--num-queries 8] [KEY=VALUE ...]
 
-Each kernel counts for what its name says that it is; where none runs, the GPU waits.
+Kernels are classified by their names; the GPU is idle where none runs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes qwen-tiny as a folder that sentence-transformers reads, too: bare texts, mean pooling.
+"""Export qwen-tiny for sentence-transformers, without a prompt and with mean pooling.
 
 python bench/qwen_tiny.py FOLDER
 """

@@ -1,9 +1,9 @@
-"""Write a model of a Qwen2.5 size with random weights: an ordinary folder, nothing to download.
+"""Write a model folder of a Qwen2.5 size with random weights, without a download.
 
     python bench/random_model.py 7B FOLDER [--tokenizer DIR]
 
-Without --tokenizer the words of a stand-in are w0, w1, ...: a text of n such words has n tokens,
-and one end token more. Speed depends on shapes and lengths, not on what the weights are.
+Without --tokenizer, the stand-in's words are w0, w1, ...: a text of n such words has n tokens and
+an end token. Speed depends on shapes and lengths, not on the values of the weights.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ SIZES: dict[str, Shape] = PUBLISHED | {
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
              "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 2048},
 }  # fmt: skip
-"""Published shapes, and one that any machine runs."""
+"""Published shapes, and a tiny one for any machine."""
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*tokens*.json", "chat_template*")
 
 NUM_SPARE = 421
-"""Rows of the largest embedding matrix that no token has; the end token stands before them."""
+"""Unused rows at the end of the largest embedding matrix; the end token is before them."""
 
 
 def write_model(
@@ -47,8 +47,8 @@ def write_model(
     """Write config, tokenizer and bf16 weights, drawn on the GPU where there is one.
 
     Args:
-        tokenizer_folder: whose tokenizer is copied; None: the stand-in. The vocabulary grows where
-            the size is too small for it.
+        tokenizer_folder: folder of a tokenizer to copy; None: the stand-in. The vocabulary grows if
+            the tokenizer needs it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shape = SIZES[size]
@@ -71,14 +71,14 @@ def write_model(
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy the tokenizer's files, and nothing else of a model's folder."""
+    """Copy only the tokenizer's files of a model folder."""
     for pattern in TOKENIZER_FILES:
         for file in source.glob(pattern):
             shutil.copyfile(file, folder / file.name)
 
 
 def write_tokenizer(folder: Path, *, num_words: int) -> None:
-    """Words to their numbers; the end token comes from the post-processor, too, for others."""
+    """Write the stand-in, word wN -> id N; its post-processor appends the end token."""
     vocabulary = {f"w{number}": number for number in range(num_words)} | {END_TOKEN: num_words}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="w0"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
@@ -88,13 +88,13 @@ def write_tokenizer(folder: Path, *, num_words: int) -> None:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END_TOKEN, pad_token=END_TOKEN, model_max_length=512
     )
-    # sentence-transformers heeds this name; Qwen2's own class would build another pre-tokeniser
+    # sentence-transformers follows this name; Qwen2's own class would build another pre-tokenizer
     fast._set_processor_class("PreTrainedTokenizerFast")
     fast.save_pretrained(folder)
 
 
 def write_weights(folder: Path, config: Qwen2Config, *, seed: int) -> None:
-    """Shards of a few layers each, and their index."""
+    """Write shards of a few layers each, and their index."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator(device).manual_seed(seed)
     with torch.device("meta"):

@@ -18,11 +18,11 @@ BEGIN, END = "<!-- speed: made by bench/page.py -->\n", "<!-- /speed -->\n"
 
 @dataclass(frozen=True, kw_only=True)
 class ReadmeRow:
-    """Compare a rate with that of sentence-transformers.
+    """A comparison of a rate with sentence-transformers'.
 
     Attributes:
-        peer: None: the faster of its rows in the study.
-        has_peer_cell: False where it is above.
+        peer: its address; None: the faster of its rows in the study.
+        has_peer_cell: False where the row above shows the peer.
     """
 
     what: str
@@ -71,13 +71,13 @@ ROWS = (
 
 
 def readme_table(content: Content) -> str:
-    """Return the table: a function of the JSON alone."""
+    """Return the table, from the JSON alone."""
     lines = ["| | Quarry | sentence-transformers | |\n", "|---|---|---|---|\n"]
     return "".join([*lines, *(_line(row, content) for row in ROWS)])
 
 
 def with_table(readme: str, content: Content) -> str:
-    """Return the README with the table between its marks."""
+    """Return the README with the table between its markers."""
     before, _, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     assert end, "README.md has lost the marks of its Speed table"

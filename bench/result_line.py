@@ -1,4 +1,4 @@
-"""Hand over results from one process to another, without loading torch."""
+"""Pass results from one process to another, without loading torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 RESULT = "RESULT "
-"""What a line begins with that a measurement hands over results in; later lines add to earlier."""
+"""Prefix of a measurement's result lines; later lines add to earlier ones."""
 
 Result = dict[str, Any]
 
@@ -17,7 +17,7 @@ def hand_over(result: Result) -> None:
 
 
 def results_in(output: str) -> Result:
-    """Return what all result lines say together, {} if there is none."""
+    """Return the merged results of all result lines, {} if there are none."""
     found: Result = {}
     for line in output.splitlines():
         if line.startswith(RESULT):
@@ -26,7 +26,7 @@ def results_in(output: str) -> Result:
 
 
 def num_matrix_weights(folder: Path) -> int:
-    """Return N of a Qwen2 folder: the weights of its linear layers, each one product a token."""
+    """Return the number of weights in the linear layers of a Qwen2 folder."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     share = config["num_key_value_heads"] / heads

@@ -1,12 +1,12 @@
-"""Measures what this machine can, each figure in a process of its own; writes JSON and a table.
+"""Measure speed and memory on this machine, each in its own process; write JSON and a table.
 
     python bench/run.py                                          (= make bench)
     python bench/run.py --only train_7b,encode_7b --budget-s 500
     python bench/run.py --data BEIR_DIR                          (encoding on a CPU, too)
 
-The result is bench/results/DATE_DEVICE.json, with a table (.md) and what the processes said (.log)
-beside it. A second call on the same day and device adds to it. What fails, runs out of memory or
-takes too long is a row with the reason.
+The result is bench/results/DATE_DEVICE.json, with a table (.md) and the processes' output (.log)
+beside it. A second call on the same day and device adds to it. A part that fails, runs out of
+memory or takes too long has the reason in its row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run measurements of `run.py` and `study.py` as processes; keep figures or reasons in a file."""
+"""Run measurements of `run.py` and `study.py` as processes; store figures or reasons in a file."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from table import table
 
 BENCH = Path(__file__).resolve().parent
 NUM_BYTES_WANTED = 20e9
-"""In memory-backed scratch space, if it is to be used: the largest model and some more."""
+"""Free space needed to use /dev/shm as scratch space: more than the largest model."""
 
 Content = dict[str, Any]
 
 
 class Named(Protocol):
-    """Have a name that --only picks."""
+    """An item with a name that --only selects."""
 
     @property
     def name(self) -> str: ...
@@ -49,15 +49,15 @@ Item = TypeVar("Item", bound=Named)
 
 @dataclass(kw_only=True)
 class Runner:
-    """Run scripts of this folder, and keep their output.
+    """Run scripts of this folder, and log their output.
 
     Attributes:
         data: a BEIR folder.
         tokenizer: folder of the tokenizer of models and texts; None: the stand-in.
         trained: folder of a model with trained weights.
-        num_test_queries: of the BEIR folder among the texts; 0: there is none.
-        about: added to the result of each part.
-        prepared: models and texts of this call; the reason, where one could not be made.
+        num_test_queries: of the generated BEIR folder; 0: none is generated.
+        about: facts added to the result of each part.
+        prepared: prepared models and texts -> the reason if it failed, else None.
     """
 
     work: Path
@@ -72,13 +72,13 @@ class Runner:
     _preparing: Lock = field(default_factory=Lock)
 
     def part(self, part: Part, *, on_cpu: bool, stated: Sequence[str] = ()) -> Content:
-        """Return the result of one part; make the model and texts that it needs first.
+        """Run one part and return its result; prepare its model and texts first.
 
         Args:
             stated: overrides after the part's own arguments.
 
         Raises:
-            NotMeasuredError: it failed, or what it needs could not be made.
+            NotMeasuredError: it failed, or its model or texts could not be prepared.
         """
         kind = "" if self.tokenizer is None else "_with_tokenizer"
         texts = self.work / f"texts{kind}"
@@ -107,10 +107,10 @@ class Runner:
         time_limit_s: float,
         gpus: Sequence[int] | None = None,
     ) -> Content:
-        """Run a script; return what its result lines say, {} if it has none.
+        """Run a script; return the content of its result lines, {} if it has none.
 
         Args:
-            gpus: that it sees; None: all.
+            gpus: visible GPUs; None: all.
 
         Raises:
             NotMeasuredError: it failed.
@@ -162,7 +162,7 @@ class Runner:
 def _run(
     command: Sequence[str], *, time_limit_s: float, gpus: Sequence[int] | None
 ) -> tuple[str, int | None]:
-    """Output and exit code; no code: it was ended, with all that it had started."""
+    """Return output and exit code; None as code: it was killed with its children at the limit."""
     process = subprocess.Popen(
         command, env=environment(gpus=gpus), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
@@ -174,7 +174,7 @@ def _run(
         end(process)
         output, _ = process.communicate()
         return output, None
-    except KeyboardInterrupt:  # it has a session of its own and is not told
+    except KeyboardInterrupt:  # it has its own session and does not receive the signal
         end(process)
         raise
 
@@ -188,9 +188,9 @@ def measure(
     deadline: float,
     render: Callable[[Content], str] = table,
 ) -> None:
-    """Fill `content["parts"]`, written after each group of parts that run side by side.
+    """Fill `content["parts"]` and write it after each group of parts that run side by side.
 
-    Begin nothing that could not end in time.
+    A part that would exceed the deadline is not started.
     """
     number = len(content["runs"]) - 1
     for measurement in chosen:
@@ -213,7 +213,7 @@ def measure(
 def _outcome(
     part: Part, measurement: Measurement, runner: Runner, content: Content, *, left_s: float
 ) -> Content:
-    """Return the result of a part, or why there is none."""
+    """Return the result of a part, or the reason why there is none."""
     reason = obstacle(part, measurement, content["runs"][-1], runner) or out_of_time(part, left_s)
     if reason is not None:
         return {"not_run": reason}
@@ -239,7 +239,7 @@ def say(text: str, end: str = "\n") -> None:
 
 
 def choose(names: str | None, items: Sequence[Item], *, what: str = "measurement") -> list[Item]:
-    """Return the items that --only names, all without it; exit on an unknown name."""
+    """Return the items that --only names, or all without it; exit on an unknown name."""
     if names is None:
         return list(items)
     wanted = names.split(",")
@@ -251,7 +251,7 @@ def choose(names: str | None, items: Sequence[Item], *, what: str = "measurement
 
 
 def scratch() -> Path:
-    """Where models go for this call: in memory if there is room, for disks may be slow."""
+    """Return a scratch folder, in memory if there is room, since disks may be slow."""
     shared = Path("/dev/shm")
     has_room = shared.is_dir() and shutil.disk_usage(shared).free > NUM_BYTES_WANTED
     return Path(tempfile.mkdtemp(prefix="quarry-bench-", dir=shared if has_room else None))
@@ -260,7 +260,7 @@ def scratch() -> Path:
 def opened(
     folder: Path, machine: Content, *, scale: str, script: str, prefix: str = ""
 ) -> tuple[Path, Content]:
-    """Return the results file and what earlier calls on the same day and device put there."""
+    """Return the results file and its content from earlier calls on that day and device."""
     date = datetime.datetime.now().astimezone().date().isoformat()
     device = re.sub(r"[^a-z0-9]+", "-", machine["device"].lower()).strip("-")
     path = folder / f"{prefix}{date}_{device}{'' if scale == 'full' else '_' + scale}.json"
@@ -273,14 +273,14 @@ def opened(
 
 
 def typed(script: str, arguments: Sequence[str]) -> str:
-    """Return the command without where its files lay; other folders by their names alone."""
+    """Return the command without its own folders; other folders by their names only."""
     text = " ".join(["python", f"bench/{script}", *arguments])
     text = re.sub(r" --(work|results)[ =]\S+", "", text)
     return re.sub(r"(?<=[ =])/\S*/(?=\S)", "", text)
 
 
 def look(runner: Runner) -> Content:
-    """Return what machine.py says of this machine; exit where it cannot say."""
+    """Return machine.py's report on this machine; exit if it fails."""
     try:
         size = str(runner.scale.matrix_size)
         machine = runner.script("machine.py", ["--size", size], time_limit_s=120)

@@ -1,4 +1,4 @@
-"""How far two runs agree that should: losses of each update, scores, and the saved model."""
+"""Compare two runs that should agree: the loss of each step, scores, and the saved model."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from torch import Tensor
 Content = dict[str, Any]
 
 
-def survival(whole: Path, resumed: Path, *, first: int) -> Content:
-    """A run that nobody stopped, and one that was killed and went on after update `first`.
+def survival(uninterrupted: Path, resumed: Path, *, first: int) -> Content:
+    """Compare an uninterrupted run with one that was killed and resumed after step `first`.
 
     Raises:
-        ValueError: they have not the same updates, or other tensors.
+        ValueError: they have different steps or tensors.
     """
-    one, two = (_losses(run) for run in (whole, resumed))
+    one, two = (_losses(run) for run in (uninterrupted, resumed))
     if one.keys() != two.keys():
-        raise ValueError(f"updates {sorted(one)} and {sorted(two)}")
-    gone_on = [step for step in one if step > first]
+        raise ValueError(f"optimizer steps differ: {sorted(one)} and {sorted(two)}")
+    after = [step for step in one if step > first]
     return {
         "num_updates": len(one),
-        "num_updates_gone_on": len(gone_on),
-        "largest_loss_difference": max(abs(one[step] - two[step]) for step in gone_on),
-        "scores": evaluations(whole),
+        "num_updates_gone_on": len(after),
+        "largest_loss_difference": max(abs(one[step] - two[step]) for step in after),
+        "scores": evaluations(uninterrupted),
         "scores_resumed": evaluations(resumed),
-        **_weights_compared(whole / "model", resumed / "model"),
+        **_weights_compared(uninterrupted / "model", resumed / "model"),
     }
 
 
 def agreement(one: Path, two: Path) -> Content:
-    """The same training in one process and in two: losses in the share of their size."""
+    """Compare the same training on one and on two ranks: relative differences of the losses."""
     ours, theirs = _losses(one), _losses(two)
     differences = [abs(theirs[step] - loss) / abs(loss) for step, loss in ours.items()]
     return {
@@ -45,7 +45,7 @@ def agreement(one: Path, two: Path) -> Content:
 
 
 def evaluations(run: Path) -> list[list[float]]:
-    """(update, main measure), in order."""
+    """Return (step, main measure) of each evaluation, in order."""
     found: list[list[float]] = _curve(run)["evaluations"]
     return found
 
@@ -60,7 +60,7 @@ def _curve(run: Path) -> Content:
 
 
 def _weights_compared(one: Path, two: Path) -> Content:
-    """Of all tensors in a folder, shard by shard."""
+    """Compare all tensors of two folders, shard by shard."""
     names = sorted(path.name for path in one.glob("*model*.safetensors"))
     if not names or names != sorted(path.name for path in two.glob("*model*.safetensors")):
         raise ValueError(f"{one} and {two} hold other files")

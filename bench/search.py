@@ -1,4 +1,4 @@
-"""Times exact search beside its matrix products alone, on random unit vectors.
+"""Time exact search and its matrix products alone, on random unit vectors.
 
     python bench/search.py [--num-queries 6980] [--num-documents 1000000] [--dim 3584]
 
@@ -28,11 +28,11 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
 NUM_CHECKED = 16
 NUM_VECTORS_DRAWN = 65_536
-"""At a time: a copy of all in fp32 would not fit."""
+"""Vectors drawn at a time: an fp32 copy of all would not fit."""
 
 
 def unit_vectors(num_vectors: int, dim: int) -> Tensor:
-    """Seeded by their number."""
+    """Return random unit vectors, [num_vectors, dim], seeded by their number."""
     generator = torch.Generator(DEVICE).manual_seed(num_vectors)
     vectors = torch.empty(num_vectors, dim, dtype=DTYPE, device=DEVICE)
     for part in vectors.split(NUM_VECTORS_DRAWN):
@@ -41,9 +41,9 @@ def unit_vectors(num_vectors: int, dim: int) -> Tensor:
 
 
 def check(best: TopK, queries: Tensor, documents: Tensor, *, top_k: int) -> None:
-    """The scores of torch.topk over all products, and each is that of its document.
+    """Check that scores equal torch.topk's over all products, and belong to their documents.
 
-    3e-6: fp32 sums of 3,584 products in another order, for vectors of length 1.
+    The tolerance 3e-6 allows for the order of fp32 sums of 3,584 products of unit vectors.
     """
     some = torch.arange(0, len(queries), max(len(queries) // NUM_CHECKED, 1))
     parts = documents.split(NUM_VECTORS_DRAWN)

@@ -1,12 +1,11 @@
-"""Shows that the memory of a search does not grow with the corpus: vectors from disk, none encoded.
+"""Show that a search from the embedding store takes memory independent of the corpus size.
 
     python bench/search_memory.py [--num-documents 2000000] [--dim 1024] [--num-queries 300]
 
-Fills an embedding store with random unit vectors in float16 (4 GB as it stands; removed at the
-end), then searches it in a fresh process that knows only the hashes of the texts, as `eval.py`
-does: it opens the store, verifies every checksum, and searches all documents by their ids. The
-process samples its own anonymous memory: what is mapped from files is not counted, for the system
-takes that back when it needs it.
+It fills a store with random unit vectors in float16 (4 GB by default; removed at the end). A new
+process then searches it by the hashes of the texts, as `eval.py` does: it opens the store, verifies
+every checksum, and searches all documents. It samples its own anonymous memory. Memory mapped from
+files does not count, since the system can reclaim it.
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ SECONDS_BETWEEN_SAMPLES = 0.02
 
 
 class AnonymousMemory:
-    """Samples this process's anonymous memory until it is closed.
+    """Sample this process's anonymous memory until it is closed.
 
     Attributes:
-        peak: bytes, the most that a sample has seen.
+        peak: the largest sample, in bytes.
     """
 
     def __init__(self) -> None:
@@ -63,7 +62,7 @@ class AnonymousMemory:
 
 
 def anonymous_memory() -> int:
-    """Bytes (Linux)."""
+    """Return this process's anonymous memory in bytes (Linux)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     (line,) = [line for line in status.splitlines() if line.startswith("RssAnon:")]
     return int(line.split()[1]) * 1024
@@ -87,7 +86,7 @@ def random_vectors(num_vectors: int, dim: int, *, seed: int) -> Tensor:
 
 
 def fill(folder: Path, *, num_documents: int, dim: int) -> None:
-    """Batches in an order of their own, as a plan sorted by length has them."""
+    """Fill the store in batches of shuffled rows, as from a plan sorted by length."""
     hashes = text_hashes(num_documents)
     store = shelf(folder, dim)
     with store.writable("bench", missing=hashes, plan={}, what="bench") as finished:
@@ -131,9 +130,9 @@ def measure(folder: Path, *, num_documents: int, num_queries: int, dim: int, top
 
 
 def check(run: Run, queries: Tensor, documents: GatheredEmbeddings, *, top_k: int) -> None:
-    """The scores of some queries are the best of all products.
+    """Check that the scores of some queries are the largest of all products.
 
-    1e-6: fp32 sums of as many products in another order, for vectors of length 1.
+    The tolerance 1e-6 allows for the order of fp32 sums of unit vectors.
     """
     some = queries[:NUM_CHECKED].float()
     best = torch.full((len(some), top_k), -torch.inf)

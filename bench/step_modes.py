@@ -5,8 +5,8 @@
 
 A pass is forward and backward over packed texts of 20 to 135 tokens with LoRA (r 32, all seven
 projections), without an optimizer. The constants in planning/activations.py and
-planning/step_cost.py come from here: what is kept when the backward pass begins, the
-peak, and the seconds.
+planning/step_cost.py come from here: memory at the beginning of the backward pass, peak
+memory, and seconds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """How a pass is run."""
+    """The settings of a training pass."""
 
     dropout: float
     gradient_checkpointing: bool | str
@@ -100,7 +100,7 @@ def measured(way: Way) -> list[dict[str, Any]]:
 
 
 def built(way: Way, *, name: str = "Qwen/Qwen2.5-7B", device: str = "cuda") -> BiEncoder:
-    """Return the model as `build_bi_encoder` puts it together, its weights random."""
+    """Return the model as `build_bi_encoder` assembles it, with random weights."""
     adapter = LoRA(r=32, alpha=64, dropout=way.dropout, target_modules=TARGETS)
     backbone = adapter(random_backbone(name, device))
     for place, parameter in backbone.named_parameters():
@@ -138,7 +138,7 @@ def batch(num_tokens: int) -> TokenBatch:
 
 
 def timed(model: BiEncoder, tokens: TokenBatch, *, held: int) -> dict[str, Any]:
-    """Run passes; the quickest of three counts."""
+    """Return memory and rates of a pass, from the fastest of three."""
     kept = 0
 
     def forward() -> torch.Tensor:

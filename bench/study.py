@@ -1,25 +1,25 @@
-r"""Measure the study's own commands, each in processes of its own; write JSON and a table.
+r"""Measure the study's own commands, each in its own processes; write JSON and a table.
 
     python bench/study.py --tokenizer DIR                        (= make bench-study)
     python bench/study.py --only recipe,recipe_fp8 --budget-s 500 --work DIR --tokenizer DIR
     python bench/study.py --only fp8_trained --trained MODEL_DIR --data BEIR_DIR
 
 A training row is `python train.py experiment=sft_msmarco model=qwen-instruct ...` as a user types
-it, plus what the row states and a clock; the row keeps the command, its commit, and what `auto`
-chose. Rows of sentence-transformers are beside them. The result is
+it, plus the row's overrides and a clock. The row stores the command, its commit, and the choices of
+`auto`. Rows of sentence-transformers are beside them. The result is
 bench/results/study_DATE_DEVICE.json; later calls of that day add to it. A row that fails, runs out
 of memory or of time has the reason. Without git, QUARRY_COMMIT names the commit.
 
-The rows `encoding`, `encoding_fp8`, `encoding_sentence_transformers` and `training_last_layer` say
-what the shared prefix and the pooled last layer save. They need --tokenizer: the stand-in has no
-words of a template.
+The rows `encoding`, `encoding_fp8`, `encoding_sentence_transformers` and `training_last_layer`
+measure the gains of the shared prefix and the pooled last layer. They need --tokenizer: the
+stand-in's vocabulary lacks the words of templates.
 
 Then, in the checkout:
 
     python bench/page.py --add bench/results/study_DATE_DEVICE.json    (into docs/performance.json)
     make docs                                                          (the pages, from that file)
 
-A target that is not reached points to a profile whose title begins as `study_table.ROWS` says:
+A missed target refers to a profile whose title begins as `study_table.ROWS` says:
 
     python bench/profile_training.py --num-queries 128 loss.contrastive_batch_size=32 \
         model.adapter.r=32 model.adapter.dropout=0.1 > FILE
@@ -44,11 +44,11 @@ from study_rows import STUDY, StudyRows
 from study_table import Content, study_table
 
 NUM_TEST_QUERIES = 300
-"""Of the BEIR folder that is made where --data gives none."""
+"""Queries of the BEIR folder that is generated without --data."""
 
 
 def about(run: dict[str, Any]) -> dict[str, Any]:
-    """Return what each row keeps of the call that measured it."""
+    """Return the facts of the call that each row stores."""
     return {
         "commit": (run["git"] or {}).get("commit"),
         "date": run["date"],

@@ -1,4 +1,4 @@
-"""Run the study's own commands as a user types them, and say what was run."""
+"""Run the study's own commands as a user types them, and report them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from result_line import Result, hand_over
 from train_ours import BENCH, ROOT
 
 CHOSEN = ("model.gradient_checkpointing", "data.grad_cache_chunk_tokens", "model.compile")
-"""Keys whose stored values say what `auto` chose."""
+"""Keys whose stored values are the choices of `auto`."""
 
 ALLOCATOR = "PYTORCH_ALLOC_CONF"
 
@@ -23,7 +23,7 @@ ALLOCATOR = "PYTORCH_ALLOC_CONF"
 def study_command(
     script: str, *arguments: str, model: Path, run: Path, limit_gib: float | None = None
 ) -> list[str]:
-    """Return the command: what a user types, a model folder, and where its output goes.
+    """Return the command that a user types, with a model folder and output folders.
 
     Args:
         script: train.py or eval.py.
@@ -39,7 +39,7 @@ def study_command(
 def shown(command: Sequence[str], work: Path) -> str:
     """Return the command as a user would type it in the checkout, its files in WORK.
 
-    Other folders are shown by their names alone.
+    Other folders are shown by their names only.
     """
     text = " ".join(["python", *command[1:]])
     text = text.replace(f"{ROOT}{os.sep}", "").replace(str(work), "WORK")
@@ -47,10 +47,10 @@ def shown(command: Sequence[str], work: Path) -> str:
 
 
 def run_command(command: Sequence[str], *, work: Path, run: Path) -> None:
-    """Run it and hand over the command and what `auto` chose, also where it fails.
+    """Run the command; report it and the choices of `auto`, even if it fails.
 
-    It finds the callbacks of this folder. Measurements set the allocator for all sides alike; a
-    user's command does not, so neither does this one.
+    The command can import the callbacks of this folder. Other measurements set the allocator for
+    all sides alike; a user's command does not, so this one does not either.
     """
     hand_over({"command": shown(command, work)})
     path = [str(BENCH), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]

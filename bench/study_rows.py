@@ -1,4 +1,4 @@
-"""List what `study.py` measures, in the order of importance: data alone."""
+"""Declare the measurements of `study.py`, in order of importance."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ MINI_BATCH = ("--mini-batch", "32")
 LIMITS_GIB = (40, 24, 48, 80)
 
 TRAINING_S = 170
-"""A training row on one H200: import and load, compile, four optimizer steps."""
+"""Seconds of a training row on one H200: import, load, compile, four optimizer steps."""
 
 LIMIT_S = 300
 
 NUM_ENCODED = 2048
-"""Texts a pass: about five seconds of a 7B on one H200."""
+"""Texts of a pass: about five seconds with a 7B on one H200."""
 
 PEER_PROMPT = "promptreps_instruct"
-"""Under which sentence-transformers encodes the same strings."""
+"""The prompt with which sentence-transformers encodes the same strings."""
 
 PROMPTS = ("--query", "Query:", "--passage", "Passage: ")
-"""Those of `prompt=repllama`, for the other side."""
+"""The prompts of `prompt=repllama`, for sentence-transformers."""
 
 TINY_RECIPE = ("data.global_batch_size=4", "loss.contrastive_batch_size=2")
 """Two contrastive batches an optimizer step, where the recipe has four of 32 queries."""
@@ -43,12 +43,12 @@ TINY_RECIPE = ("data.global_batch_size=4", "loss.contrastive_batch_size=2")
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRows:
-    """Make the rows.
+    """The rows of `study.py`.
 
     Attributes:
-        is_tiny: asks whether they run at all, with fewer queries an optimizer step.
-        has_gpu: training compiles its layers. `model.compile=auto` would not for so few steps,
-            and does for those of the recipe.
+        is_tiny: a smoke test, with fewer queries an optimizer step.
+        has_gpu: training compiles its layers. `model.compile=auto` would not compile for so few
+            steps, but does for a complete run.
     """
 
     scale: Scale
@@ -160,7 +160,7 @@ class StudyRows:
     def _encoding(
         self, name: str, *overrides: str, prompts: Sequence[str] = (), estimate_s: float
     ) -> Part:
-        """Return a row of `encode_prefix.py`: the layers are compiled, as for a large corpus."""
+        """Return a row of `encode_prefix.py`, with compiled layers, as for a large corpus."""
         chosen = ("--prompt", ",".join(prompts)) if prompts else ()
         compiled = str(self.has_gpu).lower()
         return Part(
@@ -191,7 +191,7 @@ class StudyRows:
         )  # fmt: skip
 
     def _last_layer(self) -> Part:
-        """Return the recipe's row whose steps pool in the last layer and do not, in turns."""
+        """Return the recipe's row with and without the pooled last layer, in turns."""
         recipe = self._recipe(LAST_LAYER)
         return replace(recipe, arguments=("--compare-last-layer", *recipe.arguments))
 

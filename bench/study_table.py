@@ -1,4 +1,4 @@
-"""Turn the rows of `study.py` into Markdown: what is wanted beside what is reached."""
+"""Format the rows of `study.py` in Markdown, with targets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Content = Mapping[str, Any]
 
 NOT_MEASURED = "not measured"
 PEERS = (CACHED, CACHED_NO_CHECKPOINTING)
-"""Those of the recipe's contrastive batch."""
+"""Rows of sentence-transformers with the recipe's contrastive batch."""
 
 HEADER = (
     "what", "tokens/s", "wanted", "times sentence-transformers", "GiB allocated / reserved",
@@ -23,11 +23,11 @@ WARM_UP = "warm_up_s"
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRow:
-    """Show a part of the study.
+    """A row of the table, for a part of the study.
 
     Attributes:
-        wanted: tokens/s, at least.
-        profile: what titles of its profiles begin with.
+        wanted: target in tokens/s, a minimum.
+        profile: beginning of the titles of its profiles.
     """
 
     name: str
@@ -73,11 +73,11 @@ ROWS = (
 )
 
 DROPOUT_WANTED = 0.93
-"""Of the rate without dropout, in one call."""
+"""Target of the rate with dropout, as a share of the rate without it in one call."""
 
 
 def study_table(content: Content) -> str:
-    """Return all rows, and what dropout costs; † where two sides are of different calls."""
+    """Return all rows and the cost of dropout; † marks two sides from different calls."""
     lines = [_line(HEADER), _line(["---"] * len(HEADER))]
     lines += [_line(_cells(row, content)) for row in ROWS]
     return "".join(lines) + "\n" + _dropout(content) + _shortfalls(content)
@@ -90,7 +90,7 @@ def part_of(content: Content, name: str) -> Content:
 
 
 def times_peer(part: Content, content: Content) -> str:
-    """Return how many times as fast as the faster of `PEERS`, "" if unknown."""
+    """Return the speed-up over the faster of `PEERS`, "" if unknown."""
     peer = fastest_peer(content)
     if "not_run" in part or peer is None:
         return ""
@@ -105,7 +105,7 @@ def fastest_peer(content: Content) -> Content | None:
 
 
 def judged(text: str, *, is_reached: bool) -> str:
-    """Return it in bold, or with a mark where it falls short."""
+    """Return the text in bold, or with a mark if the target is missed."""
     return f"**{text}**" if is_reached else f"{text} ✗"
 
 
@@ -159,7 +159,7 @@ def _dropout(content: Content) -> str:
 
 
 def _shortfalls(content: Content) -> str:
-    """Return a line for each target that is measured and not reached, with its profile."""
+    """Return a line for each missed target, with its profile."""
     profiles = content.get("profiles", {})
     lines = []
     for row in ROWS:

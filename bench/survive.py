@@ -1,9 +1,9 @@
-"""Kill a training by SIGKILL after its first checkpoint, resume it, compare with one not killed.
+"""Kill a training run after its first checkpoint, resume it, and compare with an uninterrupted run.
 
     python bench/survive.py --model FOLDER --texts FOLDER --work FOLDER --strategy zero2
 
-LoRA, under `zero3` all weights in bf16-true, with evaluations in training. The uninterrupted run
-runs beside the killed one.
+It trains LoRA, under `zero3` all weights in bf16-true, with evaluations in training. Both runs run
+at the same time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FULL = ("trainer.precision=bf16-true",)
 
 @dataclass(frozen=True, kw_only=True)
 class Survivor:
-    """Make the commands of runs that should agree."""
+    """Run the training runs that should agree."""
 
     model: Path
     texts: Path
@@ -43,7 +43,7 @@ class Survivor:
         """Run six optimizer steps with a checkpoint and an evaluation after three.
 
         Raises:
-            RuntimeError: it failed, or ended before it was killed.
+            RuntimeError: the run failed, or ended before it was killed.
         """
         run = self.run(name)
         run.parent.mkdir()
@@ -68,7 +68,7 @@ class Survivor:
         )  # fmt: skip
         self._run(command, name, run / "checkpoints" / "last.ckpt" if is_killed else None)
         if is_killed and (run / "model").exists():
-            raise RuntimeError("it had ended before it was killed")
+            raise RuntimeError("the run ended before it was killed")
 
     def resume(self, name: str) -> None:
         run = self.run(name)

@@ -1,4 +1,4 @@
-"""From the JSON of `run.py` to the Markdown table: what was wanted beside what came out."""
+"""Format the JSON of `run.py` as a Markdown table, with targets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from measurements import CONTRAST_SETS, PEER
+from measurements import BATCH_NAMES, PEER
 
 Content = Mapping[str, Any]
 Address = tuple[str, str]
@@ -18,14 +18,14 @@ DETAILS_HEADER = ("measurement", "tokens/s", "of windows", "warm-up, s", "peak G
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Two parts that are compared, or one alone.
+    """A row of the table: two parts that are compared, or a single part.
 
     Attributes:
-        ours: the first of these that counts; with `is_within_memory` the fastest that takes no
-            more memory than the reference.
-        key, reference_key: of what is compared, in their results.
-        wanted_ratio: at least that, or at most if `is_better_low`.
-        wanted_share: of the rate of the matrix product, at least.
+        ours: the first of these that ran; with `is_within_memory` the fastest that takes no more
+            memory than the reference.
+        key, reference_key: keys of the compared values in the results.
+        wanted_ratio: target of the ratio, a minimum, or a maximum if `is_better_low`.
+        wanted_share: target as a share of the rate of the matrix product, a minimum.
     """
 
     what: str
@@ -100,13 +100,13 @@ ROWS = (
         _row(
             f"GradCache in chunks of 8,192 tokens, 0.5B: memory of {number} queries x 16",
             ("grad_cache_memory", name),
-            ("grad_cache_memory", CONTRAST_SETS[0]),
+            ("grad_cache_memory", BATCH_NAMES[0]),
             reference_name="8 queries",
             key="peak_gib",
             wanted_ratio=1.1,
             is_better_low=True,
         )
-        for name, number in zip(CONTRAST_SETS[1:], (64, 512), strict=True)
+        for name, number in zip(BATCH_NAMES[1:], (64, 512), strict=True)
     ),
     *(
         _row(
@@ -134,14 +134,14 @@ ROWS = (
 
 
 def table(content: Content) -> str:
-    """All rows, those that were not run marked so; † where the two sides are of different runs."""
+    """Return all rows, also those that were not run; † marks two sides from different runs."""
     lines = [_line(HEADER), _line(["---"] * len(HEADER))]
     lines += [_line(_cells(row, content)) for row in ROWS]
     return "".join(lines)
 
 
 def details(content: Content) -> str:
-    """Every part that ran: how much its windows differ, and what came before them."""
+    """Return every part that ran, with the range of its windows and its warm-up."""
     lines = [_line(DETAILS_HEADER), _line(["---"] * len(DETAILS_HEADER))]
     for measurement, parts in content["parts"].items():
         for name, part in parts.items():
@@ -189,7 +189,7 @@ def _cells(row: Row, content: Content) -> list[str]:
 
 
 def _chosen(row: Row, content: Content, reference: Content) -> Content:
-    """The part that stands in the row for ours."""
+    """Return the part of ours that the row shows."""
     found = [_result(content, address) for address in row.ours]
     ran = [part for part in found if "not_run" not in part]
     if not ran:
@@ -212,7 +212,7 @@ def _result(content: Content, address: Address | None) -> Content:
 
 
 def _share(part: Content, content: Content) -> float | None:
-    """Useful work as a share of the rate of the matrix product in the same run, in bf16."""
+    """Return useful FLOP/s as a share of the bf16 matrix product's in the same run."""
     run = content["runs"][part["run"]]
     if "flop_per_token" not in part or not run["has_gpu"]:
         return None
@@ -226,7 +226,7 @@ def _is_reached(row: Row, ratio: float) -> bool | None:
 
 
 def _judged(text: str, is_reached: bool | None) -> str:
-    """Bold where what was wanted is reached, with a mark where it is not."""
+    """Return the text in bold, or with a mark if the target is missed."""
     return text if is_reached is None else f"**{text}**" if is_reached else f"{text} ✗"
 
 

@@ -1,4 +1,4 @@
-"""Name the prompts that encoding is measured under, and build the tokenizer of each."""
+"""Define the prompts of encoding measurements, and build the tokenizer of each."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TEMPLATES = {
     "promptreps_instruct": ("model=qwen-instruct", "prompt=promptreps"),
     "last_token": ("model=qwen-instruct", "prompt=none"),
 }
-"""Name -> what a user types; the models differ in the system line of their chat templates."""
+"""Name -> overrides; the models differ in the system line of their chat templates."""
 
 
 def template_parts(name: str, folder: Path, *overrides: str) -> tuple[ModelParts, int]:
-    """Return model and tokenizer under one of `TEMPLATES`, and `evaluation.max_tokens_per_batch`.
+    """Return model parts for one of `TEMPLATES`, and `evaluation.max_tokens_per_batch`.
 
     Args:
-        folder: of the model; its tokenizer gets the chat template that the named model has.
+        folder: of the model; its tokenizer gets the named model's chat template.
     """
     config = composed_config([*TEMPLATES[name], f"model.path={folder}", *overrides])
     spec: ModelSpec = build(config.model)

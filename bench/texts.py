@@ -6,9 +6,9 @@ Texts are words of one token each: w0, w1, ... of the stand-in tokenizer, or wit
 that are single tokens there.
 
 Queries have 11 tokens on average and at most 30, passages 78 and at most 154, each before its end
-token. `train.jsonl` and `corpus.jsonl` are in Tevatron's form, which both sides of a comparison
-read. With --num-test-queries there is a BEIR folder `beir`, too: its queries are words of the
-documents that answer them.
+token. `train.jsonl` and `corpus.jsonl` are in Tevatron's format, which both sides of a comparison
+read. With --num-test-queries there is also a BEIR folder `beir`, whose queries are words of their
+relevant documents.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 NUM_PASSAGES_PER_QUERY = 16
 NUM_WORDS_SHARED = 8
 LEAST_WORDS = 100
-"""Fewer single tokens than that make no texts."""
+"""Minimum number of single-token words."""
 
 Words = Sequence[str]
 
@@ -32,7 +32,7 @@ Words = Sequence[str]
 def write_texts(
     folder: Path, *, num_examples: int, num_documents: int, words: Words, seed: int = 0
 ) -> None:
-    """Write both files."""
+    """Write train.jsonl and corpus.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     with (folder / "train.jsonl").open("w", encoding="utf-8") as file:
@@ -48,7 +48,7 @@ def write_texts(
 def write_beir(
     folder: Path, *, num_queries: int, num_documents: int, words: Words, seed: int = 1
 ) -> None:
-    """Write corpus.jsonl, queries.jsonl and qrels/test.tsv; query n is answered by document n."""
+    """Write corpus.jsonl, queries.jsonl and qrels/test.tsv; document n is relevant to query n."""
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     lengths = passage_lengths(num_documents, random)
@@ -75,7 +75,7 @@ def single_token_words(folder: Path) -> Words:
     Raises:
         ValueError: the tokenizer has too few of them, or joins tokens across spaces.
     """
-    from transformers import AutoTokenizer  # seconds that the stand-in does without
+    from transformers import AutoTokenizer  # takes seconds, and the stand-in does not need it
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     decoded = tokenizer.batch_decode([[number] for number in range(len(tokenizer))])
@@ -111,7 +111,7 @@ def passage_lengths(number: int, random: np.random.Generator) -> NDArray[np.int6
 def _lengths(
     number: int, random: np.random.Generator, *, mean: float, std: float, least: int, most: int
 ) -> NDArray[np.int64]:
-    """Log-normal, cut at both ends."""
+    """Draw log-normal lengths, clipped at both ends."""
     variance = np.log(1 + (std / mean) ** 2)
     drawn = random.lognormal(np.log(mean) - variance / 2, np.sqrt(variance), number)
     return np.clip(drawn.round().astype(np.int64), least, most)

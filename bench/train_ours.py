@@ -1,8 +1,8 @@
-"""Times LoRA training by `train.py`, as it is, with a callback that looks at the clock.
+"""Time LoRA training by `train.py`, with a callback that reads the clock.
 
     python bench/train_ours.py --model FOLDER --texts FOLDER --work FOLDER [KEY=VALUE ...]
 
-The time is that of the whole process between updates: data, Lightning and loggers included.
+All time between optimizer steps counts: data, Lightning and loggers included.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def training_command(
     adapter: str = "lora",
     overrides: Sequence[str] = (),
 ) -> list[str]:
-    """What a user would type: LoRA on a folder, bare texts, 16 passages a query."""
+    """Return a user's command: LoRA on a folder, no prompt, 16 passages a query."""
     return [
         sys.executable, str(ROOT / "train.py"),
         "model=local", f"model.path={model}", f"model/adapter={adapter}", "prompt=none",
@@ -46,10 +46,10 @@ def training_command(
 
 
 def clock_overrides(path: Path, **numbers: int) -> list[str]:
-    """Add the clock, and log as often as it looks at the time.
+    """Return the overrides that add the clock, with logging at each of its windows.
 
     Args:
-        numbers: of `lightning_clock.LightningClock`.
+        numbers: arguments of `lightning_clock.LightningClock`.
     """
     every = f"trainer.log_every_n_steps={numbers['num_steps_per_window']}"
     return [every, *clock_callback(path, numbers)]
@@ -58,7 +58,7 @@ def clock_overrides(path: Path, **numbers: int) -> list[str]:
 def clock_callback(
     path: Path, numbers: Mapping[str, int | bool], *, clock: str = "lightning_clock.LightningClock"
 ) -> list[str]:
-    """Add the clock, which ends the training when it has written its result."""
+    """Return the overrides that add the clock, which ends training after writing its result."""
     settings = {"path": path, **numbers}
     return [
         f"+callbacks.clock._target_={clock}",
@@ -67,7 +67,7 @@ def clock_callback(
 
 
 def run_training(command: Sequence[str]) -> None:
-    """Runs it so that it finds the callbacks that lie here; ends as it does if it fails."""
+    """Run the command with this folder's callbacks importable; exit with its code if it fails."""
     path = [str(BENCH), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     ended = subprocess.run(command, check=False, env=environment, stdin=subprocess.DEVNULL)
@@ -76,7 +76,7 @@ def run_training(command: Sequence[str]) -> None:
 
 
 def logged(run: Path) -> Result:
-    """What the Throughput callback wrote, the first interval left out."""
+    """Return the median of the Throughput callback's rates, without the first interval."""
     (file,) = run.glob("csv/**/metrics.csv")
     with file.open(encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))

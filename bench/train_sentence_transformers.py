@@ -1,4 +1,4 @@
-"""Time LoRA training by sentence-transformers' own trainer, set up as its pages advise.
+"""Time LoRA training by sentence-transformers' own trainer, set up as its documentation advises.
 
     python bench/train_sentence_transformers.py --model FOLDER --texts FOLDER --work FOLDER
 
@@ -39,7 +39,7 @@ TEMPERATURE = 0.01
 
 
 class CountsTokens(torch.nn.Module):
-    """Note how many real tokens go into a loss, without waiting for the GPU."""
+    """Count the tokens of a loss, without padding and without synchronizing the GPU."""
 
     num_tokens: int | torch.Tensor = 0
 
@@ -51,15 +51,15 @@ class CountsTokens(torch.nn.Module):
 
 
 class CountingLoss(CountsTokens, MultipleNegativesRankingLoss):
-    """Leave the loss as it is."""
+    """The in-batch loss with a token count."""
 
 
 class CachedCountingLoss(CountsTokens, CachedMultipleNegativesRankingLoss):
-    """Leave the loss as it is."""
+    """The cached loss with a token count."""
 
 
 class TrainerClock(TrainerCallback):
-    """Stop the training when all is measured."""
+    """Stop training when all windows are measured."""
 
     def __init__(self, clock: Clock, loss: CountsTokens) -> None:
         self.clock = clock
@@ -70,10 +70,10 @@ class TrainerClock(TrainerCallback):
 
 
 def read_columns(path: Path, *, query: str = "", passage: str = "") -> Dataset:
-    """Return a query, its positive and 15 hard negatives a row, as the loss wants them.
+    """Return rows of a query, its positive and 15 hard negatives, as the loss expects them.
 
     Args:
-        query, passage: what stands before the texts.
+        query, passage: prompts before the texts.
     """
     rows = []
     for _, record in read_jsonl(path):
@@ -109,7 +109,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--dropout", type=float, default=0.0, help="of LoRA")
     parser.add_argument("--query", default="", help="stands before each query")
     parser.add_argument("--passage", default="", help="stands before each passage")
-    parser.add_argument("--num-workers", type=int, default=0, help="processes that tokenise")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that tokenize")
     parser.add_argument("--without-checkpointing", action="store_true")
     parser.add_argument("--num-warm-up", type=int, default=3)
     parser.add_argument("--num-steps", type=int, default=12)
@@ -126,11 +126,11 @@ def build_loss(model: SentenceTransformer, mini_batch: int | None) -> CountsToke
 def main() -> None:
     arguments = parsed()
     hand_over({"sentence_transformers": sentence_transformers.__version__})
-    # its workers are forked: a tokenizer with threads of its own would wait for them forever
+    # its workers are forked: a tokenizer with its own threads would deadlock
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     model = load_with_lora(arguments.model, r=arguments.r, dropout=arguments.dropout)
     if not arguments.without_checkpointing:
-        # their trainer's own switch calls this with arguments of transformers 5.17 that it lacks
+        # their trainer's own option passes arguments of transformers 5.17 that this method lacks
         model.gradient_checkpointing_enable({"use_reentrant": False})
     loss = build_loss(model, arguments.mini_batch)
     clock = Clock(

@@ -2,8 +2,8 @@
 
     python bench/train_study.py --model FOLDER --texts FOLDER --work FOLDER [KEY=VALUE ...]
 
-Added to the command are a clock, which ends it after the last step, and the overrides. With
---compare-last-layer it times as many steps with the pooled last layer and without it, in turns.
+The script adds the overrides and a clock, which ends the command after the last step. With
+--compare-last-layer it times as many steps with and without the pooled last layer, in turns.
 """
 
 from __future__ import annotations

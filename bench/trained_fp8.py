@@ -1,4 +1,4 @@
-"""Show what fp8 costs on trained weights: scores and cosines beside bf16, in Markdown."""
+"""Format scores and cosines of fp8 and bf16 on trained weights, in Markdown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ cosines to bf16 go down to 0.78. These numbers are of trained weights, with
 
 
 def trained_fp8(content: Content) -> str:
-    """Return the section, from the study's row and from figures of `trained_fp8` in the JSON."""
+    """Return the section, from the study's row and from `trained_fp8` in the JSON."""
     rows = [*_measured(content), *content.get("trained_fp8", [])]
     return HEAD + "".join(map(_line, rows)) if rows else ""
 

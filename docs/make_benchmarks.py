@@ -34,7 +34,7 @@ NUMBERS = ("queries", "documents", "positives")
 
 
 def table(sets: Sequence[PublicSet] = PUBLIC_SETS) -> str:
-    """The table and the notes below it, as Markdown."""
+    """Return the table and the notes below it, as Markdown."""
     notes = {one.group or one.name: one.note for one in sets if one.note}
     lines = "".join(f"{_wrapped(f'- `{name}`: {note}.')}\n" for name, note in notes.items())
     rule = ["---:" if column in NUMBERS else "---" for column in COLUMNS]
@@ -43,7 +43,7 @@ def table(sets: Sequence[PublicSet] = PUBLIC_SETS) -> str:
 
 
 def with_table(page: str) -> str:
-    """The page with the table of the catalogue between its marks."""
+    """Return the page with the table of the catalogue between its markers."""
     pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
     made = f"{BEGIN}{table()}{END}"
     found, count = pattern.subn(lambda _: made, page)

@@ -162,7 +162,7 @@ def models(conf: Path = ROOT / "conf") -> list[Model]:
 
 
 def published_facts(folder: Path) -> Facts:
-    """What the published files in a folder say; only of those files that are there."""
+    """Return the facts of the published files in a folder; missing files are skipped."""
     facts: Facts = {}
     if (folder / "tokenizer.json").exists():
         tokenizer = load_tokenizer(str(folder))
@@ -181,10 +181,10 @@ def published_facts(folder: Path) -> Facts:
 
 
 def check(model: Model, folder: Path, *, source: str) -> dict[str, Facts]:
-    """What agrees with the files in `folder`, and since when.
+    """Return the facts that agree with the files in `folder`, with source and date.
 
     Raises:
-        UserError: something does not, or there is nothing to compare.
+        UserError: a fact differs, or there is nothing to compare.
     """
     published = published_facts(folder)
     if not published:
@@ -202,7 +202,7 @@ def check(model: Model, folder: Path, *, source: str) -> dict[str, Facts]:
 
 
 def page(found: list[Model], published: list[Retriever], checked: Checks) -> str:
-    """The page as text: a function of conf/ and of what was checked, and of nothing else."""
+    """Return the page as text, from conf/ and the checked facts alone."""
     rows = [_facts_row(model, checked.get(model.name, {})) for model in found]
     contracts = [_contract_row(model) for model in found]
     cards = [_card_row(retriever, checked.get(retriever.name, {})) for retriever in published]
@@ -280,7 +280,7 @@ def _sources(checked: Checks) -> str:
 
 
 def _cached(hub_id: str) -> Path | None:
-    """The folder of a model in the hub's cache."""
+    """Return the folder of a model in the hub's cache."""
     for name in ("config.json", "tokenizer.json"):
         file = try_to_load_from_cache(hub_id, name)
         if isinstance(file, str):

@@ -182,7 +182,7 @@ class Suite:
 
 
 def page() -> str:
-    """The page as text: the template, and the numbers in it."""
+    """Return the page as text: the template with its numbers filled in."""
     zero_shot = ("experiment=zero_shot", "model=qwen-base")
     content = json.loads(planning_rate.MEASURED.read_text(encoding="utf-8"))
     num_shared = shared_tokens(content)

@@ -34,19 +34,17 @@ def python(script: str, *arguments: str) -> None:
         sys.exit(code)
 
 
-def search(model: Path, corpus: Path, *, top_k: int) -> None:
-    """Print the best documents of a corpus for each query, by the exported model."""
-    from sentence_transformers import SentenceTransformer
+def search(run: Path, corpus: Path, *, top_k: int) -> None:
+    """Print the best documents of a corpus for each query, by the model of a run."""
+    import quarry
 
-    documents = [json.loads(line) for line in corpus.read_text(encoding="utf-8").splitlines()]
-    retriever = SentenceTransformer(str(model), device="cpu")
-    embeddings = retriever.encode_document([document["text"] for document in documents])
-    similarities = retriever.similarity(retriever.encode_query(list(QUERIES)), embeddings)
-    for query, row in zip(QUERIES, similarities, strict=True):
-        values, places = row.topk(top_k)
+    lines = map(json.loads, corpus.read_text(encoding="utf-8").splitlines())
+    documents = [quarry.Document(document_id=line["id"], text=line["text"]) for line in lines]
+    found = quarry.load(run, device="cpu").search(QUERIES, documents, top_k=top_k)
+    for query, hits in zip(QUERIES, found, strict=True):
         print(query)
-        for value, place in zip(values.tolist(), places.tolist(), strict=True):
-            print(f"  {value:.3f}  {documents[place]['id']}")
+        for hit in hits:
+            print(f"  {hit.score:.3f}  {hit.document.document_id}")
 
 
 def main(out: Path) -> None:
@@ -62,8 +60,7 @@ def main(out: Path) -> None:
         "eval.py", f"model.path={run}", "baseline=bm25", *test, "evaluation.store=false",
         "logger=none", f"hydra.run.dir={out / 'evaluation'}",
     )  # fmt: skip
-    python("train.py", "task=export", f"run={run}")
-    search(run / "export", data / "test" / "corpus.jsonl", top_k=3)
+    search(run, data / "test" / "corpus.jsonl", top_k=3)
 
 
 if __name__ == "__main__":

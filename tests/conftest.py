@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from helpers.preloaded import PreloadedPython
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# the processes that tests start would each compile all of quarry, a third of what a command costs
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # where transformers copies the code of a folder that it loads: not the user's cache, and not one
 # that the tests of several processes write at once
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="quarry-tests-")

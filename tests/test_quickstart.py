@@ -40,7 +40,7 @@ def commands(page: str) -> list[list[str]]:
 def test_the_page_works_as_written(preloaded_python: PreloadedPython, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
     found = commands(page)
-    assert len(found) == 6
+    assert len(found) == 7
     environment = quiet_environment(tmp_path) | {"PYTHONPATH": str(ROOT / "src")}
     for number, (script, *arguments) in enumerate(found):
         path = ROOT / script
@@ -62,9 +62,10 @@ def test_the_page_works_as_written(preloaded_python: PreloadedPython, tmp_path: 
     assert re.search(r"bm25=0\.\d{4} dense=0\.\d{4}$", (tmp_path / "out3").read_text().rstrip())
     corpus = (tmp_path / "my_data" / "test" / "corpus.jsonl").read_text().splitlines()
     ids = {json.loads(line)["id"] for line in corpus}
-    hits = [line.split(" ", 1)[1] for line in (tmp_path / "out5").read_text().splitlines()]
+    hits = [line.split(" ", 1)[1] for line in (tmp_path / "out4").read_text().splitlines()]
     assert len(hits) == 3
     assert set(hits) <= ids
+    assert "tensor([[" in (tmp_path / "out6").read_text()
 
 
 @pytest.mark.parametrize(

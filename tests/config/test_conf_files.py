@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 import yaml
-from configurations import CONF, PRIMARIES, composed, files, header, opened, primaries_of, reached
+from configurations import (
+    CONF,
+    PRIMARIES,
+    composed,
+    defaults,
+    files,
+    header,
+    opened,
+    primaries_of,
+    reached,
+)
 
 TOP_LEVEL = {
     "eval": [
@@ -94,6 +104,10 @@ def test_every_file_is_reachable() -> None:
 
 
 def test_a_file_that_nothing_uses_is_noticed(copy: Path) -> None:
+    with opened(copy):  # without what is no default: it would only take time
+        by_default = {one.config_path for name in PRIMARIES for one in defaults(name).defaults}
+    for file in set(files(copy)) - by_default - set(PRIMARIES):
+        (copy / f"{file}.yaml").unlink()
     (copy / "losses").mkdir()
     (copy / "losses" / "orphan.yaml").write_text("temperature: 1\n")
     assert set(files(copy)) - reached(copy) - set(PRIMARIES) == {"losses/orphan"}

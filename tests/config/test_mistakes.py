@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from configurations import CONF, ROOT, composed, opened
+from configurations import CONF, composed, opened
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
+from helpers.commands import quiet_environment, run_forked
+from helpers.preloaded import PreloadedPython
 from quarry.config.validation import validate
 from quarry.errors import UserError
 from quarry.runtime.entry import _message as error_text
@@ -142,7 +141,7 @@ def test_one_query_needs_a_hard_negative_and_with_null_the_examples_decide() -> 
     assert composed(*one).data.num_hard_negatives is None
     for fine in ((), ("data.num_hard_negatives=null",), ("data.num_hard_negatives=1",)):
         validate(composed(*one, *fine), primary="train")
-    with pytest.raises(UserError, match="one query and no hard negatives"):
+    with pytest.raises(UserError, match="num_hard_negatives=0: .* always 0"):
         validate(composed(*one, "data.num_hard_negatives=0"), primary="train")
     for data, number in (("folder", None), ("msmarco", 15), ("stdlib_code", 0)):
         assert composed("train", f"data={data}").data.num_hard_negatives == number
@@ -252,21 +251,15 @@ def test_training_under_the_wrong_primary_names_the_right_one() -> None:
     ids=["key", "group", "option", "null", "experiment"],
 )
 def test_command_line_names_the_mistake_and_nothing_runs(
-    tmp_path: Path, script: str, arguments: list[str], parts: list[str]
-) -> None:
+    preloaded_python: PreloadedPython, tmp_path: Path, script: str, arguments: list[str],
+    parts: list[str],
+) -> None:  # fmt: skip
     _write(tmp_path / "experiment" / "spoilt.yaml", "# @package _global_\nlerning: 1\n")
-    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
-    process = subprocess.run(
-        [sys.executable, ROOT / script, *arguments],
-        cwd=tmp_path,
-        env=environment | {"QUARRY_RUNS": str(tmp_path / "runs")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert process.returncode == 2, process.stderr
-    assert process.stdout == ""
-    assert "Traceback" not in process.stderr
-    assert [part for part in parts if part not in process.stderr] == []
+    environment = quiet_environment(tmp_path)
+    environment.pop("HYDRA_FULL_ERROR", None)
+    result = run_forked(preloaded_python, script, *arguments, environment=environment, timeout_s=60)
+    assert result.code == 2, result.err
+    assert result.out == ""
+    assert "Traceback" not in result.err
+    assert [part for part in parts if part not in result.err] == []
     assert not (tmp_path / "runs").exists()

@@ -7,16 +7,16 @@ import sys
 
 import torch
 
-from helpers.joint_training import cases, dropout_cases, ragged_cases, train
+from helpers.joint_training import cases_of, dropout_cases, train
 from quarry.distributed import world
 
 if __name__ == "__main__":
-    folder, *strategies = sys.argv[1:]
+    folder = sys.argv[1]
     torch.set_num_threads(1)
     num_processes = int(os.environ["WORLD_SIZE"])
-    chosen = cases(strategies)
+    chosen = cases_of(num_processes)
     if num_processes == 2:
-        chosen += [*ragged_cases(), *dropout_cases("zero2"), *dropout_cases("zero3")]
+        chosen += [*dropout_cases("zero2"), *dropout_cases("zero3")]
     for case in chosen:
         result = train(case, num_processes=num_processes)
         torch.save(result, f"{folder}/{case.name}.{os.environ['RANK']}.pt")

@@ -13,6 +13,11 @@ from helpers.processes import run_processes
 
 WORKER = Path(__file__).with_name("checkpoints_worker.py")
 STRATEGIES = ["ddp", "zero1", "zero2", "zero3"]
+SPOILT = [
+    ("ddp", "loss"), ("ddp", "gradient"), ("zero2", "gradient"), ("zero3", "loss"),
+    ("zero3", "gradient"),
+]  # fmt: skip
+"""A loss is looked at by the same lines under each strategy; ZeRO 1 has the norm of ZeRO 2."""
 NUM_LORA_TENSORS = 12  # A and B of three linear layers in each of two transformer layers
 NUM_PROJECTION_TENSORS = 3  # two weights and a bias
 
@@ -30,7 +35,7 @@ def results(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_signal_to_one_process_stops_all_after_the_same_update(
+def test_a_signal_to_one_process_stops_all_after_the_same_step(
     strategy: str, results: list[dict[str, Any]]
 ) -> None:
     messages = {found[strategy]["message"] for found in results}
@@ -66,15 +71,14 @@ def test_a_checkpoint_holds_what_is_trained_alone_and_nothing_else_is_left(
     assert found["files"] == sorted(names + shards)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_what_is_no_number_in_one_process_stops_all_before_the_update_is_kept(
+@pytest.mark.parametrize(("strategy", "what"), SPOILT)
+def test_what_is_no_number_in_one_process_stops_all_before_the_step_is_kept(
     strategy: str, what: str, results: list[dict[str, Any]]
 ) -> None:
     messages = {found[f"{strategy} {what}"] for found in results}
     assert len(messages) == 1
     message = messages.pop()
-    assert "at step 3: training stopped, without that update" in message
+    assert "at step 3: training stopped, without that optimizer step" in message
     assert message.startswith("The loss is" if what == "loss" else "The gradient norm is")
 
 

@@ -17,8 +17,8 @@ import torch
 from helpers.joint_training import (
     Case,
     cases,
+    cases_of,
     dropout_cases,
-    ragged_cases,
     relative_error,
     train,
 )
@@ -26,14 +26,13 @@ from helpers.preloaded import PreloadedPython
 from helpers.processes import run_processes
 
 WORKER = Path(__file__).with_name("gradients_worker.py")
-LAUNCHES = {2: ("ddp", "zero1", "zero2", "zero3"), 3: ("ddp", "zero2", "zero3")}
 GRADIENTS = {True: 1e-9, False: 1e-5}
 """Relative L2 error that is allowed, in fp64 and in fp32, where sums are made in another order."""
 
 CASES = [
     pytest.param(number, case, id=f"{number} processes, {case.name}")
-    for number, strategies in LAUNCHES.items()
-    for case in cases(strategies) + (ragged_cases() if number == 2 else [])
+    for number in (2, 3)
+    for case in cases_of(number)
 ]
 
 Results = Callable[[int, Case], list[dict[str, Any]]]
@@ -46,12 +45,10 @@ def results(preloaded_python: PreloadedPython, tmp_path_factory: pytest.TempPath
     @cache
     def launched(num_processes: int) -> Path:
         folder = tmp_path_factory.mktemp(f"processes{num_processes}")
-        strategies = LAUNCHES[num_processes]
         run_processes(
             preloaded_python,
             WORKER,
             str(folder),
-            *strategies,
             num_processes=num_processes,
             timeout_s=240,
         )
@@ -74,7 +71,7 @@ def alone(case: Case) -> dict[str, Any]:
 @pytest.mark.parametrize(("num_processes", "case"), CASES)
 def test_several_processes_equal_one(num_processes: int, case: Case, results: Results) -> None:
     expected = alone(replace(case, strategy="auto"))
-    assert len(expected["gradients"]) == case.num_updates
+    assert len(expected["gradients"]) == case.num_steps
     for rank, found in enumerate(results(num_processes, case)):
         assert found["calls"]["peft"] == 0
         assert (found["calls"]["fast"] > 0) == case.is_lora
@@ -96,7 +93,7 @@ def test_dropout_in_shards_equals_dropout_of_whole_weights(case: Case, results: 
     for found, expected in zip(results(2, case), results(2, whole), strict=True):
         assert found["calls"]["peft"] == 0
         assert found["calls"]["fast"] > 0
-        assert len(found["gradients"]) == case.num_updates
+        assert len(found["gradients"]) == case.num_steps
         for ours, theirs in zip(found["gradients"], expected["gradients"], strict=True):
             assert relative_error(ours, theirs) <= GRADIENTS[False]
     plain = Case(strategy="zero3", is_lora=True)
@@ -106,11 +103,11 @@ def test_dropout_in_shards_equals_dropout_of_whole_weights(case: Case, results: 
 
 @pytest.mark.timeout(300)
 def test_what_is_compared_would_show_a_lost_share(results: Results) -> None:
-    """The gradients of the two updates differ, and those of one contrast set from those of two."""
+    """Gradients differ between optimizer steps, and between one contrastive batch and two."""
     one, two = Case(strategy="ddp", is_double=True), None
     found = results(2, one)[0]["gradients"]
     assert relative_error(found[0], found[1]) > 0.01
-    two = next(c for c in cases(["ddp"]) if c.num_contrast_sets == 2 and not c.is_lora)
+    two = next(c for c in cases(["ddp"]) if c.num_contrastive_batches == 2 and not c.is_lora)
     assert relative_error(results(2, two)[0]["gradients"][0], found[0]) > 0.01
 
 

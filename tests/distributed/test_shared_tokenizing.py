@@ -1,4 +1,4 @@
-"""Ranks tokenise a share each; batches, bits and what a killed run leaves are those of one rank."""
+"""Ranks tokenize a share each; batches, bits and what a killed run leaves are those of one rank."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def together(
     return run(preloaded_python, "tokenize", folder, num_ranks=request.param)
 
 
-def test_each_text_is_tokenised_by_one_rank(
+def test_each_text_is_tokenized_by_one_rank(
     alone: dict[str, dict[str, Any]], together: list[dict[str, dict[str, Any]]]
 ) -> None:
     for name, expected in alone.items():
@@ -89,12 +89,12 @@ def test_batches_are_those_of_one_rank(
         assert sorted(passes) == sorted([1] * num_idle + expected["passes"]), name
 
 
-def test_a_text_that_cannot_be_tokenised_ends_all_ranks_alike(
+def test_a_text_that_cannot_be_tokenized_ends_all_ranks_alike(
     preloaded_python: PreloadedPython, tmp_path: Path
 ) -> None:
-    assert fail_to_tokenize() == "UserError: 'cannot be tokenised' has no tokens"
+    assert fail_to_tokenize() == "UserError: 'cannot be tokenized' has no tokens"
     errors = run(preloaded_python, "fail", tmp_path, num_ranks=3)
-    assert errors == ["SharedError: 'cannot be tokenised' has no tokens"] * 3
+    assert errors == ["SharedError: 'cannot be tokenized' has no tokens"] * 3
 
 
 def test_a_rank_that_fails_alone_ends_and_the_others_notice(
@@ -120,7 +120,7 @@ def test_a_killed_run_continues_on_another_number_of_ranks(
     assert sorted(starts(tmp_path / "store")) == sorted(expected["starts"])
     for found in after:
         assert torch.equal(found["embeddings"], expected["embeddings"])
-    # windows that are done are not tokenised, others by one rank each text
+    # windows that are done are not tokenized, others by one rank each text
     seen = [document for found in after for document in found["seen"]]
     assert len(seen) == len(set(seen)) < NUM_STORED
 

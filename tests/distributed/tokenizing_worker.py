@@ -1,4 +1,4 @@
-"""One of several ranks that tokenise a corpus together; see `MODES` for what else they do."""
+"""One of several ranks that tokenize a corpus together; see `MODES` for what else they do."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from helpers.architectures import tiny_trunk
+from helpers.architectures import tiny_backbone
 from quarry.data.packing import pack
 from quarry.models.attention import is_causal_by_design
 from quarry.models.bi_encoder import BiEncoder
@@ -56,13 +56,13 @@ ALL = DECODERS | ENCODERS
 EACH = pytest.mark.parametrize("name", ALL)
 
 
-def trunk(name: str) -> PreTrainedModel:
+def backbone_of(name: str) -> PreTrainedModel:
     model_type, settings = ALL[name]
-    return tiny_trunk(model_type, **settings)
+    return tiny_backbone(model_type, **settings)
 
 
 def packed_model(name: str) -> BiEncoder:
-    backbone = trunk(name)
+    backbone = backbone_of(name)
     return BiEncoder(
         backbone=backbone, pooling=Mean(), is_causal=is_causal_by_design(backbone)
     ).eval()
@@ -80,7 +80,7 @@ def alone(reference: PreTrainedModel, ids: np.ndarray) -> Tensor:
 
 @EACH
 def test_packed_states_equal_each_text_alone_in_plain_transformers(name: str) -> None:
-    model, reference = packed_model(name), trunk(name)
+    model, reference = packed_model(name), backbone_of(name)
     with torch.inference_mode():
         packed = model.token_states(pack(texts())).split(LENGTHS)
         for states, ids in zip(packed, texts(), strict=True):
@@ -89,7 +89,7 @@ def test_packed_states_equal_each_text_alone_in_plain_transformers(name: str) ->
 
 @EACH
 def test_the_direction_is_the_one_that_plain_transformers_has(name: str) -> None:
-    reference = trunk(name)
+    reference = backbone_of(name)
     assert is_causal_by_design(reference) == (name in DECODERS)
     before = texts()[3]
     after = np.append(before[:-1], (before[-1] + 1) % 128)
@@ -113,7 +113,7 @@ def test_no_text_notices_what_stands_beside_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "modernbert"])
 def test_gradients_of_a_packed_batch_equal_those_of_single_texts(name: str) -> None:
-    model, reference = packed_model(name).double(), trunk(name).double()
+    model, reference = packed_model(name).double(), backbone_of(name).double()
     model.token_states(pack(texts())).square().sum().backward()
     sum(alone(reference, ids).square().sum() for ids in texts()).backward()
     for (key, ours), theirs in zip(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from helpers.architectures import tiny_trunk
+from helpers.architectures import tiny_backbone
 from helpers.encoding_shortcuts import Pass, check, encoder_of
 from helpers.models import letter_tokenizer, tiny_qwen
 from quarry.data.prompts import Prompt
@@ -52,7 +52,7 @@ def test_sliding_windows_share_no_prefix(layer_types: list[str], is_pooled: bool
 
 
 def test_sliding_windows_of_a_family_without_layer_types() -> None:
-    backbone = tiny_trunk("mistral", sliding_window=5, num_key_value_heads=2)
+    backbone = tiny_backbone("mistral", sliding_window=5, num_key_value_heads=2)
     passes = check(in_letters(backbone), documents(*LETTERS), "document")
     assert not any(one.is_shared or one.is_pooled for one in passes)
 

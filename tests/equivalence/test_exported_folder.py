@@ -64,10 +64,10 @@ def prompt_of(name: str, **more: Any) -> Prompt:
 
 
 def model_of(
-    trunk: PreTrainedModel | None = None, *, pooling: Pooling | None = None, **more: Any
+    backbone: PreTrainedModel | None = None, *, pooling: Pooling | None = None, **more: Any
 ) -> BiEncoder:
-    trunk = trunk or tiny_qwen(vocab_size=448)
-    return BiEncoder(backbone=trunk, pooling=pooling or LastToken(), **more).eval()
+    backbone = backbone or tiny_qwen(vocab_size=448)
+    return BiEncoder(backbone=backbone, pooling=pooling or LastToken(), **more).eval()
 
 
 def items() -> tuple[list[Query], list[Document]]:
@@ -262,11 +262,11 @@ def test_of_a_vision_language_model_the_language_model(tmp_path: Path, is_causal
         "out_hidden_size": 32, "fullatt_block_indexes": [0],
     }  # fmt: skip
     torch.manual_seed(0)
-    trunk = Qwen2_5_VLModel(Qwen2_5_VLConfig(text_config=text, vision_config=vision)).eval()
+    backbone = Qwen2_5_VLModel(Qwen2_5_VLConfig(text_config=text, vision_config=vision)).eval()
     folder = tmp_path / "export"
     assert_exports(
         folder,
-        model=model_of(trunk, is_causal=is_causal),
+        model=model_of(backbone, is_causal=is_causal),
         prompt=prompt_of("repllama_vl"),
         is_trusted=True,
     )

@@ -103,10 +103,10 @@ def test_fp32_equals_peft() -> None:
 
 
 def test_bf16_is_as_close_to_fp64_as_peft_is() -> None:
-    """peft computes the update in fp32, we in bf16; the trunk's own bf16 outweighs that.
+    """peft computes the update in fp32, we in bf16; the backbone's own bf16 outweighs that.
 
     Over several seeds all embeddings are off by 0.7 to 2.1 % (peft's: 0.9 to 1.6 %) and all
-    gradients by 1.3 to 3.0 % (peft's: 1.1 to 2.3 %); the scale of this trunk's weights is extreme.
+    gradients by 1.3 to 3.0 % (peft's: 1.1 to 2.3 %); the weights' scale here is extreme.
     """
     model = peft_model(dtype=torch.bfloat16)
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}

@@ -27,7 +27,7 @@ NUM_TOKENS = int(LENGTHS.sum())
 BUDGETS = [1, 25, 60, NUM_TOKENS - 1, NUM_TOKENS]
 
 
-def contrast_set() -> TokenBatch:
+def contrastive_batch() -> TokenBatch:
     random = np.random.default_rng(1)
     return pack([random.integers(0, 128, length) for length in LENGTHS])
 
@@ -79,7 +79,7 @@ def gradients(model: BiEncoder) -> list[Tensor]:
 def cached(model: BiEncoder, budget: int) -> tuple[Tensor, list[Tensor]]:
     """Loss and gradients by GradCache."""
     cache = GradCache(chunk_tokens=budget)
-    loss = loss_of(cache.embed(model, contrast_set()))
+    loss = loss_of(cache.embed(model, contrastive_batch()))
     loss.backward()
     cache.backward(model, trained(model))
     return loss.detach(), gradients(model)
@@ -87,7 +87,7 @@ def cached(model: BiEncoder, budget: int) -> tuple[Tensor, list[Tensor]]:
 
 def in_one(model: BiEncoder) -> tuple[Tensor, list[Tensor]]:
     """From one forward pass over all texts."""
-    loss = loss_of(model(contrast_set()))
+    loss = loss_of(model(contrastive_batch()))
     loss.backward()
     return loss.detach(), gradients(model)
 
@@ -95,7 +95,7 @@ def in_one(model: BiEncoder) -> tuple[Tensor, list[Tensor]]:
 def in_kept_chunks(model: BiEncoder, budget: int) -> tuple[Tensor, list[Tensor]]:
     """From the same chunks in the same order, with the graphs of all kept: no pass is repeated."""
     plan = plan_batches(LENGTHS, max_tokens_per_batch=budget)[::-1]
-    outputs = torch.cat([model(chunk) for chunk in split(contrast_set(), plan)])
+    outputs = torch.cat([model(chunk) for chunk in split(contrastive_batch(), plan)])
     loss = loss_of(outputs[torch.from_numpy(np.argsort(np.concatenate(plan)))])
     loss.backward()
     return loss.detach(), gradients(model)
@@ -139,10 +139,10 @@ def test_dropout_is_replayed_exactly(build: Build, budget: int) -> None:
     assert not torch.isclose(loss, other, rtol=1e-6)  # there is a dropout to replay
 
 
-def test_gradients_add_up_over_contrast_sets() -> None:
+def test_gradients_add_up_over_contrastive_batches() -> None:
     model, cache = full(torch.float64, 0.0), GradCache(chunk_tokens=60)
     for _ in range(2):  # a half is exact in the fp32 of the norms, too
-        (0.5 * loss_of(cache.embed(model, contrast_set()))).backward()
+        (0.5 * loss_of(cache.embed(model, contrastive_batch()))).backward()
         cache.backward(model, trained(model))
     _, expected = in_one(full(torch.float64, 0.0))
     for ours, theirs in zip(gradients(model), expected, strict=True):
@@ -159,12 +159,12 @@ def test_autocast_gives_every_weight_its_gradient() -> None:
             return model(tokens)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):  # Lightning's, around the whole step
-        loss = loss_of(cache.embed(forward, contrast_set()))
+        loss = loss_of(cache.embed(forward, contrastive_batch()))
     loss.backward()
     cache.backward(forward, trained(model))
     reference = full(torch.float32, 0.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss_of(reference(contrast_set())).backward()
+        loss_of(reference(contrastive_batch())).backward()
     ours, theirs = (torch.cat([g.flatten() for g in gradients(m)]) for m in (model, reference))
     # bf16 rounds sums over other rows differently; a lost chunk would be worse than 0.1
     assert (ours - theirs).norm() <= 0.03 * theirs.norm()
@@ -187,7 +187,7 @@ def test_every_chunk_but_one_goes_forward_twice_and_one_backward_pass_is_the_las
         lasts.append(is_last)
 
     cache = GradCache(chunk_tokens=budget)
-    loss_of(cache.embed(forward, contrast_set())).backward()
+    loss_of(cache.embed(forward, contrastive_batch())).backward()
     cache.backward(forward, trained(model), backward)
     num_chunks = len(plan_batches(LENGTHS, max_tokens_per_batch=budget))
     assert len(sizes) == 2 * num_chunks - 1

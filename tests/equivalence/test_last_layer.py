@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
-from helpers.architectures import tiny_trunk
+from helpers.architectures import tiny_backbone
 from helpers.models import tiny_qwen
 from quarry.data.packing import pack
 from quarry.models.adapters.fast_lora import use_fast_lora
@@ -47,9 +47,9 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def trunk(name: str) -> PreTrainedModel:
+def backbone_of(name: str) -> PreTrainedModel:
     model_type, settings = (PLAIN | OTHERS)[name]
-    return tiny_trunk(model_type, **settings)
+    return tiny_backbone(model_type, **settings)
 
 
 def model_of(backbone: PreTrainedModel, **more: Any) -> BiEncoder:
@@ -71,7 +71,7 @@ def of_all_tokens(model: BiEncoder, tokens: TokenBatch) -> Tensor:
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize("name", PLAIN)
 def test_embeddings_are_the_same(name: str, is_causal: bool) -> None:
-    model = model_of(trunk(name), is_causal=is_causal).eval()
+    model = model_of(backbone_of(name), is_causal=is_causal).eval()
     assert model.pools_in_last_layer
     with torch.inference_mode():
         expected, found = of_all_tokens(model, batch()), model(batch())
@@ -80,7 +80,7 @@ def test_embeddings_are_the_same(name: str, is_causal: bool) -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_layers_that_are_not_plain_are_left_alone(name: str) -> None:
-    model = model_of(trunk(name), is_causal=name != "an encoder").eval()
+    model = model_of(backbone_of(name), is_causal=name != "an encoder").eval()
     assert not model.pools_in_last_layer
     with torch.inference_mode():
         assert torch.equal(model(batch()), of_all_tokens(model, batch()))

@@ -115,7 +115,7 @@ def test_direction_of_attention_shows_when_the_last_token_changes(is_causal: boo
     assert not torch.allclose(before[-1], after[-1])
 
 
-def test_everything_after_the_trunk_is_fp32_even_under_autocast_and_bf16_weights() -> None:
+def test_everything_after_the_backbone_is_fp32_even_under_autocast_and_bf16_weights() -> None:
     model = tiny_bi_encoder(dtype=torch.bfloat16)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         embeddings = model(pack(texts([5, 9])))

@@ -20,7 +20,7 @@ from quarry.data.train_dataset import TrainDataset
 from quarry.losses.info_nce import InfoNCE
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.mean import Mean
-from quarry.training.contrast import ContrastLoss
+from quarry.training.contrastive_batch import ContrastiveBatchLoss
 from quarry.training.grad_cache import GradCache
 from quarry.types import TrainExample
 
@@ -47,7 +47,7 @@ def ours(*, budget: int | None, has_masks: bool) -> tuple[Tensor, Tensor]:
     dataset = TrainDataset(EXAMPLES, num_hard_negatives=None, seed=0)
     batch = RetrievalCollator(TOKENIZER)([dataset[0, i] for i in range(len(dataset))])
     model = BiEncoder(backbone=backbone(), pooling=Mean())
-    loss_of = ContrastLoss(
+    loss_of = ContrastiveBatchLoss(
         InfoNCE(temperature=TEMPERATURE, masks_same_passage=has_masks, masks_same_query=has_masks)
     )
     if budget is None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.architectures import tiny_trunk
+from helpers.architectures import tiny_backbone
 from helpers.models import tiny_qwen
 from helpers.prompts import promptreps
 from helpers.replicas import VARIANTS, replica
@@ -114,7 +114,7 @@ def test_a_text_that_begins_otherwise_is_encoded_with_its_own(
     [
         model_of(Mean()),
         model_of(is_causal=False),
-        BiEncoder(backbone=tiny_trunk("mistral", **WINDOW), pooling=LastToken()),
+        BiEncoder(backbone=tiny_backbone("mistral", **WINDOW), pooling=LastToken()),
     ],
     ids=["mean", "bidirectional", "sliding window"],
 )
@@ -149,7 +149,7 @@ def test_the_rule_says_what_the_layers_do(
     model_type: str, settings: dict[str, Any], expected: bool
 ) -> None:
     """Plans ask the rule, without weights."""
-    backbone = tiny_trunk(model_type, **settings)
+    backbone = tiny_backbone(model_type, **settings)
     states: dict[torch.nn.Module, tuple[Tensor, Tensor]] = {}
     model = BiEncoder(backbone=backbone, pooling=LastToken())
     model.token_states(pack([np.arange(3, 20)]), prefix_states=states)
@@ -171,7 +171,7 @@ def test_prompts_without_a_prefix_share_nothing(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_prefix_of_other_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
     for model_type in ("llama", "qwen3", "olmo2"):
-        backbone = tiny_trunk(model_type, vocab_size=512, num_key_value_heads=2)
+        backbone = tiny_backbone(model_type, vocab_size=512, num_key_value_heads=2)
         encoder = encoder_of(BiEncoder(backbone=backbone, pooling=LastToken()).eval())
         expected = plain(encoder, documents())
         watched = Watched(encoder.model, monkeypatch)

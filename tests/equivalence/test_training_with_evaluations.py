@@ -1,4 +1,4 @@
-"""Training that is evaluated in between == training that is not: weights, optimiser, dropout, bits.
+"""Training that is evaluated in between == training that is not: weights, optimizer, dropout, bits.
 
 The retriever and what saves the best model use up random numbers and change modes, as code that is
 careless about them would. Also where an update is made of parts, and in mixed precision.
@@ -118,7 +118,7 @@ def evaluation(retriever: Careless, every_n_steps: int) -> RetrievalEvaluation:
 
 
 def trained(*callbacks: Any, **settings: Any) -> tuple[dict[str, Any], list[torch.Tensor]]:
-    """Weights and the optimiser's state after training, and the last random numbers."""
+    """Weights and the optimizer's state after training, and the last random numbers."""
     random.seed(3)
     np.random.seed(3)
     torch.manual_seed(3)

@@ -93,9 +93,9 @@ def states_of_peft(base: Path, adapter: Path, *, head: str | None = "CAUSAL_LM")
     """Last hidden states of `IDS` by peft on the model that the adapter was trained on."""
     adapted = PeftModel.from_pretrained(HEADS[head].from_pretrained(base), str(adapter)).eval()
     whole = adapted.get_base_model()
-    trunk = whole.base_model if HEADS[head] is not AutoModel else whole
+    backbone = whole.base_model if HEADS[head] is not AutoModel else whole
     with torch.inference_mode():
-        states: torch.Tensor = trunk(input_ids=IDS, use_cache=False).last_hidden_state
+        states: torch.Tensor = backbone(input_ids=IDS, use_cache=False).last_hidden_state
     return states
 
 

@@ -1,4 +1,4 @@
-"""Tiny random trunks of other architectures than Qwen2, built in milliseconds."""
+"""Tiny random backbones of other architectures than Qwen2, built in milliseconds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHAPE = {
 }
 
 
-def tiny_trunk(model_type: str, **more: Any) -> PreTrainedModel:
+def tiny_backbone(model_type: str, **more: Any) -> PreTrainedModel:
     """What `AutoModel` makes of a config of this type, seeded, in fp32.
 
     Calls with the same arguments have the same weights.

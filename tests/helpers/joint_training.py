@@ -35,12 +35,12 @@ from quarry.models.pooling.mean import Mean
 from quarry.retrieval.golden_texts import golden_embeddings
 from quarry.training.module import RetrievalModule
 from quarry.training.optim import constant_schedule
-from quarry.training.trained_state import whole_state
+from quarry.training.trained_state import full_state
 from quarry.types import Document, Query, TrainExample
 
 TOKENIZER = TextTokenizer(tokenizer=letter_tokenizer(), prompt=Prompt(max_document_length=64))
 
-NUM_CONTRAST = 7
+BATCH_SIZE = 7
 """Divides by neither 2 nor 3: no two processes have the same number of queries."""
 
 
@@ -50,7 +50,7 @@ class Case:
 
     Attributes:
         strategy: "ddp", "zero1", "zero2" or "zero3".
-        num_contrast_sets: in an update.
+        num_contrastive_batches: in an update.
         budget: tokens in a chunk; None: no chunks.
         has_projections: layers after the pooling, with and without bias, and a residual.
         dropout: of LoRA; masks differ between ranks, not between strategies.
@@ -62,14 +62,14 @@ class Case:
     is_lora: bool = False
     is_double: bool = False
     budget: int | None = None
-    num_contrast_sets: int = 1
+    num_contrastive_batches: int = 1
     has_masks: bool = False
     has_projections: bool = False
     clip: float | None = None
     dropout: float = 0.0
     gradient_checkpointing: bool = False
     precision: str = "32-true"
-    num_updates: int = 2
+    num_steps: int = 2
     is_ragged: bool = False
 
     @property
@@ -77,7 +77,9 @@ class Case:
         model = "lora" if self.is_lora else "full"
         parts = [self.strategy, model, "fp64" if self.is_double else "fp32"]
         parts += [f"chunks of {self.budget}"] if self.budget else []
-        parts += [f"{self.num_contrast_sets} sets"] if self.num_contrast_sets > 1 else []
+        parts += (
+            [f"{self.num_contrastive_batches} sets"] if self.num_contrastive_batches > 1 else []
+        )
         parts += ["ragged"] if self.is_ragged else []
         parts += ["masks"] if self.has_masks else []
         parts += ["projections"] if self.has_projections else []
@@ -170,7 +172,7 @@ def strategy_of(name: str) -> Any:
 
 
 class Watch(pl.Callback):
-    """Keeps the gradients before each update and the metrics of each contrast set."""
+    """Keeps the gradients before each update and the metrics of each contrastive batch."""
 
     def __init__(self) -> None:
         self.gradients: list[dict[str, Tensor]] = []
@@ -214,8 +216,8 @@ def datamodule_of(case: Case) -> RetrievalDataModule:
     return RetrievalDataModule(
         examples=examples(is_ragged=case.is_ragged), tokenizer=TOKENIZER,
         num_hard_negatives=None if case.is_ragged else 1,
-        global_batch_size=NUM_CONTRAST * case.num_contrast_sets,
-        contrastive_batch_size=NUM_CONTRAST, num_workers=0, seed=3,
+        global_batch_size=BATCH_SIZE * case.num_contrastive_batches,
+        contrastive_batch_size=BATCH_SIZE, num_workers=0, seed=3,
     )  # fmt: skip
 
 
@@ -229,12 +231,12 @@ def train(case: Case, *, num_processes: int) -> dict[str, Any]:
         build_model=partial(build, case=case), loss=loss,
         optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.01),
         scheduler=partial(constant_schedule, num_warmup_steps=2),
-        num_training_steps=case.num_updates, grad_cache_chunk_tokens=case.budget,
+        num_training_steps=case.num_steps, grad_cache_chunk_tokens=case.budget,
     )  # fmt: skip
     watch, end = Watch(), AtEnd()
     trainer = quiet_trainer(
         watch, end, devices=num_processes, strategy=strategy_of(case.strategy),
-        max_steps=case.num_updates, max_epochs=-1, gradient_clip_val=case.clip,
+        max_steps=case.num_steps, max_epochs=-1, gradient_clip_val=case.clip,
         accumulate_grad_batches=datamodule.num_batches_per_step, precision=case.precision,
     )  # fmt: skip
     with counted(fast_lora, "lora_product") as fast, counted(LoraLinear, "forward") as plain:
@@ -258,7 +260,7 @@ class AtEnd(pl.Callback):
     """Keeps the trained weights, whole in the first process, and a digest of them in each."""
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: RetrievalModule) -> None:
-        self.weights = whole_state(pl_module, is_trained_only=True)
+        self.weights = full_state(pl_module, is_trained_only=True)
         self.digest = golden_embeddings(pl_module.model, TOKENIZER).double().sum().item()
 
 
@@ -274,6 +276,7 @@ def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> flo
 
 
 def cases(names: Sequence[str]) -> list[Case]:
+    """Return every kind of step under each strategy, with full weights trained and with LoRA."""
     found = []
     for strategy in names:
         for is_lora in (False, True):
@@ -281,19 +284,49 @@ def cases(names: Sequence[str]) -> list[Case]:
             found += [
                 Case(**more),
                 Case(**more, budget=40, has_projections=True),
-                Case(**more, num_contrast_sets=2, clip=0.05, has_projections=is_lora),
-                Case(**more, budget=40, num_contrast_sets=2, has_masks=True, clip=0.05),
+                Case(**more, num_contrastive_batches=2, clip=0.05, has_projections=is_lora),
+                Case(**more, budget=40, num_contrastive_batches=2, has_masks=True, clip=0.05),
             ]
         if strategy == "zero3":
             found += [Case(strategy=strategy, is_lora=True, budget=40, gradient_checkpointing=True)]
     return found
 
 
+def cases_of(num_processes: int) -> list[Case]:
+    """Return the cases that so many processes train; three of them cut shares and shards anew.
+
+    ZeRO 1 runs ZeRO 2's code but for where gradients are reduced: full weights in one pass, and
+    LoRA with all there is.
+    """
+    everything: dict[str, Any] = {
+        "budget": 40, "num_contrast_sets": 2, "has_masks": True, "clip": 0.05
+    }  # fmt: skip
+    if num_processes == 2:
+        return [
+            *cases(["ddp", "zero2", "zero3"]),
+            Case(strategy="zero1"),
+            Case(strategy="zero1", num_contrast_sets=2, clip=0.05),
+            Case(strategy="zero1", is_lora=True, budget=40, has_projections=True),
+            Case(strategy="zero1", is_lora=True, **everything),
+            *ragged_cases(),
+        ]
+    return [
+        Case(strategy="ddp", is_double=True),
+        Case(strategy="ddp", is_double=True, **everything),
+        Case(strategy="ddp", is_double=True, is_lora=True, budget=40, has_projections=True),
+        Case(strategy="zero2", num_contrast_sets=2, clip=0.05),
+        Case(strategy="zero2", is_lora=True, **everything),
+        Case(strategy="zero3", **everything),
+        Case(strategy="zero3", is_lora=True, budget=40, has_projections=True),
+        Case(strategy="zero3", is_lora=True, budget=40, gradient_checkpointing=True),
+    ]
+
+
 def ragged_cases() -> list[Case]:
     """Return cases whose queries differ in hard negatives: in one pass, and in ZeRO 3's chunks."""
     more = {"has_masks": True, "is_ragged": True}
     return [
-        Case(strategy="ddp", is_double=True, num_contrast_sets=2, **more),
+        Case(strategy="ddp", is_double=True, num_contrastive_batches=2, **more),
         Case(strategy="zero3", is_lora=True, budget=40, **more),
     ]
 
@@ -307,5 +340,5 @@ def dropout_cases(strategy: str) -> list[Case]:
     return [
         Case(**more),
         Case(**more, gradient_checkpointing=True, precision="bf16-mixed"),
-        Case(**more, budget=40, gradient_checkpointing=True, num_updates=1),
+        Case(**more, budget=40, gradient_checkpointing=True, num_steps=1),
     ]

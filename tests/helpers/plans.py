@@ -26,7 +26,7 @@ def setup(**more: Any) -> TrainingSetup:
         "embedding_dim": 3584, "num_frozen": 7_070_619_136, "num_trained": 40_370_176,
         "num_linear": 6_525_288_448,
         "frozen_itemsize": 2, "trained_itemsize": 4, "kept": LORA, "grad_cache_chunk_tokens": None,
-        "num_processes": 1, "zero": None, "offloads_parameters": False,
+        "world_size": 1, "zero": None, "offloads_parameters": False,
         "offloads_optimizer": False,
         "contrast": ContrastiveBatches(
             num_queries=16, num_passages_per_query=16, tokens_per_query=1280, deviation=0,

@@ -1,4 +1,4 @@
-"""Corpora that several ranks tokenise together, and what each rank has tokenised and encoded."""
+"""Corpora that several ranks tokenize together, and what each rank has tokenized and encoded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.encoding_plan import PlannedBatch
 from quarry.types import Document, Query, Role
 
-BAD = "cannot be tokenised"
+BAD = "cannot be tokenized"
 NUM_STORED = 700
 """In about 120 batches."""
 
@@ -112,7 +112,7 @@ def tokenize_all() -> dict[str, dict[str, Any]]:
 
 
 def fail_to_tokenize() -> str:
-    """The error of a corpus of which one text cannot be tokenised, in the third window or so."""
+    """The error of a corpus of which one text cannot be tokenized, in the third window or so."""
     corpus = documents([*texts(400), BAD, *texts(300, seed=1)])
     encoder = tiny_encoder(tokenizer=NotedTokenizer(), window=128)
     try:

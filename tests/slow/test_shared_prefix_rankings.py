@@ -41,17 +41,17 @@ def encoder_of(name: str, *, tokenizer_folder: Path, cache_dir: Path) -> Encoder
 
 def ranked(encoder: Encoder, data: RetrievalSet, *, way: str) -> tuple[Run, int]:
     """The 100 best documents of each query, and how many batches came without a prefix."""
-    num_whole = 0
+    num_full = 0
 
     def count(_: object, given: tuple[object, ...]) -> None:
-        nonlocal num_whole
-        num_whole += given[1:] in ((), (None,))
+        nonlocal num_full
+        num_full += given[1:] in ((), (None,))
 
     hook = encoder.model.register_forward_pre_hook(count)
     with encoding_in(way, encoder.model):
         run = DenseRetriever(index=ExactIndex()).retrieve(data, top_k=100, encoder=encoder)
     hook.remove()
-    return run, num_whole
+    return run, num_full
 
 
 def largest_swap(plain: dict[str, float], found: dict[str, float]) -> float:
@@ -68,8 +68,8 @@ def test_rankings_of_scifact(name: str, qwen_tokenizer_folder: Path, tmp_path: P
     data = real_set("scifact")
     encoder = encoder_of(name, tokenizer_folder=qwen_tokenizer_folder, cache_dir=tmp_path)
     plain, _ = ranked(encoder, data, way=PLAIN)
-    found, num_whole = ranked(encoder, data, way=SHARED)
-    assert num_whole == 1  # the check
+    found, num_full = ranked(encoder, data, way=SHARED)
+    assert num_full == 1  # the check
     swaps = {query: largest_swap(plain[query], found[query]) for query in plain}
     assert max(swaps.values()) < NEAR_TIE
     num_identical = sum(list(plain[query]) == list(found[query]) for query in plain)

@@ -71,7 +71,7 @@ def tuned(
     return run, result
 
 
-def test_a_few_updates_teach_it_to_retrieve(tuned: tuple[Path, Result]) -> None:
+def test_a_few_steps_teach_it_to_retrieve(tuned: tuple[Path, Result]) -> None:
     run, result = tuned
     metrics = json.loads((run / "metrics.json").read_text())["sets"]["cosqa"]
     before, after = (metrics[name]["nDCG@10"] for name in ("untrained", "trained"))

@@ -85,7 +85,7 @@ def test_a_stopped_run_that_is_resumed_reports_the_same(
         ),
         (["callbacks=early_stopping", "benchmark=none"], "With benchmark=none there is no"),
         (["callbacks=early_stopping", "evaluation.every_n_steps=0"], "evaluation.every_n_steps=0"),
-        (["callbacks=top_checkpoints", "callbacks.top_checkpoints.mode=min"], "set mode=max"),
+        (["callbacks=top_checkpoints", "callbacks.top_checkpoints.mode=min"], "Fix: mode=max"),
     ],
 )
 def test_what_would_never_act_is_refused_before_there_is_a_directory(

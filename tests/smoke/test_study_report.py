@@ -123,4 +123,4 @@ def test_what_would_have_no_effect_is_refused(command: Command, study: Path) -> 
     assert text.startswith("model has no effect on task=report")
     result = command("eval.py", f"runs=[{study}]", "retriever=bm25")
     assert result.code == 2
-    assert "has no effect here: did you mean task=report?" in result.err
+    assert "has no effect here. Fix: task=report" in result.err

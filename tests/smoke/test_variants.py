@@ -91,8 +91,17 @@ def configured(primary: str, data: Path, run: Path, *overrides: str) -> DictConf
     return compose(primary, overrides=[*common, *overrides])
 
 
-@pytest.mark.parametrize("prompt", ["", "promptreps"], ids=["its-own-prompt", "promptreps"])
-@pytest.mark.parametrize("variant", VARIANTS)
+ROADS = [
+    *[pytest.param(variant, "", id=f"{variant}-its-own-prompt") for variant in VARIANTS],
+    # without a chat template, with Qwen's, with DeepSeek's, with that of the vision-language model
+    *[
+        pytest.param(f"qwen-{variant}", "promptreps", id=f"qwen-{variant}-promptreps")
+        for variant in ("base", "instruct", "r1", "vl")
+    ],
+]
+
+
+@pytest.mark.parametrize(("variant", "prompt"), ROADS)
 def test_the_whole_road(variant: str, prompt: str, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     dressed = (f"prompt={prompt}",) if prompt else ()

@@ -1,4 +1,4 @@
-"""Build what evaluation encodes with: embeddings in memory for a run, or in the embedding store."""
+"""Build the encoders of evaluation, with embeddings in memory or in the embedding store."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from quarry.retrieval.unique_encoder import UniqueEncoder
 from quarry.types import ROLES, Role
 
 ENCODING_VERSION = 1
-"""To be raised when a change of the code changes embeddings: stored ones are then not found."""
+"""Raise it when a code change alters embeddings: it is part of the store's key."""
 
 
 def unique_encoder_builder(
     config: DictConfig, parts: ModelParts, *, compiles_long_passes: bool = False
 ) -> Callable[[BiEncoder], TextEncoder]:
-    """Return what makes encoders for weights that change, as in training.
+    """Return a builder of encoders for weights that change, as in training.
 
-    Embeddings are in memory, or of a corpus in a file in the run directory; none outlives its
-    encoder.
+    Query embeddings stay in memory; a corpus may be a file in the run directory. None outlives
+    its encoder.
 
     Args:
         compiles_long_passes: see `Encoder`; not for weights that are in training.
 
     Raises:
-        UserError: `evaluation.corpus_on_disk` or `corpus_dtype` has a value that is none.
+        UserError: `evaluation.corpus_on_disk` or `corpus_dtype` has an unknown value.
     """
     if violations := list(corpus_violations(config.evaluation)):  # a resumed run is not validated
         raise UserError("\n".join(violations))
@@ -65,10 +65,10 @@ def unique_encoder_builder(
 def stored_encoder_builder(
     config: DictConfig, parts: ModelParts
 ) -> Callable[[BiEncoder], TextEncoder]:
-    """Return what makes encoders for weights as loaded, with embeddings in `paths.store_dir`.
+    """Return a builder of encoders for weights as loaded, with embeddings in `paths.store_dir`.
 
     Raises:
-        UserError: there is no such folder, and it cannot be made.
+        UserError: the folder does not exist and cannot be created.
     """
     build_encoder = parts.encoder_builder(
         max_tokens_per_batch=config.evaluation.max_tokens_per_batch, compiles_long_passes=True
@@ -87,7 +87,7 @@ def stored_encoder_builder(
 def embedding_contract(config: DictConfig, parts: ModelParts, *, memo: Path) -> dict[Role, Any]:
     """Return everything that an embedding of each role depends on, as plain data.
 
-    What may change its last bits alone (device, versions, batches, compiled layers) is left out.
+    Left out is what changes only the last bits: device, versions, batches, compiled layers.
 
     Args:
         memo: see `weights_digest`.
@@ -108,7 +108,7 @@ def embedding_contract(config: DictConfig, parts: ModelParts, *, memo: Path) -> 
         "is_normalized": spec.options.normalize,
         "dtype": str(spec.options.torch_dtype(is_trained=False)),
         "attention": spec.options.attention,
-        # the names and values of the first version: others would part with all that is stored
+        # the first version's names and values: others would invalidate everything that is stored
         "linear": spec.options.linear_precision or "plain",
         "precision": str(config.trainer.precision),
         "tokenizer": tokenizer.digest(),
@@ -123,7 +123,7 @@ def embedding_contract(config: DictConfig, parts: ModelParts, *, memo: Path) -> 
     return {
         role: {
             **shared,
-            # strip is left out: the texts of the store are the stripped ones
+            # strip is left out: the store holds stripped texts
             "frame": {k: v for k, v in asdict(tokenizer.frames[role]).items() if k != "strip"},
             "max_length": prompt.max_length(role),
         }
@@ -134,7 +134,7 @@ def embedding_contract(config: DictConfig, parts: ModelParts, *, memo: Path) -> 
 def _shelves(
     config: DictConfig, parts: ModelParts, model: BiEncoder, *, store: Path
 ) -> dict[Role, Shelf]:
-    # one process reads all weights
+    # rank 0 alone reads all weights for their digest
     contracts = world.first_does(partial(embedding_contract, config, parts, memo=store / "weights"))
     device = next(model.parameters()).device
     made_by = {
@@ -159,7 +159,7 @@ def _shelves(
 
 
 def _code_digest(cls: type) -> str:
-    """Return the digest of the file that defines a class: changed code finds no old vectors."""
+    """Return the digest of the file that defines a class, so that new code misses old vectors."""
     return hashlib.sha256(inspect.getsource(sys.modules[cls.__module__]).encode()).hexdigest()
 
 
@@ -169,7 +169,7 @@ def _opened(store_dir: str) -> Path:
         store.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"paths.store_dir={store_dir}: cannot be made ({error.strerror}). Name a folder that "
-            "can be written to, or keep embeddings in memory: evaluation.store=false."
+            f"paths.store_dir={store_dir}: cannot be created ({error.strerror}). Fix: "
+            "paths.store_dir=DIR that can be written to, or evaluation.store=false."
         ) from error
     return store

@@ -1,4 +1,4 @@
-"""Build the evaluator of a configuration, and the baseline that results are compared with."""
+"""Build the evaluator and the baseline that a configuration names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quarry.retrieval.retriever import Retriever
 
 
 def build_evaluator(config: DictConfig) -> Evaluator | None:
-    """None where there is no benchmark."""
+    """Return the configured evaluator; None for benchmark=none."""
     benchmark = build(config.benchmark)
     if benchmark is None:
         return None
@@ -26,13 +26,13 @@ def build_evaluator(config: DictConfig) -> Evaluator | None:
 
 
 def build_baseline(config: DictConfig, *, beside: str) -> Retriever | None:
-    """What results are compared with; None for baseline=none.
+    """Return the retriever that results are compared with; None for baseline=none.
 
     Args:
-        beside: the name of what is compared.
+        beside: name of the retriever that is compared with it.
 
     Raises:
-        UserError: it needs a model, or is what it is compared with.
+        UserError: the baseline needs a model, or is the retriever itself.
     """
     baseline: Retriever | None = build(config.baseline)
     if baseline is None:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelParts:
-    """A model that can be built, and the tokenizer that feeds it."""
+    """The spec of a model and the tokenizer that prepares its inputs."""
 
     spec: ModelSpec
     tokenizer: TextTokenizer
@@ -37,11 +37,11 @@ class ModelParts:
     def encoder_builder(
         self, *, max_tokens_per_batch: int, compiles_long_passes: bool = False
     ) -> Callable[[BiEncoder], Encoder]:
-        """Return what makes an encoder for a model of these parts.
+        """Return a function that builds an encoder for a model with these parts.
 
         Args:
             max_tokens_per_batch: see `Encoder`.
-            compiles_long_passes: do so where `model.compile=auto` leaves it open.
+            compiles_long_passes: compile long passes where `model.compile=auto`.
         """
         return partial(
             _encoder,
@@ -52,15 +52,15 @@ class ModelParts:
 
 
 def settle_contract(config: DictConfig) -> SettledContract:
-    """Settle how texts are fed, in `config`; see `config.settled_contract`."""
+    """Settle in `config` how texts are fed to the model, see `config.settled_contract`."""
     asked = [config.prompt.query, config.prompt.document]
     settled = settle(
         config, build(config.model), explicit=explicit_keys(), options=chosen_options()
     )
     if [config.prompt.query, config.prompt.document] != asked:
         logger.info(
-            "The model's own prompts are used: %s and %s. Others have to stand on the command line "
-            "(prompt=NAME); those of an experiment do not count",
+            "The model's own prompts are used: %s and %s. To use others, name them on "
+            "the command line (prompt=NAME); an experiment's prompt does not count",
             config.prompt.query,
             config.prompt.document,
         )
@@ -68,11 +68,11 @@ def settle_contract(config: DictConfig) -> SettledContract:
 
 
 def build_model_parts(config: DictConfig) -> ModelParts:
-    """Load the tokenizer, not the weights, and check it against the model's contract.
+    """Load the tokenizer, without the weights, and check it against the model's contract.
 
     Raises:
-        UserError: end token, rendered prompts or golden token ids are not those that the model was
-            saved with.
+        UserError: end token, rendered prompts or golden token ids differ from those that the model
+            was saved with.
     """
     spec: ModelSpec = build(config.model)
     tokenizer, location = spec.source.load_tokenizer(), spec.source.location()
@@ -93,7 +93,7 @@ def build_model_parts(config: DictConfig) -> ModelParts:
 
 
 def _check_copies(spec: ModelSpec, tokenizer: TextTokenizer) -> None:
-    """Refuse a pooling over the second copy of texts that have none."""
+    """Refuse a pooling over the second copy of a text where the prompt does not repeat it."""
     copies = [frame.num_copies for frame in tokenizer.frames.values()]
     pooling = spec.options.pooling
     if getattr(pooling, "pools_last_copy", False) and min(copies) < 2:
@@ -104,7 +104,7 @@ def _check_copies(spec: ModelSpec, tokenizer: TextTokenizer) -> None:
 
 
 def _check_limits(spec: ModelSpec, tokenizer: TextTokenizer) -> None:
-    """Refuse widths, lengths and token ids that the model has no room for."""
+    """Refuse widths, lengths and token ids that exceed the model's."""
     source = spec.source.base_location()
     try:
         config = spec.source.backbone_config()

@@ -1,4 +1,4 @@
-"""Before anything is loaded: can the model be had here, and does it fit? If not, what would run."""
+"""Check before loading that a model is available and fits; suggest commands that would run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ def preflight(
     on_cpu: bool = False,
     spread: Spread | None = None,
 ) -> None:
-    """Refuses a model that cannot be loaded, with the commands that could be run instead."""
+    """Refuse a model that cannot be loaded here, and name commands that would run instead.
+
+    Args:
+        on_cpu: the model stays on the CPU, even if there is a GPU.
+        spread: how ZeRO divides the model over ranks; None: each rank has the complete model.
+
+    Raises:
+        UserError: the hub cannot be reached, the memory is too small, or fp8 is not supported.
+    """
     if spec.options.linear_precision == "fp8":
         check_fp8(on_cpu=on_cpu)
     try:
@@ -38,7 +46,7 @@ def preflight(
 
 
 def command_with(*overrides: str) -> str:
-    """The command of this job, with the overrides in place of what it said of their keys."""
+    """Return the command of this job, with its overrides of the same keys replaced."""
     if not HydraConfig.initialized():
         return " ".join(overrides)
     hydra = HydraConfig.get()

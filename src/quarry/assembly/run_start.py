@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 def record_start(
     config: DictConfig, run: RunDirectory, *, contract: SettledContract | None
 ) -> dict[str, Any]:
-    """Writes configuration and provenance; returns the resolved configuration, secrets hidden.
+    """Write configuration and provenance; return the resolved configuration, secrets hidden.
 
     Args:
-        contract: of the model; None: there is none.
+        contract: how texts are fed to the model; None: the run has no model.
     """
     composed = scrub(OmegaConf.to_container(config, resolve=False))
     resolved: dict[str, Any] = scrub(OmegaConf.to_container(config, resolve=True))
@@ -42,23 +42,25 @@ def record_start(
 
 
 def recorded_contract(run: RunDirectory) -> dict[str, Any]:
-    """Return how texts are fed, as the start of the run has recorded it; empty if it has not."""
-    if not run.provenance.exists():  # of several processes the first one writes it
+    """Return the contract that the start of the run recorded; empty if there is none."""
+    if not run.provenance.exists():  # rank 0 may not have written it yet
         return {}
     provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
     return with_renamed_keys(provenance.get("contract", {}))
 
 
 def record_resume(run: RunDirectory) -> None:
-    """Adds this process to the provenance of a run that goes on."""
+    """Append the current process to the provenance of a resumed run."""
     provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
     provenance.setdefault("resumed", []).append(collect_provenance())
     write_json(run.provenance, provenance)
 
 
 def share_run_directory(config: DictConfig) -> None:
-    """Where a launcher starts all processes, each names a directory after its own time: all take
-    the first's."""
+    """Set rank 0's run directory on all ranks.
+
+    A launcher starts each rank separately, and each would name a directory after its own start.
+    """
     own = config.paths.run_dir
     config.paths.run_dir = agreed_with_first(own)
     if config.paths.run_dir != own:

@@ -27,15 +27,18 @@ from quarry.retrieval.golden_texts import golden_embeddings, golden_texts, golde
 from quarry.runtime.run_directory import RunDirectory
 from quarry.training.trained_state import (
     check_checkpoint,
+    full_state,
     is_spread,
     read_trained,
-    whole_state,
 )
 
 logger = logging.getLogger(__name__)
 
 LEAST_COSINE = 0.95
-"""Between the vectors of the model in memory and as it was saved: only precision may differ."""
+"""Smallest cosine between embeddings of the model in memory and of the saved one.
+
+Only precision may differ.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +46,8 @@ class ModelSaver:
     """Write the model folder that `eval.py model.path=RUN` and `task=verify` read.
 
     Args:
-        parts: the model as it was built, and its tokenizer.
-        terms: how the run fed texts to it, for the contract.
+        parts: the spec that the model was built from, and its tokenizer.
+        terms: the configuration's part of the contract.
     """
 
     parts: ModelParts
@@ -53,13 +56,13 @@ class ModelSaver:
     def save(self, folder: Path, *, model: BiEncoder) -> None:
         """Save a model in memory.
 
-        A collective operation: each rank may hold a part of the model; rank 0 writes.
+        A collective operation, since ranks may hold shards of the model; rank 0 writes.
         """
         has_adapter = model.backbone is not base_model(model.backbone)
         state = projections = None
         if is_spread(model):
-            state = whole_state(model.backbone, is_trained_only=has_adapter)
-            projections = whole_state(model.projections, is_trained_only=False)
+            state = full_state(model.backbone, is_trained_only=has_adapter)
+            projections = full_state(model.projections, is_trained_only=False)
         saving = partial(
             self._write,
             folder,
@@ -71,14 +74,14 @@ class ModelSaver:
         world.first_does(saving)
 
     def save_checkpoint(self, run: RunDirectory) -> None:
-        """Save the model of a run's checkpoint, on one CPU and in one process.
+        """Save the model of a run's checkpoint, on the CPU of one process.
 
         Raises:
             UserError: the checkpoint does not hold exactly what the run trains.
         """
         model = build_bi_encoder(self.parts.spec.in_plain_products())
         state = read_trained(run.checkpoint)
-        module = torch.nn.ModuleDict({"model": model})  # as its names are in a checkpoint
+        module = torch.nn.ModuleDict({"model": model})  # for the checkpoint's names, "model.*"
         check_checkpoint({"state_dict": state}, module)
         module.load_state_dict(state, strict=False)
         self._write(
@@ -135,7 +138,7 @@ class ModelSaver:
 def consolidate_if_unfinished(path: str | None) -> None:
     """Write `model/` of a run that has a checkpoint and no model yet, on one CPU.
 
-    Shards of ZeRO are put together. Nothing happens to any other folder; a run that continues later
+    ZeRO's shards are consolidated. Other folders are left alone. A run that is resumed later
     replaces the model at its end.
     """
     if path is None:
@@ -159,7 +162,7 @@ def _check_embeddings(saved: Tensor, in_memory: Tensor) -> None:
 
 
 def _golden_dtype(model: BiEncoder) -> str:
-    """Return float32, or the model's own dtype where float32 would not fit beside the model."""
+    """Return float32, or the model's own dtype where memory is too small for float32."""
     import psutil
 
     need = memory_need(model.backbone.config, dtype=torch.float32)

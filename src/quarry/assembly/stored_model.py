@@ -1,4 +1,4 @@
-"""A model that was saved here, opened as its contract says and in no other way."""
+"""Open a saved model exactly as its contract states."""
 
 from __future__ import annotations
 
@@ -53,16 +53,18 @@ class StoredModel:
 
     @property
     def export(self) -> Path:
-        """Where its sentence-transformers folder is, unless another place is named; an exported
-        folder is its own."""
+        """Return the default place of the sentence-transformers export.
+
+        That is `export` in the run directory; for an exported folder it is the folder itself.
+        """
         return self.home if (self.home / EXPORT_FILE).is_file() else self.home / "export"
 
 
 def open_stored_model(run: str | None, *, base_path: str | None) -> StoredModel:
-    """The model of a run directory or a model folder, its tokenizer checked against the contract.
+    """Open the model of a run directory or model folder; check its tokenizer by the contract.
 
     Args:
-        base_path: of an adapter: where its base lies now, if not where it was.
+        base_path: folder of an adapter's base model, if it was moved since training.
 
     Raises:
         UserError: there is no model, it has no contract, or its tokenizer was changed.
@@ -90,7 +92,7 @@ def open_stored_model(run: str | None, *, base_path: str | None) -> StoredModel:
 
 
 def _base(home: Path) -> dict[str, Any]:
-    """What the run was told of the base of its adapter."""
+    """Return the base model and revision that the run's configuration names."""
     file = RunDirectory(home).resolved_config
     if not file.exists():
         return {}

@@ -28,7 +28,7 @@ def build_trainer(
 
     Args:
         trainer_node: `trainer` of the configuration.
-        run_dir: where Lightning's own files go.
+        run_dir: for Lightning's own files.
         more: further arguments of the Trainer.
     """
     hand_over_quickly()
@@ -37,13 +37,13 @@ def build_trainer(
         callbacks=list(callbacks),
         logger=list(loggers),
         default_root_dir=run_dir,
-        use_distributed_sampler=False,  # our sampler alone decides the order
+        use_distributed_sampler=False,  # our sampler shards the data
         enable_model_summary=False,
         enable_progress_bar=False,  # ours are training_progress.py and runtime/progress.py
         num_sanity_val_steps=0,
         **more,
     )
-    # Lightning's handler of SIGTERM would start a collective in the midst of another one
+    # Lightning's SIGTERM handler would start a collective within another one
     trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
     return trainer
 
@@ -57,12 +57,12 @@ def opened_loggers(
 ) -> Iterator[list[Logger]]:
     """Yield the configured loggers, which receive the hyperparameters; close them at the end.
 
-    Ranks other than 0 have none. A W&B run that is not finished would swallow the next job of a
-    sweep.
+    Ranks other than 0 have none. Closing matters: the next job of a sweep would log to a W&B run
+    that is still open.
 
     Args:
         logger_nodes: `logger` of the configuration.
-        identity: which run it is for W&B.
+        identity: id, group, name and tags of the run in W&B.
         hyperparameters: called on rank 0.
     """
     loggers: list[Logger] = []

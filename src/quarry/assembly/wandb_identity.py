@@ -1,4 +1,4 @@
-"""Which run of Weights & Biases a job is: its id, group, name, job type and tags."""
+"""Derive id, group, name, job type and tags of a run for Weights & Biases."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from quarry.runtime.run_directory import RunDirectory
 logger = logging.getLogger(__name__)
 
 MAX_LENGTH = 64
-"""Of a tag, by W&B's rule."""
+"""Characters of a tag, W&B's limit."""
 
 NOT_SAID = ("none", "local", "auto")
-"""Options that say nothing about a run."""
+"""Options that make no useful tag."""
 
 RUN_ID = "WANDB_RUN_ID"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WandbIdentity:
-    """What takes the place of `null` in `logger.wandb`.
+    """The values that replace `null` in `logger.wandb`.
 
     Attributes:
-        directory: of the run; the id is kept there, so that a resumed run goes on with its own.
+        directory: of the run; it stores the id, so that a resumed run continues its W&B run.
         job_type, name, group, tags: as W&B shows them.
-        is_job: it is one of the jobs of a sweep.
+        is_job: the run is a job of a sweep.
     """
 
     directory: RunDirectory
@@ -52,10 +52,10 @@ class WandbIdentity:
 def identity_of(
     config: DictConfig, run: RunDirectory, *, job_type: str, has_model: bool = True
 ) -> WandbIdentity:
-    """Of a run that has its directory: a study's job has the study as its group.
+    """Return the W&B identity of a run whose directory exists; the study is its group.
 
     Args:
-        has_model: what is evaluated needs the model of the configuration.
+        has_model: the run uses the configured model.
     """
     study, job = config.study.name, config.study.job
     return WandbIdentity(
@@ -71,11 +71,12 @@ def identity_of(
 def tags_of(
     config: DictConfig, options: Mapping[str, str], *, has_model: bool = True
 ) -> tuple[str, ...]:
-    """Model, size, adapter, pooling, prompt, training data, benchmark, and another retriever than
-    the dense one; what says nothing is left out.
+    """Return the tags: model, size, adapter, pooling, prompt, data, benchmark and retriever.
+
+    Options in `NOT_SAID` and the dense retriever are left out.
 
     Args:
-        options: group -> its option, of the command that began the run.
+        options: configuration group -> chosen option, of the command that started the run.
     """
     found: list[str | None] = []
     if has_model:
@@ -92,10 +93,10 @@ def tags_of(
 
 
 def with_identity(loggers: DictConfig, identity: WandbIdentity) -> DictConfig:
-    """A copy of the configured loggers in which W&B's knows which run it is.
+    """Return a copy of the configured loggers with the identity in W&B's.
 
     Raises:
-        UserError: an id of a run is given for all jobs of a sweep.
+        UserError: one run id is given for all jobs of a sweep.
     """
     copied = OmegaConf.create(OmegaConf.to_container(loggers, resolve=True))
     assert isinstance(copied, DictConfig)
@@ -115,15 +116,16 @@ def with_identity(loggers: DictConfig, identity: WandbIdentity) -> DictConfig:
 
 
 def _run_id(node: DictConfig, identity: WandbIdentity, *, key: str) -> str:
-    """Of the file in the run directory, else a new one, which goes there.
+    """Return the run id stored in the run directory, else store a new one there.
 
-    `wandb.init` would take it from the environment, and then all jobs of a sweep would be one run.
+    `wandb.init` alone would take it from the environment, and all jobs of a sweep would be one
+    run.
     """
     given = node.get("version") or node.get("id")
     if given is not None and identity.is_job:
         raise UserError(
-            f"{key}.id={given} would make all jobs of a sweep one run of W&B. Leave it out: each "
-            f"job has its own, and keeps it in {identity.directory.wandb_run.name}."
+            f"{key}.id={given}: all jobs of a sweep would be one W&B run (each job stores its own "
+            f"id in {identity.directory.wandb_run.name}). Fix: leave it out."
         )
     kept = identity.directory.wandb_run
     if given is None and kept.is_file():
@@ -146,7 +148,7 @@ def _from_environment(identity: WandbIdentity) -> str | None:
 
 
 def _new_id() -> str:
-    """Of the form that W&B gives."""
+    """Return a random id in W&B's form."""
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
 
 

@@ -1,6 +1,6 @@
-"""The stored contract of a model wins over configuration defaults; explicit overrides win over it.
+"""Apply a model's stored contract: over configuration defaults, under explicit overrides.
 
-A contract is data out of a checkpoint, so what it may name is checked: our own prompt and pooling
+A contract comes with a checkpoint and is not trusted: it may name only our own prompt and pooling
 classes, with plain values.
 """
 
@@ -31,10 +31,10 @@ NODES = {
     "model.is_causal": None,
     "model.normalize": None,
 }
-"""What a contract settles: key -> the group that chooses it, where there is one."""
+"""Configuration keys that a contract decides -> the group that chooses each, if there is one."""
 
 ALLOWED_MODULES = {"prompt": "quarry.data.prompts.", "model.pooling": "quarry.models.pooling."}
-"""Where a class that a contract names must be defined; the other settings are true or false."""
+"""Modules whose classes a contract may name; the other settings are true or false."""
 
 
 FORMAT = 2
@@ -42,11 +42,11 @@ FORMAT = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ContractTerms:
-    """What the contract of a model takes from the configuration that it is trained under.
+    """The part of a contract that comes from the training configuration.
 
     Attributes:
         settings: key of `NODES` -> its value, as plain data.
-        temperature: of the loss; None where that has none.
+        temperature: of the loss; None where the loss has none.
     """
 
     settings: Mapping[str, Any]
@@ -54,7 +54,7 @@ class ContractTerms:
 
 
 def contract_terms(config: DictConfig) -> ContractTerms:
-    """Return the terms that a configuration states."""
+    """Return a configuration's part of the contract."""
     return ContractTerms(
         settings={key: _plain(OmegaConf.select(config, key)) for key in NODES},
         temperature=config.loss.get("temperature"),
@@ -72,8 +72,8 @@ def contract_of(
     """Return the contract of a trained model, as plain data.
 
     Args:
-        base: the weights that training began with, see `models.saved.describe_base`.
-        projections: after the pooling.
+        base: the weights that training started from, see `models.saved.describe_base`.
+        projections: layers after the pooling.
     """
     return {
         "format": FORMAT,
@@ -91,7 +91,7 @@ def contract_of(
 
 
 def frames_of(tokenizer: TextTokenizer) -> dict[str, Any]:
-    """The prompts as they were rendered: literal text and ids around the text of each role."""
+    """Return the rendered prompt of each role: literal text and token ids around the text."""
     return {
         role: {
             "literals": list(frame.literals),
@@ -103,23 +103,23 @@ def frames_of(tokenizer: TextTokenizer) -> dict[str, Any]:
 
 
 def has_own_prompt(contract: Mapping[str, Any], prompt: DictConfig) -> bool:
-    """Whether `prompt` is the contract's; another one was asked for, and that was logged."""
+    """Return whether `prompt` is the contract's own; another one was logged when it was chosen."""
     return bool(contract["settings"]["prompt"] == _plain(prompt))
 
 
 def check_frames(contract: Mapping[str, Any], tokenizer: TextTokenizer, *, source: str) -> None:
-    """Refuses a tokenizer that renders the contract's own prompt in another way than it did.
+    """Refuse a tokenizer that renders the contract's own prompt differently than before saving.
 
     Raises:
-        UserError: with what was found and what was expected.
+        UserError: with the prompt that was found and the expected one.
     """
     found, expected = frames_of(tokenizer), contract.get("frames")
     for role in found:
         if not isinstance(expected, dict) or found[role] != expected.get(role):
             raise UserError(
-                f"The tokenizer in {source} dresses a {role} as {found[role]}, the model's "
+                f"The tokenizer in {source} renders a {role} as {found[role]}, the model's "
                 f"contract says {(expected or {}).get(role)}: the folder was changed after it was "
-                "saved. Restore its tokenizer files."
+                "saved. Fix: restore its tokenizer files."
             )
 
 
@@ -129,8 +129,8 @@ def apply_contract(
     """Put the settings of a stored contract into `config`; see `apply_settings`.
 
     Raises:
-        UserError: the contract is of another version, or holds something else than plain values and
-            classes of ours.
+        UserError: the contract has another version, or names something other than plain values
+            and our own classes.
     """
     settings = contract.get("settings")
     if (
@@ -151,15 +151,15 @@ def apply_contract(
 def apply_settings(
     config: DictConfig, settings: Mapping[str, Any], *, explicit: Sequence[str]
 ) -> dict[str, Any]:
-    """Put settings into `config`, but for what the command line named.
+    """Put settings into `config`, except those that the command line overrides.
 
     Args:
         config: changed in place.
         settings: values of some keys of `NODES`.
-        explicit: keys that stand on the command line, see `explicit_keys`.
+        explicit: keys that the command line overrides, see `explicit_keys`.
 
     Returns:
-        What differs: key -> {"contract": ..., "used": ...}. Logged, too.
+        The differences, which are also logged: key -> {"contract": ..., "used": ...}.
     """
     differences: dict[str, Any] = {}
     for key in settings:
@@ -186,7 +186,7 @@ def _tell_differences(key: str, stated: Any, used: Any) -> None:
 
 
 def explicit_keys() -> list[str]:
-    """The keys and groups that the command line of this job overrides."""
+    """Return the keys and groups that the command line of this job overrides."""
     if not HydraConfig.initialized():
         return []
     overrides = HydraConfig.get().overrides.task
@@ -194,7 +194,7 @@ def explicit_keys() -> list[str]:
 
 
 def chosen_options() -> dict[str, str]:
-    """Which option each group has in this job: `model` -> `qwen-coder`."""
+    """Return the chosen option of each configuration group of this job: `model` -> `qwen-coder`."""
     if not HydraConfig.initialized():
         return {}
     choices = HydraConfig.get().runtime.choices
@@ -221,7 +221,7 @@ def _merge(
 
 
 def _check_stored(value: Any, key: str) -> None:
-    """Nothing but a class of ours and plain values: a checkpoint must not choose what runs."""
+    """Refuse anything but our own classes and plain values: a checkpoint must not run code."""
     if key not in ALLOWED_MODULES:
         if not isinstance(value, bool):
             raise UserError(
@@ -246,7 +246,7 @@ def _check_stored(value: Any, key: str) -> None:
 
 
 def _is_class_in(target: Any, module: str) -> bool:
-    """Whether `target` is a class that is defined in (a module of) `module`."""
+    """Return whether `target` is a class that is defined in `module` or below it."""
     if not isinstance(target, str) or not target.startswith(module):
         return False
     try:
@@ -257,7 +257,7 @@ def _is_class_in(target: Any, module: str) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """A scalar or a list of them, and no text that OmegaConf would evaluate."""
+    """Return whether a value is a scalar or a list of them, without interpolations of OmegaConf."""
     if isinstance(value, list):
         return all(_is_plain(item) for item in value)
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Compares the contract of an exported folder with the files of sentence-transformers beside it."""
+"""Compare the contract of an exported folder with its sentence-transformers files."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from quarry.types import ROLES
 
 
 def check_files(home: str, contract: Mapping[str, Any], *, revision: str | None) -> None:
-    """Refuse a folder whose contract and whose other files contradict: one of them was changed.
+    """Refuse a folder whose contract contradicts its other files: one of them was changed.
 
-    Prompts and pooling are compared; of a folder with a module of ours, which those files do not
-    describe, nothing is.
+    Prompts and pooling are compared. A folder with a module of ours is not compared, since those
+    files do not describe it.
 
     Raises:
-        UserError: with what each of them says.
+        UserError: with both values.
     """
     try:
         statement = read_sentence_transformers(home, revision=revision)
@@ -39,7 +39,7 @@ def check_files(home: str, contract: Mapping[str, Any], *, revision: str | None)
 def _parts(
     contract: Mapping[str, Any], statement: Statement
 ) -> Iterator[tuple[str, object, object]]:
-    """Names of parts, what the contract says and what the files say."""
+    """Yield (name of the part, value in the contract, value in the files)."""
     for role in ROLES:
         literals = contract.get("frames", {}).get(role, {}).get("literals")
         if not literals:

@@ -1,5 +1,7 @@
-"""Studies and experiments are for one entry point, as their header says: the other one would do
-something else with them, such as train for a study of evaluations."""
+"""Check that a study or experiment is run by the entry point that its header names.
+
+The other one would do something else with it, such as train for a study of evaluations.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +17,25 @@ from quarry.config.resolvers import sweeps_dir
 from quarry.errors import UserError
 
 PRIMARIES = ("train", "eval")
-"""The entry points train.py and eval.py, and what they compose first: conf/train.yaml, ..."""
+"""The entry points train.py and eval.py, by their primary config: conf/train.yaml, ..."""
 
 GROUPS = ("study", "experiment")
-"""What decides on a whole run."""
+"""Configuration groups that belong to one entry point."""
 
 _HEADER = re.compile(r"^# primary: (.+)$", re.MULTILINE)
 
 
 def primaries_of(text: str) -> tuple[str, ...]:
-    """The entry points that an option is for: those of its line `# primary: train`, or all."""
+    """Return the entry points of an option's line `# primary: train`; all where it has none."""
     found = _HEADER.search(text)
     return PRIMARIES if found is None else tuple(re.split(r",\s*", found[1].strip()))
 
 
 def check_entry_point(arguments: Sequence[str], *, primary: str) -> None:
-    """Refuses, before anything is composed, what a command line asks of the wrong entry point.
+    """Refuse a study or experiment of the other entry point, before Hydra composes anything.
 
     Args:
-        primary: the entry point; of one that is none of ours nothing is known.
+        primary: name of the entry point; one that is not ours is not checked.
 
     Raises:
         UserError: a study or an experiment is for the other one, or there are several studies.
@@ -46,11 +48,11 @@ def check_entry_point(arguments: Sequence[str], *, primary: str) -> None:
         try:
             override = OverridesParser.create().parse_override(argument)
         except HydraException:
-            continue  # Hydra says it better
+            continue  # Hydra's own message is better
         if override.key_or_group == "study" and override.is_sweep_override():
             raise UserError(
-                f"{argument}: a command runs one study, which has its folder. Start them one by "
-                "one."
+                f"{argument}: a command runs one study, which has a folder of its own. Fix: start "
+                "them one by one."
             )
         for option in _options(override):
             _check(override.key_or_group, option, primary=primary)

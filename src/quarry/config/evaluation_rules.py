@@ -1,4 +1,4 @@
-"""Rules of the keys that say where, in what and when evaluations keep and make embeddings."""
+"""Check the configuration keys of evaluation that concern embeddings and their storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one place where configuration becomes objects."""
+"""Instantiate objects from configuration nodes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from quarry.errors import UserError
 
 
 def build(node: DictConfig, **kwargs: Any) -> Any:
-    """What the node's `_target_` makes, lists and dicts in it plain; `kwargs` are added.
+    """Instantiate the node's `_target_`, with `kwargs` added; nested lists and dicts are plain.
 
     Raises:
-        UserError: as raised by the target itself, without Hydra's wrapping.
+        UserError: the target's own error, without Hydra's wrapping.
     """
     try:
         return instantiate(node, _convert_="all", **kwargs)
@@ -29,5 +29,5 @@ def build(node: DictConfig, **kwargs: Any) -> Any:
 
 
 def build_named(node: DictConfig) -> list[Any]:
-    """The members of a group of named nodes, such as callbacks or loggers, in order."""
+    """Instantiate the members of a group of named nodes, such as callbacks, in order."""
     return [build(member) for member in node.values() if member is not None]

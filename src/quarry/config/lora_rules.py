@@ -1,4 +1,4 @@
-"""Rules for the numbers of a LoRA adapter."""
+"""Check rank and dropout of a LoRA adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check what decides the memory of a training step: gradient checkpointing and chunks."""
+"""Check the keys that decide the memory of a training step: checkpointing and GradCache."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ AUTO = "auto"
 
 
 def memory_violations(config: DictConfig) -> Iterator[str]:
-    """Yield what is wrong with the size of chunks and with gradient checkpointing.
+    """Yield what is wrong with the GradCache chunk size and with gradient checkpointing.
 
-    Keys that are absent, as in what an earlier version wrote, are as null and false.
+    Missing keys, as in configurations of earlier versions, count as null and false.
     """
     chunk = config.data.get("grad_cache_chunk_tokens")
     is_number = isinstance(chunk, int) and not isinstance(chunk, bool)

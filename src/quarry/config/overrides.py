@@ -1,4 +1,4 @@
-"""What the command line says in vain: refused by tasks that read all from a run, else told."""
+"""Refuse or warn about command-line overrides that have no effect."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ logger = logging.getLogger(__name__)
 
 
 def refuse_other_overrides(allowed: Sequence[str], *, why: str) -> None:
-    """Refuses overrides of anything but the keys and groups `allowed` (and what is in them),
-    and of those that a sweep tells its jobs.
+    """Refuse overrides of other keys and groups than `allowed`, with all below them.
+
+    The keys that a sweep passes to its jobs are allowed, too.
 
     Args:
-        why: how the message goes on after the keys, with the remedy.
+        why: the rest of the message after the keys, with the remedy.
     """
     refused = [
         key
@@ -30,10 +31,10 @@ def refuse_other_overrides(allowed: Sequence[str], *, why: str) -> None:
 
 
 def warn_without_effect(keys: Sequence[str], *, reason: str) -> None:
-    """Warn, in one line, of those of `keys` that stand on the command line.
+    """Warn, in one line, about those of `keys` that the command line overrides.
 
     Args:
-        reason: with what they have no effect, and why.
+        reason: the setting with which they have no effect, and why.
     """
     if given := [key for key in explicit_keys() if key in keys]:
         logger.warning("%s: no effect with %s. Leave it out.", ", ".join(given), reason)

@@ -1,4 +1,4 @@
-"""The few values that YAML cannot state: what this process and this machine are like."""
+"""Register OmegaConf resolvers for values that depend on this process and machine."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from quarry.runtime.devices import has_gpu, visible_gpus
 
 
 def register_resolvers() -> None:
-    """Registers every function below as `${name:...}`."""
+    """Register every function below as `${name:...}`."""
     resolvers = (run_dir, sweeps_dir, is_terminal, wandb_offline, on_gpu, num_gpu_jobs, hub_id)
     for resolver in resolvers:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 def run_dir() -> str:
-    """The directory of this run; outside a run (`--cfg job`, tests) a placeholder."""
+    """Return the directory of this run; outside a run (`--cfg job`, tests) a placeholder."""
     if HydraConfig.initialized():
         runtime = HydraConfig.get().runtime
         if not OmegaConf.is_missing(runtime, "output_dir"):
@@ -32,22 +32,22 @@ def run_dir() -> str:
 
 
 def sweeps_dir() -> str:
-    """The folder of studies, beside `src/`."""
+    """Return the folder of studies, beside `src/`."""
     return str(Path(__file__).resolve().parents[3] / "sweeps")
 
 
 def is_terminal() -> bool:
-    """Whether a person is watching; progress bars are for them."""
+    """Return whether stderr is a terminal, where progress bars make sense."""
     return sys.stderr.isatty()
 
 
 def on_gpu(with_gpu: str, without: str) -> str:
-    """One of two values, by whether there is a CUDA device."""
+    """Return `with_gpu` if there is a CUDA device, else `without`."""
     return with_gpu if has_gpu() else without
 
 
 def num_gpu_jobs(num_devices: int | str) -> int:
-    """How many jobs of so many devices the GPUs of this machine can hold at once."""
+    """Return how many jobs with that many devices each fit on this machine's GPUs at once."""
     num = int(num_devices) if str(num_devices).isdigit() else len(visible_gpus())
     return max(1, len(visible_gpus()) // max(1, num))
 
@@ -65,9 +65,9 @@ def hub_id(size: str, hub_ids: Mapping[str, str], has_replica: bool = True) -> s
 
 
 def wandb_offline() -> bool:
-    """True unless W&B can log in without asking: a key in the environment or in ~/.netrc.
+    """Return False only if W&B can log in without asking, by a key in the environment or ~/.netrc.
 
-    Looks where W&B itself does: WANDB_BASE_URL names another server, NETRC another file.
+    As in W&B itself, WANDB_BASE_URL names another server and NETRC another file.
     """
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"] != "online"

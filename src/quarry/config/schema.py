@@ -1,7 +1,7 @@
-"""The typed top level of both primaries: what may stand there, and of which type.
+"""Declare the keys and types at the top level of both primary configurations.
 
-With it a misspelt key in an experiment file is an error at composition; without it, it would pass
-silently. Groups that name a class are typed by that class's signature (see `validation`).
+They make a misspelt key in an experiment file an error at composition. Groups that name a class
+are checked by that class's signature (see `validation`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PathsConfig:
 
 @dataclass
 class RecipeConfig:
-    """Training defaults that fit a model, brought by its file; other groups read them."""
+    """Training defaults of a model, from its file; other groups read them."""
 
     learning_rate: float = MISSING
     temperature: float = MISSING
@@ -36,7 +36,7 @@ class RecipeConfig:
 
 @dataclass
 class DataConfig:
-    """A training set (`examples`) and how optimizer steps are made of it."""
+    """A training set (`examples`) and how optimizer steps are formed from it."""
 
     examples: Any = MISSING
     path: str | None = None
@@ -49,7 +49,7 @@ class DataConfig:
     global_batch_size: int = MISSING  # queries an optimizer step, over all ranks
     # tokens in one forward pass (GradCache); None: no chunks; auto: what fits the GPU
     grad_cache_chunk_tokens: Any = "auto"
-    num_workers: int = SI("${on_gpu:4,0}")  # processes that tokenise ahead
+    num_workers: int = SI("${on_gpu:4,0}")  # data loader workers, which tokenize ahead
 
 
 @dataclass
@@ -69,16 +69,16 @@ class EvaluationConfig:
 
 @dataclass
 class StudyConfig:
-    """The study that a run is a job of; a sweep tells its jobs `name` and `job`."""
+    """The study that a run belongs to; a sweep passes `name` and `job` to its jobs."""
 
     name: str | None = None  # of the study; of a plain multirun its folder's name
     job: str | None = None  # by what is swept: model-qwen-coder_seed-1
-    resume: bool = False  # go on with a study: finished jobs are left alone
+    resume: bool = False  # continue a study: finished jobs are not run again
 
 
 @dataclass
 class CommonSchema:
-    """What both primaries have at their top level."""
+    """The top level that conf/train.yaml and conf/eval.yaml share."""
 
     task: Any = MISSING
     paths: PathsConfig = field(default_factory=PathsConfig)
@@ -95,7 +95,7 @@ class CommonSchema:
     seed: int = MISSING
     run: str | None = None
     study: StudyConfig = field(default_factory=StudyConfig)
-    optimized_metric: str | None = None  # what sweepers get: SET/MEASURE or mean/MEASURE
+    optimized_metric: str | None = None  # for sweepers: SET/MEASURE or mean/MEASURE
 
 
 @dataclass
@@ -117,7 +117,7 @@ class TrainSchema(CommonSchema):
 
 
 def register_schemas() -> None:
-    """Makes `train_schema`, `eval_schema` and our resolvers known to Hydra."""
+    """Register `train_schema`, `eval_schema` and our resolvers with Hydra."""
     register_resolvers()
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainSchema)

@@ -1,7 +1,7 @@
-"""Settles how texts are fed to a model, and says where each part of that comes from.
+"""Settle how texts are fed to a model, and record where each part comes from.
 
-In this order: the command line, the contract that was saved with the model, the files of
-sentence-transformers, the model's card, the configuration, a default.
+In order of precedence: the command line, the contract that was saved with the model, the
+sentence-transformers files, the model card, the configuration, a default.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ AUTO = Fact(value=AUTO_END, source="default")
 
 @dataclass(frozen=True, kw_only=True)
 class SettledContract:
-    """How texts are fed.
+    """How texts are fed to a model, and where each part comes from.
 
     Attributes:
-        facts: part ("prompt.query", "model.pooling") -> value and where it comes from.
-        differences: what the command line changed, see `apply_settings`.
-        notes: what a reader of the results has to know.
+        facts: part ("prompt.query", "model.pooling") -> value and its source.
+        differences: parts that the command line changed, see `apply_settings`.
+        notes: caveats for readers of the results.
     """
 
     facts: Mapping[str, Fact]
@@ -54,7 +54,7 @@ class SettledContract:
     notes: tuple[str, ...] = ()
 
     def as_data(self) -> dict[str, Any]:
-        """Return it as provenance.json and metrics.json hold it."""
+        """Return the data that provenance.json and metrics.json store."""
         parts = {k: {"value": f.value, "source": f.source} for k, f in self.facts.items()}
         return {"parts": parts, "notes": list(self.notes)}
 
@@ -66,18 +66,18 @@ def settle(
     explicit: Sequence[str],
     options: Mapping[str, str],
 ) -> SettledContract:
-    """Put what the model states, or a default, into `config`, but for what the command line named.
+    """Put the model's settings, or defaults, into `config`; command-line overrides stay.
 
     Args:
         config: changed in place.
         spec: of `config.model`.
-        explicit: keys on the command line, see `contract.explicit_keys`.
+        explicit: keys that the command line overrides, see `contract.explicit_keys`.
         options: see `contract.chosen_options`.
 
     Raises:
-        UserError: the model's files cannot be followed, or leave open what they should say.
+        UserError: the model's files cannot be followed, or lack a setting that they should have.
     """
-    if config.model.pooling == {}:  # auto on the command line is as if it had not been named
+    if config.model.pooling == {}:  # auto on the command line counts as not given
         explicit = [key for key in explicit if key not in ("model/pooling", "model.pooling")]
     contract = spec.source.contract()
     if contract is not None:
@@ -104,7 +104,7 @@ def settle(
 
 
 def _stated(spec: ModelSpec, statement: Statement) -> dict[str, Fact]:
-    """What the model's files say, and its card where they do not."""
+    """Return the settings in the model's files, completed by its model card."""
     card = card_facts(spec.source.card)
     facts = card | dict(statement.facts)
     for role in ROLES:  # an empty prompt is what versions 5 and 6 write where there is none
@@ -120,7 +120,7 @@ def _stated(spec: ModelSpec, statement: Statement) -> dict[str, Fact]:
         key = f"prompt.max_{role}_length"
         length = facts.get(key)
         if length is not None and length.source.startswith("config.json"):
-            room = _room(spec)  # in RoBERTa's table some positions are no text's
+            room = _room(spec)  # RoBERTa's position table has reserved entries
             facts[key] = Fact(value=min(length.value, room or length.value), source=length.source)
     return facts
 
@@ -136,7 +136,7 @@ def _defaults(
     spec: ModelSpec,
     facts: Mapping[str, Fact],
 ) -> dict[str, Fact]:
-    """What neither the model nor the configuration says: a pooling."""
+    """Return a default pooling where neither the model nor the configuration has one."""
     found: dict[str, Fact] = {}
     if "model.pooling" not in facts and not config.model.pooling:
         is_causal = is_decoder(spec.source.backbone_config())
@@ -144,8 +144,8 @@ def _defaults(
         of = "decoders" if is_causal else "encoders"
         found["model.pooling"] = Fact(value=node, source=f"default of {of}, nothing is stated")
         logger.warning(
-            "model.pooling: nothing in %s says how it pools: %s, the default of %s. If it was "
-            "trained otherwise: model/pooling=NAME",
+            "model.pooling: nothing in %s says how it pools: %s is used, the default of %s. "
+            "Fix: model/pooling=NAME, if it was trained with another one",
             spec.source.home(), _shown_pooling(node), of,
         )  # fmt: skip
     return found
@@ -157,7 +157,7 @@ def _lengths_that_fit(
     facts: Mapping[str, Fact],
     explicit: Sequence[str],
 ) -> dict[str, Fact]:
-    """Of a model that states no prompt: the configuration's lengths where positions end first."""
+    """Return maximum lengths cut to the model's positions, for a model that states no prompt."""
     is_given = spec.source.path is not None or spec.source.hub_id is not None
     if not is_given or any(key.startswith("prompt.") for key in facts):
         return {}
@@ -171,7 +171,7 @@ def _lengths_that_fit(
 
 
 def _room(spec: ModelSpec) -> int | None:
-    """Positions in a table; None where there is none, or the hub cannot say."""
+    """Return the size of the position table; None without a table, or if the hub cannot say."""
     try:
         return num_positions(spec.source.backbone_config())
     except CannotLoadError:
@@ -179,7 +179,7 @@ def _room(spec: ModelSpec) -> int | None:
 
 
 def _settings(facts: Mapping[str, Fact]) -> dict[str, Any]:
-    """The nodes that the facts make, a prompt with its other fields as they are by default."""
+    """Return the configuration nodes of the facts; other fields of a prompt get their defaults."""
     settings = {key: fact.value for key, fact in facts.items() if key in NODES}
     prompt = {
         key.removeprefix("prompt."): fact.value
@@ -206,7 +206,7 @@ def _facts(
     explicit: Sequence[str],
     options: Mapping[str, str],
 ) -> dict[str, Fact]:
-    """Each part with its value as it is used now."""
+    """Return each part with the value in use and its source."""
     facts = {}
     for key in _leaves(config):
         value = OmegaConf.select(config, key)
@@ -227,7 +227,7 @@ def _facts(
 
 
 def _fixed_facts(spec: ModelSpec, *, has_contract: bool) -> dict[str, Fact]:
-    """What the model's files say and no key of the configuration changes."""
+    """Return the facts of the model's files that no configuration key changes."""
     facts = {}
     projections = spec.source.projections()
     if projections:
@@ -246,7 +246,7 @@ def _leaves(config: DictConfig) -> list[str]:
 
 
 def _is_named(key: str, explicit: Sequence[str]) -> bool:
-    """Whether the command line says this part, or the whole that it belongs to."""
+    """Return whether the command line overrides this part, or the group that it belongs to."""
     wholes = ("prompt",) if key.startswith("prompt.") else ("model/pooling", "model.pooling")
     return key in explicit or (
         key.startswith(("prompt.", "model.pooling"))
@@ -255,15 +255,15 @@ def _is_named(key: str, explicit: Sequence[str]) -> bool:
 
 
 def _unstated(key: str, stated: Mapping[str, str], options: Mapping[str, str]) -> str:
-    """Where a part comes from that the model does not state."""
+    """Return the source of a part that the model does not state."""
     has_own_prompt = not {"prompt.query", "prompt.document", "prompt.end_token"}.isdisjoint(stated)
     if key.startswith("prompt.") and has_own_prompt:
-        return "default"  # the prompt is the model's, and the configuration's is not used
+        return "default"  # the model's own prompt replaces the configuration's
     return f"configuration ({_option(key, options)})"
 
 
 def _option(key: str, options: Mapping[str, str]) -> str:
-    """The option of a group that a part comes from where nothing else said it."""
+    """Return the configuration option that a part comes from if nothing else states it."""
     group = {"prompt": "prompt", "model.pooling": "model/pooling"}.get(
         "prompt" if key.startswith("prompt.") else key, "model"
     )

@@ -1,4 +1,4 @@
-"""What Hydra will make of a sweep, before it does: its keys, its jobs, and a name for each job."""
+"""Derive the swept keys, the jobs and their names from the overrides of a sweep."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 MAX_NAME = 100
-"""Characters of a job's name, which is a folder's, and a run's in W&B."""
+"""Characters of a job's name, which names its folder and its W&B run."""
 
 OWN_KEYS = ("study.name", "study.job", "study.resume", "optimized_metric")
-"""What a sweep tells its jobs, or is told itself; a job's identity is without."""
+"""Keys that a sweep passes to its jobs or receives itself; not part of a job's identity."""
 
 
 def with_first_choices(arguments: Sequence[str]) -> list[str]:
-    """A command line of `--multirun` that says first with which value the whole is composed.
+    """Return the `--multirun` command line with the first value of each sweep put before it.
 
-    Hydra composes it before the jobs, without what is swept: of `model=qwen-base,qwen-coder
-    model.size=tiny` the size alone, which the default model does not have. Jobs are the same:
-    for one key Hydra's sweeper takes what comes last. (Other sweepers do not.)
+    Hydra composes the sweep's configuration before the jobs, without swept keys: of
+    `model=qwen-base,qwen-coder model.size=tiny` it composes the size alone, which the default
+    model does not have. The jobs stay the same, since for one key Hydra's sweeper takes the last
+    override. (Other sweepers do not.)
     """
     is_sweep = any(one in ("-m", "--multirun", "hydra.mode=MULTIRUN") for one in arguments)
     if not is_sweep or any(one.startswith("hydra/sweeper=") for one in arguments):
@@ -41,7 +42,7 @@ def _first_choice(argument: str) -> list[str]:
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:
-        return []  # Hydra says it better
+        return []  # Hydra's own message is better
     if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
         return []
     values = list(override.sweep_string_iterator())
@@ -49,12 +50,12 @@ def _first_choice(argument: str) -> list[str]:
 
 
 def has_all_jobs_known(sweeper: DictConfig) -> bool:
-    """Whether the sweeper is Hydra's own, which runs all combinations; others choose as they go."""
+    """Return whether the jobs are known in advance, as they are with Hydra's own sweeper."""
     return str(sweeper._target_).endswith(f".{BasicSweeper.__name__}")
 
 
 def fixed_keys(config: DictConfig) -> tuple[str, ...]:
-    """The keys that have the same value in all jobs; whatever else a job overrides is swept.
+    """Return the keys that have the same value in all jobs; a job's other overrides are swept.
 
     A plain value on the command line fixes a key that a study sweeps.
     """
@@ -62,24 +63,24 @@ def fixed_keys(config: DictConfig) -> tuple[str, ...]:
 
 
 def swept_keys(config: DictConfig) -> tuple[str, ...]:
-    """The keys that have several values, or that a sweeper chooses values of."""
+    """Return the keys that have several values, or whose values a sweeper chooses."""
     return tuple(key for key, swept in _keys(config).items() if swept)
 
 
 def twice_given(config: DictConfig) -> list[str]:
-    """Keys that the command line names more than once."""
+    """Return the keys that the command line overrides more than once."""
     keys = [key_of(one) for one in _command(config)]
     return sorted({key for key in keys if keys.count(key) > 1})
 
 
 def all_jobs(config: DictConfig) -> list[tuple[str, ...]]:
-    """The overrides of every job, in order, of a sweep whose jobs are known."""
+    """Return the overrides of every job, in order, of a sweep whose jobs are known."""
     overrides = OverridesParser.create().parse_overrides([*_params(config), *_command(config)])
     return [tuple(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
 def identity(overrides: Sequence[str]) -> tuple[str, ...]:
-    """A job's overrides but those that say which job it is."""
+    """Return a job's overrides without `OWN_KEYS`."""
     return tuple(one for one in overrides if key_of(one) not in OWN_KEYS)
 
 
@@ -88,11 +89,11 @@ def key_of(override: str) -> str:
 
 
 def job_name(overrides: Sequence[str], *, fixed: Sequence[str]) -> str:
-    """A name for a job by its overrides of keys that are not fixed:
-    `model-qwen-coder_loss.temperature-0.02`.
+    """Return the name of a job: `model-qwen-coder_loss.temperature-0.02`.
 
-    Made of letters, digits, dot, hyphen and underscore. Where a value has others, or the name
-    would be too long, it ends in a hash, so that different overrides have different names.
+    It consists of the overrides of keys that are not fixed, in letters, digits, dots, hyphens and
+    underscores. Where a value has other characters, or the name would be too long, it ends in a
+    hash, so that different overrides have different names.
     """
     named = [one for one in identity(overrides) if key_of(one) not in fixed]
     if not named:
@@ -107,7 +108,7 @@ def job_name(overrides: Sequence[str], *, fixed: Sequence[str]) -> str:
 
 
 def _keys(config: DictConfig) -> dict[str, bool]:
-    """Every key that a sweep overrides -> whether it is swept."""
+    """Return every key that a sweep overrides -> whether it is swept."""
     overrides = OverridesParser.create().parse_overrides([*_params(config), *_command(config)])
     is_swept = {one.get_key_element(): one.is_sweep_override() for one in overrides}
     return {key.lstrip("+~"): swept for key, swept in is_swept.items()}

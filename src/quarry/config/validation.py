@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a configuration, found at once and before anything loads."""
+"""Validate a configuration before anything loads, and report all violations at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from quarry.config.evaluation_rules import corpus_violations, effect_violations
 from quarry.config.lora_rules import lora_violations
 from quarry.config.memory_rules import memory_violations
-from quarry.config.world_size import device_violations, num_processes, strategy_violations
+from quarry.config.world_size import device_violations, strategy_violations, world_size
 from quarry.errors import UserError
 from quarry.models.dtypes import DTYPES
 from quarry.retrieval.store.shelf import DTYPES as STORE_DTYPES
@@ -33,17 +33,17 @@ PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
     str: (str,),
     types.NoneType: (types.NoneType,),
 }
-"""Types that a value in YAML can be told to have -> what it may be."""
+"""Plain types in signatures -> the Python types that a YAML value may have."""
 
 _RESOLVING = "ValueError raised while resolving interpolation: "
-"""What OmegaConf puts before the message of a resolver of ours."""
+"""OmegaConf's prefix to the messages of our resolvers."""
 
 
 def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> None:
-    """Raises one UserError that lists every violation.
+    """Check a configuration; raise one UserError that lists every violation.
 
-    Values that are missing come first, then keys and arguments, then the rules between them: each
-    step can only judge what passed the one before.
+    Missing values are checked first, then keys and arguments, then rules between keys: each step
+    relies on the ones before.
 
     Args:
         config: the composed configuration.
@@ -79,7 +79,7 @@ def _joined(path: str, key: object) -> str:
 
 
 def unresolved_values(node: Any, path: str = "") -> Iterator[str]:
-    """Missing values (???) and interpolations that lead nowhere."""
+    """Yield missing values (???) and interpolations that cannot be resolved."""
     if not isinstance(node, DictConfig | ListConfig):
         return
     keys: Any = node.keys() if isinstance(node, DictConfig) else range(len(node))
@@ -98,7 +98,7 @@ def unresolved_values(node: Any, path: str = "") -> Iterator[str]:
 
 
 def unknown_keys(node: DictConfig, path: str = "") -> Iterator[str]:
-    """Keys that `+key=value` put where the schema has none: nothing would read them."""
+    """Yield keys that `+key=value` added and the schema does not have: nothing would read them."""
     schema = OmegaConf.get_type(node)
     if not is_dataclass(schema):
         return
@@ -112,7 +112,7 @@ def unknown_keys(node: DictConfig, path: str = "") -> Iterator[str]:
 
 
 def component_violations(config: DictConfig, names: Sequence[str]) -> Iterator[str]:
-    """Places that need a class and hold something else, such as null."""
+    """Yield nodes that need a `_target_` and hold something else, such as null."""
     for name in names:
         node = OmegaConf.select(config, name)
         if not isinstance(node, DictConfig) or node.get("_target_") is None:
@@ -124,7 +124,7 @@ def component_violations(config: DictConfig, names: Sequence[str]) -> Iterator[s
 
 
 def signature_violations(node: Any, path: str = "") -> Iterator[str]:
-    """Nodes whose keys do not fit the signature of their `_target_`."""
+    """Yield nodes whose keys do not fit the signature of their `_target_`."""
     if isinstance(node, ListConfig):
         for index, item in enumerate(node):
             yield from signature_violations(item, f"{path}[{index}]")
@@ -166,9 +166,9 @@ def _call_violations(node: DictConfig, target: str, path: str) -> Iterator[str]:
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    """With the annotations as types, where they can be evaluated, and as text elsewhere.
+    """Return a signature, its annotations as types where they can be evaluated, else as text.
 
-    Some built-in functions have none: they are taken to accept whatever is written.
+    A built-in function without a signature is assumed to accept any argument.
     """
     try:
         return inspect.signature(function, eval_str=True)
@@ -181,7 +181,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value may be what the hint says; only null and plain hints are judged."""
+    """Return whether a value fits a type hint; only null and plain hints are checked."""
     if hint in (inspect.Parameter.empty, Any, object) or isinstance(hint, str):
         return True
     if get_origin(hint) in (Union, types.UnionType):
@@ -213,34 +213,44 @@ def _type_name(hint: Any) -> str:
 def _rules(config: DictConfig) -> Iterator[str]:
     yield from strategy_violations(config)
     if config.run is not None:
-        yield f"run={config.run} has no effect here: did you mean task=resume?"
+        yield f"run={config.run}: has no effect here. Fix: task=resume, or leave it out"
     if config.get("runs"):
-        yield f"runs={list(config.runs)} has no effect here: did you mean task=report?"
+        yield f"runs={list(config.runs)}: has no effect here. Fix: task=report, or leave it out"
     if config.evaluation.num_examples < 0:
-        yield "evaluation.num_examples must be 0 (none) or more"
+        num_examples = config.evaluation.num_examples
+        yield (
+            f"evaluation.num_examples={num_examples}: too small (0 for none, or more). "
+            "Fix: evaluation.num_examples=0"
+        )
     if config.evaluation.max_tokens_per_batch < 1:
-        yield "evaluation.max_tokens_per_batch must be at least 1 (tokens in one forward pass)"
+        yield (
+            f"evaluation.max_tokens_per_batch={config.evaluation.max_tokens_per_batch}: too small "
+            "(tokens in one forward pass, at least 1). Fix: leave it out"
+        )
     if config.evaluation.compare_dtype not in (None, *DTYPES):
         yield (
-            f"evaluation.compare_dtype={config.evaluation.compare_dtype} is none of "
-            f"{', '.join(DTYPES)}"
+            f"evaluation.compare_dtype={config.evaluation.compare_dtype}: unknown value "
+            f"({', '.join(DTYPES)}). Fix: evaluation.compare_dtype=bf16"
         )
     if config.evaluation.store_dtype not in STORE_DTYPES:
         yield (
-            f"evaluation.store_dtype={config.evaluation.store_dtype} is none of "
-            f"{', '.join(STORE_DTYPES)}"
+            f"evaluation.store_dtype={config.evaluation.store_dtype}: unknown value "
+            f"({', '.join(STORE_DTYPES)}). Fix: evaluation.store_dtype=float32"
         )
     elif config.evaluation.store_dtype != "float32" and not config.evaluation.store:
         yield (
-            f"evaluation.store_dtype={config.evaluation.store_dtype} has no effect with "
-            "evaluation.store=false: set evaluation.corpus_dtype, or leave it out"
+            f"evaluation.store_dtype={config.evaluation.store_dtype}: has no effect with "
+            "evaluation.store=false. Fix: evaluation.corpus_dtype=DTYPE, or leave it out"
         )
     if config.evaluation.every_n_steps < 0:
-        yield "evaluation.every_n_steps must be 0 (only before and after training) or more"
+        yield (
+            f"evaluation.every_n_steps={config.evaluation.every_n_steps}: too small (0: only "
+            "before and after training, or more). Fix: evaluation.every_n_steps=0"
+        )
 
 
 def _needs_path(examples: DictConfig) -> bool:
-    """Whether a training set is read from a path that the user must give."""
+    """Return whether a training set is read from a path that the user must give."""
     parameter = _signature(get_object(examples["_target_"])).parameters.get("path")
     return "path" in examples and parameter is not None and not _fits(None, parameter.annotation)
 
@@ -250,35 +260,44 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
     global_batch_size = data.global_batch_size
     num_hard = data.num_hard_negatives  # null: the examples say, see RetrievalDataModule
     if global_batch_size < 1 or (batch_size is not None and batch_size < 1):
-        yield "data.global_batch_size and loss.contrastive_batch_size must be at least 1"
-    elif (batch_size or global_batch_size) < num_processes(config):
         yield (
-            f"{num_processes(config)} ranks share a contrastive batch, and it has "
-            f"{batch_size or global_batch_size} queries: each needs one at least. Raise "
-            "data.global_batch_size (and loss.contrastive_batch_size), or lower trainer.devices"
+            f"data.global_batch_size={global_batch_size}, "
+            f"loss.contrastive_batch_size={batch_size}: too small (at least 1 query). "
+            "Fix: raise them"
+        )
+    elif (batch_size or global_batch_size) < world_size(config):
+        yield (
+            f"data.global_batch_size={global_batch_size}: {world_size(config)} ranks share a "
+            f"contrastive batch, and it has {batch_size or global_batch_size} queries (at least "
+            "one a rank). Fix: raise it (and loss.contrastive_batch_size), or lower "
+            "trainer.devices"
         )
     elif global_batch_size % (batch_size or global_batch_size):
         yield (
-            f"data.global_batch_size={global_batch_size} is not a multiple of "
-            f"loss.contrastive_batch_size={batch_size}: an optimizer step takes full "
-            "contrastive batches"
+            f"data.global_batch_size={global_batch_size}: not a multiple of "
+            f"loss.contrastive_batch_size={batch_size} (an optimizer step takes full contrastive "
+            f"batches). Fix: data.global_batch_size={batch_size}"
         )
     elif num_hard == 0 and (batch_size or global_batch_size) == 1:
         yield (
-            "one query and no hard negatives make a contrastive batch of one passage, whose loss "
-            "is always 0: raise data.global_batch_size or data.num_hard_negatives"
+            f"data.num_hard_negatives=0: with data.global_batch_size={global_batch_size} a "
+            "contrastive batch has one passage, and its loss is always 0. Fix: raise "
+            "data.global_batch_size or data.num_hard_negatives"
         )
     if data.path is None and _needs_path(data.examples):
-        yield "data.path is not set: where is the training data? data.path=FILE_OR_DIR"
+        yield "data.path is not set (the training data). Fix: data.path=FILE_OR_DIR"
     for key in ("path", "corpus_path", "split", "subset", "revision", "columns"):
         if data[key] is not None and key not in data.examples:
-            yield f"data.{key}={data[key]} has no effect: this training set takes no {key}"
+            yield (
+                f"data.{key}={data[key]}: has no effect, this training set takes no {key}. "
+                "Fix: leave it out"
+            )
     if config.trainer.max_steps == 0:
-        yield "trainer.max_steps=0 trains nothing: use eval.py, or -1 for no limit"
+        yield "trainer.max_steps=0: trains nothing. Fix: use eval.py, or -1 for no limit"
     if (num_hard or 0) < 0 or data.num_workers < 0:
         yield (
-            "data.num_hard_negatives and data.num_workers must be 0 or more (hard negatives: or "
-            "null, for all that each example has)"
+            f"data.num_hard_negatives={num_hard}, data.num_workers={data.num_workers}: too small "
+            "(0 or more; hard negatives: null for all that each example has). Fix: raise them"
         )
     yield from memory_violations(config)
     yield from lora_violations(config)
@@ -286,18 +305,25 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
 
 def _trainer_rules(config: DictConfig) -> Iterator[str]:
     if config.evaluation.compare_dtype is not None:
-        yield "evaluation.compare_dtype has no effect in training: it is for eval.py"
+        yield (
+            f"evaluation.compare_dtype={config.evaluation.compare_dtype}: has no effect in "
+            "training. Fix: use eval.py, or leave it out"
+        )
     if config.evaluation.store:
         yield (
-            "evaluation.store=true has no effect in training, where weights change from one "
-            "evaluation to the next: it is for eval.py"
+            "evaluation.store=true: has no effect in training, where weights change between "
+            "evaluations. Fix: use eval.py, or leave it out"
         )
     if config.trainer.get("accumulate_grad_batches", 1) != 1:
         yield (
-            "trainer.accumulate_grad_batches follows from data.global_batch_size and "
-            "loss.contrastive_batch_size: set these instead"
+            f"trainer.accumulate_grad_batches={config.trainer.accumulate_grad_batches}: cannot be "
+            "set (it follows from data.global_batch_size and loss.contrastive_batch_size). "
+            "Fix: set these"
         )
     if config.trainer.get("limit_train_batches") is not None:
-        yield "trainer.limit_train_batches is not supported: set trainer.max_steps (updates)"
+        yield "trainer.limit_train_batches: not supported. Fix: trainer.max_steps (optimizer steps)"
     if config.trainer.max_epochs in (None, -1) and config.trainer.max_steps == -1:
-        yield "training would never end: set trainer.max_epochs or trainer.max_steps"
+        yield (
+            f"trainer.max_epochs={config.trainer.max_epochs}, trainer.max_steps=-1: training would "
+            "never end. Fix: set one of them"
+        )

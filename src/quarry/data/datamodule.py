@@ -71,7 +71,7 @@ class RetrievalDataModule(pl.LightningDataModule):
     def num_training_steps(self, *, max_epochs: int | None, max_steps: int) -> int:
         """Return the optimizer steps until one of the limits is reached (-1 or None: no limit)."""
         num_per_epoch = len(self.sampler) // self.num_batches_per_step
-        return num_updates(num_per_epoch, max_epochs=max_epochs, max_steps=max_steps)
+        return num_optimizer_steps(num_per_epoch, max_epochs=max_epochs, max_steps=max_steps)
 
     @property
     def num_texts_per_step(self) -> float:
@@ -118,7 +118,7 @@ def _check_single_queries(dataset: TrainDataset) -> None:
         )
 
 
-def num_updates(num_per_epoch: int, *, max_epochs: int | None, max_steps: int) -> int:
+def num_optimizer_steps(num_per_epoch: int, *, max_epochs: int | None, max_steps: int) -> int:
     """Return the optimizer steps until a limit is reached (-1 or None: none; one is required)."""
     by_epochs = None if max_epochs in (None, -1) else max_epochs * num_per_epoch
     limits = [limit for limit in (by_epochs, max_steps) if limit not in (None, -1)]

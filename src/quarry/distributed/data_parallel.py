@@ -13,7 +13,7 @@ from quarry.distributed import world
 TIMEOUT_S = 7200
 
 
-def num_processes_of(devices: int | str | Sequence[int]) -> int | None:
+def num_ranks_of(devices: int | str | Sequence[int]) -> int | None:
     """Return how many ranks per node Lightning's `devices` stands for.
 
     A number or a list of GPUs counts itself; "auto" and -1 mean all GPUs. None: any other value.
@@ -27,7 +27,7 @@ def num_processes_of(devices: int | str | Sequence[int]) -> int | None:
 
 def suggested_strategy(*, devices: int | str | Sequence[int], num_nodes: int) -> DDPStrategy | str:
     """Return DDP if there are several devices, else Lightning's "auto"."""
-    is_several = num_nodes > 1 or (num_processes_of(devices) or 1) > 1
+    is_several = num_nodes > 1 or (num_ranks_of(devices) or 1) > 1
     return data_parallel_strategy(timeout_s=TIMEOUT_S) if is_several else "auto"
 
 

@@ -113,7 +113,7 @@ class _Meeting:
     address: str
     port: int
     rank: int
-    num_processes: int
+    world_size: int
 
 
 def _meeting() -> _Meeting | None:
@@ -126,18 +126,18 @@ def _meeting() -> _Meeting | None:
             address=slurm.main_address,
             port=slurm.main_port,
             rank=slurm.global_rank(),
-            num_processes=slurm.world_size(),
+            world_size=slurm.world_size(),
         )
     elif all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
         meeting = _Meeting(
             address=os.environ["MASTER_ADDR"],
             port=int(os.environ["MASTER_PORT"]),
             rank=int(os.environ["RANK"]),
-            num_processes=int(os.environ["WORLD_SIZE"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
         )
     else:
         return None
-    return meeting if meeting.num_processes > 1 else None
+    return meeting if meeting.world_size > 1 else None
 
 
 def _slurm() -> Any:
@@ -169,7 +169,7 @@ def _agreed_at(meeting: _Meeting, value: str) -> str:
             time.sleep(FREE_PORT_S / 20)
         return str(agreed)
     store.set("quarry", value)
-    store.wait([f"quarry/{rank}" for rank in range(1, meeting.num_processes)])
+    store.wait([f"quarry/{rank}" for rank in range(1, meeting.world_size)])
     del store
     time.sleep(FREE_PORT_S)
     return value

@@ -69,7 +69,7 @@ class MeanOfGradients:
     Args:
         model: the wrapped model; its reducer is disabled until `close`.
         parameters: those that are trained.
-        is_update_due: whether an optimizer step follows the current contrastive batch.
+        is_step_due: whether an optimizer step follows the current contrastive batch.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class MeanOfGradients:
         model: DistributedDataParallel,
         *,
         parameters: Sequence[Parameter],
-        is_update_due: Callable[[], bool],
+        is_step_due: Callable[[], bool],
     ) -> None:
         self._parameters = parameters
-        self._is_update_due = is_update_due
+        self._is_step_due = is_step_due
         self._silence = ExitStack()
         self._silence.enter_context(model.no_sync())
 
@@ -89,7 +89,7 @@ class MeanOfGradients:
 
     def backward(self, embeddings: Tensor, gradient: Tensor, is_last: bool) -> None:
         embeddings.backward(gradient)
-        if is_last and self._is_update_due():
+        if is_last and self._is_step_due():
             mean_gradients(self._parameters)
 
     def close(self) -> None:
@@ -105,12 +105,12 @@ class ZeroReduction:
 
     Args:
         engine: DeepSpeed's.
-        is_update_due: whether an optimizer step follows the current contrastive batch.
+        is_step_due: whether an optimizer step follows the current contrastive batch.
     """
 
-    def __init__(self, engine: Any, *, is_update_due: Callable[[], bool]) -> None:
+    def __init__(self, engine: Any, *, is_step_due: Callable[[], bool]) -> None:
         self._engine = engine
-        self._is_update_due = is_update_due
+        self._is_step_due = is_step_due
         self._open = ExitStack()
         self._is_open = False
 
@@ -122,7 +122,7 @@ class ZeroReduction:
     def backward(self, embeddings: Tensor, gradient: Tensor, is_last: bool) -> None:
         # the engine takes scalars: the gradient of this sum is `gradient`
         self._engine.backward((embeddings * gradient).sum(), scale_wrt_gas=False)
-        if is_last and self._is_update_due():
+        if is_last and self._is_step_due():
             self._is_open = False
             self._open.close()
             # the context restored the state of its start, in which no optimizer step follows
@@ -168,18 +168,18 @@ def reduction_of(
     strategy: Strategy,
     *,
     parameters: Sequence[Parameter],
-    is_update_due: Callable[[], bool],
+    is_step_due: Callable[[], bool],
     is_chunked: bool,
 ) -> Reduction:
     """Return the reduction that a strategy needs; the strategy must be set up.
 
     Args:
         parameters: those that are trained.
-        is_update_due: whether an optimizer step follows the current contrastive batch.
+        is_step_due: whether an optimizer step follows the current contrastive batch.
         is_chunked: contrastive batches run through the model in GradCache chunks.
     """
     if is_chunked and isinstance(strategy, ZeroStrategy):
-        return ZeroReduction(strategy.deepspeed_engine, is_update_due=is_update_due)
+        return ZeroReduction(strategy.deepspeed_engine, is_step_due=is_step_due)
     if is_chunked and isinstance(strategy.model, DistributedDataParallel):
-        return MeanOfGradients(strategy.model, parameters=parameters, is_update_due=is_update_due)
+        return MeanOfGradients(strategy.model, parameters=parameters, is_step_due=is_step_due)
     return NoReduction()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quarry.errors import UserError
 from quarry.evaluation.rows import Row, failed_rows, result_of, rows_of
 from quarry.evaluation.significance_test import SignificanceTest, refuse_too_few_permutations
-from quarry.metrics.significance import holm, randomisation_p_values
+from quarry.metrics.significance import holm, randomization_p_values
 from quarry.types import Report
 
 MEAN = "mean"
@@ -135,7 +135,7 @@ def _p_values(pairs: Sequence[_Pair], test: SignificanceTest) -> list[float]:
         batches.setdefault(pair.weights.tobytes(), []).append(index)
     found: dict[int, float] = {}
     for indices in batches.values():
-        p_values = randomisation_p_values(
+        p_values = randomization_p_values(
             np.stack([pairs[index].differences for index in indices], axis=1),
             weights=pairs[indices[0]].weights,
             num_permutations=test.num_permutations,

@@ -16,7 +16,7 @@ _ROUNDING = 1e-9
 """Tolerance of a statistic, relative to the sum of its parts: summation order must not matter."""
 
 
-def randomisation_p_values(
+def randomization_p_values(
     differences: NDArray[np.float64],
     *,
     weights: NDArray[np.float64] | None = None,

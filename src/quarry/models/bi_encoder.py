@@ -1,4 +1,4 @@
-"""The bi-encoder: packed tokens in, one embedding a text out, for queries and documents alike."""
+"""Encode packed tokens to one embedding a text, for queries and documents alike."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class BiEncoder(nn.Module):
         backbone: without a language-model head (what `AutoModel` loads), with its adapters and
             LoRA's fast path where it has them. Of a vision-language model, text goes through the
             language model alone.
-        pooling: see `models/pooling`.
+        pooling: token states -> one vector a text, see `models/pooling`.
         is_causal: False lets every token attend to the complete text; None: as the backbone was
             built.
         normalize: divide embeddings by their length, so that an inner product is a cosine.
-        projections: layers that the pooled states go through before that, if there are any.
+        projections: linear layers between pooling and normalization, if there are any.
         allows_kernel: see `attention.use_packed_attention`.
     """
 
@@ -55,7 +55,7 @@ class BiEncoder(nn.Module):
         use_packed_attention(text, allows_kernel=allows_kernel)
         if is_causal is None:
             is_causal = is_causal_by_design(text)
-        text.config.is_causal = is_causal  # so that a saved folder says it, too
+        text.config.is_causal = is_causal  # stored in a saved folder's config.json
         self.backbone = backbone
         self.first_position = first_position(text)
         self.pooling = pooling
@@ -68,7 +68,7 @@ class BiEncoder(nn.Module):
 
     @property
     def embedding_dim(self) -> int:
-        """Return the width of the embeddings: of the last projection, else of the states."""
+        """Return the width of the embeddings: the last projection's, else the hidden size."""
         if self.projections:
             last = self.projections[-1]
             assert isinstance(last, Projection)
@@ -85,7 +85,7 @@ class BiEncoder(nn.Module):
         """Return the last states of the backbone, [num_tokens, dim], in its own dtype.
 
         Args:
-            more: for its layers, see `attention.packed_attention` and `last_layer`.
+            more: arguments of its layers, see `attention.packed_attention` and `last_layer`.
         """
         text = text_model(self.backbone)
         dtype = _dtype_of_products(text)
@@ -108,9 +108,9 @@ class BiEncoder(nn.Module):
         return states
 
     def encode_prefix(self, tokens: TokenBatch) -> SharedPrefix | None:
-        """Return the states of tokens, one text, that all texts of a pass begin with.
+        """Return the states of the prefix that all texts of a forward pass share.
 
-        None where texts cannot share them and stay exact, see `can_share_prefix`.
+        Return None where sharing would not be exact, see `can_share_prefix`.
         """
         config = text_model(self.backbone).config
         if not can_share_prefix(config, pooling=self.pooling, is_causal=self.is_causal):
@@ -119,7 +119,7 @@ class BiEncoder(nn.Module):
         states: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         with torch.compiler.set_stance("force_eager"):  # a few tokens, once
             self.token_states(on_device, prefix_states=states)
-        if len(states) < config.num_hidden_layers:  # a layer has a window of its own making
+        if len(states) < config.num_hidden_layers:  # a layer has its own sliding window
             return None
         return SharedPrefix(ids=tokens.input_ids.numpy(), states=states)
 
@@ -127,8 +127,7 @@ class BiEncoder(nn.Module):
         """Return the embeddings [num_texts, dim], fp32 or wider, in the order of the batch.
 
         Args:
-            prefix: what stands in front of each text and is not among `tokens`, whose positions
-                count on from it.
+            prefix: a shared prefix of each text, not part of `tokens`, whose positions continue it.
         """
         more: dict[str, Any] = {}
         if self.pools_in_last_layer:
@@ -147,7 +146,7 @@ class BiEncoder(nn.Module):
 
 
 def _dtype_of_products(backbone: PreTrainedModel) -> torch.dtype:
-    """Return autocast's dtype where that is on, else that of the states, which is the weights'."""
+    """Return the dtype of matrix products: autocast's where it is on, else the weights'."""
     weight: Tensor = backbone.get_input_embeddings().weight
     device = weight.device.type
     if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:

@@ -37,18 +37,18 @@ from quarry.models.saved import check_base
 logger = logging.getLogger(__name__)
 
 Sharding = Callable[[torch.dtype], AbstractContextManager[None]]
-"""The dtype of weights -> a context in which they are loaded in shards, one a rank."""
+"""The dtype of weights -> a context in which each rank loads its shard of them."""
 
 
 def check_model(
     spec: ModelSpec, *, is_trained: bool, on_cpu: bool = False, spread: Spread | None = None
 ) -> None:
-    """Refuse, before anything is loaded, what cannot be loaded here or would not fit.
+    """Refuse, before anything is loaded, a model that cannot be loaded here or would not fit.
 
     Args:
         is_trained: as in `build_bi_encoder`.
         on_cpu: the model stays on the CPU, even if there is a GPU.
-        spread: over several ranks; None: each has the complete model.
+        spread: how ZeRO divides the model over ranks; None: each rank has the complete model.
 
     Raises:
         CannotLoadError: the hub cannot be reached, or the memory is too small.
@@ -66,7 +66,7 @@ def check_model(
 
 
 def trained_part(spec: ModelSpec, backbone: PreTrainedModel) -> TrainedPart:
-    """Return what `build_bi_encoder` would train of a backbone, which may have no memory."""
+    """Return what `build_bi_encoder` would train of a backbone, which may be on the meta device."""
     if spec.source.adapter_config() is None:
         return spec.options.adapter.trained_part(backbone)
     return stored_part(_stored_adapter(spec.source), backbone)
@@ -81,17 +81,17 @@ def build_bi_encoder(
     gradient_checkpointing: bool | str | None = None,
     num_texts: int = 0,
 ) -> BiEncoder:
-    """Load the weights and put the parts together.
+    """Load the weights and assemble the model.
 
-    A path that is a peft adapter is loaded onto its base and is what is trained further;
-    `options.adapter` then has no effect.
+    A peft adapter is loaded onto its base and trained further; `options.adapter` then has no
+    effect.
 
     Args:
-        is_trained: False: for evaluation alone; no adapter is added and nothing is trainable.
-        device: where the model is to be; None: left on the CPU.
-        sharding: under ZeRO 3, what weights are loaded in; called with their dtype.
-        gradient_checkpointing: in place of the option, where that was left open.
-        num_texts: that go through the model; `compile=auto` depends on it.
+        is_trained: False: for evaluation only; no adapter is added and nothing is trainable.
+        device: for the model; None: it stays on the CPU.
+        sharding: under ZeRO 3, the context in which weights are loaded; called with their dtype.
+        gradient_checkpointing: replaces the option, where that is "auto".
+        num_texts: texts that the run encodes; `compile=auto` depends on it.
     """
     options = spec.options
     assert callable(options.pooling), "the contract is settled before a model is built"
@@ -138,11 +138,11 @@ def set_layer_modes(
 ) -> None:
     """Enable gradient checkpointing, and compile the layers at their first call.
 
-    To be called last: after adapters, their fast path, and fp8.
+    Call it last: after adapters, their fast path, and fp8.
 
     Args:
-        gradient_checkpointing: False, True or "selective", which is the compiler's: layers that are
-            not compiled are checkpointed in full, with a warning.
+        gradient_checkpointing: False, True or "selective", which needs compiled layers: others are
+            checkpointed in full, with a warning.
 
     Raises:
         UserError: the installed torch would compute wrong gradients, see `check_fp8_gradients`.
@@ -167,8 +167,10 @@ def _stored_adapter(source: ModelSource) -> StoredAdapter:
 
 
 def _check_adapter(source: ModelSource) -> None:
-    """Refuse an adapter of another base before the weights of that are read."""
-    if source.adapter_config() is None or source.trust_remote_code:  # code has no shape yet
+    """Refuse an adapter that does not fit its base, before the base's weights are read."""
+    if (
+        source.adapter_config() is None or source.trust_remote_code
+    ):  # remote code: shapes are unknown
         return
     backbone = outline(source.backbone_config())
     if getattr(backbone, "pooler", None) is not None:
@@ -194,7 +196,7 @@ def _load(spec: ModelSpec, *, is_trained: bool) -> PreTrainedModel:
             config.revision = source.revision
         return adapted
     check_base(location, base, revision=source.base_revision(), adapter_revision=source.revision)
-    if is_trained and not adapter.trains_trunk:
+    if is_trained and not adapter.trains_backbone:
         logger.warning(
             "model/adapter has no effect: %s holds an adapter already, which is trained further",
             location,
@@ -205,7 +207,7 @@ def _load(spec: ModelSpec, *, is_trained: bool) -> PreTrainedModel:
 def _with_fast_products(
     backbone: PreTrainedModel, spec: ModelSpec, *, is_trained: bool, is_sharded: bool
 ) -> PreTrainedModel:
-    """Use fp8 where it was asked for, and LoRA's fast path where it is exact."""
+    """Use fp8 where it is configured, and LoRA's fast path where it is exact."""
     has_adapter = backbone is not base_model(backbone)
     if spec.options.linear_precision == "fp8" and not is_sharded:
         if has_adapter and not is_trained:  # one product instead of three

@@ -1,13 +1,14 @@
-"""torch.compile of the trunk's layers: one compilation serves all of them and all batch sizes.
+"""Compile the backbone's layers with torch.compile, once for all layers and batch sizes.
 
-Layers of one class share their code, so they share what it was compiled to; the number of tokens,
-of texts and the longest text's length are symbols in there. A new graph is made only for another
-situation: gradients on or off, and a first layer whose input asks for no gradient.
+Layers of one class share their code and so the compiled graph, in which the numbers of tokens and
+texts and the longest length are symbols. Recompilation happens only where gradients are switched
+on or off, and for a first layer whose input requires no gradient.
 
-Gradient checkpointing is left to the compiler. Told to keep a layer's inputs alone, it computes
-again what the backward pass asks for, and not the layer's last product, which nothing does.
-Selective checkpointing keeps the outputs of matrix products and attention, too, and computes what
-is element-wise again (norms, the activation, dropout's masks), fused into the kernels that read it.
+The compiler does the gradient checkpointing. With only a layer's inputs saved, it recomputes what
+the backward pass needs; the layer's last product is not among it.
+Selective checkpointing also saves the outputs of matrix products and attention. It recomputes
+element-wise operations (norms, the activation, dropout masks), fused into the kernels that read
+them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 SELECTIVE = "selective"
-"""Gradient checkpointing that computes again what is element-wise alone."""
+"""Gradient checkpointing that recomputes only element-wise operations."""
 
 _PARTITION: dict[bool | str, dict[str, Any]] = {
     False: {},
@@ -38,20 +39,20 @@ _PARTITION: dict[bool | str, dict[str, Any]] = {
     },
     True: {"activation_memory_budget": 0.0},
 }
-"""Gradient checkpointing -> settings of the compiler that divides a layer's graph in two."""
+"""Gradient checkpointing -> settings of the partitioner into forward and backward graph."""
 
 
 NUM_TEXTS_THAT_REPAY = 100_000
-"""Texts from which on compiling saves more than the half minute that it takes."""
+"""Number of texts from which compiling saves more than the half minute it takes."""
 
 
 def repays_compilation(num_texts: int, *, device: torch.device) -> bool:
-    """Return whether `model.compile=auto` compiles for that many texts: on a GPU, for long runs."""
+    """Return whether `model.compile=auto` compiles: on a GPU, for long runs."""
     return device.type == "cuda" and num_texts >= NUM_TEXTS_THAT_REPAY
 
 
 def is_compiled(backbone: nn.Module) -> bool:
-    """Return whether `compile_layers` was called for the backbone, and compiling did not fail."""
+    """Return whether the backbone's layers are compiled, and compilation has not failed."""
     layers = [part for part in backbone.modules() if isinstance(part, GradientCheckpointingLayer)]
     return any(layer._compiled_call_impl is not None for layer in layers)
 
@@ -64,17 +65,17 @@ def compile_layers(
 ) -> int:
     """Compile each layer of `backbone` at its first call; return how many layers there are.
 
-    To be called last: after adapters, their fast path, fp8 and gradient checkpointing. Where
-    compiling fails all layers run as they are, checkpointed in full if they were at all, and one
-    warning says why. Copies and pickles are of the plain layers.
+    Call it last: after adapters, their fast path, fp8 and gradient checkpointing. If compilation
+    fails, all layers run eagerly, fully checkpointed if checkpointing was on, and one warning says
+    why. Copies and pickles hold the plain layers.
 
     Args:
-        gradient_checkpointing: False, "selective" or True; the backbone's own, which has to be
-            enabled for the last two, is switched off.
+        gradient_checkpointing: False, "selective" or True; for the last two, the backbone's own
+            must be enabled, and is switched off here.
         backend: as in `torch.compile`.
 
     Raises:
-        UserError: the backbone has no layers as transformers marks them.
+        UserError: the backbone has no `GradientCheckpointingLayer`.
     """
     layers = [part for part in backbone.modules() if isinstance(part, GradientCheckpointingLayer)]
     if not layers:
@@ -82,12 +83,11 @@ def compile_layers(
             f"model.compile=true: {type(backbone).__name__} has no layers to compile one by one. "
             "Use model.compile=false with this model."
         )
-    # DDP has dynamo cut what it compiles where its buckets end, for whole models that would reduce
-    # nothing before the end of their backward pass. Layers by themselves need no cuts, and dynamo
-    # refuses some of them
+    # DDP makes dynamo split graphs at its buckets, so that a model compiled as one graph can reduce
+    # during backward. Single layers need no splits, and dynamo refuses some of them
     torch._dynamo.config.optimize_ddp = False
     for layer in layers:
-        # not a wrapper around the layer: names of parameters stay as they are
+        # in place, without a wrapper: parameter names stay as they are
         layer.compile(backend=backend, dynamic=True)
         layer._compiled_call_impl = _with_fallback(
             layer, layers, gradient_checkpointing=gradient_checkpointing
@@ -109,7 +109,7 @@ def _with_fallback(
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if (cu_seqlens := kwargs.get("cu_seq_lens_q")) is not None:
-            # else a first batch with as many borders as a head has entries would tie the two
+            # else dynamo would equate the number of borders with an equal head dimension
             maybe_mark_dynamic(cu_seqlens, 0)
         try:
             with _partitioned(gradient_checkpointing):
@@ -119,8 +119,8 @@ def _with_fallback(
                 each._compiled_call_impl = None
                 each.gradient_checkpointing = bool(gradient_checkpointing)
             logger.warning(
-                "The layers could not be compiled and run as they are, slower but the same. "
-                "model.compile=false does without the attempt. Reason: %s",
+                "The layers could not be compiled and run eagerly: slower, with the same results. "
+                "model.compile=false skips the attempt. Reason: %s",
                 " ".join(str(error).split())[:300],
             )
         return layer(*args, **kwargs)
@@ -129,7 +129,7 @@ def _with_fallback(
 
 
 def _partitioned(gradient_checkpointing: bool | str) -> AbstractContextManager[Any]:
-    """Decide what a layer that is compiled inside keeps for its backward pass."""
+    """Set what layers compiled in this context save for their backward pass."""
     from torch._functorch import config
 
     settings = _PARTITION[gradient_checkpointing]

@@ -40,7 +40,7 @@ class Spread:
         cls,
         *,
         stage: int,
-        num_processes: int,
+        world_size: int,
         is_chunked: bool,
         offloads_parameters: bool = False,
         offloads_optimizer: bool = False,
@@ -52,10 +52,10 @@ class Spread:
         """
         if stage == 0:
             return cls()
-        optimizer = math.inf if offloads_optimizer else num_processes
+        optimizer = math.inf if offloads_optimizer else world_size
         has_full_gradients = is_chunked or (stage == 1 and not offloads_optimizer)
         return cls(
-            weights=math.inf if offloads_parameters else num_processes if stage == 3 else 1,
+            weights=math.inf if offloads_parameters else world_size if stage == 3 else 1,
             gradients=1 if has_full_gradients else optimizer,  # they go to the optimizer's shards
             optimizer=optimizer,
             has_master=True,

@@ -1,4 +1,4 @@
-"""How a model is put together once its files are known: pooling, adapter, dtype, compilation."""
+"""Hold the options of a model besides its files: pooling, adapter, dtype, compilation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quarry.runtime.devices import has_gpu
 AUTO = "auto"
 ATTENTIONS = (AUTO, "grid")
 PRECISIONS = (None, "fp8")
-"""Of linear layers: as the weights are, or fp8."""
+"""Precision of linear layers: the weights' own, or fp8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,7 @@ class ModelOptions:
     """The options of a bi-encoder, named as their configuration keys under `model`.
 
     Attributes:
-        pooling: see `BiEncoder`; of a model whose files or contract decide it, settled before it is
-            built.
+        pooling: see `BiEncoder`; settled before the model is built, where its files decide it.
         adapter: which weights are trained.
         is_causal: False lets every token attend to the complete text; None: as the backbone was
             built.
@@ -32,15 +31,15 @@ class ModelOptions:
         dtype: float32, bfloat16 or float16, of the backbone's weights; auto: float32 on a CPU and
             where the backbone is trained, else bfloat16.
         attention: auto: torch's variable-length kernel where it runs; grid: never.
-        linear_precision: None: of the weights; fp8: frozen weights and their products in fp8 (see
+        linear_precision: None: the weights'; fp8: frozen weights and their products in fp8 (see
             `models.fp8`).
         compile: torch.compile the layers: true, false, or auto: on a GPU, for long runs.
         gradient_checkpointing: True: recompute each layer in the backward pass, for less memory;
-            "selective": of compiled layers the element-wise operations alone; "auto": left open
-            (see `planning.step_fit`), and until it is settled the same as False.
+            "selective": only the element-wise operations of compiled layers; "auto": chosen by
+            `planning.step_fit`, and until then the same as False.
 
     Raises:
-        UserError: a value is none of those listed.
+        UserError: an unknown value.
     """
 
     pooling: Pooling
@@ -68,7 +67,7 @@ class ModelOptions:
         """Return the dtype of the backbone's weights on this machine."""
         if self.dtype != AUTO:
             return DTYPES[self.dtype]
-        trains_backbone = is_trained and self.adapter.trains_trunk
+        trains_backbone = is_trained and self.adapter.trains_backbone
         is_half = has_gpu() and not trains_backbone
         return torch.bfloat16 if is_half else torch.float32
 

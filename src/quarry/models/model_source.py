@@ -1,4 +1,4 @@
-"""Where a model's files are: its weights or adapter, its tokenizer, and what they say of it."""
+"""Locate and read a model's files: weights or adapter, tokenizer, and how texts are fed."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ logger = logging.getLogger(__name__)
 
 
 class Replica(Protocol):
-    """A model folder that can be made on the spot."""
+    """A model folder that is generated on demand."""
 
     def folder(self) -> Path: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """A model folder, a repository on the hub, or a replica that is made on the spot.
+    """A model folder, a repository on the hub, or a replica that is generated on demand.
 
     Attributes:
         path: a run directory, a Hugging Face or peft folder, or a hub id; None: `hub_id`, else
             `replica`.
         revision: of a hub id: branch, tag or commit. Of an adapter on the hub it is the adapter's,
             whose adapter_config.json may name its base's.
-        hub_id: the one that `size` means; None for "tiny".
+        hub_id: the hub id of `size`; None for "tiny".
         replica: makes the folder where neither `path` nor `hub_id` is set.
-        base_path: of a path that is a peft adapter: where its base lies, if not where it says.
-        tokenizer_path: folder or hub id of another tokenizer than the one beside the weights.
-        card: what the model's card says of how texts are fed, see `folders.card`; it holds where
-            the model's files say nothing.
-        size, hub_ids: the size of a family, and the hub ids of those that were published.
-        trust_remote_code: lets a repository's own Python code run.
+        base_path: folder or hub id of a peft adapter's base; None: as the adapter's file says.
+        tokenizer_path: folder or hub id of a tokenizer; None: the one beside the weights.
+        card: how texts are fed by the model card, see `folders.card`; used where the model's files
+            say nothing.
+        size, hub_ids: a size of a model family, and the hub ids of its published sizes.
+        trust_remote_code: run a repository's own Python code.
     """
 
     path: str | None = None
@@ -70,8 +70,10 @@ class ModelSource:
     trust_remote_code: bool = False
 
     def home(self) -> str:
-        """Return the folder or hub id whose files say how texts are fed; make the replica where
-        there is neither."""
+        """Return the folder or hub id whose files say how texts are fed.
+
+        The replica is generated where neither is configured.
+        """
         if self.path is not None:
             return resolve_source(self.path)
         if self.hub_id is not None:
@@ -84,12 +86,11 @@ class ModelSource:
         )
 
     def location(self) -> str:
-        """Return the folder or hub id that weights (or an adapter) and tokenizer lie in."""
+        """Return the folder or hub id that holds weights (or an adapter) and tokenizer."""
         return _transformer(self.home(), revision=self.revision)
 
     def statement(self) -> Statement:
-        """Return what the files of the model say of how texts are fed; of an adapter that says
-        nothing, what those of its base say.
+        """Return how texts are fed by the model's files, or by its base's for a silent adapter.
 
         Raises:
             UserError: see `read_sentence_transformers`.
@@ -103,8 +104,7 @@ class ModelSource:
         return Statement()
 
     def contract(self) -> dict[str, Any] | None:
-        """Return the contract that was saved with the model; of an adapter without one, with its
-        base."""
+        """Return the contract saved with the model, or with its base for an adapter without one."""
         for home, revision in self._homes():
             found = read_contract(home, revision=revision)
             if found is not None:
@@ -125,7 +125,7 @@ class ModelSource:
         return ()
 
     def embedding_dim(self, config: PretrainedConfig) -> int:
-        """Return the width of embeddings: of the last projection, else of the states.
+        """Return the embeddings' width: the last projection's, else the hidden size.
 
         Args:
             config: of the backbone.
@@ -142,7 +142,7 @@ class ModelSource:
         return [*homes, (self._base_home(), self.base_revision())]
 
     def base_location(self) -> str:
-        """Return where the backbone's weights are: the base of an adapter, else the source."""
+        """Return the folder or hub id of the backbone's weights (the base of an adapter)."""
         if self.adapter_config() is None:
             return self.location()
         return _transformer(self._base_home(), revision=self.base_revision())
@@ -162,7 +162,7 @@ class ModelSource:
     def base_revision(self) -> str | None:
         """Return the branch, tag or commit of the backbone's weights, where they are on the hub.
 
-        `revision` is that of the path; beside an adapter in a folder, which has none, the base's.
+        `revision` belongs to the path; for an adapter in a folder, which has none, to its base.
         """
         adapter = self.adapter_config()
         is_folder = adapter is None or Path(self.location()).is_dir()
@@ -171,7 +171,7 @@ class ModelSource:
         return adapter.base_revision if self.base_path is None else None
 
     def adapter_config(self) -> AdapterConfig | None:
-        """Return what the adapter of `path` says of itself; None where it is no adapter."""
+        """Return the configuration of the adapter at `path`; None where it is no adapter."""
         return read_adapter_config(self.location(), revision=self.revision)
 
     def backbone_config(self) -> PretrainedConfig:
@@ -193,10 +193,10 @@ class ModelSource:
             raise CannotLoadError(str(error), remedies=self.remedies(share=None)) from error
 
     def check_widths(self) -> None:
-        """Refuse a pooling or projections that fit neither each other nor the backbone.
+        """Refuse a pooling or projections whose widths do not fit each other or the backbone.
 
         Raises:
-            UserError: with the width that is stated, and the backbone's.
+            UserError: with the stated width and the backbone's.
             CannotLoadError: the hub cannot be reached.
         """
         config, projections = self.backbone_config(), self.projections()
@@ -209,7 +209,7 @@ class ModelSource:
         check_weights(projections)
 
     def remedies(self, *, share: float | None) -> dict[str, str]:
-        """Return what could be run instead: see `models.remedies`."""
+        """Return commands that would run instead, see `models.remedies`."""
         return remedies(
             size=self.size,
             hub_id=self.hub_id,
@@ -220,7 +220,7 @@ class ModelSource:
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer beside the weights; of an adapter without one, its base's."""
-        is_replica = self.path is None and self.hub_id is None  # whose tokenizer is made already
+        is_replica = self.path is None and self.hub_id is None  # it has its own tokenizer
         source, revision = self.location(), self.revision
         if self.tokenizer_path is not None and not is_replica:
             source, revision = resolve_tokenizer(self.tokenizer_path), None
@@ -250,8 +250,8 @@ def _has_tokenizer(source: str, *, revision: str | None) -> bool:
 
 
 def _transformer(home: str, *, revision: str | None) -> str:
-    """Where in a model of sentence-transformers the transformer lies; of others the same."""
-    if _has_contract(home, revision=revision):  # ours, whose module may be one that we export
+    """Return the transformer's folder in a sentence-transformers model; else `home` itself."""
+    if _has_contract(home, revision=revision):  # ours: modules.json may name our exported module
         return home
     path = transformer_path(home, revision=revision)
     if not path:

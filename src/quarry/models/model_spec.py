@@ -1,4 +1,4 @@
-"""A configured model: where its files are, and how it is put together. Nothing is loaded here."""
+"""Specify a model: its files and options. Nothing is loaded here."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from quarry.models.pooling.base import Pooling
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """What `build_bi_encoder` builds: the same for training and evaluation, and on every rank.
+    """The input of `build_bi_encoder`: the same for training, evaluation and every rank.
 
     Attributes:
         source: where weights and tokenizer are.
-        options: how they are put together.
+        options: pooling, adapter, dtype and further options.
     """
 
     source: ModelSource
     options: ModelOptions
 
     def saved_as(self, folder: Path, *, dtype: str) -> ModelSpec:
-        """Return the spec of the same model as it was saved to `folder`, in another dtype."""
+        """Return the spec of the same model after saving it to `folder`, in another dtype."""
         plain = self.in_plain_products()
         source = replace(
             self.source,

@@ -74,10 +74,8 @@ def _numbers(plan: Alternative, machine: Machine) -> Iterator[Alternative]:
     if not machine.is_gpu:  # more ranks would share the same memory
         return
     for number in DEVICE_COUNTS:
-        if plan.setup.num_processes < number <= plan.setup.contrast.num_queries:
-            yield plan.and_then(
-                *_devices(number), meaning=f"{number} devices", num_processes=number
-            )
+        if plan.setup.world_size < number <= plan.setup.contrast.num_queries:
+            yield plan.and_then(*_devices(number), meaning=f"{number} devices", world_size=number)
 
 
 def _fitting(bases: Iterable[Alternative], machine: Machine) -> list[Alternative]:
@@ -124,7 +122,7 @@ def _meanings(choice: MemoryChoice) -> tuple[str, str]:
 def _sharded(base: Alternative, zero_overrides: tuple[str, ...]) -> Iterator[Alternative]:
     """Yield it under ZeRO 2 and 3, in bfloat16 where all weights are trained."""
     setup = base.setup
-    is_shared = setup.num_processes > 1 and not setup.offloads_parameters
+    is_shared = setup.world_size > 1 and not setup.offloads_parameters
     if not is_shared or setup.stage == 3:
         return
     changes: dict[str, Any] = {}
@@ -135,7 +133,7 @@ def _sharded(base: Alternative, zero_overrides: tuple[str, ...]) -> Iterator[Alt
             yield base.and_then(
                 "strategy=zero2",
                 *zero_overrides,
-                meaning="gradients and optimiser in shards",
+                meaning="gradients and optimizer in shards",
                 zero=option_buffers("zero2"),
                 kept=kept,
                 **changes,

@@ -45,7 +45,7 @@ class EvaluationPlan:
     store_dtype: str | None
     download: int
     host: HostNeed
-    num_processes: int
+    world_size: int
     num_nodes: int
     num_jobs: int
 
@@ -55,7 +55,7 @@ class EvaluationPlan:
         if self.model is None or self.rate is None or self.work.is_unknown:
             return None
         return self.num_passes * self.work.hours(
-            tokens_per_s=self.rate.tokens_per_s, num_devices=self.num_processes
+            tokens_per_s=self.rate.tokens_per_s, num_devices=self.world_size
         )
 
     @property
@@ -63,11 +63,11 @@ class EvaluationPlan:
         """Return the tokens that each rank tokenizes and encodes; None: not known, or none."""
         if self.model is None or self.work.is_unknown:
             return None
-        return self.num_passes * self.work.num_tokens / self.num_processes
+        return self.num_passes * self.work.num_tokens / self.world_size
 
     @property
     def device_hours(self) -> float | None:
-        return None if self.hours is None else self.hours * self.num_processes
+        return None if self.hours is None else self.hours * self.world_size
 
     @property
     def is_at_least(self) -> bool:
@@ -118,7 +118,7 @@ class EvaluationPlan:
                 "dim": self.dim,
             },
             "machine": asdict(self.machine),
-            "num_processes": self.num_processes,
+            "num_processes": self.world_size,
             "num_nodes": self.num_nodes,
             "num_jobs_at_once": self.num_jobs,
             "sets": [asdict(one) | {"num_texts": one.num_texts} for one in self.work.sets],

@@ -78,7 +78,7 @@ def _in_shards(plan: EvaluationPlan) -> list[str]:
         return []
     complete = plan.model.num_parameters * DTYPES[plan.dtype].itemsize
     for number in NUM_GPUS:
-        if number > plan.num_processes and complete / number <= CLOSE * plan.machine.num_bytes:
+        if number > plan.world_size and complete / number <= CLOSE * plan.machine.num_bytes:
             command = command_with("strategy=zero3", f"trainer.devices={number}")
             return [f"{command}   # weights in shards, {readable_size(complete / number)} a device"]
     return []
@@ -112,7 +112,7 @@ def _disk_remedies(plan: EvaluationPlan) -> dict[str, str]:
 
 
 def _head(plan: EvaluationPlan) -> str:
-    ranks = f"{plan.num_processes} process{'es' * (plan.num_processes > 1)}"
+    ranks = f"{plan.world_size} process{'es' * (plan.world_size > 1)}"
     nodes = f" on {plan.num_nodes} nodes" if plan.num_nodes > 1 else ""
     if plan.model is None:
         return f"evaluation of {plan.retriever}, which embeds nothing"
@@ -160,10 +160,10 @@ def _computed_rows(plan: EvaluationPlan) -> list[Row]:
 def _share_rows(plan: EvaluationPlan) -> list[Row]:
     """Show what one of several ranks tokenizes, on its CPU cores, and encodes."""
     tokens = plan.tokens_per_process
-    if tokens is None or plan.num_processes == 1:
+    if tokens is None or plan.world_size == 1:
         return []
-    note = f"tokenises and encodes {_counted(tokens)} tokens"
-    return [("each process", f"1/{plan.num_processes} of them", note)]
+    note = f"tokenizes and encodes {_counted(tokens)} tokens"
+    return [("each process", f"1/{plan.world_size} of them", note)]
 
 
 def _group_row(name: str, sets: list[SetWork], *, has_tokens: bool, has_source: bool) -> Row:
@@ -192,7 +192,7 @@ def _time(plan: EvaluationPlan) -> list[Row]:
     if plan.hours is None or plan.device_hours is None:
         return [*rows, ("encoding", UNKNOWN, "")]
     limit = "at least " * plan.is_at_least
-    number = plan.num_processes
+    number = plan.world_size
     note = f"if {number} devices are {number} times as fast as one" if number > 1 else ""
     note = "; ".join(part for part in (note, "search and reading weights are not counted") if part)
     rows.append(("encoding", f"{limit}{plan.hours:,.3g} h", note))

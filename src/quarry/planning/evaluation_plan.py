@@ -48,7 +48,7 @@ def _without_model(inputs: PlannedEvaluation, machine: Machine) -> EvaluationPla
         store_dtype=None,
         download=0,
         host=HostNeed(loading=0),
-        num_processes=inputs.ranks.num_processes,
+        world_size=inputs.ranks.world_size,
         num_nodes=inputs.ranks.num_nodes,
         num_jobs=1,
     )
@@ -83,7 +83,7 @@ def _with_model(
         store_dtype=inputs.store_dtype,
         download=download_bytes(model.source, model.config, num_parameters=model.num_parameters),
         host=host,
-        num_processes=inputs.ranks.num_processes,
+        world_size=inputs.ranks.world_size,
         num_nodes=inputs.ranks.num_nodes,
         num_jobs=num_jobs,
     )

@@ -91,7 +91,7 @@ def planned_evaluations(
     work, rate = encoding.work, _rate(inputs.step.spec.options.linear_precision, setup, machine)
     hours = None
     if rate is not None and number is not None and not (encoding.missing or work.is_unknown):
-        hours = number * work.hours(tokens_per_s=rate.tokens_per_s, num_devices=setup.num_processes)
+        hours = number * work.hours(tokens_per_s=rate.tokens_per_s, num_devices=setup.world_size)
     return Evaluations(
         number=number,
         num_before=num_before,

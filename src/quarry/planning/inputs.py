@@ -13,7 +13,7 @@ from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
 from quarry.assembly.model_parts import ModelParts, build_model_parts, settle_contract
 from quarry.assembly.strategy import planned_spread, settle_dtype
 from quarry.config.instantiate import build
-from quarry.config.world_size import num_processes, zero_stage
+from quarry.config.world_size import world_size, zero_stage
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
 from quarry.data.train_examples import ExampleSource
@@ -40,12 +40,12 @@ class Ranks:
     """Describe the ranks of a run and how they share its states.
 
     Attributes:
-        num_processes: the world size.
+        world_size: the world size.
         zero_stage: 0: not ZeRO.
         offloads_parameters, offloads_optimizer: see `ZeroStrategy`.
     """
 
-    num_processes: int
+    world_size: int
     num_nodes: int
     zero_stage: int
     spread: Spread
@@ -54,7 +54,7 @@ class Ranks:
 
     @property
     def per_node(self) -> int:
-        return self.num_processes // self.num_nodes
+        return self.world_size // self.num_nodes
 
     @property
     def has_shards(self) -> bool:
@@ -278,7 +278,7 @@ def planned_job(config: DictConfig) -> PlannedJob | None:
 def _ranks(config: DictConfig) -> Ranks:
     stage, strategy = zero_stage(config), config.trainer.get("strategy")
     return Ranks(
-        num_processes=num_processes(config),
+        world_size=world_size(config),
         num_nodes=int(config.trainer.get("num_nodes", 1)),
         zero_stage=stage,
         spread=planned_spread(config),

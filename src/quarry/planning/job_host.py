@@ -62,7 +62,7 @@ def _states(job: PlannedJob, model: PlannedModel) -> tuple[StateBytes, int]:
     own = states(is_complete=False)
     if not (job.ranks.offloads_parameters or job.ranks.offloads_optimizer):
         return own, 0
-    return own, (states(is_complete=True).total - own.total) // job.ranks.num_processes
+    return own, (states(is_complete=True).total - own.total) // job.ranks.world_size
 
 
 def _largest_corpus(job: PlannedJob) -> int:

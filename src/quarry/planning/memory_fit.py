@@ -129,7 +129,7 @@ def _chunks(
         return
     yield None
     low = _smallest_chunk(setup) // CHUNK_STEP
-    high = setup.contrast.largest_share(setup.num_processes) // CHUNK_STEP
+    high = setup.contrast.largest_share(setup.world_size) // CHUNK_STEP
     while low < high:
         middle = (low + high + 1) // 2
         choice = MemoryChoice(

@@ -58,7 +58,7 @@ class Plan:
         num_tokens = self.workload.num_tokens
         if self.rate is None or num_tokens is None:
             return None
-        return num_tokens / (self.rate.tokens_per_s * self.setup.num_processes) / 3600
+        return num_tokens / (self.rate.tokens_per_s * self.setup.world_size) / 3600
 
     @property
     def evaluation_hours(self) -> float | None:
@@ -81,7 +81,7 @@ class Plan:
 
     @property
     def device_hours(self) -> float | None:
-        return None if self.hours is None else self.hours * self.setup.num_processes
+        return None if self.hours is None else self.hours * self.setup.world_size
 
     @property
     def unmeasured(self) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ class Plan:
         return {
             "model": self._model_as_json(),
             "machine": asdict(self.machine),
-            "num_processes": self.setup.num_processes,
+            "num_processes": self.setup.world_size,
             "num_nodes": self.num_nodes,
             "strategy": self.strategy,
             "precision": self.precision,

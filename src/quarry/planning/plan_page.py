@@ -52,7 +52,7 @@ def _head(plan: Plan) -> str:
     return (
         f"{model.source}: {model.num_parameters / 1e9:.3g}e9 parameters ({model.shape_from}), "
         f"{what}\n"
-        f"{setup.num_processes} process{'es' * (setup.num_processes > 1)}{nodes}, "
+        f"{setup.world_size} process{'es' * (setup.world_size > 1)}{nodes}, "
         f"strategy {plan.strategy}, {plan.precision}, weights in {plan.dtype}, {compiled}\n"
         f"for {plan.machine.name}{chosen}"
     )
@@ -73,7 +73,7 @@ def _memory(plan: Plan) -> list[Row]:
             f"{setup.num_trained / 1e6:,.4g}e6 are trained",
         ),
         (
-            "optimiser",
+            "optimizer",
             readable_size(memory.optimizer),
             "AdamW" + " and fp32 weights" * (setup.stage > 0),
         ),
@@ -183,7 +183,7 @@ def _limit(plan: Plan) -> str:
 
 
 def _assumption(plan: Plan) -> str:
-    number = plan.setup.num_processes
+    number = plan.setup.world_size
     return f"if {number} devices are {number} times as fast as one" if number > 1 else ""
 
 

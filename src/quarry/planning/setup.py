@@ -104,7 +104,7 @@ def training_setup(step: PlannedStep, model: PlannedModel, workload: Workload) -
         trained_itemsize=beside if part.is_beside else dtype.itemsize,
         kept=_kept(step, part, workload),
         grad_cache_chunk_tokens=step.asked.plain.grad_cache_chunk_tokens,
-        num_processes=step.ranks.num_processes,
+        world_size=step.ranks.world_size,
         zero=step.zero,
         offloads_parameters=step.ranks.offloads_parameters,
         offloads_optimizer=step.ranks.offloads_optimizer,

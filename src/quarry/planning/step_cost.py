@@ -65,4 +65,4 @@ def _slowdown(setup: TrainingSetup) -> float:
 def _mean_share(setup: TrainingSetup) -> float:
     """Return the tokens of one rank in a contrastive batch, on average."""
     contrast = setup.contrast
-    return contrast.num_queries * contrast.tokens_per_query / setup.num_processes
+    return contrast.num_queries * contrast.tokens_per_query / setup.world_size

@@ -44,7 +44,7 @@ class ContrastiveBatches:
     more_tokens_per_query: float = 0.0
     tokens_of_largest_group: float = 0.0
 
-    def largest_share(self, num_processes: int) -> int:
+    def largest_share(self, world_size: int) -> int:
         """Return the tokens of one rank in the largest contrastive batch that is to be expected.
 
         Sums of many lengths are about normal, and the largest of n normal numbers is about
@@ -53,7 +53,7 @@ class ContrastiveBatches:
         others is what a rank may have, or the query with the most passages alone (whose lengths
         deviate as a sum of its size).
         """
-        num_own = math.ceil(self.num_queries / num_processes)
+        num_own = math.ceil(self.num_queries / world_size)
         most = math.sqrt(2 * math.log(max(1, self.num_batches)))
         above = self.deviation * math.sqrt(self.num_queries) * most
         mean = self.tokens_per_query + self.more_tokens_per_query
@@ -75,7 +75,7 @@ class TrainingSetup:
         frozen_itemsize, trained_itemsize: bytes of one.
         kept: how a step is run.
         grad_cache_chunk_tokens: None: a contrastive batch in one pass.
-        num_processes: ranks that share a contrastive batch.
+        world_size: ranks that share a contrastive batch.
         zero: None: DDP, or one process.
         offloads_parameters, offloads_optimizer: see `ZeroStrategy`.
         contrast: what a step is made of.
@@ -90,7 +90,7 @@ class TrainingSetup:
     trained_itemsize: int
     kept: Kept
     grad_cache_chunk_tokens: int | None
-    num_processes: int
+    world_size: int
     zero: ZeroBuffers | None
     offloads_parameters: bool
     offloads_optimizer: bool
@@ -105,7 +105,7 @@ class TrainingSetup:
     def spread(self) -> Spread:
         return Spread.of_zero(
             stage=self.stage,
-            num_processes=self.num_processes,
+            world_size=self.world_size,
             is_chunked=self.grad_cache_chunk_tokens is not None,
             offloads_parameters=self.offloads_parameters,
             offloads_optimizer=self.offloads_optimizer,
@@ -114,7 +114,7 @@ class TrainingSetup:
     @property
     def tokens_per_pass(self) -> int:
         """Return the tokens of the largest forward pass of one rank."""
-        share = self.contrast.largest_share(self.num_processes)
+        share = self.contrast.largest_share(self.world_size)
         if self.grad_cache_chunk_tokens is None:
             return share
         return min(share, max(self.grad_cache_chunk_tokens, self.contrast.longest_text))
@@ -122,7 +122,7 @@ class TrainingSetup:
     @property
     def is_cut(self) -> bool:
         """Return whether contrastive batches go through the model in several chunks."""
-        return self.tokens_per_pass < self.contrast.largest_share(self.num_processes)
+        return self.tokens_per_pass < self.contrast.largest_share(self.world_size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,7 +199,7 @@ def step_memory(setup: TrainingSetup) -> StepMemory:
 
 
 def _num_own_queries(setup: TrainingSetup) -> int:
-    return math.ceil(setup.contrast.num_queries / setup.num_processes)
+    return math.ceil(setup.contrast.num_queries / setup.world_size)
 
 
 def _num_passages(setup: TrainingSetup) -> int:
@@ -212,7 +212,7 @@ def _similarities(setup: TrainingSetup) -> int:
 
 def _embeddings(setup: TrainingSetup) -> int:
     num_texts = math.ceil(_num_own_queries(setup) * (1 + setup.contrast.num_passages_per_query))
-    if setup.num_processes > 1:
+    if setup.world_size > 1:
         num_texts += _num_passages(setup)
     return 2 * FP32_BYTES * setup.embedding_dim * num_texts
 

@@ -112,4 +112,4 @@ def _host(
 def _strategy_name(setup: TrainingSetup) -> str:
     if setup.stage:
         return f"zero{setup.stage}" + "_offload" * setup.offloads_parameters
-    return "ddp" if setup.num_processes > 1 else "auto"
+    return "ddp" if setup.world_size > 1 else "auto"

@@ -142,7 +142,7 @@ def _other_models(step: PlannedStep, made: Plan) -> dict[str, str]:
 def _beside_zero(step: PlannedStep, stage: int) -> tuple[str, ...]:
     """Return the overrides that a strategy of ZeRO needs beside it, where there is none yet."""
     spec, overrides = step.spec, []
-    if spec.options.adapter.trains_trunk and step.precision != BF16_WEIGHTS:
+    if spec.options.adapter.trains_backbone and step.precision != BF16_WEIGHTS:
         overrides.append(f"trainer.precision={BF16_WEIGHTS}")
         if spec.options.dtype not in ("auto", "bfloat16", "bf16"):
             overrides.append("model.dtype=bfloat16")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quarry.data.collation import CHARACTERS_PER_TOKEN
-from quarry.data.datamodule import num_updates
+from quarry.data.datamodule import num_optimizer_steps
 from quarry.data.msmarco import NotDownloadedError
 from quarry.data.prompts import Prompt, joined_text
 from quarry.data.sampler import TrainBatchSampler
@@ -191,7 +191,7 @@ def _sampled(step: PlannedStep, dataset: TrainDataset, sizes: GroupSizes) -> _Le
             "is not here"
         )
     else:
-        tokens, source = _counted(sample, tokenizer), f"{number} examples, tokenised"
+        tokens, source = _counted(sample, tokenizer), f"{number} examples, tokenized"
     return _from_sample(tokens, sizes, source=source)
 
 
@@ -264,7 +264,7 @@ def _by_characters(example: TrainExample, prompt: Prompt) -> _GroupTokens:
 def _num_steps(data: TrainingData, num_examples: int | None) -> int | None:
     if num_examples is None:
         return None if data.max_steps == -1 else int(data.max_steps)
-    return num_updates(
+    return num_optimizer_steps(
         len(_sampler(data, num_examples)) // data.num_batches_per_step,
         max_epochs=data.max_epochs,
         max_steps=data.max_steps,

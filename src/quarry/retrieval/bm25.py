@@ -14,9 +14,9 @@ from quarry.data import prompts
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.retrieval import porter, tie_breaking, word_break_classes, words
+from quarry.retrieval.cached_rankings import CachedRankings, code_digest, versions_of
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.index import inverted
-from quarry.retrieval.kept_rankings import KeptRankings, code_digest, versions_of
 from quarry.retrieval.terms import Analyzer, CodeAnalyzer, TextAnalyzer
 from quarry.runtime.progress import tracked
 from quarry.types import Content, RetrievalSet, Run
@@ -68,7 +68,7 @@ class BM25Retriever:
         self.k1 = k1
         self.b = b
         self.rounds_lengths = rounds_lengths
-        self.kept = None if cache_dir is None else KeptRankings(Path(cache_dir) / "rankings")
+        self.cached = None if cache_dir is None else CachedRankings(Path(cache_dir) / "rankings")
 
     def retrieve(
         self, dataset: RetrievalSet, *, top_k: int, encoder: TextEncoder | None = None
@@ -79,20 +79,20 @@ class BM25Retriever:
             An entry for every query: at most `top_k` documents, best first, exact, ties by
             document id descending; empty if no term of the query occurs in the corpus.
         """
-        return world.first_does(lambda: self._kept_or_ranked(dataset, top_k=top_k))
+        return world.first_does(lambda: self._cached_or_ranked(dataset, top_k=top_k))
 
     def term_tokenizer(self, content: Content) -> str:
         """Return a description of what splits a collection of this kind into terms."""
         tokenizer = self.tokenizers[content]
         return getattr(tokenizer, "description", None) or type(tokenizer).__qualname__
 
-    def _kept_or_ranked(self, dataset: RetrievalSet, *, top_k: int) -> Run:
+    def _cached_or_ranked(self, dataset: RetrievalSet, *, top_k: int) -> Run:
         tokenizer = self.tokenizers[dataset.content]
         settings = _settings(tokenizer)
-        if self.kept is None or settings is None:
+        if self.cached is None or settings is None:
             return self._rank(dataset, tokenizer, top_k=top_k)
         own = [sys.modules[each] for each in (__name__, type(tokenizer).__module__)]
-        return self.kept.get(
+        return self.cached.get(
             lambda: self._rank(dataset, tokenizer, top_k=top_k),
             dataset=dataset,
             method=self.name,

@@ -106,6 +106,7 @@ def removed_if_empty(path: str | Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # it holds something, or is the working directory
-            Path(path).rmdir()
+        if Path(path).resolve() != Path.cwd().resolve():  # as for tasks without a run directory
+            with contextlib.suppress(OSError):  # it holds something
+                Path(path).rmdir()
         raise

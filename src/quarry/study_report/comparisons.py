@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quarry.evaluation.significance_test import SignificanceTest, refuse_too_few_permutations
-from quarry.metrics.significance import holm, randomisation_p_values
+from quarry.metrics.significance import holm, randomization_p_values
 from quarry.study_report.entries import Entry
 from quarry.study_report.suites import Column
 
@@ -112,7 +112,7 @@ def _column_tests(
     found: dict[int, tuple[float, int]] = {}
     for rows in batches.values():
         weights = pairs[rows[0]][1]
-        p_values = randomisation_p_values(
+        p_values = randomization_p_values(
             np.stack([pairs[row][0] for row in rows], axis=1),
             weights=weights,
             num_permutations=test.num_permutations,

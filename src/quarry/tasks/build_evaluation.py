@@ -1,4 +1,4 @@
-"""Build everything that an evaluation needs from its configuration, as one typed object."""
+"""Build the parts of an evaluation from its configuration, as one typed object."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class TestedModel:
     """A model that can be built and evaluated.
 
     Attributes:
-        name: of its report.
+        name: name of its report.
         build_model: loads it, see `build_bi_encoder`.
-        build_encoder: bi-encoder -> what evaluation encodes with.
+        build_encoder: bi-encoder -> encoder.
     """
 
     name: str
@@ -49,10 +49,10 @@ class TestedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """An evaluation that is built but not begun; no weights are loaded.
+    """An evaluation that is built but not started; no weights are loaded.
 
     Attributes:
-        baseline: a retriever without a model that results are compared with; None: there is none.
+        baseline: a retriever without a model, for comparison; None: there is none.
         meter: records the cost, for the summary.
         contract: how texts are fed to the model; None where the retriever needs no model.
         model: None where the retriever needs no model.
@@ -87,7 +87,7 @@ def build_evaluation(config: DictConfig) -> Evaluation:
     evaluator = build_evaluator(config)
     if evaluator is None:
         raise UserError("benchmark=none leaves nothing to evaluate: choose another, see --help.")
-    # refuses names that clash, too: not after hours of encoding
+    # also refuses clashing names, before hours of encoding
     check_optimized_metric(config.optimized_metric, metric_names(evaluator))
     dtype = config.evaluation.compare_dtype
     contract = model = reference = None
@@ -132,7 +132,7 @@ def _tested_model(config: DictConfig, *, name: str) -> TestedModel:
 
 
 def in_plain_dtype(config: DictConfig, dtype: str) -> DictConfig:
-    """Return the configuration of the same model, its linear layers in that dtype."""
+    """Return the configuration of the same model in that dtype, without fp8."""
     other = copy.deepcopy(config)
     other.model.linear_precision = None
     other.model.dtype = dtype
@@ -140,7 +140,7 @@ def in_plain_dtype(config: DictConfig, dtype: str) -> DictConfig:
 
 
 def _check_without_model(retriever: str, *, compare_dtype: str | None) -> None:
-    """Refuse, or warn of, what has no effect on a retriever that embeds nothing."""
+    """Refuse or warn about keys that have no effect on a retriever without a model."""
     if compare_dtype is not None:
         raise UserError(
             f"evaluation.compare_dtype={compare_dtype} has no effect with retriever={retriever}, "

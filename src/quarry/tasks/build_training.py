@@ -1,4 +1,4 @@
-"""Build everything that a training run needs from its configuration, as one typed object."""
+"""Build the parts of a training run from its configuration, as one typed object."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ from quarry.training.monitors import check_monitors
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """How a training run is evaluated.
+    """The evaluation of a training run.
 
     Attributes:
-        callback: evaluates the model in training.
-        reports: get what it measures, and the baseline's.
+        callback: evaluates the model before, during and after training.
+        reports: collects its reports and the baseline's.
     """
 
     evaluator: Evaluator
@@ -60,17 +60,17 @@ class Evaluated:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A training run that is built but not begun; weights load when the Trainer sets it up.
+    """A training run that is built but not started; weights load in the Trainer's setup.
 
     Attributes:
-        module: what is trained.
+        module: the LightningModule.
         saver: writes the trained model.
         saving: calls `saver` at the end of training.
         evaluated: None without a benchmark.
-        meter, losses: record cost and loss, for the summary and the plots.
-        best: the callback that keeps the best model, if one is configured.
+        meter, losses: callbacks that record cost and loss, for the summary and the plots.
+        best: the callback that saves the best model, if it is configured.
         build_trainer: loggers -> Lightning's Trainer with all callbacks.
-        open_loggers: a context that yields the loggers, none but on rank 0.
+        open_loggers: returns a context that yields the loggers; ranks other than 0 have none.
     """
 
     run: RunDirectory
@@ -90,7 +90,7 @@ def build_training(config: DictConfig, run: RunDirectory) -> Training:
     """Seed all random numbers, then build the run; no weights are loaded.
 
     Args:
-        run: its directory, with the configuration stored in it.
+        run: the run directory, with the configuration stored in it.
 
     Raises:
         UserError: the tokenizer, the data or the benchmark cannot be used as configured.
@@ -142,7 +142,7 @@ def build_training(config: DictConfig, run: RunDirectory) -> Training:
 def build_module(
     config: DictConfig, run: RunDirectory, parts: ModelParts, datamodule: RetrievalDataModule
 ) -> RetrievalModule:
-    """Build what is trained, and say for how long."""
+    """Build the LightningModule, with the number of optimizer steps."""
     num_steps = datamodule.num_training_steps(
         max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
     )
@@ -158,7 +158,7 @@ def build_module(
 
 
 def build_datamodule(config: DictConfig, parts: ModelParts) -> RetrievalDataModule:
-    """Build the training data, in contrastive batches."""
+    """Build the data module, which yields contrastive batches."""
     data = config.data
     contrastive_batch_size = config.loss.get("contrastive_batch_size")
     return RetrievalDataModule(
@@ -183,7 +183,7 @@ def build_evaluated(
     """Build the evaluation before, during and after training.
 
     Args:
-        caveats: of the training data, for the reports of what was trained on it.
+        caveats: of the training data, for the reports of the trained model.
     """
     evaluation = config.evaluation
     reports = TrainingReports(
@@ -211,16 +211,19 @@ def build_evaluated(
 def build_callbacks(
     config: DictConfig, *, save_model: Callable[[Path, Mapping[str, Any]], None]
 ) -> list[pl.Callback]:
-    """Build the configured callbacks; one that is written `_partial_` receives `save_model`."""
+    """Build the configured callbacks; one with `_partial_: true` receives `save_model`."""
     built = build_named(config.callbacks)
     return [each(save_model=save_model) if isinstance(each, partial) else each for each in built]
 
 
 def check_callbacks(config: DictConfig) -> None:
-    """Refuse, before the run has a directory, metrics that no evaluation will have.
+    """Refuse callbacks and `optimized_metric` that need a metric no evaluation will have.
+
+    It is checked before the run directory exists.
 
     Raises:
-        UserError: the baseline, a metric that is monitored, or `optimized_metric` cannot be.
+        UserError: a monitored metric or `optimized_metric` does not exist, or the baseline is
+            invalid.
     """
     evaluator = build_evaluator(config)
     if evaluator is not None:
@@ -242,12 +245,13 @@ def save_best(
     module: RetrievalModule,
     evaluated: Evaluated | None,
 ) -> None:
-    """Save the best model so far, why it is the best, and its report under the name "best".
+    """Save the best model so far, its metric, and its report under the name "best".
 
     A collective operation: all ranks save, rank 0 writes.
 
     Args:
-        folder: of the model; `facts`, how it was chosen, go to a JSON file beside it.
+        folder: for the model.
+        facts: monitor, step and value, written to a JSON file beside the folder.
     """
     assert evaluated is not None, "a monitored metric comes from an evaluation"
     report = evaluated.callback.last_report
@@ -259,7 +263,7 @@ def save_best(
 
 
 def stored_hyperparameters(run: RunDirectory) -> dict[str, Any]:
-    """Return the stored configuration, which loggers show."""
+    """Return the stored configuration as hyperparameters for the loggers."""
     stored = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
     assert isinstance(stored, dict)
     return {str(key): value for key, value in stored.items()}

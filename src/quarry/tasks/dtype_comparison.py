@@ -18,7 +18,7 @@ from quarry.retrieval.embeddings import TextEncoder
 from quarry.types import Report
 
 NUM_COMPARED = 1000
-"""Queries, and documents, of each set whose embeddings are compared: the first ones."""
+"""Number of queries, and of documents, of each set that are compared: the first ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,12 +32,12 @@ class Agreement:
 
 
 class EmbeddingSample(pl.Callback):
-    """Keep the embeddings of the first texts of every set, encoded at the end of a test.
+    """Encode the first texts of every set at the end of a test and collect the embeddings.
 
     Args:
         evaluator: of the benchmark whose sets are encoded.
         build_encoder: bi-encoder -> encoder.
-        reports: what was evaluated before, the newest last; a set that failed there is left out.
+        reports: of the evaluation, the newest last; a set that failed there is left out.
 
     Attributes:
         embeddings: set name -> [num_texts, dim], queries first.
@@ -71,11 +71,11 @@ class EmbeddingSample(pl.Callback):
 def agreements(
     embeddings: Mapping[str, Tensor], references: Mapping[str, Tensor]
 ) -> list[Agreement]:
-    """Return how far the embeddings of each set agree with the reference's."""
+    """Return the agreement of the embeddings of each set with the reference's."""
     found = []
     for name, reference in references.items():
         if name not in embeddings:
-            continue  # it failed there
+            continue  # the set failed
         cosines = cosine_similarity(embeddings[name].double(), reference.double(), dim=-1)
         found.append(
             Agreement(
@@ -89,7 +89,7 @@ def agreements(
 
 
 def agreement_lines(found: Sequence[Agreement], dtype: str) -> str:
-    """Return a line a set, for the terminal."""
+    """Return one line for each set, for the terminal."""
     return "\n".join(
         f"{entry.name}: cosine to {dtype} mean {entry.mean:.5f}, smallest {entry.smallest:.5f} "
         f"({entry.num_texts} texts)"

@@ -1,4 +1,4 @@
-"""Evaluate a model, or a retriever that needs none, on a benchmark."""
+"""Evaluate a model, or a retriever without a model, on a benchmark."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from quarry.types import Report
 def evaluate(config: DictConfig) -> dict[str, float]:
     """Run an evaluation job; return `val/<set>/<measure>` -> value.
 
-    Each rank comes through here; rank 0 writes the run directory, and does what needs no model
+    Each rank calls it. Rank 0 writes the run directory, and evaluates retrievers without a model
     alone.
     """
     quiet_libraries()
@@ -74,7 +74,7 @@ def evaluate_into(
     evaluation: Evaluation,
     open_loggers: Callable[[], AbstractContextManager[list[Logger]]],
 ) -> dict[str, float]:
-    """Evaluate, write and show all results, on rank 0; return those of the model."""
+    """Evaluate, write and show all results, on rank 0; return the model's metrics."""
     evaluator, dtype = evaluation.evaluator, evaluation.reference_dtype
     with open_loggers() as loggers:
         baseline = evaluation.baseline
@@ -99,7 +99,7 @@ def evaluate_into(
 def write_and_draw(
     reports: Sequence[Report], evaluator: Evaluator, run: RunDirectory, *, baseline: Report | None
 ) -> list[Report]:
-    """Write report and plots; return the reports, the baseline's first, with intervals."""
+    """Write report and plots; return the reports with confidence intervals, the baseline first."""
     together = [*([] if baseline is None else [baseline]), *reports]
     known = list(write_report(together, run.path, measures=evaluator.measures))
     plot_bars(known, run.path / "plots" / "results.png", measures=evaluator.measures)
@@ -112,10 +112,10 @@ def write_and_draw(
 def measured(
     evaluation: Evaluation, loggers: Sequence[Logger], *, baseline: Report | None
 ) -> tuple[list[Report], list[Agreement]]:
-    """Evaluate and log; return the reports and, beside a reference, how far embeddings agree.
+    """Evaluate and log; return the reports and the agreement with a reference, if there is one.
 
     Args:
-        baseline: its report, which the loggers' tables compare with.
+        baseline: its report, for comparison in the loggers' tables.
     """
     evaluator = evaluation.evaluator
     if evaluation.model is None:
@@ -144,8 +144,8 @@ def _tested(
 ) -> tuple[Report, dict[str, Tensor]]:
     """Load a model and evaluate it through `Trainer.test`.
 
-    Devices and strategies thus work as they do in training. Embeddings of the first texts are kept
-    where they are to be compared.
+    Devices and strategies thus work as in training. The embeddings of the first texts are returned
+    where they are compared with a reference's.
     """
     reports: list[Report] = []
     contract = evaluation.contract

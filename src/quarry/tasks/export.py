@@ -1,6 +1,6 @@
-"""Writes a trained model as a folder for sentence-transformers, and says what that costs.
+"""Export a trained model as a sentence-transformers folder, and measure the loss of precision.
 
-The folder holds a contract and is a model folder here, too: `eval.py model.path=RUN/export`.
+The folder holds a contract, so quarry loads it, too: `eval.py model.path=RUN/export`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from quarry.runtime.task_output import show
 def export(
     config: DictConfig, *, dtype: str, folder: str | None, base_path: str | None = None
 ) -> dict[str, float]:
-    """Exports `run=DIR`; returns the smallest and the mean cosine to the model in float32.
+    """Export `run=DIR`; return the smallest and the mean cosine to the model in float32.
 
     Args:
         dtype: float32, bfloat16 or float16, of the weights in the folder.
-        folder: where to; null: `export` in the run directory.
-        base_path: of an adapter: where its base lies now, if not where it was.
+        folder: target folder; null: `export` in the run directory.
+        base_path: folder of an adapter's base model, if it was moved since training.
     """
     quiet_libraries()
     refuse_other_overrides(
@@ -56,7 +56,9 @@ def export(
             f"{target} exists and is not overwritten. Remove it, or export to another folder: "
             "task.folder=DIR"
         )
-    pooling_mode(stored.parts.spec.options.pooling)  # what cannot be exported need not be loaded
+    pooling_mode(
+        stored.parts.spec.options.pooling
+    )  # refuses poolings that cannot be exported before loading
     exported = export_sentence_transformers(
         target,
         model=build_bi_encoder(stored.parts.spec, is_trained=False),
@@ -76,9 +78,10 @@ def export(
 
 
 def _contract(stored: StoredModel, *, dtype: str) -> dict[str, Any]:
-    """Return the run's contract with what is different of the folder: its weights.
+    """Return the run's contract, updated for the weights in the folder.
 
-    `base` stays what training began with; the weights in the folder are those of `exported_from`.
+    `base` remains the weights that training started from; the folder's weights come from
+    `exported_from`.
     """
     return {
         **stored.contract,
@@ -96,7 +99,7 @@ def _contract(stored: StoredModel, *, dtype: str) -> dict[str, Any]:
 
 
 def _replayed(folder: Path) -> Tensor:
-    """Return the golden embeddings of a model folder, which is checked against its contract."""
+    """Return the golden embeddings of a model folder, checked against its contract."""
     parts = open_stored_model(str(folder), base_path=None).parts
     return golden_embeddings(build_bi_encoder(parts.spec, is_trained=False), parts.tokenizer)
 

@@ -1,4 +1,4 @@
-"""Brings all that a command reads from the hub into the hub's cache, before it runs elsewhere."""
+"""Download everything that a command reads from the hub into the hub's cache."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ Repositories = Sequence[tuple[HubFiles, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a repository.
+    """The result of fetching one repository.
 
     Attributes:
-        name: for people.
-        listing: its files; None: they could not be listed.
+        name: readable name.
+        listing: its files; None if they could not be listed.
         result: in a word or two.
-        failure: why it is not in the cache; None: it is.
-        num_fetched: bytes that came.
+        failure: why it is not in the cache; None if it is.
+        num_fetched: bytes that were downloaded.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Outcome:
 
 
 def fetch(config: DictConfig) -> dict[str, float]:
-    """Bring what the rest of the configuration reads from the hub into its cache, and check it.
+    """Fetch what the configuration reads from the hub into its cache, and check it.
 
     Raises:
         UserError: see `fetch_for`.
@@ -68,19 +68,19 @@ def fetch_for(configs: Mapping[str, DictConfig]) -> dict[str, float]:
     """Fetch what several runs read, each repository once.
 
     Args:
-        configs: by the overrides of the job; "" where there is one run.
+        configs: overrides of a job -> its configuration; "" for a single run.
 
     Returns:
         Numbers of repositories, files and bytes.
 
     Raises:
-        UserError: a configuration cannot work, or the disk is too small: nothing was fetched. A
-            repository did not come: the message names each, and the others are there. The hub
-            cannot be asked, and its cache lacks something.
+        UserError: a configuration is invalid or the disk is too small, and nothing was fetched; or
+            some repositories failed, which the message names, and the others were fetched; or the
+            hub is unreachable and its cache is incomplete.
     """
     quiet_libraries()
     if sys.stderr.isatty():
-        enable_progress_bar()  # of the hub's library, too: a download may take hours
+        enable_progress_bar()  # the hub library's, too: a download may take hours
     if not world.is_launched_first():
         return {}
     was_told = constants.HF_HUB_OFFLINE
@@ -107,11 +107,11 @@ def _needed(configs: Mapping[str, DictConfig]) -> Iterator[HubFiles]:
 
 
 def _fetched(repositories: Repositories) -> list[Outcome]:
-    """List all, then fetch all.
+    """List all repositories, then fetch all.
 
     Raises:
         UserError: the disk is too small.
-        UnreachableError: the hub does not answer any more.
+        UnreachableError: the hub stopped answering.
     """
     outcomes = [_listed(files) for files in repositories]
     listings = [each.listing for each in outcomes if each.listing is not None]
@@ -148,7 +148,7 @@ def _fetch_one(listing: Listing, num_missing: int, *, where: str) -> Outcome:
 
 
 def _cached(files: Sequence[HubFiles]) -> Outcome:
-    """What is there of a repository, where the hub cannot be asked."""
+    """Check a repository in the cache, where the hub is unreachable."""
     name = repository_name(files[0])
     try:
         listing = list_in_cache(files)
@@ -180,13 +180,13 @@ def _refuse_small_disk(num_missing: int) -> None:
 
 
 def _end(outcomes: Sequence[Outcome], *, offline: str | None = None) -> dict[str, float]:
-    """Show what became of all.
+    """Show the result of each repository.
 
     Args:
-        offline: why the hub could not be asked; None: it was.
+        offline: why the hub is unreachable; None if it answered.
 
     Raises:
-        UserError: something is not in the cache.
+        UserError: a repository is not completely in the cache.
     """
     failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
     paragraphs = [outcome_table([(each.name, each.listing, each.result) for each in outcomes])]

@@ -1,4 +1,4 @@
-"""Says what a configuration reads from the hub, by asking what it builds."""
+"""Determine what a configuration reads from the hub, from the objects that it builds."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from quarry.runtime.hub_files import HubFiles, files_read_by
 
 
 def hub_files_of(config: DictConfig) -> tuple[HubFiles, ...]:
-    """Return what the training or evaluation of a configuration reads from the hub.
+    """Return the files that a configuration's training or evaluation reads from the hub.
 
-    Its machine need not be this one, so devices are not held against those that are here.
+    The run may be for another machine, so devices are not checked.
 
     Raises:
-        UserError: the configuration cannot work, or the hub fails where it is asked about a model.
+        UserError: the configuration is invalid, or a request to the hub about a model failed.
     """
     is_training = OmegaConf.select(config, "data") is not None
     on_gpu = config.trainer.accelerator != "cpu"
@@ -46,7 +46,7 @@ def _needs(config: DictConfig, *, is_training: bool) -> Iterator[HubFiles]:
 
 
 def _examples(node: DictConfig) -> tuple[HubFiles, ...]:
-    """What the reader of a training set says of itself; it is not called."""
+    """Return the files that the reader of a training set declares; it is not called."""
     plain = OmegaConf.to_container(node, resolve=True)
     assert isinstance(plain, dict)
     arguments = {str(key): value for key, value in plain.items() if not str(key).startswith("_")}

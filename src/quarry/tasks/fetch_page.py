@@ -1,4 +1,4 @@
-"""What `task=fetch` prints: a table of repositories before it fetches, and one at the end."""
+"""Format the tables that `task=fetch` prints, before it fetches and at the end."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def readable_size(num_bytes: int) -> str:
 
 
 def listing_table(listings: Sequence[Listing], missing: Sequence[int]) -> str:
-    """Return the table of what the commands read.
+    """Return the table of the repositories that the commands read.
 
     Args:
-        missing: bytes of each that the cache lacks.
+        missing: bytes of each repository that the cache lacks.
     """
     header = ("repository", "commit", "files", "size", "in the cache", "to fetch", "read by")
     rows = [
@@ -41,10 +41,10 @@ def listing_table(listings: Sequence[Listing], missing: Sequence[int]) -> str:
 
 
 def outcome_table(outcomes: Sequence[tuple[str, Listing | None, str]]) -> str:
-    """Return the table of what became of each repository.
+    """Return the table of the result of each repository.
 
     Args:
-        outcomes: name, listing (None: there is none) and result of each.
+        outcomes: (name, listing or None, result) of each repository.
     """
     rows = [
         (*((name, "-", "-", "-") if listing is None else _identity(listing)), outcome)
@@ -59,7 +59,7 @@ def _identity(listing: Listing) -> tuple[str, str, str, str]:
 
 
 def _readers(listing: Listing) -> str:
-    """All of a few, the first of many."""
+    """Return all readers, or the first three and the number of the rest."""
     first, rest = listing.used_by[:3], listing.used_by[3:]
     return ", ".join(first) + (f" and {len(rest)} more" if rest else "")
 

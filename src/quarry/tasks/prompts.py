@@ -1,4 +1,4 @@
-"""Prints what a model is fed: the rendered prompt of each role, token by token."""
+"""Print the rendered prompt of each role, token by token."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ELLIPSIS = "\n...\n"
 
 
 def show_prompts(config: DictConfig, *, query: str, title: str, text: str) -> None:
-    """Shows a query, a passage with a title, one without, and one that is cut to length.
+    """Show a query, a passage with a title, one without, and one that is truncated.
 
     Args:
-        query, title, text: what to show; the last passage repeats `text` until it is too long.
+        query, title, text: the texts; the last passage repeats `text` until it is too long.
     """
     quiet_libraries()
     validate(config, primary="eval")
@@ -45,7 +45,7 @@ def show_prompts(config: DictConfig, *, query: str, title: str, text: str) -> No
 
 
 def _sources(settled: SettledContract) -> Table:
-    """Each part of how texts are fed, and where it was said; then the notes."""
+    """Return a table of each part of how texts are fed, with its source, and of the notes."""
     table = Table(title="how texts are fed", title_justify="left")
     for name in ("part", "value", "where it stands"):
         table.add_column(name, overflow="fold")
@@ -73,7 +73,7 @@ def _rules(tokenizer: TextTokenizer) -> Text:
 
 
 def _table(name: str, item: Query | Document, role: Role, tokenizer: TextTokenizer) -> Table:
-    """Token ids with their text; the middle of a long one is left out."""
+    """Return a table of token ids and their text, without the middle of a long text."""
     row = tokenizer([item], role)[0]
     ids = row.ids.tolist()
     decode = tokenizer.tokenizer.decode
@@ -89,7 +89,7 @@ def _table(name: str, item: Query | Document, role: Role, tokenizer: TextTokeniz
 
 
 def _ends(ids: list[int], *, num_shown: int = 160) -> list[list[int]]:
-    """All ids, or the first and the last of many."""
+    """Return all ids in one list, or the first and the last ids of many."""
     if len(ids) <= num_shown:
         return [ids]
     return [ids[: num_shown // 2], ids[-num_shown // 2 :]]

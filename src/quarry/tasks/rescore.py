@@ -1,4 +1,4 @@
-"""Scores the run files of an earlier run under all conventions; loads no model."""
+"""Score the run files of an earlier run under all conventions, without a model."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from quarry.types import Report, SetResult
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-9
-"""Between a stored number and the same number computed again: the order of a sum."""
+"""Allowed difference of a stored number and the recomputed one: summation order."""
 
 
 def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dict[str, float]:
-    """Rescores `run=DIR`; writes rescore.md and rescore.json there.
+    """Rescore `run=DIR`; write rescore.md and rescore.json there.
 
     Args:
         conventions: name -> convention, in the order to show them.
@@ -54,8 +54,8 @@ def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dic
         `rescore/<retriever>/<set>/<convention>/<measure>` -> value.
 
     Raises:
-        UserError: there are no runs, a line of one is malformed, or the benchmark is not that of
-            the run.
+        UserError: there are no run files, one has a malformed line, or the benchmark differs from
+            the run's.
     """
     quiet_libraries()
     refuse_other_overrides(
@@ -94,14 +94,13 @@ def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dic
 def _refuse_given(stored: DictConfig, run: RunDirectory) -> None:
     if OmegaConf.select(stored, "task._target_") == SCORING:
         raise UserError(
-            f"run={run.path}: its rankings are given, and what is known of them stands in their "
-            "files (runs of evaluations can be rescored). Fix: python eval.py task=score "
-            "task.runs=... convention=NAME."
+            f"run={run.path}: its rankings were read from run files (only runs of evaluations can "
+            "be rescored). Fix: python eval.py task=score task.runs=... convention=NAME."
         )
 
 
 def _with_runs(run: RunDirectory, *, measures: Sequence[str]) -> list[Report]:
-    """The stored reports, `measures` in this order, results without a run file left out."""
+    """Return the stored reports, measures in this order, without results that lack a run file."""
     reports, missing = [], []
     for report in read_reports(run.path):
         paths = {
@@ -132,13 +131,13 @@ def _ordered(metrics: Mapping[str, float], measures: Sequence[str]) -> dict[str,
 
 
 def _benchmark(config: DictConfig, stored: DictConfig, run: RunDirectory) -> Benchmark:
-    """The benchmark of the run, with what was given anew; or another."""
+    """Return the run's benchmark with the command line's changes, or another one given there."""
     node = config.benchmark
     if "_target_" not in node:
         if "benchmark" not in stored or "_target_" not in stored.benchmark:
             raise UserError(f"{run.resolved_config} names no benchmark: give it, benchmark=NAME.")
         given = {key: value for key, value in node.items() if value is not None}
-        if "cache_dir" in stored.benchmark:  # the stored one may be of another machine
+        if "cache_dir" in stored.benchmark:  # the stored path may belong to another machine
             given["cache_dir"] = config.paths.cache_dir
         node = OmegaConf.create({**stored.benchmark, **given})
     violations = list(signature_violations(node, "benchmark"))
@@ -188,7 +187,7 @@ def _own_rules(result: SetResult, run: RunDirectory) -> tuple[Rules, int]:
 
 
 def _result_line(rescoring: Rescoring) -> str:
-    """The mean over the sets for each retriever and convention by which all can be scored."""
+    """Return the means over all sets, for each retriever and each applicable convention."""
     measure = measures_of(next(iter(rescoring.values())))[0]
     parts = [measure]
     for retriever, sets in rescoring.items():

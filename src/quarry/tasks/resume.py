@@ -11,7 +11,7 @@ from quarry.assembly.run_start import record_resume
 from quarry.config.contract import explicit_keys
 from quarry.config.overrides import refuse_other_overrides
 from quarry.config.stored import read_stored_config
-from quarry.config.world_size import device_violations, num_processes, zero_stage
+from quarry.config.world_size import device_violations, world_size, zero_stage
 from quarry.distributed import world
 from quarry.errors import MissingPathError, UserError
 from quarry.planning.step_fit import choose_anew
@@ -31,8 +31,8 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
     """Run `run=DIR` to its end; the weights are those of a run that was never interrupted.
 
     Args:
-        chooses_memory_anew: settle for the GPU of now what the run has left to `auto`: other
-            chunks, in which dropout has other masks.
+        chooses_memory_anew: choose the run's `auto` memory settings again, for the current GPU.
+            With other GradCache chunks, dropout draws other masks.
     """
     quiet_libraries()
     if not isinstance(chooses_memory_anew, bool):
@@ -51,7 +51,7 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
             f"{run.path} has no {run.checkpoint.relative_to(run.path)}: it was stopped before the "
             "first checkpoint. Start it again as a new run."
         )
-    # unresolved: where the run lies now, and whether a person watches, may have changed
+    # unresolved: the run directory and the terminal may have changed
     stored = read_stored_config(run.config)
     stored.paths.run_dir = str(run.path)
     if chooses_memory_anew:
@@ -72,7 +72,7 @@ def check_processes(config: DictConfig, checkpoint: Path) -> None:
     """Refuse to continue with another world size or strategy than the run was started with.
 
     Raises:
-        UserError: the devices are not there, or a checkpoint is not what the strategy writes.
+        UserError: devices are missing, or the checkpoint does not fit the strategy or world size.
     """
     violations = list(device_violations(config))
     stage = zero_stage(config)
@@ -83,10 +83,10 @@ def check_processes(config: DictConfig, checkpoint: Path) -> None:
             "changed since. Set it back, or start a new run"
         )
     num_written = _num_writers(checkpoint)
-    if num_written != num_processes(config):
+    if num_written != world_size(config):
         violations.append(
             f"{checkpoint} was written by {num_written} rank(s), and this run has "
-            f"{num_processes(config)}: resume with trainer.devices and trainer.num_nodes as they "
+            f"{world_size(config)}: resume with trainer.devices and trainer.num_nodes as they "
             "were"
         )
     if violations:
@@ -97,7 +97,7 @@ def check_processes(config: DictConfig, checkpoint: Path) -> None:
 def _num_writers(checkpoint: Path) -> int:
     """Return the world size that wrote a checkpoint.
 
-    Each rank has left a shard of the optimizer states, or the state of its random numbers.
+    Each rank stored a shard of the optimizer states, or its random number state.
     """
     if checkpoint.is_dir():
         return len(list(checkpoint.glob("checkpoint/*_optim_states.pt")))

@@ -1,4 +1,4 @@
-"""Scores rankings that others have made, from run files, under any convention; loads no model."""
+"""Score rankings from run files of any origin, under any convention, without a model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from quarry.types import Report
 logger = logging.getLogger(__name__)
 
 SCORE_FILE = "score.json"
-"""Where runs come from, what they cover, and the tests."""
+"""File with the runs' sources, their coverage of the judged queries, and significance tests."""
 
 
 def score(
@@ -59,14 +59,14 @@ def score(
     alpha: float,
     num_permutations: int,
 ) -> dict[str, float]:
-    """Scores `task.runs` by a benchmark or by `task.qrels`; writes a run directory.
+    """Score `task.runs` by a benchmark or by `task.qrels`; write a run directory.
 
     Returns:
         `score/<system>/<set>/<measure>` -> value.
 
     Raises:
-        UserError: nothing to score, or to score by; a file that is not there or is malformed; a
-            run of which no query is judged.
+        UserError: no runs or no judgements are given, a file is missing or malformed, or no query
+            of a run is judged.
     """
     quiet_libraries()
     meter = CostMeter()
@@ -76,7 +76,7 @@ def score(
     validate(config, primary="eval")
     test = SignificanceTest(alpha=alpha, num_permutations=num_permutations, seed=config.seed)
     benchmark = _benchmark(config, qrels, remove_self_match=remove_self_match)
-    if not world.is_launched_first():  # one process does it for all
+    if not world.is_launched_first():  # rank 0 does it for all
         return {}
     is_cut = "evaluation.top_k" in explicit_keys()
     evaluator = _evaluator(config, benchmark, is_cut=is_cut)
@@ -93,7 +93,7 @@ def score(
 
 
 def _evaluator(config: DictConfig, benchmark: Benchmark, *, is_cut: bool) -> Evaluator:
-    """Rankings count in full, as in trec_eval, unless the command line cuts them."""
+    """Return an evaluator of complete rankings, as in trec_eval; the command line may truncate."""
     return Evaluator(
         benchmark=benchmark,
         measures=list(config.evaluation.measures),
@@ -146,9 +146,9 @@ def _write(
     scores: GivenScores,
     meter: CostMeter,
 ) -> list[Report]:
-    """Write and show everything; returns the reports with intervals.
+    """Write and show everything; return the reports with confidence intervals.
 
-    What an evaluation does not have stands in score.json, and at the end of report.md.
+    Parts that an evaluation does not have go to score.json and to the end of report.md.
     """
     run, main = RunDirectory.create(config.paths.run_dir), evaluator.measures[0]
     with logs_to(run.log):
@@ -175,7 +175,7 @@ def _write(
 
 
 def _tell(scores: GivenScores, evaluator: Evaluator) -> None:
-    """Log what the runs cover, and which rules and sets have no part in the numbers."""
+    """Log the runs' coverage, and which rules and sets the numbers leave out."""
     for ranking in scores.rankings:
         found = ranking.coverage
         logger.info(

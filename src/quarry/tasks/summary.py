@@ -1,4 +1,4 @@
-"""What it came to and what it cost: `summary.json`, and the same numbers for the loggers."""
+"""Write `summary.json`, the final metrics and cost of a run, and log the same numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quarry.training.wandb_run import WandbRun
 from quarry.types import Report
 
 SETS_TABLE = "results_by_set"
-"""What W&B calls the table: the same in every run, so that it can show those of many as one."""
+"""Name of the table in W&B: the same in every run, so that W&B can join the tables of runs."""
 
 RESULT_FILES = (
     "config.yaml",
@@ -32,7 +32,7 @@ RESULT_FILES = (
     "per_query",
     "runs",
 )
-"""What an artifact of results holds: enough to score and compare a run again."""
+"""Files of the results artifact: enough to rescore and compare the run."""
 
 
 def summary_of(
@@ -43,12 +43,12 @@ def summary_of(
     cost: RunCost,
     caveats: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The content of `summary.json`.
+    """Return the content of `summary.json`.
 
     Args:
         values: further results.
-        of: name of the report that the run is about; the others stand beside it.
-        caveats: what a reader must know of the data that the model was trained on.
+        of: name of the run's main report; the others go to "beside".
+        caveats: of the training data, for readers of the results.
 
     Returns:
         "results": `<set>/<measure>` -> value, of sets, groups and the mean of all; "beside":
@@ -74,10 +74,11 @@ def write_summary(
     run: RunDirectory,
     loggers: Sequence[Logger],
 ) -> None:
-    """To the run directory, and to the loggers as flat numbers: `results/scifact/ndcg_at_10`.
+    """Write the summary to the run directory and, flat, to the loggers.
 
-    W&B gets them where its panels look, in the summary of the run, and the table of `reports` and
-    the files of the run beside. Only the first process writes.
+    Loggers receive numbers such as `results/scifact/ndcg_at_10`. W&B receives them in the run's
+    summary, where its panels look, with the table of `reports` and the run's files. Only rank 0
+    writes.
     """
     if not world.is_launched_first():
         return
@@ -96,7 +97,7 @@ def write_summary(
 
 
 def flat_summary(summary: Mapping[str, Any]) -> dict[str, float | str]:
-    """One level, keys joined by slashes; what is not known is left out, and so are caveats."""
+    """Return the summary on one level, keys joined by slashes, without unknowns and caveats."""
     return {
         f"{part}/{name}": value
         for part, values in summary.items()
@@ -107,7 +108,7 @@ def flat_summary(summary: Mapping[str, Any]) -> dict[str, float | str]:
 
 
 def table_of_sets(reports: Sequence[Report]) -> tuple[list[str], list[list[Cell]]]:
-    """Columns and rows: retriever, set, its group and size, and a column a measure."""
+    """Return columns and rows: retriever, set, its group and sizes, and each measure."""
     measures = list(dict.fromkeys(m for each in reports for r in each.results for m in r.metrics))
     rows: list[list[Cell]] = [
         [
@@ -125,10 +126,10 @@ def table_of_sets(reports: Sequence[Report]) -> tuple[list[str], list[list[Cell]
 
 
 def refuse_failures(reports: Sequence[Report], run: RunDirectory) -> None:
-    """Ends a run whose results are written if some set failed.
+    """Raise an error if a set failed; the results are already written.
 
     Raises:
-        UserError: one did; the message names them. Why each failed was logged and is in the report.
+        UserError: with the names of the failed sets. The reasons are in the log and the report.
     """
     failed = [report for report in reports if report.failures]
     if not failed:
@@ -136,6 +137,6 @@ def refuse_failures(reports: Sequence[Report], run: RunDirectory) -> None:
     parts = [f"{report.retriever}: {', '.join(report.failures)}" for report in failed]
     names = dict.fromkeys(name for report in failed for name in report.failures)
     raise UserError(
-        f"{len(names)} of the sets failed, so there is no mean ({'; '.join(parts)}). Why stands "
-        f"above and in {run.path / REPORT_FILE}, with the results of the others."
+        f"{len(names)} of the sets failed, so there is no mean ({'; '.join(parts)}). The reasons "
+        f"are above and in {run.path / REPORT_FILE}, with the results of the others."
     )

@@ -1,4 +1,4 @@
-"""Train a bi-encoder and report on it: before, during and after, and beside its baseline."""
+"""Train a bi-encoder; evaluate it before, during and after training, and its baseline."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ logger = logging.getLogger(__name__)
 def train(config: DictConfig) -> dict[str, float]:
     """Run a training job from the start; return the final metrics by name.
 
-    Each rank comes through here. Rank 0 checks what can be checked once, and writes the run
-    directory.
+    Each rank calls it. Rank 0 does the checks that are needed once, and writes the run directory.
     """
     quiet_libraries()
     validate(config, primary="train")
@@ -50,7 +49,7 @@ def train(config: DictConfig) -> dict[str, float]:
         run = RunDirectory.shared(config.paths.run_dir)
         return fit(build_training(config, run), checkpoint=None)
     preflight(build(config.model), is_trained=True, spread=planned_spread(config))
-    build_model_parts(config)  # what it refuses is refused before there is a run directory
+    build_model_parts(config)  # its errors come before there is a run directory
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
         record_start(config, run, contract=settled)
@@ -72,7 +71,7 @@ def fit(training: Training, *, checkpoint: Path | None) -> dict[str, float]:
             trainer.fit(
                 training.module, training.datamodule, ckpt_path=checkpoint, weights_only=True
             )
-            if not training.saving.has_saved:  # the checkpoint was that of the last step
+            if not training.saving.has_saved:  # resumed from the checkpoint of the last step
                 module = saved_at_the_end(training)
                 if evaluated is not None:
                     trainer.test(module, one_empty_batch(), verbose=False)
@@ -91,7 +90,7 @@ def saved_at_the_end(training: Training) -> RetrievalModule:
     if not is_spread(training.module):
         saver.save(run.model, model=training.module.model)
         return training.module
-    # what was in shards is gone with the trainer
+    # sharded weights are gone after the trainer's teardown
     world.first_does(partial(saver.save_checkpoint, run))
     spec = saver.parts.spec
     saved = spec.saved_as(run.model, dtype=spec.options.dtype)

@@ -1,4 +1,4 @@
-"""Make, keep and show the reports of a training run: baseline, untrained, trained, best, hybrid."""
+"""Collect and show the reports of a training run: baseline, untrained, trained, best, hybrid."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ TRAINED, BEST = "trained", "best"
 
 
 class TrainingReports:
-    """The reports of a run so far, in the order in which they were made.
+    """The reports of a run so far, in order of evaluation.
 
-    Each is written at once, so that a run that was killed finds it again.
+    Each is written at once, so that a resumed run finds it.
 
     Args:
         run: where they are written, on rank 0.
-        baseline: a retriever without a model that the run is compared with; None: there is none.
+        baseline: a retriever without a model, for comparison; None: there is none.
         before_training: the untrained model is evaluated, too.
 
     Attributes:
-        made: on rank 0 all; other ranks lack the baseline's.
+        made: the reports so far; the baseline's only on rank 0.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class TrainingReports:
         self.made: list[Report] = []
 
     def begin(self, *, is_resumed: bool) -> None:
-        """Load the benchmark, and make or read what comes before training.
+        """Load the benchmark, and evaluate the baseline.
 
-        That is the baseline's report, and in a resumed run the stored one of the untrained model.
+        In a resumed run, also read the stored report of the untrained model.
         """
-        self._evaluator.benchmark.load()  # bad data must not be found after hours of training
+        self._evaluator.benchmark.load()  # bad data is found now, not after hours of training
         if self._baseline is not None and world.is_launched_first():
             self.add(self._evaluator.evaluate(self._baseline))
         if is_resumed and self._before_training:
@@ -78,7 +78,7 @@ class TrainingReports:
             write_report([report], self._run.path, measures=measures, merge=True)
 
     def end(self, *, has_best: bool) -> None:
-        """Append what is known only at the end: see `last_reports`."""
+        """Append the reports that exist only at the end, see `last_reports`."""
         self.made += last_reports(self._evaluator, self._run, self.made, has_best=has_best)
 
     def baseline(self) -> Report | None:
@@ -88,7 +88,7 @@ class TrainingReports:
 
 
 def stored_report(evaluator: Evaluator, run: RunDirectory, name: str) -> Report:
-    """Return the report of that name, scored anew from the run files of an earlier process."""
+    """Return the report of that name, scored again from its stored run files."""
     stored = [report for report in read_reports(run.path) if report.retriever == name]
     failures = {set_name: why for each in stored for set_name, why in each.failures.items()}
     known = {result.name: result for each in stored for result in each.results}
@@ -120,7 +120,7 @@ def named(reports: Sequence[Report], name: str) -> Report | None:
 def last_reports(
     evaluator: Evaluator, run: RunDirectory, reports: Sequence[Report], *, has_best: bool
 ) -> list[Report]:
-    """Return what is known only at the end: the reports of the best model and of the hybrid."""
+    """Return the reports that exist only at the end: of the best model and of the hybrid."""
     found = []
     if has_best:
         found.append(stored_report(evaluator, run, BEST))
@@ -132,7 +132,7 @@ def last_reports(
 def hybrid_report(evaluator: Evaluator, reports: Sequence[Report]) -> Report:
     """Return the fusion by reciprocal rank of the baseline (first) and the trained model (last).
 
-    Their rankings are without self matches, and `retriever=hybrid` gives the same numbers.
+    Self matches are removed from their rankings. `retriever=hybrid` gives the same numbers.
     """
     sparse, dense = (
         {r.name: r.run for r in report.results} for report in (reports[0], reports[-1])
@@ -171,7 +171,7 @@ def finish(
     """Write and show report, plots and result; return `<retriever>/<set>/<measure>` -> value.
 
     Args:
-        best: what to say of the best model.
+        best: a line about the best model, if one is saved.
     """
     known = write_report(reports, run.path, measures=evaluator.measures, merge=True)
     shown = [report for report in known if named(reports, report.retriever) is not None]
@@ -216,7 +216,7 @@ def draw(
     """Draw the plots of the run.
 
     Args:
-        known: the reports with intervals.
+        known: the reports with confidence intervals.
     """
     main = evaluator.measures[0]
     plots = run.path / "plots"
@@ -237,7 +237,7 @@ def draw(
 
 
 def finish_unevaluated(last_loss: float | None, *, run: RunDirectory) -> dict[str, float]:
-    """Show where a model that was not evaluated is; return the loss of its last optimizer step."""
+    """Show the run directory and the last training loss, and return that loss."""
     summary = {} if last_loss is None else {"train/loss": last_loss}
     shown = "unknown" if last_loss is None else f"{last_loss:.4f}"
     if world.is_launched_first():

@@ -1,4 +1,4 @@
-"""Replays the golden texts: does a saved model, and its export, still give the same embeddings?"""
+"""Verify that a saved model and its export still give the stored golden embeddings."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.task_output import show
 
 MIN_COSINE_HALF = 0.99
-"""Of golden vectors that were made in half precision, where another machine rounds otherwise."""
+"""Smallest cosine for golden vectors in half precision, where rounding depends on the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """The golden texts through one stack.
+    """The golden embeddings of one software stack, compared with the stored ones.
 
     Attributes:
-        name: of the stack.
-        cosines: of each text, to the stored vectors.
-        floor: the smallest cosine that is the same embedding.
-        remedy: what to do about one that is smaller.
+        name: name of the stack.
+        cosines: cosine of each text to its stored vector.
+        floor: smallest cosine that counts as equal.
+        remedy: what to do if a cosine is smaller.
     """
 
     name: str
@@ -53,14 +53,14 @@ class Replay:
 def verify(
     config: DictConfig, *, export: str | None, base_path: str | None = None
 ) -> dict[str, float]:
-    """Verifies `run=DIR`; returns the smallest cosine of each stack.
+    """Verify `run=DIR`; return the smallest cosine of each stack.
 
     Args:
         export: the exported folder; null: `export` in the run directory, if there is one.
-        base_path: of an adapter: where its base lies now, if not where it was.
+        base_path: folder of an adapter's base model, if it was moved since training.
 
     Raises:
-        UserError: token ids or embeddings are not the stored ones; with the text that shows it.
+        UserError: token ids or embeddings differ from the stored ones, with an example text.
     """
     quiet_libraries()
     refuse_other_overrides(
@@ -91,7 +91,7 @@ def verify(
 
 
 def _golden_of(stored: StoredModel) -> tuple[str, list[list[int]]]:
-    """dtype and token ids of the golden texts, as the contract has them."""
+    """Return dtype and token ids of the golden texts from the contract."""
     golden = stored.contract.get("golden")
     ids = golden.get("token_ids") if isinstance(golden, dict) else None
     dtype = golden.get("dtype", "float32") if isinstance(golden, dict) else None
@@ -132,8 +132,11 @@ def _ours(stored: StoredModel, reference: Tensor, *, dtype: str) -> Replay:
 
 
 def _theirs(folder: Path, stored: StoredModel, reference: Tensor, *, dtype: str) -> Replay:
-    """An export in less than float32 may lose twice what it said it costs: rounding differs from
-    machine to machine, and by no more than itself."""
+    """Replay the golden texts with sentence-transformers.
+
+    An export below float32 may lose twice its recorded loss: rounding differs between machines by
+    at most the rounding itself.
+    """
     exported = read_export(folder)
     found = exported_embeddings(folder, stored.parts.tokenizer)
     cost = 0.0 if exported.dtype == "float32" else 2 * (1 - min(exported.cosines))

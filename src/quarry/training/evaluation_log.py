@@ -1,4 +1,4 @@
-"""What of an evaluation goes to the loggers: numbers to all, tables to Weights & Biases."""
+"""Log an evaluation: metrics to all loggers, tables to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ MEAN = "mean"
 RESULTS_TABLE = "val/results"
 EXAMPLES_TABLE = "val/examples"
 MAX_EXAMPLES = 200
-"""Rows of a table of examples, whatever the number of sets: some 200 KiB an evaluation."""
+"""Rows of the examples table over all sets: about 200 KiB an evaluation."""
 
 Cell = str | float | int | bool | None
 
 
 def metric_values(report: Report) -> dict[str, float]:
-    """`val/<set>/<measure>` -> value, measures as loggers like them: ndcg_at_10.
+    """Return `val/<set>/<measure>` -> value, with measures such as ndcg_at_10.
 
-    The same for each group of sets that counts as one, and for `mean`: the mean over the sets and
-    groups. With failed sets there is no mean, and no value of the sets that failed.
+    Each group of sets that counts as one has values, too, and so has `mean`: the mean over sets and
+    groups. If sets failed, they have no values and there is no mean.
     """
     return {f"val/{name}/{measure_key(measure)}": value for name, measure, value in _values(report)}
 
 
 def metric_names(evaluator: Evaluator) -> list[str]:
-    """The keys that `metric_values` has for the reports of this evaluator.
+    """Return the keys of `metric_values` for the reports of this evaluator.
 
     Raises:
-        UserError: a set or group is called as something else is.
+        UserError: two sets or groups have the same name, or one is named "mean".
     """
     sets = [benchmark_set.name for benchmark_set in evaluator.benchmark.sets]
     groups = dict.fromkeys(s.group for s in evaluator.benchmark.sets if s.group is not None)
@@ -50,7 +50,7 @@ def metric_names(evaluator: Evaluator) -> list[str]:
 
 
 def measure_key(measure: str) -> str:
-    """`nDCG@10` -> `ndcg_at_10`."""
+    """Return a measure's name in metric keys: `nDCG@10` -> `ndcg_at_10`."""
     return re.sub(r"[^a-z0-9]+", "_", measure.lower().replace("@", "_at_"))
 
 
@@ -63,12 +63,12 @@ def log_report(
     baseline: Report | None = None,
     num_examples: int = 0,
 ) -> None:
-    """Numbers to every logger; to W&B also a table of results and one of example queries.
+    """Log metrics to every logger, and to W&B also tables of results and of example queries.
 
     Args:
-        step: of the trainer, the axis that W&B draws the numbers over.
-        baseline: what the table compares with.
-        num_examples: queries a set whose results are shown, at most 200 in all; 0: none.
+        step: the optimizer step, W&B's x-axis.
+        baseline: report of the baseline, for the table's comparison.
+        num_examples: queries a set in the examples table, at most 200 in all; 0: none.
     """
     for pl_logger in loggers:
         pl_logger.log_metrics(metric_values(report), step=step)
@@ -81,7 +81,7 @@ def log_report(
 
 
 def results_table(report: Report, baseline: Report | None) -> tuple[list[str], list[list[Cell]]]:
-    """Columns and rows: set (or group, or mean), metric, value, and what the baseline has."""
+    """Return columns and rows: set (or group, or mean), metric, value, and the baseline's value."""
     if baseline is None:
         return ["set", "metric", "value"], [list(row) for row in _values(report)]
     known = {(name, measure): value for name, measure, value in _values(baseline)}
@@ -93,7 +93,7 @@ def results_table(report: Report, baseline: Report | None) -> tuple[list[str], l
 
 
 def examples_table(examples: Sequence[Example]) -> tuple[list[str], list[list[Cell]]]:
-    """Columns and rows: a query, the rank of its first relevant document, the best documents."""
+    """Return columns and rows: query, rank of its first relevant document, best documents."""
     columns = ["set", "query_id", "query", "first_relevant_rank"]
     for place in range(1, NUM_DOCUMENTS + 1):
         columns += [f"document_{place}", f"score_{place}", f"is_relevant_{place}", f"text_{place}"]
@@ -120,7 +120,7 @@ def _examples(report: Report, evaluator: Evaluator, num_examples: int) -> list[E
 
 
 def _values(report: Report) -> Iterator[tuple[str, str, float]]:
-    """(set or group or mean, measure, value), the sets first."""
+    """Yield (set or group or mean, measure, value), the sets first."""
     groups: dict[str, list[str]] = {}
     by_name = {result.name: result.metrics for result in report.results}
     for result in report.results:

@@ -1,7 +1,7 @@
-"""GradCache: gradients of a contrast set of any size in the memory of one chunk of its texts.
+"""Compute gradients of a contrastive batch of any size in the memory of one chunk (GradCache).
 
-The loss needs all embeddings at once, but only the embeddings: given its gradient at each of them,
-texts can be sent through the model a few at a time (Gao et al. 2021, arXiv 2101.06983).
+The loss needs all embeddings at once, but only the embeddings. Given its gradient with respect to
+each of them, the model can process the texts in chunks (Gao et al. 2021, arXiv 2101.06983).
 """
 
 from __future__ import annotations
@@ -29,28 +29,27 @@ Forward = Callable[[TokenBatch], Tensor]
 
 
 class GradCache:
-    """The two passes over a contrast set, around the loss and its backward pass.
+    """Run the two passes over a contrastive batch, before and after the loss's backward pass.
 
-    `embed` gives the embeddings as a leaf of the graph; what fills its `.grad` (accumulation,
-    loss scaling included) is taken up by `backward`, which repeats each chunk's forward pass with
-    the random numbers of the first and propagates its share. The gradients are those of one big
-    batch. The graph of one chunk is kept from the first pass: where all texts fit into one, nothing
-    is computed twice.
+    `embed` returns the embeddings as a leaf of the graph. `backward` reads the leaf's `.grad`, with
+    gradient accumulation and loss scaling in it. It repeats each chunk's forward pass with the same
+    random numbers and propagates the chunk's share, so the gradients are those of one pass. The
+    graph of one chunk is cached from the first pass: with a single chunk, nothing runs twice.
 
-    Chunks are filled with texts of similar length. When one does not fit into memory, the budget is
-    halved, once, and only in a run of one process (others would wait for a different number of
-    chunks); gradients stay exact, but where dropout is on, the texts of the chunks that are left
+    A chunk holds texts of similar length. If one does not fit into memory, the chunk size is
+    halved, once, and only for world size 1 (other ranks would wait for a different number of
+    chunks). Gradients stay exact without dropout; with dropout, the texts of the remaining chunks
     get other random numbers in their second pass.
 
     Args:
         chunk_tokens: tokens in one forward pass (`data.grad_cache_chunk_tokens`); a longer text
-            goes alone.
-        num_chunks: where every forward pass takes all processes (ZeRO 3): how many chunks a process
-            has -> how many the busiest has. One with fewer sends a text through again and again,
-            without effect.
+            has a chunk of its own.
+        num_chunks: under ZeRO 3, where every forward pass is a collective operation: number of
+            chunks of this rank -> the largest number of any rank. A rank with fewer chunks repeats
+            a text, without effect.
 
     Raises:
-        UserError: the budget is below 1; in a pass: half of it is still too much for the memory.
+        UserError: the chunk size is below 1; in a pass: half of it still exceeds the memory.
     """
 
     def __init__(
@@ -65,18 +64,18 @@ class GradCache:
         self.num_chunks = num_chunks
         self._is_halved = False
         self._todo: list[_Chunk] = []
-        self._kept: Tensor | None = None
+        self._cached: Tensor | None = None
         self._leaf: Tensor | None = None
 
     def embed(self, forward: Forward, tokens: TokenBatch) -> Tensor:
-        """Embeddings [num_texts, dim] in the order of the batch; a leaf that wants a gradient."""
+        """Return the embeddings, [num_texts, dim] in batch order, as a leaf that requires grad."""
         while True:
             random_state = _RandomState.of(tokens)
             try:
                 return self._first_pass(forward, tokens)
             except torch.OutOfMemoryError:
-                pass  # gone on with outside: the exception holds on to the activations
-            self._kept = None
+                pass  # handled outside: the exception keeps the activations alive
+            self._cached = None
             self._halve()
             random_state.restore()
 
@@ -86,15 +85,15 @@ class GradCache:
         parameters: Sequence[Parameter],
         backward: Backward = backward_alone,
     ) -> None:
-        """Adds to the parameters' gradients, from the gradient of the last `embed`'s embeddings.
+        """Add to the parameters' gradients, from the gradient of the last `embed`'s embeddings.
 
         Args:
             forward: as in `embed`.
-            parameters: those that are trained.
+            parameters: the trained parameters.
             backward: propagates a chunk's share.
         """
         assert self._leaf is not None
-        assert self._leaf.grad is not None, "the loss comes first"
+        assert self._leaf.grad is not None, "the loss's backward pass comes first"
         gradient, self._leaf = self._leaf.grad, None
         while self._todo:
             chunk = self._todo.pop()
@@ -104,7 +103,7 @@ class GradCache:
                 continue
             except torch.OutOfMemoryError:
                 pass
-            if backward is not backward_alone:  # it alone knows what became of the gradients
+            if backward is not backward_alone:  # it may have reduced gradients already
                 raise self._does_not_fit()
             self._halve()
             after = _versions(parameters)
@@ -115,11 +114,11 @@ class GradCache:
             self._todo += self._parts(replace(chunk, done=tuple(has_share)))
 
     def _first_pass(self, forward: Forward, tokens: TokenBatch) -> Tensor:
-        # longest texts last: the chunk whose graph is kept is a full one
+        # longest texts last: the chunk whose graph is cached is a full one
         plan = self._plan(tokens)[::-1]
         self._todo, embeddings = [], []
         num_idle = 0 if self.num_chunks is None else self.num_chunks(len(plan)) - len(plan)
-        for rows in plan[:1] * num_idle:  # of the shortest texts
+        for rows in plan[:1] * num_idle:  # the shortest texts
             self._todo.append(_Chunk.idle(rows[-1:], tokens))
             with torch.no_grad():
                 forward(self._todo[-1].tokens)
@@ -127,10 +126,10 @@ class GradCache:
             self._todo.append(_Chunk(rows=rows, tokens=part, random_state=_RandomState.of(tokens)))
             with torch.set_grad_enabled(number == len(plan)):
                 output = forward(part)
-            # torch before 2.13 may reuse weights that autocast cast without a graph in the kept one
+            # torch before 2.13 may reuse weights, cast without a graph, in the cached graph
             torch.clear_autocast_cache()
             embeddings.append(output.detach())
-        self._kept = output
+        self._cached = output
         order = torch.from_numpy(np.concatenate(plan)).to(output.device)
         in_chunks = torch.cat(embeddings)
         self._leaf = torch.empty_like(in_chunks).index_copy_(0, order, in_chunks).requires_grad_()
@@ -145,7 +144,7 @@ class GradCache:
         *,
         is_last: bool,
     ) -> None:
-        embeddings, self._kept = self._kept, None
+        embeddings, self._cached = self._cached, None
         with _frozen(chunk.done):
             if embeddings is None:
                 with chunk.random_state.replayed(), torch.enable_grad():
@@ -159,7 +158,7 @@ class GradCache:
         return plan_batches(lengths, max_tokens_per_batch=self.chunk_tokens)
 
     def _parts(self, chunk: _Chunk) -> list[_Chunk]:
-        """A chunk cut anew, to the budget as it is now."""
+        """Divide a chunk by the current chunk size."""
         plan = self._plan(chunk.tokens)
         return [
             replace(chunk, rows=chunk.rows[rows], tokens=tokens)
@@ -174,25 +173,25 @@ class GradCache:
         self._is_halved = True
         self.chunk_tokens = budget // 2
         logger.warning(
-            "Out of memory in a chunk of data.grad_cache_chunk_tokens=%d tokens: going on with %d",
+            "data.grad_cache_chunk_tokens=%d: out of memory in a chunk; continuing with %d",
             budget,
             self.chunk_tokens,
         )
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # pieces that fit the old chunks
+            torch.cuda.empty_cache()  # blocks that fitted the old chunks
 
     def _does_not_fit(self) -> UserError:
         budget = self.chunk_tokens
         return UserError(
             f"Out of memory: a chunk of data.grad_cache_chunk_tokens={budget} tokens (or a single "
-            "longer text) does not fit. Set data.grad_cache_chunk_tokens="
+            "longer text) does not fit. Fix: data.grad_cache_chunk_tokens="
             f"{max(1, budget // 2)} or less, or shorten the texts: prompt.max_document_length."
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _RandomState:
-    """Torch's random numbers from one point on, on the CPU and, if it is CUDA, the device."""
+    """State of torch's random number generators, on the CPU and on the device if it is CUDA."""
 
     cpu: Tensor
     cuda: Tensor | None
@@ -211,7 +210,7 @@ class _RandomState:
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
-        """Back at that point inside, and as if nothing had been drawn after."""
+        """Restore the state inside the block, and the current state after it."""
         with torch.random.fork_rng(devices=[] if self.cuda is None else [self.device]):
             self.restore()
             yield
@@ -222,11 +221,11 @@ class _Chunk:
     """The texts of one forward pass.
 
     Attributes:
-        rows: their places in the contrast set.
+        rows: their rows in the contrastive batch.
         tokens: the texts.
-        random_state: at the start of their first forward pass.
-        done: parameters whose gradient has the share of these texts already.
-        is_idle: the texts are in another chunk, too, and have no share here.
+        random_state: the state before their first forward pass.
+        done: parameters whose gradient includes the share of these texts already.
+        is_idle: a repeated text without a share, so that all ranks run as many passes.
     """
 
     rows: NDArray[np.int64]
@@ -237,14 +236,14 @@ class _Chunk:
 
     @classmethod
     def idle(cls, rows: NDArray[np.int64], tokens: TokenBatch) -> _Chunk:
-        """One that keeps other processes company."""
+        """Return a chunk that only takes part in the collective operations of other ranks."""
         (part,) = split(tokens, [rows])
         state = _RandomState.of(tokens)
         return cls(rows=rows, tokens=part, random_state=state, is_idle=True)
 
 
 def _versions(parameters: Sequence[Parameter]) -> list[int]:
-    """Numbers that change when something is added to a parameter's gradient."""
+    """Return the version counters of the gradients, which change with each addition."""
     return [-1 if p.grad is None else p.grad._version for p in parameters]
 
 

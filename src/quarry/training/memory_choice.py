@@ -1,4 +1,4 @@
-"""State how a training step is run: gradient checkpointing and GradCache chunks."""
+"""Hold the memory settings of a training step: gradient checkpointing and GradCache chunks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryChoice:
-    """How a step is run.
+    """The memory settings of a training step.
 
     Attributes:
         gradient_checkpointing: False, "selective" or True.
-        grad_cache_chunk_tokens: None: a contrastive batch in one pass.
+        grad_cache_chunk_tokens: tokens in one forward pass; None: a contrastive batch in one pass.
     """
 
     gradient_checkpointing: bool | str
@@ -19,7 +19,7 @@ class MemoryChoice:
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """Return the command-line overrides that state this choice."""
+        """Return the command-line overrides of this choice."""
         chunk = self.grad_cache_chunk_tokens
         return (
             f"model.gradient_checkpointing={str(self.gradient_checkpointing).lower()}",

@@ -1,4 +1,4 @@
-"""The LightningModule: builds the bi-encoder, runs one contrast set, hands over the optimiser."""
+"""Define the LightningModule, which trains a bi-encoder on contrastive batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from quarry.distributed.reduction import Reduction, reduction_of
 from quarry.distributed.zero import is_sharded, sharding_of
 from quarry.errors import UserError
 from quarry.models.bi_encoder import BiEncoder
-from quarry.training.contrast import ContrastLoss
+from quarry.training.contrastive_batch import ContrastiveBatchLoss
 from quarry.training.grad_cache import GradCache
 from quarry.training.memory_choice import MemoryChoice
 from quarry.training.optim import leave_scaling_to_trainer, parameter_groups
@@ -28,27 +28,26 @@ from quarry.types import LossOutput, RetrievalBatch, TokenBatch
 
 
 class RetrievalModule(pl.LightningModule):
-    """Train a bi-encoder; know nothing of files, metrics or configuration.
+    """Train a bi-encoder, independently of files, metrics and configuration.
 
     Args:
-        build_model: called once on each rank, in `setup`, when the process group is up and no
-            parameter sharding is active yet, with `device`, where the model is to be; under
-            ZeRO 3 with `sharding`, the context that weights of a dtype are loaded in; and with
-            `gradient_checkpointing`, where `settle_memory` has chosen it.
-        loss: (queries, passages, positive_index) -> LossOutput; one that also has an argument
-            `hashes` gets the batch's `TextHashes`.
+        build_model: called once on each rank, in `setup`, when the process group exists and
+            parameter sharding is not active yet. It receives `device`; under ZeRO 3 `sharding`, the
+            context for loading weights; and `gradient_checkpointing`, if `settle_memory` chose it.
+        loss: (queries, passages, positive_index) -> LossOutput; a loss with an argument `hashes`
+            also receives the batch's `TextHashes`.
         optimizer: parameter groups -> optimizer.
         scheduler: (optimizer, num_training_steps=...) -> learning-rate schedule.
-        num_training_steps: optimizer steps of the run. (Lightning's own estimate, asked for here,
-            would set up the data before a checkpoint's position in it is known: a resumed epoch
-            would start again.)
+        num_training_steps: optimizer steps of the run. (Lightning's own estimate would set up the
+            data before the checkpoint's position in it is restored, and a resumed epoch would start
+            again.)
         grad_cache_chunk_tokens: tokens in one forward pass (GradCache); None: a contrastive batch
-            in one.
-        settle_memory: called in `setup` on each rank, before the model is built, with the device
-            and the loggers: chooses gradient checkpointing and GradCache chunks.
+            in one pass.
+        settle_memory: chooses gradient checkpointing and GradCache chunks; called in `setup` on
+            each rank, before the model is built, with the device and the loggers.
     """
 
-    strict_loading = False  # checkpoints hold what is trained, see `on_load_checkpoint`
+    strict_loading = False  # checkpoints hold trained weights only, see `on_load_checkpoint`
 
     def __init__(
         self,
@@ -63,7 +62,7 @@ class RetrievalModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self._build_model = build_model
-        self._loss = None if loss is None else ContrastLoss(loss)
+        self._loss = None if loss is None else ContrastiveBatchLoss(loss)
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._num_training_steps = num_training_steps
@@ -79,8 +78,8 @@ class RetrievalModule(pl.LightningModule):
         if hasattr(self, "model"):
             if sharding is not None and not is_sharded(self.model):
                 raise UserError(
-                    "strategy=zero3: the model is whole already, on every process. Hand over "
-                    "`build_model` and let the module call it, which loads weights into shards."
+                    "strategy=zero3: every rank has loaded the full model already (it must load "
+                    "shards). Fix: pass `build_model` and let the module call it."
                 )
         else:
             more: dict[str, Any] = {} if sharding is None else {"sharding": sharding}
@@ -89,7 +88,7 @@ class RetrievalModule(pl.LightningModule):
                 self._grad_cache_chunk_tokens = choice.grad_cache_chunk_tokens
                 more["gradient_checkpointing"] = choice.gradient_checkpointing
             self.model = self._build_model(device=strategy.root_device, **more)
-            # transformers hands out models in eval mode; Lightning keeps the mode it finds
+            # transformers returns models in eval mode, and Lightning keeps the mode
             self.model.train(stage == "fit")
         if stage == "fit" and self._grad_cache_chunk_tokens is not None:
             self._grad_cache = GradCache(
@@ -101,7 +100,7 @@ class RetrievalModule(pl.LightningModule):
         self._reduction = reduction_of(
             self.trainer.strategy,
             parameters=self._trained_parameters(),
-            is_update_due=lambda: not self.trainer.fit_loop._should_accumulate(),
+            is_step_due=lambda: not self.trainer.fit_loop._should_accumulate(),
             is_chunked=self._grad_cache is not None,
         )
 
@@ -119,7 +118,7 @@ class RetrievalModule(pl.LightningModule):
         self._reduction.begin()
 
     def on_after_backward(self) -> None:
-        """Continue a backward pass of Lightning that GradCache has ended at the embeddings."""
+        """Continue Lightning's backward pass, which ended at GradCache's embeddings."""
         if self._grad_cache is not None:
             parameters = self._trained_parameters()
             self._grad_cache.backward(self._forward, parameters, self._reduction.backward)
@@ -130,7 +129,7 @@ class RetrievalModule(pl.LightningModule):
         return self._grad_cache.embed(self._forward, tokens)
 
     def _forward(self, tokens: TokenBatch) -> Tensor:
-        # in the backward pass Lightning's autocast is over
+        # GradCache's backward pass runs outside of Lightning's autocast
         with self.trainer.precision_plugin.forward_context():
             embeddings: Tensor = self.model(tokens)
             return embeddings
@@ -145,7 +144,7 @@ class RetrievalModule(pl.LightningModule):
         check_checkpoint(checkpoint, self)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Do nothing: the evaluation callback works at the end of the (one-batch) epoch."""
+        """Do nothing: the evaluation callback runs at the end of the (one-batch) epoch."""
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         assert self._optimizer is not None

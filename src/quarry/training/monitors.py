@@ -1,4 +1,4 @@
-"""Callbacks that wait for a metric: does it exist, will it come, and is higher better?"""
+"""Check the metrics that callbacks monitor: they exist, are logged, and improve upwards."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import pytorch_lightning as pl
 from quarry.errors import UserError
 
 OF_STEPS = ("train/", "perf/")
-"""What training steps log; which names there are depends on the loss and the callbacks."""
+"""Prefixes of the metrics of training steps, whose names depend on loss and callbacks."""
 
 
 def check_monitors(
     callbacks: Sequence[pl.Callback], *, names: Sequence[str], every_n_steps: int
 ) -> None:
-    """Refuses before training what would never act, or act the wrong way round.
+    """Refuse, before training, callbacks that would never act or act in the wrong direction.
 
     Args:
-        callbacks: those with an attribute `monitor` are looked at.
+        callbacks: those with an attribute `monitor` are checked.
         names: metrics that evaluations log, all of them better when higher.
-        every_n_steps: between evaluations; 0: none within training.
+        every_n_steps: optimizer steps between evaluations; 0: none within training.
 
     Raises:
-        UserError: a metric that nothing logs (the message has those that there are), one that does
-            not come within training, or the direction "min" for one that is better when higher.
+        UserError: nothing logs the metric (the message lists those that exist), it is not logged
+            within training, or mode is "min" for a metric that is better when higher.
     """
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
@@ -37,10 +37,10 @@ def check_monitors(
         if every_n_steps == 0:
             raise UserError(
                 f"{who}, and with evaluation.every_n_steps=0 nothing is evaluated within training. "
-                "Set it to a number of updates, or leave the callback out."
+                "Fix: set it to a number of optimizer steps, or leave the callback out."
             )
         if getattr(callback, "mode", "max") == "min":
-            raise UserError(f"{who} with mode=min, and it is better when higher: set mode=max.")
+            raise UserError(f"{who} with mode=min, and it is better when higher. Fix: mode=max.")
 
 
 def _what_there_is(monitor: str, names: Sequence[str]) -> str:

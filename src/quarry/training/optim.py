@@ -1,4 +1,4 @@
-"""Parameter groups and learning-rate schedules."""
+"""Build parameter groups and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from quarry.errors import UserError
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices, which weight decay may shrink, and vectors
-    (norms and biases), which it must not."""
+    """Return the trainable parameters in two groups: matrices, and vectors without weight decay.
+
+    Vectors are norms and biases.
+    """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trainable if p.ndim >= 2]},
@@ -24,11 +26,11 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def leave_scaling_to_trainer(optimizer: Optimizer) -> Optimizer:
-    """Lets gradients be clipped in mixed precision where a fused optimiser steps.
+    """Allow gradient clipping in mixed precision with a fused optimizer; return the optimizer.
 
-    A fused optimiser offers to undo the scaling of fp16 losses itself, in its step. Gradients that
-    are clipped are unscaled before it, so Lightning refuses the two together, in bf16 too, which
-    scales nothing. Without the offer the trainer unscales, as for any other optimiser.
+    A fused optimizer undoes fp16 loss scaling in its own step, but clipping needs unscaled
+    gradients before it. Lightning therefore refuses the two together, even in bf16, which has no
+    loss scaling. With the optimizer's attribute off, the trainer unscales.
     """
     if hasattr(optimizer, "_step_supports_amp_scaling"):
         optimizer._step_supports_amp_scaling = False
@@ -38,11 +40,11 @@ def leave_scaling_to_trainer(optimizer: Optimizer) -> Optimizer:
 def offloaded_adamw(
     groups: list[dict[str, Any]], *, fused: bool | None = None, **settings: Any
 ) -> Optimizer:
-    """AdamW for states in the host's memory: DeepSpeed's, compiled at its first use.
+    """Build DeepSpeed's AdamW for states in host memory; it is compiled at its first use.
 
     Args:
-        groups: as for `torch.optim.AdamW`, and so are the `settings`.
-        fused: of `torch.optim.AdamW`; this one is, always.
+        groups, settings: as for `torch.optim.AdamW`.
+        fused: ignored; this implementation always is.
     """
     del fused
     from deepspeed.ops.adam import DeepSpeedCPUAdam
@@ -54,7 +56,7 @@ def offloaded_adamw(
 def linear_schedule(
     optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int
 ) -> LambdaLR:
-    """Rises linearly over `num_warmup_steps` updates, then falls linearly to 0 at the last one."""
+    """Warm up linearly over `num_warmup_steps`, then decay linearly to 0 at the last step."""
     _check_warmup(num_warmup_steps)
 
     def factor(step: int) -> float:
@@ -69,10 +71,10 @@ def linear_schedule(
 def log_warmup_schedule(
     optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int
 ) -> LambdaLR:
-    """DeepSpeed's WarmupDecayLR, update for update: a logarithmic rise, then linearly to 0.
+    """Follow DeepSpeed's WarmupDecayLR: warm up logarithmically, then decay linearly to 0.
 
-    Update n + 1 runs at log(n) / log(num_warmup_steps) of the rate: half of it after the square
-    root of the warm-up, and nothing at all in the first two updates.
+    Step n + 1 has log(n) / log(num_warmup_steps) of the rate: half of it after the square root of
+    the warm-up, and 0 in the first two steps.
     """
     _check_warmup(num_warmup_steps)
     warmup = max(2, num_warmup_steps)
@@ -89,7 +91,7 @@ def log_warmup_schedule(
 def constant_schedule(
     optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int
 ) -> LambdaLR:
-    """Rises linearly over `num_warmup_steps` updates, then stays, however long training lasts."""
+    """Warm up linearly over `num_warmup_steps`, then stay constant."""
     del num_training_steps
     _check_warmup(num_warmup_steps)
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (num_warmup_steps + 1)))

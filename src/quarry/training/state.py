@@ -1,4 +1,4 @@
-"""Work in the midst of training that training must not notice: evaluating, saving a model."""
+"""Save and restore random numbers, module modes and autocast's cache around evaluations."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import torch
 
 
 @contextmanager
-def kept_training_state(module: torch.nn.Module) -> Iterator[None]:
-    """Puts back what the block may change: the mode of every part of `module`, the random numbers
-    of Python, numpy and torch (CPU and CUDA), and autocast's cache of weights.
+def preserved_training_state(module: torch.nn.Module) -> Iterator[None]:
+    """Restore the training state after the block, which may evaluate or save a model.
 
-    Weights, gradients and optimiser are the block's to leave alone.
+    Restored are the mode of every part of `module`, the random numbers of Python, numpy and torch
+    (CPU and CUDA), and autocast's cache of weights.
+
+    The block must not change weights, gradients or the optimizer.
     """
     modes = [(part, part.training) for part in module.modules()]
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
@@ -30,5 +32,5 @@ def kept_training_state(module: torch.nn.Module) -> Iterator[None]:
         torch.set_rng_state(cpu)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
-        # copies of weights that were made inside must not serve a training step
+        # a training step must not use copies of weights from inside the block
         torch.clear_autocast_cache()

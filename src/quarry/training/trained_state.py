@@ -1,4 +1,4 @@
-"""What a training run changes, apart from what it was loaded from: the weights that are trained."""
+"""Select, read and gather the weights that a training run trains."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from quarry.errors import UserError
 
 
 def trained_names(module: nn.Module) -> set[str]:
-    """Names of the parameters that are trained."""
+    """Return the names of the trained parameters."""
     return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
 def only_trained(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """The part of a state dict that is trained; the rest is where it was loaded from."""
+    """Return the trained part of a state dict; frozen weights are in the base model's files."""
     names = trained_names(module)
     return {name: tensor for name, tensor in state.items() if name in names}
 
 
 def check_checkpoint(checkpoint: Mapping[str, Any], module: nn.Module) -> None:
-    """Refuses a checkpoint that does not hold exactly what is trained here.
+    """Refuse a checkpoint that does not hold exactly the weights that are trained here.
 
-    (DeepSpeed's hold no `state_dict`: it checks its shards itself.)
+    (DeepSpeed's checkpoints hold no `state_dict`: DeepSpeed checks its shards itself.)
 
     Raises:
-        UserError: a trained weight is missing, or there is one that is not trained.
+        UserError: a trained weight is missing, or the checkpoint has a frozen one.
     """
     state = checkpoint.get("state_dict")
     if state is None:
@@ -47,14 +47,17 @@ def check_checkpoint(checkpoint: Mapping[str, Any], module: nn.Module) -> None:
 
 
 def read_trained(checkpoint: Path) -> dict[str, Tensor]:
-    """The trained weights of a checkpoint: of a file, or of a folder of ZeRO's shards.
+    """Return the trained weights of a checkpoint: a file, or a folder of ZeRO's shards.
 
-    (DeepSpeed unpickles its shards: they are read from a run of one's own only.)
+    DeepSpeed unpickles its shards, so read them only from trusted runs.
     """
     if checkpoint.is_dir():
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it prints, and has bars
+        with (
+            redirect_stdout(StringIO()),
+            redirect_stderr(StringIO()),
+        ):  # it prints messages and progress bars
             shards: Mapping[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(
                 str(checkpoint), exclude_frozen_parameters=True
             )
@@ -65,36 +68,36 @@ def read_trained(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def is_spread(module: nn.Module) -> bool:
-    """Whether ZeRO holds the weights, or their precise values, in parts on several processes."""
+    """Return whether ZeRO shards the weights, or their fp32 master copies, over ranks."""
     return any(hasattr(p, "ds_id") or hasattr(p, "_hp_mapping") for p in module.parameters())
 
 
-def whole_state(module: nn.Module, *, is_trained_only: bool) -> dict[str, Tensor]:
-    """Parameters, whole and in the optimiser's precision, on the CPU of the first process.
+def full_state(module: nn.Module, *, is_trained_only: bool) -> dict[str, Tensor]:
+    """Return the full parameters, in the optimizer's precision, on the CPU of rank 0.
 
-    Every process has to take part. The others get an empty dict.
+    A collective operation; other ranks get an empty dict.
 
     Args:
-        is_trained_only: leave out frozen ones.
+        is_trained_only: leave out frozen parameters.
     """
     state: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters():
         if is_trained_only and not parameter.requires_grad:
             continue
-        with _whole(parameter) as value:
+        with _full_value(parameter) as value:
             if world.rank() == 0:
                 state[name] = value.detach().to("cpu", copy=True)
     return state
 
 
 @contextmanager
-def _whole(parameter: nn.Parameter) -> Iterator[Tensor]:
+def _full_value(parameter: nn.Parameter) -> Iterator[Tensor]:
     is_in_shards, has_master = hasattr(parameter, "ds_id"), hasattr(parameter, "_hp_mapping")
     if parameter.requires_grad and (is_in_shards or has_master):
         from deepspeed.utils import safe_get_full_fp32_param
 
         value: Tensor | None = safe_get_full_fp32_param(parameter)
-        assert value is not None, "every trained parameter is in the optimiser"
+        assert value is not None, "every trained parameter is in the optimizer"
         yield value
     elif is_in_shards:
         from deepspeed.zero import GatheredParameters

@@ -1,4 +1,4 @@
-"""One run of Weights & Biases for one run directory: Lightning's logger, and files as artifacts."""
+"""Log a run to Weights & Biases with Lightning's logger, and its files as artifacts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ logger = logging.getLogger(__name__)
 
 
 class WandbRun(WandbLogger):
-    """Lightning's logger, which can also keep files.
+    """Lightning's logger, which also logs files.
 
     Args:
         project, name, save_dir, offline: see `WandbLogger`.
-        group, job_type, tags: what dashboards sort runs by.
-        max_artifact_gib: what is larger is not uploaded; 0: nothing is, None: everything.
+        group, job_type, tags: of the run, for W&B's dashboards.
+        max_artifact_gib: larger artifacts are not uploaded; 0: none are, None: all are.
         more: further arguments of `WandbLogger` and `wandb.init`.
     """
 
@@ -52,18 +52,18 @@ class WandbRun(WandbLogger):
             tags=None if tags is None else list(tags),
             **more,
         )
-        # Lightning hands it on as None, and W&B warns that it has no effect
+        # Lightning passes None, and W&B warns that it has no effect
         self._wandb_init.pop("anonymous", None)
         self.max_artifact_gib = max_artifact_gib
 
     def log_files(self, kind: str, root: Path, names: Sequence[str]) -> None:
-        """Files below `root` as one artifact, under their names there; none if there are none.
+        """Log files below `root` as one artifact, under their relative names, if there are any.
 
-        They are not copied: an offline run finds them when it is synced, where they are now.
+        The files are not copied: an offline run reads them when it is synced.
 
         Args:
-            kind: of artifact, such as "model"; with the id of the run it is its name.
-            names: files and folders; those that are not there are passed over.
+            kind: type of the artifact, such as "model"; its name is the type with the run's id.
+            names: files and folders; missing ones are skipped.
         """
         files = [file for name in names for file in _files(root / name)]
         num_bytes = sum(file.stat().st_size for file in files)
@@ -89,7 +89,7 @@ class WandbRun(WandbLogger):
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself, or all files of a folder, in order."""
+    """Return the file itself, or all files of a folder, in order."""
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     return [path] if path.is_file() else []

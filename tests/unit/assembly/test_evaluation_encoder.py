@@ -230,5 +230,7 @@ def test_a_resumed_run_is_told_of_a_wrong_value(folder: Path) -> None:
 def test_a_store_that_cannot_be_made_is_refused_before_the_model_loads(folder: Path) -> None:
     (folder.parent / "file").write_text("")
     config = configured(folder, {"paths.store_dir": str(folder.parent / "file" / "store")})
-    with pytest.raises(UserError, match=r"paths\.store_dir=.*cannot be made \(Not a directory\)"):
+    with pytest.raises(
+        UserError, match=r"paths\.store_dir=.*cannot be created \(Not a directory\)"
+    ):
         stored_encoder_builder(config, build_model_parts(config))

@@ -122,5 +122,5 @@ def test_an_id_in_the_environment_is_for_one_run_and_never_for_the_jobs_of_a_swe
 def test_an_id_for_all_jobs_of_a_sweep_is_refused(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "a")
     assert wandb_id(run, id="given") == "given"
-    with pytest.raises(UserError, match=r"logger\.wandb\.id=given would make all jobs .* one run"):
+    with pytest.raises(UserError, match=r"logger\.wandb\.id=given: all jobs .* one W&B run"):
         wandb_id(run, is_job=True, id="given")

@@ -182,7 +182,7 @@ def test_a_contract_written_here_is_read_back_unchanged() -> None:
     assert _written(other)["settings"] == stored["settings"]
 
 
-def test_a_trunk_that_decides_by_itself_is_stored_as_it_decided() -> None:
+def test_a_backbone_that_decides_by_itself_is_stored_as_it_decided() -> None:
     config = _config(is_causal=None)
     tokenizer = TextTokenizer(tokenizer=letter_tokenizer(), prompt=build(config.prompt))
     model = tiny_bi_encoder(is_causal=False)

@@ -15,7 +15,7 @@ from configurations import composed, opened
 
 from quarry.config.instantiate import build
 from quarry.config.validation import validate
-from quarry.config.world_size import num_processes, zero_stage
+from quarry.config.world_size import world_size, zero_stage
 from quarry.errors import UserError
 
 
@@ -35,13 +35,13 @@ def refusal(*overrides: str) -> str:
 def test_every_strategy_passes_with_two_processes(strategy: str) -> None:
     config = composed("train", "benchmark=none", f"strategy={strategy}", "trainer.devices=2")
     validate(config, primary="train")
-    assert num_processes(config) == 2
+    assert world_size(config) == 2
     assert zero_stage(config) == (int(strategy[-1]) if strategy.startswith("zero") else 0)
 
 
 def test_nodes_count() -> None:
     config = composed("train", "trainer.devices=4", "trainer.num_nodes=3")
-    assert num_processes(config) == 12
+    assert world_size(config) == 12
 
 
 def test_fewer_queries_than_processes() -> None:
@@ -51,7 +51,7 @@ def test_fewer_queries_than_processes() -> None:
     assert "has 4 queries" in message
 
 
-def test_a_contrast_set_that_does_not_divide_is_no_mistake() -> None:
+def test_a_contrastive_batch_that_does_not_divide_is_no_mistake() -> None:
     config = composed("train", "benchmark=none", "trainer.devices=3")
     validate(config, primary="train")  # 128 queries
 
@@ -60,9 +60,9 @@ def test_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     message = refusal("trainer.devices=4", "strategy=ddp")
-    assert "trainer.devices=4: this machine has 2; set trainer.devices=2" in message
+    assert "trainer.devices=4: this machine has 2. Fix: trainer.devices=2" in message
     message = refusal("trainer.devices=[0,2]", "strategy=ddp")
-    assert "this machine has no GPU [2], of its 2" in message
+    assert "this machine has no GPU [2] (0 to 1)" in message
 
 
 def test_torchrun_with_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,20 +84,20 @@ def test_slurm_with_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "8")
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "8")
     monkeypatch.setenv("SLURM_JOB_NAME", "study")
-    assert "are 1 processes, and SLURM started 8" in refusal("trainer.devices=1")
+    assert "the world size is 1, and SLURM started 8 ranks" in refusal("trainer.devices=1")
 
 
 @pytest.mark.parametrize("devices", ["-1", "[0,1]"])
 def test_gpus_where_there_are_none(monkeypatch: pytest.MonkeyPatch, devices: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert "are GPUs, and this run has none" in refusal(f"trainer.devices={devices}")
+    assert ": these are GPUs, and this run has none" in refusal(f"trainer.devices={devices}")
     message = refusal(f"trainer.devices={devices}", "trainer.accelerator=gpu")
     assert "trainer.accelerator=gpu: this machine has no GPU" in message
 
 
 def test_no_nodes() -> None:
-    assert "trainer.num_nodes=0 must be" in refusal("trainer.num_nodes=0")
+    assert "trainer.num_nodes=0: not a number of nodes" in refusal("trainer.num_nodes=0")
 
 
 @pytest.mark.parametrize("devices", ["auto", "-1", "2", "[0,1]"])
@@ -108,7 +108,7 @@ def test_several_gpus_get_our_ddp_however_they_are_asked_for(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     config = composed("train", "benchmark=none", f"trainer.devices={devices}")
     validate(config, primary="train")
-    assert num_processes(config) == 2
+    assert world_size(config) == 2
     strategy = build(config.trainer.strategy)
     assert isinstance(strategy, DDPStrategy)
     assert strategy.process_group_backend == "cpu:gloo,cuda:nccl"
@@ -117,7 +117,7 @@ def test_several_gpus_get_our_ddp_however_they_are_asked_for(
 @pytest.mark.parametrize("strategy", ["zero1", "zero3"])
 def test_precisions_that_zero_does_not_have(strategy: str) -> None:
     message = refusal(f"strategy={strategy}", "trainer.precision=16-mixed")
-    assert "trainer.precision=16-mixed does not go with ZeRO" in message
+    assert "trainer.precision=16-mixed: not supported under ZeRO" in message
 
 
 def test_weights_in_half_precision_without_zero() -> None:
@@ -131,22 +131,22 @@ def test_all_that_does_not_go_with_shards_at_once() -> None:
         "model.compile=true",
         "trainer.precision=bf16-true",
     )
-    assert "model.linear_precision=fp8 does not go with ZeRO" in message
-    assert "model.compile=true does not go with strategy=zero3" in message
-    assert "model.dtype=float32 has no effect" in message
+    assert "model.linear_precision=fp8: not supported under ZeRO" in message
+    assert "model.compile=true: not supported with strategy=zero3" in message
+    assert "model.dtype=float32: has no effect" in message
 
 
 def test_offloading_without_a_gpu() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    assert "have no effect without a GPU" in refusal("strategy=zero3_offload")
+    assert "no effect without a GPU" in refusal("strategy=zero3_offload")
 
 
 def test_offloading_weights_that_are_whole() -> None:
     message = refusal("strategy=zero2", "+trainer.strategy.offload_parameters=true")
-    assert "needs strategy=zero3_offload" in message
+    assert "Fix: strategy=zero3_offload" in message
 
 
 def test_offloading_with_another_optimizer() -> None:
     message = refusal("strategy=zero3_offload", "optimizer._target_=torch.optim.Adam")
-    assert "needs optimizer=adamw" in message
+    assert "Fix: optimizer=adamw" in message

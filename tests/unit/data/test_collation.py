@@ -1,4 +1,4 @@
-"""A contrast set by hand: queries first, then each query's positive and hard negatives."""
+"""A contrastive batch by hand: queries first, then each query's positive and hard negatives."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def token_ids(batches: list[RetrievalBatch]) -> list[list[int]]:
     return [batch.tokens.input_ids.tolist() for batch in batches]
 
 
-def test_batches_are_contrast_sets_and_updates_are_whole() -> None:
+def test_batches_are_contrastive_batches_and_steps_are_whole() -> None:
     module = datamodule()
     batches = list(module.train_dataloader())
     assert module.num_batches_per_step == 2
@@ -99,7 +99,7 @@ def test_batches_follow_from_the_seed_and_the_epoch() -> None:
     ("max_epochs", "max_steps", "expected"),
     [(3, -1, 6), (3, 4, 4), (3, 100, 6), (None, 5, 5), (-1, 5, 5), (0, -1, 0)],
 )
-def test_number_of_updates(max_epochs: int | None, max_steps: int, expected: int) -> None:
+def test_number_of_steps(max_epochs: int | None, max_steps: int, expected: int) -> None:
     module = datamodule()  # two updates an epoch
     assert module.num_training_steps(max_epochs=max_epochs, max_steps=max_steps) == expected
 

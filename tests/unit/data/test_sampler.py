@@ -69,12 +69,12 @@ def test_keys_are_the_epoch_and_each_example_at_most_once() -> None:
 @pytest.mark.parametrize(
     ("num_examples", "num_batches"), [(6, 3), (11, 3), (12, 6), (23, 9), (24, 12)]
 )
-def test_whole_updates_only(num_examples: int, num_batches: int) -> None:
+def test_whole_steps_only(num_examples: int, num_batches: int) -> None:
     batch_sampler = sampler(num_examples=num_examples)
     assert len(batch_sampler) == len(list(batch_sampler)) == num_batches
 
 
-def test_all_examples_where_they_fill_whole_updates() -> None:
+def test_all_examples_where_they_fill_whole_steps() -> None:
     rows = [row for batch in sampler(num_examples=24) for _, row in batch]
     assert sorted(rows) == list(range(24))
 
@@ -226,14 +226,14 @@ def fit(*, max_steps: int, folder: Path, checkpoint: Path | None = None) -> Reco
     return module
 
 
-@pytest.mark.parametrize("num_updates", [1, 3, 4])  # inside an epoch, at its end, in the next
-def test_lightning_resumes_with_the_remaining_batches(tmp_path: Path, num_updates: int) -> None:
+@pytest.mark.parametrize("num_steps", [1, 3, 4])  # inside an epoch, at its end, in the next
+def test_lightning_resumes_with_the_remaining_batches(tmp_path: Path, num_steps: int) -> None:
     whole = [batch for epoch in range(3) for batch in epoch_of(sampler(), epoch)]
-    before = fit(max_steps=num_updates, folder=tmp_path)
-    assert before.seen == whole[: 3 * num_updates]
+    before = fit(max_steps=num_steps, folder=tmp_path)
+    assert before.seen == whole[: 3 * num_steps]
     after = fit(max_steps=9, folder=tmp_path, checkpoint=tmp_path / "last.ckpt")
-    assert after.seen == whole[3 * num_updates :]
+    assert after.seen == whole[3 * num_steps :]
     # and with the random numbers that would have come next
-    torch.manual_seed(num_updates)
+    torch.manual_seed(num_steps)
     uninterrupted = [torch.rand(()).item() for _ in whole]
     assert before.drawn + after.drawn == uninterrupted

@@ -1,4 +1,4 @@
-"""Each process gets its own queries of a contrast set, with about as many tokens as the others."""
+"""Each rank gets its own queries of a contrastive batch, with about as many tokens as others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NUM_SHARES = 3
 
 
 @pytest.mark.parametrize("is_ragged", [False, True])
-def test_the_shares_are_the_contrast_set(is_ragged: bool) -> None:
+def test_the_shares_are_the_contrastive_batch(is_ragged: bool) -> None:
     chosen = examples(20, is_ragged=is_ragged)
     whole = RetrievalCollator(TOKENIZER)(chosen)
     shares = [

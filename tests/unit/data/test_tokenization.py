@@ -177,7 +177,7 @@ def test_an_end_token_by_name(qwen: PreTrainedTokenizerBase) -> None:
         TextTokenizer(tokenizer=qwen, prompt=Prompt(end_token="</s>"))
 
 
-def test_nothing_to_tokenise() -> None:
+def test_nothing_to_tokenize() -> None:
     assert ids_of([], tokenizer=letter_tokenizer(), prompt=Prompt()) == []
 
 

@@ -37,7 +37,7 @@ FAMILIES = {
     "P": "P",
     "success": "Success",
 }
-WHOLE_RANKING = {"ndcg": "nDCG", "map": "MAP", "recip_rank": "MRR"}
+FULL_RANKING = {"ndcg": "nDCG", "map": "MAP", "recip_rank": "MRR"}
 
 NO_NUMBER = {"runid", "relstring", "relstring_20"}
 LATER_MEASURES = {"rbp", "rbp_resid", "unj_5", "unj_10", "unj_20"}
@@ -73,8 +73,8 @@ class Comparison:
 
 def report_name(trec_name: str) -> str | None:
     """Our name of a measure in trec_eval's output, if we have it."""
-    if trec_name in WHOLE_RANKING:
-        return WHOLE_RANKING[trec_name]
+    if trec_name in FULL_RANKING:
+        return FULL_RANKING[trec_name]
     family, _, cutoff = trec_name.rpartition("_")
     return f"{FAMILIES[family]}@{cutoff}" if family in FAMILIES and cutoff.isdigit() else None
 

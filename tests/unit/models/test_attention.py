@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLModel
 
-from helpers.architectures import tiny_trunk
+from helpers.architectures import tiny_backbone
 from helpers.models import tiny_bi_encoder, tiny_qwen
 from quarry.errors import UserError
 from quarry.models.adapters.lora import LoRA
@@ -77,7 +77,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_architectures_whose_texts_would_reach_each_other_are_refused(name: str) -> None:
     model_type, settings, reason = REFUSED[name]
-    backbone = tiny_trunk(model_type, **settings)
+    backbone = tiny_backbone(model_type, **settings)
     with pytest.raises(UserError, match=rf"^{type(backbone).__name__} cannot take .*{reason}"):
         use_packed_attention(backbone)
     assert backbone.config._attn_implementation != PACKED
@@ -85,7 +85,7 @@ def test_architectures_whose_texts_would_reach_each_other_are_refused(name: str)
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen3", "modernbert", "bert"])
 def test_plain_attention_is_accepted(model_type: str) -> None:
-    backbone = tiny_trunk(model_type)
+    backbone = tiny_backbone(model_type)
     use_packed_attention(backbone)
     assert backbone.config._attn_implementation == PACKED
 
@@ -97,8 +97,8 @@ def test_a_hybrid_without_any_recurrent_layer_is_accepted() -> None:
         "shared_intermediate_size": 32,
         "mamba_n_heads": 4,
     }
-    plain = tiny_trunk("granitemoehybrid", layer_types=["full_attention"] * 2, **settings)
-    mixed = tiny_trunk(
+    plain = tiny_backbone("granitemoehybrid", layer_types=["full_attention"] * 2, **settings)
+    mixed = tiny_backbone(
         "granitemoehybrid", layer_types=["full_attention", "linear_attention"], **settings
     )
     check_packable(plain)
@@ -110,11 +110,11 @@ def test_an_adapter_changes_neither_answer_nor_message() -> None:
     def adapted(backbone: PreTrainedModel) -> PreTrainedModel:
         return LoRA(r=1, alpha=1, dropout=0.0, target_modules=["o_proj", "in_proj"])(backbone)
 
-    llama = adapted(tiny_trunk("llama"))
+    llama = adapted(tiny_backbone("llama"))
     check_packable(llama)
     assert is_causal_by_design(llama)
     with pytest.raises(UserError, match="^MambaModel cannot take packed batches"):
-        check_packable(adapted(tiny_trunk("mamba")))
+        check_packable(adapted(tiny_backbone("mamba")))
 
 
 def test_of_a_vision_language_model_the_text_side_counts() -> None:
@@ -130,11 +130,11 @@ def test_of_a_vision_language_model_the_text_side_counts() -> None:
     [("llama", True), ("mistral", True), ("bert", False), ("modernbert", False)],
 )
 def test_direction_by_design(model_type: str, is_causal: bool) -> None:
-    assert is_causal_by_design(tiny_trunk(model_type)) == is_causal
+    assert is_causal_by_design(tiny_backbone(model_type)) == is_causal
 
 
 def test_bert_as_a_decoder_is_causal() -> None:
-    assert is_causal_by_design(tiny_trunk("bert", is_decoder=True))
+    assert is_causal_by_design(tiny_backbone("bert", is_decoder=True))
 
 
 def test_what_a_saved_config_states_overrules_the_architecture() -> None:
@@ -144,9 +144,9 @@ def test_what_a_saved_config_states_overrules_the_architecture() -> None:
 
 
 def test_positions_begin_after_that_of_padding_in_robertas_family_alone() -> None:
-    assert first_position(tiny_trunk("xlm-roberta", pad_token_id=1)) == 2
-    assert first_position(tiny_trunk("bert", pad_token_id=1)) == 0
-    assert first_position(tiny_trunk("llama", pad_token_id=1)) == 0
+    assert first_position(tiny_backbone("xlm-roberta", pad_token_id=1)) == 2
+    assert first_position(tiny_backbone("bert", pad_token_id=1)) == 0
+    assert first_position(tiny_backbone("llama", pad_token_id=1)) == 0
 
 
 def attend(**more: Any) -> Tensor:

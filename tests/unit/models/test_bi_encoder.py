@@ -35,17 +35,17 @@ def test_without_normalisation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trunk", "embeddings"),
+    ("backbone", "embeddings"),
     [
         (torch.float32, torch.float32),
         (torch.float64, torch.float64),
         (torch.bfloat16, torch.float32),
     ],
 )
-def test_dtypes(trunk: torch.dtype, embeddings: torch.dtype) -> None:
-    model = tiny_bi_encoder(dtype=trunk)
+def test_dtypes(backbone: torch.dtype, embeddings: torch.dtype) -> None:
+    model = tiny_bi_encoder(dtype=backbone)
     with torch.inference_mode():
-        assert model.token_states(TOKENS).dtype == trunk
+        assert model.token_states(TOKENS).dtype == backbone
         assert model(TOKENS).dtype == embeddings
 
 
@@ -56,7 +56,7 @@ def test_the_direction_is_noted_in_the_config_that_is_saved(is_causal: bool) -> 
     assert model.backbone.config._attn_implementation == PACKED
 
 
-def test_every_parameter_of_the_trunk_that_is_used_gets_a_gradient() -> None:
+def test_every_parameter_of_the_backbone_that_is_used_gets_a_gradient() -> None:
     model = tiny_bi_encoder()
     (model(TOKENS) * torch.arange(32.0)).sum().backward()
     for name, parameter in model.named_parameters():

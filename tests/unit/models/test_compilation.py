@@ -222,7 +222,7 @@ def test_a_failure_falls_back_to_plain_layers_with_one_warning(
         step(model, tokens)
     assert torch.equal(model(batches()[0]), expected)
     (record,) = (r for r in caplog.records if r.name == "quarry.models.compilation")
-    assert "run as they are" in record.getMessage()
+    assert "could not be compiled" in record.getMessage()
     assert "no C++ compiler here" in record.getMessage()
     assert "model.compile=false" in record.getMessage()
 
@@ -246,6 +246,6 @@ def test_names_copies_and_pickles_are_of_the_plain_model() -> None:
         assert torch.equal(copied(batches()[0]), expected)
 
 
-def test_a_trunk_without_layers_is_refused() -> None:
+def test_a_backbone_without_layers_is_refused() -> None:
     with pytest.raises(UserError, match=r"model\.compile=true: Linear has no layers"):
         compile_layers(nn.Linear(2, 2))

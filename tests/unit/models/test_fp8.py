@@ -126,7 +126,7 @@ def test_a_layer_for_encoding_takes_half_the_memory() -> None:
     assert sizes == [64 * 128 + 4 * 128, 2 * 64 * 128 + 4 * (64 + 128)]
 
 
-def test_a_trunk_with_lora_stays_close_to_bf16() -> None:
+def test_a_backbone_with_lora_stays_close_to_bf16() -> None:
     model = bi_encoder()
     direction = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
 

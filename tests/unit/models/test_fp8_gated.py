@@ -12,29 +12,29 @@ from quarry.models.fp8 import quantize, replace_linear_layers
 from quarry.models.fp8_gated import Fp8GatedMlp, fuse_gated_layers, quantize_gated
 
 
-def fp8_trunk(**shape: object) -> PreTrainedModel:
-    trunk = tiny_qwen(dtype=torch.bfloat16, initializer_range=0.1, **shape)
-    replace_linear_layers(trunk, is_trained_through=False)
-    return trunk
+def fp8_backbone(**shape: object) -> PreTrainedModel:
+    backbone = tiny_qwen(dtype=torch.bfloat16, initializer_range=0.1, **shape)
+    replace_linear_layers(backbone, is_trained_through=False)
+    return backbone
 
 
 @torch.no_grad()
-def test_a_fused_trunk_computes_the_same() -> None:
-    trunk = fp8_trunk()
+def test_a_fused_backbone_computes_the_same() -> None:
+    backbone = fp8_backbone()
     input_ids = torch.arange(5, 45)[None]
-    expected = trunk(input_ids).last_hidden_state
-    names = set(trunk.state_dict())
-    assert fuse_gated_layers(trunk) == trunk.config.num_hidden_layers
-    assert isinstance(trunk.layers[0].mlp, Fp8GatedMlp)
-    assert set(trunk.state_dict()) == names
-    torch.testing.assert_close(trunk(input_ids).last_hidden_state, expected, rtol=0.0, atol=0.0)
+    expected = backbone(input_ids).last_hidden_state
+    names = set(backbone.state_dict())
+    assert fuse_gated_layers(backbone) == backbone.config.num_hidden_layers
+    assert isinstance(backbone.layers[0].mlp, Fp8GatedMlp)
+    assert set(backbone.state_dict()) == names
+    torch.testing.assert_close(backbone(input_ids).last_hidden_state, expected, rtol=0.0, atol=0.0)
 
 
 def test_another_activation_stays_as_it_is() -> None:
-    assert fuse_gated_layers(fp8_trunk(hidden_act="gelu")) == 0
+    assert fuse_gated_layers(fp8_backbone(hidden_act="gelu")) == 0
 
 
-def test_a_trunk_that_is_not_in_fp8_stays_as_it_is() -> None:
+def test_a_backbone_that_is_not_in_fp8_stays_as_it_is() -> None:
     assert fuse_gated_layers(tiny_qwen()) == 0
 
 

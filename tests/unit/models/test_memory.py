@@ -37,7 +37,7 @@ def zero(
 ) -> Spread:
     return Spread.of_zero(
         stage=stage,
-        num_processes=4,
+        world_size=4,
         is_chunked=is_chunked,
         offloads_parameters=offloads and stage == 3,
         offloads_optimizer=offloads,
@@ -63,7 +63,7 @@ def test_gradients_stay_whole_with_chunks_and_go_to_an_offloaded_optimizer() -> 
     assert of_one(spread=zero(2, offloads=True)).total == 4 * 1000
 
 
-def test_an_adapter_counts_and_its_trunk_stays_frozen() -> None:
+def test_an_adapter_counts_and_its_backbone_stays_frozen() -> None:
     config = tiny_qwen().config
     number = num_weights(tiny_qwen())
     lora = LoRA(r=4, alpha=8, dropout=0, target_modules=["q_proj"])

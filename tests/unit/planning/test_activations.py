@@ -86,7 +86,7 @@ def held_bytes(num_layers: int, adapter: Adapter, dtype: torch.dtype, *, in_half
         use_cache=False,
     )  # fmt: skip
     backbone = adapter(Qwen2Model(config).to(dtype))
-    if not adapter.trains_trunk:
+    if not adapter.trains_backbone:
         use_fast_lora(backbone)
     model = BiEncoder(backbone=backbone, pooling=LastToken()).train()
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -121,10 +121,10 @@ def test_autograd_holds_what_is_counted(
     itemsize = 2 if in_half else dtype.itemsize
     # the grid, which the kernel does without: queries, keys, values and the result once more
     held -= 4 * HIDDEN * itemsize
-    if adapter.trains_trunk and in_half:
+    if adapter.trains_backbone and in_half:
         num_weights = 4 * HIDDEN**2 + 3 * HIDDEN * INTERMEDIATE
         held -= num_weights * itemsize / NUM_TOKENS  # casts of weights are counted by themselves
-    if not adapter.trains_trunk:
+    if not adapter.trains_backbone:
         num_factors = RANK * (4 * 2 * HIDDEN + 3 * (HIDDEN + INTERMEDIATE))
         held -= num_factors * itemsize / NUM_TOKENS
     shape = LayerShape(
@@ -136,9 +136,9 @@ def test_autograd_holds_what_is_counted(
         state_itemsize=dtype.itemsize,
         is_compiled=False,
         gradient_checkpointing=False,
-        trains_backbone=adapter.trains_trunk,
+        trains_backbone=adapter.trains_backbone,
         num_inputs=6 * HIDDEN + INTERMEDIATE,
-        num_low_rank=0 if adapter.trains_trunk else len(TARGETS) * RANK,
+        num_low_rank=0 if adapter.trains_backbone else len(TARGETS) * RANK,
     )
     assert held == pytest.approx(layer_bytes(shape, kept), rel=0.02)
 

@@ -55,7 +55,7 @@ def test_a_chunk_is_no_shorter_than_a_text() -> None:
 
 def test_all_weights_go_into_shards() -> None:
     every = setup(
-        num_frozen=0, num_trained=7_070_619_136, frozen_itemsize=4, num_processes=8,
+        num_frozen=0, num_trained=7_070_619_136, frozen_itemsize=4, world_size=8,
         kept=replace(LORA, trains_backbone=True, state_itemsize=4),
     )  # fmt: skip
     beside = ("trainer.precision=bf16-true",)

@@ -43,7 +43,7 @@ def test_a_model_is_an_adapter_or_all_weights() -> None:
     assert model_bytes(setup(num_trained=100)) == 400
     assert model_bytes(setup(**ALL, trained_itemsize=2)) == 10 * 2 + 100 * 2
     in_shards = setup(**ALL, trained_itemsize=2, zero=ZERO2)
-    assert model_bytes(in_shards) == 10 * 2 + 100 * 4, "from the optimiser's fp32"
+    assert model_bytes(in_shards) == 10 * 2 + 100 * 4, "from the optimizer's fp32"
 
 
 @pytest.mark.parametrize(

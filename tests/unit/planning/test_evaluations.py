@@ -43,11 +43,11 @@ def evaluations(
     *,
     num_steps: int | None,
     machine: Machine = H200,
-    num_processes: int = 1,
+    world_size: int = 1,
     shares_prefix: bool = True,
     tokenizer: TextTokenizer | None = None,
 ) -> Evaluations:
-    own = setup(num_processes=num_processes, kept=replace(LORA, has_dropout=False))
+    own = setup(world_size=world_size, kept=replace(LORA, has_dropout=False))
     inputs = planned_training(config)
     if tokenizer is not None:
         step = replace(inputs.step, load_tokenizer=lambda: tokenizer)
@@ -89,7 +89,7 @@ def test_the_one_before_training_may_be_left_out() -> None:
 
 
 def test_hours_are_those_of_all_of_them_on_all_devices() -> None:
-    one, eight = (evaluations(marco(), num_steps=100, num_processes=n) for n in (1, 8))
+    one, eight = (evaluations(marco(), num_steps=100, world_size=n) for n in (1, 8))
     assert one.rate is not None
     assert one.hours == pytest.approx(2 * one.num_tokens / one.rate.tokens_per_s / 3600)
     assert eight.hours == pytest.approx((one.hours or 0) / 8)
@@ -120,7 +120,7 @@ def test_a_shared_prefix_is_computed_once_a_pass() -> None:
         "train", "experiment=sft_msmarco", "prompt=e5_instruct", "strategy=zero3",
         "trainer.devices=2",
     )  # fmt: skip
-    sharded = evaluations(shards, num_steps=100, num_processes=2, tokenizer=tokenizer)
+    sharded = evaluations(shards, num_steps=100, world_size=2, tokenizer=tokenizer)
     assert sharded.num_computed_tokens == found.num_tokens, "see `Encoder.has_equal_steps`"
 
 

@@ -98,8 +98,8 @@ def test_embeddings_are_as_wide_as_the_last_projection(tmp_path: Path) -> None:
     assert in_training is not None
     assert in_training.total == plan.host.total
     assert in_training.corpus == kept.corpus
-    trunk = 4 * plan.model.num_parameters
-    assert plan.memory.weights == trunk + 4 * (32 * 12 + 12)
+    backbone = 4 * plan.model.num_parameters
+    assert plan.memory.weights == backbone + 4 * (32 * 12 + 12)
     num_texts = 128 * (2 + 15)
     assert plan.memory.embeddings == 2 * 4 * 12 * num_texts
 

@@ -91,7 +91,7 @@ def test_a_chunk_holds_the_longest_text(longest: int) -> None:
     assert choices(of, asked, limit_bytes=needed - 1) == []
 
 
-def test_contrast_sets_below_the_smallest_chunk_are_not_cut() -> None:
+def test_contrastive_batches_below_the_smallest_chunk_are_not_cut() -> None:
     few = setup(contrast=contrast(num_queries=2, tokens_per_query=100))
     (first, *_) = choices(few, OPEN, limit_bytes=200 * GIB)
     assert first.grad_cache_chunk_tokens is None
@@ -138,7 +138,7 @@ def test_under_zero_chunks_hold_all_gradients_so_that_the_thriftiest_may_have_no
         num_trained=7_070_619_136,
         frozen_itemsize=4,
         kept=replace(LORA, trains_backbone=True),
-        num_processes=8,
+        world_size=8,
         zero=ZeroBuffers(stage=2, reduce_bucket_size=200_000_000),
     )
     assert thriftiest(of, OPEN).grad_cache_chunk_tokens is None

@@ -86,7 +86,7 @@ def test_a_suite_that_is_not_here(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "published counts and mean lengths (mteb 2.26.24)" in text
     assert "if 8 devices are 8 times as fast as one" in text
     million = f"{found['plan/num_tokens'] / 8 / 1e6:,.4g} million"
-    assert f"1/8 of them  tokenises and encodes {million} tokens" in text
+    assert f"1/8 of them  tokenizes and encodes {million} tokens" in text
 
 
 def test_a_store_that_the_disk_has_no_room_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,7 +125,7 @@ def test_another_dtype_beside_it_encodes_twice(tmp_path: Path) -> None:
     once = made["num_tokens"] / made["rate"]["tokens_per_s"] / 3600
     assert found["plan/hours"] == pytest.approx(2 * once)
     assert made["store_bytes"] == 2 * made["num_texts"] * 3584 * 4
-    assert made["tokens_per_process"] == 2 * made["num_tokens"], "one process tokenises them twice"
+    assert made["tokens_per_process"] == 2 * made["num_tokens"], "one process tokenizes them twice"
 
 
 def test_what_is_kept_in_memory_counts_there(

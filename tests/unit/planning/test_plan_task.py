@@ -185,7 +185,7 @@ def test_offloading_is_planned_without_a_gpu_here(tmp_path: Path) -> None:
     made = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
     memory = made["memory_bytes_per_process"]
     assert (memory["weights"], memory["optimizer"]) == (0, 0)
-    # of both processes: weights in half precision, and the optimiser's three numbers in fp32
+    # of both processes: weights in half precision, and the optimizer's three numbers in fp32
     assert made["host_bytes_per_node"] == pytest.approx(7_070_619_136 * (2 + 12))
     assert made["strategy"] == "zero3_offload"
 

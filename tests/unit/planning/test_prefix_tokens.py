@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "config"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "config"))
 from configurations import composed, opened
 
 from helpers.models import letter_tokenizer

@@ -76,5 +76,5 @@ def test_larger_chunks_are_faster() -> None:
 
 def test_ranks_share_the_work() -> None:
     overhead = PASS_OVERHEAD_S * NUM_LAYERS
-    alone, of_four = step_seconds(setup()), step_seconds(setup(num_processes=4))
+    alone, of_four = step_seconds(setup()), step_seconds(setup(world_size=4))
     assert of_four - overhead == pytest.approx((alone - overhead) / 4)

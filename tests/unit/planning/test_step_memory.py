@@ -48,7 +48,7 @@ def setup(**more: Any) -> TrainingSetup:
     settings: dict[str, Any] = {
         "layers": LAYERS, "embedding_dim": 4, "num_frozen": 0, "num_trained": 100, "num_linear": 80,
         "frozen_itemsize": 4, "trained_itemsize": 4, "kept": FP32, "grad_cache_chunk_tokens": None,
-        "num_processes": 1, "zero": None, "offloads_parameters": False,
+        "world_size": 1, "zero": None, "offloads_parameters": False,
         "offloads_optimizer": False, "contrast": contrast(),
     }  # fmt: skip
     return TrainingSetup(**(settings | more))
@@ -86,10 +86,10 @@ def test_shards_of_four_processes_by_hand(
     stage: int, weights: int, gradients: int, optimizer: int, buffers: int
 ) -> None:
     zero = ZeroBuffers(stage=stage, reduce_bucket_size=10, max_live_parameters=50)
-    memory = step_memory(setup(num_processes=4, zero=zero))
+    memory = step_memory(setup(world_size=4, zero=zero))
     assert (memory.weights, memory.gradients, memory.optimizer) == (weights, gradients, optimizer)
     assert memory.buffers == buffers
-    whole = step_memory(setup(num_processes=4, zero=zero, grad_cache_chunk_tokens=100))
+    whole = step_memory(setup(world_size=4, zero=zero, grad_cache_chunk_tokens=100))
     assert whole.gradients == 400, "with chunks they wait, whole"
     # 2 own texts and 4 gathered passages
     assert memory.embeddings == (2 + 4) * 4 * 4 * 2
@@ -98,13 +98,13 @@ def test_shards_of_four_processes_by_hand(
 def test_weights_in_half_precision_under_zero() -> None:
     zero = ZeroBuffers(stage=3, reduce_bucket_size=10, max_live_parameters=50)
     half = replace(FP32, itemsize=2, state_itemsize=2, is_compiled=False)
-    memory = step_memory(setup(num_processes=2, zero=zero, trained_itemsize=2, kept=half))
+    memory = step_memory(setup(world_size=2, zero=zero, trained_itemsize=2, kept=half))
     assert (memory.weights, memory.gradients, memory.optimizer) == (100, 200, 600)
 
 
 def test_what_is_offloaded_is_in_the_hosts_memory() -> None:
     zero = ZeroBuffers(stage=3, reduce_bucket_size=10, max_live_parameters=50)
-    shards = setup(num_processes=4, zero=zero)
+    shards = setup(world_size=4, zero=zero)
     there = step_memory(replace(shards, offloads_parameters=True, offloads_optimizer=True))
     assert (there.weights, there.gradients, there.optimizer) == (0, 0, 0)
     assert there.host == 100 + 100 + 300
@@ -220,12 +220,12 @@ def test_the_estimate_is_what_was_measured(
 ) -> None:
     config = published_config("Qwen/Qwen2.5-7B")
     assert config is not None
-    trunk = outline(config)
-    part = LoRA(r=32, alpha=64, dropout=dropout, target_modules=PROJECTIONS).trained_part(trunk)
+    backbone = outline(config)
+    part = LoRA(r=32, alpha=64, dropout=dropout, target_modules=PROJECTIONS).trained_part(backbone)
     estimated = step_memory(
         setup(
             layers=LayerShape.of(config),
-            num_frozen=num_weights(trunk),
+            num_frozen=num_weights(backbone),
             num_trained=part.num_parameters,
             frozen_itemsize=2,
             kept=Kept(
@@ -253,8 +253,8 @@ def test_the_plan_of_the_recipe_is_what_was_measured(
 ) -> None:
     config = published_config("Qwen/Qwen2.5-7B")
     assert config is not None
-    trunk = outline(config)
-    part = LoRA(r=32, alpha=64, dropout=0.1, target_modules=PROJECTIONS).trained_part(trunk)
+    backbone = outline(config)
+    part = LoRA(r=32, alpha=64, dropout=0.1, target_modules=PROJECTIONS).trained_part(backbone)
     kept = Kept(
         itemsize=2, state_itemsize=2, is_compiled=True, gradient_checkpointing=checkpointing,
         trains_backbone=False, num_inputs=part.num_inputs, num_low_rank=part.num_low_rank,
@@ -262,7 +262,7 @@ def test_the_plan_of_the_recipe_is_what_was_measured(
     )  # fmt: skip
     estimated = step_memory(
         setup(
-            layers=LayerShape.of(config), num_frozen=num_weights(trunk),
+            layers=LayerShape.of(config), num_frozen=num_weights(backbone),
             num_trained=part.num_parameters, frozen_itemsize=2, kept=kept,
             grad_cache_chunk_tokens=chunk,
             contrast=contrast(

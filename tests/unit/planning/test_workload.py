@@ -60,7 +60,7 @@ def test_counted_in_the_data(data: Path) -> None:
     assert found.tokens_per_step == 40
     assert found.tokens_per_epoch == 200
     assert found.num_tokens == 600
-    assert "20 examples, tokenised" in found.tokens_from
+    assert "20 examples, tokenized" in found.tokens_from
     assert not found.is_bound
 
 
@@ -89,7 +89,7 @@ def test_passages_of_all_examples_are_counted_where_the_number_is_null(
     assert found.group_sizes.mean == 3
     assert found.group_sizes.largest == 5
     assert not found.group_sizes.is_assumed
-    # three examples are tokenised, and the mean is that of all
+    # three examples are tokenized, and the mean is that of all
     assert found.tokens_per_query == pytest.approx(4 + 3 * 6)
     assert found.tokens_per_passage == pytest.approx(6)
     assert found.deviation == pytest.approx(0), "the number of passages explains all of it"

@@ -127,7 +127,7 @@ def ranked_text_set(name: str) -> tuple[RetrievalSet, Run]:
     return dataset, bm25(TextAnalyzer()).retrieve(dataset, top_k=100)
 
 
-# Expected values were made elsewhere with the same formula and published tokenisation; the
+# Expected values were made elsewhere with the same formula and published tokenization; the
 # tolerance for code allows for other rules of cutting identifiers.
 @pytest.mark.parametrize(
     ("name", "tokenizer", "expected", "tolerance"),
@@ -164,7 +164,9 @@ def mean_of(dataset: RetrievalSet, run: Run, measure: str) -> float:
     return sum(value[measure.replace(".", "_")] for value in values.values()) / len(qrels)
 
 
-def test_a_kept_ranking_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_ranking_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = tiny_set(["red fish", "blue bird", ""], ["red", "unheard", "bird fish"])
     tokenizers = {"text": TextAnalyzer(), "code": CodeAnalyzer()}
     first = BM25Retriever(tokenizers=tokenizers, cache_dir=tmp_path).retrieve(dataset, top_k=2)

@@ -147,7 +147,7 @@ def watched(tokenizer: TextTokenizer, *, model: BiEncoder | None = None) -> Enco
     )
 
 
-def test_the_next_window_is_tokenised_while_the_model_works() -> None:
+def test_the_next_window_is_tokenized_while_the_model_works() -> None:
     tokenizer = WatchedTokenizer()
     model = tiny_bi_encoder()
     seen_in_time: list[bool] = []
@@ -159,7 +159,7 @@ def test_the_next_window_is_tokenised_while_the_model_works() -> None:
 
 
 @pytest.mark.parametrize("text", [TEXTS[0], TEXTS[5]])
-def test_an_error_in_tokenising_is_raised_as_it_is(text: str) -> None:
+def test_an_error_in_tokenizing_is_raised_as_it_is(text: str) -> None:
     model = tiny_bi_encoder().train()
     with pytest.raises(UserError, match=f"cannot read '{text}'"):
         watched(WatchedTokenizer(stumbles_over=text), model=model).encode(DOCUMENTS, "document")
@@ -199,7 +199,7 @@ def test_batches_arrive_in_the_order_of_the_plan(expected: torch.Tensor) -> None
     assert model.training
 
 
-def test_what_is_done_is_neither_tokenised_nor_planned() -> None:
+def test_what_is_done_is_neither_tokenized_nor_planned() -> None:
     tokenizer = WatchedTokenizer()
     planned = list(watched(tokenizer).plan(DOCUMENTS, "document", is_done=lambda w: w.start == 0))
     assert tokenizer.num_seen == 4

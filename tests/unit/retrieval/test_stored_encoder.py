@@ -35,14 +35,14 @@ class Counted:
     """A store's encoder that counts the texts that its model and its tokenizer see."""
 
     def __init__(self, store: Path, *, dtype: str = "float32", max_tokens: int = 200) -> None:
-        self.num_encoded = self.num_tokenised = 0
+        self.num_encoded = self.num_tokenized = 0
         counted = self
 
         class Tokenizer(TextTokenizer):
             def __call__(
                 self, items: Sequence[Query | Document], role: Role
             ) -> list[TokenizedText]:
-                counted.num_tokenised += len(items)
+                counted.num_tokenized += len(items)
                 return super().__call__(items, role)
 
         def count(_: BiEncoder, args: tuple[Any]) -> None:
@@ -90,17 +90,17 @@ def test_equal_texts_are_encoded_once(store: Path) -> None:
     corpus = documents(different + different[::-1] + different[:50])
     counted = Counted(store)
     found = counted.encode(corpus)
-    assert (counted.num_encoded, counted.num_tokenised) == (100, 100)
+    assert (counted.num_encoded, counted.num_tokenized) == (100, 100)
     assert np.array_equal(found[:100], plainly_encoded(corpus[:100]))
     assert np.array_equal(found[100:200], found[:100][::-1])
 
 
-def test_what_is_stored_is_not_even_tokenised(store: Path) -> None:
+def test_what_is_stored_is_not_even_tokenized(store: Path) -> None:
     corpus = documents(texts(100))
     expected = Counted(store).encode(corpus)
     counted = Counted(store, max_tokens=77)  # another plan finds the same texts
     assert np.array_equal(counted.encode(corpus[::-1]), expected[::-1])
-    assert (counted.num_encoded, counted.num_tokenised) == (0, 0)
+    assert (counted.num_encoded, counted.num_tokenized) == (0, 0)
 
 
 def test_texts_of_other_sets_are_taken_from_the_store(store: Path) -> None:
@@ -267,7 +267,7 @@ def test_an_index_larger_than_the_disk_is_refused_before_it_is_begun(
         "paths.store_dir=DIR", "evaluation.store_dtype=float16", "evaluation.store=false",
     ):  # fmt: skip
         assert part in message
-    assert (counted.num_encoded, counted.num_tokenised) == (0, 0)
+    assert (counted.num_encoded, counted.num_tokenized) == (0, 0)
     with_free_space(monkeypatch, needed)
     assert np.array_equal(Counted(store).encode(corpus), plainly_encoded(corpus))
 

@@ -63,7 +63,7 @@ def test_a_window_sorted_by_length_gives_all_ranks_as_much(
     assert max(shares) < 1.01 * min(shares)
 
 
-def tokenised(texts: range) -> list[TokenizedText]:
+def tokenized(texts: range) -> list[TokenizedText]:
     """Text n is the id n, two to six times."""
     return [
         TokenizedText(ids=np.full(2 + n % 5, n, dtype=np.int64), pool_start=n % 2) for n in texts
@@ -88,7 +88,7 @@ def test_the_tokens_of_all_ranks_are_in_the_order_of_the_window(
 
     def tokens_of(rank: int) -> WindowTokens:
         here.rank = rank
-        tokenize = WindowTokenizer(tokenised)
+        tokenize = WindowTokenizer(tokenized)
         *before, last = [tokenize(piece) for piece in own_pieces(window)]
         assert before == [None] * len(before)
         assert last is not None
@@ -101,14 +101,14 @@ def test_the_tokens_of_all_ranks_are_in_the_order_of_the_window(
         found = list(ranks.map(tokens_of, range(num_ranks)))
     for tokens in found:
         assert np.asarray(tokens.lengths).tolist() == [2 + n % 5 for n in window]
-        for text, expected in zip(tokens.texts, tokenised(window), strict=True):
+        for text, expected in zip(tokens.texts, tokenized(window), strict=True):
             assert text.ids.dtype == expected.ids.dtype
             assert text.ids.tolist() == expected.ids.tolist()
             assert text.pool_start == expected.pool_start
 
 
 def test_one_rank_exchanges_nothing() -> None:
-    tokenize = WindowTokenizer(tokenised)
+    tokenize = WindowTokenizer(tokenized)
     found = [tokenize(piece) for piece in own_pieces(range(600))]
     *before, last = found
     assert before == [None, None]

@@ -87,3 +87,11 @@ def test_the_directory_of_a_job_that_ended_well_stays(tmp_path: Path) -> None:
     with removed_if_empty(tmp_path):
         pass
     assert tmp_path.exists()
+
+
+def test_the_empty_working_directory_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks without a run directory (task=plan) run in it, by its absolute path."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyError), removed_if_empty(tmp_path.absolute()):
+        raise KeyError
+    assert tmp_path.is_dir()

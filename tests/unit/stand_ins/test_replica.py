@@ -85,17 +85,17 @@ def test_the_folder_is_the_hubs_with_its_head_in_bfloat16(variant: str, folder: 
     assert not info["missing_keys"] | info["unexpected_keys"]
 
 
-def test_the_trunk_loads_complete_and_without_head(variant: str, folder: Path) -> None:
+def test_the_backbone_loads_complete_and_without_head(variant: str, folder: Path) -> None:
     model = load_backbone(str(folder), dtype=torch.float32)
     weights = load_file(folder / "model.safetensors")
     assert type(model) is (Qwen2_5_VLModel if variant == "qwen-vl" else Qwen2Model)
     assert not [name for name, _ in model.named_parameters() if "lm_head" in name]
-    trunk = {name for name in weights if name != "lm_head.weight"}
+    backbone = {name for name in weights if name != "lm_head.weight"}
     loaded = {
         name if name.startswith("visual.") else "model." + name.removeprefix("language_model."): p
         for name, p in model.named_parameters()
     }
-    assert loaded.keys() == trunk
+    assert loaded.keys() == backbone
     for name, parameter in loaded.items():
         assert torch.equal(parameter, weights[name].float()), name
 
@@ -113,7 +113,7 @@ def test_the_trunk_loads_complete_and_without_head(variant: str, folder: Path) -
         ("qwen-vl", 1_000_000, 128_000),
     ],
 )
-def test_the_quirks_reach_the_loaded_trunk(
+def test_the_quirks_reach_the_loaded_backbone(
     cache: Path, name: str, theta: float, context: int
 ) -> None:
     model = load_backbone(str(replica(name, cache).folder()), dtype=torch.float32)
@@ -210,7 +210,7 @@ def test_different_texts_get_different_embeddings(folder: Path, has_same_end: bo
 
 
 @pytest.mark.parametrize("name", ["qwen-r1", "qwen-vl"])
-def test_a_trained_trunk_is_saved_whole_and_loads_again(
+def test_a_trained_backbone_is_saved_whole_and_loads_again(
     cache: Path, tmp_path: Path, name: str
 ) -> None:
     folder, saved = str(replica(name, cache).folder()), tmp_path / "saved"
@@ -227,7 +227,7 @@ def test_a_trained_trunk_is_saved_whole_and_loads_again(
 
 
 def test_a_vision_language_checkpoint_of_newer_names_is_refused(vl: Path, tmp_path: Path) -> None:
-    """transformers 5.17 maps only the published names onto the trunk; the rest would be random."""
+    """transformers 5.17 maps only published names onto the backbone; the rest would be random."""
     newer = Path(shutil.copytree(vl, tmp_path / "newer"))
     weights = load_file(vl / "model.safetensors")
     for name in [name for name in weights if name.startswith("visual.")]:

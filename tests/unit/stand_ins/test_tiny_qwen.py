@@ -173,7 +173,7 @@ def test_white_space_costs_nothing(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def test_the_tokenizer_that_is_loaded_is_the_one_that_was_trained(tmp_path: Path) -> None:
-    # transformers' own choice for a Qwen2 folder is a class that drops normaliser and pre-tokeniser
+    # transformers' own choice for a Qwen2 folder is a class that drops normaliser and pre-tokenizer
     trained = train_tokenizer(TEXTS, vocab_size=400)
     loaded = load_tokenizer(str(recipe(tmp_path).folder()))
     for text in (*TEXTS, "readLine read_line HTTPServer2"):

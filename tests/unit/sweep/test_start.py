@@ -170,7 +170,7 @@ def test_a_sweeper_that_searches_has_no_jobs_beforehand(tmp_path: Path) -> None:
 
 def test_a_metric_that_no_job_will_have_is_refused_before_the_first(tmp_path: Path) -> None:
     text = refused(tmp_path, "study=temperature_lr", "optimized_metric=stdlib_code/ndcg")
-    assert text.startswith("optimized_metric=stdlib_code/ndcg is nothing that will be measured.")
+    assert text.startswith("optimized_metric=stdlib_code/ndcg: not a metric of this run.")
     assert "There is stdlib_code/ndcg_at_10, " in text
     assert "benchmark=none has no metrics" in refused(tmp_path, *TWO, "optimized_metric=mean/x")
     # what is measured is swept: each job sees for itself

@@ -23,39 +23,39 @@ def _conf() -> Iterator[None]:
         yield
 
 
-def checkpoint_of(folder: Path, *, num_processes: int, has_shards: bool) -> Path:
+def checkpoint_of(folder: Path, *, world_size: int, has_shards: bool) -> Path:
     """What is looked at of the one that so many processes write."""
     path = folder / "last.ckpt"
     if has_shards:
         (path / "checkpoint").mkdir(parents=True)
-        for rank in range(num_processes):
+        for rank in range(world_size):
             (path / "checkpoint" / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
         return path
     state = RNGState().state_dict()
-    torch.save({"callbacks": {"RNGState": {"processes": state["processes"] * num_processes}}}, path)
+    torch.save({"callbacks": {"RNGState": {"processes": state["processes"] * world_size}}}, path)
     return path
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero3"])
-@pytest.mark.parametrize("num_processes", [1, 2, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_a_checkpoint_of_other_processes_is_refused(
-    strategy: str, num_processes: int, tmp_path: Path
+    strategy: str, world_size: int, tmp_path: Path
 ) -> None:
-    path = checkpoint_of(tmp_path, num_processes=num_processes, has_shards=strategy == "zero3")
+    path = checkpoint_of(tmp_path, world_size=world_size, has_shards=strategy == "zero3")
     config = composed("train", f"strategy={strategy}", "trainer.devices=2")
-    if num_processes == 2:
+    if world_size == 2:
         check_processes(config, path)
         return
     with pytest.raises(UserError) as info:
         check_processes(config, path)
-    assert f"was written by {num_processes} rank(s), and this run has 2" in str(info.value)
+    assert f"was written by {world_size} rank(s), and this run has 2" in str(info.value)
 
 
 @pytest.mark.parametrize(("strategy", "has_shards"), [("ddp", True), ("zero1", False)])
 def test_a_checkpoint_of_another_strategy_is_refused(
     strategy: str, has_shards: bool, tmp_path: Path
 ) -> None:
-    path = checkpoint_of(tmp_path, num_processes=2, has_shards=has_shards)
+    path = checkpoint_of(tmp_path, world_size=2, has_shards=has_shards)
     config = composed("train", f"strategy={strategy}", "trainer.devices=2")
     with pytest.raises(UserError, match="which trainer.strategy of this run does not write"):
         check_processes(config, path)

@@ -16,6 +16,7 @@ from helpers.commands import ROOT
 from quarry.config.schema import register_schemas
 from quarry.errors import UserError
 from quarry.runtime import task_output
+from quarry.tasks.score import score as score_task
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,7 +51,9 @@ def score(
     config = compose(config_name="eval", overrides=list(overrides))
     if monkeypatch is not None:
         _say(monkeypatch, overrides)
-    found: dict[str, float] = instantiate(config.task)(config)
+    task = instantiate(config.task)
+    assert task.func is score_task
+    found: dict[str, float] = task(config)
     return found
 
 
@@ -132,7 +135,7 @@ def test_a_report_takes_the_systems_as_rankings_given(data: Path) -> None:
         config_name="eval",
         overrides=["task=rescore", f"run={data / 'run'}", "paths.run_dir=."],
     )
-    with pytest.raises(UserError, match=r"its rankings are given.*task=score"):
+    with pytest.raises(UserError, match=r"run files.*task=score"):
         instantiate(config.task)(config)
 
 

@@ -19,7 +19,7 @@ from quarry.types import TokenBatch
 LENGTHS = [12, 3, 9, 5, 7, 12, 1, 11]
 
 
-def contrast_set() -> TokenBatch:
+def contrastive_batch() -> TokenBatch:
     random = np.random.default_rng(0)
     return pack([random.integers(0, 128, length) for length in LENGTHS])
 
@@ -62,7 +62,7 @@ class Memory:
 
 def run(memory: Memory, *, budget: int) -> GradCache:
     cache = GradCache(chunk_tokens=budget)
-    loss_of(cache.embed(memory, contrast_set())).backward()
+    loss_of(cache.embed(memory, contrastive_batch())).backward()
     memory.is_second = True
     cache.backward(memory, list(memory.model.parameters()))
     return cache
@@ -77,10 +77,10 @@ def test_the_budget_is_halved_said_once_and_gradients_are_exact(
         cache = run(Memory(model, max_tokens=16, where=where), budget=30)
     assert cache.chunk_tokens == 15
     assert [record.getMessage() for record in caplog.records] == [
-        "Out of memory in a chunk of data.grad_cache_chunk_tokens=30 tokens: going on with 15"
+        "data.grad_cache_chunk_tokens=30: out of memory in a chunk; continuing with 15"
     ]
     reference = tiny_bi_encoder(dtype=torch.float64)
-    loss_of(reference(contrast_set())).backward()
+    loss_of(reference(contrastive_batch())).backward()
     for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
         assert ours.requires_grad
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
@@ -89,7 +89,7 @@ def test_the_budget_is_halved_said_once_and_gradients_are_exact(
 @pytest.mark.parametrize("where", ["embed", "forward", "backward"])
 def test_half_of_it_too_much_is_an_error_with_the_remedy(where: str) -> None:
     memory = Memory(tiny_bi_encoder(), max_tokens=5, where=where)
-    with pytest.raises(UserError, match=r"data\.grad_cache_chunk_tokens=15 .*Set .*=7 or less"):
+    with pytest.raises(UserError, match=r"data\.grad_cache_chunk_tokens=15 .*Fix: .*=7 or less"):
         run(memory, budget=30)
 
 
@@ -103,7 +103,7 @@ def test_a_failed_first_pass_draws_no_random_numbers() -> None:
             return memory(tokens)
 
         torch.manual_seed(0)
-        GradCache(chunk_tokens=30 if max_tokens < 30 else 15).embed(forward, contrast_set())
+        GradCache(chunk_tokens=30 if max_tokens < 30 else 15).embed(forward, contrastive_batch())
         return torch.get_rng_state()
 
     assert torch.equal(state_after(16), state_after(1000))

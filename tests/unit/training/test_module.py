@@ -93,7 +93,7 @@ def test_the_loss_is_that_of_the_queries_against_the_passages() -> None:
     assert logged.metrics[0]["train/accuracy"] == pytest.approx(accuracy)
 
 
-def test_equal_batches_accumulated_are_one_update_of_that_batch() -> None:
+def test_equal_batches_accumulated_are_one_step_of_that_batch() -> None:
     def weights(num_batches: int, accumulate: int) -> list[torch.Tensor]:
         sgd = partial(torch.optim.SGD, lr=0.1)  # linear in the gradient: a wrong factor shows
         module = retrieval_module(optimizer=sgd)
@@ -137,7 +137,7 @@ def trained_not_at_all() -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in tiny_bi_encoder().parameters()])
 
 
-def test_with_chunks_a_loss_that_is_no_number_stops_before_the_update() -> None:
+def test_with_chunks_a_loss_that_is_no_number_stops_before_the_step() -> None:
     def infinite(queries: torch.Tensor, *_: torch.Tensor) -> LossOutput:
         return LossOutput(loss=queries.sum() / 0.0)
 
@@ -177,7 +177,7 @@ def test_only_a_loss_that_asks_for_hashes_gets_them() -> None:
     assert torch.equal(seen[0].passages, ids)
 
 
-def test_the_schedule_moves_with_each_update() -> None:
+def test_the_schedule_moves_with_each_step() -> None:
     schedule = partial(linear_schedule, num_warmup_steps=1)
     optimizer = partial(torch.optim.SGD, lr=1e-3)
     module = retrieval_module(scheduler=schedule, optimizer=optimizer, num_training_steps=4)
@@ -224,7 +224,7 @@ def test_under_zero3_a_model_that_was_built_whole_is_refused(
     monkeypatch.setattr("quarry.training.module.sharding_of", lambda strategy: nullcontext)
     module = retrieval_module()
     module.model = tiny_bi_encoder()
-    with pytest.raises(UserError, match="strategy=zero3: the model is whole already"):
+    with pytest.raises(UserError, match="strategy=zero3: .* full model already"):
         quiet_trainer().fit(module, loader_of([random_batch()]))
 
 

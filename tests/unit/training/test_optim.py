@@ -90,7 +90,7 @@ def test_a_negative_warmup_is_refused(schedule: Callable[..., LambdaLR]) -> None
 def test_matrices_decay_and_vectors_do_not() -> None:
     model = tiny_bi_encoder()
     matrices, vectors = parameter_groups(model)
-    assert "weight_decay" not in matrices  # the optimiser's own value
+    assert "weight_decay" not in matrices  # the optimizer's own value
     assert vectors["weight_decay"] == 0.0
     assert {p.ndim for p in matrices["params"]} == {2}
     assert {p.ndim for p in vectors["params"]} == {1}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from quarry.training.state import kept_training_state
+from quarry.training.state import preserved_training_state
 
 
 def drawn() -> tuple[float, float, float]:
@@ -41,7 +41,7 @@ def test_modes_and_random_numbers_come_back_also_after_an_error(fails: bool) -> 
     np.random.seed(1)
     torch.manual_seed(1)
     try:
-        with kept_training_state(made):
+        with preserved_training_state(made):
             made.eval()
             assert drawn() == expected
             drawn()
@@ -58,7 +58,7 @@ def test_modes_and_random_numbers_come_back_also_after_an_error(fails: bool) -> 
 def test_copies_of_weights_that_autocast_made_inside_do_not_serve_outside(is_kept: bool) -> None:
     linear, ones = nn.Linear(4, 4), torch.ones(1, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        with kept_training_state(linear) if is_kept else nullcontext():
+        with preserved_training_state(linear) if is_kept else nullcontext():
             before = linear(ones)
         linear.weight.data.add_(1)
         after = linear(ones)

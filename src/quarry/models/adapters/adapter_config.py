@@ -16,7 +16,7 @@ CONFIG_FILE = "adapter_config.json"
 
 KINDS = ("LORA", "LOHA", "LOKR", "IA3", "OFT", "HRA", "LN_TUNING")
 """Kinds that change single layers, token by token, so that packing does not change their result.
-Each is compared with peft in tests/unit/models/test_stored_adapter.py."""
+Each is compared with peft in tests/unit/models/adapters/."""
 
 PROMPTS = (
     "PROMPT_TUNING",

@@ -34,10 +34,10 @@ class Adapter(Protocol):
     """Callable that turns a backbone into the module to train, with requires_grad set.
 
     Attributes:
-        trains_trunk: whether the backbone's own weights are trained, not only new ones.
+        trains_backbone: whether the backbone's own weights are trained, not only new ones.
     """
 
-    trains_trunk: bool
+    trains_backbone: bool
 
     def __call__(self, backbone: PreTrainedModel) -> PreTrainedModel: ...
 

@@ -11,7 +11,7 @@ from quarry.models.backbones.text_model import text_model
 class FullFineTuning:
     """Makes all weights of the text model trainable, and freezes other towers (vision)."""
 
-    trains_trunk = True
+    trains_backbone = True
 
     def __call__(self, backbone: PreTrainedModel) -> PreTrainedModel:
         backbone.requires_grad_(False)

@@ -40,7 +40,7 @@ class LoRA:
             such a name.
     """
 
-    trains_trunk = False
+    trains_backbone = False
 
     def __init__(
         self, *, r: int, alpha: int, dropout: float, target_modules: Sequence[str]

@@ -1,4 +1,4 @@
-"""Keeps the best model of a training run, as a saved model that any command can load."""
+"""Save the best model of a training run, as a model folder that any command can load."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from quarry.training.state import kept_training_state
+from quarry.training.state import preserved_training_state
 
 logger = logging.getLogger(__name__)
 
 
 class BestModel(pl.Callback):
-    """Saves the model after each evaluation that is better than all before it.
+    """Save the model after each evaluation that is better than all before it.
 
     The evaluation before training does not count. Equal values keep the earlier model.
 
     Args:
         monitor: metric of `RetrievalEvaluation`, all of which are better when higher.
-        folder: where the model goes; one that is there is replaced once the new one is complete.
-        save_model: called with the folder and what made the model the best.
+        folder: of the best model; it is replaced only once a better one is written completely.
+        save_model: called with the folder and the monitor, step and value.
 
     Attributes:
         step, value: of the best evaluation so far; None before there is one.
@@ -54,7 +54,7 @@ class BestModel(pl.Callback):
         value = float(trainer.callback_metrics[self.monitor])
         if self.value is not None and not value > self.value:
             return
-        with kept_training_state(pl_module):
+        with preserved_training_state(pl_module):
             facts = {"monitor": self.monitor, "step": trainer.global_step, "value": value}
             self.save_model(self.folder, facts)
         self.step, self.value = trainer.global_step, value
@@ -62,7 +62,7 @@ class BestModel(pl.Callback):
 
     @property
     def summary(self) -> str | None:
-        """Where the best model is and why it is that; None before there is one."""
+        """Return a line with folder, step and metric of the best model; None without one."""
         if self.value is None:
             return None
         return f"Best model: {self.folder} (step {self.step}, {self.monitor}={self.value:.4f})"

@@ -1,4 +1,4 @@
-"""Adds up what a run takes, from its start and over resumes, for `summary.json`."""
+"""Measure the cost of a run, over all its resumes, for `summary.json`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from quarry.types import RetrievalBatch
 
 
 class CostMeter(pl.Callback):
-    """Watches training and tests; `cost` is the sum so far.
+    """Measure time, tokens and peak memory of training and tests; `cost` returns the sum so far.
 
-    Its state is in every checkpoint, so a resumed run goes on with what had led to it; what a
-    killed process did after its last checkpoint is done again, and counts once.
+    Its state is in every checkpoint, so a resumed run continues the sum. Work after the last
+    checkpoint of a killed run is repeated, and counts once.
 
-    Stands after `Throughput`, which waits for the device before a step counts as done, and before
-    the evaluations, which are no part of a step.
+    It must come after `Throughput`, which synchronizes the device at the end of a step, and before
+    the evaluation callback, whose time is not part of a step.
 
     Args:
-        times: where evaluations note theirs; None: there are none.
+        times: where evaluations record their times; None: there are none.
     """
 
     def __init__(self, *, times: RetrievalTimes | None = None) -> None:
@@ -35,7 +35,7 @@ class CostMeter(pl.Callback):
         self._wall_before_s = 0.0
         self._training_s = 0.0
         self._mark = 0.0
-        self._tokens_before = 0  # of all processes, in earlier parts
+        self._tokens_before = 0  # of all ranks, before the resume
         self._own_tokens = 0
         self._peak_device_bytes = 0
         self._gathered: tuple[int, int, int] | None = None
@@ -43,7 +43,7 @@ class CostMeter(pl.Callback):
         self._num_devices = 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Every process has to ask for it at the same time."""
+        """Return the sums so far; a collective operation."""
         return {
             "wall_s": self._wall_s,
             "training_s": self._training_s,
@@ -71,7 +71,7 @@ class CostMeter(pl.Callback):
         self._mark = time.perf_counter()
 
     def on_before_optimizer_step(self, *_: Any) -> None:
-        self._note_peak()  # `Throughput` forgets it at the end of the first steps
+        self._note_peak()  # before `Throughput` resets it, after the first steps
 
     def on_train_batch_end(
         self,
@@ -92,7 +92,7 @@ class CostMeter(pl.Callback):
         self._gather()
 
     def cost(self) -> RunCost:
-        """Up to now; of other processes what they had at the end of training or a test."""
+        """Return the cost so far; other ranks' is that of the last end of training or a test."""
         own = (self._own_tokens + self._tokens_before, self._peak_device_bytes, _peak_host_bytes())
         num_tokens, device_bytes, host_bytes = self._gathered or own
         is_gpu = self._device.type == "cuda"
@@ -128,6 +128,6 @@ class CostMeter(pl.Callback):
 
 
 def _peak_host_bytes() -> int:
-    """The most that this process had in memory; Linux counts it in KiB, macOS in bytes."""
+    """Return the peak resident memory of this process; Linux counts in KiB, macOS in bytes."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024

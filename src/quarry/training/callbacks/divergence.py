@@ -1,4 +1,4 @@
-"""Stops a run whose loss or gradient is no longer a number, before it can spoil the weights."""
+"""Stop a run whose loss or gradient is not finite, before an optimizer step uses it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ class TrainingDivergedError(SharedError):
 
 
 class StopOnDivergence(pl.Callback):
-    """Checks the losses and the gradient norm of each update; none that is bad is made.
+    """Check losses and gradient norm of each optimizer step; skip a step that is not finite.
 
-    The weights, and so the last checkpoint, are still those of the last good step. A look at
-    numbers on a GPU waits for all that was launched, in 7B a twentieth of a step, so a fused
-    optimiser is told on the device to leave out the update, and the look comes with the next one.
+    The weights, and so the last checkpoint, remain those of the last good step. Reading numbers
+    from a GPU waits for all launched kernels, which takes a twentieth of a step of a 7B model. A
+    fused optimizer therefore receives on the device whether to skip its step, and the host reads
+    the numbers at the next step.
     The gradient norm (before clipping) is logged as `train/gradient_norm`.
 
     Args:
@@ -43,7 +44,7 @@ class StopOnDivergence(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last_step = trainer.global_step
-        # once: in a small model the walk over all modules is a part of each update that shows
+        # once: in a small model, collecting them takes a noticeable part of each step
         self._trained = [each for each in pl_module.parameters() if each.requires_grad]
 
     def on_before_backward(
@@ -56,16 +57,16 @@ class StopOnDivergence(pl.Callback):
     ) -> None:
         self._look()
         gradients = [each.grad for each in self._trained if each.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)  # of none where DeepSpeed has them: 0
+        norm = torch.nn.utils.get_total_norm(gradients)  # 0 where DeepSpeed holds the gradients
         losses, self._losses = self._losses, []
-        # one process has a share of the loss; all have to see the same, and stop together
+        # each rank has a share of the loss; all ranks must see the same numbers and stop together
         numbers = world.total(torch.stack([*losses, norm.to(losses[0])])) / world.size()
         self._on_the_way = trainer.global_step + 1, Downloader(numbers.device).start(numbers)
         is_zero = isinstance(trainer.strategy, ZeroStrategy)
         if not is_zero:
             pl_module.log("train/gradient_norm", norm)
         if not is_zero and optimizer.defaults.get("fused"):
-            # torch's own means of leaving out an update, made for the scaling of losses
+            # torch's own way of skipping a step, made for loss scaling
             is_bad = (~numbers.isfinite()).any().float()
             optimizer.found_inf = is_bad  # type: ignore[attr-defined] # declared nowhere in torch
         else:
@@ -74,7 +75,7 @@ class StopOnDivergence(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        """DeepSpeed skips an update whose gradient is no number, and tells afterwards."""
+        """Stop after DeepSpeed has skipped a step whose gradient norm is not finite."""
         strategy = trainer.strategy
         if not isinstance(strategy, ZeroStrategy) or trainer.global_step == self._last_step:
             return
@@ -90,7 +91,7 @@ class StopOnDivergence(pl.Callback):
         self._look()
 
     def _look(self) -> None:
-        """At the numbers that were noted last."""
+        """Read the numbers of the last step, and raise an error if one is not finite."""
         if self._on_the_way is None:
             return
         (step, download), self._on_the_way = self._on_the_way, None
@@ -101,11 +102,12 @@ class StopOnDivergence(pl.Callback):
 
     def _message(self, what: str, value: Any, step: int) -> str:
         if self.checkpoint.exists():
-            kept = f"The last good state is kept in {self.checkpoint}."
+            kept = f"The last good state is in {self.checkpoint}."
         else:
             kept = "No checkpoint had been written yet."
         return (
-            f"The {what} is {value} at step {step}: training stopped, without that update. {kept} "
-            "Lower optimizer.lr, raise loss.temperature or the warm-up, or set "
+            f"The {what} is {value} at step {step}: training stopped, without that optimizer step. "
+            f"{kept} "
+            "Fix: lower optimizer.lr, raise loss.temperature or the warm-up, or set "
             "trainer.gradient_clip_val=1.0."
         )

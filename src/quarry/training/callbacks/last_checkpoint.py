@@ -1,4 +1,4 @@
-"""Keeps `last.ckpt`, from which `task=resume` goes on; stops cleanly on Ctrl-C."""
+"""Write `last.ckpt`, from which `task=resume` continues; stop cleanly on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ logger = logging.getLogger(__name__)
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes the whole training state every few updates, at the last one (also where training is
-    stopped early), and when interrupted.
+    """Write the full training state every few optimizer steps, at the last one and on interrupts.
 
-    It is replaced only by a complete one. The first Ctrl-C (or SIGTERM), to whichever process, lets
-    the current step end, saves, and raises `Interrupted` in all; a second one raises it at once,
-    without saving.
+    The last step may be an early stop. A checkpoint is replaced only by a complete one. The first
+    Ctrl-C (or SIGTERM) on any rank lets the current step finish, saves, and raises `Interrupted`
+    on all ranks. A second one raises it at once, without saving.
 
     Args:
-        path: where the checkpoint lies: a file, or under ZeRO a folder of shards.
-        every_n_steps: updates between two saves.
+        path: of the checkpoint: a file, or under ZeRO a folder of shards.
+        every_n_steps: optimizer steps between two saves.
     """
 
     def __init__(self, *, path: str | Path, every_n_steps: int) -> None:
@@ -49,12 +48,14 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.last_saved_step = trainer.global_step
-        trainer.should_stop = trainer.should_stop or self._has_stopped  # Lightning forgets it
+        trainer.should_stop = (
+            trainer.should_stop or self._has_stopped
+        )  # Lightning does not restore it
         paths = world.gathered(str(self.path))
         if len(set(paths)) > 1:
             raise SharedError(
-                f"The processes of this run have different run directories: {paths[0]} and others. "
-                "Name one for all: hydra.run.dir=DIR"
+                f"The ranks have different run directories: {paths[0]} and others. "
+                "Fix: name one for all, hydra.run.dir=DIR"
             )
         world.first_does(self._remove_unfinished)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -62,8 +63,8 @@ class LastCheckpoint(Checkpoint):
                 self._old_handlers[number] = signal.signal(number, self._note)
             except ValueError:  # not in the main thread: nothing to catch here
                 return
-        # Lightning's own question, whether the first process got SIGTERM, is never answered by yes
-        # any more; on GPUs each batch would wait for the answer until the last one is done
+        # Lightning broadcasts a SIGTERM flag before every batch. Signals are handled here, and on
+        # GPUs the broadcast would synchronize the device for each batch
         loop: Any = trainer.fit_loop.epoch_loop
         loop._broadcast_sigterm_tensor = lambda: None
 
@@ -73,14 +74,14 @@ class LastCheckpoint(Checkpoint):
         is_last = step >= trainer.estimated_stepping_batches or trainer.should_stop
         if step > self.last_saved_step and (step % self.every_n_steps == 0 or is_last):
             self._save(trainer)
-        # in the midst of an update the accumulated gradients would be lost: finish it first
+        # within an optimizer step the accumulated gradients would be lost: finish it first
         if not trainer.fit_loop.epoch_loop._should_accumulate() and self._is_interrupted():
             if step > self.last_saved_step:
                 self._save(trainer)
             self._stop(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._is_interrupted():  # in the last evaluation: its step is saved
+        if self._is_interrupted():  # during the last evaluation: its step is saved
             self._stop(trainer)
 
     def on_exception(self, *_: Any) -> None:
@@ -97,13 +98,13 @@ class LastCheckpoint(Checkpoint):
     def _stop(self, trainer: pl.Trainer) -> None:
         assert self._interrupted_by is not None
         raise Interrupted(
-            f"{self._interrupted_by} after step {trainer.global_step}. Saved: {self.path}. Go on "
-            f"with: python train.py task=resume run={self.path.parent.parent}",
+            f"{self._interrupted_by} after step {trainer.global_step}. Saved: {self.path}. "
+            f"Continue with: python train.py task=resume run={self.path.parent.parent}",
             number=signal.Signals[self._interrupted_by],
         )
 
     def _is_interrupted(self) -> bool:
-        """Whether any process was: all ask at the same time, and all stop."""
+        """Return whether any rank was interrupted; a collective operation, so that all stop."""
         own = 0 if self._interrupted_by is None else signal.Signals[self._interrupted_by].value
         number = world.largest(own)
         if number and self._interrupted_by is None:
@@ -112,10 +113,12 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         step = trainer.global_step
-        partial = self.path.with_name(f".step-{step}.tmp")  # one name in all processes
+        partial = self.path.with_name(f".step-{step}.tmp")  # the same name on all ranks
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            trainer.save_checkpoint(partial, weights_only=False)  # returns when all have written
+            trainer.save_checkpoint(
+                partial, weights_only=False
+            )  # returns when all ranks have written
             world.first_does(lambda: put_in_place(partial, self.path))
         finally:
             if world.rank() == 0:
@@ -123,7 +126,7 @@ class LastCheckpoint(Checkpoint):
         self.last_saved_step = step
 
     def _remove_unfinished(self) -> None:
-        """What a process that was killed while it saved has left."""
+        """Remove what a process left that was killed while it saved."""
         for partial in self.path.parent.glob(".step-*.tmp"):
             remove(partial)
 

@@ -1,4 +1,4 @@
-"""Remembers the training loss, for the learning curve that ends a run."""
+"""Record the training loss, for the learning curve at the end of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quarry.distributed import world
 
 
 class LossHistory(pl.Callback):
-    """`points`: (step, loss) as often as the loggers are written; survives a resume."""
+    """Record `points`, (step, loss) at every logging step; a resumed run continues them."""
 
     def __init__(self) -> None:
         self.points: list[tuple[int, float]] = []
@@ -27,6 +27,6 @@ class LossHistory(pl.Callback):
         step = trainer.global_step
         is_new = step > 0 and (not self.points or self.points[-1][0] != step)
         if is_new and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            # each process has its share of the loss; the mean is the loss of all queries
+            # each rank has its share of the loss; the mean is the loss of all queries
             loss = float(world.total(outputs["loss"])) / world.size()
             self.points.append((step, loss * trainer.accumulate_grad_batches))

@@ -1,4 +1,4 @@
-"""Saves the trained model at the end of training, while every process still has its part of it."""
+"""Save the trained model at the end of training, while every rank still has its shard of it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pytorch_lightning as pl
 
 
 class ModelSaving(pl.Callback):
-    """Calls `save` with the model when training ends, in all processes.
+    """Call `save` with the model when training ends, on all ranks.
 
-    (After `Trainer.fit` it would be too late: weights in shards are gone by then.)
+    (After `Trainer.fit` it would be too late: sharded weights are freed by then.)
 
     Args:
-        save: called with `model`, the bi-encoder; writes it.
+        save: writes the bi-encoder; called with the argument `model`.
 
     Attributes:
-        has_saved: it was called; not so where a resumed run had nothing left to train.
+        has_saved: `save` was called; False where a resumed run had nothing left to train.
     """
 
     def __init__(self, save: Callable[..., None]) -> None:

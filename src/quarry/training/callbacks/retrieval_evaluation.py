@@ -1,4 +1,4 @@
-"""Evaluates retrieval before, during and after training, and in `Trainer.test`: one Evaluator."""
+"""Evaluate retrieval before, during and after training and in `Trainer.test`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from quarry.models.bi_encoder import BiEncoder
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.retriever import Retriever
 from quarry.training.evaluation_log import log_report, metric_names, metric_values
-from quarry.training.state import kept_training_state
+from quarry.training.state import preserved_training_state
 from quarry.types import Report
 
 logger = logging.getLogger(__name__)
 
 UNTRAINED = "untrained"
-"""Name of the report that was made before training."""
+"""Name of the report before training."""
 
 
 class RetrievalEvaluation(pl.Callback):
     """Encode, search and score the evaluator's benchmark with the module's current weights.
 
-    Training continues as if nothing had happened (`kept_training_state`). Metrics go to every
-    logger and to `trainer.callback_metrics`: see `metric_values`. An evaluation in training, but
-    for the one before it, ends as a validation of Lightning's does: `on_validation_end` of the
-    callbacks that monitor a metric is called. So `EarlyStopping(check_on_train_epoch_end=False)`
-    and `ModelCheckpoint(save_on_train_epoch_end=False)` act on fresh values and on those alone.
+    It does not affect training (`preserved_training_state`). Metrics go to every logger and to
+    `trainer.callback_metrics`: see `metric_values`. Each evaluation except the one before training
+    ends as Lightning's validation does: it calls `on_validation_end` of the callbacks that monitor
+    a metric. So `EarlyStopping(check_on_train_epoch_end=False)` and
+    `ModelCheckpoint(save_on_train_epoch_end=False)` act on fresh values only.
 
     Args:
         evaluator: benchmark and measures.
@@ -39,16 +39,16 @@ class RetrievalEvaluation(pl.Callback):
         build_encoder: bi-encoder -> encoder with the tokenizer and budgets of this run.
         every_n_steps: optimizer steps between evaluations in training; 0: only before and after.
         before_training: evaluate the untrained model, too.
-        on_report: called with each report of `before` and `after` training, or of a test.
-        name: of the report of a test.
-        baseline: returns the report that W&B's table compares with, if there is one.
-        num_examples: queries a set that W&B gets with their best documents.
+        on_report: called with the reports before and after training, or of a test.
+        name: name of a test's report.
+        baseline: returns the baseline's report for W&B's table, None if there is none.
+        num_examples: queries a set that W&B receives with their best documents.
         contract: how texts are fed, for the reports, see `Report`.
-        training_caveats: of the training data, for the reports of what was trained on it.
+        training_caveats: of the training data, for the reports of the trained model.
 
     Attributes:
-        history: (step, main measure averaged over the sets), for the learning curve.
-        last_report: of this process.
+        history: (step, mean of the main measure over the sets), for the learning curve.
+        last_report: the newest report in training.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class RetrievalEvaluation(pl.Callback):
     ) -> None:
         step = trainer.global_step
         is_due = self.every_n_steps > 0 and step > 0 and step % self.every_n_steps == 0
-        if is_due and self._last_step != step:  # not again for the next batch of a step
+        if is_due and self._last_step != step:  # once for all batches of a step
             self._evaluate(trainer, pl_module, f"step {step}")
             _end_validation(trainer, pl_module)
 
@@ -114,7 +114,7 @@ class RetrievalEvaluation(pl.Callback):
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> Report:
         encoder = self.build_encoder(cast(BiEncoder, pl_module.model))
         with (
-            kept_training_state(pl_module),
+            preserved_training_state(pl_module),
             trainer.precision_plugin.forward_context(),  # as in training steps
         ):
             report = self.evaluator.evaluate(self.retriever, name=name, encoder=encoder)
@@ -135,7 +135,7 @@ class RetrievalEvaluation(pl.Callback):
             num_examples=self.num_examples,
         )
         values = metric_values(report)
-        for key in metric_names(self.evaluator):  # of what failed no older value may be left
+        for key in metric_names(self.evaluator):  # no older value of a failed set may remain
             trainer.callback_metrics.pop(key, None)
         trainer.callback_metrics.update({key: torch.tensor(v) for key, v in values.items()})
         return report
@@ -144,12 +144,12 @@ class RetrievalEvaluation(pl.Callback):
         self.last_report, self._last_step = report, step
         # a resumed run may evaluate a step again
         self.history = [point for point in self.history if point[0] != step]
-        if not report.failures:  # a mean of fewer sets is none of the curve
+        if not report.failures:  # a mean over fewer sets does not belong on the curve
             self.history.append((step, report.mean(self.evaluator.measures[0])))
 
 
 def _end_validation(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    """Call the callbacks that wait for a metric. (Progress bars expect a loop of Lightning's.)"""
+    """Call the callbacks that monitor a metric. (Progress bars would expect Lightning's loop.)"""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if getattr(callback, "monitor", None) is None:
             continue

@@ -1,4 +1,4 @@
-"""Saves the random number generators with each checkpoint: a resumed run repeats its dropout."""
+"""Save the random number generators in each checkpoint, so that a resumed run's dropout repeats."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from quarry.distributed import world
 
 
 class RNGState(pl.Callback):
-    """Torch's generators, CPU and CUDA, of every process, each of which has numbers of its own.
+    """Save and restore torch's generators, CPU and CUDA, of every rank.
 
-    (The order of the data has a seed of its own.)
+    Ranks draw different numbers. The order of the data has a seed of its own.
     """
 
     def __init__(self) -> None:
@@ -37,5 +37,5 @@ class RNGState(pl.Callback):
             if "cuda" in own and torch.cuda.is_available():
                 torch.cuda.set_rng_state(own["cuda"].cpu())
         elif world.rank() > 0:
-            # all were seeded alike, for equal weights; dropout is to differ
+            # all ranks have the same seed, for equal weights; their dropout must differ
             torch.manual_seed(torch.initial_seed() + world.rank())

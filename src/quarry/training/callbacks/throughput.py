@@ -1,4 +1,4 @@
-"""Logs how fast training is and what memory it takes; a packed batch has real tokens only."""
+"""Log speed and peak memory of training; packed batches have no padding tokens."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from quarry.types import RetrievalBatch
 
 
 class Throughput(pl.Callback):
-    """`perf/tokens_per_s` and `perf/queries_per_s`, each time the loggers are written.
+    """Log `perf/tokens_per_s` and `perf/queries_per_s` at every logging step.
 
-    Counted is the time inside training steps; evaluation, checkpoints and waiting for data are not.
-    Tokens and queries are those of all processes. On CUDA also `perf/peak_memory_gib`: the most
-    that tensors took at one time, in the first process. The first value is
-    that of start and first steps, the later ones are of all steps after those.
+    Only the time inside training steps counts, without evaluation, checkpoints and waiting for
+    data. Tokens and queries are those of all ranks. On CUDA, `perf/peak_memory_gib` is the peak
+    memory of tensors on rank 0. Its first value covers start and first steps, later ones all steps
+    after those.
     """
 
     def __init__(self) -> None:
@@ -42,9 +42,9 @@ class Throughput(pl.Callback):
         self._num_tokens += batch.tokens.num_tokens
         self._num_queries += batch.num_queries
         is_due = (batch_idx + 1) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        device = trainer.strategy.root_device  # the module's own is wrong where ZeRO 3 placed it
+        device = trainer.strategy.root_device  # module.device is wrong under ZeRO 3
         if is_due and device.type == "cuda":
-            torch.cuda.synchronize(device)  # kernels still queued belong to these steps
+            torch.cuda.synchronize(device)  # queued kernels belong to these steps
         self._seconds += time.perf_counter() - self._mark
         if is_due:
             own = (self._num_tokens, self._num_queries)

@@ -1,4 +1,4 @@
-"""Shows how far training has come: a bar on a terminal, elsewhere a line in the log."""
+"""Show the progress of training: a bar on a terminal, lines in the log elsewhere."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from quarry.types import RetrievalBatch
 
 
 class TrainingProgress(pl.Callback):
-    """Show optimizer step, loss, learning rate, tokens a second and the time left.
+    """Show optimizer step, loss, learning rate, tokens per second and remaining time.
 
-    The loss is read from the device only where it is shown: in a line, and in the bar as often as
-    the loggers are written. Tokens are the first rank's, times the ranks; the rate leaves out
-    evaluations. The learning rate also goes to the loggers, as `train/learning_rate`.
+    The loss is read from the device only where it is shown: in a line, and in the bar at every
+    logging step. Tokens are rank 0's times the world size; the rate leaves out evaluations. The
+    learning rate is also logged, as `train/learning_rate`.
 
-    Stands before the evaluations, which begin when a step has ended.
+    It must come before the evaluation callback, which runs at the end of a step.
 
     Args:
-        times: where evaluations note theirs.
-        is_bar: a bar or lines; None: a bar if stderr is a terminal.
-        clock: seconds.
+        times: where evaluations record their times.
+        is_bar: True: a bar; False: lines; None: a bar if stderr is a terminal.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class TrainingProgress(pl.Callback):
         self._loss: Any = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        # the scheduler has moved on when a step has ended
+        # read before the step: the scheduler changes it at the end
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         evaluated_s = self.times.encoding_s + self.times.searching_s
-        if self._progress is None:  # not earlier: the evaluation before training is over now
+        if self._progress is None:  # not earlier: the evaluation before training must be over
             self._step = trainer.global_step
             self._progress = self._begin(trainer)
         else:
@@ -109,7 +109,7 @@ class TrainingProgress(pl.Callback):
 
 
 def _epoch(trainer: pl.Trainer) -> str:
-    """Return "epoch 1 of 3", or "epoch 1" where the number of steps decides on the end."""
+    """Return "epoch 1 of 3", or "epoch 1" where the number of steps ends training."""
     is_known = trainer.max_steps == -1 and trainer.max_epochs is not None
     of = f" of {trainer.max_epochs}" if is_known else ""
     return f"epoch {trainer.current_epoch + 1}{of}"

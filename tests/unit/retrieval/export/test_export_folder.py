@@ -145,7 +145,7 @@ def test_similarity_follows_normalisation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_causal", [True, False])
-def test_plain_transformers_loads_trunk_and_tokenizer(tmp_path: Path, is_causal: bool) -> None:
+def test_plain_transformers_loads_backbone_and_tokenizer(tmp_path: Path, is_causal: bool) -> None:
     prompt = Prompt(query="{text}", max_query_length=4, max_document_length=4)
     tokenizer = TextTokenizer(tokenizer=letter_tokenizer(has_bos=True), prompt=prompt)
     model = tiny_bi_encoder(is_causal=is_causal)
@@ -154,8 +154,8 @@ def test_plain_transformers_loads_trunk_and_tokenizer(tmp_path: Path, is_causal:
     )
     loaded = AutoProcessor.from_pretrained(tmp_path / "export")
     assert loaded("abcdef", truncation=True)["input_ids"] == [1, 3, 4, EOS]
-    trunk = AutoModel.from_pretrained(tmp_path / "export").eval()
-    first = [trunk(torch.tensor([[5, 6, last]])).last_hidden_state[0, 0] for last in (7, 8)]
+    backbone = AutoModel.from_pretrained(tmp_path / "export").eval()
+    first = [backbone(torch.tensor([[5, 6, last]])).last_hidden_state[0, 0] for last in (7, 8)]
     assert torch.equal(*first) == is_causal  # perturbing the last token reaches the first
 
 

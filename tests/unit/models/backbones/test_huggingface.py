@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, PreTrainedModel, Qwen2ForCausalLM, Qwen2Model
 
-from helpers.architectures import tiny_trunk
+from helpers.architectures import tiny_backbone
 from helpers.models import BOS, letter_ids, letter_tokenizer, tiny_folder, tiny_qwen
 from helpers.pickles import Bomb
 from quarry.errors import MissingPathError, UserError
@@ -67,12 +67,12 @@ def test_the_dtype_is_the_one_asked_for(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("is_tied", [True, False])
-def test_the_trunk_of_a_language_model_is_loaded_without_its_head(
+def test_the_backbone_of_a_language_model_is_loaded_without_its_head(
     tmp_path: Path, is_tied: bool
 ) -> None:
-    trunk = tiny_qwen(tie_word_embeddings=is_tied)
-    language_model = Qwen2ForCausalLM(trunk.config)
-    language_model.model = trunk
+    backbone = tiny_qwen(tie_word_embeddings=is_tied)
+    language_model = Qwen2ForCausalLM(backbone.config)
+    language_model.model = backbone
     language_model.tie_weights()
     language_model.save_pretrained(tmp_path)
     has_head = "lm_head.weight" in load_file(tmp_path / "model.safetensors")
@@ -80,7 +80,7 @@ def test_the_trunk_of_a_language_model_is_loaded_without_its_head(
 
     model = load(tmp_path)
     assert type(model) is Qwen2Model
-    assert_same_weights(model, trunk)
+    assert_same_weights(model, backbone)
 
 
 def test_a_missing_weight_is_refused(folder: Path) -> None:
@@ -215,14 +215,14 @@ def test_a_tokenizer_needs_no_weights_beside_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model_type", ["bert", "modernbert"])
-def test_an_encoder_with_its_masked_language_model_head_is_loaded_as_a_trunk(
+def test_an_encoder_with_its_masked_language_model_head_is_loaded_as_a_backbone(
     model_type: str, tmp_path: Path
 ) -> None:
-    trunk = tiny_trunk(model_type)
-    masked = AutoModelForMaskedLM.from_config(trunk.config)
+    backbone = tiny_backbone(model_type)
+    masked = AutoModelForMaskedLM.from_config(backbone.config)
     masked.save_pretrained(tmp_path)
     model = load(tmp_path)
-    assert type(model) is type(trunk)
+    assert type(model) is type(backbone)
     assert getattr(model, "pooler", None) is None
     assert "pooler" not in str(model.state_dict().keys())
     states = masked.base_model.state_dict()

@@ -1,4 +1,4 @@
-"""The loss of a contrast set that is spread over processes: own queries, everybody's passages."""
+"""Compute the loss of a contrastive batch over ranks: own queries, all ranks' passages."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from quarry.distributed.gather import RowShares, exchanged_shares
 from quarry.types import LossOutput, RetrievalBatch, TextHashes
 
 
-class ContrastLoss:
-    """Calls a loss with what it needs, whichever process the passages were encoded in.
+class ContrastiveBatchLoss:
+    """Call a loss with the passages of all ranks.
 
-    Each process compares its own queries with the passages of all. Its loss is scaled so that the
-    mean over processes, which is what DDP and ZeRO make of gradients, is the mean over all queries
-    of the contrast set, however unevenly they are spread.
+    Each rank compares its own queries with all passages. DDP and ZeRO average gradients over ranks,
+    so each rank's loss is scaled to make that average the mean over all queries of the contrastive
+    batch, even where ranks have different numbers of queries.
 
     Args:
-        loss: (queries, passages, positive_index) -> LossOutput, a mean over queries; one that also
-            has an argument `hashes` gets the `TextHashes`.
+        loss: (queries, passages, positive_index) -> LossOutput, a mean over queries; a loss with an
+            argument `hashes` also receives the `TextHashes`.
     """
 
     def __init__(self, loss: Callable[..., LossOutput]) -> None:
@@ -31,14 +31,14 @@ class ContrastLoss:
         self._takes_hashes = "hashes" in inspect.signature(loss).parameters
 
     def __call__(self, embeddings: Tensor, batch: RetrievalBatch) -> LossOutput:
-        """For one contrast set, in all processes at once.
+        """Return the loss of one contrastive batch; a collective operation.
 
         Args:
-            embeddings: [num_texts, dim] of this process's batch, queries first.
+            embeddings: [num_texts, dim] of this rank's batch, queries first.
 
         Returns:
-            This process's share of the loss; `metrics`, with `loss` among them, are those of the
-            whole contrast set, on every process.
+            This rank's share of the loss, and on every rank the `metrics` of the complete
+            contrastive batch, with `loss` among them.
         """
         queries, passages = embeddings.split([batch.num_queries, batch.num_passages])
         of_queries, of_passages = exchanged_shares(batch.num_queries, batch.num_passages)
@@ -53,15 +53,15 @@ class ContrastLoss:
         )
         weight = batch.num_queries / sum(of_queries.sizes)
         metrics = {"loss": output.loss.detach()} | dict(output.metrics)
-        whole = world.total(torch.stack([value.detach() for value in metrics.values()]) * weight)
+        totals = world.total(torch.stack([value.detach() for value in metrics.values()]) * weight)
         return LossOutput(
             loss=output.loss * (weight * world.size()),
-            metrics=dict(zip(metrics, whole.unbind(), strict=True)),
+            metrics=dict(zip(metrics, totals.unbind(), strict=True)),
         )
 
 
 def _joined(hashes: TextHashes, of_passages: RowShares) -> TextHashes:
-    """This process's queries beside the passages of all."""
+    """Return the hashes of this rank's queries and of all ranks' passages."""
     columns = torch.stack([hashes.passages, hashes.answered], dim=1)
     passages, answered = of_passages.gather(columns).unbind(dim=1)
     return replace(hashes, passages=passages, answered=answered)

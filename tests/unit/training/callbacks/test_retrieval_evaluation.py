@@ -126,7 +126,7 @@ def test_without_the_evaluation_before_training_all_else_is_as_with_it(tmp_path:
     assert [report.retriever for report in reports] == ["trained"]
 
 
-def test_an_accumulated_update_is_evaluated_once() -> None:
+def test_an_accumulated_step_is_evaluated_once() -> None:
     callback = evaluation([], every_n_steps=1)
     train(callback, num_steps=6, accumulate_grad_batches=2)
     assert [step for step, _ in callback.history] == [0, 1, 2, 3]
@@ -164,7 +164,7 @@ class InAdvance(ByWeight):
         return {"q": {1.0: {"d": 1.0}, 0.5: {"e": 1.0, "d": 0.5}, 0.0: {"e": 1.0}}[value]}
 
 
-def test_an_evaluation_at_the_last_update_is_made_once() -> None:
+def test_an_evaluation_at_the_last_step_is_made_once() -> None:
     reports: list[Report] = []
     callback = evaluation(reports, every_n_steps=2)
     callback.retriever = retriever = InAdvance(0.0, 0.5, 1.0)

@@ -29,7 +29,7 @@ def test_the_norm_is_that_before_clipping(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_no_number_stops_before_the_update(tmp_path: Path, bad: float) -> None:
+def test_a_loss_that_is_no_number_stops_before_the_step(tmp_path: Path, bad: float) -> None:
     stop = StopOnDivergence(checkpoint=tmp_path / "last.ckpt")
     seen: list[float] = []
 
@@ -42,7 +42,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(tmp_path: Path, bad: f
     assert seen == [1, 0.5]  # the third step never came
 
 
-def test_a_gradient_that_is_no_number_stops_before_the_update(tmp_path: Path) -> None:
+def test_a_gradient_that_is_no_number_stops_before_the_step(tmp_path: Path) -> None:
     stop = StopOnDivergence(checkpoint=tmp_path / "last.ckpt")
     module = OneNumber(lambda weight, x: (weight * 0 + x).sqrt())  # at x = 0: loss 0, slope inf * 0
     trainer = quiet_trainer(stop)
@@ -51,7 +51,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_update(tmp_path: Path) ->
     assert module.weight.item() == 1  # and no nan
 
 
-def test_a_bad_loss_anywhere_in_an_accumulated_update_stops_it(tmp_path: Path) -> None:
+def test_a_bad_loss_anywhere_in_an_accumulated_step_stops_it(tmp_path: Path) -> None:
     stop = StopOnDivergence(checkpoint=tmp_path / "last.ckpt")
     with pytest.raises(TrainingDivergedError, match="at step 2"):
         fit(lambda w, x: w * x, [1, 1, math.nan, 1], stop, accumulate_grad_batches=2)
@@ -60,7 +60,7 @@ def test_a_bad_loss_anywhere_in_an_accumulated_update_stops_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("num_batches", [2, 3])
-def test_a_fused_optimiser_leaves_the_bad_update_out_and_the_run_stops_before_the_next(
+def test_a_fused_optimizer_leaves_the_bad_step_out_and_the_run_stops_before_the_next(
     tmp_path: Path, num_batches: int
 ) -> None:
     module = OneNumber(lambda weight, x: weight * x, is_fused=True)
@@ -71,7 +71,7 @@ def test_a_fused_optimiser_leaves_the_bad_update_out_and_the_run_stops_before_th
     assert module.weight.item() == pytest.approx(0.5)  # the first update alone
 
 
-def test_a_healthy_run_with_a_fused_optimiser_is_left_alone(tmp_path: Path) -> None:
+def test_a_healthy_run_with_a_fused_optimizer_is_left_alone(tmp_path: Path) -> None:
     module = OneNumber(lambda weight, x: -3 * weight * x, is_fused=True)
     trainer = quiet_trainer(StopOnDivergence(checkpoint=tmp_path / "last.ckpt"))
     trainer.fit(module, loader_of([torch.tensor(1.0), torch.tensor(2.0)]))
@@ -85,6 +85,6 @@ def test_the_message_names_the_checkpoint_and_remedies(tmp_path: Path) -> None:
     with pytest.raises(UserError) as info:
         fit(lambda w, x: w * x, [math.nan], StopOnDivergence(checkpoint=checkpoint))
     message = str(info.value)
-    assert f"kept in {checkpoint}" in message
+    assert f"is in {checkpoint}" in message
     assert "optimizer.lr" in message
     assert "trainer.gradient_clip_val" in message

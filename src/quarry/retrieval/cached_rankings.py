@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 
 
-class KeptRankings:
+class CachedRankings:
     """Cache folder of rankings, one file each.
 
     If several processes need the same ranking, one computes it and the others wait for it.

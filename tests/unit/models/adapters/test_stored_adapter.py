@@ -258,9 +258,9 @@ def test_an_adapter_of_another_base_is_refused_by_its_header(
     adapter = adapter_folder(tmp_path / "adapter", bases["qwen2"])
     change, message = REFUSALS[name]
     other = base_folder(tmp_path / "other", **change)
-    trunk = outline(load_config(str(other)))
+    backbone = outline(load_config(str(other)))
     with pytest.raises(UserError, match=message) as info:
-        check_adapter_fits(read_adapter(str(adapter)), trunk)
+        check_adapter_fits(read_adapter(str(adapter)), backbone)
     assert str(adapter / "adapter_model.safetensors") in str(info.value)
     assert "expected: " in str(info.value)
     assert "model.base_path=DIR" in str(info.value)

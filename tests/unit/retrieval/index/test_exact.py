@@ -53,7 +53,7 @@ def assert_same(run: Run, expected: Run) -> None:
         assert list(scores.items()) == list(expected[query_id].items()), query_id
 
 
-def whole_numbers(num_documents: int, num_levels: int) -> tuple[torch.Tensor, torch.Tensor]:
+def integers(num_documents: int, num_levels: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(num_levels)
     queries = torch.randint(-num_levels, num_levels + 1, (6, 4), generator=generator).float()
     documents = torch.randint(num_levels, (num_documents, 4), generator=generator).float()
@@ -66,7 +66,7 @@ def whole_numbers(num_documents: int, num_levels: int) -> tuple[torch.Tensor, to
 @pytest.mark.parametrize("num_levels", [1, 2, 5, 1000])
 def test_equals_brute_force(chunk: int, query_chunk: int, top_k: int, num_levels: int) -> None:
     """Whole numbers, which fp32 multiplies and adds exactly in any order; few levels tie a lot."""
-    queries, documents = whole_numbers(NUM_DOCUMENTS, num_levels)
+    queries, documents = integers(NUM_DOCUMENTS, num_levels)
     assert_same(
         search(queries, documents, top_k=top_k, chunk=chunk, query_chunk=query_chunk),
         brute_force(queries.double(), documents.double(), top_k=top_k),
@@ -77,7 +77,7 @@ def test_equals_brute_force(chunk: int, query_chunk: int, top_k: int, num_levels
 @pytest.mark.parametrize(("chunk", "top_k"), [(512, 3), (512, 40), (256, 1), (1024, 700)])
 def test_equals_brute_force_over_blocks(chunk: int, top_k: int, num_levels: int) -> None:
     """Chunks that are looked at in blocks; also where all blocks tie, for some queries or all."""
-    queries, documents = whole_numbers(1500, num_levels)
+    queries, documents = integers(1500, num_levels)
     assert_same(
         search(queries, documents, top_k=top_k, chunk=chunk),
         brute_force(queries.double(), documents.double(), top_k=top_k),
@@ -124,7 +124,7 @@ def test_half_precision_loses_nothing_more(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_embeddings_mapped_from_files(tmp_path: Path, dtype: type) -> None:
-    queries, documents = whole_numbers(300, 5)
+    queries, documents = integers(300, 5)
     np.save(tmp_path / "queries.npy", queries.numpy().astype(dtype))
     np.save(tmp_path / "documents.npy", documents.numpy().astype(dtype))
     with warnings.catch_warnings():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from quarry.retrieval.kept_rankings import KeptRankings, texts_digest
+from quarry.retrieval.cached_rankings import CachedRankings, texts_digest
 from quarry.types import Document, Query, RetrievalSet, Run
 
 DATASET = RetrievalSet(
@@ -30,7 +30,7 @@ def never() -> Run:
 
 
 def test_scores_order_empty_rankings_and_odd_ids_come_back(tmp_path: Path) -> None:
-    kept = KeptRankings(tmp_path / "new")
+    kept = CachedRankings(tmp_path / "new")
     assert kept.get(lambda: RUN, dataset=DATASET, method="m", k=1) == RUN
     back = kept.get(never, dataset=DATASET, method="m", k=1)
     assert back == RUN
@@ -39,7 +39,7 @@ def test_scores_order_empty_rankings_and_odd_ids_come_back(tmp_path: Path) -> No
 
 
 def test_the_name_and_the_judgements_have_no_part_in_it(tmp_path: Path) -> None:
-    kept = KeptRankings(tmp_path)
+    kept = CachedRankings(tmp_path)
     kept.get(lambda: RUN, dataset=DATASET, method="m")
     assert kept.get(never, dataset=replace(DATASET, name="x", qrels={}), method="m") == RUN
 
@@ -65,7 +65,7 @@ def test_other_texts_have_another_digest(other: RetrievalSet) -> None:
 
 
 def test_other_facts_and_methods_are_kept_apart(tmp_path: Path) -> None:
-    kept = KeptRankings(tmp_path)
+    kept = CachedRankings(tmp_path)
     runs: list[Run] = [{"q": {"d": float(i)}} for i in range(3)]
     asked = [("m", {"k": 1}), ("m", {"k": 2}), ("n", {"k": 1})]
     for run, (method, facts) in zip(runs, asked, strict=True):
@@ -77,7 +77,7 @@ def test_other_facts_and_methods_are_kept_apart(tmp_path: Path) -> None:
 def test_a_damaged_file_is_made_anew(
     content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = KeptRankings(tmp_path)
+    kept = CachedRankings(tmp_path)
     kept.get(lambda: RUN, dataset=DATASET, method="m")
     (file,) = tmp_path.glob("*.json")
     file.write_text(content, encoding="latin-1")
@@ -98,7 +98,7 @@ def test_of_several_at_once_one_makes_it_and_the_others_wait(tmp_path: Path) -> 
         return RUN
 
     def get(_: int) -> Run:
-        return KeptRankings(tmp_path).get(make, dataset=DATASET, method="m")
+        return CachedRankings(tmp_path).get(make, dataset=DATASET, method="m")
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(get, range(4))) == [RUN] * 4
@@ -106,7 +106,7 @@ def test_of_several_at_once_one_makes_it_and_the_others_wait(tmp_path: Path) -> 
 
 
 def test_a_failed_attempt_keeps_nothing(tmp_path: Path) -> None:
-    kept = KeptRankings(tmp_path / "new")
+    kept = CachedRankings(tmp_path / "new")
     with pytest.raises(AssertionError, match="it was kept"):
         kept.get(never, dataset=DATASET, method="m")
     assert [path.suffix for path in (tmp_path / "new").iterdir()] == [".lock"]
@@ -115,13 +115,13 @@ def test_a_failed_attempt_keeps_nothing(tmp_path: Path) -> None:
 def test_what_is_kept_is_read_where_nothing_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = KeptRankings(tmp_path)
+    kept = CachedRankings(tmp_path)
     kept.get(lambda: RUN, dataset=DATASET, method="m")
 
     def refused(*_: object, **__: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr("quarry.retrieval.kept_rankings.locked", refused)
+    monkeypatch.setattr("quarry.retrieval.cached_rankings.locked", refused)
     assert kept.get(never, dataset=DATASET, method="m") == RUN
 
 

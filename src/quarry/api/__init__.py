@@ -1,0 +1,20 @@
+"""The Python interface: load a retriever, evaluate, train.
+
+`quarry.load`, `quarry.evaluate` and `quarry.train` are these functions. They compose the same
+configuration as the commands, so that a number from a notebook is that of the command line.
+"""
+
+from quarry.api.jobs import EvaluationResult, TrainingResult, evaluate, train
+from quarry.api.retriever import Hit, Retriever, load
+from quarry.types import Document
+
+__all__ = [
+    "Document",
+    "EvaluationResult",
+    "Hit",
+    "Retriever",
+    "TrainingResult",
+    "evaluate",
+    "load",
+    "train",
+]

@@ -1,0 +1,92 @@
+"""Compose a job's configuration outside the command line, as Hydra does for a command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from quarry.config.schema import register_schemas
+from quarry.errors import UserError
+from quarry.runtime.renamed_keys import refuse_renamed_keys, with_new_names
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+
+Primary = Literal["train", "eval"]
+
+_PLAIN = re.compile(r"[\w./:@%+-]+")
+"""Text that Hydra's override grammar takes as it is."""
+
+
+def overrides_of(settings: Mapping[str, Any]) -> list[str]:
+    """Return keyword settings as overrides: `trainer__max_steps=4` is `trainer.max_steps=4`.
+
+    Args:
+        settings: key, with two underscores where it has a dot, -> text, number, bool, None, or a
+            list or mapping of them.
+    """
+    return [f"{key.replace('__', '.')}={_value(value)}" for key, value in settings.items()]
+
+
+@contextmanager
+def composed_job(primary: Primary, overrides: Sequence[str]) -> Iterator[DictConfig]:
+    """Yield the configuration that `python {primary}.py OVERRIDES` would run with.
+
+    Inside, Hydra's own configuration is that of the job: what stands in `overrides` is explicit, as
+    on a command line. Afterwards it is what it was.
+
+    Args:
+        overrides: as on the command line.
+
+    Raises:
+        UserError: an override is malformed, or names a key or an option that there is not.
+    """
+    refuse_renamed_keys(overrides)
+    register_schemas()
+    before = HydraConfig.instance().cfg
+    try:
+        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+            try:
+                config = compose(
+                    primary,
+                    overrides=[f"hydra.job.name={primary}", *overrides],
+                    return_hydra_config=True,
+                )
+                with open_dict(config):
+                    config.hydra.overrides.task = list(overrides)
+                    config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+            except (HydraException, OmegaConfBaseException) as error:
+                raise UserError(with_new_names(str(error))) from error
+            own: Any = OmegaConf.masked_copy(config, "hydra")
+            HydraConfig.instance().cfg = own
+            with open_dict(config):
+                del config["hydra"]
+            yield config
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _value(value: Any) -> str:
+    """Return a value in Hydra's override grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_value(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(map(_value, value)) + "]"
+    text = str(value)
+    if _PLAIN.fullmatch(text):
+        return text
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return "'" + escaped + "\\" * trailing + "'"
