@@ -17,7 +17,7 @@ MINILM := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/all-minilm-l6-v2
 BY_FILE := --dist loadfile --no-loadscope-reorder
 ANSERINI := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/anserini-1.7.1
 
-.PHONY: help install demo test test-slow test-bench smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs format clean
+.PHONY: help install demo test test-slow test-bench smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks format clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -33,6 +33,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
 	@DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,docs]'
 	@touch $@
 
 demo: install ## Train and evaluate a small retriever on real code, under two minutes on two cores
@@ -82,6 +87,14 @@ docs: install ## Write the pages that are made (PUBLISHED='--published NAME=FOLD
 	$(BIN)/python bench/page.py
 	$(BIN)/python bench/many_gpus_page.py
 	$(BIN)/python docs/make_reproducing.py
+
+site: $(VENV)/.installed-docs ## Build the site of the docs with the API pages into build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Open build/site/index.html"
+
+hooks: $(VENV)/.installed-docs ## Check spelling and code, and do so from now on in each commit
+	@$(BIN)/pre-commit install
+	@$(BIN)/pre-commit run --all-files
 
 format: install ## Put the code into shape
 	$(BIN)/ruff check --fix .

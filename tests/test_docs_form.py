@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")],
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")],
     key=lambda page: page.relative_to(ROOT).as_posix(),
 )
 MAX_COLUMNS = 100
@@ -89,6 +89,20 @@ def test_paragraphs_have_at_most_five_lines(page: Path) -> None:
     assert long == []
 
 
+def test_lists_begin_after_an_empty_line(page: Path) -> None:
+    """GitHub sees a list without it, the site does not."""
+    found = []
+    begins_with_item: bool | None = None  # of the lines since the last empty one
+    for number, line in prose(page.read_text(encoding="utf-8")):
+        if not line.strip() or line.startswith("#"):
+            begins_with_item = None
+        elif begins_with_item is None:
+            begins_with_item = ITEM.match(line) is not None
+        elif ITEM.match(line) and not begins_with_item:
+            found.append(number)
+    assert found == []
+
+
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     text = "\n".join(page.read_text(encoding="utf-8").splitlines())
     broken = []
@@ -110,6 +124,15 @@ def test_no_word_of_an_earlier_dialect(page: Path) -> None:
         if re.search(rf"\b{word}s?\b", line, flags=re.IGNORECASE)
     ]
     assert found == []
+
+
+def test_speeds_in_the_readme_are_those_of_its_table() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, mark, table = text.partition("<!-- speed:")
+    factor = re.compile(r"\b(\d+\.\d\d)\s+times")
+    assert mark
+    assert len(factor.findall(before)) >= 3
+    assert set(factor.findall(before)) <= set(factor.findall(table))
 
 
 def test_a_note_names_files_that_exist() -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quarry.errors import UserError
 from quarry.evaluation.drawing import (
     COLORS,
     DARK,
@@ -72,32 +71,30 @@ def plot_learning_curve(
     losses: Sequence[tuple[int, float]] = (),
     measure: str = "nDCG@10",
 ) -> None:
-    """Draw evaluation results against training steps into the PNG `path`.
+    """Draw evaluation results and losses against optimizer steps into the PNG `path`.
+
+    Each has a panel if it has two points or more; of a single one there is no curve. Without either
+    nothing is drawn.
 
     Args:
-        points: (optimizer step, value of `measure`), at least one, in any order.
+        points: (optimizer step, value of `measure`), in any order.
         baselines: name -> value of `measure`, drawn as dashed lines; may be empty.
-        losses: (optimizer step, training loss); if there are any, a second panel shows them with
-            their running median.
-
-    Raises:
-        UserError: there are no points.
+        losses: (optimizer step, training loss), in any order; drawn with their running median.
     """
     from matplotlib.ticker import MaxNLocator
 
-    if not points:
-        raise UserError(
-            f"{path}: no evaluation was made during training, so there is no learning curve to "
-            "draw. Fix: evaluate at least once during training."
-        )
-    figure = figure_of(9.0, 6.8 if losses else 4.4)
-    rows = figure.subplots(2 if losses else 1, 1, sharex=True, squeeze=False)
-    panels: list[Axes] = [row[0] for row in rows]
     # The color after the baselines', as in the usual bar charts: bm25, untrained, trained.
     color = COLORS[len(baselines) % len(COLORS)]
-    _curve_panel(panels[0], sorted(points), baselines, measure, color)
-    if losses:
-        _loss_panel(panels[1], sorted(losses), color)
+    has_curve, has_losses = len(points) > 1, len(losses) > 1
+    if not has_curve and not has_losses:
+        return
+    figure = figure_of(9.0, 6.8 if has_curve and has_losses else 4.4)
+    rows = figure.subplots(has_curve + has_losses, 1, sharex=True, squeeze=False)
+    panels: list[Axes] = [row[0] for row in rows]
+    if has_curve:
+        _curve_panel(panels[0], sorted(points), baselines, measure, color)
+    if has_losses:
+        _loss_panel(panels[-1], sorted(losses), color)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     panels[-1].set_xlabel("optimizer step")
     save(figure, path)

@@ -128,7 +128,7 @@ def test_a_group_is_one_bar_and_what_failed_has_none(tmp_path: Path) -> None:
 def test_any_name_can_be_drawn(tmp_path: Path, name: str) -> None:
     plot_bars([a_report(name, s=0.5)], tmp_path / "one.png")
     plot_bars([a_report(name, **{name: 0.5, "t": 0.5})], tmp_path / "several.png")
-    plot_learning_curve([(1, 0.5)], tmp_path / "curve.png", baselines={name: 0.25})
+    plot_learning_curve([(0, 0), (1, 0.5)], tmp_path / "curve.png", baselines={name: 0.25})
     for file in ("one.png", "several.png", "curve.png"):
         assert max(pixels(tmp_path / file).shape) < 2500
 
@@ -175,9 +175,15 @@ def test_a_diverged_loss_can_be_drawn(tmp_path: Path) -> None:
     pixels(tmp_path / "curve.png")
 
 
-def test_a_learning_curve_needs_a_point(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no evaluation was made during training"):
-        plot_learning_curve([], tmp_path / "curve.png", baselines={"bm25": 0.5})
+@pytest.mark.parametrize("points", [[], [(3, 0.5)]])
+def test_a_single_point_is_no_curve(points: list[tuple[int, float]], tmp_path: Path) -> None:
+    path = tmp_path / "new" / "curve.png"
+    plot_learning_curve(points, path, baselines={"bm25": 0.5}, losses=[(1, 0.5)])
+    assert not path.parent.exists()
+    plot_learning_curve(points, path, baselines={"bm25": 0.5}, losses=[(1, 0.5), (2, 0.3)])
+    drawn = pixels(path)
+    assert area(drawn, ORANGE) > 500  # the losses, in the color after bm25's
+    assert area(drawn, BLUE) == 0
 
 
 def test_running_median() -> None:

@@ -264,6 +264,32 @@ def test_what_there_is_nothing_to_draw_of_is_not_drawn(tmp_path: Path) -> None:
     assert not path.parent.exists()
 
 
+@pytest.mark.parametrize("models", [MODELS[:1], MODELS[:2]])
+@pytest.mark.parametrize("sets", [("alpha",), ("alpha", "beta")])
+def test_a_report_of_one_or_two_models_has_figures_that_show_something(
+    models: tuple[str, ...], sets: tuple[str, ...], tmp_path: Path
+) -> None:
+    runs = [
+        write_run_directory(
+            tmp_path / model,
+            [
+                Report(retriever=name, results=tuple(a_set(s, [value]) for s in sets))
+                for name, value in (("bm25", 0.3), ("untrained", 0.1), ("trained", 0.5))
+            ],
+            model=model,
+            is_training=True,
+        )
+        for model in models
+    ]
+    write_study_report(report(tables_of(entries_in(runs))), tmp_path / "report")
+    names = {path.stem for path in (tmp_path / "report").rglob("*.png")}
+    if len(models) == 1:
+        assert names == set()
+    else:
+        assert "stages" in names
+        assert ("supervised_other_heat_map" in names) == (len(sets) == 2)
+
+
 @pytest.mark.filterwarnings("error")
 def test_any_name_can_be_drawn(tables: list[StudyTable], tmp_path: Path) -> None:
     names = dict(zip(MODELS, ("$x$ %s {0}", "_hidden\nb", "long name " * 20), strict=True))

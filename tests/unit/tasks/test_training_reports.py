@@ -125,7 +125,7 @@ def test_without_it_the_baseline_is_what_all_is_compared_with(tmp_path: Path) ->
     reports = [judge.evaluate(ByText(name, {"a": 1})) for name in ("bm25", "trained")]
     (hybrid,) = last_reports(judge, run, reports, has_best=False)
     assert hybrid.retriever == "hybrid"
-    evaluation: Any = SimpleNamespace(history=[(1, 0.5)])
+    evaluation: Any = SimpleNamespace(history=[(0, 0.2), (1, 0.5)])
     losses: Any = SimpleNamespace(points=[])
     draw(reports, reports, judge, evaluation, losses, run=run)
     names = {path.name for path in (run.path / "plots").iterdir()}

@@ -24,10 +24,12 @@ def plot_heat_map(table: StudyTable, path: Path) -> tuple[Path, ...]:
     """Draw `table` into the PNG `path` and a PDF beside it; return both.
 
     Colors are scaled from the lowest to the highest model of each column, since sets (and perhaps
-    baselines) differ more than models do. Missing values are white and read "-". With a single row
-    nothing is drawn.
+    baselines) differ more than models do. Missing values are white and read "-".
+
+    Nothing is drawn of fewer than two models, whose cells would all have one color, or of a single
+    set, where colors would say no more than the table.
     """
-    if len(table.entries) < 2:
+    if len(table.models or table.entries) < 2 or len({c.row for c in table.columns}) < 2:
         return ()
     values = np.array(
         [[np.nan if c.value is None else c.value for c in row] for row in table.cells]

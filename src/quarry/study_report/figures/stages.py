@@ -31,21 +31,22 @@ Panel = tuple[StudyTable, StudyTable, list[Pair]]
 
 
 def plot_stages(tables: Sequence[StudyTable], path: Path) -> tuple[Path, ...]:
-    """Draw a panel for each pair of a zero-shot and a supervised table with a common model.
+    """Draw a panel for each pair of a zero-shot and a supervised table with common models.
 
     A point is a model: its average (or first column, if there is none) before and after training.
     Whiskers are standard deviations over seeds. Models match by name and size, whatever the
     prompt. If both tables have the same columns, a diagonal shows "no change".
 
     Returns:
-        The PNG and the PDF; empty, and nothing is drawn, without a common model.
+        The PNG and the PDF; empty, and nothing is drawn, where no two tables have two common
+        models: a single point says no more than the tables.
     """
     panels = [
         (before, after, pairs)
         for before in tables
         for after in tables
         if before.stage == "zero_shot" and after.stage == "supervised"
-        if (pairs := pairs_of(before, after))
+        if len(pairs := pairs_of(before, after)) > 1
     ][:MAX_PANELS]
     if not panels:
         return ()
