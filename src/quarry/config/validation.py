@@ -40,7 +40,9 @@ _RESOLVING = "ValueError raised while resolving interpolation: "
 
 
 def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> None:
-    """Check a configuration; raise one UserError that lists every violation.
+    """Check a configuration; raise one UserError with all violations of a step.
+
+    A step that finds some ends the check.
 
     Missing values are checked first, then keys and arguments, then rules between keys: each step
     relies on the ones before.
@@ -79,7 +81,7 @@ def _joined(path: str, key: object) -> str:
 
 
 def unresolved_values(node: Any, path: str = "") -> Iterator[str]:
-    """Yield missing values (???) and interpolations that cannot be resolved."""
+    """Yield a message for each missing value (???) and interpolation that cannot be resolved."""
     if not isinstance(node, DictConfig | ListConfig):
         return
     keys: Any = node.keys() if isinstance(node, DictConfig) else range(len(node))

@@ -109,7 +109,7 @@ def unquoted(cell: str) -> str:
 
 
 def column_names(header: Sequence[str], where: str) -> list[str]:
-    """Return the names of a table's columns.
+    """Return the stripped column names of a header.
 
     Raises:
         UserError: a name is empty or repeated.
@@ -175,7 +175,7 @@ def _tsv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _id_record(names: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
-    """Return a record by column name, unquoted.
+    """Return column name -> cell, without the quotes of CSV.
 
     An id is never quoted; a text may begin and end with quotes of its own, if none is doubled.
     """

@@ -30,8 +30,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         tokenizer: renders prompts and tokenizes queries and passages.
         num_hard_negatives: hard negatives per query; None: all that each example has.
         global_batch_size: queries per optimizer step, over all ranks.
-        contrastive_batch_size: queries in a batch, compared with one another; divides the former.
-        num_workers: processes that tokenize ahead; 0: the training process tokenizes.
+        contrastive_batch_size: queries of a contrastive batch over all ranks, scored against all
+            its passages; divides `global_batch_size`.
+        num_workers: worker processes a rank that tokenize ahead; 0: the training process does it.
         seed: seed of the order and of the choice of passages.
 
     Raises:

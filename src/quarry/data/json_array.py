@@ -48,11 +48,12 @@ def is_json_array(file: Path) -> bool:
 def read_json_array(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield each object of an array, with the line that it begins on (from 1).
 
-    Memory holds one object and one block at most. The time is linear in the size of the file.
+    Memory holds the text of about two objects and one block of 1 MiB; an unclosed string reads
+    the rest of the file. The time is linear in the size of the file.
 
     Raises:
         UserError: while iterating, for what `jsonl.read_jsonl` refuses in an object, for an entry
-            that is not an object, for a file that ends early or continues behind the array.
+            that is not an object, for a file that ends early or has more text after the array.
     """
     text = _Text(file)
     text.take("[", "an array")
@@ -96,7 +97,7 @@ class _Text:
                 return ""
 
     def take(self, character: str, wanted: str) -> None:
-        """Move behind the expected character.
+        """Skip whitespace, then consume the expected character.
 
         Raises:
             UserError: the next character is another one.
@@ -115,7 +116,10 @@ class _Text:
         self.position = position
 
     def read_more(self) -> bool:
-        """Read at least as much again as is unread: rescans of a long object stay linear."""
+        """At least double the unread text; return False at the end of the file.
+
+        Doubling keeps the rescans of a long object linear.
+        """
         parts = [self.held[self.position :]]
         wanted = len(parts[0])
         for block in self._blocks:
@@ -162,7 +166,10 @@ def _object(text: _Text, number: int) -> tuple[int, dict[str, Any]]:
 
 
 def _may_be_cut(error: json.JSONDecodeError, text: _Text) -> bool:
-    """Return whether more text could fix the error; else a malformed file is read to its end."""
+    """Return whether more text could fix the error.
+
+    Without this check any malformed file would be read to its end.
+    """
     return _is_in_string(error) or error.pos > len(text.held) - _LONGEST_TOKEN
 
 

@@ -43,7 +43,10 @@ class Frame:
         return len(self.literals) - 1
 
     def text_of(self, item: Query | Document) -> str:
-        """Return the text that is encoded; whatever compares or stores texts must use this form."""
+        """Return a query's text, or a document's title and text joined, without the prompt.
+
+        Whatever compares or stores texts uses this form.
+        """
         return joined_text(item, keeps_empty_title=self.keeps_empty_title, strip=self.strip)
 
     def render(self, text: str) -> str:

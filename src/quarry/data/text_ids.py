@@ -11,12 +11,12 @@ _BEFORE = 20
 
 
 def text_id(text: str) -> str:
-    """Return an id derived from a text: equal texts have equal ids."""
+    """Return 32 hex digits, a 128-bit hash of the text: equal texts have equal ids."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class GivenIds:
-    """The ids that records give to texts, 24 bytes per occurrence.
+    """Collect which id each record gives to which text, to find ids with two texts.
 
     Only hashes are stored: for a training set like MS MARCO's, with 15 million passages, they take
     360 MB while its table is built.
@@ -51,7 +51,7 @@ class GivenIds:
 
 
 def first_difference(one: str, other: str) -> tuple[str, str]:
-    """Return both texts from shortly before their first difference."""
+    """Return the rest of both texts from 20 characters before their first difference."""
     pairs = zip(one, other, strict=False)
     place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
     start = max(0, place - _BEFORE)

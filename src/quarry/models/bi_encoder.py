@@ -36,7 +36,7 @@ class BiEncoder(nn.Module):
         is_causal: False lets every token attend to the complete text; None: as the backbone was
             built.
         normalize: divide embeddings by their length, so that an inner product is a cosine.
-        projections: linear layers between pooling and normalization, if there are any.
+        projections: `Projection` modules between pooling and normalization, if there are any.
         allows_kernel: see `attention.use_packed_attention`.
     """
 
@@ -82,7 +82,9 @@ class BiEncoder(nn.Module):
         return commit
 
     def token_states(self, tokens: TokenBatch, **more: Any) -> Tensor:
-        """Return the last states of the backbone, [num_tokens, dim], in its own dtype.
+        """Return the backbone's last hidden states, [num_tokens, dim], in its own dtype.
+
+        With `pooled_rows` among `more`: of those rows alone, [num_texts, dim].
 
         Args:
             more: arguments of its layers, see `attention.packed_attention` and `last_layer`.
@@ -108,7 +110,7 @@ class BiEncoder(nn.Module):
         return states
 
     def encode_prefix(self, tokens: TokenBatch) -> SharedPrefix | None:
-        """Return the states of the prefix that all texts of a forward pass share.
+        """Encode a prefix that many texts share; return its ids and each layer's keys and values.
 
         Return None where sharing would not be exact, see `can_share_prefix`.
         """

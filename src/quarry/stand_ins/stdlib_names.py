@@ -45,7 +45,7 @@ def names_set(code: RetrievalSet) -> RetrievalSet:
 
 
 def name_words(qualified_name: str) -> Iterator[str]:
-    """Split a qualified name into lowercase words.
+    """Yield the lowercase words of a qualified name, module included.
 
     `json.decoder:JSONDecoder.raw_decode` -> json, decoder, json, decoder, raw, decode.
     """
