@@ -1,26 +1,6 @@
-"""Evaluates retrievers: `python eval.py [GROUP=OPTION] [KEY=VALUE]`, see conf/eval.yaml."""
+"""Evaluate retrievers: `python eval.py [GROUP=OPTION] [KEY=VALUE]`, see conf/eval.yaml."""
 
-from pathlib import Path
-
-import hydra
-from omegaconf import DictConfig
-
-from quarry.config.schema import register_schemas
-from quarry.runtime.entry import shows_user_errors
-from quarry.sweep.end import shows_study
-
-register_schemas()
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="eval")
-def main(config: DictConfig) -> object:
-    """Runs the chosen task (conf/task) and returns its result, for sweepers."""
-    # not above: processes that prepare batches import this file, and would import all of it
-    from quarry.sweep.dispatch import run
-
-    return run(config, entry=Path(__file__).resolve())
-
+from quarry.cli.eval import main
 
 if __name__ == "__main__":
-    with shows_user_errors(), shows_study():
-        main()
+    main()

@@ -26,8 +26,10 @@ LEVELS = [
     {"tasks"},
     {"sweep"},
     {"study_report"},
+    {"cli"},
+    {"__main__"},
 ]
-KNOW_HYDRA = {"config", "assembly", "planning", "tasks", "sweep", "study_report"}
+KNOW_HYDRA = {"config", "assembly", "planning", "tasks", "sweep", "study_report", "cli"}
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -27,6 +27,7 @@ from quarry.retrieval.golden_texts import (
     name_of,
 )
 from quarry.runtime.logging import quiet_libraries
+from quarry.runtime.own_command import own_command
 from quarry.runtime.task_output import show
 
 MIN_COSINE_HALF = 0.99
@@ -142,7 +143,7 @@ def _theirs(folder: Path, stored: StoredModel, reference: Tensor, *, dtype: str)
         cosines=golden_cosines(reference, found).tolist(),
         floor=_floor(dtype) - cost,
         remedy=f"{folder} was changed or is of another model: remove it and export again, "
-        f"python train.py task=export run={stored.home}",
+        f"{own_command('train')} task=export run={stored.home}",
     )
 
 
