@@ -26,6 +26,7 @@ from quarry.retrieval.golden_texts import (
     golden_table,
     name_of,
 )
+from quarry.runtime.extras import require
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.own_command import own_command
 from quarry.runtime.task_output import show
@@ -135,6 +136,7 @@ def _ours(stored: StoredModel, reference: Tensor, *, dtype: str) -> Replay:
 def _theirs(folder: Path, stored: StoredModel, reference: Tensor, *, dtype: str) -> Replay:
     """An export in less than float32 may lose twice what it said it costs: rounding differs from
     machine to machine, and by no more than itself."""
+    require("sentence_transformers", what=f"task=verify of {folder}")
     exported = read_export(folder)
     found = exported_embeddings(folder, stored.parts.tokenizer)
     cost = 0.0 if exported.dtype == "float32" else 2 * (1 - min(exported.cosines))
