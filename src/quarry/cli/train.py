@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import hydra
 from omegaconf import DictConfig
 
+from quarry.cli.config_path import with_absolute_config_path
 from quarry.config.schema import register_schemas
 from quarry.runtime.entry import shows_user_errors
 from quarry.runtime.own_command import restarted
@@ -25,6 +29,7 @@ def main() -> None:
         return run(config, program=words)
 
     register_schemas()
+    sys.argv[1:] = with_absolute_config_path(sys.argv[1:], script=Path(sys.argv[0]))
     with shows_user_errors(), shows_study(primary="train"):
         run_task()
 
