@@ -7,17 +7,18 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 # An index with the build of torch that fits this machine, where the default one does not have it
 TORCH_INDEX_URL ?=
-# The first interpreter that runs and is 3.11 or 3.12; make PYTHON=... to choose
-PYTHON ?= $(shell for p in python3 python3.11 python3.12 python; do \
-	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+# The first interpreter that runs and is 3.11, 3.12 or 3.13; make PYTHON=... to choose
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
+MINIMUM := build/minimum-venv
 SMOLLM2 := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/smollm2-135m
 MINILM := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/all-minilm-l6-v2
 # A file's tests share what it prepares. In the order of folders: the long files come first
 BY_FILE := --dist loadfile --no-loadscope-reorder
 ANSERINI := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/anserini-1.7.1
 
-.PHONY: help install demo test test-slow test-bench smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks format clean
+.PHONY: help install demo test test-minimum test-slow test-bench smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks dist format clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -25,14 +26,14 @@ help: ## Show what can be made
 install: $(VENV)/.installed ## Set up .venv with the pinned versions (TORCH_INDEX_URL=... for another torch build)
 
 # torch first and by itself: resolved together with the rest, pip could take another build
-$(VENV)/.installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
 	@DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[dev]'
+		--constraint constraints.txt --editable '.[all,dev]'
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
@@ -45,6 +46,19 @@ demo: install ## Train and evaluate a small retriever on real code, under two mi
 
 test: install ## Run the tests (TEST='--durations=15', or a folder of them)
 	@$(BIN)/python -m pytest -n auto $(BY_FILE) $(TEST)
+
+test-minimum: $(MINIMUM)/.installed ## Run the unit tests and some commands with the oldest versions (constraints-minimum.txt)
+	@$(MINIMUM)/bin/python -m pytest -n auto $(BY_FILE) tests/unit tests/config \
+		tests/smoke/test_train_and_resume.py tests/smoke/test_evaluate.py $(TEST)
+
+$(MINIMUM)/.installed: pyproject.toml setup.py constraints-minimum.txt
+	@test -x $(MINIMUM)/bin/python || $(PYTHON) -m venv $(MINIMUM)
+	@$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
+	@DS_BUILD_OPS=0 $(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-minimum.txt --editable '.[all]' \
+		pytest pytest-timeout pytest-xdist hypothesis
+	@touch $@
 
 test-slow: install ## Fine-tune and evaluate a real pretrained model, compare BM25 with Anserini (skipped without make smollm2, minilm, anserini)
 	@$(BIN)/python -m pytest -m slow -rs -n 2 $(BY_FILE)
@@ -96,10 +110,14 @@ hooks: $(VENV)/.installed-docs ## Check spelling and code, and do so from now on
 	@$(BIN)/pre-commit install
 	@$(BIN)/pre-commit run --all-files
 
+dist: install ## Build wheel and sdist in dist/ and check what they hold; nothing is uploaded
+	@rm -rf dist
+	@PYTHONPATH=tests $(BIN)/python -m helpers.distributions dist
+
 format: install ## Put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## Remove caches and build leftovers; runs/ and .venv stay
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

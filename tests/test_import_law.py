@@ -28,8 +28,12 @@ LEVELS = [
     {"sweep"},
     {"study_report"},
     {"api"},
+    {"cli"},
+    {"__main__"},
 ]
-KNOW_HYDRA = {"api", "config", "assembly", "planning", "tasks", "sweep", "study_report"}
+KNOW_HYDRA = {
+    "api", "config", "assembly", "planning", "tasks", "sweep", "study_report", "cli",
+}  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -17,8 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from quarry.config.schema import register_schemas
 from quarry.errors import UserError
 from quarry.runtime.renamed_keys import refuse_renamed_keys, with_new_names
-
-CONF = Path(__file__).resolve().parents[3] / "conf"
+from quarry.runtime.shipped_files import conf_dir
 
 Primary = Literal["train", "eval"]
 
@@ -53,7 +52,7 @@ def composed_job(primary: Primary, overrides: Sequence[str]) -> Iterator[DictCon
     register_schemas()
     before = HydraConfig.instance().cfg
     try:
-        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
             try:
                 config = compose(
                     primary,

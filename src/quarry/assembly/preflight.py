@@ -13,6 +13,7 @@ from quarry.models.fp8 import check_fp8
 from quarry.models.memory import Spread
 from quarry.models.model_spec import ModelSpec
 from quarry.models.remedies import CannotLoadError
+from quarry.runtime.own_command import own_command
 
 
 def preflight(
@@ -53,4 +54,4 @@ def command_with(*overrides: str) -> str:
     keys = {override.split("=", 1)[0] for override in overrides}
     own = identity([str(entry) for entry in hydra.overrides.task])
     kept = [entry for entry in own if entry.split("=", 1)[0] not in keys]
-    return shlex.join(["python", f"{hydra.job.name}.py", *kept, *overrides])
+    return f"{own_command(hydra.job.name)} {shlex.join([*kept, *overrides])}"

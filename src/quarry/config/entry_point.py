@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
-from quarry.config.resolvers import sweeps_dir
 from quarry.errors import UserError
+from quarry.runtime.own_command import own_command
+from quarry.runtime.shipped_files import conf_dir, studies_dir
 
 PRIMARIES = ("train", "eval")
 """The entry points train.py and eval.py, by their primary config: conf/train.yaml, ..."""
@@ -35,13 +35,11 @@ def check_entry_point(arguments: Sequence[str], *, primary: str) -> None:
     """Refuse a study or experiment of the other entry point, before Hydra composes anything.
 
     Args:
-        primary: name of the entry point; one that is not ours is not checked.
+        primary: train or eval.
 
     Raises:
         UserError: a study or an experiment is for the other one, or there are several studies.
     """
-    if primary not in PRIMARIES:
-        return
     for argument in arguments:
         if not argument.startswith(tuple(f"{group}=" for group in GROUPS)):
             continue
@@ -67,13 +65,13 @@ def _options(override: Override) -> list[str]:
 
 
 def _check(group: str, option: str, *, primary: str) -> None:
-    sweeps = Path(sweeps_dir())
-    for folder in (sweeps, sweeps.parent / "conf"):
+    for folder in (studies_dir(), conf_dir()):
         file = folder / group / f"{option}.yaml"
         if not file.is_file():
             continue
         names = primaries_of(file.read_text(encoding="utf-8"))
         if primary not in names:
             raise UserError(
-                f"{group}={option} is for {names[0]}.py: python {names[0]}.py {group}={option}"
+                f"{group}={option} is for {names[0]}, not {primary}. Fix: "
+                f"{own_command(names[0])} {group}={option}"
             )

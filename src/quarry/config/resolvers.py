@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from quarry.runtime.devices import has_gpu, visible_gpus
+from quarry.runtime.shipped_files import studies_dir
 
 
 def register_resolvers() -> None:
@@ -32,8 +33,8 @@ def run_dir() -> str:
 
 
 def sweeps_dir() -> str:
-    """Return the folder of studies, beside `src/`."""
-    return str(Path(__file__).resolve().parents[3] / "sweeps")
+    """Return the folder of studies."""
+    return str(studies_dir())
 
 
 def is_terminal() -> bool:

@@ -19,6 +19,7 @@ from quarry.config.world_size import device_violations, strategy_violations, wor
 from quarry.errors import UserError
 from quarry.models.dtypes import DTYPES
 from quarry.retrieval.store.shelf import DTYPES as STORE_DTYPES
+from quarry.runtime.own_command import own_command
 from quarry.runtime.renamed_keys import with_new_names
 
 EVALUATION_COMPONENTS = (
@@ -56,7 +57,7 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
     if is_training and OmegaConf.select(config, "data") is None:
         raise UserError(
             "This task trains, and conf/eval.yaml has no data, loss or optimizer: run it with "
-            "python train.py."
+            f"{own_command('train')}."
         )
     names = EVALUATION_COMPONENTS + (TRAINING_COMPONENTS if is_training else ())
     violations = [*unresolved_values(config)]

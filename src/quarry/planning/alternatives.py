@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from quarry.config.resolvers import sweeps_dir
 from quarry.models.compilation import SELECTIVE
 from quarry.planning.machine import CLOSE, Machine
 from quarry.planning.memory_fit import OPEN, choices, with_choice
 from quarry.planning.step_memory import StepMemory, TrainingSetup, step_memory
 from quarry.planning.zero_buffers import ZeroBuffers
+from quarry.runtime.shipped_files import conf_dir
 from quarry.training.memory_choice import MemoryChoice
 
 DEVICE_COUNTS = (2, 4, 8, 16, 32, 64)
@@ -153,7 +152,7 @@ def _sharded(base: Alternative, zero_overrides: tuple[str, ...]) -> Iterator[Alt
 @cache
 def option_buffers(name: str) -> ZeroBuffers:
     """Return the settings that conf/strategy has for an option, such as zero2."""
-    file = Path(sweeps_dir()).parent / "conf" / "strategy" / f"{name}.yaml"
+    file = conf_dir() / "strategy" / f"{name}.yaml"
     return ZeroBuffers.of(OmegaConf.load(file).strategy)
 
 

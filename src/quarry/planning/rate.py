@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from quarry.planning.cards import Card, rate_on
 from quarry.planning.memory_fit import with_choice
 from quarry.planning.step_cost import step_seconds
 from quarry.planning.step_memory import TrainingSetup
+from quarry.runtime.shipped_files import shipped
 from quarry.training.memory_choice import MemoryChoice
 
-MEASURED = Path(__file__).resolve().parents[3] / "docs" / "performance.json"
+MEASURED = shipped("docs/performance.json")
 """Measurements of `make bench`, the source of docs/performance.md."""
 
 WHOLE = {

@@ -29,6 +29,7 @@ from quarry.planning.step_memory import TrainingSetup, step_memory
 from quarry.planning.training_refusal import refusal_for_memory
 from quarry.planning.workload import planned_workload
 from quarry.runtime.files import write_json, write_text
+from quarry.runtime.own_command import own_command
 from quarry.runtime.run_directory import RunDirectory
 from quarry.training.memory_choice import MemoryChoice
 
@@ -131,7 +132,7 @@ class StepFit:
             f"{' '.join(record['overrides'])}: this run chose it where {gib(record['free_bytes'])} "
             f"were free. It takes about {gib(record['estimated_bytes'])}, and {gib(free)} are free "
             "on the fullest GPU. Fix: free its memory, or choose anew, after which dropout's masks "
-            f"differ from those of an uninterrupted run: python train.py task=resume "
+            f"differ from those of an uninterrupted run: {own_command('train')} task=resume "
             f"run={self.run.path} task.chooses_memory_anew=true"
         )
 

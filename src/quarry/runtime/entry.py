@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from quarry.distributed import world
 from quarry.distributed.launch import settle_launcher
 from quarry.errors import Interrupted, SharedError, UserError
+from quarry.runtime.extras import with_missing_plugin
 from quarry.runtime.interruption import end_interrupted
 from quarry.runtime.renamed_keys import with_new_names
 
@@ -98,4 +99,4 @@ def _message(error: BaseException) -> str:
         if text and not any(text in known for known in messages):
             messages.append(text)
         cause = cause.__cause__
-    return with_new_names("\n".join(messages)) or type(error).__name__
+    return with_new_names(with_missing_plugin("\n".join(messages))) or type(error).__name__

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quarry.errors import MissingPathError, UserError
+from quarry.runtime.own_command import own_command
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class RunDirectory:
         if run.config.exists():
             raise UserError(
                 f"hydra.run.dir={run.path}: holds a run already (a new run needs its own). Fix: "
-                f"another hydra.run.dir, or continue: python train.py task=resume run={run.path}"
+                f"another hydra.run.dir, or continue: {own_command('train')} task=resume "
+                f"run={run.path}"
             )
         run.path.mkdir(parents=True, exist_ok=True)
         return run

@@ -8,6 +8,7 @@ from typing import Any
 
 from quarry.errors import UserError
 from quarry.metrics.trec import parse_measure
+from quarry.runtime.own_command import own_command
 from quarry.study_report.entries import Entry
 from quarry.study_report.measured import Measured
 from quarry.study_report.suites import Column
@@ -36,8 +37,8 @@ def refuse_conflicts(entries: Sequence[Entry], columns: Sequence[Column]) -> Non
             "Numbers of one column would not be comparable:\n"
             + "\n".join(f"- {line}" for line in dict.fromkeys(lines))
             + "\nFix: report comparable runs only (runs=[DIR,...]), leave these sets out "
-            "(task.sets=[...]), or use one convention: python eval.py task=rescore run=DIR shows "
-            "a run under other conventions, an evaluation with convention=NAME stores it."
+            f"(task.sets=[...]), or use one convention: {own_command('eval')} task=rescore run=DIR "
+            "shows a run under other conventions, an evaluation with convention=NAME stores it."
         )
 
 

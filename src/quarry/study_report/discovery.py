@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quarry.errors import MissingPathError
+from quarry.runtime.own_command import own_command
 from quarry.runtime.run_directory import RunDirectory
 from quarry.sweep.record import STUDY_FILE, JobRecord, StudyRecord
 
@@ -80,7 +81,7 @@ def newest_study(studies: Path) -> Path:
     if not found:
         raise MissingPathError(
             f"There are no runs to report: {studies} has no study yet. Fix: run one, or name run "
-            "directories: python eval.py task=report runs=[DIR,...]"
+            f"directories: {own_command('eval')} task=report runs=[DIR,...]"
         )
     return max(found, key=_last_change)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from quarry.runtime.extras import can_draw
 from quarry.runtime.files import write_json, write_text
 from quarry.study_report.discovery import REPORT_FILE
 from quarry.study_report.figures.cost import plot_cost
@@ -84,7 +85,12 @@ def _grids(tables: Sequence[StudyTable]) -> list[Grid]:
 
 
 def _draw(report: StudyReport, folder: Path) -> dict[str, dict[str, tuple[Path, ...]]]:
-    """Draw all figures that have data; return key of a table -> title -> (PNG, PDF)."""
+    """Draw all figures that have data; return key of a table -> title -> (PNG, PDF).
+
+    Without matplotlib there are none.
+    """
+    if not can_draw():
+        return {}
     figures = folder / "figures"
     found: dict[str, dict[str, tuple[Path, ...]]] = {}
     for table in report.tables:

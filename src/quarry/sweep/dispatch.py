@@ -3,7 +3,7 @@ that a signal stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.runtime.interruption import raises_on_signals
+from quarry.runtime.own_command import own_command
 from quarry.runtime.run_directory import RunDirectory, removed_if_empty
 from quarry.runtime.task_output import last_result_line
 from quarry.sweep.job import run_job
@@ -22,20 +23,20 @@ from quarry.sweep.job_result import JobResult
 from quarry.tasks.optimized_metric import optimized_metric_of
 
 
-def run(config: DictConfig, *, entry: Path) -> object:
+def run(config: DictConfig, *, program: Sequence[str]) -> object:
     """Run the chosen task (conf/task) and return its result; in a sweep, start the job and return
     the value that the sweeper optimizes.
 
     Args:
-        entry: the file of the entry point.
+        program: words that start this program again, see `restarted`.
     """
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        return run_job(config, entry=entry)
+        return run_job(config, program=program)
     with removed_if_empty(config.paths.run_dir):
         if config.study.resume:
             raise UserError(
                 "study.resume=true has no effect outside a sweep: continue a training run with "
-                "python train.py task=resume run=RUN_DIR."
+                f"{own_command('train')} task=resume run=RUN_DIR."
             )
         with raises_on_signals(lambda: how_to_continue(config)):
             result: object = instantiate(config.task)(config)
@@ -65,11 +66,11 @@ def how_to_continue(config: DictConfig) -> str:
     """Return what is saved of the run that `config` describes, and the command that continues."""
     task = config.task.get("_target_")
     if task == RESUME:
-        return f"Continue with: python train.py task=resume run={config.run}"
+        return f"Continue with: {own_command('train')} task=resume run={config.run}"
     if task == TRAIN:
         run = RunDirectory.shared(config.paths.run_dir)
         if run.checkpoint.exists():
-            return f"Continue with: python train.py task=resume run={run.path}"
+            return f"Continue with: {own_command('train')} task=resume run={run.path}"
         return "There is no checkpoint yet: run the same command again, in a new run directory."
     if task == EVALUATE:
         retriever: Any = get_class(config.retriever["_target_"])

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from textwrap import shorten
 
 from quarry.config.entry_point import check_entry_point
@@ -26,16 +25,19 @@ MAX_REASON = 300
 
 
 @contextmanager
-def shows_study() -> Iterator[None]:
+def shows_study(*, primary: str) -> Iterator[None]:
     """Wrap an entry point: show the jobs of a sweep, and end with a code above 0 where one failed.
 
     A run that is no sweep is left alone.
+
+    Args:
+        primary: train or eval, what the entry point composes.
 
     Raises:
         UserError: the command line is for the other entry point.
     """
     failure: Exception | None = None
-    check_entry_point(sys.argv[1:], primary=Path(sys.argv[0]).stem)
+    check_entry_point(sys.argv[1:], primary=primary)
     refuse_renamed_keys(sys.argv[1:])
     sys.argv[1:] = with_first_choices(sys.argv[1:])
     try:

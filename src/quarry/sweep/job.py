@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from quarry.config.sweep_overrides import identity, job_name, key_of
 from quarry.runtime.devices import visible_gpus
 from quarry.runtime.provenance import scrub_argument
 from quarry.runtime.run_directory import RunDirectory
+from quarry.runtime.shipped_files import conf_dir
 from quarry.sweep.gpu_slots import gpu_locks, lent_gpus
 from quarry.sweep.inputs import CommandLine, SweepJob, read_job
 from quarry.sweep.job_process import EndedProcess, run_process
@@ -44,7 +44,7 @@ class JobFailedError(RuntimeError):
     """Tell a sweeper that chooses jobs by the results of others that this one has none."""
 
 
-def run_job(config: DictConfig, *, entry: Path) -> float | None:
+def run_job(config: DictConfig, *, program: Sequence[str]) -> float | None:
     """Run the job that Hydra has composed in a process of its own, unless it has run already.
 
     A job that fails is recorded, and the sweep continues: without a value, or, for a sweeper that
@@ -64,7 +64,7 @@ def run_job(config: DictConfig, *, entry: Path) -> float | None:
         assert study is not None
         assert job is not None
         if job.status != "finished":
-            job = _attempt(job, record, own, entry=entry, study=study)
+            job = _attempt(job, record, own, program=program, study=study)
     if job.status != "finished" and own.is_chosen:
         raise JobFailedError(f"{name}: {job.error or job.status}")
     return job.objective
@@ -101,7 +101,7 @@ def _register(record: StudyRecord, overrides: Sequence[str]) -> str:
 
 
 def _attempt(
-    job: JobRecord, record: StudyRecord, own: SweepJob, *, entry: Path, study: Study
+    job: JobRecord, record: StudyRecord, own: SweepJob, *, program: Sequence[str], study: Study
 ) -> JobRecord:
     """Start the job, or continue it; return the record of how it ended."""
     folder = record.folder / job.directory
@@ -114,7 +114,7 @@ def _attempt(
     record.put(job)
     overrides = ["task=resume", f"run={quoted(str(folder))}"] if is_resumed else None
     settings = _settings(own, study, directory=job.directory)
-    command = job_command(own.command, entry, folder, settings=settings, overrides=overrides)
+    command = job_command(own.command, program, folder, settings=settings, overrides=overrides)
     logger.info("Job %s %s: %s", job.directory, "continues" if is_resumed else "begins", folder)
     begin = time.monotonic()
     try:
@@ -159,7 +159,7 @@ def _ended(job: JobRecord, ended: EndedProcess, folder: Path) -> JobRecord:
 
 def job_command(
     command: CommandLine,
-    entry: Path,
+    program: Sequence[str],
     folder: Path,
     *,
     settings: Mapping[str, str | int],
@@ -171,13 +171,14 @@ def job_command(
 
     Args:
         command: of the sweep, with the overrides of the job.
+        program: words that start the program.
         folder: the run directory of the job.
         settings: what the sweep sets in its job, key -> value.
         overrides: instead of those of the job.
     """
-    words = [sys.executable, str(entry), "--config-name", command.config_name]
+    words = [*program, "--config-name", command.config_name]
     for provider, path in command.sources:
-        if provider == "main" and Path(path) != entry.parent / "conf":
+        if provider == "main" and Path(path) != conf_dir():
             words += ["--config-path", path]
         if provider == "command-line":
             words += ["--config-dir", path]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -13,9 +12,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from quarry.config.entry_point import primaries_of
-from quarry.config.resolvers import sweeps_dir
 from quarry.config.schema import register_schemas
 from quarry.config.sweep_overrides import all_jobs, has_all_jobs_known
+from quarry.runtime.own_command import own_command
+from quarry.runtime.shipped_files import conf_dir, studies_dir
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class StudyFile:
 
 def study_files() -> Iterator[StudyFile]:
     """Yield every study, by name; Hydra has to be initialized with conf/."""
-    for path in sorted((Path(sweeps_dir()) / "study").glob("*.yaml")):
+    for path in sorted((studies_dir() / "study").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         primary, *others = primaries_of(text)
         if others:
@@ -65,13 +65,12 @@ def composed_sweep(primary: str, *overrides: str) -> DictConfig:
 def main() -> None:
     """Print a line for each study."""
     register_schemas()
-    conf = Path(sweeps_dir()).parent / "conf"
-    with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
+    with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
         studies = list(study_files())
-    width = max(len(f"{one.primary}.py study={one.name}") for one in studies)
-    for one in studies:
-        command = f"{one.primary}.py study={one.name}".ljust(width)
-        sys.stdout.write(f"python {command}  {one.num_jobs:3} jobs  {one.purpose}\n")
+    commands = [f"{own_command(one.primary)} study={one.name}" for one in studies]
+    width = max(map(len, commands))
+    for command, one in zip(commands, studies, strict=True):
+        sys.stdout.write(f"{command.ljust(width)}  {one.num_jobs:3} jobs  {one.purpose}\n")
 
 
 if __name__ == "__main__":

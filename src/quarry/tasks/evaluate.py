@@ -22,6 +22,7 @@ from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars
 from quarry.evaluation.report import result_line, terminal_table, write_report
 from quarry.evaluation.scatter import plot_scatter
+from quarry.runtime.extras import can_draw
 from quarry.runtime.files import write_json
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
@@ -99,9 +100,14 @@ def evaluate_into(
 def write_and_draw(
     reports: Sequence[Report], evaluator: Evaluator, run: RunDirectory, *, baseline: Report | None
 ) -> list[Report]:
-    """Write report and plots; return the reports with confidence intervals, the baseline first."""
+    """Write report and plots; return the reports with confidence intervals, the baseline first.
+
+    Without matplotlib there are no plots.
+    """
     together = [*([] if baseline is None else [baseline]), *reports]
     known = list(write_report(together, run.path, measures=evaluator.measures))
+    if not can_draw():
+        return known
     plot_bars(known, run.path / "plots" / "results.png", measures=evaluator.measures)
     if baseline is not None:
         main = evaluator.measures[0]

@@ -26,6 +26,7 @@ from quarry.retrieval.golden_texts import (
     golden_texts,
     golden_token_ids,
 )
+from quarry.runtime.extras import require
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.task_output import show
 
@@ -46,6 +47,7 @@ def export(
         why="cannot be changed by task=export: the model is exported as it was saved. Leave it "
         "out; task.dtype, task.folder and task.base_path are what can be set.",
     )
+    require("sentence_transformers", what="task=export")
     if dtype not in DTYPES:
         raise UserError(f"task.dtype={dtype} is not one of {', '.join(DTYPES)}.")
     consolidate_if_unfinished(config.run)

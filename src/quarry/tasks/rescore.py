@@ -34,6 +34,7 @@ from quarry.evaluation.tables import printable
 from quarry.metrics.run_files import read_run
 from quarry.runtime.files import write_json, write_text
 from quarry.runtime.logging import quiet_libraries
+from quarry.runtime.own_command import own_command
 from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.task_output import show
 from quarry.types import Report, SetResult
@@ -95,7 +96,7 @@ def _refuse_given(stored: DictConfig, run: RunDirectory) -> None:
     if OmegaConf.select(stored, "task._target_") == SCORING:
         raise UserError(
             f"run={run.path}: its rankings were read from run files (only runs of evaluations can "
-            "be rescored). Fix: python eval.py task=score task.runs=... convention=NAME."
+            f"be rescored). Fix: {own_command('eval')} task=score task.runs=... convention=NAME."
         )
 
 

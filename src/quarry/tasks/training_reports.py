@@ -16,6 +16,7 @@ from quarry.evaluation.scatter import plot_scatter
 from quarry.metrics.run_files import read_run
 from quarry.retrieval.fusion import reciprocal_rank_fusion
 from quarry.retrieval.retriever import Retriever
+from quarry.runtime.extras import can_draw
 from quarry.runtime.files import write_json
 from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.task_output import show
@@ -213,11 +214,13 @@ def draw(
     *,
     run: RunDirectory,
 ) -> None:
-    """Draw the plots of the run.
+    """Draw the plots of the run; without matplotlib, none.
 
     Args:
         known: the reports with confidence intervals.
     """
+    if not can_draw():
+        return
     main = evaluator.measures[0]
     plots = run.path / "plots"
     plot_bars(known, plots / "results.png", measures=evaluator.measures)

@@ -26,7 +26,9 @@ from quarry.retrieval.golden_texts import (
     golden_table,
     name_of,
 )
+from quarry.runtime.extras import require
 from quarry.runtime.logging import quiet_libraries
+from quarry.runtime.own_command import own_command
 from quarry.runtime.task_output import show
 
 MIN_COSINE_HALF = 0.99
@@ -137,6 +139,7 @@ def _theirs(folder: Path, stored: StoredModel, reference: Tensor, *, dtype: str)
     An export below float32 may lose twice its recorded loss: rounding differs between machines by
     at most the rounding itself.
     """
+    require("sentence_transformers", what=f"task=verify of {folder}")
     exported = read_export(folder)
     found = exported_embeddings(folder, stored.parts.tokenizer)
     cost = 0.0 if exported.dtype == "float32" else 2 * (1 - min(exported.cosines))
@@ -145,7 +148,7 @@ def _theirs(folder: Path, stored: StoredModel, reference: Tensor, *, dtype: str)
         cosines=golden_cosines(reference, found).tolist(),
         floor=_floor(dtype) - cost,
         remedy=f"{folder} was changed or is of another model: remove it and export again, "
-        f"python train.py task=export run={stored.home}",
+        f"{own_command('train')} task=export run={stored.home}",
     )
 
 

@@ -11,10 +11,10 @@ from quarry.errors import UserError
 @pytest.mark.parametrize(
     ("primary", "arguments", "message"),
     [
-        ("train", ["seed=1", "study=prompt"], "study=prompt is for eval.py: python eval.py study="),
-        ("eval", ["study=tiny"], "study=tiny is for train.py: python train.py study=tiny"),
-        ("train", ["experiment=zero_shot"], "experiment=zero_shot is for eval.py"),
-        ("eval", ["-m", "experiment=zero_shot,tiny_sft"], "experiment=tiny_sft is for train.py"),
+        ("train", ["seed=1", "study=prompt"], "prompt is for eval, not train. Fix: python eval.py"),
+        ("eval", ["study=tiny"], "is for train, not eval. Fix: python train.py study=tiny"),
+        ("train", ["experiment=zero_shot"], "experiment=zero_shot is for eval"),
+        ("eval", ["-m", "experiment=zero_shot,tiny_sft"], "experiment=tiny_sft is for train"),
         ("eval", ["-m", "study=prompt,tiny_zero_shot"], "a command runs one study"),
     ],
 )
@@ -32,7 +32,6 @@ def test_what_is_for_the_other_entry_point_is_refused(
         ("train", ["study=tiny", "experiment=none", "study.name=prompt", "task=plan"]),
         ("eval", ["-m", "study=prompt", "experiment=zero_shot,none"]),
         ("eval", ["study=nope", "study=", "study=[", "experiment=glob(*)"]),  # Hydra's to say
-        ("pytest", ["study=tiny", "study=prompt"]),
     ],
 )
 def test_everything_else_is_left_to_hydra(primary: str, arguments: list[str]) -> None:

@@ -46,7 +46,7 @@ def config_of(folder: Path, metric: str | None = None, **study: object) -> DictC
 
 
 def test_a_run_by_itself_leaves_nothing_for_a_sweep(folder: Path) -> None:
-    assert run(config_of(folder), entry=Path("train.py")) == METRICS
+    assert run(config_of(folder), program=["train.py"]) == METRICS
     assert list(folder.iterdir()) == []
 
 
@@ -60,12 +60,12 @@ def test_a_signal_stops_any_task(folder: Path) -> None:
     config = config_of(folder)
     config.task._target_ = f"{__name__}.interrupted"
     with pytest.raises(Interrupted, match=r"SIGTERM\. No file is half-written: run the same"):
-        run(config, entry=Path("eval.py"))
+        run(config, program=["eval.py"])
     assert not folder.exists(), "the empty directory that Hydra made for it"
 
 
 def test_a_job_leaves_its_objective_and_its_metrics(folder: Path) -> None:
-    run(config_of(folder, "mean/x", job="seed-1"), entry=Path("train.py"))
+    run(config_of(folder, "mean/x", job="seed-1"), program=["train.py"])
     result = JobResult.read(folder)
     assert result is not None
     assert result.objective == 0.25
@@ -77,11 +77,11 @@ def test_of_several_processes_the_first_one_leaves_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
-    run(config_of(folder, job="seed-1"), entry=Path("train.py"))
+    run(config_of(folder, job="seed-1"), program=["train.py"])
     assert JobResult.read(folder) is None
 
 
 def test_going_on_with_a_study_has_no_effect_in_a_single_run(folder: Path) -> None:
     with pytest.raises(UserError, match=r"study\.resume=true has no effect outside a sweep"):
-        run(config_of(folder, resume=True), entry=Path("train.py"))
+        run(config_of(folder, resume=True), program=["train.py"])
     assert not folder.exists()  # Hydra had made it

@@ -40,7 +40,7 @@ def test_a_failure_is_told_with_its_cause_and_once_for_all_jobs_that_failed_alik
         a_job("seed-5", "failed", "It would not fit.\nWhat would run:\n  another command"),
     )
     StudyRecord(folder).write(Study(name="mine", fixed=(), jobs=jobs))
-    with pytest.raises(SystemExit) as caught, shows_study():
+    with pytest.raises(SystemExit) as caught, shows_study(primary="train"):
         pass
     assert caught.value.code == 1
     error = capsys.readouterr().err
@@ -56,5 +56,5 @@ def test_a_command_for_the_other_entry_point_does_not_begin(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/somewhere/train.py", "study=prompt"])
-    with pytest.raises(UserError, match=r"study=prompt is for eval\.py"), shows_study():
+    with pytest.raises(UserError, match=r"study=prompt is for eval"), shows_study(primary="train"):
         pytest.fail("it began")

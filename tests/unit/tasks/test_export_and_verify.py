@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,12 @@ def test_other_overrides_are_refused(
     monkeypatch.setattr("quarry.config.overrides.explicit_keys", lambda: keys)
     with pytest.raises(UserError, match=r"^prompt, model\.pooling cannot be changed by task="):
         task(of(full), **more)
+
+
+def test_without_sentence_transformers_nothing_is_written(
+    full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(UserError, match=r"task=export needs .* 'quarry-retrieval\[export\]'"):
+        export(of(full), dtype="float32", folder=None)
+    assert not (full / "export").exists()

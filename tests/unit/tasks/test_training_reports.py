@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.fusion import HybridRetriever, reciprocal_rank_fusion
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks import training_reports
+from quarry.tasks.evaluate import write_and_draw
 from quarry.tasks.training_reports import TrainingReports, draw, hybrid_report, last_reports
 from quarry.types import Document, Query, RetrievalSet, Run
 
@@ -90,6 +92,21 @@ def test_without_an_evaluation_before_training_the_trained_model_stands_alone(
     draw([trained], [trained], judge, evaluation, losses, run=run)
     assert shown == [{}]
     assert {path.name for path in (run.path / "plots").iterdir()} == {"results.png"}
+
+
+def test_a_run_without_matplotlib_has_its_reports_and_no_plots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge, run = evaluator(removes=False, ties="descending"), RunDirectory.create(tmp_path / "run")
+    trained = judge.evaluate(ByText("trained", {"a": 1}))
+    evaluation: Any = SimpleNamespace(history=[(1, 0.5)])
+    losses: Any = SimpleNamespace(points=[(1, 2.0)])
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    draw([trained], [trained], judge, evaluation, losses, run=run)
+    assert write_and_draw([trained], judge, run, baseline=None)[0].retriever == "trained"
+    assert (run.path / "report.md").is_file()
+    assert not (run.path / "plots").exists()
+    assert len([line for line in caplog.messages if "quarry-retrieval[plots]" in line]) == 2
 
 
 def test_reports_are_written_as_they_are_made_and_found_again(tmp_path: Path) -> None:

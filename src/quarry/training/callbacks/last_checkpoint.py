@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from quarry.distributed import world
 from quarry.errors import Interrupted, SharedError, UserError
 from quarry.runtime.files import put_in_place, remove
+from quarry.runtime.own_command import own_command
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class LastCheckpoint(Checkpoint):
         assert self._interrupted_by is not None
         raise Interrupted(
             f"{self._interrupted_by} after step {trainer.global_step}. Saved: {self.path}. "
-            f"Continue with: python train.py task=resume run={self.path.parent.parent}",
+            f"Continue with: {own_command('train')} task=resume run={self.path.parent.parent}",
             number=signal.Signals[self._interrupted_by],
         )
 

@@ -1,0 +1,1 @@
+"""The commands: `quarry-train`, `quarry-eval` and `python -m quarry`."""
