@@ -17,7 +17,7 @@ import torch
 from helpers.commands import ROOT, SMALL, Result, quiet_environment
 from helpers.distributions import built, missing_in_sdist, missing_in_wheel
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 FEW = (*SMALL, "logger=csv", "evaluation.every_n_steps=0", "benchmark=none")
 
@@ -39,7 +39,11 @@ def binaries(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
     pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    first = subprocess.run([*pip, f"torch=={version}"], capture_output=True, text=True, check=False)
+    # without PYTHONPATH, below which pip may find this checkout and take it for installed
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"DS_BUILD_OPS": "0"}
+    first = subprocess.run(
+        [*pip, f"torch=={version}"], env=environment, capture_output=True, text=True, check=False
+    )
     if first.returncode:
         pytest.skip(f"torch {version} cannot be had here: {first.stderr.strip()[-200:]}")
     pins = tmp_path_factory.mktemp("pins") / "constraints.txt"
@@ -47,7 +51,7 @@ def binaries(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pins.write_text("\n".join(line for line in lines if not line.startswith("torch==")))
     subprocess.run(
         [*pip, "--constraint", str(pins), f"torch=={version}", str(wheel)],
-        env=os.environ | {"DS_BUILD_OPS": "0"},
+        env=environment,
         check=True,
     )
     return home / "bin"
@@ -57,7 +61,8 @@ def binaries(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Result]:
     """Runs a command of that environment in an empty folder."""
     folder = tmp_path_factory.mktemp("empty")
-    environment = {k: v for k, v in quiet_environment(folder).items() if k != "PYTHONPATH"}
+    environment = quiet_environment(folder)
+    environment.pop("PYTHONPATH", None)  # the wheel, not this checkout
 
     def run(*words: str) -> Result:
         command, *arguments = words
