@@ -72,7 +72,7 @@ def tags_of(
     config: DictConfig, options: Mapping[str, str], *, has_model: bool = True
 ) -> tuple[str, ...]:
     """Model, size, adapter, pooling, prompt, training data, benchmark, and another retriever than
-    the dense one; what says nothing is left out.
+    the dense one, then the configured `tags`; what says nothing is left out.
 
     Args:
         options: group -> its option, of the command that began the run.
@@ -87,8 +87,10 @@ def tags_of(
     found += [options.get("benchmark")]
     retriever = options.get("retriever")
     found += [] if retriever == "dense" else [retriever]
-    said = (str(tag)[:MAX_LENGTH] for tag in found if tag is not None and tag not in NOT_SAID)
-    return tuple(dict.fromkeys(said))
+    found = [tag for tag in found if tag not in NOT_SAID]
+    found += config.get("tags") or []
+    found += [] if config.get("debug") is None else ["debug"]
+    return tuple(dict.fromkeys(str(tag)[:MAX_LENGTH] for tag in found if tag is not None))
 
 
 def with_identity(loggers: DictConfig, identity: WandbIdentity) -> DictConfig:

@@ -17,7 +17,10 @@ from quarry.runtime.devices import has_gpu, visible_gpus
 
 def register_resolvers() -> None:
     """Registers every function below as `${name:...}`."""
-    resolvers = (run_dir, sweeps_dir, is_terminal, wandb_offline, on_gpu, num_gpu_jobs, hub_id)
+    resolvers = (
+        run_dir, sweeps_dir, is_terminal, wandb_offline, on_gpu, num_gpu_jobs, hub_id,
+        dry_run_prefix,
+    )  # fmt: skip
     for resolver in resolvers:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
@@ -34,6 +37,16 @@ def run_dir() -> str:
 def sweeps_dir() -> str:
     """The folder of studies, beside `src/`."""
     return str(Path(__file__).resolve().parents[3] / "sweeps")
+
+
+def conf_dir() -> Path:
+    """Return the folder of groups, beside `src/`."""
+    return Path(__file__).resolve().parents[3] / "conf"
+
+
+def dry_run_prefix(debug: str | None, fast_dev_run: bool | int) -> str:
+    """Return what the name of a dry run's directory begins with: "debug_"; else nothing."""
+    return "debug_" if debug is not None or fast_dev_run else ""
 
 
 def is_terminal() -> bool:

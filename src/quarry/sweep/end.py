@@ -9,7 +9,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from textwrap import shorten
 
+from quarry.config.command_line import prepared_arguments
 from quarry.config.entry_point import check_entry_point
+from quarry.config.near_misses import notes_near_misses
 from quarry.config.sweep_overrides import with_first_choices
 from quarry.runtime.entry import end_with_error
 from quarry.runtime.renamed_keys import refuse_renamed_keys
@@ -35,11 +37,13 @@ def shows_study() -> Iterator[None]:
         UserError: the command line is for the other entry point.
     """
     failure: Exception | None = None
-    check_entry_point(sys.argv[1:], primary=Path(sys.argv[0]).stem)
+    primary = Path(sys.argv[0]).stem
+    check_entry_point(sys.argv[1:], primary=primary)
     refuse_renamed_keys(sys.argv[1:])
-    sys.argv[1:] = with_first_choices(sys.argv[1:])
+    typed, sys.argv[1:] = sys.argv[1:], with_first_choices(prepared_arguments(sys.argv[1:]))
     try:
-        yield
+        with notes_near_misses(typed, primary=primary):
+            yield
     except Exception as error:
         if begun_study.get() is None:
             raise

@@ -19,6 +19,7 @@ from quarry.assembly.model_parts import ModelParts, build_model_parts
 from quarry.assembly.run_start import recorded_contract
 from quarry.assembly.saving import ModelSaver
 from quarry.assembly.strategy import build_optimizer
+from quarry.assembly.train_examples import build_examples
 from quarry.assembly.trainer import build_trainer, opened_loggers
 from quarry.assembly.wandb_identity import identity_of
 from quarry.config.contract import contract_terms
@@ -162,7 +163,7 @@ def build_datamodule(config: DictConfig, parts: ModelParts) -> RetrievalDataModu
     data = config.data
     contrastive_batch_size = config.loss.get("contrastive_batch_size")
     return RetrievalDataModule(
-        examples=build(data.examples),
+        examples=build_examples(data),
         tokenizer=parts.tokenizer,
         num_hard_negatives=data.num_hard_negatives,
         global_batch_size=data.global_batch_size,

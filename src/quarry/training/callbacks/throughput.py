@@ -17,8 +17,9 @@ class Throughput(pl.Callback):
 
     Counted is the time inside training steps; evaluation, checkpoints and waiting for data are not.
     Tokens and queries are those of all processes. On CUDA also `perf/peak_memory_gib`: the most
-    that tensors took at one time, in the first process. The first value is
-    that of start and first steps, the later ones are of all steps after those.
+    that tensors took at one time, in the first process (the first value is
+    that of start and first steps, the later ones are of all steps after those), and
+    `perf/gpu_memory_share`: what torch has reserved of that GPU's memory, from 0 to 1.
     """
 
     def __init__(self) -> None:
@@ -64,4 +65,9 @@ class Throughput(pl.Callback):
         if not self._has_reset_peak:
             self._has_reset_peak = True
             torch.cuda.reset_peak_memory_stats(device)
-        return {"perf/peak_memory_gib": peak / 2**30}
+        _, total = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device)
+        return {
+            "perf/peak_memory_gib": peak / 2**30,
+            "perf/gpu_memory_share": reserved / total,
+        }

@@ -1,0 +1,26 @@
+"""Build the training set of a configuration."""
+
+from __future__ import annotations
+
+import logging
+
+from omegaconf import DictConfig
+
+from quarry.config.instantiate import build
+from quarry.data.train_examples import ExampleSource
+
+logger = logging.getLogger(__name__)
+
+
+def build_examples(data: DictConfig) -> ExampleSource:
+    """Build `data.examples`; of them the first `data.max_examples`, held in memory.
+
+    Args:
+        data: `data` of the configuration.
+    """
+    examples: ExampleSource = build(data.examples)
+    limit = data.get("max_examples")  # earlier versions stored none
+    if limit is None or limit >= len(examples):
+        return examples
+    logger.info("data.max_examples: the first %d of %d", limit, len(examples))
+    return [examples[index] for index in range(limit)]
