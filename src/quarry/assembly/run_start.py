@@ -55,6 +55,15 @@ def recorded_contract(run: RunDirectory) -> dict[str, Any]:
     return with_renamed_keys(provenance.get("contract", {}))
 
 
+def stored_hyperparameters(run: RunDirectory) -> dict[str, Any]:
+    """Return the stored configuration, which loggers show, and the `options` of its groups."""
+    stored = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
+    assert isinstance(stored, dict)
+    options = json.loads(run.provenance.read_text(encoding="utf-8")).get("options", {})
+    groups = {group: option for group, option in options.items() if group.isidentifier()}
+    return {**{str(key): value for key, value in stored.items()}, "options": groups}
+
+
 def record_resume(run: RunDirectory) -> None:
     """Adds this process to the provenance of a run that goes on."""
     provenance = json.loads(run.provenance.read_text(encoding="utf-8"))

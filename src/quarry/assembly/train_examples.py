@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
 from quarry.config.instantiate import build
-from quarry.data.train_examples import ExampleSource
+from quarry.types import TrainExample
 
 logger = logging.getLogger(__name__)
 
 
-def build_examples(data: DictConfig) -> ExampleSource:
+def build_examples(data: DictConfig) -> Sequence[TrainExample]:
     """Build `data.examples`; of them the first `data.max_examples`, held in memory.
 
     Args:
         data: `data` of the configuration.
     """
-    examples: ExampleSource = build(data.examples)
+    examples: Sequence[TrainExample] = build(data.examples)
     limit = data.get("max_examples")  # earlier versions stored none
     if limit is None or limit >= len(examples):
         return examples

@@ -84,7 +84,7 @@ def near_misses(arguments: Sequence[str], *, primary: str) -> list[str]:
     groups = options_of_groups()
     is_option = {id(one): one.key_or_group in groups and not one.package for one in overrides}
     chosen = [
-        str(one.input_line)
+        f"{one.key_or_group}={one.value()!s}"
         for one in overrides
         if is_option[id(one)]
         and not one.is_sweep_override()

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
 from quarry.assembly.evaluation_encoder import unique_encoder_builder
 from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
 from quarry.assembly.model_parts import ModelParts, build_model_parts
-from quarry.assembly.run_start import recorded_contract
+from quarry.assembly.run_start import recorded_contract, stored_hyperparameters
 from quarry.assembly.saving import ModelSaver
 from quarry.assembly.strategy import build_optimizer
 from quarry.assembly.train_examples import build_examples
@@ -257,10 +257,3 @@ def save_best(
     if world.is_launched_first():
         write_json(folder.with_suffix(".json"), facts)
         evaluated.reports.write(replace(report, retriever=BEST))
-
-
-def stored_hyperparameters(run: RunDirectory) -> dict[str, Any]:
-    """Return the stored configuration, which loggers show."""
-    stored = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
-    assert isinstance(stored, dict)
-    return {str(key): value for key, value in stored.items()}
