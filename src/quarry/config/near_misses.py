@@ -181,8 +181,8 @@ def _known_keys(primary: str, chosen: Sequence[str]) -> list[str]:
 
 
 def _keys(node: DictConfig, path: str = "") -> Iterator[str]:
-    for key in node:
-        where = f"{path}.{key}" if path else str(key)
+    for key in map(str, node):
+        where = f"{path}.{key}" if path else key
         yield where
         value = node._get_node(key)
         if isinstance(value, DictConfig) and not value._is_none() and not value._is_interpolation():
