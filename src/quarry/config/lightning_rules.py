@@ -38,7 +38,7 @@ def trainer_violations(config: DictConfig, *, primary: str) -> Iterator[str]:
     for name, instead in INSTEAD.items():
         value = config.trainer.get(name)
         if value is not None and value != DEFAULTS.get(name):
-            yield f"trainer.{name}={value}: not used here. Fix: {instead}"
+            yield f"trainer.{name}={str(value).lower()}: not used here. Fix: {instead}"
     if primary == "eval" and config.trainer.get("fast_dev_run"):
         yield "trainer.fast_dev_run has no effect in eval.py. Fix: debug=fast"
 

@@ -123,7 +123,11 @@ def nearest_key(key: str, known: Sequence[str]) -> str | None:
     ]
     if same:
         return " or ".join(same[:3])
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    parent = key.rpartition(".")[0]
+    beside = [other for other in known if other.rpartition(".")[0] == parent]
+    leaves = {other.rpartition(".")[2]: other for other in beside}
+    close = [leaves[one] for one in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.75)]
+    close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.85)
     if close and close[0].replace(".", "/") not in groups:
         return close[0]
     if "." not in key:

@@ -23,7 +23,7 @@ from quarry.runtime.entry import _message as error_text
         ("loss=info_nec", "loss=info_nce"),
         ("model=mean", "model/pooling=mean"),
         ("trainer=gpu", "trainer.accelerator=gpu"),
-        ("benchmark=scifact", "benchmark=small benchmark.sets=[scifact]"),
+        ("benchmark=scifact", "benchmark=beir benchmark.sets=[scifact]"),
         ("task=runs/train/one", "task=resume run=runs/train/one"),
         ("model=dir/model", "model=local model.path=dir/model"),
         ("model=qwen-coder,qwen-bse", "model=qwen-base"),

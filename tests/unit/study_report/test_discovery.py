@@ -10,6 +10,7 @@ import pytest
 
 from helpers.study_runs import a_set, write_run_directory
 from quarry.errors import MissingPathError, UserError
+from quarry.runtime.run_directory import RunDirectory
 from quarry.study_report.discovery import find_runs, newest_study
 from quarry.types import Report
 
