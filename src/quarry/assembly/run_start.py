@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.contract import chosen_options
+from quarry.config.dry_run import dry_run_of
 from quarry.config.settled_contract import SettledContract
 from quarry.distributed.launch import agreed_with_first
 from quarry.runtime.files import write_json
@@ -33,7 +34,12 @@ def record_start(
     resolved: dict[str, Any] = scrub(OmegaConf.to_container(config, resolve=True))
     OmegaConf.save(OmegaConf.create(composed), run.config)
     OmegaConf.save(OmegaConf.create(resolved), run.resolved_config)
-    more: dict[str, Any] = {"options": chosen_options(), "contract_differences": {}}
+    more: dict[str, Any] = {
+        "options": chosen_options(),
+        "tags": list(config.get("tags") or []),
+        "dry_run": dry_run_of(config),
+        "contract_differences": {},
+    }
     if contract is not None:
         more |= {"contract": contract.as_data(), "contract_differences": contract.differences}
     write_json(run.provenance, {**collect_provenance(), **more})
@@ -47,6 +53,15 @@ def recorded_contract(run: RunDirectory) -> dict[str, Any]:
         return {}
     provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
     return with_renamed_keys(provenance.get("contract", {}))
+
+
+def stored_hyperparameters(run: RunDirectory) -> dict[str, Any]:
+    """Return the stored configuration, which loggers show, and the `options` of its groups."""
+    stored = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
+    assert isinstance(stored, dict)
+    options = json.loads(run.provenance.read_text(encoding="utf-8")).get("options", {})
+    groups = {group: option for group, option in options.items() if group.isidentifier()}
+    return {**{str(key): value for key, value in stored.items()}, "options": groups}
 
 
 def record_resume(run: RunDirectory) -> None:

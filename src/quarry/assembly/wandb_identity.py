@@ -73,7 +73,7 @@ def tags_of(
 ) -> tuple[str, ...]:
     """Return the tags: model, size, adapter, pooling, prompt, data, benchmark and retriever.
 
-    Options in `NOT_SAID` and the dense retriever are left out.
+    Configured `tags` follow. Options in `NOT_SAID` and the dense retriever are left out.
 
     Args:
         options: configuration group -> chosen option, of the command that started the run.
@@ -88,8 +88,10 @@ def tags_of(
     found += [options.get("benchmark")]
     retriever = options.get("retriever")
     found += [] if retriever == "dense" else [retriever]
-    said = (str(tag)[:MAX_LENGTH] for tag in found if tag is not None and tag not in NOT_SAID)
-    return tuple(dict.fromkeys(said))
+    found = [tag for tag in found if tag not in NOT_SAID]
+    found += config.get("tags") or []
+    found += [] if config.get("debug") is None else ["debug"]
+    return tuple(dict.fromkeys(str(tag)[:MAX_LENGTH] for tag in found if tag is not None))
 
 
 def with_identity(loggers: DictConfig, identity: WandbIdentity) -> DictConfig:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 from quarry.config.contract import explicit_keys
 from quarry.config.sweep_overrides import OWN_KEYS
@@ -38,3 +42,19 @@ def warn_without_effect(keys: Sequence[str], *, reason: str) -> None:
     """
     if given := [key for key in explicit_keys() if key in keys]:
         logger.warning("%s: no effect with %s. Leave it out.", ", ".join(given), reason)
+
+
+def named_run_directory(config: DictConfig) -> Path | None:
+    """Return the `hydra.run.dir` of the command line; None: it names none, or is a sweep's job."""
+    if not HydraConfig.initialized() or config.study.job is not None:
+        return None
+    hydra = HydraConfig.get()
+    if not any(one.partition("=")[0] == "hydra.run.dir" for one in hydra.overrides.hydra):
+        return None
+    return Path(hydra.runtime.output_dir).absolute()
+
+
+def warn_of_run_directory(config: DictConfig, *, task: str) -> None:
+    """Warn of a `hydra.run.dir` that a task which writes no files has no use for."""
+    if (folder := named_run_directory(config)) is not None:
+        logger.warning("hydra.run.dir=%s: no effect with task=%s (no files)", folder, task)

@@ -18,7 +18,10 @@ from quarry.runtime.shipped_files import studies_dir
 
 def register_resolvers() -> None:
     """Register every function below as `${name:...}`."""
-    resolvers = (run_dir, sweeps_dir, is_terminal, wandb_offline, on_gpu, num_gpu_jobs, hub_id)
+    resolvers = (
+        run_dir, sweeps_dir, is_terminal, wandb_offline, on_gpu, num_gpu_jobs, hub_id,
+        dry_run_prefix,
+    )  # fmt: skip
     for resolver in resolvers:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
@@ -35,6 +38,11 @@ def run_dir() -> str:
 def sweeps_dir() -> str:
     """Return the folder of studies."""
     return str(studies_dir())
+
+
+def dry_run_prefix(debug: str | None, fast_dev_run: bool | int) -> str:
+    """Return what the name of a dry run's directory begins with: "debug_"; else nothing."""
+    return "debug_" if debug is not None or fast_dev_run else ""
 
 
 def is_terminal() -> bool:

@@ -45,6 +45,7 @@ class DataConfig:
     subset: str | None = None  # a configuration of a data set on the hub
     revision: str | None = None
     columns: Any = None  # see conf/data/file.yaml
+    max_examples: int | None = None  # the first of the training set; None: all
     num_hard_negatives: int | None = None  # a query; None: all that each example has
     global_batch_size: int = MISSING  # queries an optimizer step, over all ranks
     # tokens in one forward pass (GradCache); None: no chunks; auto: what fits the GPU
@@ -94,6 +95,8 @@ class CommonSchema:
     baseline: Any = MISSING
     seed: int = MISSING
     run: str | None = None
+    tags: list[str] = field(default_factory=list)  # words to find the run by
+    debug: str | None = None  # set by the options of the group: fast, overfit, profile
     study: StudyConfig = field(default_factory=StudyConfig)
     optimized_metric: str | None = None  # for sweepers: SET/MEASURE or mean/MEASURE
 

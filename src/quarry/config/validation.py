@@ -13,8 +13,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from quarry.config.evaluation_rules import corpus_violations, effect_violations
+from quarry.config.lightning_rules import trainer_violations, training_only_violations
+from quarry.config.logger_rules import logger_violations
 from quarry.config.lora_rules import lora_violations
 from quarry.config.memory_rules import memory_violations
+from quarry.config.name_rules import name_violations
+from quarry.config.near_misses import nearest_key
 from quarry.config.world_size import device_violations, strategy_violations, world_size
 from quarry.errors import UserError
 from quarry.models.dtypes import DTYPES
@@ -66,10 +70,13 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
         violations += signature_violations(config)
     if not violations:
         violations += device_violations(config, is_planned=is_planned)
-        violations += _rules(config)
+        violations += [*trainer_violations(config, primary=primary), *logger_violations(config)]
+        violations += [*name_violations(config), *_rules(config)]
         violations += corpus_violations(config.evaluation)
-        violations += [*_training_rules(config), *_trainer_rules(config)] if is_training else []
-        violations += [] if is_training else effect_violations(config.evaluation)
+        if is_training:
+            violations += [*_training_rules(config), *training_only_violations(config)]
+        else:
+            violations += effect_violations(config.evaluation)
     if violations:
         raise UserError(
             "The configuration cannot work:\n"
@@ -108,10 +115,17 @@ def unknown_keys(node: DictConfig, path: str = "") -> Iterator[str]:
     known = [field.name for field in fields(schema)]
     for key, value in node.items():
         if key not in known:
-            where = f"{_joined(path, key)}: there is no such key"
-            yield f"{where}; {path or 'the top level'} has {', '.join(known)}"
+            where = _joined(path, key)
+            has = f"{path or 'the top level'} has {', '.join(known)}"
+            meant = _meant(where, [_joined(path, name) for name in known])
+            yield f"{where}: there is no such key; {has}{meant}"
         elif isinstance(value, DictConfig):
             yield from unknown_keys(value, str(key))
+
+
+def _meant(key: str, known: Sequence[str]) -> str:
+    hint = nearest_key(key, known)
+    return "" if hint is None else f"; did you mean {hint}?"
 
 
 def component_violations(config: DictConfig, names: Sequence[str]) -> Iterator[str]:
@@ -161,7 +175,12 @@ def _call_violations(node: DictConfig, target: str, path: str) -> Iterator[str]:
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     for key in sorted(keys - set(parameters)):
-        yield f"{path}.{key}: {target} takes no such argument; it takes {', '.join(parameters)}"
+        yield (
+            f"{path}.{key}: {target} takes no such argument; it takes {', '.join(parameters)}"
+            + _meant(f"{path}.{key}", [f"{path}.{name}" for name in parameters])
+            if parameters
+            else f"{path}.{key}: {target} takes no arguments. Fix: ~{path}.{key}"
+        )
     if not node.get("_partial_"):
         required = {n for n, p in parameters.items() if p.default is p.empty}
         for key in sorted(required - keys):
@@ -304,29 +323,3 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
         )
     yield from memory_violations(config)
     yield from lora_violations(config)
-
-
-def _trainer_rules(config: DictConfig) -> Iterator[str]:
-    if config.evaluation.compare_dtype is not None:
-        yield (
-            f"evaluation.compare_dtype={config.evaluation.compare_dtype}: has no effect in "
-            "training. Fix: use eval.py, or leave it out"
-        )
-    if config.evaluation.store:
-        yield (
-            "evaluation.store=true: has no effect in training, where weights change between "
-            "evaluations. Fix: use eval.py, or leave it out"
-        )
-    if config.trainer.get("accumulate_grad_batches", 1) != 1:
-        yield (
-            f"trainer.accumulate_grad_batches={config.trainer.accumulate_grad_batches}: cannot be "
-            "set (it follows from data.global_batch_size and loss.contrastive_batch_size). "
-            "Fix: set these"
-        )
-    if config.trainer.get("limit_train_batches") is not None:
-        yield "trainer.limit_train_batches: not supported. Fix: trainer.max_steps (optimizer steps)"
-    if config.trainer.max_epochs in (None, -1) and config.trainer.max_steps == -1:
-        yield (
-            f"trainer.max_epochs={config.trainer.max_epochs}, trainer.max_steps=-1: training would "
-            "never end. Fix: set one of them"
-        )

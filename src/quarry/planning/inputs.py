@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
 from quarry.assembly.model_parts import ModelParts, build_model_parts, settle_contract
 from quarry.assembly.strategy import planned_spread, settle_dtype
+from quarry.assembly.train_examples import build_examples
 from quarry.config.instantiate import build
 from quarry.config.world_size import world_size, zero_stage
 from quarry.data.prompts import Prompt
@@ -175,7 +176,7 @@ def planned_step(config: DictConfig, spec: ModelSpec) -> PlannedStep:
         prompt=build(config.prompt),
         load_tokenizer=partial(_local_tokenizer, partial(build_model_parts, config), spec),
         data=TrainingData(
-            read_examples=partial(build, data.examples),
+            read_examples=partial(build_examples, data),
             global_batch_size=batch_size,
             contrastive_batch_size=config.loss.get("contrastive_batch_size") or batch_size,
             num_hard_negatives=data.num_hard_negatives,

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from quarry.assembly.model_parts import settle_contract
 from quarry.assembly.strategy import settle_dtype
+from quarry.config.overrides import named_run_directory
 from quarry.config.validation import validate
 from quarry.config.world_size import num_devices
 from quarry.errors import UserError
@@ -98,7 +99,9 @@ def plan(
         else:
             _refuse_training_keys(**counts)
             found = _evaluation(planned_evaluation(config), machine, **stated)
-    return _finished(found, file=None if json is None else Path(json).expanduser())
+    named = named_run_directory(config)
+    file = None if named is None else named / "plan.json"
+    return _finished(found, file=file if json is None else Path(json).expanduser())
 
 
 def make_plan(

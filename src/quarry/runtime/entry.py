@@ -22,6 +22,9 @@ from quarry.runtime.renamed_keys import with_new_names
 NULL_GROUP = "Config group override must be a string or a list"
 """Beginning of the bare ValueError that Hydra 1.3 raises on `group=null`."""
 
+APPEND = "To append to your config use +"
+"""Beginning of Hydra's advice on a key that is not in the configuration."""
+
 OURS = "QUARRY_SET_HYDRA_FULL_ERROR"
 """Tells child processes that Quarry, not the user, has set HYDRA_FULL_ERROR."""
 
@@ -99,4 +102,10 @@ def _message(error: BaseException) -> str:
         if text and not any(text in known for known in messages):
             messages.append(text)
         cause = cause.__cause__
-    return with_new_names(with_missing_plugin("\n".join(messages))) or type(error).__name__
+    text = with_new_names(with_missing_plugin("\n".join(messages))) or type(error).__name__
+    notes = getattr(error, "__notes__", [])
+    if not notes:
+        return text
+    # with what was meant, "+" is no advice: a key that nothing reads is refused next
+    lines = [line for line in text.splitlines() if not line.startswith(APPEND)]
+    return "\n".join([*lines, *notes])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ from quarry.errors import MissingPathError
 from quarry.runtime.own_command import own_command
 from quarry.runtime.run_directory import RunDirectory
 from quarry.sweep.record import STUDY_FILE, JobRecord, StudyRecord
+
+logger = logging.getLogger(__name__)
 
 REPORT_FILE = "report.json"
 """File in a report's folder; such a folder is no run directory, and patterns skip it."""
@@ -68,6 +72,15 @@ def find_runs(patterns: Sequence[str]) -> FoundRuns:
             for directory in below:
                 reasons[directory] = known[directory].problem if directory in known else None
             remarks += [job.remark for job in jobs if job.directory not in below and job.problem]
+    dry_runs = [path for path in reasons if is_dry_run(path)]
+    if dry_runs:
+        logger.info("%d dry runs (debug=..., trainer.fast_dev_run) are left out", len(dry_runs))
+        if len(dry_runs) == len(reasons):
+            raise MissingPathError(
+                f"runs: all {len(dry_runs)} run directories are dry runs (debug=..., "
+                "trainer.fast_dev_run), which are not reported. Fix: name other runs."
+            )
+    reasons = {path: why for path, why in reasons.items() if path not in dry_runs}
     return _sorted_out(reasons, remarks, folders if len(patterns) == 1 else [])
 
 
@@ -89,6 +102,18 @@ def newest_study(studies: Path) -> Path:
 def is_run(path: Path) -> bool:
     """Return whether a folder is a run directory: it has a resolved configuration."""
     return RunDirectory(path).resolved_config.is_file()
+
+
+def is_dry_run(path: Path) -> bool:
+    """Return whether the provenance of a run directory says that it was a dry run."""
+    provenance = RunDirectory(path).provenance
+    if not provenance.is_file():
+        return False
+    try:
+        found = json.loads(provenance.read_text(encoding="utf-8"))
+    except ValueError:  # the reader of the run directory says it better
+        return False
+    return isinstance(found, dict) and found.get("dry_run") is not None
 
 
 @dataclass(frozen=True, kw_only=True)

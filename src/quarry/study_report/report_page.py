@@ -91,7 +91,9 @@ def _rows(entries: Sequence[Entry]) -> list[str]:
             seeds = [seed for seed in entry.seeds if seed is not None]
             named = f" (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})" if seeds else ""
             places = ", ".join(f"`{path.relative_to(above)}`" for path in entry.directories)
-            lines.append(f"- {escaped(entry.label)}{named}: {places}")
+            tags = dict.fromkeys(tag for m in entry.members for tag in m.record.tags)
+            tagged = f" (tags {escaped(', '.join(tags))})" if tags else ""
+            lines.append(f"- {escaped(entry.label)}{named}: {places}{tagged}")
         parts.append("\n".join(lines))
         if text := _differences(same):
             parts.append(text)

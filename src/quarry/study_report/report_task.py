@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from quarry.config.overrides import refuse_other_overrides
+from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.run_directory_files import safe_name
 from quarry.evaluation.significance_test import SignificanceTest
@@ -68,7 +68,7 @@ def report(
         parse_measure(measure)
     test = SignificanceTest(alpha=alpha, num_permutations=num_permutations, seed=config.seed)
     rows = read_published(published)
-    found = find_runs(_patterns(config, study))
+    found = find_runs(run_patterns(config, study))
     measured, left_out = read_measured(found)
     order = [name for models in specialisations.values() for name in models]
     tables = study_tables(
@@ -175,7 +175,8 @@ def _uses_encoder(record: RunRecord) -> bool:
         ) from error
 
 
-def _patterns(config: DictConfig, study: str | None) -> list[str]:
+def run_patterns(config: DictConfig, study: str | None) -> list[str]:
+    """Return `runs`, or the folder of a study: the named one, or the newest."""
     studies = Path(config.paths.runs_dir).expanduser() / STUDIES
     if config.runs and study is not None:
         raise UserError(f"task.study={study} has no effect beside runs. Fix: give one of the two.")
@@ -194,6 +195,8 @@ def _patterns(config: DictConfig, study: str | None) -> list[str]:
 def _folder(config: DictConfig, found: FoundRuns, folder: str | None) -> Path:
     if folder is not None:
         return Path(folder).expanduser().absolute()
+    if (named := named_run_directory(config)) is not None:
+        return named
     if config.study.job is not None:  # jobs of a sweep would write over one another
         return Path(HydraConfig.get().runtime.output_dir).absolute() / "report"
     if found.study is not None:

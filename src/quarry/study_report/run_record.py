@@ -76,6 +76,11 @@ class RunRecord:
         named = (json.loads(self.settings.get(key, "null")) for key in keys)
         return next((list(names) for names in named if isinstance(names, list)), [])
 
+    @property
+    def tags(self) -> list[str]:
+        """Return the configured tags of the run."""
+        return list(json.loads(self.settings.get("tags", "[]")))
+
     def setting(self, key: str) -> str | None:
         """Return the value of a key as text; None for null or a missing key."""
         value = json.loads(self.settings.get(key, "null"))

@@ -50,8 +50,10 @@ NO_EFFECT = (
     "trainer.accelerator",
     "trainer.devices",
     "trainer.enable_progress_bar",
+    "trainer.fast_dev_run",
     "trainer.log_every_n_steps",
     "trainer.num_nodes",
+    "trainer.profiler",
     "trainer.strategy",
 )
 """Keys for where and how to compute. They change results by rounding and, if GradCache chunks

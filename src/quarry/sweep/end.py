@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from textwrap import shorten
 
+from quarry.config.command_line import prepared_arguments
 from quarry.config.entry_point import check_entry_point
+from quarry.config.near_misses import notes_near_misses
 from quarry.config.sweep_overrides import with_first_choices
 from quarry.runtime.entry import end_with_error
 from quarry.runtime.renamed_keys import refuse_renamed_keys
@@ -39,9 +41,10 @@ def shows_study(*, primary: str) -> Iterator[None]:
     failure: Exception | None = None
     check_entry_point(sys.argv[1:], primary=primary)
     refuse_renamed_keys(sys.argv[1:])
-    sys.argv[1:] = with_first_choices(sys.argv[1:])
+    typed, sys.argv[1:] = sys.argv[1:], with_first_choices(prepared_arguments(sys.argv[1:]))
     try:
-        yield
+        with notes_near_misses(typed, primary=primary):
+            yield
     except Exception as error:
         if begun_study.get() is None:
             raise

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
 from quarry.assembly.evaluation_encoder import unique_encoder_builder
 from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
 from quarry.assembly.model_parts import ModelParts, build_model_parts
-from quarry.assembly.run_start import recorded_contract
+from quarry.assembly.run_start import recorded_contract, stored_hyperparameters
 from quarry.assembly.saving import ModelSaver
 from quarry.assembly.strategy import build_optimizer
+from quarry.assembly.train_examples import build_examples
 from quarry.assembly.trainer import build_trainer, opened_loggers
 from quarry.assembly.wandb_identity import identity_of
 from quarry.config.contract import contract_terms
@@ -162,7 +163,7 @@ def build_datamodule(config: DictConfig, parts: ModelParts) -> RetrievalDataModu
     data = config.data
     contrastive_batch_size = config.loss.get("contrastive_batch_size")
     return RetrievalDataModule(
-        examples=build(data.examples),
+        examples=build_examples(data),
         tokenizer=parts.tokenizer,
         num_hard_negatives=data.num_hard_negatives,
         global_batch_size=data.global_batch_size,
@@ -260,10 +261,3 @@ def save_best(
     if world.is_launched_first():
         write_json(folder.with_suffix(".json"), facts)
         evaluated.reports.write(replace(report, retriever=BEST))
-
-
-def stored_hyperparameters(run: RunDirectory) -> dict[str, Any]:
-    """Return the stored configuration as hyperparameters for the loggers."""
-    stored = OmegaConf.to_container(OmegaConf.load(run.resolved_config))
-    assert isinstance(stored, dict)
-    return {str(key): value for key, value in stored.items()}

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-from quarry.assembly.run_start import record_start
+from quarry.assembly.run_start import record_start, stored_hyperparameters
 from quarry.assembly.trainer import opened_loggers
 from quarry.assembly.wandb_identity import identity_of
 from quarry.config.validation import validate
@@ -59,13 +59,13 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         return metric_values(reports[0])
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
-        hyperparameters = record_start(config, run, contract=evaluation.contract)
+        record_start(config, run, contract=evaluation.contract)
         has_model = evaluation.model is not None
         open_loggers = partial(
             opened_loggers,
             config.logger,
             identity=identity_of(config, run, job_type="evaluate", has_model=has_model),
-            hyperparameters=lambda: hyperparameters,
+            hyperparameters=partial(stored_hyperparameters, run),
         )
         return evaluate_into(run, evaluation, open_loggers)
 

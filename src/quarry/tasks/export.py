@@ -13,7 +13,7 @@ from torch import Tensor
 
 from quarry.assembly.saving import consolidate_if_unfinished
 from quarry.assembly.stored_model import StoredModel, open_stored_model
-from quarry.config.overrides import refuse_other_overrides
+from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import weights_fingerprint
 from quarry.models.building import build_bi_encoder
@@ -38,7 +38,7 @@ def export(
 
     Args:
         dtype: float32, bfloat16 or float16, of the weights in the folder.
-        folder: target folder; null: `export` in the run directory.
+        folder: target folder; null: `export` in the named hydra.run.dir, else in the run directory.
         base_path: folder of an adapter's base model, if it was moved since training.
     """
     quiet_libraries()
@@ -52,7 +52,10 @@ def export(
         raise UserError(f"task.dtype={dtype} is not one of {', '.join(DTYPES)}.")
     consolidate_if_unfinished(config.run)
     stored = open_stored_model(config.run, base_path=base_path)
-    target = Path(folder).expanduser().absolute() if folder is not None else stored.export
+    named = named_run_directory(config)
+    target = stored.export if named is None else named / "export"
+    if folder is not None:
+        target = Path(folder).expanduser().absolute()
     if target.exists():
         raise UserError(
             f"{target} exists and is not overwritten. Remove it, or export to another folder: "

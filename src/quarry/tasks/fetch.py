@@ -11,6 +11,7 @@ from huggingface_hub import constants
 from omegaconf import DictConfig
 from transformers.utils.logging import enable_progress_bar
 
+from quarry.config.overrides import warn_of_run_directory
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.runtime.hub_access import settle_offline
@@ -61,6 +62,7 @@ def fetch(config: DictConfig) -> dict[str, float]:
     Raises:
         UserError: see `fetch_for`.
     """
+    warn_of_run_directory(config, task="fetch")
     return fetch_for({"": config})
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quarry.assembly.model_parts import build_model_parts, settle_contract
+from quarry.config.overrides import warn_of_run_directory
 from quarry.config.settled_contract import SettledContract
 from quarry.config.validation import validate
 from quarry.data.tokenization import TextTokenizer
@@ -27,6 +28,7 @@ def show_prompts(config: DictConfig, *, query: str, title: str, text: str) -> No
         query, title, text: the texts; the last passage repeats `text` until it is too long.
     """
     quiet_libraries()
+    warn_of_run_directory(config, task="prompts")
     validate(config, primary="eval")
     settled = settle_contract(config)
     tokenizer = build_model_parts(config).tokenizer

@@ -10,7 +10,7 @@ from dataclasses import replace
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.instantiate import build
-from quarry.config.overrides import refuse_other_overrides
+from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.config.stored import read_stored_config
 from quarry.config.validation import signature_violations
 from quarry.errors import MissingPathError, UserError
@@ -46,7 +46,7 @@ TOLERANCE = 1e-9
 
 
 def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dict[str, float]:
-    """Rescore `run=DIR`; write rescore.md and rescore.json there.
+    """Rescore `run=DIR`; write rescore.md and rescore.json there, or into hydra.run.dir.
 
     Args:
         conventions: name -> convention, in the order to show them.
@@ -82,11 +82,13 @@ def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dic
             f"None of the sets of the benchmark ({', '.join(sets)}) is one that {run.path} has a "
             f"run of ({', '.join(names)})."
         )
-    write_text(run.path / "rescore.md", markdown_rescoring(rescoring))
-    write_json(run.path / "rescore.json", rescoring_document(rescoring))
+    folder = named_run_directory(config) or run.path
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "rescore.md", markdown_rescoring(rescoring))
+    write_json(folder / "rescore.json", rescoring_document(rescoring))
     show(
         *terminal_rescoring(rescoring),
-        f"In full: {run.path / 'rescore.md'}",
+        f"In full: {folder / 'rescore.md'}",
         result_line=_result_line(rescoring),
     )
     return _summary(rescoring)

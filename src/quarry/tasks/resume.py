@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from quarry.assembly.run_start import record_resume
 from quarry.config.contract import explicit_keys
-from quarry.config.overrides import refuse_other_overrides
+from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.config.stored import read_stored_config
 from quarry.config.world_size import device_violations, world_size, zero_stage
 from quarry.distributed import world
@@ -41,6 +41,11 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
             "leave it out, or task.chooses_memory_anew=true"
         )
     run = RunDirectory.open(config.run)
+    if named_run_directory(config) not in (None, run.path):
+        raise UserError(
+            f"hydra.run.dir: a resumed run continues in its own directory ({run.path}). Fix: "
+            "leave it out"
+        )
     refuse_other_overrides(
         HARMLESS,
         why=f"would change the result: task=resume takes everything from {run.config}. Leave it "

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from quarry.assembly.stored_model import StoredModel, open_stored_model
-from quarry.config.overrides import refuse_other_overrides
+from quarry.config.overrides import refuse_other_overrides, warn_of_run_directory
 from quarry.errors import MissingPathError, UserError
 from quarry.models.building import build_bi_encoder
 from quarry.models.dtypes import DTYPES
@@ -70,6 +70,7 @@ def verify(
         why="cannot be changed by task=verify: the model is verified as it was saved. Leave it "
         "out; task.export and task.base_path are what can be set.",
     )
+    warn_of_run_directory(config, task="verify")
     folder = Path(export).expanduser().absolute() if export is not None else None
     if folder is not None and not folder.is_dir():
         raise MissingPathError(f"task.export={export}: no such folder.")

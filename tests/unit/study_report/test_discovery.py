@@ -10,6 +10,7 @@ import pytest
 
 from helpers.study_runs import a_set, write_run_directory
 from quarry.errors import MissingPathError, UserError
+from quarry.runtime.run_directory import RunDirectory
 from quarry.study_report.discovery import find_runs, newest_study
 from quarry.types import Report
 
@@ -98,3 +99,20 @@ def test_the_newest_study_is_the_one_that_changed_last(tmp_path: Path) -> None:
         os.utime(run / "config_resolved.yaml", (time, time))
     (tmp_path / "study" / "empty").mkdir()
     assert newest_study(tmp_path / "study").name == "newer"
+
+
+def test_dry_runs_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("real", "debug_fast"):
+        run = RunDirectory(tmp_path / name)
+        run.path.mkdir()
+        run.resolved_config.write_text("{}")
+        run.metrics.write_text("{}")
+    provenance = RunDirectory(tmp_path / "debug_fast").provenance
+    provenance.write_text('{"dry_run": "debug=fast"}')
+    with caplog.at_level("INFO"):
+        assert find_runs([str(tmp_path / "*")]).directories == (tmp_path / "real",)
+    assert "1 dry runs" in caplog.text
+    with pytest.raises(MissingPathError, match="all 1 run directories are dry runs"):
+        find_runs([str(tmp_path / "debug_fast")])

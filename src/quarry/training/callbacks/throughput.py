@@ -18,7 +18,8 @@ class Throughput(pl.Callback):
     Only the time inside training steps counts, without evaluation, checkpoints and waiting for
     data. Tokens and queries are those of all ranks. On CUDA, `perf/peak_memory_gib` is the peak
     memory of tensors on rank 0. Its first value covers start and first steps, later ones all steps
-    after those.
+    after those. `perf/gpu_memory_share` is
+    the share of that GPU's memory that torch has reserved, from 0 to 1.
     """
 
     def __init__(self) -> None:
@@ -64,4 +65,9 @@ class Throughput(pl.Callback):
         if not self._has_reset_peak:
             self._has_reset_peak = True
             torch.cuda.reset_peak_memory_stats(device)
-        return {"perf/peak_memory_gib": peak / 2**30}
+        _, total = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device)
+        return {
+            "perf/peak_memory_gib": peak / 2**30,
+            "perf/gpu_memory_share": reserved / total,
+        }

@@ -1,0 +1,58 @@
+"""Which arguments of Lightning's Trainer work here, and what to use in place of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from omegaconf import DictConfig
+
+BENCHMARK = "a smaller benchmark: benchmark.sets=[NAME], benchmark=small, debug=fast"
+STEPS = "evaluation.every_n_steps=N (optimizer steps)"
+
+INSTEAD = {
+    "accumulate_grad_batches": "data.global_batch_size and loss.contrastive_batch_size",
+    "limit_train_batches": "trainer.max_steps=N (optimizer steps), or debug=fast",
+    "overfit_batches": "debug=overfit, or data.max_examples=N",
+    "limit_val_batches": BENCHMARK,
+    "limit_test_batches": BENCHMARK,
+    "limit_predict_batches": BENCHMARK,
+    "val_check_interval": STEPS,
+    "check_val_every_n_epoch": STEPS,
+    "num_sanity_val_steps": "evaluation.before_training=true",
+    "reload_dataloaders_every_n_epochs": "nothing: the order of the data changes each epoch",
+    "use_distributed_sampler": "nothing: each rank takes its share of a contrastive batch",
+    "callbacks": "the group callbacks, or +callbacks.NAME._target_=CLASS",
+    "logger": "the group logger: logger=csv",
+    "default_root_dir": "hydra.run.dir=DIR",
+    "enable_checkpointing": "callbacks=none, or the group callbacks",
+    "enable_model_summary": "nothing: the log counts the weights",
+}
+"""Argument of the Trainer that this project does not pass on -> what to set."""
+
+DEFAULTS = {"accumulate_grad_batches": 1}
+"""Values that say nothing."""
+
+
+def trainer_violations(config: DictConfig, *, primary: str) -> Iterator[str]:
+    """Arguments of the Trainer that have no effect here, or would break a run."""
+    for name, instead in INSTEAD.items():
+        value = config.trainer.get(name)
+        if value is not None and value != DEFAULTS.get(name):
+            yield f"trainer.{name}={str(value).lower()}: not used here. Fix: {instead}"
+    if primary == "eval" and config.trainer.get("fast_dev_run"):
+        yield "trainer.fast_dev_run has no effect in eval.py. Fix: debug=fast"
+
+
+def training_only_violations(config: DictConfig) -> Iterator[str]:
+    """Values of trainer and evaluation that training cannot use."""
+    if config.evaluation.compare_dtype is not None:
+        yield "evaluation.compare_dtype has no effect in training: it is for eval.py"
+    if config.evaluation.store:
+        yield (
+            "evaluation.store=true has no effect in training, where weights change from one "
+            "evaluation to the next: it is for eval.py"
+        )
+    if config.trainer.max_epochs in (None, -1) and config.trainer.max_steps == -1:
+        yield "training would never end: set trainer.max_epochs or trainer.max_steps"
+    if config.data.max_examples is not None and config.data.max_examples < 1:
+        yield "data.max_examples must be at least 1, or null for all"
