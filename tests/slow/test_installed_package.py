@@ -17,9 +17,12 @@ import torch
 from helpers.commands import ROOT, SMALL, Result, quiet_environment
 from helpers.distributions import built, missing_in_sdist, missing_in_wheel
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.package, pytest.mark.timeout(1800)]
 
-FEW = (*SMALL, "logger=csv", "evaluation.every_n_steps=0", "benchmark=none")
+FEW = (
+    *(override for override in SMALL if not override.startswith("benchmark.")),
+    *("logger=csv", "evaluation.every_n_steps=0", "benchmark=none"),
+)
 
 
 @pytest.fixture(scope="module")
