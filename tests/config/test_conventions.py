@@ -105,7 +105,7 @@ def test_an_adapter_goes_with_every_experiment(experiment: str, adapter: str) ->
 
 
 @pytest.mark.parametrize(
-    ("logger", "package"), [("tensorboard", "tensorboard"), ("mlflow", "mlflow-skinny")]
+    ("logger", "package"), [("tensorboard", "tensorboard"), ("mlflow", "mlflow")]
 )
 def test_a_logger_without_its_package_is_refused_with_the_command(
     logger: str, package: str, monkeypatch: pytest.MonkeyPatch

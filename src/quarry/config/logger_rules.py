@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 PACKAGES = {
     "pytorch_lightning.loggers.TensorBoardLogger": (("tensorboard", "tensorboardX"), "tensorboard"),
-    "pytorch_lightning.loggers.MLFlowLogger": (("mlflow",), "mlflow-skinny"),
+    "quarry.training.mlflow_run.MLFlowRun": (("mlflow",), "mlflow"),
 }
 """Class of a logger -> the modules of which it needs one, and the package to install."""
 

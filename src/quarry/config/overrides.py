@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,10 @@ def named_run_directory(config: DictConfig) -> Path | None:
 
 
 def warn_of_run_directory(config: DictConfig, *, task: str) -> None:
-    """Warn of a `hydra.run.dir` that a task which writes no files has no use for."""
+    """Warn of a `hydra.run.dir` that a task which writes no files has no use for; remove it if
+    Hydra has just made it."""
     if (folder := named_run_directory(config)) is not None:
         logger.warning("hydra.run.dir=%s: no effect with task=%s (no files)", folder, task)
+        with contextlib.suppress(OSError):  # it holds something
+            if not folder.samefile(Path.cwd()):
+                folder.rmdir()

@@ -104,11 +104,11 @@ class RunDirectory:
 
 @contextlib.contextmanager
 def removed_if_empty(path: str | Path) -> Iterator[None]:
-    """Remove the directory that Hydra made for a task, if the task leaves it empty."""
+    """Remove the directory that Hydra made for a job, if the job fails and leaves it empty."""
     try:
         yield
-    finally:
-        # it holds something, or is the working directory
-        with contextlib.suppress(OSError):
-            if not Path(path).samefile(Path.cwd()):
+    except BaseException:
+        if Path(path).resolve() != Path.cwd().resolve():  # as for tasks without a run directory
+            with contextlib.suppress(OSError):  # it holds something
                 Path(path).rmdir()
+        raise

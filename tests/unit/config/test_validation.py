@@ -154,7 +154,7 @@ def test_unknown_keys_are_those_that_plus_adds() -> None:
     assert list(unknown_keys(config)) == []
     OmegaConf.update(config, "num_querys", 1, force_add=True)
     known = (
-        "examples, path, corpus_path, split, subset, revision, columns, "
+        "examples, path, corpus_path, split, subset, revision, columns, max_examples, "
         "num_hard_negatives, global_batch_size, grad_cache_chunk_tokens, num_workers"
     )
     assert list(unknown_keys(config, "data")) == [
