@@ -49,7 +49,10 @@ def test_the_peak_is_reset_after_the_first_interval_and_never_again(
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: next(peaks) * GIB)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", resets.append)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 10 * GIB)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30 * GIB, 40 * GIB))
     module = Module("cuda")
     train(Throughput(), module, num_steps=3)
     assert [values["perf/peak_memory_gib"] for values in module.logged] == [9.0, 5.0, 7.0]
+    assert [values["perf/gpu_memory_share"] for values in module.logged] == [0.25] * 3
     assert resets == [torch.device("cuda")]
