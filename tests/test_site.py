@@ -75,4 +75,3 @@ def test_versions_agree() -> None:
     assert f"\nversion: {__version__}\n" in citation
     (date,) = re.findall(r'^date-released: "(.+)"$', citation, re.MULTILINE)
     assert f"## [{__version__}] - {date}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f'\nversion = "{__version__}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")

@@ -163,6 +163,7 @@ def test_evaluations_leave_no_trace_in_training(settings: dict[str, Any], tmp_pa
 
 def test_the_comparison_would_notice_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     expected, _ = trained()
-    monkeypatch.setattr(retrieval_evaluation, "kept_training_state", lambda module: nullcontext())
+    name = "preserved_training_state"
+    monkeypatch.setattr(retrieval_evaluation, name, lambda module: nullcontext())
     found, _ = trained(evaluation(Careless(), every_n_steps=1))
     assert not all(torch.equal(expected[name], found[name]) for name in expected)

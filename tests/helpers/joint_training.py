@@ -78,7 +78,7 @@ class Case:
         parts = [self.strategy, model, "fp64" if self.is_double else "fp32"]
         parts += [f"chunks of {self.budget}"] if self.budget else []
         parts += (
-            [f"{self.num_contrastive_batches} sets"] if self.num_contrastive_batches > 1 else []
+            [f"{self.num_contrastive_batches} batches"] if self.num_contrastive_batches > 1 else []
         )
         parts += ["ragged"] if self.is_ragged else []
         parts += ["masks"] if self.has_masks else []
@@ -299,13 +299,13 @@ def cases_of(num_processes: int) -> list[Case]:
     LoRA with all there is.
     """
     everything: dict[str, Any] = {
-        "budget": 40, "num_contrast_sets": 2, "has_masks": True, "clip": 0.05
+        "budget": 40, "num_contrastive_batches": 2, "has_masks": True, "clip": 0.05
     }  # fmt: skip
     if num_processes == 2:
         return [
             *cases(["ddp", "zero2", "zero3"]),
             Case(strategy="zero1"),
-            Case(strategy="zero1", num_contrast_sets=2, clip=0.05),
+            Case(strategy="zero1", num_contrastive_batches=2, clip=0.05),
             Case(strategy="zero1", is_lora=True, budget=40, has_projections=True),
             Case(strategy="zero1", is_lora=True, **everything),
             *ragged_cases(),
@@ -314,7 +314,7 @@ def cases_of(num_processes: int) -> list[Case]:
         Case(strategy="ddp", is_double=True),
         Case(strategy="ddp", is_double=True, **everything),
         Case(strategy="ddp", is_double=True, is_lora=True, budget=40, has_projections=True),
-        Case(strategy="zero2", num_contrast_sets=2, clip=0.05),
+        Case(strategy="zero2", num_contrastive_batches=2, clip=0.05),
         Case(strategy="zero2", is_lora=True, **everything),
         Case(strategy="zero3", **everything),
         Case(strategy="zero3", is_lora=True, budget=40, has_projections=True),

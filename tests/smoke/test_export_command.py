@@ -119,7 +119,6 @@ def test_run_export_and_sentence_transformers_rank_alike(
     model: str, prompt: str, pooling: str, adapter: str, data: Path, tmp_path: Path
 ) -> None:
     run, base = tmp_path / "run", replica(model, data / "cache").folder()
-    unused = () if adapter == "lora" else (f"~model.adapter.{k}" for k in ("r", "alpha", "dropout"))
     train(
         configured(
             "train", data, run, "experiment=sft_msmarco", f"model={model}", f"model.path={base}",
@@ -127,7 +126,7 @@ def test_run_export_and_sentence_transformers_rank_alike(
             f"data.path={data / 'train.jsonl'}", "data.global_batch_size=4",
             "loss.contrastive_batch_size=4", "data.num_hard_negatives=2", "trainer.max_steps=2",
             "evaluation.every_n_steps=0", "callbacks=none", "scheduler=constant",
-            "scheduler.num_warmup_steps=0", "benchmark=none", *unused,
+            "scheduler.num_warmup_steps=0", "benchmark=none",
         )
     )  # fmt: skip
     export(configured("train", data, tmp_path / "none", f"run={run}"), dtype="float32", folder=None)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from quarry.config.contract import explicit_keys
 from quarry.config.sweep_overrides import OWN_KEYS
+from quarry.distributed import world
 from quarry.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,13 @@ def warn_without_effect(keys: Sequence[str], *, reason: str) -> None:
 
 
 def named_run_directory(config: DictConfig) -> Path | None:
-    """Return the `hydra.run.dir` of the command line; None: it names none, or is a sweep's job."""
+    """Return the `hydra.run.dir` of the command line; None: it names none, or is a sweep's job.
+
+    None on ranks other than 0, too: Lightning adds one to the commands that start them.
+    """
     if not HydraConfig.initialized() or config.study.job is not None:
+        return None
+    if not world.is_launched_first():
         return None
     hydra = HydraConfig.get()
     if not any(one.partition("=")[0] == "hydra.run.dir" for one in hydra.overrides.hydra):

@@ -44,6 +44,9 @@ MOVED_MODULES = {
 }
 """Old module of a `_target_` -> current one."""
 
+ADDED_KEYS: Mapping[str, Any] = {"data.max_examples": None}
+"""Dotted key that earlier versions did not have -> the value that does what they did."""
+
 ADDED: Mapping[str, Mapping[str, Any]] = {"quarry.data.prompts.Prompt": {"strip": False}}
 """Class -> arguments that earlier versions lacked, with the values that they acted as."""
 
@@ -107,6 +110,10 @@ def with_renamed_keys(stored: Mapping[str, Any]) -> dict[str, Any]:
             value = node.pop(name)
             values = RENAMED_VALUES.get(new, {}) if isinstance(value, str) else {}
             _put(config, new.split("."), values.get(value, value))
+    for key, value in ADDED_KEYS.items():
+        part = config.get(key.partition(".")[0])
+        if "trainer" in config and isinstance(part, dict):  # a complete configuration
+            _put(config, key.split("."), value)
     return config
 
 

@@ -191,3 +191,12 @@ def test_what_was_moved_or_renamed_is_gone_where_it_was() -> None:
 def test_a_target_of_others_and_none_at_all_stay() -> None:
     stored = {"optimizer": {"_target_": "torch.optim.AdamW"}, "a": {"_target_": None}, "b": {}}
     assert with_renamed_keys(stored) == stored
+
+
+def test_a_key_that_earlier_versions_did_not_have_is_added_to_complete_configurations() -> None:
+    data = {"global_batch_size": 4}
+    assert with_renamed_keys({"data": data, "trainer": {}})["data"] == data | {"max_examples": None}
+    given = {"data": {"max_examples": 3}, "trainer": {}}
+    assert with_renamed_keys(given) == given
+    assert with_renamed_keys({"data": data}) == {"data": data}, "a part of one"
+    assert with_renamed_keys({"trainer": {}}) == {"trainer": {}}, "an evaluation has no data"
