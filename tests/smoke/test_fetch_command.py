@@ -85,7 +85,7 @@ def test_commands_of_both_entry_points_and_a_sweep(
         assert "All of it is in the hub's cache" in fetched.out
         assert fetched.last_line.startswith("fetch repositories=3 files=")
         assert fetched.last_line.endswith(" failed=0")
-        assert list((tmp_path / "trained").iterdir()) == []
+        assert not (tmp_path / "trained").exists(), "fetching is no run"
         assert not (tmp_path / "cache").exists()  # no table, no model was made
         snapshot = tmp_path / "hf" / "hub" / "models--acme--tiny" / "snapshots" / commit
         assert {path.name for path in snapshot.rglob("*")} == {
