@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -26,13 +27,14 @@ class StudyFile:
         name: what `study=` takes.
         primary: train or eval, whose study it is.
         purpose: the first sentence of its header.
-        num_jobs: of the file as it stands; at most so many where a sweeper searches.
+        num_jobs: of the file as it stands; at most so many where a sweeper searches. None: a plugin
+            that it composes with is not installed.
     """
 
     name: str
     primary: str
     purpose: str
-    num_jobs: int
+    num_jobs: int | None
 
 
 def study_files() -> Iterator[StudyFile]:
@@ -42,16 +44,22 @@ def study_files() -> Iterator[StudyFile]:
         primary, *others = primaries_of(text)
         if others:
             raise ValueError(f"{path}: its header does not say '# primary: train' or eval.")
-        sweep = composed_sweep(primary, f"study={path.stem}")
-        sweeper = sweep.hydra.sweeper
-        is_known = has_all_jobs_known(sweeper)
         rest = text.partition(f"# primary: {primary}\n")[2].splitlines()
         yield StudyFile(
             name=path.stem,
             primary=primary,
             purpose=rest[0].removeprefix("# "),
-            num_jobs=len(all_jobs(sweep)) if is_known else int(sweeper.n_trials),
+            num_jobs=_num_jobs(primary, study=path.stem),
         )
+
+
+def _num_jobs(primary: str, *, study: str) -> int | None:
+    try:
+        sweep = composed_sweep(primary, f"study={study}")
+    except MissingConfigException:
+        return None
+    sweeper = sweep.hydra.sweeper
+    return len(all_jobs(sweep)) if has_all_jobs_known(sweeper) else int(sweeper.n_trials)
 
 
 def composed_sweep(primary: str, *overrides: str) -> DictConfig:
@@ -70,7 +78,10 @@ def main() -> None:
     commands = [f"{own_command(one.primary)} study={one.name}" for one in studies]
     width = max(map(len, commands))
     for command, one in zip(commands, studies, strict=True):
-        sys.stdout.write(f"{command.ljust(width)}  {one.num_jobs:3} jobs  {one.purpose}\n")
+        jobs = (
+            "needs quarry-retrieval[sweeps]" if one.num_jobs is None else f"{one.num_jobs:3} jobs"
+        )
+        sys.stdout.write(f"{command.ljust(width)}  {jobs}  {one.purpose}\n")
 
 
 if __name__ == "__main__":
