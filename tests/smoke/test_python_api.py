@@ -50,3 +50,12 @@ def test_trained_evaluated_and_used(data: Path, monkeypatch: pytest.MonkeyPatch)
 def test_several_ranks_need_the_command(data: Path) -> None:
     with pytest.raises(UserError, match="trainer.devices=2.*python -m quarry train"):
         quarry.train(model="qwen-tiny", trainer__devices=2, **QUIET)
+
+
+def test_studies_and_other_tasks_need_the_command() -> None:
+    with pytest.raises(UserError, match="study=negatives.*python -m quarry train"):
+        quarry.train(study="negatives")
+    with pytest.raises(UserError, match="report.*python -m quarry eval"):
+        quarry.evaluate(None, task="report")
+    with pytest.raises(UserError, match="zero_shot"):
+        quarry.train("experiment=zero_shot")

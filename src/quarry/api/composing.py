@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from quarry.config.entry_point import check_entry_point
 from quarry.config.schema import register_schemas
 from quarry.errors import UserError
 from quarry.runtime.renamed_keys import refuse_renamed_keys, with_new_names
@@ -49,6 +50,7 @@ def composed_job(primary: Primary, overrides: Sequence[str]) -> Iterator[DictCon
         UserError: an override is malformed, or names a key or an option that there is not.
     """
     refuse_renamed_keys(overrides)
+    check_entry_point(overrides, primary=primary)
     register_schemas()
     before = HydraConfig.instance().cfg
     try:

@@ -18,6 +18,9 @@ from quarry.runtime.run_directory import removed_if_empty
 from quarry.tasks.evaluate import evaluate as evaluate_job
 from quarry.tasks.train import train as train_job
 
+TARGETS = {"train": "quarry.tasks.train.train", "eval": "quarry.tasks.evaluate.evaluate"}
+"""Primary -> the task that a call from Python runs."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationResult:
@@ -94,6 +97,11 @@ def _job(primary: Primary, overrides: list[str]) -> Iterator[DictConfig]:
                 f"trainer.devices={config.trainer.devices}: a call from Python runs in its own "
                 f"process (trainer.devices=1). Fix: python -m quarry {primary} ... for several "
                 "ranks"
+            )
+        if config.study.name is not None or config.task["_target_"] != TARGETS[primary]:
+            raise UserError(
+                f"study={config.study.name} task={config.task['_target_']}: a call runs "
+                f"one job of its own task. Fix: python -m quarry {primary} ..."
             )
         with removed_if_empty(config.paths.run_dir):
             yield config
