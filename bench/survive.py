@@ -60,7 +60,7 @@ class Survivor:
                 *(FULL if is_full else ()), "data.num_workers=0",
                 f"benchmark.path={self.texts / 'beir'}", "baseline=none",
                 f"evaluation.every_n_steps={NUM_STEPS_PER_SAVE}",
-                "evaluation.max_tokens_per_batch=4096", "data.num_hard_negatives=3",
+                "evaluation.max_tokens_per_batch=32768", "data.num_hard_negatives=3",
                 f"trainer.max_steps={NUM_STEPS}", "recipe.num_warmup_steps=2",
                 "trainer.log_every_n_steps=1", "+trainer.deterministic=warn", "model.compile=false",
                 f"callbacks.last_checkpoint.every_n_steps={NUM_STEPS_PER_SAVE}",
@@ -93,7 +93,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--strategy", required=True)
     parser.add_argument("--devices", type=int, default=2)
-    parser.add_argument("--time-limit-s", type=float, default=110, help="of each run")
+    parser.add_argument("--time-limit-s", type=float, default=240, help="of each run")
     arguments = vars(parser.parse_args())
     work = Path(tempfile.mkdtemp(prefix="survive_", dir=arguments.pop("work")))
     survivor = Survivor(work=work, **arguments)
