@@ -14,6 +14,7 @@ from quarry.assembly.wandb_identity import WandbIdentity, with_identity
 from quarry.config.instantiate import build, build_named
 from quarry.distributed import world
 from quarry.runtime.threads import hand_over_quickly
+from quarry.training.checkpoint_io import save_durably
 
 
 def build_trainer(
@@ -45,6 +46,7 @@ def build_trainer(
     )
     # Lightning's SIGTERM handler would start a collective within another one
     trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
+    save_durably(trainer.strategy)
     return trainer
 
 
