@@ -114,7 +114,7 @@ def facts(checkpoint: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
         return found
     stored = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
-    return {"step": stored["global_step"], **stored["callbacks"].get("LastCheckpoint", {})}
+    return {"step": stored.get("global_step"), **stored["callbacks"].get("LastCheckpoint", {})}
 
 
 def _is_folder(path: Path) -> bool:

@@ -1,5 +1,5 @@
-"""Checkpoints after a loss of power: each write, rename and sync of a save is recorded, and what was
-not synced is dropped, after every single one of them."""
+"""Checkpoints after a loss of power: each rename and sync of a save is recorded, and what was not
+synced is dropped, after every single one of them."""
 
 from __future__ import annotations
 

@@ -41,7 +41,8 @@ class LastCheckpoint(Checkpoint):
         every_n_steps: optimizer steps between two saves.
 
     Attributes:
-        origin: plain data on what the run began with, stored in each checkpoint.
+        origin: digests of what the run began with, stored in each checkpoint.
+        zero_stage: of the strategy, stored likewise; 0 without ZeRO.
         probe: returns embeddings of some texts, or is None; a collective operation.
     """
 
@@ -50,7 +51,8 @@ class LastCheckpoint(Checkpoint):
             raise UserError(f"last_checkpoint.every_n_steps={every_n_steps} must be at least 1.")
         self.path = Path(path)
         self.every_n_steps = every_n_steps
-        self.origin: Mapping[str, Any] = {}
+        self.origin: Mapping[str, str] = {}
+        self.zero_stage = 0
         self.probe: Callable[[], Tensor] | None = None
         self.last_saved_step = 0
         self._files = CheckpointFiles(self.path)
@@ -62,7 +64,11 @@ class LastCheckpoint(Checkpoint):
         self._old_handlers: dict[signal.Signals, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"has_stopped": self._has_stopped, "origin": dict(self.origin)}
+        return {
+            "has_stopped": self._has_stopped,
+            "origin": dict(self.origin),
+            "zero_stage": self.zero_stage,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._has_stopped = state_dict["has_stopped"]

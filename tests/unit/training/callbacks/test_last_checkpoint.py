@@ -255,5 +255,6 @@ def test_the_origin_is_stored_in_each_checkpoint(tmp_path: Path) -> None:
     assert facts(tmp_path / "last.ckpt") == {
         "step": 1,
         "has_stopped": False,
+        "zero_stage": 0,
         "origin": {"tokenizer": "0123"},
     }
