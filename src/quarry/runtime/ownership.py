@@ -26,11 +26,16 @@ from quarry.runtime.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
 
+ENDS_S = 2.0
+"""How long a process that was just killed gets to end: giving back much memory takes a while."""
+
 CHILDREN_END_S = 15.0
 """How long the children of a killed process, which hold its lock, get to end."""
 
 _owned: set[Path] = set()
 """The directories that this process owns: its functions call each other."""
+
+os.register_at_fork(after_in_child=_owned.clear)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,9 @@ class Holder:
     def is_alive(self) -> bool:
         """Whether it runs on this host; of another host's process, nothing is known."""
         try:
-            return bool(abs(psutil.Process(self.pid).create_time() - self.started) < 1)
+            process = psutil.Process(self.pid)
+            is_it = abs(process.create_time() - self.started) < 1
+            return bool(is_it and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.AccessDenied:
             return True
         except psutil.NoSuchProcess:
@@ -157,7 +164,7 @@ def holder(run: RunDirectory) -> Holder | None:
 
 def _opened(run: RunDirectory) -> BufferedRandom:
     """Open the lock file, and lock it where the file system has locks."""
-    deadline = time.monotonic() + CHILDREN_END_S
+    begin = time.monotonic()
     while True:
         file = run.lock.open("a+b")
         try:
@@ -169,10 +176,10 @@ def _opened(run: RunDirectory) -> BufferedRandom:
         except BlockingIOError:
             file.close()
             other = holder(run)
-            is_dying = other is not None and other.is_here and not other.is_alive
-            if not is_dying or time.monotonic() > deadline:
+            is_dead = other is not None and other.is_here and not other.is_alive
+            if time.monotonic() - begin > (CHILDREN_END_S if is_dead else ENDS_S):
                 raise _refusal(run, other) from None
-            time.sleep(0.1)
+            time.sleep(0.05)
         except OSError as error:
             if error.errno in NO_LOCKS:
                 return file
