@@ -1,5 +1,5 @@
-"""A run that diverges ends with a state that resumes; a resumed run continues what was begun, alone,
-and writes nothing outside of its directory."""
+"""A run that diverges ends with a state that resumes. A resumed run continues what was begun,
+alone, and writes nothing outside of its directory."""
 
 from __future__ import annotations
 
