@@ -32,6 +32,9 @@ ENDS_S = 2.0
 CHILDREN_END_S = 15.0
 """How long the children of a killed process, which hold its lock, get to end."""
 
+CLOCK_S = 60.0
+"""How far the start of a process may seem to move when the clock is set."""
+
 _owned: set[Path] = set()
 """The directories that this process owns: its functions call each other."""
 
@@ -65,7 +68,7 @@ class Holder:
         """Whether it runs on this host; of another host's process, nothing is known."""
         try:
             process = psutil.Process(self.pid)
-            is_it = abs(process.create_time() - self.started) < 1
+            is_it = abs(process.create_time() - self.started) < CLOCK_S
             return bool(is_it and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.AccessDenied:
             return True

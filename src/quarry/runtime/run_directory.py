@@ -26,13 +26,9 @@ class RunDirectory:
         """
         run = cls(Path(path).absolute())
         if run.config.exists():
-            command = f"{own_command('train')} task=resume run={run.path}"
-            more = f"or continue: {command}"
-            if not run.checkpoint.exists():
-                more = f"or rm -r {run.path}, for it has no checkpoint to continue from"
             raise UserError(
                 f"hydra.run.dir={run.path}: holds a run already (a new run needs its own). Fix: "
-                f"another hydra.run.dir, {more}"
+                f"another hydra.run.dir{run._remedy()}"
             )
         run.path.mkdir(parents=True, exist_ok=True)
         return run
@@ -57,6 +53,14 @@ class RunDirectory:
                 f"run={path} is no run directory: it has no {run.resolved_config.name}."
             )
         return run
+
+    def _remedy(self) -> str:
+        """Return what else can be done where a new run finds this one."""
+        if self.checkpoint.exists():
+            return f", or continue: {own_command('train')} task=resume run={self.path}"
+        if self.metrics.exists() or self.model.exists():
+            return ""
+        return f", or rm -r {self.path}: it has no results, and no checkpoint to continue from"
 
     @property
     def config(self) -> Path:
