@@ -73,13 +73,17 @@ def test_it_is_evaluated_with_its_own_numbers(task: Task, run: Path, tmp_path: P
     assert found["dense"] == pytest.approx(measured(run)["trained"], abs=1e-6)
 
 
-def test_it_is_resumed_to_the_end_that_it_had(task: Task, tmp_path: Path) -> None:
+def test_it_is_resumed_to_the_end_that_it_had(
+    task: Task, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     resumed = copied(tmp_path / "resumed")
     expected = measured(resumed)["trained"]
     for path in ("metrics.json", "summary.json", "model"):  # of its own end
         shutil.rmtree(resumed / path) if path == "model" else (resumed / path).unlink()
     task("train", "task=resume", f"run={resumed}")
     assert measured(resumed)["trained"] == pytest.approx(expected, abs=1e-6)
+    for what in ("do not lock their run directory", "does not say which training data"):
+        assert [what in record.getMessage() for record in caplog.records].count(True) == 1
     curve = json.loads((resumed / "learning_curve.json").read_text())["evaluations"]
     assert [step for step, _ in curve] == [0, 2, 4, 6]
 

@@ -90,7 +90,7 @@ def test_one_run_directory_and_every_message_once(train: Train) -> None:
     assert names == {
         "config.yaml", "config_resolved.yaml", "provenance.json", "run.log", "checkpoints",
         "model", "csv", "metrics.json", "report.md", "per_query", "runs", "plots",
-        "summary.json", "learning_curve.json",
+        "summary.json", "learning_curve.json", ".lock",
     }  # fmt: skip
     assert json.loads((run / "summary.json").read_text())["cost"]["num_devices"] == 2
     assert result.out.count("Run directory:") == 1

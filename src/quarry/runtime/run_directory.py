@@ -28,8 +28,7 @@ class RunDirectory:
         if run.config.exists():
             raise UserError(
                 f"hydra.run.dir={run.path}: holds a run already (a new run needs its own). Fix: "
-                f"another hydra.run.dir, or continue: {own_command('train')} task=resume "
-                f"run={run.path}"
+                f"another hydra.run.dir{run._remedy()}"
             )
         run.path.mkdir(parents=True, exist_ok=True)
         return run
@@ -54,6 +53,14 @@ class RunDirectory:
                 f"run={path} is no run directory: it has no {run.resolved_config.name}."
             )
         return run
+
+    def _remedy(self) -> str:
+        """Return what else can be done where a new run finds this one."""
+        if self.checkpoint.exists():
+            return f", or continue: {own_command('train')} task=resume run={self.path}"
+        if self.metrics.exists() or self.model.exists():
+            return ""
+        return f", or rm -r {self.path}: it has no results, and no checkpoint to continue from"
 
     @property
     def config(self) -> Path:
@@ -96,6 +103,11 @@ class RunDirectory:
     def wandb_run(self) -> Path:
         """The Weights & Biases run of this run."""
         return self.path / "wandb_run.json"
+
+    @property
+    def lock(self) -> Path:
+        """The process that works in the directory, see `runtime.ownership`."""
+        return self.path / ".lock"
 
     @property
     def log(self) -> Path:

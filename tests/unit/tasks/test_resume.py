@@ -15,6 +15,7 @@ from configurations import composed, opened
 from quarry.errors import UserError
 from quarry.tasks.resume import check_processes
 from quarry.training.callbacks.rng_state import RNGState
+from quarry.training.checkpoint_files import write_facts
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,6 +50,21 @@ def test_a_checkpoint_of_other_processes_is_refused(
     with pytest.raises(UserError) as info:
         check_processes(config, path)
     assert f"was written by {world_size} rank(s), and this run has 2" in str(info.value)
+
+
+@pytest.mark.parametrize("written", [2, 3, None])
+def test_a_stage_that_was_edited_in_the_stored_configuration_is_refused(
+    written: int | None, tmp_path: Path
+) -> None:
+    path = checkpoint_of(tmp_path, world_size=2, has_shards=True)
+    if written is not None:  # earlier versions do not say
+        write_facts(path, {"step": 4, "zero_stage": written})
+    config = composed("train", "strategy=zero2", "trainer.devices=2")
+    if written in (2, None):
+        check_processes(config, path)
+        return
+    with pytest.raises(UserError, match=r"trainer\.strategy\.stage=3, and 2 is configured"):
+        check_processes(config, path)
 
 
 @pytest.mark.parametrize(("strategy", "has_shards"), [("ddp", True), ("zero1", False)])
