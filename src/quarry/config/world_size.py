@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig
 
-from quarry.distributed.data_parallel import num_ranks_of
 from quarry.distributed.launch import launched_by
-from quarry.distributed.zero import BF16_WEIGHTS, ZeroStrategy
+from quarry.distributed.settings import BF16_WEIGHTS, num_ranks_of
 from quarry.runtime.devices import has_gpu
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -20,6 +18,9 @@ PRECISIONS = ("32-true", "bf16-mixed")
 GPU_ACCELERATORS = ("gpu", "cuda")
 
 OFFLOADABLE = "torch.optim.AdamW"
+
+ZERO = "quarry.distributed.zero.ZeroStrategy"
+"""By name: the class would import Lightning, which a refusal does not need."""
 
 
 def num_devices(config: DictConfig) -> int | None:
@@ -35,10 +36,9 @@ def world_size(config: DictConfig) -> int:
 def zero_stage(config: DictConfig) -> int:
     """Return the ZeRO stage, 1 to 3; 0 for other strategies."""
     strategy = config.trainer.get("strategy")
-    if not isinstance(strategy, DictConfig) or strategy.get("_target_") is None:
+    if not isinstance(strategy, DictConfig) or strategy.get("_target_") != ZERO:
         return 0
-    is_zero = get_object(strategy["_target_"]) is ZeroStrategy
-    return int(strategy.stage) if is_zero else 0
+    return int(strategy.stage)
 
 
 def device_violations(config: DictConfig, *, is_planned: bool = False) -> Iterator[str]:

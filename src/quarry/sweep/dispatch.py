@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
+from quarry.config.validation import validate
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.runtime.interruption import raises_on_signals
@@ -19,6 +20,7 @@ from quarry.runtime.own_command import own_command
 from quarry.runtime.run_directory import RunDirectory, removed_if_empty
 from quarry.runtime.task_output import last_result_line
 from quarry.sweep.job import run_job
+from quarry.sweep.job_configs import primary_of
 from quarry.sweep.job_result import JobResult
 from quarry.tasks.optimized_metric import optimized_metric_of
 
@@ -35,9 +37,15 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
     with removed_if_empty(config.paths.run_dir):
         if config.study.resume:
             raise UserError(
-                "study.resume=true has no effect outside a sweep: continue a training run with "
-                f"{own_command('train')} task=resume run=RUN_DIR."
+                "study.resume=true: has no effect outside a sweep. Fix: leave it out"
+                + (
+                    f", or continue a run: {own_command('train')} task=resume run=RUN_DIR"
+                    if "data" in config
+                    else ""
+                )
             )
+        if (primary := primary_of(config)) is not None:
+            validate(config, primary=primary)  # before the task imports Lightning and transformers
         with raises_on_signals(lambda: how_to_continue(config)):
             result: object = instantiate(config.task)(config)
     if config.study.job is not None and world.is_launched_first():
