@@ -54,7 +54,8 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
     if not run.checkpoint.exists():
         raise MissingPathError(
             f"{run.path} has no {run.checkpoint.relative_to(run.path)}: it was stopped before the "
-            "first checkpoint. Start it again as a new run."
+            "first checkpoint. Fix: start it again as a new run, in another hydra.run.dir or after "
+            f"rm -r {run.path}"
         )
     # unresolved: the run directory and the terminal may have changed
     stored = read_stored_config(run.config)

@@ -19,10 +19,23 @@ def test_create_makes_the_folder_and_keeps_what_is_no_run(tmp_path: Path) -> Non
 def test_create_refuses_a_directory_that_holds_a_run(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path)
     run.config.write_text("seed: 1\n")
+    for can_resume in (True, False):
+        with pytest.raises(UserError) as caught:
+            RunDirectory.create(tmp_path, can_resume=can_resume)
+        assert "hydra.run.dir" in str(caught.value)
+        assert f"rm -r {tmp_path}" in str(caught.value)  # there is no checkpoint to continue from
+
+
+def test_a_training_run_with_a_checkpoint_can_be_continued(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path)
+    run.config.touch()
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.touch()
+    with pytest.raises(UserError, match=f"task=resume run={tmp_path}"):
+        RunDirectory.create(tmp_path, can_resume=True)
     with pytest.raises(UserError) as caught:
         RunDirectory.create(tmp_path)
-    assert f"task=resume run={tmp_path}" in str(caught.value)
-    assert "hydra.run.dir" in str(caught.value)
+    assert "task=resume" not in str(caught.value)  # an evaluation is not resumed
 
 
 def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
