@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
 
 from quarry.assembly.trainer import build_trainer
 from quarry.config.instantiate import build
