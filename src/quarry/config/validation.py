@@ -17,7 +17,7 @@ from quarry.config.signature_rules import joined, meant, shown, signature_violat
 from quarry.config.training_rules import training_violations
 from quarry.config.value_ranges import range_violations
 from quarry.config.world_size import device_violations, strategy_violations
-from quarry.errors import UserError
+from quarry.errors import ConfigurationError
 from quarry.runtime.own_command import own_command
 from quarry.runtime.renamed_keys import with_new_names
 
@@ -43,7 +43,7 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
     """
     is_training = primary == "train"
     if is_training and OmegaConf.select(config, "data") is None:
-        raise UserError(
+        raise ConfigurationError(
             "This task trains, and conf/eval.yaml has no data, loss or optimizer: run it with "
             f"{own_command('train')}."
         )
@@ -57,7 +57,7 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
         if has_types:
             violations += _rules(config, primary=primary, is_planned=is_planned)
     if violations:
-        raise UserError(
+        raise ConfigurationError(
             "The configuration cannot work:\n"
             + "\n".join(f"- {with_new_names(line)}" for line in violations)
         )

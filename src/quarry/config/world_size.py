@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ PRECISIONS = ("32-true", "bf16-mixed")
 """Lightning's precisions that mean the same for any world size."""
 
 GPU_ACCELERATORS = ("gpu", "cuda")
+
+MAX_RANKS_OF_A_CORE = 4
 
 OFFLOADABLE = "torch.optim.AdamW"
 
@@ -99,6 +102,20 @@ def _devices_of_a_cpu(devices: Any) -> Iterator[str]:
             f"trainer.devices={devices} : these are GPUs, and this run has none (a number of "
             "ranks). Fix: trainer.devices=1"
         )
+        return
+    num_ranks, num_cores = num_ranks_of(devices) or 1, _num_cores()
+    if num_ranks > MAX_RANKS_OF_A_CORE * num_cores:
+        yield (
+            f"trainer.devices={devices}: {num_ranks} ranks, each with a model of its own, would "
+            f"share {num_cores} cores (at most {MAX_RANKS_OF_A_CORE} ranks a core). Fix: "
+            f"trainer.devices={num_cores}"
+        )
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def strategy_violations(config: DictConfig) -> Iterator[str]:

@@ -11,6 +11,7 @@ from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.collection_views import AscendingTies, without_titles
+from quarry.evaluation.constant_rankings import constant_ranking
 from quarry.evaluation.convention import Convention
 from quarry.evaluation.reading import read_sets, reading_error
 from quarry.evaluation.retrieval_times import RetrievalTimes
@@ -117,6 +118,9 @@ class Evaluator:
         if isinstance(retriever, LexicalRetriever):
             terms = retriever.term_tokenizer(benchmark_set.data.content)
             result = replace(result, term_tokenizer=terms)
+        if (constant := constant_ranking(run)) is not None:
+            logger.warning("%s on %s: %s", name, result.name, constant)
+            result = replace(result, caveats=(*result.caveats, f"{name}: {constant}"))
         logger.info(
             "%s on %s: %s (%.1f s)",
             name,

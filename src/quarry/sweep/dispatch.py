@@ -3,6 +3,7 @@ that a signal stopped."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 
 from quarry.config.validation import validate
 from quarry.distributed import world
-from quarry.errors import UserError
+from quarry.errors import ConfigurationError, UserError
 from quarry.runtime.interruption import raises_on_signals
 from quarry.runtime.own_command import own_command
 from quarry.runtime.run_directory import RunDirectory, removed_if_empty
@@ -45,13 +46,26 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
                 )
             )
         if (primary := primary_of(config)) is not None:
-            validate(config, primary=primary)  # before the task imports Lightning and transformers
+            _validate(config, primary=primary)
         with raises_on_signals(lambda: how_to_continue(config)):
             result: object = instantiate(config.task)(config)
     if config.study.job is not None and world.is_launched_first():
         folder = Path(HydraConfig.get().runtime.output_dir)
         _result_of(result, metric=config.optimized_metric).write(folder)
     return result
+
+
+def _validate(config: DictConfig, *, primary: str) -> None:
+    """Check the configuration before the task imports Lightning and transformers.
+
+    Of a launcher's ranks on a node one tells what is wrong, and the others end without a word.
+    """
+    try:
+        validate(config, primary=primary)
+    except ConfigurationError:
+        if world.repeats_the_first():
+            sys.exit(0)  # Hydra would print the overrides of each rank
+        raise
 
 
 def _result_of(result: object, *, metric: str | None) -> JobResult:
