@@ -30,8 +30,8 @@ from quarry.models.adapters.lora import LoRA
 from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.building import set_layer_modes
-from quarry.models.compilation import SELECTIVE
 from quarry.models.fp8 import use_fp8
+from quarry.models.gradient_checkpointing import SELECTIVE
 from quarry.models.pooling.last_token import LastToken
 from quarry.planning.published_shapes import published_config
 from quarry.types import TokenBatch

@@ -124,3 +124,31 @@ def test_training_and_encoding_do_not_load_what_they_do_not_use() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_refused_command_loads_neither_lightning_nor_transformers(tmp_path: Path) -> None:
+    """All that is wrong stands in one message, before the task and its libraries are imported."""
+    code = (
+        "import sys\n"
+        "from quarry.cli.train import main\n"
+        "sys.argv = ['train.py', 'trainer.max_steps=-5', '+loss.temprature=1', 'optimizer.lr=-1',\n"
+        "    'callbacks.last_checkpoint.every_n_steps=x', 'hydra.run.dir=run']\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 2\n"
+        "slow = {'pytorch_lightning', 'transformers', 'peft', 'pyarrow', 'pandas'}\n"
+        "print(sorted(slow & set(sys.modules)))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert ended.stdout.strip() == "[]"
+    for key in ("trainer.max_steps=-5", "loss.temprature", "optimizer.lr=-1", "every_n_steps='x'"):
+        assert key in ended.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,14 @@ class UserError(ValueError):
     """Error for a wrong value, file or line; the message names it, the rule and the remedy."""
 
 
+class ConfigurationError(UserError):
+    """Error in the command line or configuration, which all ranks of a node find alike."""
+
+
+class LostRankError(UserError):
+    """Error of a rank that has lost another one; the message says which, if that is known."""
+
+
 class SharedError(UserError):
     """Error that all ranks raise at the same time; rank 0 shows it."""
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain, zip_longest
 from pathlib import Path
+from typing import Any
 
 import pytest
 from configurations import PRIMARIES, Case, cases, composed, files, opened
 from omegaconf import OmegaConf
 
 from quarry.config.instantiate import build
-from quarry.config.validation import signature_violations, unresolved_values, validate
+from quarry.config.signature_rules import signature_violations
+from quarry.config.validation import unresolved_values, validate
+from quarry.config.value_ranges import range_of, range_violations
 
 CASES = cases()
 
@@ -53,6 +56,24 @@ def compositions() -> list[list[Case]]:
     return found
 
 
+RULED_ELSEWHERE = {
+    "data.max_examples", "model.adapter.r", "model.adapter.dropout", "trainer.devices",
+    "trainer.num_nodes", "trainer.strategy.devices", "trainer.strategy.num_nodes",
+}  # fmt: skip
+"""Numbers with a rule that looks at more than one of them."""
+
+
+def numbers(node: Any, path: str = "") -> Iterator[str]:
+    """Yield the key of every number; those of a list share its key."""
+    for key, value in node.items():
+        where = f"{path}.{key}" if path else str(key)
+        values = value if isinstance(value, list) else [value]
+        if isinstance(value, dict):
+            yield from numbers(value, where)
+        elif any(isinstance(each, int | float) and not isinstance(each, bool) for each in values):
+            yield where
+
+
 def test_every_case_is_in_one_composition() -> None:
     assert sorted(map(str, chain.from_iterable(compositions()))) == sorted(map(str, CASES))
 
@@ -66,6 +87,8 @@ def test_options_compose_resolve_and_fit_their_signatures(chosen: list[Case]) ->
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     assert "_target_" in plain["task"]
+    assert {key for key in numbers(plain) if range_of(key) is None} <= RULED_ELSEWHERE
+    assert list(range_violations(config)) == []
 
 
 @pytest.mark.parametrize("primary", PRIMARIES)

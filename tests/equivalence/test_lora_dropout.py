@@ -23,8 +23,9 @@ from quarry.models.adapters.lora_factors import fast_layers
 from quarry.models.adapters.lora_products import Dropout, fp8_product
 from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
-from quarry.models.compilation import SELECTIVE, compile_layers
+from quarry.models.compilation import compile_layers
 from quarry.models.fp8 import Fp8Linear
+from quarry.models.gradient_checkpointing import SELECTIVE
 from quarry.models.pooling.mean import Mean
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -13,8 +13,8 @@ from quarry.models.adapters.hashed_dropout import draw_seeds, dropped, is_kept
 from quarry.models.adapters.lora import LoRA
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.building import set_layer_modes
-from quarry.models.compilation import SELECTIVE
 from quarry.models.fp8 import use_fp8
+from quarry.models.gradient_checkpointing import SELECTIVE
 from quarry.models.pooling.mean import Mean
 
 pytestmark = [

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from quarry.config.instantiate import build
 from quarry.config.memory_rules import AUTO
 from quarry.config.world_size import world_size, zero_stage
-from quarry.distributed.zero import BF16_WEIGHTS
+from quarry.distributed.settings import BF16_WEIGHTS
 from quarry.models.memory import Spread
 from quarry.training.optim import offloaded_adamw
 

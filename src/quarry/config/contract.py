@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from quarry.config.validation import signature_violations
+from quarry.config.signature_rules import signature_violations
 from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
 from quarry.models.backbones.text_model import text_model

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
-from quarry.errors import UserError
+from quarry.errors import ConfigurationError
 from quarry.runtime.own_command import own_command
 from quarry.runtime.shipped_files import conf_dir, studies_dir
 
@@ -38,7 +38,8 @@ def check_entry_point(arguments: Sequence[str], *, primary: str) -> None:
         primary: train or eval.
 
     Raises:
-        UserError: a study or an experiment is for the other one, or there are several studies.
+        ConfigurationError: a study or an experiment is for the other one, or there are several
+            studies.
     """
     for argument in arguments:
         if not argument.startswith(tuple(f"{group}=" for group in GROUPS)):
@@ -48,7 +49,7 @@ def check_entry_point(arguments: Sequence[str], *, primary: str) -> None:
         except HydraException:
             continue  # Hydra's own message is better
         if override.key_or_group == "study" and override.is_sweep_override():
-            raise UserError(
+            raise ConfigurationError(
                 f"{argument}: a command runs one study, which has a folder of its own. Fix: start "
                 "them one by one."
             )
@@ -71,7 +72,7 @@ def _check(group: str, option: str, *, primary: str) -> None:
             continue
         names = primaries_of(file.read_text(encoding="utf-8"))
         if primary not in names:
-            raise UserError(
+            raise ConfigurationError(
                 f"{group}={option} is for {names[0]}, not {primary}. Fix: "
                 f"{own_command(names[0])} {group}={option}"
             )

@@ -7,7 +7,28 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from quarry.retrieval.store.shelf import DTYPES
+from quarry.models.dtypes import DTYPES
+from quarry.retrieval.store.shelf import DTYPES as STORE_DTYPES
+
+
+def evaluation_violations(evaluation: DictConfig) -> Iterator[str]:
+    """Yield what is wrong with the dtypes of embeddings and with `corpus_on_disk`."""
+    if evaluation.compare_dtype not in (None, *DTYPES):
+        yield (
+            f"evaluation.compare_dtype={evaluation.compare_dtype}: unknown value "
+            f"({', '.join(DTYPES)}). Fix: evaluation.compare_dtype=bf16"
+        )
+    if evaluation.store_dtype not in STORE_DTYPES:
+        yield (
+            f"evaluation.store_dtype={evaluation.store_dtype}: unknown value "
+            f"({', '.join(STORE_DTYPES)}). Fix: evaluation.store_dtype=float32"
+        )
+    elif evaluation.store_dtype != "float32" and not evaluation.store:
+        yield (
+            f"evaluation.store_dtype={evaluation.store_dtype}: has no effect with "
+            "evaluation.store=false. Fix: evaluation.corpus_dtype=DTYPE, or leave it out"
+        )
+    yield from corpus_violations(evaluation)
 
 
 def corpus_violations(evaluation: DictConfig) -> Iterator[str]:
@@ -18,9 +39,9 @@ def corpus_violations(evaluation: DictConfig) -> Iterator[str]:
             f"evaluation.corpus_on_disk={_shown(on_disk)}: unknown value (auto, true, false). "
             "Fix: evaluation.corpus_on_disk=auto"
         )
-    if dtype not in DTYPES:
+    if dtype not in STORE_DTYPES:
         yield (
-            f"evaluation.corpus_dtype={_shown(dtype)}: unknown value ({', '.join(DTYPES)}). "
+            f"evaluation.corpus_dtype={_shown(dtype)}: unknown value ({', '.join(STORE_DTYPES)}). "
             "Fix: evaluation.corpus_dtype=float32"
         )
 

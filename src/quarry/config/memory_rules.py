@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from omegaconf import DictConfig
 
 from quarry.config.world_size import zero_stage
-from quarry.models.compilation import SELECTIVE
+from quarry.models.gradient_checkpointing import SELECTIVE
 
 AUTO = "auto"
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from quarry.config.evaluation_rules import corpus_violations, effect_violations
+from quarry.config.evaluation_rules import effect_violations, evaluation_violations
 from quarry.config.lightning_rules import trainer_violations, training_only_violations
 from quarry.config.logger_rules import logger_violations
-from quarry.config.lora_rules import lora_violations
-from quarry.config.memory_rules import memory_violations
 from quarry.config.name_rules import name_violations
-from quarry.config.near_misses import nearest_key
-from quarry.config.world_size import device_violations, strategy_violations, world_size
-from quarry.errors import UserError
-from quarry.models.dtypes import DTYPES
-from quarry.retrieval.store.shelf import DTYPES as STORE_DTYPES
+from quarry.config.signature_rules import joined, meant, shown, signature_violations
+from quarry.config.training_rules import training_violations
+from quarry.config.value_ranges import range_violations
+from quarry.config.world_size import device_violations, strategy_violations
+from quarry.errors import ConfigurationError
 from quarry.runtime.own_command import own_command
 from quarry.runtime.renamed_keys import with_new_names
 
@@ -31,26 +26,15 @@ EVALUATION_COMPONENTS = (
 )  # fmt: skip
 TRAINING_COMPONENTS = ("data.examples", "loss", "optimizer", "scheduler")
 
-PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
-    bool: (bool,),
-    int: (int,),
-    float: (int, float),
-    str: (str,),
-    types.NoneType: (types.NoneType,),
-}
-"""Plain types in signatures -> the Python types that a YAML value may have."""
-
 _RESOLVING = "ValueError raised while resolving interpolation: "
 """OmegaConf's prefix to the messages of our resolvers."""
 
 
 def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> None:
-    """Check a configuration; raise one UserError with all violations of a step.
+    """Check a configuration; raise one UserError with all violations.
 
-    A step that finds some ends the check.
-
-    Missing values are checked first, then keys and arguments, then rules between keys: each step
-    relies on the ones before.
+    Missing values end the check. Keys that do not fit what they configure are listed with numbers
+    out of range, else these with all rules between keys, which rely on keys and types.
 
     Args:
         config: the composed configuration.
@@ -59,7 +43,7 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
     """
     is_training = primary == "train"
     if is_training and OmegaConf.select(config, "data") is None:
-        raise UserError(
+        raise ConfigurationError(
             "This task trains, and conf/eval.yaml has no data, loss or optimizer: run it with "
             f"{own_command('train')}."
         )
@@ -68,24 +52,15 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
     if not violations:
         violations += [*unknown_keys(config), *component_violations(config, names)]
         violations += signature_violations(config)
-    if not violations:
-        violations += device_violations(config, is_planned=is_planned)
-        violations += [*trainer_violations(config, primary=primary), *logger_violations(config)]
-        violations += [*name_violations(config), *_rules(config)]
-        violations += corpus_violations(config.evaluation)
-        if is_training:
-            violations += [*_training_rules(config), *training_only_violations(config)]
-        else:
-            violations += effect_violations(config.evaluation)
+        has_types = not violations
+        violations += range_violations(config)
+        if has_types:
+            violations += _rules(config, primary=primary, is_planned=is_planned)
     if violations:
-        raise UserError(
+        raise ConfigurationError(
             "The configuration cannot work:\n"
             + "\n".join(f"- {with_new_names(line)}" for line in violations)
         )
-
-
-def _joined(path: str, key: object) -> str:
-    return f"{path}.{key}" if path else str(key)
 
 
 def unresolved_values(node: Any, path: str = "") -> Iterator[str]:
@@ -94,7 +69,7 @@ def unresolved_values(node: Any, path: str = "") -> Iterator[str]:
         return
     keys: Any = node.keys() if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
-        where = _joined(path, key)
+        where = joined(path, key)
         if OmegaConf.is_missing(node, key):
             yield f"{where} has no value"
             continue
@@ -115,17 +90,12 @@ def unknown_keys(node: DictConfig, path: str = "") -> Iterator[str]:
     known = [field.name for field in fields(schema)]
     for key, value in node.items():
         if key not in known:
-            where = _joined(path, key)
+            where = joined(path, key)
             has = f"{path or 'the top level'} has {', '.join(known)}"
-            meant = _meant(where, [_joined(path, name) for name in known])
-            yield f"{where}: there is no such key; {has}{meant}"
+            hint = meant(where, [joined(path, name) for name in known])
+            yield f"{where}: there is no such key; {has}{hint}"
         elif isinstance(value, DictConfig):
             yield from unknown_keys(value, str(key))
-
-
-def _meant(key: str, known: Sequence[str]) -> str:
-    hint = nearest_key(key, known)
-    return "" if hint is None else f"; did you mean {hint}?"
 
 
 def component_violations(config: DictConfig, names: Sequence[str]) -> Iterator[str]:
@@ -133,193 +103,28 @@ def component_violations(config: DictConfig, names: Sequence[str]) -> Iterator[s
     for name in names:
         node = OmegaConf.select(config, name)
         if not isinstance(node, DictConfig) or node.get("_target_") is None:
-            yield f"{name}={_shown(node)} names no class: choose an option of its group, see --help"
+            yield f"{name}={shown(node)} names no class: choose an option of its group, see --help"
     for name in ("logger", "callbacks"):
         group = OmegaConf.select(config, name)
         if name in config and not isinstance(group, DictConfig):
-            yield f"{name}={_shown(group)} is no group of classes: {name}=none has none"
+            yield f"{name}={shown(group)} is no group of classes: {name}=none has none"
 
 
-def signature_violations(node: Any, path: str = "") -> Iterator[str]:
-    """Yield nodes whose keys do not fit the signature of their `_target_`."""
-    if isinstance(node, ListConfig):
-        for index, item in enumerate(node):
-            yield from signature_violations(item, f"{path}[{index}]")
-    if not isinstance(node, DictConfig):
-        return
-    target = node.get("_target_")
-    if target is not None:
-        yield from _call_violations(node, str(target), path)
-    for key, value in node.items():
-        yield from signature_violations(value, _joined(path, key))
-
-
-def _call_violations(node: DictConfig, target: str, path: str) -> Iterator[str]:
-    try:
-        function = get_object(target)
-    except Exception as error:  # noqa: BLE001 (whatever the import of a user's module raises)
-        yield f"{path}._target_={target} cannot be imported: {error}"
-        return
-    keys = {str(key) for key in node if not str(key).startswith("_")}
-    parameters = _signature(function).parameters
-    for key in sorted(keys & set(parameters)):
-        if node[key] is None and OmegaConf.is_interpolation(node, key):
-            continue  # the key that it comes from has a rule of its own
-        hint = parameters[key].annotation
-        if not _fits(node[key], hint):
-            yield f"{path}.{key}={_shown(node[key])}: {target} takes {_type_name(hint)}" + (
-                f"; a group's option is chosen with slashes, {path.replace('.', '/')}/{key}=OPTION"
-                if _is_ours(hint)
-                else ""
-            )
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    for key in sorted(keys - set(parameters)):
-        yield (
-            f"{path}.{key}: {target} takes no such argument; it takes {', '.join(parameters)}"
-            + _meant(f"{path}.{key}", [f"{path}.{name}" for name in parameters])
-            if parameters
-            else f"{path}.{key}: {target} takes no arguments. Fix: ~{path}.{key}"
-        )
-    if not node.get("_partial_"):
-        required = {n for n, p in parameters.items() if p.default is p.empty}
-        for key in sorted(required - keys):
-            yield f"{path}.{key} is needed by {target} and is not set"
-
-
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Return a signature, its annotations as types where they can be evaluated, else as text.
-
-    A built-in function without a signature is assumed to accept any argument.
-    """
-    try:
-        return inspect.signature(function, eval_str=True)
-    except Exception:  # noqa: BLE001 (libraries import some names for type checkers alone)
-        pass
-    try:
-        return inspect.signature(function)
-    except ValueError:
-        return inspect.signature(lambda **anything: anything)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a value fits a type hint; only null and plain hints are checked."""
-    if hint in (inspect.Parameter.empty, Any, object) or isinstance(hint, str):
-        return True
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(_fits(value, member) for member in get_args(hint))
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if isinstance(value, str) and get_origin(hint) is Sequence:
-        return False  # Python takes it for a list of characters
-    if hint in PLAIN_TYPES:
-        is_bool = isinstance(value, bool)  # which Python counts among the integers
-        return isinstance(value, PLAIN_TYPES[hint]) and (hint is bool or not is_bool)
-    return value is not None and not (_is_ours(hint) and isinstance(value, str | int | float))
-
-
-def _is_ours(hint: Any) -> bool:
-    return getattr(hint, "__module__", "").startswith("quarry.")
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else repr(value)
-
-
-def _type_name(hint: Any) -> str:
-    if isinstance(hint, type) and get_origin(hint) is None:
-        return hint.__name__
-    return str(hint).replace("typing.", "").replace("collections.abc.", "")
-
-
-def _rules(config: DictConfig) -> Iterator[str]:
+def _rules(config: DictConfig, *, primary: str, is_planned: bool) -> Iterator[str]:
+    """Yield the violations of rules between keys."""
+    yield from device_violations(config, is_planned=is_planned)
+    yield from trainer_violations(config, primary=primary)
+    yield from logger_violations(config)
+    yield from name_violations(config)
     yield from strategy_violations(config)
     if config.run is not None:
-        yield f"run={config.run}: has no effect here. Fix: task=resume, or leave it out"
+        fix = "task=resume" if primary == "train" else "model.path=DIR evaluates its model"
+        yield f"run={config.run}: has no effect here. Fix: {fix}, or leave it out"
     if config.get("runs"):
         yield f"runs={list(config.runs)}: has no effect here. Fix: task=report, or leave it out"
-    if config.evaluation.num_examples < 0:
-        num_examples = config.evaluation.num_examples
-        yield (
-            f"evaluation.num_examples={num_examples}: too small (0 for none, or more). "
-            "Fix: evaluation.num_examples=0"
-        )
-    if config.evaluation.max_tokens_per_batch < 1:
-        yield (
-            f"evaluation.max_tokens_per_batch={config.evaluation.max_tokens_per_batch}: too small "
-            "(tokens in one forward pass, at least 1). Fix: leave it out"
-        )
-    if config.evaluation.compare_dtype not in (None, *DTYPES):
-        yield (
-            f"evaluation.compare_dtype={config.evaluation.compare_dtype}: unknown value "
-            f"({', '.join(DTYPES)}). Fix: evaluation.compare_dtype=bf16"
-        )
-    if config.evaluation.store_dtype not in STORE_DTYPES:
-        yield (
-            f"evaluation.store_dtype={config.evaluation.store_dtype}: unknown value "
-            f"({', '.join(STORE_DTYPES)}). Fix: evaluation.store_dtype=float32"
-        )
-    elif config.evaluation.store_dtype != "float32" and not config.evaluation.store:
-        yield (
-            f"evaluation.store_dtype={config.evaluation.store_dtype}: has no effect with "
-            "evaluation.store=false. Fix: evaluation.corpus_dtype=DTYPE, or leave it out"
-        )
-    if config.evaluation.every_n_steps < 0:
-        yield (
-            f"evaluation.every_n_steps={config.evaluation.every_n_steps}: too small (0: only "
-            "before and after training, or more). Fix: evaluation.every_n_steps=0"
-        )
-
-
-def _needs_path(examples: DictConfig) -> bool:
-    """Return whether a training set is read from a path that the user must give."""
-    parameter = _signature(get_object(examples["_target_"])).parameters.get("path")
-    return "path" in examples and parameter is not None and not _fits(None, parameter.annotation)
-
-
-def _training_rules(config: DictConfig) -> Iterator[str]:
-    data, batch_size = config.data, config.loss.get("contrastive_batch_size")
-    global_batch_size = data.global_batch_size
-    num_hard = data.num_hard_negatives  # null: the examples say, see RetrievalDataModule
-    if global_batch_size < 1 or (batch_size is not None and batch_size < 1):
-        yield (
-            f"data.global_batch_size={global_batch_size}, "
-            f"loss.contrastive_batch_size={batch_size}: too small (at least 1 query). "
-            "Fix: raise them"
-        )
-    elif (batch_size or global_batch_size) < world_size(config):
-        yield (
-            f"data.global_batch_size={global_batch_size}: {world_size(config)} ranks share a "
-            f"contrastive batch, and it has {batch_size or global_batch_size} queries (at least "
-            "one a rank). Fix: raise it (and loss.contrastive_batch_size), or lower "
-            "trainer.devices"
-        )
-    elif global_batch_size % (batch_size or global_batch_size):
-        yield (
-            f"data.global_batch_size={global_batch_size}: not a multiple of "
-            f"loss.contrastive_batch_size={batch_size} (an optimizer step takes full contrastive "
-            f"batches). Fix: data.global_batch_size={batch_size}"
-        )
-    elif num_hard == 0 and (batch_size or global_batch_size) == 1:
-        yield (
-            f"data.num_hard_negatives=0: with data.global_batch_size={global_batch_size} a "
-            "contrastive batch has one passage, and its loss is always 0. Fix: raise "
-            "data.global_batch_size or data.num_hard_negatives"
-        )
-    if data.path is None and _needs_path(data.examples):
-        yield "data.path is not set (the training data). Fix: data.path=FILE_OR_DIR"
-    for key in ("path", "corpus_path", "split", "subset", "revision", "columns"):
-        if data[key] is not None and key not in data.examples:
-            yield (
-                f"data.{key}={data[key]}: has no effect, this training set takes no {key}. "
-                "Fix: leave it out"
-            )
-    if config.trainer.max_steps == 0:
-        yield "trainer.max_steps=0: trains nothing. Fix: use eval.py, or -1 for no limit"
-    if (num_hard or 0) < 0 or data.num_workers < 0:
-        yield (
-            f"data.num_hard_negatives={num_hard}, data.num_workers={data.num_workers}: too small "
-            "(0 or more; hard negatives: null for all that each example has). Fix: raise them"
-        )
-    yield from memory_violations(config)
-    yield from lora_violations(config)
+    yield from evaluation_violations(config.evaluation)
+    if primary == "train":
+        yield from training_violations(config)
+        yield from training_only_violations(config)
+    else:
+        yield from effect_violations(config.evaluation)

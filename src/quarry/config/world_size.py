@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig
 
-from quarry.distributed.data_parallel import num_ranks_of
 from quarry.distributed.launch import launched_by
-from quarry.distributed.zero import BF16_WEIGHTS, ZeroStrategy
+from quarry.distributed.settings import BF16_WEIGHTS, num_ranks_of
 from quarry.runtime.devices import has_gpu
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -19,7 +18,12 @@ PRECISIONS = ("32-true", "bf16-mixed")
 
 GPU_ACCELERATORS = ("gpu", "cuda")
 
+MAX_RANKS_OF_A_CORE = 4
+
 OFFLOADABLE = "torch.optim.AdamW"
+
+ZERO = "quarry.distributed.zero.ZeroStrategy"
+"""By name: the class would import Lightning, which a refusal does not need."""
 
 
 def num_devices(config: DictConfig) -> int | None:
@@ -35,10 +39,9 @@ def world_size(config: DictConfig) -> int:
 def zero_stage(config: DictConfig) -> int:
     """Return the ZeRO stage, 1 to 3; 0 for other strategies."""
     strategy = config.trainer.get("strategy")
-    if not isinstance(strategy, DictConfig) or strategy.get("_target_") is None:
+    if not isinstance(strategy, DictConfig) or strategy.get("_target_") != ZERO:
         return 0
-    is_zero = get_object(strategy["_target_"]) is ZeroStrategy
-    return int(strategy.stage) if is_zero else 0
+    return int(strategy.stage)
 
 
 def device_violations(config: DictConfig, *, is_planned: bool = False) -> Iterator[str]:
@@ -99,6 +102,20 @@ def _devices_of_a_cpu(devices: Any) -> Iterator[str]:
             f"trainer.devices={devices} : these are GPUs, and this run has none (a number of "
             "ranks). Fix: trainer.devices=1"
         )
+        return
+    num_ranks, num_cores = num_ranks_of(devices) or 1, _num_cores()
+    if num_ranks > MAX_RANKS_OF_A_CORE * num_cores:
+        yield (
+            f"trainer.devices={devices}: {num_ranks} ranks, each with a model of its own, would "
+            f"share {num_cores} cores (at most {MAX_RANKS_OF_A_CORE} ranks a core). Fix: "
+            f"trainer.devices={num_cores}"
+        )
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def strategy_violations(config: DictConfig) -> Iterator[str]:

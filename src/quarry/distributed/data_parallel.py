@@ -5,24 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 from quarry.distributed import world
+from quarry.distributed.settings import num_ranks_of
 
 TIMEOUT_S = 7200
-
-
-def num_ranks_of(devices: int | str | Sequence[int]) -> int | None:
-    """Return how many ranks per node Lightning's `devices` stands for.
-
-    A number or a list of GPUs counts itself; "auto" and -1 mean all GPUs. None: any other value.
-    """
-    if isinstance(devices, Sequence) and not isinstance(devices, str):
-        return len(devices)
-    if devices in ("auto", -1, "-1"):
-        return max(1, int(torch.cuda.device_count()))
-    return int(devices) if str(devices).isdigit() else None
 
 
 def suggested_strategy(*, devices: int | str | Sequence[int], num_nodes: int) -> DDPStrategy | str:

@@ -18,6 +18,7 @@ from typing import Any
 from torch.distributed import TCPStore
 
 from quarry.distributed import world
+from quarry.distributed.lost_ranks import Children, ended_rank, lost_rank, watches_children
 from quarry.errors import Interrupted
 
 logger = logging.getLogger(__name__)
@@ -204,24 +205,32 @@ def ends_children(strategy: Any) -> Iterator[None]:
     """End the children of Lightning's launcher when this process, which started them, fails.
 
     They would otherwise wait in a collective, on GPUs for as long as `timeout_s`. They get
-    `GRACE_S` to report errors of their own. A rank that was killed (out of memory, `kill -9`)
-    cannot report, so the log names its signal. Ranks receive SIGTERM if a signal stopped this
-    process.
+    `GRACE_S` to report errors of their own. Ranks receive SIGTERM if a signal stopped this process.
+
+    Raises:
+        LostRankError: in place of the error of a closed connection; it names a child that was
+            killed (out of memory, `kill -9`), which cannot report.
     """
+
+    def children() -> Children:
+        return getattr(strategy.launcher, "procs", None) or []
+
     try:
-        yield
+        with watches_children(children):
+            yield
     except BaseException as error:
-        children = getattr(strategy.launcher, "procs", None) or []
         is_stopped = isinstance(error, Interrupted) and not error.is_shared
-        for child in children if is_stopped else []:
+        for child in children() if is_stopped else []:
             child.terminate()
         deadline = time.monotonic() + GRACE_S
-        while any(child.poll() is None for child in children) and time.monotonic() < deadline:
+        while any(child.poll() is None for child in children()) and time.monotonic() < deadline:
             time.sleep(0.05)
-        for rank, child in enumerate(children, start=1):
-            if child.poll() is not None and child.returncode < 0 and not is_stopped:
-                name = signal.Signals(-child.returncode).name
-                logger.error("Rank %d of this node was ended by %s", rank, name)
-        for child in children:
+        lost = None if is_stopped else lost_rank(error, children())
+        is_killed = any((child.poll() or 0) < 0 for child in children())
+        if is_killed and lost is None and not is_stopped:
+            logger.error(ended_rank(children()))
+        for child in children():
             child.kill()
+        if lost is not None:
+            raise lost from error
         raise

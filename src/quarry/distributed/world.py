@@ -53,6 +53,15 @@ def is_launched_first() -> bool:
     return True
 
 
+def repeats_the_first() -> bool:
+    """Return whether a launcher started this rank beside a first one of its node.
+
+    Both find the same mistakes in a configuration, and the first one tells them.
+    """
+    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    return int(local) > 0 and any(name in os.environ for name in RANK_VARIABLES)
+
+
 def rank() -> int:
     """Return this process's rank in the process group."""
     return dist.get_rank() if _is_joined() else 0

@@ -13,9 +13,7 @@ from pytorch_lightning.strategies import DeepSpeedStrategy, Strategy
 from torch import nn
 
 from quarry.distributed import world
-
-BF16_WEIGHTS = "bf16-true"
-BF16_AUTOCAST = "bf16-mixed"
+from quarry.distributed.settings import BF16_AUTOCAST, BF16_WEIGHTS
 
 
 class ZeroPrecision(DeepSpeedPrecision):

@@ -132,21 +132,6 @@ class Benchmark:
                 f"Benchmark {self.name} names {', '.join(twice)} twice. Fix: name each set once."
             )
 
-    def load(self) -> None:
-        """Load every set now, so that an unusable one fails before expensive work.
-
-        Raises:
-            UserError: some sets cannot be used; the message has the reason of each.
-        """
-        reasons = []
-        for benchmark_set in self.sets:
-            try:
-                _ = benchmark_set.data
-            except UserError as error:
-                reasons.append(str(error))
-        if reasons:
-            raise UserError("\n".join(reasons))
-
 
 def no_benchmark() -> None:
     """Return no benchmark: training without evaluation (conf/benchmark/none.yaml)."""

@@ -11,7 +11,9 @@ from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.collection_views import AscendingTies, without_titles
+from quarry.evaluation.constant_rankings import constant_ranking
 from quarry.evaluation.convention import Convention
+from quarry.evaluation.reading import read_sets, reading_error
 from quarry.evaluation.retrieval_times import RetrievalTimes
 from quarry.evaluation.scoring import check_range, cut_run, score_run
 from quarry.metrics.trec import mean_scores, parse_measure
@@ -97,6 +99,10 @@ class Evaluator:
             raise UserError(f"{name} failed on every set: {', '.join(failures)}. Errors are above.")
         return Report(retriever=name, results=tuple(results), failures=failures)
 
+    def read(self, *, needs_all: bool) -> None:
+        """Read the sets before expensive work; see `read_sets`."""
+        read_sets(self.benchmark, self.convention, needs_all=needs_all)
+
     def _evaluate_set(
         self,
         retriever: Retriever,
@@ -112,6 +118,9 @@ class Evaluator:
         if isinstance(retriever, LexicalRetriever):
             terms = retriever.term_tokenizer(benchmark_set.data.content)
             result = replace(result, term_tokenizer=terms)
+        if (constant := constant_ranking(run)) is not None:
+            logger.warning("%s on %s: %s", name, result.name, constant)
+            result = replace(result, caveats=(*result.caveats, f"{name}: {constant}"))
         logger.info(
             "%s on %s: %s (%.1f s)",
             name,
@@ -208,20 +217,12 @@ class Evaluator:
         A rank that continued alone would wait for the others forever. Ranks exchange the outcome
         every time: rank 0 may have loaded the set alone before, for a baseline.
         """
-        error = _reading_error(benchmark_set)
+        error = reading_error(benchmark_set, self.convention)
         reasons = world.gathered(None if error is None else _reason(error))
         if error is not None:
             raise error
         if reason := next(filter(None, reasons), None):
             raise UserError(f"On another rank: {reason}")
-
-
-def _reading_error(benchmark_set: BenchmarkSet) -> Exception | None:
-    try:
-        _ = benchmark_set.data
-    except Exception as error:  # noqa: BLE001 (other ranks would wait, whatever the error)
-        return error
-    return None
 
 
 def _reason(error: Exception) -> str:

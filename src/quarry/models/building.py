@@ -24,9 +24,10 @@ from quarry.models.adapters.stored_adapter import (
 from quarry.models.backbones.huggingface import load_backbone
 from quarry.models.backbones.text_model import base_model, text_model
 from quarry.models.bi_encoder import BiEncoder
-from quarry.models.compilation import SELECTIVE, compile_layers, repays_compilation
+from quarry.models.compilation import compile_layers, repays_compilation
 from quarry.models.fp8 import use_fp8
 from quarry.models.fp8_gated import fuse_gated_layers
+from quarry.models.gradient_checkpointing import SELECTIVE
 from quarry.models.memory import Spread, check_fits, memory_need, outline
 from quarry.models.model_options import AUTO
 from quarry.models.model_source import ModelSource

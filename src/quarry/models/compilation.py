@@ -23,12 +23,9 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from quarry.errors import UserError
+from quarry.models.gradient_checkpointing import SELECTIVE
 
 logger = logging.getLogger(__name__)
-
-
-SELECTIVE = "selective"
-"""Gradient checkpointing that recomputes only element-wise operations."""
 
 _PARTITION: dict[bool | str, dict[str, Any]] = {
     False: {},

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from transformers import PretrainedConfig
 
-from quarry.models.compilation import SELECTIVE
+from quarry.models.gradient_checkpointing import SELECTIVE
 
 FP32_BYTES = 4
 

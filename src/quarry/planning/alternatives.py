@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from quarry.models.compilation import SELECTIVE
+from quarry.models.gradient_checkpointing import SELECTIVE
 from quarry.planning.machine import CLOSE, Machine
 from quarry.planning.memory_fit import OPEN, choices, with_choice
 from quarry.planning.step_memory import StepMemory, TrainingSetup, step_memory

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quarry.models.compilation import SELECTIVE
+from quarry.models.gradient_checkpointing import SELECTIVE
 from quarry.planning.step_cost import step_seconds
 from quarry.planning.step_memory import TrainingSetup, step_memory
 from quarry.training.memory_choice import MemoryChoice

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from quarry.data.prompts import Prompt
-from quarry.distributed.zero import BF16_WEIGHTS
+from quarry.distributed.settings import BF16_WEIGHTS
 from quarry.models.adapters.base import TrainedPart
 from quarry.models.attention import is_causal_by_design
 from quarry.models.backbones.text_model import text_model

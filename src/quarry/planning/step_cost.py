@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from quarry.models.compilation import SELECTIVE
+from quarry.models.gradient_checkpointing import SELECTIVE
 from quarry.planning.step_memory import TrainingSetup
 
 FLOP_PER_S = 5.4e14

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quarry.assembly.preflight import command_with
-from quarry.distributed.zero import BF16_WEIGHTS
+from quarry.distributed.settings import BF16_WEIGHTS
 from quarry.models.remedies import CannotLoadError
 from quarry.planning.alternatives import Alternative, alternatives
 from quarry.planning.host import host_reason, host_remedies

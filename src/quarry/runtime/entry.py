@@ -14,7 +14,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from quarry.distributed import world
 from quarry.distributed.launch import settle_launcher
-from quarry.errors import Interrupted, SharedError, UserError
+from quarry.errors import (
+    ConfigurationError,
+    Interrupted,
+    LostRankError,
+    SharedError,
+    UserError,
+)
 from quarry.runtime.extras import with_missing_plugin
 from quarry.runtime.interruption import end_interrupted
 from quarry.runtime.renamed_keys import with_new_names
@@ -24,6 +30,9 @@ NULL_GROUP = "Config group override must be a string or a list"
 
 APPEND = "To append to your config use +"
 """Beginning of Hydra's advice on a key that is not in the configuration."""
+
+FAILED_CODE = 1
+"""Exit code of a run that failed through no mistake of the user's."""
 
 OURS = "QUARRY_SET_HYDRA_FULL_ERROR"
 """Tells child processes that Quarry, not the user, has set HYDRA_FULL_ERROR."""
@@ -64,7 +73,7 @@ def shows_user_errors() -> Iterator[None]:
     except InstantiationException:
         raise  # a class of ours failed to import or to take its arguments
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        end_with_error(_message(error))
+        _end_by(error)
     except ValueError as error:
         if not str(error).startswith(NULL_GROUP):
             raise
@@ -89,6 +98,18 @@ def end_with_error(message: str, *, code: int = 2) -> NoReturn:
     """End the process with a message; exit code 2 means a user's error."""
     sys.stderr.write(f"\nError: {message}\n")
     sys.exit(code)
+
+
+def _end_by(error: BaseException) -> NoReturn:
+    """End the process with the error's message, unless another rank prints the same one."""
+    if isinstance(error, LostRankError):
+        if not world.is_launched_first():
+            sys.exit(FAILED_CODE)
+        end_with_error(str(error), code=FAILED_CODE)
+    is_shared = isinstance(error, ConfigurationError) or not isinstance(error, UserError)
+    if is_shared and world.repeats_the_first():
+        sys.exit(0)  # another code could make the launcher end the rank that prints
+    end_with_error(_message(error))
 
 
 def _message(error: BaseException) -> str:

@@ -77,14 +77,17 @@ class Holder:
 
 
 @contextmanager
-def begun_run(path: str | Path) -> Iterator[RunDirectory]:
+def begun_run(path: str | Path, *, can_resume: bool = False) -> Iterator[RunDirectory]:
     """Own a directory for a new run, and yield it.
+
+    Args:
+        can_resume: see `RunDirectory.create`.
 
     Raises:
         UserError: another process owns it, or it has another run.
     """
     with owned(Path(path)):
-        yield RunDirectory.create(path)
+        yield RunDirectory.create(path, can_resume=can_resume)
 
 
 @contextmanager

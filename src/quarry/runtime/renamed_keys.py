@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quarry.errors import UserError
+from quarry.errors import ConfigurationError
 
 RENAMED = {
     "data.num_queries_per_update": "data.global_batch_size",
@@ -60,7 +60,7 @@ def refuse_renamed_keys(arguments: Sequence[str]) -> None:
         arguments: the command line; arguments that are no overrides are ignored.
 
     Raises:
-        UserError: lists each such override with its replacement.
+        ConfigurationError: lists each such override with its replacement.
     """
     found = []
     for argument in arguments:
@@ -69,7 +69,7 @@ def refuse_renamed_keys(arguments: Sequence[str]) -> None:
             key = RENAMED[_key_of(argument)]
             found.append(f"{argument}: this key is now {key}. Fix: {new}")
     if found:
-        raise UserError("\n".join(found))
+        raise ConfigurationError("\n".join(found))
 
 
 def renamed_override(override: str) -> str:

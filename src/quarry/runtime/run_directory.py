@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,11 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def create(cls, path: str | Path) -> RunDirectory:
+    def create(cls, path: str | Path, *, can_resume: bool = False) -> RunDirectory:
         """Create a directory for a new run.
+
+        Args:
+            can_resume: the run trains, so that a checkpoint in the directory may be continued.
 
         Raises:
             UserError: it has another run.
@@ -28,7 +32,7 @@ class RunDirectory:
         if run.config.exists():
             raise UserError(
                 f"hydra.run.dir={run.path}: holds a run already (a new run needs its own). Fix: "
-                f"another hydra.run.dir{run._remedy()}"
+                f"another hydra.run.dir, or {run._way_out(can_resume=can_resume)}"
             )
         run.path.mkdir(parents=True, exist_ok=True)
         return run
@@ -54,13 +58,10 @@ class RunDirectory:
             )
         return run
 
-    def _remedy(self) -> str:
-        """Return what else can be done where a new run finds this one."""
-        if self.checkpoint.exists():
-            return f", or continue: {own_command('train')} task=resume run={self.path}"
-        if self.metrics.exists() or self.model.exists():
-            return ""
-        return f", or rm -r {self.path}: it has no results, and no checkpoint to continue from"
+    def _way_out(self, *, can_resume: bool) -> str:
+        if can_resume and self.checkpoint.exists():
+            return f"continue: {own_command('train')} task=resume run={self.path}"
+        return f"remove the run if nothing in it is needed: rm -r {shlex.quote(str(self.path))}"
 
     @property
     def config(self) -> Path:

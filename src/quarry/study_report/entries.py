@@ -12,7 +12,13 @@ from quarry.errors import UserError
 from quarry.evaluation.run_cost import RunCost
 from quarry.study_report.measured import Measured
 from quarry.study_report.run_record import LearningCurve, RunRecord
-from quarry.study_report.settings import Stage, distinguishing, setting_value, shortened
+from quarry.study_report.settings import (
+    Stage,
+    distinguishing,
+    setting_value,
+    short_values,
+    shortened,
+)
 from quarry.types import SetResult
 
 Seed = str | None
@@ -170,12 +176,14 @@ def _labelled(entries: Sequence[Entry]) -> list[Entry]:
         found = distinguishing([m.settings for m in same], [m.options for m in same])
         keys |= dict.fromkeys(found)
     short = shortened(list(keys))
+    firsts = [entry.members[0] for entry in entries]
+    values = {
+        key: [setting_value(first.settings, first.options, key) for first in firsts] for key in keys
+    }
+    shown = {key: short_values(found) for key, found in values.items()}
     labelled = []
-    for entry, name in zip(entries, names, strict=True):
-        first = entry.members[0]
-        words = [
-            f"{short[key]}={setting_value(first.settings, first.options, key)}" for key in keys
-        ]
+    for row, (entry, name) in enumerate(zip(entries, names, strict=True)):
+        words = [f"{short[key]}={shown[key][values[key][row]]}" for key in keys]
         variant = ", ".join(words)
         label = ", ".join([name, *words])
         labelled.append(replace(entry, label=label, variant=variant))

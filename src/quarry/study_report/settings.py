@@ -13,6 +13,9 @@ untrained model, or a trained one."""
 WITHOUT_MODEL: tuple[Stage, ...] = ("baseline", "given")
 """Stages without a model, whose rows are also in the tables of models."""
 
+MAX_VALUE = 32
+"""Characters of a value in a label."""
+
 Settings = Mapping[str, str]
 """Dotted key of the resolved configuration -> its value as JSON."""
 
@@ -160,6 +163,30 @@ def shortened(names: Sequence[str]) -> dict[str, str]:
     return {
         name: name if last.count(end) > 1 else end for name, end in zip(names, last, strict=True)
     }
+
+
+def short_values(values: Sequence[str]) -> dict[str, str]:
+    """Return value -> a short text for labels, different for each: of a path its last parts."""
+    each = list(dict.fromkeys(values))
+    tails: list[str] = each
+    for depth in range(1, 1 + max((value.count("/") for value in each), default=0)):
+        tails = [_tail(value, depth) for value in each]
+        if len(set(tails)) == len(each):
+            break
+    texts = [_cut(text) for text in tails]
+    return {
+        value: text if texts.count(text) == 1 else f"{text} #{place}"
+        for place, (value, text) in enumerate(zip(each, texts, strict=True), start=1)
+    }
+
+
+def _tail(value: str, depth: int) -> str:
+    is_path = "/" in value and not any(character.isspace() for character in value)
+    return "/".join(value.rstrip("/").split("/")[-depth:]) if is_path else value
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 3]}..."
 
 
 def setting_value(settings: Settings, options: Mapping[str, str], name: str) -> str:

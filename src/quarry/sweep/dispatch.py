@@ -3,6 +3,7 @@ that a signal stopped."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
+from quarry.config.validation import validate
 from quarry.distributed import world
-from quarry.errors import UserError
+from quarry.errors import ConfigurationError, UserError
 from quarry.runtime.interruption import raises_on_signals
 from quarry.runtime.own_command import own_command
 from quarry.runtime.run_directory import RunDirectory, removed_if_empty
 from quarry.runtime.task_output import last_result_line
 from quarry.sweep.job import run_job
+from quarry.sweep.job_configs import primary_of
 from quarry.sweep.job_result import JobResult
 from quarry.tasks.optimized_metric import optimized_metric_of
 
@@ -35,15 +38,34 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
     with removed_if_empty(config.paths.run_dir):
         if config.study.resume:
             raise UserError(
-                "study.resume=true has no effect outside a sweep: continue a training run with "
-                f"{own_command('train')} task=resume run=RUN_DIR."
+                "study.resume=true: has no effect outside a sweep. Fix: leave it out"
+                + (
+                    f", or continue a run: {own_command('train')} task=resume run=RUN_DIR"
+                    if "data" in config
+                    else ""
+                )
             )
+        if (primary := primary_of(config)) is not None:
+            _validate(config, primary=primary)
         with raises_on_signals(lambda: how_to_continue(config)):
             result: object = instantiate(config.task)(config)
     if config.study.job is not None and world.is_launched_first():
         folder = Path(HydraConfig.get().runtime.output_dir)
         _result_of(result, metric=config.optimized_metric).write(folder)
     return result
+
+
+def _validate(config: DictConfig, *, primary: str) -> None:
+    """Check the configuration before the task imports Lightning and transformers.
+
+    Of a launcher's ranks on a node one tells what is wrong, and the others end without a word.
+    """
+    try:
+        validate(config, primary=primary)
+    except ConfigurationError:
+        if world.repeats_the_first():
+            sys.exit(0)  # Hydra would print the overrides of each rank
+        raise
 
 
 def _result_of(result: object, *, metric: str | None) -> JobResult:

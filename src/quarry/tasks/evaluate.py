@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
+from quarry.assembly.early_checks import check_trainer
 from quarry.assembly.run_start import record_start, stored_hyperparameters
 from quarry.assembly.trainer import opened_loggers
 from quarry.assembly.wandb_identity import identity_of
@@ -23,6 +24,7 @@ from quarry.evaluation.plots import plot_bars
 from quarry.evaluation.report import result_line, terminal_table, write_report
 from quarry.evaluation.scatter import plot_scatter
 from quarry.runtime.extras import can_draw
+from quarry.runtime.failed_start import removes_failed_start
 from quarry.runtime.files import write_json
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.ownership import begun_run
@@ -52,13 +54,18 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     quiet_libraries()
     validate(config, primary="eval")
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    check_trainer(config)
     evaluation = build_evaluation(config)
     if not world.is_launched_first():
         if evaluation.model is None:
             return {}
         reports, _ = measured(evaluation, [], baseline=None)
         return metric_values(reports[0])
-    with begun_run(config.paths.run_dir) as run, logs_to(run.log):
+    with (
+        begun_run(config.paths.run_dir) as run,
+        removes_failed_start(run) as begins,
+        logs_to(run.log),
+    ):
         record_start(config, run, contract=evaluation.contract)
         has_model = evaluation.model is not None
         open_loggers = partial(
@@ -67,17 +74,25 @@ def evaluate(config: DictConfig) -> dict[str, float]:
             identity=identity_of(config, run, job_type="evaluate", has_model=has_model),
             hyperparameters=partial(stored_hyperparameters, run),
         )
-        return evaluate_into(run, evaluation, open_loggers)
+        return evaluate_into(run, evaluation, open_loggers, begins=begins)
 
 
 def evaluate_into(
     run: RunDirectory,
     evaluation: Evaluation,
     open_loggers: Callable[[], AbstractContextManager[list[Logger]]],
+    *,
+    begins: Callable[[], None],
 ) -> dict[str, float]:
-    """Evaluate, write and show all results, on rank 0; return the model's metrics."""
+    """Evaluate, write and show all results, on rank 0; return the model's metrics.
+
+    Args:
+        begins: called when a set is read and the loggers are open, before anything is scored.
+    """
     evaluator, dtype = evaluation.evaluator, evaluation.reference_dtype
+    evaluator.read(needs_all=False)
     with open_loggers() as loggers:
+        begins()
         baseline = evaluation.baseline
         known = None if baseline is None else evaluator.evaluate(baseline)
         reports, found = measured(evaluation, loggers, baseline=known)

@@ -91,7 +91,8 @@ def _stored(config: DictConfig, run: RunDirectory, *, chooses_memory_anew: bool)
     if not run.checkpoint.exists():
         raise MissingPathError(
             f"{run.path} has no {run.checkpoint.relative_to(run.path)}: it was stopped before the "
-            f"first checkpoint. Fix: start it again, in another directory or after rm -r {run.path}"
+            "first checkpoint. Fix: start it again as a new run, in another hydra.run.dir or after "
+            f"rm -r {run.path}"
         )
     # unresolved: the run directory and the terminal may have changed
     stored = read_stored_config(run.config)

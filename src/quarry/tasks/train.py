@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
+from quarry.assembly.early_checks import check_trainer, check_training_parts
 from quarry.assembly.model_parts import build_model_parts, settle_contract
 from quarry.assembly.preflight import preflight
 from quarry.assembly.run_start import record_start, share_run_directory
@@ -22,6 +23,7 @@ from quarry.data.datamodule import one_empty_batch
 from quarry.distributed import world
 from quarry.distributed.launch import ends_children
 from quarry.models.building import build_bi_encoder
+from quarry.runtime.failed_start import removes_failed_start
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.ownership import begun_run
 from quarry.runtime.run_directory import RunDirectory
@@ -43,6 +45,8 @@ def train(config: DictConfig) -> dict[str, float]:
     quiet_libraries()
     validate(config, primary="train")
     check_callbacks(config)
+    check_trainer(config)
+    check_training_parts(config)
     settled = settle_contract(config)
     settle_dtype(config)
     share_run_directory(config)
@@ -51,22 +55,35 @@ def train(config: DictConfig) -> dict[str, float]:
         return fit(build_training(config, run), checkpoint=None)
     preflight(build(config.model), is_trained=True, spread=planned_spread(config))
     build_model_parts(config)  # its errors come before there is a run directory
-    with begun_run(config.paths.run_dir) as run, logs_to(run.log):
+    with (
+        begun_run(config.paths.run_dir, can_resume=True) as run,
+        removes_failed_start(run) as begins,
+        logs_to(run.log),
+    ):
         record_start(config, run, contract=settled)
         if build(config.benchmark) is None:
             names = ("before_training", "corpus_on_disk", "corpus_dtype")
             keys = [f"evaluation.{name}" for name in names]
             warn_without_effect(keys, reason="benchmark=none, which evaluates nothing")
-        return fit(build_training(config, run), checkpoint=None)
+        return fit(build_training(config, run), checkpoint=None, begins=begins)
 
 
-def fit(training: Training, *, checkpoint: Path | None) -> dict[str, float]:
-    """Train, from the start or from `checkpoint`; write the results into the run directory."""
+def fit(
+    training: Training, *, checkpoint: Path | None, begins: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Train, from the start or from `checkpoint`; write the results into the run directory.
+
+    Args:
+        begins: called when all is read and built, before anything is scored or trained.
+    """
     evaluated = training.evaluated
     if evaluated is not None:
-        evaluated.reports.begin(is_resumed=checkpoint is not None)
+        evaluated.evaluator.read(needs_all=True)  # now, not after hours of training
     with training.open_loggers() as loggers:
         trainer = training.build_trainer(loggers=loggers)
+        begins()
+        if evaluated is not None:
+            evaluated.reports.begin(is_resumed=checkpoint is not None)
         with ends_children(trainer.strategy):
             trainer.fit(
                 training.module, training.datamodule, ckpt_path=checkpoint, weights_only=True

@@ -57,11 +57,10 @@ class TrainingReports:
         self.made: list[Report] = []
 
     def begin(self, *, is_resumed: bool) -> None:
-        """Load the benchmark, and evaluate the baseline.
+        """Evaluate the baseline.
 
         In a resumed run, also read the stored report of the untrained model.
         """
-        self._evaluator.benchmark.load()  # bad data is found now, not after hours of training
         if self._baseline is not None and world.is_launched_first():
             self.add(self._evaluator.evaluate(self._baseline))
         if is_resumed and self._before_training:

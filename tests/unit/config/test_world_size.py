@@ -150,3 +150,12 @@ def test_offloading_weights_that_are_whole() -> None:
 def test_offloading_with_another_optimizer() -> None:
     message = refusal("strategy=zero3_offload", "optimizer._target_=torch.optim.Adam")
     assert "Fix: optimizer=adamw" in message
+
+
+def test_many_more_ranks_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1}, raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    message = refusal("trainer.devices=64")
+    assert "trainer.devices=64: 64 ranks, each with a model of its own, would share 2" in message
+    assert "Fix: trainer.devices=2" in message
+    validate(composed("train", "benchmark=none", "trainer.devices=8"), primary="train")

@@ -59,35 +59,3 @@ def test_every_wrong_count_is_named_with_what_was_found() -> None:
     for _ in range(2):  # it is not kept as if it were good
         with pytest.raises(UserError, match=message):
             _ = wrong.data
-
-
-def named_set(*, query: str = "q", document: str = "d") -> BenchmarkSet:
-    data = RetrievalSet(
-        name="inner",
-        queries=[Query(query_id=query, text="q")],
-        corpus=[Document(document_id=document, text="d")],
-        qrels={query: {document: 1}},
-    )
-    return BenchmarkSet(name=f"{query}/{document}", load=lambda: data)
-
-
-def test_loading_tells_of_ids_that_no_run_file_can_hold() -> None:
-    Benchmark(name="b", sets=[named_set()]).load()
-    bad = [named_set(query="q 1"), named_set(document="d\t1")]
-    message = r"inner: query id 'q 1': .*\ninner: document id 'd\\t1': "
-    for _ in range(2):  # it is not kept as if it were good
-        with pytest.raises(UserError, match=message):
-            Benchmark(name="b", sets=bad).load()
-
-
-def test_loading_all_sets_tells_of_every_bad_one() -> None:
-    def fails(reason: str) -> BenchmarkSet:
-        def load() -> RetrievalSet:
-            raise UserError(reason)
-
-        return BenchmarkSet(name=reason, load=load)
-
-    good = BenchmarkSet(name="good", load=empty_set)
-    Benchmark(name="b", sets=[good]).load()
-    with pytest.raises(UserError, match="one is bad\ntwo is bad"):
-        Benchmark(name="b", sets=[fails("one is bad"), good, fails("two is bad")]).load()

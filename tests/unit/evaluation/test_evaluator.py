@@ -254,3 +254,12 @@ def test_ids_that_no_run_file_can_hold_are_refused_before_anything_is_asked(
     with pytest.raises(UserError, match=message):
         evaluator(BenchmarkSet(name="tiny", load=lambda: data)).evaluate(retriever)
     assert retriever.asked == []
+
+
+def test_a_constant_ranking_is_logged_and_stays_with_the_result(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run: Run = {query: {"d1": 0.0, "d2": 0.0} for query in QRELS}
+    result = evaluator().evaluate(FixedRetriever(run)).results[0]
+    assert "fixed on tiny: all scores are 0" in caplog.text
+    assert [line.partition(",")[0] for line in result.caveats] == ["fixed: all scores are 0"]

@@ -21,7 +21,8 @@ from quarry.errors import UserError
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import LoRA
 from quarry.models.bi_encoder import BiEncoder
-from quarry.models.compilation import SELECTIVE, compile_layers
+from quarry.models.compilation import compile_layers
+from quarry.models.gradient_checkpointing import SELECTIVE
 from quarry.models.pooling.mean import Mean
 from quarry.types import TokenBatch
 

@@ -10,7 +10,14 @@ from hydra.errors import ConfigCompositionException, InstantiationException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
-from quarry.errors import Interrupted, MissingPathError, SharedError, UserError
+from quarry.errors import (
+    ConfigurationError,
+    Interrupted,
+    LostRankError,
+    MissingPathError,
+    SharedError,
+    UserError,
+)
 from quarry.runtime.entry import OURS, shows_user_errors
 
 
@@ -180,3 +187,36 @@ def test_deepspeeds_launcher_may_add_the_local_rank(monkeypatch: pytest.MonkeyPa
         import sys
 
         assert sys.argv == ["train.py", "trainer.devices=2"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "code"),
+    [
+        ({}, 2),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, 2),
+        ({"RANK": "1", "LOCAL_RANK": "1"}, 0),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, 2),  # the first one of another node
+        ({"LOCAL_RANK": "1"}, 2),  # Lightning starts it when its first rank has found no mistake
+    ],
+)
+def test_of_a_launchers_ranks_on_a_node_one_tells_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    environment: dict[str, str],
+    code: int,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert _end(ConfigurationError("seed=-1: out of range")) == code
+    assert capsys.readouterr().err == ("\nError: seed=-1: out of range\n" if code else "")
+    assert _end(UserError("a rank of its own")) == 2
+
+
+def test_a_lost_rank_is_told_by_the_first_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _end(LostRankError("Rank 1 was ended.")) == 1
+    assert capsys.readouterr().err == "\nError: Rank 1 was ended.\n"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert _end(LostRankError("Rank 1 was ended.")) == 1
+    assert capsys.readouterr().err == ""

@@ -19,25 +19,23 @@ def test_create_makes_the_folder_and_keeps_what_is_no_run(tmp_path: Path) -> Non
 def test_create_refuses_a_directory_that_holds_a_run(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path)
     run.config.write_text("seed: 1\n")
+    for can_resume in (True, False):
+        with pytest.raises(UserError) as caught:
+            RunDirectory.create(tmp_path, can_resume=can_resume)
+        assert "hydra.run.dir" in str(caught.value)
+        assert f"rm -r {tmp_path}" in str(caught.value)  # there is no checkpoint to continue from
+
+
+def test_a_training_run_with_a_checkpoint_can_be_continued(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path)
+    run.config.touch()
     run.checkpoint.parent.mkdir()
     run.checkpoint.touch()
+    with pytest.raises(UserError, match=f"task=resume run={tmp_path}"):
+        RunDirectory.create(tmp_path, can_resume=True)
     with pytest.raises(UserError) as caught:
         RunDirectory.create(tmp_path)
-    assert f"task=resume run={tmp_path}" in str(caught.value)
-    assert "hydra.run.dir" in str(caught.value)
-
-
-@pytest.mark.parametrize("has_results", [True, False])
-def test_what_cannot_be_continued_is_not_advised_to_be(tmp_path: Path, has_results: bool) -> None:
-    """A start that failed leaves no results: the same command runs once the directory is gone."""
-    run = RunDirectory.create(tmp_path)
-    run.config.write_text("seed: 1\n")
-    if has_results:
-        run.metrics.touch()
-    with pytest.raises(UserError) as caught:
-        RunDirectory.create(tmp_path)
-    assert "task=resume" not in str(caught.value)
-    assert (f"rm -r {tmp_path}" in str(caught.value)) != has_results
+    assert "task=resume" not in str(caught.value)  # an evaluation is not resumed
 
 
 def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

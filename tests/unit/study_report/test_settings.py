@@ -9,6 +9,7 @@ from quarry.study_report.settings import (
     placed,
     relevant,
     setting_value,
+    short_values,
     shortened,
 )
 
@@ -94,3 +95,20 @@ def test_short_names_stay_apart() -> None:
         "loss.temperature": "temperature",
     }
     assert shortened(["a.r", "b.r"]) == {"a.r": "a.r", "b.r": "b.r"}
+
+
+def test_values_in_labels_are_short_and_without_paths() -> None:
+    def shown(*values: str) -> list[str]:
+        found = short_values(values)
+        return [found[value] for value in values]
+
+    assert shown("/data/x/train.jsonl", "/data/x/dev.jsonl", "unset") == [
+        "train.jsonl", "dev.jsonl", "unset",
+    ]  # fmt: skip
+    assert shown("/data/a/train.jsonl", "b/train.jsonl") == ["a/train.jsonl", "b/train.jsonl"]
+    assert shown("query: {text} / passage", "0.1") == ["query: {text} / passage", "0.1"]
+    long = shown("x" * 50 + "1", "x" * 50 + "2")
+    assert max(map(len, long)) < 40
+    assert len(set(long)) == 2
+    assert shown("same", "same") == ["same", "same"]
+    assert shown() == []

@@ -82,6 +82,6 @@ def test_of_several_processes_the_first_one_leaves_it(
 
 
 def test_going_on_with_a_study_has_no_effect_in_a_single_run(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"study\.resume=true has no effect outside a sweep"):
+    with pytest.raises(UserError, match=r"study\.resume=true: has no effect outside a sweep"):
         run(config_of(folder, resume=True), program=["train.py"])
     assert not folder.exists()  # Hydra had made it

@@ -79,7 +79,7 @@ def test_a_directory_that_is_none_of_the_study_is_refused(tmp_path: Path) -> Non
 def test_a_mistake_in_any_job_is_found_before_the_first(tmp_path: Path) -> None:
     text = refused(tmp_path, "data.num_workers=0,-1", "benchmark=none")
     assert text.startswith("The job data.num_workers=-1 benchmark=none:\n")
-    assert "data.num_workers=-1: too small" in text
+    assert "data.num_workers=-1: out of range" in text
 
 
 def test_a_study_that_was_begun_is_not_begun_again(tmp_path: Path) -> None:
