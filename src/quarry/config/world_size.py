@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +40,20 @@ def zero_stage(config: DictConfig) -> int:
         return 0
     is_zero = get_object(strategy["_target_"]) is ZeroStrategy
     return int(strategy.stage) if is_zero else 0
+
+
+def foreign_checkpoint(config: DictConfig, checkpoint: Path) -> str | None:
+    """Return why a checkpoint is none that the run's own strategy writes; None: it may be one.
+
+    Reading ZeRO's shards runs what is pickled in them, so a run without ZeRO has none to read.
+    """
+    if checkpoint.is_dir() == (zero_stage(config) > 0):
+        return None
+    kind = "a folder of ZeRO's shards" if checkpoint.is_dir() else "one file"
+    return (
+        f"{checkpoint} is {kind}, which trainer.strategy of this run does not write: it was "
+        "changed since. Set it back, or start a new run"
+    )
 
 
 def device_violations(config: DictConfig, *, is_planned: bool = False) -> Iterator[str]:

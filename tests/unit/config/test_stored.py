@@ -14,7 +14,7 @@ def test_an_earlier_version_is_read_with_the_names_of_today(tmp_path: Path) -> N
         "model:\n  has_gradient_checkpointing: true\n  path: ${paths.run_dir}/model\n",
         encoding="utf-8",
     )
-    config = read_stored_config(file)
+    config = read_stored_config(file, trusted=())
     assert config.model.gradient_checkpointing is True
     assert "has_gradient_checkpointing" not in config.model
     config.merge_with({"paths": {"run_dir": "here"}})
@@ -24,7 +24,7 @@ def test_an_earlier_version_is_read_with_the_names_of_today(tmp_path: Path) -> N
 def test_keys_that_an_earlier_version_did_not_have_get_their_defaults(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("evaluation:\n  top_k: 7\n  before_training: false\n", encoding="utf-8")
-    evaluation = read_stored_config(file).evaluation
+    evaluation = read_stored_config(file, trusted=()).evaluation
     assert (evaluation.top_k, evaluation.before_training) == (7, False)
     assert (evaluation.corpus_on_disk, evaluation.corpus_dtype) == ("auto", "float32")
     assert "every_n_steps" not in evaluation, "what has no default is not made up"
@@ -34,4 +34,4 @@ def test_a_file_without_a_configuration_is_named(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("- 1\n", encoding="utf-8")
     with pytest.raises(UserError, match="holds no configuration"):
-        read_stored_config(file)
+        read_stored_config(file, trusted=())
