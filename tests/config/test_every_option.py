@@ -11,6 +11,7 @@ from configurations import PRIMARIES, Case, cases, composed, files, opened
 from omegaconf import OmegaConf
 
 from quarry.config.instantiate import build
+from quarry.config.stored_targets import check_stored, packages_of
 from quarry.config.validation import signature_violations, unresolved_values, validate
 
 CASES = cases()
@@ -66,6 +67,10 @@ def test_options_compose_resolve_and_fit_their_signatures(chosen: list[Case]) ->
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     assert "_target_" in plain["task"]
+    # what a run stores of it can be read back
+    for stored in (config, OmegaConf.create(plain)):
+        check_stored(stored, source=Path("config.yaml"), trusted=())
+    assert packages_of(config) == ()
 
 
 @pytest.mark.parametrize("primary", PRIMARIES)

@@ -49,7 +49,10 @@ def read_unchecked_config(path: Path) -> DictConfig:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes. Fix: restore the file")
-        stored = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise UserError(f"{path}: has YAML aliases (*name). Fix: write their values there")
+        stored = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
         if not isinstance(stored, dict):
             raise UserError(f"{path} holds no configuration: restore it.")
         config = OmegaConf.create(with_renamed_keys({str(key): stored[key] for key in stored}))

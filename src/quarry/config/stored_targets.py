@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,7 @@ def _value(node: DictConfig | ListConfig, key: Any) -> Any:
         return None
 
 
+@cache
 def _own_names(targets: frozenset[str]) -> frozenset[str]:
     """Return the objects' own names; a target whose library is missing is left out."""
     found = set()

@@ -35,3 +35,29 @@ def test_a_file_without_a_configuration_is_named(tmp_path: Path) -> None:
     file.write_text("- 1\n", encoding="utf-8")
     with pytest.raises(UserError, match="holds no configuration"):
         read_stored_config(file, trusted=())
+
+
+def test_what_the_file_trusts_is_replaced_by_what_the_call_trusts(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("trusted_packages: [joblib]\nloss:\n  _target_: torch.optim.RMSprop\n")
+    with pytest.raises(UserError, match="RMSprop"):
+        read_stored_config(file, trusted=())
+    assert read_stored_config(file, trusted=["torch.optim"]).trusted_packages == ["torch.optim"]
+
+
+def test_a_file_that_is_nested_deeply_or_huge_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("a: " + "[" * 500 + "]" * 500, encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.yaml: no configuration"):
+        read_stored_config(file, trusted=())
+    file.write_bytes(b"#" * (10 * 2**20 + 1))
+    with pytest.raises(UserError, match="larger than"):
+        read_stored_config(file, trusted=())
+
+
+def test_aliases_that_multiply_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
+    file.write_text("\n".join(["a0: &a0 [x, x]", *levels]), encoding="utf-8")
+    with pytest.raises(UserError, match="aliases"):
+        read_stored_config(file, trusted=())
