@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ def target_violation(target: object, path: str, *, trusted: Sequence[str]) -> st
         return f"{key}: no dotted name of a class or function (text, as in conf/)"
     place = place_of(path)
     shipped = shipped_targets()[place] if place is not None else frozenset()
-    if target in shipped or target in _own_names(shipped):
+    if target in shipped or _is_own_name(target, shipped):
         return None
     if not _is_within(target, trusted):
         where = "nothing is built there" if place is None else f"no option of {place} names it"
@@ -211,16 +210,17 @@ def _value(node: DictConfig | ListConfig, key: Any) -> Any:
         return None
 
 
-@cache
-def _own_names(targets: frozenset[str]) -> frozenset[str]:
-    """Return the objects' own names; a target whose library is missing is left out."""
-    found = set()
-    for target in targets:
-        try:
-            found.add(own_name(get_object(target)))
-        except Exception:  # noqa: BLE001 (whatever an import raises)
-            continue
-    return frozenset(found)
+def _is_own_name(target: str, shipped: frozenset[str]) -> bool:
+    """Return whether `target` is where a shipped object is defined, not where `conf/` finds it."""
+    name = target.rpartition(".")[2]
+    for one in shipped:
+        if one.rpartition(".")[2] == name:
+            try:
+                if own_name(get_object(one)) == target:
+                    return True
+            except Exception:  # noqa: BLE001 (its library may be missing)
+                continue
+    return False
 
 
 def _is_within(name: str, packages: Sequence[str]) -> bool:

@@ -30,8 +30,8 @@ def test_all_violations_are_one_message() -> None:
         checked(content)
     assert "loss._target_=a.b" in str(info.value)
     assert "callbacks.x._target_=c.d" in str(info.value)
-    many = {"callbacks": {f"x{i}": {"_target_": f"c{i}.d"} for i in range(5000)}}
-    with pytest.raises(UserError, match="and 4990 more") as info:
+    many = {"callbacks": {f"x{i}": {"_target_": f"c{i}.d"} for i in range(300)}}
+    with pytest.raises(UserError, match="and 290 more") as info:
         checked(many)
     assert len(str(info.value)) < 5000
 
