@@ -1,4 +1,4 @@
-"""Absurd or wrong sizes and settings in somebody else's model folder are messages, within seconds."""
+"""Absurd or wrong settings in somebody else's model folder are messages, within seconds."""
 
 from __future__ import annotations
 

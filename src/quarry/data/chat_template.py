@@ -7,7 +7,6 @@ output are bounded, too: a template of one line could otherwise fill the memory.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,34 +16,26 @@ from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 from transformers import PreTrainedTokenizerBase
 
+from quarry.data.template_bounds import (
+    LEFT_OUT,
+    MAX_FORMAT,
+    MAX_PRODUCT,
+    MAX_SIZE,
+    MAX_TEMPLATE,
+    MAX_WORK,
+    STEP,
+    TooLargeError,
+    check_format,
+    size_of,
+    too_large,
+)
 from quarry.errors import UserError
 
-MAX_TEMPLATE = 200_000
-"""Characters of a template; published ones have up to 30,000."""
-
-MAX_SIZE = 500_000
-"""Characters and entries of a value, and the largest integer."""
-
-MAX_PRODUCT = 100 * MAX_SIZE
-"""Product of the sizes that go into one operation: no string method makes more of them."""
-
-MAX_WORK = 4 * MAX_SIZE
-"""Sum of the sizes that all operations of a rendering see; a published template takes thousands."""
-
-_STEP = 20
-"""Work of an operation on nothing."""
-
-_MAX_FORMAT, _MAX_INDENT = 1000, 16
-_LEFT_OUT = ("pprint", "random", "striptags", "sum", "urlize", "wordwrap")
-"""Filters that take time beyond their sizes, or a random choice; no chat needs them."""
-
-
-class TooLargeError(TemplateError):
-    """A template exceeds a bound."""
+MAX_INDENT = 16
+"""Characters of tojson's indent."""
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
@@ -115,7 +106,7 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.filters = {
             name: self._bounded(name, function)
             for name, function in {**self.filters, "tojson": _tojson}.items()
-            if name not in _LEFT_OUT
+            if name not in LEFT_OUT
         }
         del self.globals["lipsum"]
         self.globals |= {"raise_exception": _raise, "strftime_now": _strftime_now}
@@ -128,7 +119,7 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         """Call a function of the template, a method of a value or a macro."""
         given = [getattr(function, "__self__", None), *args, *kwargs.values()]
         if getattr(function, "__name__", "") in ("format", "format_map"):
-            given.append("x" * _MAX_FORMAT)
+            given.append("x" * MAX_FORMAT)
         self._take(given)
         return self.weighed(super().call(context, function, *args, **kwargs))
 
@@ -136,11 +127,11 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         """Compute `left operator right` if its result is bounded by them."""
         sizes = self._take([left, right])
         if operator == "*" and sizes > MAX_SIZE:
-            raise _too_large("a product")
+            raise too_large("a product")
         if operator == "**" and not (abs(left) <= MAX_SIZE and abs(right) <= 64):
-            raise _too_large("a power")
+            raise too_large("a power")
         if operator == "%" and isinstance(left, str):
-            _check_format(left)
+            check_format(left)
         return self.weighed(super().call_binop(context, operator, left, right))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -149,7 +140,7 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
             if attribute in ("striptags", "unescape"):
                 raise TooLargeError(f"{attribute} is not available")
             if attribute in ("format", "format_map"):
-                _check_format(obj)
+                check_format(obj)
         self._spend(0)
         return super().getattr(obj, attribute)
 
@@ -182,7 +173,7 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
             given = args[1:] if passes is not None else args
             self._take([*given, *kwargs.values()])
             if name == "format" and given and isinstance(given[0], str):
-                _check_format(given[0])
+                check_format(given[0])
             return self.weighed(function(*args, **kwargs))
 
         if passes is not None:
@@ -197,11 +188,11 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
             self._spend(size)
             product *= size
         if product > MAX_PRODUCT:
-            raise _too_large("an operation")
+            raise too_large("an operation")
         return product
 
     def _spend(self, work: int) -> None:
-        self.work += work + _STEP
+        self.work += work + STEP
         if self.work > MAX_WORK:
             raise TooLargeError("it takes too much work (loops, or large values)")
 
@@ -253,48 +244,12 @@ def _call(method: str, arguments: list[nodes.Expr]) -> nodes.Call:
     return nodes.Call(nodes.EnvironmentAttribute(method), arguments, [], None, None)
 
 
-def size_of(value: Any) -> int:
-    """Return the characters and entries of a value, nested ones as often as they stand in it.
-
-    Raises:
-        TooLargeError: there are more than `MAX_SIZE`.
-    """
-    total, open_values = 0, [value]
-    while open_values:
-        one = open_values.pop()
-        if isinstance(one, str | bytes | range):
-            total += len(one)
-        elif isinstance(one, int) and not isinstance(one, bool):
-            total += abs(one)
-        elif isinstance(one, Mapping):
-            open_values += [*one.keys(), *one.values()]
-        elif isinstance(one, list | tuple | set | frozenset | type({}.items()) | type({}.values())):
-            open_values += one
-        elif isinstance(one, Namespace):
-            open_values.append(object.__getattribute__(one, "_Namespace__attrs"))
-        total += 1
-        if total + len(open_values) > MAX_SIZE:
-            raise _too_large("a value")
-    return total
-
-
-def _check_format(text: str) -> None:
-    """Refuse a format whose widths make a long text of a short one."""
-    widths = re.findall(r"\d+", text)
-    if len(text) > _MAX_FORMAT or any(len(width) > 3 for width in widths) or "*" in text:
-        raise _too_large("a format")
-
-
-def _too_large(what: str) -> TooLargeError:
-    return TooLargeError(f"{what} is too large (at most {MAX_SIZE:,} characters or entries)")
-
-
 def _raise(message: str) -> None:
     raise TemplateError(message)
 
 
 def _strftime_now(form: str) -> str:
-    _check_format(form)
+    check_format(form)
     return datetime.now().strftime(form)
 
 
@@ -306,8 +261,8 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     width = len(indent) if isinstance(indent, str) else indent or 0
-    if width > _MAX_INDENT:
-        raise _too_large("an indent")
+    if width > MAX_INDENT:
+        raise too_large("an indent")
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )

@@ -10,7 +10,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from helpers.tokenizers import chat_tokenizer
-from quarry.data.chat_template import MAX_SIZE, TooLargeError, render_chat, size_of
+from quarry.data.chat_template import render_chat
+from quarry.data.template_bounds import MAX_SIZE, TooLargeError, size_of
 from quarry.errors import UserError
 
 MESSAGES = [{"role": "user", "content": "Read a file  "}, {"role": "assistant", "content": "It:"}]
