@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOT_PAGES = {
+ROOT_PAGES = {  # SECURITY.md and docs/security.md would be one file on some disks
     "README.md": "index.md",
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
-    "SECURITY.md": "SECURITY.md",
+    "SECURITY.md": "reporting.md",
 }
 COPIES = "files"
 """Folder of the site for linked files that are no pages."""

@@ -43,6 +43,7 @@ TOP_LEVEL = {
         "tags",
         "task",
         "trainer",
+        "trusted_packages",
     ],
     "train": [
         "baseline",
@@ -68,6 +69,7 @@ TOP_LEVEL = {
         "tags",
         "task",
         "trainer",
+        "trusted_packages",
     ],
 }
 """Frozen: a new top-level key is a decision about the whole, not a detail of one file."""

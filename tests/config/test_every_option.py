@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from quarry.config.instantiate import build
 from quarry.config.signature_rules import signature_violations
+from quarry.config.stored_targets import check_stored, packages_of
 from quarry.config.validation import unresolved_values, validate
 from quarry.config.value_ranges import range_of, range_violations
 
@@ -89,6 +90,10 @@ def test_options_compose_resolve_and_fit_their_signatures(chosen: list[Case]) ->
     assert "_target_" in plain["task"]
     assert {key for key in numbers(plain) if range_of(key) is None} <= RULED_ELSEWHERE
     assert list(range_violations(config)) == []
+    # what a run stores of it can be read back
+    for stored in (config, OmegaConf.create(plain)):
+        check_stored(stored, source=Path("config.yaml"), trusted=())
+    assert packages_of(config) == ()
 
 
 @pytest.mark.parametrize("primary", PRIMARIES)

@@ -8,45 +8,19 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
-from helpers.commands import ROOT, Result
-from quarry.config.schema import register_schemas
+from helpers.commands import Result
+from helpers.earlier_run import Task, copied, tasks
 
-ASSET = ROOT / "tests" / "assets" / "run_of_5dd0e46"
-PLACEHOLDER = "@FOLDER@"
 MEASURES = ("nDCG@10", "MRR@10")
-
-Task = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Task]:
-    """Does in this process what `python train.py OVERRIDES...` and eval.py do."""
-    cache = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QUARRY_CACHE", str(cache))
-        register_schemas()
-        with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
-
-            def call(primary: str, *overrides: str) -> Any:
-                config = compose(primary, overrides=[f"paths.cache_dir={cache}", *overrides])
-                return instantiate(config.task)(config)
-
-            yield call
-
-
-def copied(folder: Path) -> Path:
-    """The run directory in a copy of the asset, whose texts name the folder where it lies now."""
-    shutil.copytree(ASSET, folder)
-    for path in folder.rglob("*"):
-        if path.suffix in {".json", ".yaml", ".log", ".md"}:
-            path.write_text(path.read_text().replace(PLACEHOLDER, str(folder)))
-    return folder / "run"
+    with tasks(tmp_path_factory.mktemp("cache")) as call:
+        yield call
 
 
 @pytest.fixture(scope="module")

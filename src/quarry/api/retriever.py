@@ -16,6 +16,7 @@ from quarry.assembly.model_parts import build_model_parts, settle_contract
 from quarry.assembly.preflight import preflight
 from quarry.assembly.saving import consolidate_if_unfinished
 from quarry.config.instantiate import build
+from quarry.config.stored_targets import trusted_packages
 from quarry.errors import UserError
 from quarry.models.building import build_bi_encoder
 from quarry.retrieval.dense import DenseRetriever
@@ -123,9 +124,9 @@ def load(
         UserError: the path is no model (the message lists what was looked for), does not fit, or an
             override cannot work.
     """
-    consolidate_if_unfinished(str(path))
     given = overrides_of({"model.path": str(path), **settings})
     with composed_job("eval", [*given, *overrides]) as config:
+        consolidate_if_unfinished(str(path), trusted=trusted_packages(config))
         settled = settle_contract(config)
         on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         preflight(build(config.model), is_trained=False, on_cpu=on.type == "cpu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch.nn.functional import cosine_similarity
 from quarry.assembly.model_parts import ModelParts, build_model_parts
 from quarry.config.contract import ContractTerms, contract_of, contract_terms
 from quarry.config.stored import read_stored_config
+from quarry.config.world_size import foreign_checkpoint
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.models.adapters.lora import check_adapter_file
@@ -138,11 +139,17 @@ class ModelSaver:
         )
 
 
-def consolidate_if_unfinished(path: str | None) -> None:
+def consolidate_if_unfinished(path: str | None, *, trusted: Sequence[str]) -> None:
     """Write `model/` of a run that has a checkpoint and no model yet, on one CPU.
 
     ZeRO's shards are consolidated. Other folders are left alone. A run that is resumed later
     replaces the model at its end.
+
+    Args:
+        trusted: packages whose classes the stored configuration may name.
+
+    Raises:
+        UserError: the configuration or the checkpoint is not what a run writes.
     """
     if path is None:
         return
@@ -154,8 +161,10 @@ def consolidate_if_unfinished(path: str | None) -> None:
         logger.warning(
             "%s was stopped before its end: the model is that of its checkpoint", run.path
         )
-        stored = read_stored_config(run.config)
+        stored = read_stored_config(run.config, trusted=trusted)
         stored.paths.run_dir = str(run.path)
+        if (problem := foreign_checkpoint(stored, run.checkpoint)) is not None:
+            raise UserError(problem)
         parts = build_model_parts(stored)
         ModelSaver(parts=parts, terms=contract_terms(stored)).save_checkpoint(run)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from quarry.assembly.model_parts import ModelParts, build_model_parts
 from quarry.assembly.preflight import preflight
 from quarry.config.contract import apply_contract
-from quarry.errors import MissingPathError
+from quarry.config.stored import read_unchecked_config
+from quarry.errors import MissingPathError, UserError
 from quarry.models.backbones.huggingface import resolve_source
 from quarry.models.saved import CONTRACT_FILE, read_contract
 from quarry.retrieval.export.loading import EXPORT_FILE
@@ -60,11 +61,14 @@ class StoredModel:
         return self.home if (self.home / EXPORT_FILE).is_file() else self.home / "export"
 
 
-def open_stored_model(run: str | None, *, base_path: str | None) -> StoredModel:
+def open_stored_model(
+    run: str | None, *, base_path: str | None, trusted: Sequence[str] = ()
+) -> StoredModel:
     """Open the model of a run directory or model folder; check its tokenizer by the contract.
 
     Args:
         base_path: folder of an adapter's base model, if it was moved since training.
+        trusted: packages whose poolings and prompts the contract may name, too.
 
     Raises:
         UserError: there is no model, it has no contract, or its tokenizer was changed.
@@ -85,17 +89,29 @@ def open_stored_model(run: str | None, *, base_path: str | None) -> StoredModel:
     if base_path is not None:
         settings["base_path"] = base_path
     config = OmegaConf.create({"prompt": {}, "model": settings})
-    apply_contract(config, contract, explicit=())
+    apply_contract(config, contract, explicit=(), trusted=trusted)
     parts = build_model_parts(config)
     preflight(parts.spec, is_trained=False, on_cpu=True)
     return StoredModel(home=home, folder=folder, contract=contract, parts=parts)
 
 
 def _base(home: Path) -> dict[str, Any]:
-    """Return the base model and revision that the run's configuration names."""
+    """Return the base model and revision that the run's configuration names.
+
+    Raises:
+        UserError: one of them is no plain text, and could build something.
+    """
     file = RunDirectory(home).resolved_config
     if not file.exists():
         return {}
-    stored = OmegaConf.to_container(OmegaConf.load(file))
-    model = stored.get("model", {}) if isinstance(stored, dict) else {}
-    return {key: model[key] for key in ("base_path", "revision") if key in model}
+    stored: Any = OmegaConf.to_container(read_unchecked_config(file))
+    model = stored.get("model")
+    found = {} if not isinstance(model, dict) else model
+    named = {key: found[key] for key in ("base_path", "revision") if found.get(key) is not None}
+    for key, value in named.items():
+        if not isinstance(value, str) or "${" in value:
+            raise UserError(
+                f"{file}: model.{key}={value}: no plain text (a path, a name). Fix: restore the "
+                "file"
+            )
+    return named

@@ -124,9 +124,16 @@ def check_frames(contract: Mapping[str, Any], tokenizer: TextTokenizer, *, sourc
 
 
 def apply_contract(
-    config: DictConfig, contract: Mapping[str, Any], *, explicit: Sequence[str]
+    config: DictConfig,
+    contract: Mapping[str, Any],
+    *,
+    explicit: Sequence[str],
+    trusted: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Put the settings of a stored contract into `config`; see `apply_settings`.
+
+    Args:
+        trusted: packages whose classes it may name besides our own, see `trusted_packages`.
 
     Raises:
         UserError: the contract has another version, or names something other than plain values
@@ -144,7 +151,7 @@ def apply_contract(
             f"format {FORMAT} with {sorted(NODES)}. Was it written by another version?"
         )
     for key in NODES:
-        _check_stored(settings[key], key)
+        _check_stored(settings[key], key, trusted)
     return apply_settings(config, settings, explicit=explicit)
 
 
@@ -220,8 +227,8 @@ def _merge(
     return stored | named
 
 
-def _check_stored(value: Any, key: str) -> None:
-    """Refuse anything but our own classes and plain values: a checkpoint must not run code."""
+def _check_stored(value: Any, key: str, trusted: Sequence[str]) -> None:
+    """Refuse anything but our own classes, trusted ones and plain values."""
     if key not in ALLOWED_MODULES:
         if not isinstance(value, bool):
             raise UserError(
@@ -229,11 +236,14 @@ def _check_stored(value: Any, key: str) -> None:
             )
         return
     target = value.get("_target_") if isinstance(value, dict) else value
-    if not isinstance(value, dict) or not _is_class_in(target, ALLOWED_MODULES[key]):
+    modules = (ALLOWED_MODULES[key], *(f"{name}." for name in trusted))
+    is_allowed = any(_is_class_in(target, module) for module in modules)
+    if not isinstance(value, dict) or not is_allowed:
         raise UserError(
             f"The model's quarry_contract.json names {target!r} for {key}, which is no prompt or "
-            "pooling of this installation. Add the module that defines it, or state the prompt and "
-            "pooling on the command line and remove the file."
+            "pooling of this installation. Fix: trusted_packages=[NAME] of the package that "
+            "defines it, if you know it and who wrote the file; or add the module, or state the "
+            "prompt and pooling on the command line and remove the file."
         )
     problems = [
         f"{key}.{name}={entry!r} is no plain value"

@@ -15,15 +15,17 @@ from omegaconf import OmegaConf
 from quarry.runtime.devices import has_gpu, visible_gpus
 from quarry.runtime.shipped_files import studies_dir
 
+RESOLVERS = (
+    "run_dir", "sweeps_dir", "is_terminal", "wandb_offline", "on_gpu", "num_gpu_jobs", "hub_id",
+    "dry_run_prefix",
+)  # fmt: skip
+"""The functions below that are resolvers."""
+
 
 def register_resolvers() -> None:
-    """Register every function below as `${name:...}`."""
-    resolvers = (
-        run_dir, sweeps_dir, is_terminal, wandb_offline, on_gpu, num_gpu_jobs, hub_id,
-        dry_run_prefix,
-    )  # fmt: skip
-    for resolver in resolvers:
-        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+    """Register the functions of `RESOLVERS` as `${name:...}`."""
+    for name in RESOLVERS:
+        OmegaConf.register_new_resolver(name, globals()[name], replace=True)
 
 
 def run_dir() -> str:

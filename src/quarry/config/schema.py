@@ -96,6 +96,7 @@ class CommonSchema:
     seed: int = MISSING
     run: str | None = None
     tags: list[str] = field(default_factory=list)  # words to find the run by
+    trusted_packages: list[str] = field(default_factory=list)  # that stored files may name
     debug: str | None = None  # set by the options of the group: fast, overfit, profile
     study: StudyConfig = field(default_factory=StudyConfig)
     optimized_metric: str | None = None  # for sweepers: SET/MEASURE or mean/MEASURE

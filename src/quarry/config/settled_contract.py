@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.contract import NODES, apply_contract, apply_settings
 from quarry.config.contract_files import check_files
+from quarry.config.stored_targets import trusted_packages
 from quarry.data.prompts import AUTO_END, EOS, Prompt
 from quarry.errors import UserError
 from quarry.models.backbones.model_files import is_unknown
@@ -82,7 +83,9 @@ def settle(
     contract = spec.source.contract()
     if contract is not None:
         check_files(spec.source.home(), contract, revision=spec.source.revision)
-        differences = apply_contract(config, contract, explicit=explicit)
+        differences = apply_contract(
+            config, contract, explicit=explicit, trusted=trusted_packages(config)
+        )
         stated = dict.fromkeys(_leaves(config), CONTRACT_FILE)
         notes: tuple[str, ...] = ()
     else:

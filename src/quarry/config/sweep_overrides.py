@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 MAX_NAME = 100
 """Characters of a job's name, which names its folder and its W&B run."""
 
-OWN_KEYS = ("study.name", "study.job", "study.resume", "optimized_metric")
+OWN_KEYS = ("study.name", "study.job", "study.resume", "optimized_metric", "trusted_packages")
 """Keys that a sweep passes to its jobs or receives itself; not part of a job's identity."""
 
 

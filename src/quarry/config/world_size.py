@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +43,20 @@ def zero_stage(config: DictConfig) -> int:
     if not isinstance(strategy, DictConfig) or strategy.get("_target_") != ZERO:
         return 0
     return int(strategy.stage)
+
+
+def foreign_checkpoint(config: DictConfig, checkpoint: Path) -> str | None:
+    """Return why a checkpoint is none that the run's own strategy writes; None: it may be one.
+
+    Reading ZeRO's shards runs what is pickled in them, so a run without ZeRO has none to read.
+    """
+    if checkpoint.is_dir() == (zero_stage(config) > 0):
+        return None
+    kind = "a folder of ZeRO's shards" if checkpoint.is_dir() else "one file"
+    return (
+        f"{checkpoint} is {kind}, which trainer.strategy of this run does not write: it was "
+        "changed since. Set it back, or start a new run"
+    )
 
 
 def device_violations(config: DictConfig, *, is_planned: bool = False) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from quarry.data.chat_template import render_chat
 from quarry.data.prompts import AUTO_END, EOS, OWN_END, Prompt, joined_text
 from quarry.errors import UserError
 from quarry.types import ROLES, Document, Query, Role
@@ -103,7 +104,7 @@ def _chat_literals(
     messages = [{"role": "user", "content": _MARK.join(literals)}]
     if prompt.assistant is not None:
         messages.append({"role": "assistant", "content": prompt.assistant})
-    rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    rendered = render_chat(tokenizer, messages)
     if prompt.assistant is not None:
         start = rendered.rfind(prompt.assistant)
         rendered = rendered[: start + len(prompt.assistant)] if start >= 0 else ""

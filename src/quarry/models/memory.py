@@ -10,6 +10,7 @@ import psutil
 import torch
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
+from quarry.errors import UserError
 from quarry.models.adapters.base import NOTHING, TrainedPart
 from quarry.models.remedies import CannotLoadError
 
@@ -18,6 +19,13 @@ NUM_MOMENTS = 2
 
 FP32_BYTES = 4
 """ZeRO's optimizer holds weights, gradients and moments in fp32, whatever the weights' dtype."""
+
+
+_MISFITS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What architectures raise on values that they cannot be built with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,9 +186,20 @@ def check_fits(
 
 
 def outline(config: PretrainedConfig) -> PreTrainedModel:
-    """Build the backbone on the meta device: modules and shapes without memory."""
-    with torch.device("meta"):
-        backbone: PreTrainedModel = AutoModel.from_config(config)
+    """Build the backbone on the meta device: modules and shapes without memory.
+
+    Raises:
+        UserError: the values in config.json do not fit together.
+    """
+    try:
+        with torch.device("meta"):
+            backbone: PreTrainedModel = AutoModel.from_config(config)
+    except _MISFITS as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(
+            f"The config.json of {config.name_or_path!r}: no model can be built of its sizes and "
+            f"names ({reason}). Fix: restore the file"
+        ) from error
     return backbone
 
 

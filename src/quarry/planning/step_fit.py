@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from quarry.config.memory_rules import AUTO
-from quarry.config.stored import read_stored_config
+from quarry.config.stored import read_unchecked_config
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.models.memory import free_device_bytes, gib
@@ -112,14 +112,16 @@ class StepFit:
         if world.rank() > 0:
             return
         for path in (self.run.config, self.run.resolved_config):
-            stored = read_stored_config(path)
+            stored = read_unchecked_config(path)
             for key, value in chosen.items():
                 OmegaConf.update(stored, key, value)
             write_text(path, OmegaConf.to_yaml(stored))
         write_json(self.run.provenance, {**_provenance(self.run), RECORD: record})
         logger.info("auto: %s, %s", " ".join(choice.overrides), _reason(record))
         # loggers replace sections: with the chosen keys alone they would lose the others
-        hyperparameters: Any = OmegaConf.to_container(OmegaConf.load(self.run.resolved_config))
+        hyperparameters: Any = OmegaConf.to_container(
+            read_unchecked_config(self.run.resolved_config)
+        )
         for each in loggers:
             each.log_hyperparams(hyperparameters)
 

@@ -84,7 +84,16 @@ def golden_embeddings(model: BiEncoder, tokenizer: TextTokenizer) -> Tensor:
 
 
 def golden_cosines(embeddings: Tensor, others: Tensor) -> Tensor:
-    """Return the cosine of each golden text's two embeddings, [8] fp64; NaN for invalid numbers."""
+    """Return the cosine of each golden text's two embeddings, [8] fp64; NaN for invalid numbers.
+
+    Raises:
+        UserError: the embeddings are of different widths.
+    """
+    if embeddings.shape[1:] != others.shape[1:]:
+        raise UserError(
+            f"The stored golden vectors have width {embeddings.shape[-1]}, and the model gives "
+            f"{others.shape[-1]}: the folder was changed after it was saved. Fix: restore its files"
+        )
     return cosine_similarity(embeddings.double(), others.double(), dim=-1)
 
 

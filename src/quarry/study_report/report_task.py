@@ -12,6 +12,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
+from quarry.config.stored_targets import target_violation, trusted_packages
 from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.run_directory_files import safe_name
 from quarry.evaluation.significance_test import SignificanceTest
@@ -69,7 +70,7 @@ def report(
     test = SignificanceTest(alpha=alpha, num_permutations=num_permutations, seed=config.seed)
     rows = read_published(published)
     found = find_runs(run_patterns(config, study))
-    measured, left_out = read_measured(found)
+    measured, left_out = read_measured(found, trusted=trusted_packages(config))
     order = [name for models in specialisations.values() for name in models]
     tables = study_tables(
         entries_of(
@@ -115,8 +116,13 @@ _NOTHING = (
 )
 
 
-def read_measured(found: FoundRuns) -> tuple[list[Measured], list[str]]:
+def read_measured(
+    found: FoundRuns, *, trusted: Sequence[str] = ()
+) -> tuple[list[Measured], list[str]]:
     """Return what each run directory measured, and a sentence on each that cannot be read.
+
+    Args:
+        trusted: packages whose retrievers the runs may name.
 
     Raises:
         UserError: none can be read.
@@ -126,7 +132,8 @@ def read_measured(found: FoundRuns) -> tuple[list[Measured], list[str]]:
     for directory in [*found.directories, *found.unfinished]:
         try:
             record = read_record(directory, problem=found.unfinished.get(directory))
-            read.extend(measured_in(record, uses_encoder=_uses_encoder(record)))
+            uses_encoder = _uses_encoder(record, trusted=trusted)
+            read.extend(measured_in(record, uses_encoder=uses_encoder))
         except UserError as error:
             problems.append(f"{directory} is left out: {error}")
     if not read:
@@ -155,17 +162,20 @@ def _in_no_row(measured: Sequence[Measured], tables: Sequence[StudyTable]) -> li
     ]
 
 
-def _uses_encoder(record: RunRecord) -> bool:
+def _uses_encoder(record: RunRecord, *, trusted: Sequence[str]) -> bool:
     """Return whether the retriever of a run needs a model; that of a training run does.
 
     The class is checked, not an instance: its arguments may have changed since.
 
     Raises:
-        UserError: the class cannot be imported.
+        UserError: the class cannot be imported, or is of a package that is not trusted.
     """
     if record.is_training:
         return True
     target = record.setting("retriever._target_") or ""
+    problem = target_violation(target, "retriever", trusted=trusted)
+    if problem is not None:
+        raise UserError(problem)
     try:
         return bool(get_object(target).uses_encoder)  # true also for a property object
     except Exception as error:

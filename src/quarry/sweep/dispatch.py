@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
+from quarry.config.stored_targets import packages_of
 from quarry.config.validation import validate
 from quarry.distributed import world
 from quarry.errors import ConfigurationError, UserError
@@ -88,11 +89,11 @@ def how_to_continue(config: DictConfig) -> str:
     """Return what is saved of the run that `config` describes, and the command that continues."""
     task = config.task.get("_target_")
     if task == RESUME:
-        return f"Continue with: {own_command('train')} task=resume run={config.run}"
+        return _resume_command(config, config.run)
     if task == TRAIN:
         run = RunDirectory.shared(config.paths.run_dir)
         if run.checkpoint.exists():
-            return f"Continue with: {own_command('train')} task=resume run={run.path}"
+            return _resume_command(config, run.path)
         return "There is no checkpoint yet: run the same command again, in a new run directory."
     if task == EVALUATE:
         retriever: Any = get_class(config.retriever["_target_"])
@@ -100,6 +101,13 @@ def how_to_continue(config: DictConfig) -> str:
             return "Run the same command again."
         return _about_the_store(Path(config.paths.store_dir) if config.evaluation.store else None)
     return "No file is half-written: run the same command again."
+
+
+def _resume_command(config: DictConfig, run: str | Path) -> str:
+    """Return the command that resumes a run, with the packages of its own that it has to trust."""
+    packages = packages_of(config)
+    trusted = f" trusted_packages=[{','.join(packages)}]" if packages else ""
+    return f"Continue with: {own_command('train')} task=resume run={run}{trusted}"
 
 
 def _about_the_store(store: Path | None) -> str:

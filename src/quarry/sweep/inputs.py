@@ -11,6 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from quarry.config.stored_targets import packages_of
 from quarry.config.sweep_overrides import (
     all_jobs,
     fixed_keys,
@@ -134,6 +135,7 @@ class SweepJob:
         is_chosen: its sweeper chooses jobs by the results of others, and needs a value.
         plans_alone: task.num_jobs_at_once=1: a plan that may have to know of the other jobs.
         num_gpus: that it needs of its own; 0: none, or the only job that runs here.
+        trusted_packages: what it may read back when it is resumed, by its own command.
     """
 
     folder: Path
@@ -141,6 +143,7 @@ class SweepJob:
     optimized_metric: str | None
     plans_alone: bool
     num_gpus: int
+    trusted_packages: tuple[str, ...]
     launcher: Launcher
     command: CommandLine
 
@@ -156,6 +159,7 @@ def read_job(config: DictConfig) -> SweepJob:
         optimized_metric=config.optimized_metric,
         plans_alone=OmegaConf.select(config, "task.num_jobs_at_once") == 1,
         num_gpus=(num_devices(config) or 1) if shares_gpus else 0,
+        trusted_packages=packages_of(config),
         launcher=launcher,
         command=CommandLine(
             config_name=str(hydra.job.config_name),

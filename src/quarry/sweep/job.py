@@ -145,12 +145,19 @@ def _clear(folder: Path) -> None:
                 remove(each)
 
 
-def _settings(own: SweepJob, study: Study, *, directory: str) -> dict[str, str | int]:
+def _settings(
+    own: SweepJob, study: Study, *, directory: str
+) -> dict[str, str | int | tuple[str, ...]]:
     """Return the keys that a sweep sets in its job, and their values.
 
     A plan gets the number of jobs that share the memory of this machine, unless it is stated.
     """
-    settings: dict[str, str | int] = {"study.name": study.name, "study.job": directory}
+    settings: dict[str, str | int | tuple[str, ...]] = {
+        "study.name": study.name,
+        "study.job": directory,
+    }
+    if own.trusted_packages:
+        settings["trusted_packages"] = own.trusted_packages
     if own.optimized_metric is not None:
         settings["optimized_metric"] = own.optimized_metric
     number = own.launcher.num_jobs_at_once(len(study.jobs))
@@ -176,7 +183,7 @@ def job_command(
     program: Sequence[str],
     folder: Path,
     *,
-    settings: Mapping[str, str | int],
+    settings: Mapping[str, str | int | tuple[str, ...]],
     overrides: list[str] | None,
 ) -> list[str]:
     """Return the command line of a job.
@@ -196,10 +203,7 @@ def job_command(
             words += ["--config-path", path]
         if provider == "command-line":
             words += ["--config-dir", path]
-    stated = (
-        f"{key}={value if isinstance(value, int) else quoted(value)}"
-        for key, value in settings.items()
-    )
+    stated = (f"{key}={_stated(value)}" for key, value in settings.items())
     return [
         *words,
         *(identity(command.overrides) if overrides is None else overrides),
@@ -208,6 +212,12 @@ def job_command(
         f"hydra.run.dir={quoted(str(folder))}",
         "hydra.mode=RUN",
     ]
+
+
+def _stated(value: str | int | tuple[str, ...]) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(map(quoted, value))}]"
+    return str(value) if isinstance(value, int) else quoted(value)
 
 
 def quoted(value: str) -> str:

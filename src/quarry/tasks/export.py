@@ -5,7 +5,9 @@ The folder holds a contract, so quarry loads it, too: `eval.py model.path=RUN/ex
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 from quarry.assembly.saving import consolidate_if_unfinished
 from quarry.assembly.stored_model import StoredModel, open_stored_model
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
+from quarry.config.stored_targets import trusted_packages
 from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import weights_fingerprint
 from quarry.models.building import build_bi_encoder
@@ -66,8 +69,9 @@ def _owned(path: str | None) -> AbstractContextManager[None]:
 def _export(
     config: DictConfig, *, dtype: str, folder: str | None, base_path: str | None
 ) -> dict[str, float]:
-    consolidate_if_unfinished(config.run)
-    stored = open_stored_model(config.run, base_path=base_path)
+    trusted = trusted_packages(config)
+    consolidate_if_unfinished(config.run, trusted=trusted)
+    stored = open_stored_model(config.run, base_path=base_path, trusted=trusted)
     named = named_run_directory(config)
     target = stored.export if named is None else named / "export"
     if folder is not None:
@@ -86,7 +90,7 @@ def _export(
         tokenizer=stored.parts.tokenizer,
         dtype=DTYPES[dtype],
         contract=_contract(stored, dtype=dtype),
-        replay=_replayed,
+        replay=partial(_replayed, trusted=trusted),
     )
     least, mean = min(exported.cosines), sum(exported.cosines) / len(exported.cosines)
     num_tokens = [len(ids) for ids in golden_token_ids(stored.parts.tokenizer)]
@@ -119,9 +123,9 @@ def _contract(stored: StoredModel, *, dtype: str) -> dict[str, Any]:
     }
 
 
-def _replayed(folder: Path) -> Tensor:
+def _replayed(folder: Path, *, trusted: Sequence[str]) -> Tensor:
     """Return the golden embeddings of a model folder, checked against its contract."""
-    parts = open_stored_model(str(folder), base_path=None).parts
+    parts = open_stored_model(str(folder), base_path=None, trusted=trusted).parts
     return golden_embeddings(build_bi_encoder(parts.spec, is_trained=False), parts.tokenizer)
 
 

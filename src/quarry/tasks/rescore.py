@@ -14,6 +14,7 @@ from quarry.config.instantiate import build
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.config.signature_rules import signature_violations
 from quarry.config.stored import read_stored_config
+from quarry.config.stored_targets import trusted_packages
 from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.convention import Convention, Rules, recorded_rules
@@ -67,7 +68,7 @@ def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dic
         "run was made under. Leave it out; benchmark=... can say where the sets lie now.",
     )
     run = RunDirectory.open(config.run)
-    stored = read_stored_config(run.resolved_config)
+    stored = read_stored_config(run.resolved_config, trusted=trusted_packages(config))
     _refuse_given(stored, run)
     reports = _with_runs(run, measures=OmegaConf.select(stored, "evaluation.measures") or [])
     sets = {entry.name: entry for entry in _benchmark(config, stored, run).sets}

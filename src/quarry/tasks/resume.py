@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from quarry.assembly.origin import check_origin
@@ -12,7 +12,8 @@ from quarry.assembly.run_start import record_resume
 from quarry.config.contract import explicit_keys
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.config.stored import read_stored_config
-from quarry.config.world_size import device_violations, world_size, zero_stage
+from quarry.config.stored_targets import trusted_packages
+from quarry.config.world_size import device_violations, foreign_checkpoint, world_size, zero_stage
 from quarry.distributed import world
 from quarry.errors import MissingPathError, UserError
 from quarry.planning.step_fit import choose_anew
@@ -23,6 +24,7 @@ from quarry.tasks.build_training import build_training
 from quarry.tasks.train import fit
 from quarry.training.callbacks.rng_state import RNGState
 from quarry.training.checkpoint_files import CheckpointFiles, facts
+from quarry.training.stored_checkpoint import damaged_message, read_checkpoint
 
 ON_DISK = "evaluation.corpus_on_disk"
 
@@ -95,7 +97,7 @@ def _stored(config: DictConfig, run: RunDirectory, *, chooses_memory_anew: bool)
             f"rm -r {run.path}"
         )
     # unresolved: the run directory and the terminal may have changed
-    stored = read_stored_config(run.config)
+    stored = read_stored_config(run.config, trusted=trusted_packages(config))
     stored.paths.run_dir = str(run.path)
     if chooses_memory_anew:
         choose_anew(stored, run)
@@ -114,18 +116,13 @@ def check_processes(config: DictConfig, checkpoint: Path) -> None:
         UserError: devices are missing, or the checkpoint does not fit the strategy or world size.
     """
     violations = list(device_violations(config))
-    stage = zero_stage(config)
-    if checkpoint.is_dir() != (stage > 0):
-        kind = "a folder of ZeRO's shards" if checkpoint.is_dir() else "one file"
-        violations.append(
-            f"{checkpoint} is {kind}, which trainer.strategy of this run does not write: it was "
-            "changed since. Set it back, or start a new run"
-        )
-    written = facts(checkpoint).get("zero_stage", stage)  # earlier versions do not say
-    if checkpoint.is_dir() and written != stage:
-        violations.append(
-            f"{checkpoint} was written with trainer.strategy.stage={written}, and {stage} is "
-            "configured: it was changed since. Set it back, or start a new run"
+    if (problem := foreign_checkpoint(config, checkpoint)) is not None:
+        violations.append(problem)
+    elif (written := facts(checkpoint).get("zero_stage")) not in (None, zero_stage(config)):
+        violations.append(  # earlier versions do not say
+            f"{checkpoint} was written with trainer.strategy.stage={written}, and "
+            f"{zero_stage(config)} is configured: it was changed since. Set it back, or start a "
+            "new run"
         )
     num_written = _num_writers(checkpoint)
     if num_written != world_size(config):
@@ -146,5 +143,9 @@ def _num_writers(checkpoint: Path) -> int:
     """
     if checkpoint.is_dir():
         return len(list(checkpoint.glob("checkpoint/*_optim_states.pt")))
-    stored = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
-    return len(stored["callbacks"][RNGState.__name__]["processes"])
+    callbacks: Any = read_checkpoint(checkpoint, maps=True).get("callbacks")
+    states = callbacks.get(RNGState.__name__) if isinstance(callbacks, dict) else None
+    processes = states.get("processes") if isinstance(states, dict) else None
+    if not isinstance(processes, list | tuple | dict):
+        raise UserError(damaged_message(checkpoint, f"it has no {RNGState.__name__}"))
+    return len(processes)

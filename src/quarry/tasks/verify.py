@@ -13,6 +13,7 @@ from torch import Tensor
 
 from quarry.assembly.stored_model import StoredModel, open_stored_model
 from quarry.config.overrides import refuse_other_overrides, warn_of_run_directory
+from quarry.config.stored_targets import trusted_packages
 from quarry.errors import MissingPathError, UserError
 from quarry.models.building import build_bi_encoder
 from quarry.models.dtypes import DTYPES
@@ -74,7 +75,8 @@ def verify(
     folder = Path(export).expanduser().absolute() if export is not None else None
     if folder is not None and not folder.is_dir():
         raise MissingPathError(f"task.export={export}: no such folder.")
-    stored = open_stored_model(config.run, base_path=base_path)
+    trusted = trusted_packages(config)
+    stored = open_stored_model(config.run, base_path=base_path, trusted=trusted)
     dtype, token_ids = _golden_of(stored)
     reference = _reference(stored)
     replays = [_ours(stored, reference, dtype=dtype)]

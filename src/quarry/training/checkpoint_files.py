@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from quarry.errors import UserError
 from quarry.runtime.files import put_in_place, remove, sync_folder, write_json
+from quarry.training.stored_checkpoint import damaged_message, read_checkpoint
 
 FACTS_FILE = "quarry.json"
 """In a folder of ZeRO's shards: what `facts` returns."""
@@ -108,13 +108,21 @@ def facts(checkpoint: Path) -> dict[str, Any]:
     """Return what `LastCheckpoint` says of a checkpoint: step and origin; empty for earlier ones.
 
     Nothing in it is executed.
+
+    Raises:
+        UserError: the checkpoint is damaged.
     """
     if checkpoint.is_dir():
         file = checkpoint / FACTS_FILE
-        found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
-        return found
-    stored = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
-    return {"step": stored.get("global_step"), **stored["callbacks"].get("LastCheckpoint", {})}
+        try:
+            found: Any = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        except ValueError as error:
+            raise UserError(damaged_message(checkpoint, f"{file.name}: {error}")) from error
+        return found if isinstance(found, dict) else {}
+    stored = read_checkpoint(checkpoint, maps=True)
+    callbacks = stored.get("callbacks")
+    own = callbacks.get("LastCheckpoint") if isinstance(callbacks, dict) else None
+    return {"step": stored.get("global_step"), **(own if isinstance(own, dict) else {})}
 
 
 def _is_folder(path: Path) -> bool:

@@ -8,11 +8,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from quarry.distributed import world
 from quarry.errors import UserError
+from quarry.training.stored_checkpoint import DAMAGES, damaged_message, read_checkpoint
 
 
 def trained_names(module: nn.Module) -> set[str]:
@@ -49,22 +49,34 @@ def check_checkpoint(checkpoint: Mapping[str, Any], module: nn.Module) -> None:
 def read_trained(checkpoint: Path) -> dict[str, Tensor]:
     """Return the trained weights of a checkpoint: a file, or a folder of ZeRO's shards.
 
-    DeepSpeed unpickles its shards, so read them only from trusted runs.
+    DeepSpeed unpickles its shards, which can run anything: callers make sure that the run's own
+    strategy writes shards (`config.world_size.foreign_checkpoint`).
+
+    Raises:
+        UserError: the checkpoint is damaged, or a file holds more than tensors and plain values.
     """
     if checkpoint.is_dir():
-        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+        return _read_shards(checkpoint)
+    state: Any = read_checkpoint(checkpoint).get("state_dict")
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise UserError(damaged_message(checkpoint, "it has no state_dict of tensors"))
+    return state
 
+
+def _read_shards(folder: Path) -> dict[str, Tensor]:
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    try:
         with (
             redirect_stdout(StringIO()),
             redirect_stderr(StringIO()),
         ):  # it prints messages and progress bars
             shards: Mapping[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(
-                str(checkpoint), exclude_frozen_parameters=True
+                str(folder), exclude_frozen_parameters=True
             )
-        return {name: tensor.clone() for name, tensor in shards.items()}
-    stored = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    state: dict[str, Tensor] = stored["state_dict"]
-    return state
+    except DAMAGES as error:
+        raise UserError(damaged_message(folder, str(error))) from error
+    return {name: tensor.clone() for name, tensor in shards.items()}
 
 
 def is_spread(module: nn.Module) -> bool:

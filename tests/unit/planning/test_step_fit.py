@@ -108,7 +108,7 @@ def written(run: RunDirectory, config: DictConfig) -> RunDirectory:
 
 def without(run: RunDirectory, *keys: str) -> RunDirectory:
     """As a version wrote it, or with a model, that does not have these keys."""
-    config = read_stored_config(run.config)
+    config = read_stored_config(run.config, trusted=())
     for key in keys:
         section, name = key.split(".")
         del config[section][name]
@@ -118,7 +118,7 @@ def without(run: RunDirectory, *keys: str) -> RunDirectory:
 def fit_of(run: RunDirectory) -> StepFit:
     """Of a run that is started, or resumed, with its stored configuration."""
     spec: Any = SimpleNamespace(gradient_checkpointing="auto")
-    return StepFit(read_stored_config(run.config), run, spec)
+    return StepFit(read_stored_config(run.config, trusted=()), run, spec)
 
 
 def values(config: DictConfig) -> list[Any]:
@@ -160,7 +160,7 @@ def test_the_choice_is_in_all_that_reads_it(
     assert "${" in run.config.read_text(encoding="utf-8"), "interpolations stay"
     assert "${" not in run.resolved_config.read_text(encoding="utf-8")
     for path in (run.config, run.resolved_config):
-        assert values(read_stored_config(path)) == expected
+        assert values(read_stored_config(path, trusted=())) == expected
     record = record_of(run)
     assert record is not None
     assert record["overrides"] == list(choice.overrides)
@@ -223,7 +223,7 @@ def test_what_is_stated_stays_and_the_other_key_is_chosen(
     record = record_of(run)
     assert record is not None
     assert record["open_keys"] == [KEYS[1 - position]]
-    anew = read_stored_config(run.config)
+    anew = read_stored_config(run.config, trusted=())
     choose_anew(anew, run)
     assert values(anew)[position] == stated, "it was never open"
     assert values(anew)[1 - position] == "auto"
@@ -251,7 +251,7 @@ def test_on_a_cpu_nothing_is_computed_twice_and_a_gpu_may_choose_anew(
     with caplog.at_level(logging.INFO):
         step_fit(CPU)
     assert [each.getMessage().endswith("on a CPU") for each in caplog.records] == [True]
-    for config in (step_fit.config, read_stored_config(run.config)):
+    for config in (step_fit.config, read_stored_config(run.config, trusted=())):
         assert values(config) == [False, None]
     free(16)
     fit_of(run)(CUDA)  # no estimate to hold against it
@@ -284,13 +284,13 @@ def test_a_model_without_the_key_does_not_get_it(tmp_path: Path) -> None:
     step_fit = fit_of(run)
     step_fit(CPU)
     assert step_fit.config.data.grad_cache_chunk_tokens is None
-    for config in (step_fit.config, read_stored_config(run.config)):
+    for config in (step_fit.config, read_stored_config(run.config, trusted=())):
         assert "gradient_checkpointing" not in config.model
 
 
 def test_a_configuration_of_an_earlier_version_has_neither_key(free: Free, tmp_path: Path) -> None:
     run = without(started(tmp_path), *KEYS)
-    config = read_stored_config(run.config)
+    config = read_stored_config(run.config, trusted=())
     plain = MemoryChoice(gradient_checkpointing=False, grad_cache_chunk_tokens=None)
     assert asked_choice(config).plain == plain
     assert list(memory_violations(config)) == []
@@ -350,7 +350,7 @@ def test_choosing_anew_fits_the_gpu_of_now_or_leaves_the_run_as_it_was(
         choose_anew(resumed.config, run)
         choice = resumed(CUDA)
         assert choice != first
-        assert values(read_stored_config(run.config)) == values(resumed.config)
+        assert values(read_stored_config(run.config, trusted=())) == values(resumed.config)
         record = record_of(run)
         assert record is not None
         assert record["free_bytes"] == number * GIB

@@ -14,6 +14,9 @@ from quarry.models.backbones.model_files import model_file, read_json
 
 CONFIG_FILE = "adapter_config.json"
 
+MAX_BYTES = 2 * 2**20
+"""Largest file that is read; those of peft have some kilobytes."""
+
 KINDS = ("LORA", "LOHA", "LOKR", "IA3", "OFT", "HRA", "LN_TUNING")
 """Kinds that change single layers, token by token, so that packing does not change their result.
 Each is compared with peft in tests/unit/models/adapters/."""
@@ -72,6 +75,8 @@ def read_adapter_config(source: str, *, revision: str | None = None) -> AdapterC
     file = model_file(source, CONFIG_FILE, revision=revision)
     if file is None:
         return None
+    if file.stat().st_size > MAX_BYTES:
+        raise UserError(f"{file}: larger than {MAX_BYTES:,} bytes. Fix: restore the file")
     settings = read_json(file)
     return AdapterConfig(
         file=file,
@@ -106,9 +111,10 @@ def _kind(file: Path, settings: Mapping[str, Any]) -> str:
         )
     for option, reason in REFUSED_OPTIONS.items():
         if settings.get(option):
+            value = str(settings[option])[:60]
             raise UserError(
-                f"{file}: {option}={settings[option]}: such an adapter is not read: {reason} "
-                "(allowed: null). Fix: model.path of an adapter without it."
+                f"{file}: {option}={value}: such an adapter is not read: {reason} (allowed: null). "
+                "Fix: model.path of an adapter without it."
             )
     return str(kind)
 

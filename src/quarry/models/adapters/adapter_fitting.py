@@ -22,6 +22,11 @@ from quarry.models.adapters.adapter_config import AdapterConfig
 from quarry.models.adapters.adapter_names import PREFIX, AdapterNames, is_head
 
 _RESTRICTIONS = ("exclude_modules", "layers_to_transform", "layers_pattern")
+_PATTERNS = ("rank_pattern", "alpha_pattern")
+
+MAX_TEXT = 100_000
+"""Characters of a regular expression, or another text."""
+
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
 
 Match = Callable[[str], bool]
@@ -36,6 +41,7 @@ def fitted_config(
         UserError: peft cannot read the settings, or they cannot be expressed for a backbone.
     """
     settings = {k: v for k, v in adapter.settings.items() if k != "runtime_config"}
+    _check_counts(adapter, num_layers=len(names.layers))
     try:
         config: PeftConfig = PeftConfig.from_peft_type(**settings)
         config.inference_mode = False
@@ -56,6 +62,20 @@ def fitted_config(
     return config
 
 
+def _check_counts(adapter: AdapterConfig, *, num_layers: int) -> None:
+    """Refuse more patterns or names than layers can need: peft compares each with each layer."""
+    limits = dict.fromkeys(_PATTERNS, 100 + 2 * num_layers)
+    for key, value in adapter.settings.items():
+        if key == "trainable_token_indices" or not isinstance(value, list | dict | str):
+            continue
+        limit = MAX_TEXT if isinstance(value, str) else limits.get(key, 1000 + 4 * num_layers)
+        if len(value) > limit:
+            raise UserError(
+                f"{adapter.file}: {key} has a length of {len(value):,} (for this adapter's "
+                f"{num_layers} layers at most {limit:,}). Fix: restore the file."
+            )
+
+
 def _fit_targets(config: Any, layers: Mapping[str, str]) -> None:
     """List the target layers in full if the settings match other layers on the backbone."""
     if _names_targets(config.target_modules):
@@ -73,7 +93,7 @@ def _fit_targets(config: Any, layers: Mapping[str, str]) -> None:
 
 def _fit_patterns(config: Any, layers: Mapping[str, str]) -> None:
     """List per-layer ranks and alphas in full if patterns match other layers on the backbone."""
-    for key in ("rank_pattern", "alpha_pattern"):
+    for key in _PATTERNS:
         pattern = getattr(config, key, None) or {}
         if not pattern:
             continue

@@ -10,6 +10,7 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -158,7 +159,7 @@ def _wrapped(
     """Return peft's model with the adapter's layers, before their weights are loaded."""
     wrapper = PeftModel if config.task_type is None else PeftModelForFeatureExtraction
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.device("meta") if on_meta else nullcontext():
             warnings.simplefilter("ignore")  # names without a match: `_check_weights` finds them
             return wrapper(backbone, copy.deepcopy(config), low_cpu_mem_usage=on_meta)
     except (*_LOADING_ERRORS, ImportError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from tokenizers import normalizers
 from tokenizers.normalizers import Lowercase
@@ -22,6 +23,7 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from quarry.errors import MissingPathError, UserError
+from quarry.models.backbones.config_sizes import check_sizes
 from quarry.models.backbones.special_tokens import put_wanted_ends
 from quarry.runtime.hub_access import settle_offline
 
@@ -50,7 +52,10 @@ VOCABULARY_FILES = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiec
 POOLER_PREFIX = "pooler."
 """Prefix of the pooler that some encoders add after their last layer; Quarry does not use it."""
 
-_LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
+_LOADING_ERRORS = (
+    OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError,
+    SafetensorError, StrictDataclassError,
+)  # fmt: skip
 
 
 def resolve_source(path: str) -> str:
@@ -144,11 +149,12 @@ def load_config(
     """Load the config.json of a folder or hub id.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: it cannot be loaded, or states sizes that no model has.
     """
     config: PretrainedConfig = _from_pretrained(
         AutoConfig, source, revision=revision, what="model", trust_remote_code=trust_remote_code
     )
+    check_sizes(config, source=source)
     return config
 
 
