@@ -7,23 +7,33 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from omegaconf.resolvers import oc
 
 from quarry.runtime.devices import has_gpu, visible_gpus
+from quarry.runtime.secret_values import remember_variable
 from quarry.runtime.shipped_files import studies_dir
 
 
 def register_resolvers() -> None:
-    """Register every function below as `${name:...}`."""
+    """Register every function below as `${name:...}`, and `hidden_env` as OmegaConf's `oc.env`."""
     resolvers = (
         run_dir, sweeps_dir, is_terminal, wandb_offline, on_gpu, num_gpu_jobs, hub_id,
         dry_run_prefix,
     )  # fmt: skip
     for resolver in resolvers:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+    OmegaConf.register_new_resolver("oc.env", hidden_env, replace=True)
+
+
+def hidden_env(key: str, *default: Any) -> str | None:
+    """Return the value of an environment variable, and hide it in what this process writes."""
+    remember_variable(key)
+    return oc.env(key, *default)
 
 
 def run_dir() -> str:

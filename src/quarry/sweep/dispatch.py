@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
+from quarry.config.hidden_values import hide_values_of
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.runtime.interruption import raises_on_signals
@@ -30,6 +31,7 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
     Args:
         program: words that start this program again, see `restarted`.
     """
+    hide_values_of(config)
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return run_job(config, program=program)
     with removed_if_empty(config.paths.run_dir):

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from quarry.assembly.run_start import record_resume
 from quarry.config.contract import explicit_keys
+from quarry.config.hidden_values import check_stored_values
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.config.stored import read_stored_config
 from quarry.config.world_size import device_violations, world_size, zero_stage
@@ -65,6 +66,7 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
         stored.logger = config.logger
     if ON_DISK in explicit_keys():  # a disk may have become full
         stored.evaluation.corpus_on_disk = config.evaluation.corpus_on_disk
+    check_stored_values(stored, run.config)
     check_processes(stored, run.checkpoint)
     if not world.is_launched_first():
         return fit(build_training(stored, run), checkpoint=run.checkpoint)

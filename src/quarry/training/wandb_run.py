@@ -10,6 +10,7 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 
 from quarry.errors import UserError
+from quarry.runtime.hiding import hidden_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,12 @@ class WandbRun(WandbLogger):
         # Lightning passes None, and W&B warns that it has no effect
         self._wandb_init.pop("anonymous", None)
         self.max_artifact_gib = max_artifact_gib
+
+    @property
+    def experiment(self) -> Any:
+        """The run of W&B, which stores the command line when it begins: secrets are hidden."""
+        with hidden_arguments():
+            return super().experiment
 
     def log_files(self, kind: str, root: Path, names: Sequence[str]) -> None:
         """Log files below `root` as one artifact, under their relative names, if there are any.
