@@ -21,6 +21,7 @@ from quarry.runtime.run_directory import RunDirectory, removed_if_empty
 from quarry.runtime.task_output import last_result_line
 from quarry.sweep.job import run_job
 from quarry.sweep.job_result import JobResult
+from quarry.tasks.cache import shrink
 from quarry.tasks.optimized_metric import optimized_metric_of
 
 
@@ -42,6 +43,8 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
             )
         with raises_on_signals(lambda: how_to_continue(config)):
             result: object = instantiate(config.task)(config)
+            if config.task.get("_target_") in (TRAIN, RESUME, EVALUATE):
+                shrink(config)
     if config.study.job is not None and world.is_launched_first():
         folder = Path(HydraConfig.get().runtime.output_dir)
         _result_of(result, metric=config.optimized_metric).write(folder)

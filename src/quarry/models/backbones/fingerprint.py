@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -64,12 +65,20 @@ def weights_digest(source: str, *, revision: str | None = None, memo: Path) -> s
     return digest.hexdigest()
 
 
+def is_known_as(folder: Path, digests: Sequence[str], *, memo: Path) -> bool:
+    """Return whether the weights of a folder still have one of these digests; reads no weights.
+
+    A file that changed since its hash was cached in `memo` has none there.
+    """
+    files = sorted(file for pattern in PATTERNS for file in folder.glob(pattern))
+    if not files or not all(_note(file, memo).is_file() for file in files):
+        return False
+    return weights_digest(str(folder), memo=memo) in digests
+
+
 def file_digest(file: Path, *, memo: Path) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits; see `weights_digest` for `memo`."""
-    file = file.resolve()  # files of the hub's cache are symbolic links
-    stat = file.stat()
-    facts = (str(file), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
-    note = memo / hashlib.sha256(repr(facts).encode()).hexdigest()
+    note = _note(file, memo)
     with contextlib.suppress(OSError):
         return note.read_text(encoding="ascii")
     with file.open("rb") as stream:
@@ -77,6 +86,14 @@ def file_digest(file: Path, *, memo: Path) -> str:
     with contextlib.suppress(OSError):
         write_text(note, digest)
     return digest
+
+
+def _note(file: Path, memo: Path) -> Path:
+    """Return the file that caches the hash of a file as it is."""
+    file = file.resolve()  # files of the hub's cache are symbolic links
+    stat = file.stat()
+    facts = (str(file), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
+    return memo / hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _folder(source: str, revision: str | None) -> Path:

@@ -26,6 +26,7 @@ from quarry.retrieval.store.segment import (
     open_segment,
 )
 from quarry.retrieval.store.writer import SegmentWriter
+from quarry.runtime.cache_use import CacheUse
 from quarry.runtime.files import write_json
 from quarry.runtime.lock import locked
 
@@ -86,6 +87,7 @@ class Shelf:
         self.made_by = dict(made_by)
         self._sound: set[tuple[str, int, int]] = set()
         self._reported: set[Path] = set()
+        self._use = CacheUse(self.folder)
 
     def segment_name(self, call: NDArray[np.bytes_], plan: Mapping[str, int]) -> str:
         """Return the name of the segment that belongs to a call.
@@ -157,6 +159,7 @@ class Shelf:
         with ExitStack() as stack:
             with explained(self.folder, what=what, remedies=remedies_of_store(self.dtype)):
                 folder.mkdir(parents=True, exist_ok=True)
+                self._use = CacheUse(self.folder)
                 if not (self.folder / CONTRACT).exists():
                     write_json(self.folder / CONTRACT, self.contract)
                 stack.enter_context(locked(folder / LOCK, what=what))
