@@ -14,10 +14,14 @@ from typing import BinaryIO
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from quarry.errors import UserError
 from quarry.runtime.files import write_text
 
 NUM_BYTES_EACH = 4096
 """Bytes read of each tensor; other checkpoints of the architecture differ in every tensor."""
+
+MAX_HEADER_BYTES = 100_000_000
+"""Size of a header that the safetensors library reads, too."""
 
 PATTERNS = ("*.safetensors", "config.json", "adapter_config.json", "adapter_model.bin", "*.py")
 """Files of a model folder on which its embeddings depend, the tokenizer aside."""
@@ -38,7 +42,7 @@ def weights_fingerprint(source: str, *, revision: str | None = None) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(_folder(source, revision).glob("*.safetensors")):
         with path.open("rb") as stream:
-            _add_file(stream, digest)
+            _add_file(stream, digest, path)
     return digest.hexdigest()
 
 
@@ -110,8 +114,13 @@ def _cached_file(source: str, name: str, revision: str | None) -> Path:
     return Path(hf_hub_download(source, name, revision=revision, local_files_only=True))
 
 
-def _add_file(stream: BinaryIO, digest: hashlib.blake2b) -> None:
+def _add_file(stream: BinaryIO, digest: hashlib.blake2b, path: Path) -> None:
     header_size = int.from_bytes(stream.read(8), "little")
+    if header_size > min(MAX_HEADER_BYTES, path.stat().st_size - 8):
+        raise UserError(
+            f"{path}: its header claims {header_size:,} bytes, which is more than it has or may "
+            f"have ({MAX_HEADER_BYTES:,}). Restore the file."
+        )
     header = json.loads(stream.read(header_size))
     header.pop("__metadata__", None)
     for name, entry in sorted(header.items()):

@@ -196,10 +196,19 @@ class Shelf:
 
     def _opened(self, folder: Path) -> Segment | None:
         try:
-            return open_segment(folder)
+            segment = open_segment(folder)
+            if segment is not None:
+                self._check_type(segment)
         except DamagedSegmentError as error:
             self._report(folder, str(error))
             return None
+        return segment
+
+    def _check_type(self, segment: Segment) -> None:
+        """Refuse vectors of another dtype or dimension than all of this contract have."""
+        found = (segment.vectors.dim, segment.vectors.dtype.name)
+        if found != (self.dim, self.dtype):
+            raise DamagedSegmentError(f"its vectors are {found[0]} {found[1]}")
 
     def _kept(self, segment: Segment) -> list[FinishedBatch]:
         """Return the intact batches of a segment; remove the others from its journals."""
