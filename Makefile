@@ -19,7 +19,7 @@ MINILM := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/all-minilm-l6-v2
 BY_FILE := --dist loadfile --no-loadscope-reorder
 ANSERINI := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/anserini-1.7.1
 
-.PHONY: help install demo test test-minimum test-slow test-bench test-package test-next smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks dist format clean
+.PHONY: help install demo test test-minimum test-slow test-bench test-package test-next smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks dist format clean clean-cache
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -133,3 +133,6 @@ format: install ## Put the code into shape
 clean: ## Remove caches and build leftovers; runs/ and .venv stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
+
+clean-cache: install ## Remove from the cache what was not used for 30 days (CACHE='task.remove=[changed,gone]')
+	@$(BIN)/python eval.py task=cache $(or $(CACHE),task.older_than_days=30)

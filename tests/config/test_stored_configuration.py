@@ -8,7 +8,7 @@ import pytest
 from configurations import composed, opened
 from omegaconf import OmegaConf
 
-from quarry.runtime.provenance import scrub
+from quarry.runtime.secret_values import scrub
 
 COMMANDS = [
     ("train",),

@@ -15,9 +15,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from quarry.config.entry_point import check_entry_point
+from quarry.config.hidden_values import hide_values_of
 from quarry.config.schema import register_schemas
 from quarry.errors import UserError
+from quarry.runtime.hiding import hides_secrets_in_errors
 from quarry.runtime.renamed_keys import refuse_renamed_keys, with_new_names
+from quarry.runtime.secret_values import remember_arguments
 from quarry.runtime.shipped_files import conf_dir
 
 Primary = Literal["train", "eval"]
@@ -49,30 +52,38 @@ def composed_job(primary: Primary, overrides: Sequence[str]) -> Iterator[DictCon
     Raises:
         UserError: an override is malformed, or names a key or an option that there is not.
     """
-    refuse_renamed_keys(overrides)
-    check_entry_point(overrides, primary=primary)
-    register_schemas()
+    remember_arguments(overrides)
     before = HydraConfig.instance().cfg
     try:
-        with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-            try:
-                config = compose(
-                    primary,
-                    overrides=[f"hydra.job.name={primary}", *overrides],
-                    return_hydra_config=True,
-                )
-                with open_dict(config):
-                    config.hydra.overrides.task = list(overrides)
-                    config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
-            except (HydraException, OmegaConfBaseException) as error:
-                raise UserError(with_new_names(str(error))) from error
-            own: Any = OmegaConf.masked_copy(config, "hydra")
-            HydraConfig.instance().cfg = own
-            with open_dict(config):
-                del config["hydra"]
-            yield config
+        with hides_secrets_in_errors():
+            refuse_renamed_keys(overrides)
+            check_entry_point(overrides, primary=primary)
+            register_schemas()
+            with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+                yield _composed(primary, overrides)
     finally:
         HydraConfig.instance().cfg = before
+
+
+def _composed(primary: Primary, overrides: Sequence[str]) -> DictConfig:
+    """Compose the configuration, and make Hydra's part of it that of this process."""
+    try:
+        config = compose(
+            primary,
+            overrides=[f"hydra.job.name={primary}", *overrides],
+            return_hydra_config=True,
+        )
+        with open_dict(config):
+            config.hydra.overrides.task = list(overrides)
+            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(with_new_names(str(error))) from error
+    own: Any = OmegaConf.masked_copy(config, "hydra")
+    HydraConfig.instance().cfg = own
+    with open_dict(config):
+        del config["hydra"]
+    hide_values_of(config)
+    return config
 
 
 def _value(value: Any) -> str:

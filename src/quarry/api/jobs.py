@@ -15,6 +15,7 @@ from quarry.api.retriever import Retriever, load
 from quarry.config.world_size import world_size
 from quarry.errors import UserError
 from quarry.runtime.run_directory import removed_if_empty
+from quarry.tasks.cache import shrink
 from quarry.tasks.evaluate import evaluate as evaluate_job
 from quarry.tasks.train import train as train_job
 
@@ -105,3 +106,4 @@ def _job(primary: Primary, overrides: list[str]) -> Iterator[DictConfig]:
             )
         with removed_if_empty(config.paths.run_dir):
             yield config
+            shrink(config)

@@ -6,7 +6,7 @@ import shlex
 
 from hydra.core.hydra_config import HydraConfig
 
-from quarry.config.sweep_overrides import identity
+from quarry.config.sweep_overrides import as_typed, identity
 from quarry.errors import UserError
 from quarry.models.building import check_model
 from quarry.models.fp8 import check_fp8
@@ -52,6 +52,6 @@ def command_with(*overrides: str) -> str:
         return " ".join(overrides)
     hydra = HydraConfig.get()
     keys = {override.split("=", 1)[0] for override in overrides}
-    own = identity([str(entry) for entry in hydra.overrides.task])
+    own = identity(as_typed(hydra.overrides.task))
     kept = [entry for entry in own if entry.split("=", 1)[0] not in keys]
     return f"{own_command(hydra.job.name)} {shlex.join([*kept, *overrides])}"

@@ -16,9 +16,10 @@ from quarry.config.dry_run import dry_run_of
 from quarry.config.settled_contract import SettledContract
 from quarry.distributed.launch import agreed_with_first
 from quarry.runtime.files import write_json
-from quarry.runtime.provenance import collect_provenance, scrub
+from quarry.runtime.provenance import collect_provenance
 from quarry.runtime.renamed_keys import with_renamed_keys
 from quarry.runtime.run_directory import RunDirectory
+from quarry.runtime.secret_values import remember_secrets, scrub
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +29,14 @@ def record_start(
 ) -> dict[str, Any]:
     """Write configuration and provenance; return the resolved configuration, secrets hidden.
 
+    What came from an environment variable stays its interpolation, also in what is resolved.
+
     Args:
         contract: how texts are fed to the model; None: the run has no model.
     """
-    composed = scrub(OmegaConf.to_container(config, resolve=False))
+    plain = OmegaConf.to_container(config, resolve=False)
+    remember_secrets(plain)
+    composed = scrub(plain)
     resolved: dict[str, Any] = scrub(OmegaConf.to_container(config, resolve=True))
     OmegaConf.save(OmegaConf.create(composed), run.config)
     OmegaConf.save(OmegaConf.create(resolved), run.resolved_config)
@@ -43,7 +48,7 @@ def record_start(
     }
     if contract is not None:
         more |= {"contract": contract.as_data(), "contract_differences": contract.differences}
-    write_json(run.provenance, {**collect_provenance(), **more})
+    write_json(run.provenance, scrub({**collect_provenance(), **more}))
     logger.info("Run directory: %s", run.path)
     return resolved
 

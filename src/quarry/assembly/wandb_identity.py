@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import WandbLogger
 from quarry.errors import UserError
 from quarry.runtime.files import write_json
 from quarry.runtime.run_directory import RunDirectory
+from quarry.runtime.secret_values import as_shell_variables, scrub
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,9 @@ MAX_LENGTH = 64
 
 NOT_SAID = ("none", "local", "auto")
 """Options that make no useful tag."""
+
+SHOWN = ("group", "name", "job_type", "tags", "notes")
+"""Arguments that W&B stores and shows, and that nothing else depends on."""
 
 RUN_ID = "WANDB_RUN_ID"
 
@@ -91,7 +95,8 @@ def tags_of(
     found = [tag for tag in found if tag not in NOT_SAID]
     found += config.get("tags") or []
     found += [] if config.get("debug") is None else ["debug"]
-    return tuple(dict.fromkeys(str(tag)[:MAX_LENGTH] for tag in found if tag is not None))
+    shown = (as_shell_variables(scrub(str(tag))) for tag in found if tag is not None)
+    return tuple(dict.fromkeys(tag[:MAX_LENGTH] for tag in shown))
 
 
 def with_identity(loggers: DictConfig, identity: WandbIdentity) -> DictConfig:
@@ -114,6 +119,7 @@ def with_identity(loggers: DictConfig, identity: WandbIdentity) -> DictConfig:
         }
         with open_dict(node):
             node.update({key: value for key, value in own.items() if node.get(key) is None})
+            node.update({key: _shown(node[key]) for key in SHOWN if node.get(key)})
     return copied
 
 
@@ -147,6 +153,17 @@ def _from_environment(identity: WandbIdentity) -> str | None:
         )
         return None
     return found
+
+
+def _shown(value: Any) -> Any:
+    """Return an argument with secrets hidden: `$NAME` for an environment variable.
+
+    An interpolation would be followed again before W&B gets the argument.
+    """
+    plain = scrub(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+    if isinstance(plain, list):
+        return [as_shell_variables(str(one)) for one in plain]
+    return as_shell_variables(str(plain))
 
 
 def _new_id() -> str:

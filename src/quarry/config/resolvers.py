@@ -7,12 +7,15 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from omegaconf.resolvers import oc
 
 from quarry.runtime.devices import has_gpu, visible_gpus
+from quarry.runtime.secret_values import remember_variable
 from quarry.runtime.shipped_files import studies_dir
 
 RESOLVERS = (
@@ -23,9 +26,16 @@ RESOLVERS = (
 
 
 def register_resolvers() -> None:
-    """Register the functions of `RESOLVERS` as `${name:...}`."""
+    """Register `RESOLVERS` as `${name:...}`, and `hidden_env` as OmegaConf's `oc.env`."""
     for name in RESOLVERS:
         OmegaConf.register_new_resolver(name, globals()[name], replace=True)
+    OmegaConf.register_new_resolver("oc.env", hidden_env, replace=True)
+
+
+def hidden_env(key: str, *default: Any) -> str | None:
+    """Return the value of an environment variable, and hide it in what this process writes."""
+    remember_variable(key)
+    return oc.env(key, *default)
 
 
 def run_dir() -> str:

@@ -21,6 +21,7 @@ class PathsConfig:
     store_dir: str = MISSING
     runs_dir: str = MISSING
     run_dir: str = MISSING
+    max_cache_gib: float | None = None  # of cache and store together; None: no limit
 
 
 @dataclass

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from quarry.runtime.secret_values import scrub_argument
 
 MAX_NAME = 100
 """Characters of a job's name, which names its folder and its W&B run."""
@@ -88,17 +91,26 @@ def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
+def as_typed(overrides: ListConfig | list[str]) -> tuple[str, ...]:
+    """Return overrides of Hydra's configuration with their interpolations.
+
+    Reading them one by one would put the values of environment variables into commands of jobs.
+    """
+    plain: Any = OmegaConf.to_container(overrides, resolve=False)
+    return tuple(map(str, plain))
+
+
 def job_name(overrides: Sequence[str], *, fixed: Sequence[str]) -> str:
     """Return the name of a job: `model-qwen-coder_loss.temperature-0.02`.
 
     It consists of the overrides of keys that are not fixed, in letters, digits, dots, hyphens and
     underscores. Where a value has other characters, or the name would be too long, it ends in a
-    hash, so that different overrides have different names.
+    hash, so that different overrides have different names. Secrets are hidden.
     """
     named = [one for one in identity(overrides) if key_of(one) not in fixed]
     if not named:
         return "job"
-    pairs = [one.lstrip("+~").partition("=") for one in named]
+    pairs = [scrub_argument(one.lstrip("+~")).partition("=") for one in named]
     readable = "_".join(f"{key.replace('/', '.')}-{value}" for key, _, value in pairs)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", readable)
     if name == readable and len(name) <= MAX_NAME:
@@ -122,4 +134,4 @@ def _params(config: DictConfig) -> list[str]:
 
 
 def _command(config: DictConfig) -> list[str]:
-    return [str(override) for override in config.hydra.overrides.task]
+    return list(as_typed(config.hydra.overrides.task))

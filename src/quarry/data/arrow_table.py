@@ -22,7 +22,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from quarry.data.jsonl import shown
+from quarry.data.table_sources import SourceFile, sources_in, with_sources
 from quarry.errors import UserError
+from quarry.runtime.cache_use import CacheUse
 from quarry.runtime.progress import tracked
 
 logger = logging.getLogger(__name__)
@@ -31,9 +33,6 @@ FORMAT_VERSION = 2
 ROWS_PER_BATCH = 1024
 """Rows of every record batch but the last, so that one division finds a row's batch."""
 
-_DIGESTED = 64 * 1024
-"""Bytes at the beginning and the end of a source whose digest is part of a table's key."""
-
 LINE = "line"
 """Name of an int64 column in every table: the line of the source that a row came from."""
 
@@ -41,9 +40,14 @@ LINE = "line"
 class ArrowTable:
     """Reader of a file that `open_table` wrote; pickles as its path, so that workers map it."""
 
-    def __init__(self, path: Path) -> None:
-        """Map the file; raise OSError or ValueError (also pyarrow's own) if it is no table."""
+    def __init__(self, path: Path, *, is_used: bool = True) -> None:
+        """Map the file; raise OSError or ValueError (also pyarrow's own) if it is no table.
+
+        Args:
+            is_used: hold it in the cache, and mark it as used now.
+        """
         self.path = path
+        self._use = CacheUse(path) if is_used else None
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self._batches: list[Any] = [None] * self._reader.num_record_batches
         num_full = max(len(self._batches) - 1, 0)
@@ -61,6 +65,11 @@ class ArrowTable:
     @property
     def schema(self) -> pa.Schema:
         return self._reader.schema
+
+    @property
+    def sources(self) -> tuple[SourceFile, ...]:
+        """The files that it was built from; none in tables of earlier versions."""
+        return sources_in(self.schema)
 
     def row(self, index: int, columns: Sequence[str]) -> tuple[Any, ...]:
         """Return the given columns of one row, as Python values; `index` may be negative."""
@@ -157,7 +166,8 @@ def open_table(
     """
     assert LINE in schema.names
     cache_dir = cache_dir.expanduser()
-    path = cache_dir / f"{kind}-{_key(sources, schema, id_column, settings)}.arrow"
+    files = [SourceFile.of(source) for source in sources]
+    path = cache_dir / f"{kind}-{_key(files, schema, id_column, settings)}.arrow"
     table = _open_if_good(path, schema, id_column)
     if table is not None:
         return table
@@ -165,7 +175,7 @@ def open_table(
     logger.info("building %s from %s", path, ", ".join(map(str, sources)))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        id_hashes = _write_rows(temporary, schema, rows, id_column)
+        id_hashes = _write_rows(temporary, with_sources(schema, files), rows, id_column)
         if len(ArrowTable(temporary)) == 0:
             raise UserError(f"{sources[0]}: holds no records; check that it is the right file")
         if id_column is not None:
@@ -178,27 +188,14 @@ def open_table(
     return ArrowTable(path)
 
 
-def _key(sources: Sequence[Path], schema: pa.Schema, id_column: str | None, settings: str) -> str:
-    files = [
-        (str(source.resolve()), source.stat().st_size, source.stat().st_mtime_ns, _digest(source))
-        for source in sources
-    ]
+def _key(
+    sources: Sequence[SourceFile], schema: pa.Schema, id_column: str | None, settings: str
+) -> str:
+    files = [source.key() for source in sources]
     facts = [FORMAT_VERSION, ROWS_PER_BATCH, schema.to_string(), id_column, files]
     if settings:
         facts.append(settings)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
-
-
-def _digest(source: Path) -> str:
-    """Return a digest of the first and last bytes of a file.
-
-    A replaced file differs there in nearly all cases. A full digest would read gigabytes only to
-    learn that a corpus is cached.
-    """
-    with source.open("rb") as file:
-        first = file.read(_DIGESTED)
-        file.seek(max(0, source.stat().st_size - _DIGESTED))
-        return hashlib.sha256(first + file.read(_DIGESTED)).hexdigest()
 
 
 def _index_path(table_path: Path) -> Path:

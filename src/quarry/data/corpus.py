@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from quarry.data.arrow_table import LINE, ArrowTable, open_table
+from quarry.data.table_sources import SourceFile
 from quarry.types import Document
 
 _DOCUMENT = ("document_id", "title", "text")
@@ -58,6 +59,11 @@ class Corpus(Sequence[Document]):
     def rows_of(self, document_ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the row of each document, -1 if the corpus lacks it: [len(document_ids)]."""
         return self._table.rows_of(document_ids, id_column="document_id")
+
+    @property
+    def sources(self) -> tuple[SourceFile, ...]:
+        """The files that the documents come from."""
+        return self._table.sources
 
     def is_empty(self) -> NDArray[np.bool_]:
         """Return which documents have neither a title nor a text: [len(self)]."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from quarry.errors import MissingPathError, UserError
+from quarry.runtime.bounded_gzip import open_gzip
 
 _MAX_SHOWN = 80
 
@@ -137,7 +137,8 @@ def open_binary(path: Path, line: Callable[[], int]) -> Iterator[IO[bytes]]:
         line: returns the line that is being read, for messages.
 
     Raises:
-        UserError: inside the block, for a damaged or truncated gzip file or one that is unreadable.
+        UserError: inside the block, for a gzip file that is damaged, truncated or expands too far,
+            or a file that is unreadable.
     """
     try:
         with _open(path) as file:
@@ -156,8 +157,7 @@ def open_binary(path: Path, line: Callable[[], int]) -> Iterator[IO[bytes]]:
 
 def _open(path: Path) -> IO[bytes]:
     if path.suffix.lower() == ".gz":
-        # the wrapper splits lines in C; GzipFile itself does so one by one in Python
-        return io.BufferedReader(gzip.GzipFile(path), buffer_size=1 << 20)
+        return open_gzip(path)
     return path.open("rb", buffering=1 << 20)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from quarry.errors import MissingPathError, UserError
 from quarry.metrics.ranking import rank_documents
+from quarry.runtime.bounded_gzip import open_gzip
 from quarry.runtime.files import replacing
 from quarry.types import Run
 
@@ -141,13 +142,13 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
     Raises:
         MissingPathError: there is no such file.
-        UserError: bytes that are not UTF-8, or a damaged gzip file.
+        UserError: bytes that are not UTF-8, or a gzip file that is damaged or expands too far.
     """
     if not path.is_file():
         raise MissingPathError(f"{path}: there is no such file; check the path")
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        with open_gzip(path) if path.suffix == ".gz" else path.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 # A byte order mark would become part of the first query id. (The codec utf-8-sig
                 # drops it, too, but is written in Python: slow for millions of lines.)

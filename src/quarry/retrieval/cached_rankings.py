@@ -15,13 +15,18 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from quarry.runtime.files import replacing
+from quarry.data.table_sources import sources_as_text
+from quarry.runtime.cache_use import CacheUse
+from quarry.runtime.files import replacing, write_json
 from quarry.runtime.lock import locked
 from quarry.types import RetrievalSet, Run
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+
+ABOUT = ".about"
+"""Suffix of the file beside a ranking that says what it is of, for people and `task=cache`."""
 
 
 class CachedRankings:
@@ -50,11 +55,13 @@ class CachedRankings:
         with nullcontext() if path.exists() else self._right_to_make(path):
             kept = _read(path)
             if kept is not None:
+                CacheUse(path)
                 logger.info("%s: the ranking of %s is cached in %s", method, dataset.name, path)
                 return kept
             run = make()
             with replacing(path) as partial:
                 partial.write_text(json.dumps(run), encoding="utf-8")
+            write_json(path.with_suffix(ABOUT), _about(dataset))
         return run
 
     @contextmanager
@@ -62,6 +69,16 @@ class CachedRankings:
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(path.with_suffix(".lock"), what=f"the ranking {path.name}"):
             yield
+
+
+def _about(dataset: RetrievalSet) -> dict[str, object]:
+    """Return what a ranking is of: the set, where it is from, and the files of its corpus."""
+    sources = getattr(dataset.corpus, "sources", ())
+    return {
+        "set": dataset.name,
+        "source": dataset.source,
+        "files": json.loads(sources_as_text(sources)),
+    }
 
 
 def texts_digest(dataset: RetrievalSet) -> str:

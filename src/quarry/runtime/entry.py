@@ -22,6 +22,7 @@ from quarry.errors import (
     UserError,
 )
 from quarry.runtime.extras import with_missing_plugin
+from quarry.runtime.hiding import hide_secrets_of_process, hides_secrets_in_errors
 from quarry.runtime.interruption import end_interrupted
 from quarry.runtime.renamed_keys import with_new_names
 
@@ -43,10 +44,11 @@ def shows_user_errors() -> Iterator[None]:
     """End the process with the message of a UserError or configuration error and exit code 2.
 
     Any other exception is a program error and keeps its traceback, as all do with
-    HYDRA_FULL_ERROR=1.
+    HYDRA_FULL_ERROR=1. Secrets are hidden in all of them.
     """
     settle_launcher()
     settle_allocator()
+    hide_secrets_of_process()
     if os.environ.get("HYDRA_FULL_ERROR") == "1" and OURS not in os.environ:
         yield
         world.leave()
@@ -56,7 +58,8 @@ def shows_user_errors() -> Iterator[None]:
     # DeepSpeed's launcher passes as an argument what the environment says, too
     sys.argv[1:] = [arg for arg in sys.argv[1:] if not re.match(r"--local[_-]rank=", arg)]
     try:
-        yield
+        with hides_secrets_in_errors():
+            yield
         world.leave()
     except KeyboardInterrupt:
         sys.exit(130)

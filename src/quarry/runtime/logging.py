@@ -13,13 +13,14 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from quarry.distributed import world
+from quarry.runtime.hiding import HidingFormatter
 
 
 @contextmanager
 def logs_to(path: Path) -> Iterator[None]:
-    """Add a log file to the root logger inside the block."""
+    """Add a log file to the root logger inside the block; secrets are hidden in it."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(HidingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
     try:

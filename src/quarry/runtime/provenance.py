@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from quarry.runtime.secret_values import scrub_argument
 
 PACKAGES = (
     "quarry-retrieval",
@@ -29,17 +30,6 @@ PACKAGES = (
     "wandb",
     "numpy",
 )
-
-_SECRET = re.compile(
-    r"(^|[._-])((api|access|secret|private)[_-]?key|secret|password|passwd|credentials?|"
-    r"((access|auth|hf|hub|api)_?)?token)$",
-    re.IGNORECASE,
-)
-_SPECIAL_TOKEN = re.compile(r"(^|[._-])(begin|end|bos|eos|pad|unk)_token$")
-"""Keys of special tokens, such as prompt.end_token. They are no secrets: resuming reads them."""
-
-_INLINE = re.compile(r"([\w.-]+)(\s*:\s*)([^\s,}\]]+)")
-"""A key and its value inside an argument such as `settings={api_key:abc}`."""
 
 
 def collect_provenance() -> dict[str, Any]:
@@ -59,30 +49,6 @@ def collect_provenance() -> dict[str, Any]:
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
     }
-
-
-def is_secret(key: str) -> bool:
-    """Return whether a value under this key must be hidden ("hf_token", "api_key", ...)."""
-    return _SECRET.search(key) is not None and _SPECIAL_TOKEN.search(key) is None
-
-
-def scrub_argument(argument: str) -> str:
-    """Return `key=value` with the value hidden if the key, or a key inside, names a secret."""
-    key, separator, _ = argument.partition("=")
-    if separator and is_secret(key):
-        return f"{key}=***"
-    return _INLINE.sub(
-        lambda match: f"{match[1]}{match[2]}***" if is_secret(match[1]) else match[0], argument
-    )
-
-
-def scrub(value: Any) -> Any:
-    """Return a copy of nested plain data with secrets hidden."""
-    if isinstance(value, dict):
-        return {k: "***" if is_secret(str(k)) and v else scrub(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [scrub(item) for item in value]
-    return value
 
 
 def _version(package: str) -> str | None:

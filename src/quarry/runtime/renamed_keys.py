@@ -44,7 +44,7 @@ MOVED_MODULES = {
 }
 """Old module of a `_target_` -> current one."""
 
-ADDED_KEYS: Mapping[str, Any] = {"data.max_examples": None}
+ADDED_KEYS: Mapping[str, Any] = {"data.max_examples": None, "paths.max_cache_gib": None}
 """Dotted key that earlier versions did not have -> the value that does what they did."""
 
 ADDED: Mapping[str, Mapping[str, Any]] = {"quarry.data.prompts.Prompt": {"strip": False}}

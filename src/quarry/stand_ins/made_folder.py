@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from quarry.runtime.cache_use import keep_used
+
 logger = logging.getLogger(__name__)
 
 
@@ -17,6 +19,7 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
     Several processes may try at once: the first to finish wins, and the others leave no files.
     """
     if (target / "model.safetensors").exists():
+        keep_used(target)
         return target
     logger.info("Making a small model in %s", target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -30,4 +33,5 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    keep_used(target)
     return target

@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
+from quarry.config.hidden_values import hide_values_of
 from quarry.config.stored_targets import packages_of
 from quarry.config.validation import validate
 from quarry.distributed import world
@@ -24,6 +25,7 @@ from quarry.runtime.task_output import last_result_line
 from quarry.sweep.job import run_job
 from quarry.sweep.job_configs import primary_of
 from quarry.sweep.job_result import JobResult
+from quarry.tasks.cache import shrink
 from quarry.tasks.optimized_metric import optimized_metric_of
 
 
@@ -34,6 +36,7 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
     Args:
         program: words that start this program again, see `restarted`.
     """
+    hide_values_of(config)
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return run_job(config, program=program)
     with removed_if_empty(config.paths.run_dir):
@@ -50,6 +53,8 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
             _validate(config, primary=primary)
         with raises_on_signals(lambda: how_to_continue(config)):
             result: object = instantiate(config.task)(config)
+            if config.task.get("_target_") in (TRAIN, RESUME, EVALUATE):
+                shrink(config)
     if config.study.job is not None and world.is_launched_first():
         folder = Path(HydraConfig.get().runtime.output_dir)
         _result_of(result, metric=config.optimized_metric).write(folder)

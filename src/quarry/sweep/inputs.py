@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from quarry.config.stored_targets import packages_of
 from quarry.config.sweep_overrides import (
     all_jobs,
+    as_typed,
     fixed_keys,
     has_all_jobs_known,
     swept_keys,
@@ -166,7 +167,7 @@ def read_job(config: DictConfig) -> SweepJob:
             sources=tuple(
                 (str(each.provider), str(each.path)) for each in hydra.runtime.config_sources
             ),
-            overrides=tuple(str(each) for each in hydra.overrides.task),
-            hydra_overrides=tuple(str(each) for each in hydra.overrides.hydra),
+            overrides=as_typed(hydra.overrides.task),
+            hydra_overrides=as_typed(hydra.overrides.hydra),
         ),
     )

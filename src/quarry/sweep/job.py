@@ -19,8 +19,8 @@ from quarry.errors import UserError
 from quarry.runtime.devices import visible_gpus
 from quarry.runtime.files import remove
 from quarry.runtime.ownership import owned
-from quarry.runtime.provenance import scrub_argument
 from quarry.runtime.run_directory import RunDirectory
+from quarry.runtime.secret_values import scrub_argument, without_secrets
 from quarry.runtime.shipped_files import conf_dir
 from quarry.sweep.gpu_slots import gpu_locks, lent_gpus
 from quarry.sweep.inputs import CommandLine, SweepJob, read_job
@@ -124,7 +124,7 @@ def _attempt(
         with _own_devices(own.num_gpus) as environment:
             ended = run_process(command, environment=environment)
     except BaseException as error:
-        record.put(replace(job, status="interrupted", error=str(error) or None))
+        record.put(replace(job, status="interrupted", error=without_secrets(str(error)) or None))
         raise
     job = _ended(replace(job, seconds=round(time.monotonic() - begin, 1)), ended, folder)
     record.put(job)
@@ -174,8 +174,8 @@ def _ended(job: JobRecord, ended: EndedProcess, folder: Path) -> JobRecord:
         return replace(job, status="interrupted")
     error = ended.error if ended.code else "it ended without a result"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "error.log").write_text(ended.tail, encoding="utf-8")
-    return replace(job, status="failed", error=error)
+    (folder / "error.log").write_text(without_secrets(ended.tail), encoding="utf-8")
+    return replace(job, status="failed", error=without_secrets(error))
 
 
 def job_command(

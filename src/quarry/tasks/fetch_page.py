@@ -37,7 +37,7 @@ def listing_table(listings: Sequence[Listing], missing: Sequence[int]) -> str:
         "total", "", str(sum(len(each.files) for each in listings)), readable_size(num_bytes),
         readable_size(num_bytes - num_missing), readable_size(num_missing), "",
     )  # fmt: skip
-    return _table(header, [*rows, *([total] if len(rows) > 1 else [])])
+    return aligned_table(header, [*rows, *([total] if len(rows) > 1 else [])])
 
 
 def outcome_table(outcomes: Sequence[tuple[str, Listing | None, str]]) -> str:
@@ -50,7 +50,7 @@ def outcome_table(outcomes: Sequence[tuple[str, Listing | None, str]]) -> str:
         (*((name, "-", "-", "-") if listing is None else _identity(listing)), outcome)
         for name, listing, outcome in outcomes
     ]
-    return _table(("repository", "commit", "files", "size", "result"), rows)
+    return aligned_table(("repository", "commit", "files", "size", "result"), rows)
 
 
 def _identity(listing: Listing) -> tuple[str, str, str, str]:
@@ -64,7 +64,7 @@ def _readers(listing: Listing) -> str:
     return ", ".join(first) + (f" and {len(rest)} more" if rest else "")
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def aligned_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(

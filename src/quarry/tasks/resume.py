@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from quarry.assembly.origin import check_origin
 from quarry.assembly.run_start import record_resume
 from quarry.config.contract import explicit_keys
+from quarry.config.hidden_values import check_stored_values
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.config.stored import read_stored_config
 from quarry.config.stored_targets import trusted_packages
@@ -105,6 +106,7 @@ def _stored(config: DictConfig, run: RunDirectory, *, chooses_memory_anew: bool)
         stored.logger = config.logger
     if ON_DISK in explicit_keys():  # a disk may have become full
         stored.evaluation.corpus_on_disk = config.evaluation.corpus_on_disk
+    check_stored_values(stored, run.config)
     check_processes(stored, run.checkpoint)
     return stored
 

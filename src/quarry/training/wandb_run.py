@@ -10,6 +10,7 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 
 from quarry.errors import UserError
+from quarry.runtime.hiding import hidden_arguments
 from quarry.training.wandb_staging import WandbStaging
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,12 @@ class WandbRun(WandbLogger):
         """End the W&B run; the next run of this process has its own."""
         self.experiment.finish(exit_code=exit_code)
         self._staging.close()
+
+    @property
+    def experiment(self) -> Any:
+        """The run of W&B, which stores the command line when it begins: secrets are hidden."""
+        with hidden_arguments():
+            return super().experiment
 
     def log_files(self, kind: str, root: Path, names: Sequence[str]) -> None:
         """Log files below `root` as one artifact, under their relative names, if there are any.

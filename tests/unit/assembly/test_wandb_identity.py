@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from quarry.assembly.wandb_identity import WandbIdentity, identity_of, tags_of, with_identity
 from quarry.errors import UserError
 from quarry.runtime.run_directory import RunDirectory
+from quarry.runtime.secret_values import remember_variable
 
 OPTIONS = {
     "model": "qwen-coder",
@@ -124,3 +125,16 @@ def test_an_id_for_all_jobs_of_a_sweep_is_refused(tmp_path: Path) -> None:
     assert wandb_id(run, id="given") == "given"
     with pytest.raises(UserError, match=r"logger\.wandb\.id=given: all jobs .* one W&B run"):
         wandb_id(run, is_job=True, id="given")
+
+
+def test_tags_notes_and_names_show_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MYPW", "hunter2")
+    remember_variable("MYPW")
+    config = a_config()
+    config.tags = ["by ${oc.env:MYPW}", "https://me:secret@host"]
+    identity = identity_of(config, a_run(tmp_path / "one"), job_type="train")
+    assert identity.tags[-2:] == ("by $MYPW", "https://me:***@host")
+    node = with_identity(loggers(notes="${oc.env:MYPW}", tags=["${oc.env:MYPW}"]), identity).wandb
+    assert (node.notes, node.tags, node.name) == ("$MYPW", ["$MYPW"], "one")

@@ -90,3 +90,11 @@ def test_the_whole_is_composed_with_the_first_choices() -> None:
     assert [job[0] for job in all_jobs(sweep)] == ["model=qwen-base", "model=qwen-coder"]
     assert fixed_keys(sweep) == ()
     assert twice_given(sweep) == ["model"]
+
+
+def test_a_secret_does_not_name_a_job() -> None:
+    one = job_name(["data.path=https://me:hunter2@host/x"], fixed=())
+    two = job_name(["data.path=https://me:hunter3@host/x"], fixed=())
+    assert one != two
+    assert "hunter" not in one + two
+    assert one.startswith("data.path-https-me-")

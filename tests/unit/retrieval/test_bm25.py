@@ -215,7 +215,7 @@ def test_other_code_makes_its_own_ranking(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "code_digest", lambda modules: "of other code")
     retriever.retrieve(dataset, top_k=5)
     suffixes = sorted(path.suffix for path in (tmp_path / "rankings").iterdir())
-    assert suffixes == [".json", ".json", ".lock", ".lock"]
+    assert suffixes == [".about", ".about", ".json", ".json", ".lock", ".lock"]
 
 
 @pytest.mark.parametrize("part", [terms, words, word_break_classes, porter])

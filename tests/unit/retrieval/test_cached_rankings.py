@@ -35,7 +35,7 @@ def test_scores_order_empty_rankings_and_odd_ids_come_back(tmp_path: Path) -> No
     back = kept.get(never, dataset=DATASET, method="m", k=1)
     assert back == RUN
     assert list(back["q 1"]) == ["d", "a b"]
-    assert sorted(p.suffix for p in (tmp_path / "new").iterdir()) == [".json", ".lock"]
+    assert sorted(p.suffix for p in (tmp_path / "new").iterdir()) == [".about", ".json", ".lock"]
 
 
 def test_the_name_and_the_judgements_have_no_part_in_it(tmp_path: Path) -> None:

@@ -190,6 +190,11 @@ def test_damaged_vectors_are_found_said_once_and_redone(
     assert (again.num_encoded, caplog.records) == (0, [])
 
 
+def restated(folder: Path, **more: object) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | more))
+
+
 def test_only_what_is_taken_from_another_sets_segment_is_redone(store: Path) -> None:
     fever = texts(150)
     expected = Counted(store).encode(documents(fever))
@@ -212,6 +217,15 @@ def test_only_what_is_taken_from_another_sets_segment_is_redone(store: Path) -> 
         lambda folder: cut(folder / "manifest.json", 0),
         lambda folder: (folder / "manifest.json").write_text('{"format": 1}'),
         lambda folder: (folder / "manifest.json").write_text("[1]"),
+        lambda folder: restated(folder, dtype="object"),
+        lambda folder: restated(folder, dtype="float16"),
+        lambda folder: restated(folder, dim=DIM + 1),
+        lambda folder: (folder / "manifest.json").open("ab").truncate(2**30),
+        lambda folder: (folder / "vectors-00000.bin").open("ab").truncate(2**40),
+        lambda folder: (folder / "texts.bin").open("ab").truncate(2**40),
+        lambda folder: (folder / "finished-1-a.bin").open("ab").truncate(2**40),
+        lambda folder: os.mkfifo(folder / "vectors-99999.bin"),
+        lambda folder: (folder / "vectors-99999.bin").mkdir(),
     ],
 )
 def test_a_segment_that_cannot_be_trusted_is_made_anew(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,14 @@ from typing import BinaryIO
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from quarry.errors import UserError
 from quarry.runtime.files import write_text
 
 NUM_BYTES_EACH = 4096
 """Bytes read of each tensor; other checkpoints of the architecture differ in every tensor."""
+
+MAX_HEADER_BYTES = 100_000_000
+"""Size of a header that the safetensors library reads, too."""
 
 PATTERNS = ("*.safetensors", "config.json", "adapter_config.json", "adapter_model.bin", "*.py")
 """Files of a model folder on which its embeddings depend, the tokenizer aside."""
@@ -40,7 +45,7 @@ def weights_fingerprint(source: str, *, revision: str | None = None) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(_folder(source, revision).glob("*.safetensors")):
         with path.open("rb") as stream:
-            _add_file(stream, digest)
+            _add_file(stream, digest, path)
     return digest.hexdigest()
 
 
@@ -82,12 +87,20 @@ def affordable_digest(source: str, *, revision: str | None = None, memo: Path) -
     return f"sampled:{weights_fingerprint(source, revision=revision)}"
 
 
+def is_known_as(folder: Path, digests: Sequence[str], *, memo: Path) -> bool:
+    """Return whether the weights of a folder still have one of these digests; reads no weights.
+
+    A file that changed since its hash was cached in `memo` has none there.
+    """
+    files = sorted(file for pattern in PATTERNS for file in folder.glob(pattern))
+    if not files or not all(_note(file, memo).is_file() for file in files):
+        return False
+    return weights_digest(str(folder), memo=memo) in digests
+
+
 def file_digest(file: Path, *, memo: Path) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits; see `weights_digest` for `memo`."""
-    file = file.resolve()  # files of the hub's cache are symbolic links
-    stat = file.stat()
-    facts = (str(file), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
-    note = memo / hashlib.sha256(repr(facts).encode()).hexdigest()
+    note = _note(file, memo)
     with contextlib.suppress(OSError):
         return note.read_text(encoding="ascii")
     with file.open("rb") as stream:
@@ -95,6 +108,14 @@ def file_digest(file: Path, *, memo: Path) -> str:
     with contextlib.suppress(OSError):
         write_text(note, digest)
     return digest
+
+
+def _note(file: Path, memo: Path) -> Path:
+    """Return the file that caches the hash of a file as it is."""
+    file = file.resolve()  # files of the hub's cache are symbolic links
+    stat = file.stat()
+    facts = (str(file), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
+    return memo / hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _folder(source: str, revision: str | None) -> Path:
@@ -111,8 +132,13 @@ def _cached_file(source: str, name: str, revision: str | None) -> Path:
     return Path(hf_hub_download(source, name, revision=revision, local_files_only=True))
 
 
-def _add_file(stream: BinaryIO, digest: hashlib.blake2b) -> None:
+def _add_file(stream: BinaryIO, digest: hashlib.blake2b, path: Path) -> None:
     header_size = int.from_bytes(stream.read(8), "little")
+    if header_size > min(MAX_HEADER_BYTES, path.stat().st_size - 8):
+        raise UserError(
+            f"{path}: its header claims {header_size:,} bytes, which is more than it has or may "
+            f"have ({MAX_HEADER_BYTES:,}). Restore the file."
+        )
     header = json.loads(stream.read(header_size))
     header.pop("__metadata__", None)
     for name, entry in sorted(header.items()):

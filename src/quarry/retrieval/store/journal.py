@@ -74,6 +74,14 @@ def read_journals(folder: Path) -> list[FinishedBatch]:
     ]
 
 
+def max_journal_bytes(num_texts: int) -> int:
+    """Return the size that a journal of a segment can have: a record for each text, at most.
+
+    A batch that was found damaged may be in it again.
+    """
+    return 2 * num_texts * (_HEAD.size + ROW.itemsize + _TAIL.size)
+
+
 def replace_journals(folder: Path, batches: Sequence[FinishedBatch]) -> None:
     """Replace all journals by these finished batches; only for the holder of the segment's lock."""
     old = list(folder.glob(PATTERN))

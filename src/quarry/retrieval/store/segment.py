@@ -22,10 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quarry.errors import UserError
-from quarry.retrieval.store.journal import FinishedBatch, read_journals
+from quarry.retrieval.store.journal import (
+    PATTERN,
+    FinishedBatch,
+    max_journal_bytes,
+    read_journals,
+)
 from quarry.retrieval.store.vector_files import MAX_FILE_BYTES, VectorFiles
 from quarry.retrieval.unique_texts import HASH, NUM_HASH_BYTES
-from quarry.runtime.files import replacing
+from quarry.runtime.files import remove, replacing
 
 FORMAT = 1
 """Version of a segment's files; raise it when they change. Other formats are refused."""
@@ -33,6 +38,11 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 TEXTS = "texts.bin"
 LOCK = "lock"
+
+DTYPE_NAMES = ("float32", "float16")
+"""Types of vectors."""
+
+MAX_MANIFEST_BYTES = 2**20
 
 
 class DamagedSegmentError(Exception):
@@ -77,6 +87,7 @@ def open_segment(folder: Path) -> Segment | None:
         DamagedSegmentError: its manifest or its texts are damaged.
         UserError: it was written by another version.
     """
+    _check_files(folder)
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         version = manifest["format"]
@@ -90,6 +101,8 @@ def open_segment(folder: Path) -> Segment | None:
             f"reads and writes {FORMAT}. Delete {folder.parent} (all in it can be made again), or "
             "keep embeddings elsewhere: paths.store_dir=DIR."
         )
+    if manifest.get("dtype") not in DTYPE_NAMES:
+        raise DamagedSegmentError(f"{MANIFEST} says dtype={manifest.get('dtype')}")
     try:
         hashes = np.memmap(folder / TEXTS, HASH, mode="r", shape=(manifest["num_texts"],))
         if zlib.crc32(hashes.data) != manifest["texts_checksum"]:
@@ -101,9 +114,34 @@ def open_segment(folder: Path) -> Segment | None:
             dtype=manifest["dtype"],
             num_rows_per_file=manifest["num_rows_per_file"],
         )
+        _check_sizes(folder, vectors)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedSegmentError(f"{TEXTS} or {MANIFEST} is cut off ({error})") from error
     return Segment(folder, hashes=np.asarray(hashes), vectors=vectors)
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse what is no regular file, such as a pipe that nobody writes, and a huge manifest."""
+    for path in sorted(folder.glob("*")):
+        if path.exists() and not path.is_file():
+            raise DamagedSegmentError(f"{path.name} is no file")
+    manifest = folder / MANIFEST
+    if manifest.is_file() and manifest.stat().st_size > MAX_MANIFEST_BYTES:
+        raise DamagedSegmentError(f"{MANIFEST} is larger than a manifest can be")
+
+
+def _check_sizes(folder: Path, vectors: VectorFiles) -> None:
+    """Refuse files that are larger than the manifest allows; none is read before."""
+    num_rows = min(vectors.num_rows, vectors.num_rows_per_file)
+    limits = {
+        "vectors-*.bin": num_rows * vectors.num_bytes_per_row,
+        PATTERN: max_journal_bytes(vectors.num_rows),
+        TEXTS: vectors.num_rows * NUM_HASH_BYTES,
+    }
+    for pattern, limit in limits.items():
+        for path in folder.glob(pattern):
+            if path.stat().st_size > limit:
+                raise DamagedSegmentError(f"{path.name} is larger than {MANIFEST} allows")
 
 
 def create_segment(
@@ -121,7 +159,7 @@ def create_segment(
     """
     for path in folder.iterdir():
         if path.name != LOCK:
-            path.unlink()
+            remove(path)
     texts = hashes.tobytes()
     assert len(texts) == NUM_HASH_BYTES * len(hashes)
     manifest = {

@@ -26,6 +26,7 @@ from quarry.retrieval.store.segment import (
     open_segment,
 )
 from quarry.retrieval.store.writer import SegmentWriter
+from quarry.runtime.cache_use import CacheUse
 from quarry.runtime.files import write_json
 from quarry.runtime.lock import locked
 
@@ -86,6 +87,7 @@ class Shelf:
         self.made_by = dict(made_by)
         self._sound: set[tuple[str, int, int]] = set()
         self._reported: set[Path] = set()
+        self._use = CacheUse(self.folder)
 
     def segment_name(self, call: NDArray[np.bytes_], plan: Mapping[str, int]) -> str:
         """Return the name of the segment that belongs to a call.
@@ -157,6 +159,7 @@ class Shelf:
         with ExitStack() as stack:
             with explained(self.folder, what=what, remedies=remedies_of_store(self.dtype)):
                 folder.mkdir(parents=True, exist_ok=True)
+                self._use = CacheUse(self.folder)
                 if not (self.folder / CONTRACT).exists():
                     write_json(self.folder / CONTRACT, self.contract)
                 stack.enter_context(locked(folder / LOCK, what=what))
@@ -193,10 +196,19 @@ class Shelf:
 
     def _opened(self, folder: Path) -> Segment | None:
         try:
-            return open_segment(folder)
+            segment = open_segment(folder)
+            if segment is not None:
+                self._check_type(segment)
         except DamagedSegmentError as error:
             self._report(folder, str(error))
             return None
+        return segment
+
+    def _check_type(self, segment: Segment) -> None:
+        """Refuse vectors of another dtype or dimension than all of this contract have."""
+        found = (segment.vectors.dim, segment.vectors.dtype.name)
+        if found != (self.dim, self.dtype):
+            raise DamagedSegmentError(f"its vectors are {found[0]} {found[1]}")
 
     def _kept(self, segment: Segment) -> list[FinishedBatch]:
         """Return the intact batches of a segment; remove the others from its journals."""

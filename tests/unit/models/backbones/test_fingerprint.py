@@ -11,8 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers.models import tiny_folder
+from quarry.errors import UserError
 from quarry.models.backbones import fingerprint
-from quarry.models.backbones.fingerprint import weights_digest, weights_fingerprint
+from quarry.models.backbones.fingerprint import (
+    is_known_as,
+    weights_digest,
+    weights_fingerprint,
+)
 
 
 @pytest.fixture
@@ -81,3 +86,26 @@ def test_files_are_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_memo_that_cannot_be_written_is_done_without(folder: Path) -> None:
     (folder.parent / "memo").write_text("no folder")
     assert digest(folder) == weights_digest(str(folder), memo=folder.parent / "other")
+
+
+@pytest.mark.parametrize("claimed", [2**60, 200_000_000, 5000])
+def test_a_header_larger_than_its_file_or_the_limit_is_refused_unread(
+    tmp_path: Path, claimed: int
+) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(claimed.to_bytes(8, "little") + b"{}")
+    (tmp_path / "config.json").write_text("{}")
+    if claimed == 200_000_000:
+        os.truncate(file, 2**40)
+    with pytest.raises(UserError, match=rf"{file}: its header claims {claimed:,} bytes"):
+        weights_fingerprint(str(tmp_path))
+
+
+def test_weights_are_known_without_being_read(folder: Path) -> None:
+    memo = folder.parent / "memo"
+    assert not is_known_as(folder, ["x"], memo=memo)
+    known = digest(folder)
+    assert is_known_as(folder, ["x", known], memo=memo)
+    assert not is_known_as(folder, ["x"], memo=memo)
+    (folder / "config.json").write_text("{}")
+    assert not is_known_as(folder, [known], memo=memo)

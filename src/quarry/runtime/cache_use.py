@@ -1,0 +1,59 @@
+"""Mark entries of the cache as used, and hold them so that nobody removes them meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_kept: dict[Path, CacheUse] = {}
+"""What this process uses until it ends."""
+
+
+class CacheUse:
+    """Shared lock on a file or folder of the cache, for as long as this object lives.
+
+    It needs no permission to write. The time of the entry's last use is set where that is allowed.
+    Without support for locks, or without the entry, nothing is held.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file: int | None = None
+        with contextlib.suppress(OSError):
+            self._file = os.open(path, os.O_RDONLY)
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.utime(path)
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+
+def keep_used(path: Path) -> None:
+    """Hold an entry until this process ends."""
+    if path not in _kept:
+        _kept[path] = CacheUse(path)
+
+
+@contextlib.contextmanager
+def unused(path: Path) -> Iterator[bool]:
+    """Yield whether no process uses an entry, and let none begin to inside the block.
+
+    False also where the file system cannot tell (some network ones have no locks).
+    """
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_unused = True
+        except OSError:
+            is_unused = False
+        yield is_unused
+    finally:
+        os.close(file)

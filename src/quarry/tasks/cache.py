@@ -1,0 +1,260 @@
+"""List what the cache holds, and remove what is named, old, or too much."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from quarry.config.overrides import warn_of_run_directory
+from quarry.distributed import world
+from quarry.errors import UserError
+from quarry.runtime.cache_use import unused
+from quarry.runtime.files import remove as remove_path
+from quarry.runtime.lock import locked_if_free
+from quarry.runtime.logging import quiet_libraries
+from quarry.runtime.task_output import show
+from quarry.tasks.cache_kinds import KINDS, Folders, Kind, Origin
+from quarry.tasks.cache_page import cache_table, readable_age
+from quarry.tasks.fetch_page import readable_size
+
+ALL = "all"
+STATES = ("changed", "gone")
+"""Words of `task.remove` for entries whose source is not what it was."""
+
+DAY_S = 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An entry of the cache.
+
+    Attributes:
+        name: see `Kind.name_of`.
+        files: what it consists of.
+        num_bytes: that it takes on disk.
+        used_s: when it was used last, in seconds since 1970.
+    """
+
+    kind: Kind
+    name: str
+    path: Path
+    files: tuple[Path, ...]
+    num_bytes: int
+    used_s: float
+    origin: Origin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """Which entries were removed, and which could not be because they are in use."""
+
+    removed: tuple[Entry, ...]
+    used: tuple[Entry, ...]
+
+
+def cache(
+    config: DictConfig, *, remove: Sequence[str] | None, older_than_days: float | None
+) -> dict[str, float]:
+    """Remove entries of the cache where that is asked for, and list the rest.
+
+    Args:
+        remove: names or patterns of names, kinds, states of the source, or `all`.
+        older_than_days: only those that were not used for so long; alone: all of them.
+
+    Returns:
+        Numbers of entries and bytes, of those that are left and those that were removed.
+
+    Raises:
+        UserError: a word of `remove` fits no entry, or a number is negative.
+    """
+    quiet_libraries()
+    warn_of_run_directory(config, task="cache")
+    if not world.is_launched_first():
+        return {}
+    if older_than_days is not None and not older_than_days >= 0:
+        raise UserError(f"task.older_than_days={older_than_days}: must be at least 0.")
+    folders, limit = folders_of(config), limit_of(config)
+    entries = listed(folders)
+    chosen = _chosen(entries, remove, older_than_days)
+    asked = removed_of(chosen)
+    left = [entry for entry in entries if entry not in asked.removed]
+    shrunk = removed_of(_too_many(left, limit), until=limit, total=_size(left))
+    left = [entry for entry in left if entry not in shrunk.removed]
+    removed = (*asked.removed, *shrunk.removed)
+    used = tuple(dict.fromkeys(entry.name for entry in (*asked.used, *shrunk.used)))
+    _show(left, removed, used, folders)
+    return _numbers(left, removed)
+
+
+def shrink(config: DictConfig) -> None:
+    """Remove the least recently used entries over `paths.max_cache_gib`, if that is set."""
+    limit = limit_of(config)
+    if limit is None or not world.is_launched_first():
+        return
+    entries = listed(folders_of(config), states=False)
+    removed_of(_too_many(entries, limit), until=limit, total=_size(entries))
+
+
+def folders_of(config: DictConfig) -> Folders:
+    """Return the folders of the cache and the embedding store."""
+    cache_dir, store_dir = config.paths.cache_dir, config.paths.store_dir
+    return Folders(cache=Path(cache_dir).expanduser(), store=Path(store_dir).expanduser())
+
+
+def limit_of(config: DictConfig) -> int | None:
+    """Return the limit in bytes; None: there is none.
+
+    Raises:
+        UserError: it is negative, or no number.
+    """
+    limit = config.paths.get("max_cache_gib")
+    if limit is None:
+        return None
+    if not float(limit) >= 0:
+        raise UserError(f"paths.max_cache_gib={limit}: must be at least 0, or null (no limit).")
+    return int(float(limit) * 2**30)
+
+
+def listed(folders: Folders, *, states: bool = True) -> list[Entry]:
+    """Return all entries, by kind, those that were used last first.
+
+    Args:
+        states: look at the sources, too, which takes some time.
+    """
+    entries: list[Entry] = []
+    for kind in KINDS:
+        found = [_entry(kind, path, folders, states=states) for path in kind.paths(folders)]
+        entries += sorted((e for e in found if e is not None), key=lambda e: (-e.used_s, e.name))
+    return entries
+
+
+def removed_of(entries: Iterable[Entry], *, until: int | None = None, total: int = 0) -> Removal:
+    """Remove entries that no process uses, in order.
+
+    Args:
+        until: stop when `total` has come down to so many bytes; None: remove all.
+        total: bytes of all entries before.
+    """
+    removed: list[Entry] = []
+    used: list[Entry] = []
+    for entry in entries:
+        if until is not None and total <= until:
+            break
+        if _removed(entry):
+            removed.append(entry)
+            total -= entry.num_bytes
+        else:
+            used.append(entry)
+    return Removal(removed=tuple(removed), used=tuple(used))
+
+
+def _entry(kind: Kind, path: Path, folders: Folders, *, states: bool) -> Entry | None:
+    try:
+        files = kind.files_of(path)
+        root: Path = getattr(folders, kind.root)
+        stem = path.with_suffix("") if path.is_file() else path
+        prefix = "embeddings/" if kind.root == "store" else ""
+        return Entry(
+            kind=kind,
+            name=prefix
+            + (path if kind.name == "unfinished" else stem).relative_to(root).as_posix(),
+            path=path,
+            files=tuple(files),
+            num_bytes=sum(_size_on_disk(file) for file in files),
+            used_s=path.stat().st_mtime,
+            origin=kind.origin(path) if states else Origin(source="", state="-"),
+        )
+    except FileNotFoundError:  # another process has just removed it
+        return None
+
+
+def _size_on_disk(path: Path) -> int:
+    """Return the bytes of a file or folder on disk: files of the store may have holes."""
+    inside = path.rglob("*") if path.is_dir() else ()
+    return sum(one.lstat().st_blocks * 512 for one in (path, *inside))
+
+
+def _chosen(
+    entries: Sequence[Entry], words: Sequence[str] | None, older_than_days: float | None
+) -> list[Entry]:
+    if words is None and older_than_days is None:
+        return []
+    for word in words or ():
+        known = (ALL, *STATES, *(kind.name for kind in KINDS))
+        if word not in known and not any(_fits(entry, word) for entry in entries):
+            raise UserError(
+                f"task.remove={word}: no entry of that name (allowed: names and patterns of "
+                f"names as task=cache lists them, {', '.join(known)}). Nothing was removed."
+            )
+    latest = time.time() - (older_than_days or 0) * DAY_S
+    return [
+        entry
+        for entry in entries
+        if (words is None or any(_fits(entry, word) for word in words))
+        and (older_than_days is None or entry.used_s <= latest)
+    ]
+
+
+def _fits(entry: Entry, word: str) -> bool:
+    words = (ALL, entry.kind.name, *(state for state in STATES if state == entry.origin.state))
+    return word in words or fnmatchcase(entry.name, word)
+
+
+def _too_many(entries: Sequence[Entry], limit: int | None) -> list[Entry]:
+    """Return the entries in the order in which they are removed for the limit."""
+    return [] if limit is None else sorted(entries, key=lambda entry: entry.used_s)
+
+
+def _removed(entry: Entry) -> bool:
+    """Remove an entry; return False if a process uses it."""
+    with ExitStack() as held:
+        locks = sorted(entry.path.glob(entry.kind.locks)) if entry.kind.locks else []
+        locks += [file for file in entry.files if file.suffix == ".lock"]
+        are_free = [held.enter_context(locked_if_free(lock)) for lock in locks]
+        if not held.enter_context(unused(entry.path)) or not all(are_free):
+            return False
+        for file in entry.files:
+            remove_path(file)
+    return not entry.path.exists()
+
+
+def _size(entries: Iterable[Entry]) -> int:
+    return sum(entry.num_bytes for entry in entries)
+
+
+def _show(
+    left: Sequence[Entry], removed: Sequence[Entry], used: Sequence[str], folders: Folders
+) -> None:
+    now = time.time()
+    rows = [
+        (e.name, e.kind.name, readable_size(e.num_bytes), readable_age(now - e.used_s),
+         e.origin.state, e.origin.source)
+        for e in left
+    ]  # fmt: skip
+    total = f"{len(left)} entries, {readable_size(_size(left))} in {folders.cache}"
+    if not folders.store.is_relative_to(folders.cache):
+        total += f" and {folders.store}"
+    paragraphs = [cache_table(rows), total] if rows else [total]
+    if removed:
+        names = ", ".join(entry.name for entry in removed)
+        paragraphs.append(f"Removed {readable_size(_size(removed))}: {names}")
+    if used:
+        paragraphs.append(f"In use, and not removed: {', '.join(used)}")
+    numbers = _numbers(left, removed)
+    pairs = (f"{key.partition('/num_')[2]}={int(value)}" for key, value in numbers.items())
+    show(*paragraphs, result_line=f"cache {' '.join(pairs)}")
+
+
+def _numbers(left: Sequence[Entry], removed: Sequence[Entry]) -> dict[str, float]:
+    return {
+        "cache/num_entries": len(left),
+        "cache/num_bytes": _size(left),
+        "cache/num_removed": len(removed),
+        "cache/num_removed_bytes": _size(removed),
+    }

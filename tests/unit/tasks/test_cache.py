@@ -1,0 +1,138 @@
+"""The cache is listed; what is named, old or too much is removed, and what is in use stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from helpers.made_cache import make_cache
+from quarry.data.arrow_table import ArrowTable
+from quarry.errors import UserError
+from quarry.runtime import task_output
+from quarry.runtime.cache_use import CacheUse
+from quarry.runtime.lock import locked
+from quarry.tasks.cache import cache, shrink
+
+Number = float | None
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_cache(tmp_path / "cache", tmp_path / "data")
+    return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True)
+def no_lines_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_output, "_lines", ["of another test"])
+
+
+def a_config(folder: Path, *, limit: Number = None) -> DictConfig:
+    return OmegaConf.create(
+        {
+            "paths": {
+                "cache_dir": str(folder), "store_dir": f"{folder}/embeddings",
+                "max_cache_gib": limit,
+            },
+            "study": {"job": None},
+        }
+    )  # fmt: skip
+
+
+def run(folder: Path, *words: str, days: Number = None, limit: Number = None) -> dict[str, Any]:
+    return cache(a_config(folder, limit=limit), remove=list(words) or None, older_than_days=days)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_twenty_entries_are_listed_and_nothing_is_removed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = names(folder)
+    assert run(folder)["cache/num_entries"] == 20
+    assert names(folder) == before
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:3] == ["entry", "kind", "size"]
+    (fiqa,) = [line for line in lines if line.endswith("fiqa/corpus.jsonl")]
+    assert fiqa.split()[1] == "corpus"
+    assert fiqa.split()[4:7] == ["3", "d", "changed"]
+
+
+def test_entries_are_removed_by_state_kind_name_and_pattern(folder: Path) -> None:
+    assert run(folder, "changed", "gone")["cache/num_removed"] == 5  # two tables, three stores
+    assert not list(folder.glob("embeddings/*/contract.json"))
+    assert run(folder, "ranking")["cache/num_removed"] == 4
+    assert not list((folder / "rankings").iterdir())
+    (first, *rest) = sorted(folder.glob("corpus-*.arrow"))
+    assert run(folder, first.stem)["cache/num_removed"] == 1
+    assert not first.with_suffix(".ids.npy").exists()
+    assert run(folder, "corpus-*")["cache/num_removed"] == len(rest) == 2
+    assert run(folder, "all")["cache/num_entries"] == 0
+    assert names(folder) == set()
+
+
+def test_age_alone_and_with_a_kind(folder: Path) -> None:
+    assert run(folder, "corpus", days=5)["cache/num_removed"] == 2  # 6 and 9 days
+    assert run(folder, days=10)["cache/num_removed"] == 4  # two sets of examples, a store, a rest
+    assert run(folder, days=10)["cache/num_removed"] == 0
+
+
+def test_the_least_recently_used_go_until_the_rest_fits(folder: Path) -> None:
+    total = run(folder)["cache/num_bytes"]
+    oldest = folder / ".corpus-1234.arrow.77.ab12.tmp"
+    values = run(folder, limit=(total - 1) / 2**30)
+    assert values["cache/num_removed"] == 1
+    assert not oldest.exists()
+    left = run(folder, limit=total / 2 / 2**30)["cache/num_bytes"]
+    assert 0 < left <= total / 2
+    assert list(folder.glob("stdlib_code-*"))  # used yesterday
+    shrink(a_config(folder, limit=None))
+    assert run(folder)["cache/num_bytes"] == left
+    shrink(a_config(folder, limit=0))
+    assert names(folder) == set()
+
+
+def test_what_is_in_use_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = ArrowTable(next(folder.glob("corpus-*.arrow")))
+    store = sorted((folder / "embeddings").iterdir())
+    shelf = CacheUse(store[0])
+    with locked(store[1] / "abc" / "lock", what="a test"):
+        assert run(folder, "all")["cache/num_entries"] == 3
+    assert names(folder) == {
+        table.path.name, f"{table.path.stem}.ids.npy",
+        *(f"embeddings/{one.name}/{name}" for one in store[:2] for name in (
+            "contract.json", "abc/manifest.json", "abc/vectors-00000.bin", "abc/lock"
+        )),
+    }  # fmt: skip
+    assert f"In use, and not removed: {table.path.stem}, embeddings/" in capsys.readouterr().out
+    del table, shelf
+    assert run(folder, limit=0)["cache/num_entries"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "said"),
+    [
+        (["corpora"], {}, "task.remove=corpora: no entry of that name"),
+        (["corpus", "corpus-000*"], {}, "task.remove=corpus-000*"),
+        ([], {"days": -1}, "task.older_than_days=-1"),
+        ([], {"limit": -1}, "paths.max_cache_gib=-1"),
+    ],
+)
+def test_mistakes_remove_nothing(
+    folder: Path, words: list[str], more: dict[str, float], said: str
+) -> None:
+    before = names(folder)
+    with pytest.raises(UserError) as caught:
+        run(folder, *words, **more)
+    assert said in str(caught.value)
+    assert names(folder) == before
+
+
+def test_an_empty_cache_is_listed(tmp_path: Path) -> None:
+    assert run(tmp_path / "nothing")["cache/num_entries"] == 0
+    assert not (tmp_path / "nothing").exists()
