@@ -12,6 +12,9 @@ TORCH_INDEX_URL ?=
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
+CHECK_PYTHON = $(or $(PYTHON),false) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	2>/dev/null || { echo "PYTHON=$(PYTHON): Python 3.11, 3.12 or 3.13 is needed." \
+	"Fix: make PYTHON=/path/to/python3.11"; exit 1; }
 MINIMUM := build/minimum-venv
 SMOLLM2 := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/smollm2-135m
 MINILM := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/all-minilm-l6-v2
@@ -28,7 +31,7 @@ install: $(VENV)/.installed ## Set up .venv with the pinned versions (TORCH_INDE
 
 # torch first and by itself: resolved together with the rest, pip could take another build
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(CHECK_PYTHON)
 	@echo "Setting up $(VENV) with $(PYTHON)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -53,6 +56,7 @@ test-minimum: $(MINIMUM)/.installed ## Run the unit tests and some commands with
 		tests/smoke/test_train_and_resume.py tests/smoke/test_evaluate.py $(TEST)
 
 $(MINIMUM)/.installed: pyproject.toml setup.py constraints-minimum.txt
+	@$(CHECK_PYTHON)
 	@test -x $(MINIMUM)/bin/python || $(PYTHON) -m venv $(MINIMUM)
 	@$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check \
 		$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)

@@ -45,7 +45,11 @@ def pool_in_last_layer(backbone: PreTrainedModel) -> bool:
     of_config = getattr(attention.config, "sliding_window", None)
     if getattr(attention, "sliding_window", of_config) is not None:
         return False
-    layer.apply_rotary = sys.modules[type(layer).__module__].apply_rotary_pos_emb
+    # transformers before 5.17 has another function for Qwen2.5-VL
+    rotary = getattr(sys.modules[type(layer).__module__], "apply_rotary_pos_emb", None)
+    if rotary is None:
+        return False
+    layer.apply_rotary = rotary
     layer.forward = MethodType(_forward, layer)
     return True
 

@@ -91,7 +91,7 @@ def _kind(file: Path, settings: Mapping[str, Any]) -> str:
     """Return peft_type, and refuse kinds and options that are not supported."""
     kind = settings.get("peft_type")
     allowed = ", ".join(KINDS)
-    known = [each.value for each in PeftType]
+    known = (*KINDS, *PROMPTS, *PeftType)  # an older peft lacks some
     if kind not in known:
         found = "is missing" if "peft_type" not in settings else f"is {kind!r}"
         raise UserError(

@@ -57,7 +57,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "pattern with head": {"target_modules": r"(model\.layers\.1\..*(k|up)_proj)|lm_head"},
     "full names": {"target_modules": ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"]},
     "one layer": {"layers_to_transform": [1]},
-    "one layer of a name": {"layers_to_transform": 0, "layers_pattern": "layers"},
+    "one layer of a name": {"layers_to_transform": 1, "layers_pattern": "layers"},
     "excluded": {"exclude_modules": r"model\.layers\.0\..*"},
     "lm_head": {"target_modules": ["q_proj", "lm_head"]},
     "embeddings": {"modules_to_save": ["embed_tokens", "lm_head"]},
