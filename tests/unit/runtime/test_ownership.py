@@ -83,8 +83,10 @@ def test_released_directories_are_free_and_leave_an_empty_lock_file(tmp_path: Pa
 
 
 def test_a_directory_of_a_killed_process_is_taken_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Though it may take a while to end."""
+    monkeypatch.setattr(ownership, "ENDS_S", 60)
     (tmp_path / "run.log").touch()
     with other_process(tmp_path) as (pid, _, _):
         os.kill(pid, signal.SIGKILL)
