@@ -150,7 +150,7 @@ def test_a_study_has_its_jobs_in_its_own_folder(tmp_path: Path) -> None:
     from quarry.sweep.record import StudyRecord
 
     job = {"directory": "../../other", "overrides": []}
-    for directory in ("../../other", "/tmp", "..", "a/b", ""):
+    for directory in ("../../other", "/tmp", "..", "a/../../b", "", "."):
         content = {"name": "s", "fixed": [], "jobs": [job | {"directory": directory}]}
         (tmp_path / "study.json").write_text(json.dumps(content), encoding="utf-8")
         with pytest.raises(UserError, match="not the record of a study"):

@@ -16,6 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.signature_rules import signature_violations
+from quarry.config.stored_targets import how_to_trust
 from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
 from quarry.models.backbones.text_model import text_model
@@ -241,9 +242,8 @@ def _check_stored(value: Any, key: str, trusted: Sequence[str]) -> None:
     if not isinstance(value, dict) or not is_allowed:
         raise UserError(
             f"The model's quarry_contract.json names {target!r} for {key}, which is no prompt or "
-            "pooling of this installation. Fix: trusted_packages=[NAME] of the package that "
-            "defines it, if you know it and who wrote the file; or add the module, or state the "
-            "prompt and pooling on the command line and remove the file."
+            f"pooling of this installation. {how_to_trust(target)}; or state the prompt and "
+            "pooling on the command line and remove the file."
         )
     problems = [
         f"{key}.{name}={entry!r} is no plain value"

@@ -94,14 +94,14 @@ def target_violation(target: object, path: str, *, trusted: Sequence[str]) -> st
         return None
     if not _is_within(target, trusted):
         where = "nothing is built there" if place is None else f"no option of {place} names it"
-        return f"{key}: {where}. {_how_to_trust(target)}"
+        return f"{key}: {where}. {how_to_trust(target)}"
     try:
         own = own_name(get_object(target))
     except Exception as error:  # noqa: BLE001 (whatever importing a module raises)
         return f"{key}: cannot be imported ({' '.join(str(error).split())[:200]})"
     if _is_within(own, trusted):
         return None
-    return f"{key}: this name leads to {own}, which is in no trusted package. {_how_to_trust(own)}"
+    return f"{key}: this name leads to {own}, which is in no trusted package. {how_to_trust(own)}"
 
 
 def own_name(found: Any) -> str:
@@ -227,10 +227,12 @@ def _is_within(name: str, packages: Sequence[str]) -> bool:
     return any(name.startswith(f"{package}.") for package in packages)
 
 
-def _how_to_trust(target: str) -> str:
+def how_to_trust(target: object) -> str:
+    """Return the remedy for a target that is refused; of what is no name in general terms."""
+    name = str(target)
+    package = _package(name) if _NAME.fullmatch(name) else "NAME"
     return (
-        f"Fix: trusted_packages=[{_package(target)}], only if you know this package and who wrote "
-        "the file"
+        f"Fix: trusted_packages=[{package}], only if you know this package and who wrote the file"
     )
 
 

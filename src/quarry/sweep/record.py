@@ -158,6 +158,7 @@ class StudyRecord:
 def _job(content: dict[str, Any]) -> JobRecord:
     overrides: Sequence[str] = content.pop("overrides")
     name = content["directory"]
-    if name in ("", "..") or Path(name).name != name:  # folders of jobs are replaced
+    parts = Path(name).parts
+    if not parts or ".." in parts or Path(name).is_absolute():  # folders of jobs are replaced
         raise ValueError(f"directory={name!r} is not in the folder of the study")
     return JobRecord(overrides=tuple(map(renamed_override, overrides)), **content)

@@ -147,6 +147,30 @@ def test_a_contract_chooses_nothing_but_prompts_poolings_and_plain_values(
             apply_contract(_config(), _contract(**{key: value}), explicit=explicit)
 
 
+def test_a_contract_may_name_what_the_call_trusts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "poolings_of_mine.py").write_text(
+        "import os\n\nclass Mine:\n    def __init__(self, *, weight: float):\n        pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    node = {"_target_": "poolings_of_mine.Mine", "weight": 0.5}
+    contract = _contract(**{"model.pooling": node})
+    with pytest.raises(UserError, match=r"Fix: trusted_packages=\[poolings_of_mine\]"):
+        apply_contract(_config(), contract, explicit=[])
+    config = _config()
+    apply_contract(config, contract, explicit=[], trusted=["poolings_of_mine"])
+    assert config.model.pooling == node
+    for wrong in ({"_target_": "poolings_of_mine.os.stat_result"}, node | {"weight": "heavy"}):
+        with pytest.raises(UserError, match=r"quarry_contract\.json"):
+            apply_contract(
+                _config(),
+                _contract(**{"model.pooling": wrong}),
+                explicit=[],
+                trusted=["poolings_of_mine"],
+            )
+
+
 @pytest.mark.parametrize(
     "contract",
     [

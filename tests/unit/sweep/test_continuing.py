@@ -23,6 +23,11 @@ def test_training_continues_from_its_checkpoint(tmp_path: Path) -> None:
     expected = f"Continue with: python train.py task=resume run={tmp_path}"
     assert said("train", paths=paths) == expected
     assert said("resume", run=str(tmp_path), paths={"run_dir": "."}) == expected
+    own = {"_target_": "my_losses.Margin"}
+    trusting = f"{expected} trusted_packages=[my_losses]"
+    assert said("train", paths=paths, loss=own) == trusting
+    trusted = {"trusted_packages": ["my_losses"], "paths": {"run_dir": "."}}
+    assert said("resume", run=str(tmp_path), **trusted) == trusting
 
 
 @pytest.mark.parametrize(
