@@ -53,7 +53,9 @@ test: install ## Run the tests (TEST='--durations=15', or a folder of them)
 
 test-minimum: $(MINIMUM)/.installed ## Run the unit tests and some commands with the oldest versions (constraints-minimum.txt)
 	@$(MINIMUM)/bin/python -m pytest -n auto $(BY_FILE) tests/unit tests/config \
-		tests/smoke/test_train_and_resume.py tests/smoke/test_evaluate.py $(TEST)
+		tests/test_dependencies.py tests/distributed/test_gradients.py \
+		tests/smoke/test_train_and_resume.py tests/smoke/test_evaluate.py \
+		tests/smoke/test_export_command.py $(TEST)
 
 $(MINIMUM)/.installed: pyproject.toml setup.py constraints-minimum.txt
 	@$(CHECK_PYTHON)
