@@ -15,7 +15,7 @@ from helpers.commands import quiet_environment, run_forked
 from helpers.preloaded import PreloadedPython
 from quarry.config.validation import validate
 from quarry.errors import UserError
-from quarry.runtime.entry import _message as error_text
+from quarry.runtime.entry import error_text
 from quarry.runtime.renamed_keys import RENAMED
 
 

@@ -22,6 +22,7 @@ from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.projections import Dense
 from quarry.models.saved import PROJECTIONS_FILE
+from quarry.runtime.override_text import key_of
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +191,7 @@ def explicit_keys() -> list[str]:
     if not HydraConfig.initialized():
         return []
     overrides = HydraConfig.get().overrides.task
-    return [entry.split("=", 1)[0].lstrip("+~").split("@")[0] for entry in overrides]
+    return [key_of(entry).partition("@")[0] for entry in overrides]
 
 
 def chosen_options() -> dict[str, str]:

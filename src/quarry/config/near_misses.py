@@ -174,14 +174,17 @@ def _values(override: Override) -> list[str]:
 
 def _known_keys(primary: str, chosen: Sequence[str]) -> list[str]:
     """Return the keys of a primary with the chosen options, or else with its defaults."""
-    for overrides in (list(chosen), []):
-        GlobalHydra.instance().clear()
-        try:
-            with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-                return list(_keys(compose(config_name=primary, overrides=overrides)))
-        except (HydraException, OmegaConfBaseException):
-            continue
-    return []
+    initialized, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        for overrides in (list(chosen), []):
+            try:
+                with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+                    return list(_keys(compose(config_name=primary, overrides=overrides)))
+            except (HydraException, OmegaConfBaseException):
+                continue
+        return []
+    finally:
+        GlobalHydra.instance().hydra = initialized
 
 
 def _keys(node: DictConfig, path: str = "") -> Iterator[str]:

@@ -12,6 +12,8 @@ from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from quarry.runtime.override_text import key_of
+
 MAX_NAME = 100
 """Characters of a job's name, which names its folder and its W&B run."""
 
@@ -82,10 +84,6 @@ def all_jobs(config: DictConfig) -> list[tuple[str, ...]]:
 def identity(overrides: Sequence[str]) -> tuple[str, ...]:
     """Return a job's overrides without `OWN_KEYS`."""
     return tuple(one for one in overrides if key_of(one) not in OWN_KEYS)
-
-
-def key_of(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
 
 
 def job_name(overrides: Sequence[str], *, fixed: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from quarry.config.dry_run import dry_run_violations
 from quarry.config.evaluation_rules import corpus_violations, effect_violations
 from quarry.config.lightning_rules import trainer_violations, training_only_violations
 from quarry.config.logger_rules import logger_violations
@@ -75,6 +76,7 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
         violations += corpus_violations(config.evaluation)
         if is_training:
             violations += [*_training_rules(config), *training_only_violations(config)]
+            violations += dry_run_violations(config)
         else:
             violations += effect_violations(config.evaluation)
     if violations:

@@ -64,7 +64,7 @@ def shows_user_errors() -> Iterator[None]:
     except InstantiationException:
         raise  # a class of ours failed to import or to take its arguments
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        end_with_error(_message(error))
+        end_with_error(error_text(error))
     except ValueError as error:
         if not str(error).startswith(NULL_GROUP):
             raise
@@ -91,7 +91,7 @@ def end_with_error(message: str, *, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-def _message(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return a UserError's message, or another error's and its causes' (Hydra's may be empty)."""
     if isinstance(error, UserError):
         return str(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +13,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from quarry.config.sweep_overrides import identity, job_name, key_of
+from quarry.config.sweep_overrides import identity, job_name
 from quarry.runtime.devices import visible_gpus
+from quarry.runtime.override_text import key_of, quoted
 from quarry.runtime.provenance import scrub_argument
 from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.shipped_files import conf_dir
@@ -35,9 +35,6 @@ OF_HYDRA = "multirun.yaml"
 
 INTERRUPTED_CODES = (130, 143)
 """Exit codes of a job that SIGINT or SIGTERM stopped."""
-
-WORDS = ("null", "true", "false", "nan", "inf")
-"""Texts that Hydra reads as another type."""
 
 
 class JobFailedError(RuntimeError):
@@ -194,16 +191,6 @@ def job_command(
         f"hydra.run.dir={quoted(str(folder))}",
         "hydra.mode=RUN",
     ]
-
-
-def quoted(value: str) -> str:
-    """Return a value so that Hydra's grammar reads this very text."""
-    is_plain = re.fullmatch(r"[A-Za-z/._-][A-Za-z0-9/._-]*", value) is not None
-    if is_plain and value.lower() not in WORDS:
-        return value
-    # a backslash means something before a quote alone
-    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
-    return f'"{escaped}"'
 
 
 def _is_of_the_sweep(override: str) -> bool:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from quarry.sweep.job import quoted
+from quarry.runtime.override_text import quoted
 
 VALUES = (
     *("tiny", "null", "True", "/a/b", "12", "2026-11-26_sweep"),
