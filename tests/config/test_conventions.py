@@ -103,7 +103,7 @@ def test_fast_dev_run_is_a_dry_run_of_training_alone() -> None:
     validate(config, primary="train")
     assert dry_run_of(config) == "trainer.fast_dev_run=true"
     assert dry_run_of(composed("train")) is None
-    with pytest.raises(UserError, match=r"trainer\.fast_dev_run .*debug=fast"):
+    with pytest.raises(UserError, match=r"trainer\.fast_dev_run=true: .*Fix: debug=fast"):
         validate(composed("eval", "trainer.fast_dev_run=true"), primary="eval")
 
 
@@ -148,10 +148,20 @@ def test_a_logger_without_its_package_is_refused_with_the_command(
 ) -> None:
     config = composed("train", f"logger={logger}")
     monkeypatch.setattr(logger_rules, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=f"pip install {package}"):
+    fix = rf"logger\.{logger} needs {package}\. Fix: pip install 'quarry-retrieval\[loggers\]'"
+    with pytest.raises(UserError, match=fix):
         validate(config, primary="train")
     monkeypatch.setattr(logger_rules, "find_spec", lambda name: name)
     validate(config, primary="train")
+
+
+@pytest.mark.parametrize("member", ["logger.x=5", "callbacks.x=null_", "logger.x.offline=true"])
+def test_a_member_of_a_group_that_is_no_class_is_refused(member: str) -> None:
+    with pytest.raises(UserError) as caught:
+        validate(composed("train", "logger=none", f"+{member}"), primary="train")
+    (line,) = str(caught.value).splitlines()[1:]
+    assert line.startswith(f"- {member.partition('.')[0]}.x=")
+    assert "_target_" in line
 
 
 def test_many_loggers_are_three() -> None:

@@ -11,7 +11,8 @@ import yaml
 from configurations import CONF, composed, opened
 from omegaconf import DictConfig
 
-from quarry.config.validation import signature_violations, unresolved_values, validate
+from quarry.config.signature_rules import signature_violations
+from quarry.config.validation import unresolved_values, validate
 from quarry.data.prompts import Prompt
 from quarry.errors import UserError
 

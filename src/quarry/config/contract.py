@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from quarry.config.validation import signature_violations
+from quarry.config.signature_rules import signature_violations
 from quarry.data.tokenization import TextTokenizer
 from quarry.errors import UserError
 from quarry.models.backbones.text_model import text_model
@@ -169,12 +169,12 @@ def apply_settings(
         used = _merge(settings[key], wanted, key=key, group=group, explicit=explicit)
         if used != settings[key]:
             differences[key] = {"contract": settings[key], "used": used}
-            _tell_differences(key, settings[key], used)
+            _log_differences(key, settings[key], used)
         OmegaConf.update(config, key, used, merge=False, force_add=True)
     return differences
 
 
-def _tell_differences(key: str, stated: Any, used: Any) -> None:
+def _log_differences(key: str, stated: Any, used: Any) -> None:
     if not isinstance(stated, dict) or stated.get("_target_") != used.get("_target_"):
         logger.warning("%s=%s is used, and the model states %s", key, used, stated)
         return

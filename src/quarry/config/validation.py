@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -19,7 +17,14 @@ from quarry.config.logger_rules import logger_violations
 from quarry.config.lora_rules import lora_violations
 from quarry.config.memory_rules import memory_violations
 from quarry.config.name_rules import name_violations
-from quarry.config.near_misses import nearest_key
+from quarry.config.signature_rules import (
+    dotted,
+    fits,
+    signature_of,
+    signature_violations,
+    suggestion,
+    written,
+)
 from quarry.config.world_size import device_violations, strategy_violations, world_size
 from quarry.errors import UserError
 from quarry.models.dtypes import DTYPES
@@ -31,15 +36,6 @@ EVALUATION_COMPONENTS = (
     "model", "prompt", "trainer", "benchmark", "convention", "retriever", "baseline",
 )  # fmt: skip
 TRAINING_COMPONENTS = ("data.examples", "loss", "optimizer", "scheduler")
-
-PLAIN_TYPES: dict[Any, tuple[type, ...]] = {
-    bool: (bool,),
-    int: (int,),
-    float: (int, float),
-    str: (str,),
-    types.NoneType: (types.NoneType,),
-}
-"""Plain types in signatures -> the Python types that a YAML value may have."""
 
 _RESOLVING = "ValueError raised while resolving interpolation: "
 """OmegaConf's prefix to the messages of our resolvers."""
@@ -61,8 +57,8 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
     is_training = primary == "train"
     if is_training and OmegaConf.select(config, "data") is None:
         raise UserError(
-            "This task trains, and conf/eval.yaml has no data, loss or optimizer: run it with "
-            f"{own_command('train')}."
+            f"This task trains, and {own_command('eval')} has no data, loss or optimizer. Fix: "
+            f"{own_command('train')}"
         )
     names = EVALUATION_COMPONENTS + (TRAINING_COMPONENTS if is_training else ())
     violations = [*unresolved_values(config)]
@@ -86,17 +82,13 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
         )
 
 
-def _joined(path: str, key: object) -> str:
-    return f"{path}.{key}" if path else str(key)
-
-
 def unresolved_values(node: Any, path: str = "") -> Iterator[str]:
     """Yield a message for each missing value (???) and interpolation that cannot be resolved."""
     if not isinstance(node, DictConfig | ListConfig):
         return
     keys: Any = node.keys() if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
-        where = _joined(path, key)
+        where = dotted(path, key)
         if OmegaConf.is_missing(node, key):
             yield f"{where} has no value"
             continue
@@ -117,17 +109,12 @@ def unknown_keys(node: DictConfig, path: str = "") -> Iterator[str]:
     known = [field.name for field in fields(schema)]
     for key, value in node.items():
         if key not in known:
-            where = _joined(path, key)
+            where = dotted(path, key)
             has = f"{path or 'the top level'} has {', '.join(known)}"
-            meant = _meant(where, [_joined(path, name) for name in known])
+            meant = suggestion(where, [dotted(path, name) for name in known])
             yield f"{where}: there is no such key; {has}{meant}"
         elif isinstance(value, DictConfig):
             yield from unknown_keys(value, str(key))
-
-
-def _meant(key: str, known: Sequence[str]) -> str:
-    hint = nearest_key(key, known)
-    return "" if hint is None else f"; did you mean {hint}?"
 
 
 def component_violations(config: DictConfig, names: Sequence[str]) -> Iterator[str]:
@@ -135,103 +122,20 @@ def component_violations(config: DictConfig, names: Sequence[str]) -> Iterator[s
     for name in names:
         node = OmegaConf.select(config, name)
         if not isinstance(node, DictConfig) or node.get("_target_") is None:
-            yield f"{name}={_shown(node)} names no class: choose an option of its group, see --help"
+            value = written(node)
+            yield f"{name}={value} names no class: choose an option of its group, see --help"
     for name in ("logger", "callbacks"):
         group = OmegaConf.select(config, name)
         if name in config and not isinstance(group, DictConfig):
-            yield f"{name}={_shown(group)} is no group of classes: {name}=none has none"
-
-
-def signature_violations(node: Any, path: str = "") -> Iterator[str]:
-    """Yield nodes whose keys do not fit the signature of their `_target_`."""
-    if isinstance(node, ListConfig):
-        for index, item in enumerate(node):
-            yield from signature_violations(item, f"{path}[{index}]")
-    if not isinstance(node, DictConfig):
-        return
-    target = node.get("_target_")
-    if target is not None:
-        yield from _call_violations(node, str(target), path)
-    for key, value in node.items():
-        yield from signature_violations(value, _joined(path, key))
-
-
-def _call_violations(node: DictConfig, target: str, path: str) -> Iterator[str]:
-    try:
-        function = get_object(target)
-    except Exception as error:  # noqa: BLE001 (whatever the import of a user's module raises)
-        yield f"{path}._target_={target} cannot be imported: {error}"
-        return
-    keys = {str(key) for key in node if not str(key).startswith("_")}
-    parameters = _signature(function).parameters
-    for key in sorted(keys & set(parameters)):
-        if node[key] is None and OmegaConf.is_interpolation(node, key):
-            continue  # the key that it comes from has a rule of its own
-        hint = parameters[key].annotation
-        if not _fits(node[key], hint):
-            yield f"{path}.{key}={_shown(node[key])}: {target} takes {_type_name(hint)}" + (
-                f"; a group's option is chosen with slashes, {path.replace('.', '/')}/{key}=OPTION"
-                if _is_ours(hint)
-                else ""
-            )
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    for key in sorted(keys - set(parameters)):
-        yield (
-            f"{path}.{key}: {target} takes no such argument; it takes {', '.join(parameters)}"
-            + _meant(f"{path}.{key}", [f"{path}.{name}" for name in parameters])
-            if parameters
-            else f"{path}.{key}: {target} takes no arguments. Fix: ~{path}.{key}"
-        )
-    if not node.get("_partial_"):
-        required = {n for n, p in parameters.items() if p.default is p.empty}
-        for key in sorted(required - keys):
-            yield f"{path}.{key} is needed by {target} and is not set"
-
-
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Return a signature, its annotations as types where they can be evaluated, else as text.
-
-    A built-in function without a signature is assumed to accept any argument.
-    """
-    try:
-        return inspect.signature(function, eval_str=True)
-    except Exception:  # noqa: BLE001 (libraries import some names for type checkers alone)
-        pass
-    try:
-        return inspect.signature(function)
-    except ValueError:
-        return inspect.signature(lambda **anything: anything)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a value fits a type hint; only null and plain hints are checked."""
-    if hint in (inspect.Parameter.empty, Any, object) or isinstance(hint, str):
-        return True
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(_fits(value, member) for member in get_args(hint))
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if isinstance(value, str) and get_origin(hint) is Sequence:
-        return False  # Python takes it for a list of characters
-    if hint in PLAIN_TYPES:
-        is_bool = isinstance(value, bool)  # which Python counts among the integers
-        return isinstance(value, PLAIN_TYPES[hint]) and (hint is bool or not is_bool)
-    return value is not None and not (_is_ours(hint) and isinstance(value, str | int | float))
-
-
-def _is_ours(hint: Any) -> bool:
-    return getattr(hint, "__module__", "").startswith("quarry.")
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else repr(value)
-
-
-def _type_name(hint: Any) -> str:
-    if isinstance(hint, type) and get_origin(hint) is None:
-        return hint.__name__
-    return str(hint).replace("typing.", "").replace("collections.abc.", "")
+            yield f"{name}={written(group)} is no group of classes: {name}=none has none"
+            continue
+        for member, node in () if group is None else group.items():
+            has_class = isinstance(node, DictConfig) and node.get("_target_") is not None
+            if node is not None and not has_class:
+                yield (
+                    f"{name}.{member}={written(node)} names no class (a mapping with _target_). "
+                    f"Fix: leave it out, or choose {name}=OPTION that has {member}"
+                )
 
 
 def _rules(config: DictConfig) -> Iterator[str]:
@@ -275,8 +179,8 @@ def _rules(config: DictConfig) -> Iterator[str]:
 
 def _needs_path(examples: DictConfig) -> bool:
     """Return whether a training set is read from a path that the user must give."""
-    parameter = _signature(get_object(examples["_target_"])).parameters.get("path")
-    return "path" in examples and parameter is not None and not _fits(None, parameter.annotation)
+    parameter = signature_of(get_object(examples["_target_"])).parameters.get("path")
+    return "path" in examples and parameter is not None and not fits(None, parameter.annotation)
 
 
 def _training_rules(config: DictConfig) -> Iterator[str]:
@@ -317,7 +221,9 @@ def _training_rules(config: DictConfig) -> Iterator[str]:
                 "Fix: leave it out"
             )
     if config.trainer.max_steps == 0:
-        yield "trainer.max_steps=0: trains nothing. Fix: use eval.py, or -1 for no limit"
+        yield (
+            f"trainer.max_steps=0: trains nothing. Fix: {own_command('eval')}, or -1 for no limit"
+        )
     if (num_hard or 0) < 0 or data.num_workers < 0:
         yield (
             f"data.num_hard_negatives={num_hard}, data.num_workers={data.num_workers}: too small "

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.instantiate import build
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
+from quarry.config.signature_rules import signature_violations
 from quarry.config.stored import read_stored_config
-from quarry.config.validation import signature_violations
 from quarry.errors import MissingPathError, UserError
 from quarry.evaluation.benchmark import Benchmark, BenchmarkSet
 from quarry.evaluation.convention import Convention, Rules, recorded_rules

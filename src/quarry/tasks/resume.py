@@ -65,7 +65,7 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
         stored.logger = config.logger
     if ON_DISK in explicit_keys():  # a disk may have become full
         stored.evaluation.corpus_on_disk = config.evaluation.corpus_on_disk
-    check_processes(stored, run.checkpoint)
+    check_world_size(stored, run.checkpoint)
     if not world.is_launched_first():
         return fit(build_training(stored, run), checkpoint=run.checkpoint)
     with logs_to(run.log):
@@ -73,7 +73,7 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
         return fit(build_training(stored, run), checkpoint=run.checkpoint)
 
 
-def check_processes(config: DictConfig, checkpoint: Path) -> None:
+def check_world_size(config: DictConfig, checkpoint: Path) -> None:
     """Refuse to continue with another world size or strategy than the run was started with.
 
     Raises:

@@ -7,12 +7,8 @@ from omegaconf import OmegaConf
 
 from quarry.config.resolvers import register_resolvers
 from quarry.config.schema import DataConfig
-from quarry.config.validation import (
-    component_violations,
-    signature_violations,
-    unknown_keys,
-    unresolved_values,
-)
+from quarry.config.signature_rules import signature_violations
+from quarry.config.validation import component_violations, unknown_keys, unresolved_values
 
 INFO_NCE = "quarry.losses.info_nce.InfoNCE"
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "config"))
 from configurations import composed, opened
 
 from quarry.errors import UserError
-from quarry.tasks.resume import check_processes
+from quarry.tasks.resume import check_world_size
 from quarry.training.callbacks.rng_state import RNGState
 
 
@@ -44,10 +44,10 @@ def test_a_checkpoint_of_other_processes_is_refused(
     path = checkpoint_of(tmp_path, world_size=world_size, has_shards=strategy == "zero3")
     config = composed("train", f"strategy={strategy}", "trainer.devices=2")
     if world_size == 2:
-        check_processes(config, path)
+        check_world_size(config, path)
         return
     with pytest.raises(UserError) as info:
-        check_processes(config, path)
+        check_world_size(config, path)
     assert f"was written by {world_size} rank(s), and this run has 2" in str(info.value)
 
 
@@ -58,4 +58,4 @@ def test_a_checkpoint_of_another_strategy_is_refused(
     path = checkpoint_of(tmp_path, world_size=2, has_shards=has_shards)
     config = composed("train", f"strategy={strategy}", "trainer.devices=2")
     with pytest.raises(UserError, match="which trainer.strategy of this run does not write"):
-        check_processes(config, path)
+        check_world_size(config, path)
