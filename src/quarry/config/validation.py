@@ -20,6 +20,7 @@ from quarry.config.name_rules import name_violations
 from quarry.config.signature_rules import (
     dotted,
     fits,
+    group_violations,
     signature_of,
     signature_violations,
     suggestion,
@@ -125,17 +126,8 @@ def component_violations(config: DictConfig, names: Sequence[str]) -> Iterator[s
             value = written(node)
             yield f"{name}={value} names no class: choose an option of its group, see --help"
     for name in ("logger", "callbacks"):
-        group = OmegaConf.select(config, name)
-        if name in config and not isinstance(group, DictConfig):
-            yield f"{name}={written(group)} is no group of classes: {name}=none has none"
-            continue
-        for member, node in () if group is None else group.items():
-            has_class = isinstance(node, DictConfig) and node.get("_target_") is not None
-            if node is not None and not has_class:
-                yield (
-                    f"{name}.{member}={written(node)} names no class (a mapping with _target_). "
-                    f"Fix: leave it out, or choose {name}=OPTION that has {member}"
-                )
+        if name in config:
+            yield from group_violations(OmegaConf.select(config, name), name)
 
 
 def _rules(config: DictConfig) -> Iterator[str]:

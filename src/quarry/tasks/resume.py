@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from quarry.assembly.run_start import record_resume
 from quarry.config.contract import explicit_keys
+from quarry.config.logger_rules import check_loggers
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.config.stored import read_stored_config
 from quarry.config.world_size import device_violations, world_size, zero_stage
@@ -41,10 +42,10 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
             "leave it out, or task.chooses_memory_anew=true"
         )
     run = RunDirectory.open(config.run)
-    if named_run_directory(config) not in (None, run.path):
+    if (named := named_run_directory(config)) not in (None, run.path):
         raise UserError(
-            f"hydra.run.dir: a resumed run continues in its own directory ({run.path}). Fix: "
-            "leave it out"
+            f"hydra.run.dir={named}: a resumed run continues in its own directory ({run.path}). "
+            "Fix: leave it out"
         )
     refuse_other_overrides(
         HARMLESS,
@@ -62,6 +63,7 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
     if chooses_memory_anew:
         choose_anew(stored, run)
     if any(key == "logger" or key.startswith("logger.") for key in explicit_keys()):
+        check_loggers(config)
         stored.logger = config.logger
     if ON_DISK in explicit_keys():  # a disk may have become full
         stored.evaluation.corpus_on_disk = config.evaluation.corpus_on_disk

@@ -12,8 +12,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "config"))
 from configurations import composed, opened
 
-from quarry.errors import UserError
-from quarry.tasks.resume import check_world_size
+from quarry.errors import MissingPathError, UserError
+from quarry.tasks.resume import check_world_size, resume
 from quarry.training.callbacks.rng_state import RNGState
 
 
@@ -59,3 +59,20 @@ def test_a_checkpoint_of_another_strategy_is_refused(
     config = composed("train", f"strategy={strategy}", "trainer.devices=2")
     with pytest.raises(UserError, match="which trainer.strategy of this run does not write"):
         check_world_size(config, path)
+
+
+def test_another_directory_than_that_of_the_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("config.yaml", "config_resolved.yaml"):
+        (tmp_path / name).write_text("{}")
+    named = tmp_path / "other"
+    monkeypatch.setattr("quarry.tasks.resume.named_run_directory", lambda config: named)
+    config = composed("train", "task=resume", f"run={tmp_path}")
+    with pytest.raises(UserError) as info:
+        resume(config, chooses_memory_anew=False)
+    assert f"hydra.run.dir={named}: " in str(info.value)
+    assert str(tmp_path) in str(info.value).partition("its own directory")[2]
+    monkeypatch.setattr("quarry.tasks.resume.named_run_directory", lambda config: tmp_path)
+    with pytest.raises(MissingPathError, match="stopped before the first checkpoint"):
+        resume(config, chooses_memory_anew=False)
