@@ -16,13 +16,14 @@ class BuildWithConfigurations(build_py):
     """Build the package with the files above; an editable install reads those of the checkout."""
 
     def run(self) -> None:
+        package = Path(self.build_lib, "quarry")
+        if not self.editable_mode and package.is_dir():
+            shutil.rmtree(package)  # of an earlier build, with files that are no more
         super().run()
         if self.editable_mode:
             return
         for name in SHIPPED:
-            target = Path(self.build_lib, "quarry", name)
-            if target.is_dir():
-                shutil.rmtree(target)  # of an earlier build, with files that are no more
+            target = package / name
             target.parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if Path(name).is_dir() else shutil.copy
             copy(name, target)

@@ -13,6 +13,7 @@ from quarry.config import logger_rules
 from quarry.config.dry_run import dry_run_of
 from quarry.config.validation import validate
 from quarry.errors import UserError
+from quarry.tasks.build_training import check_callbacks
 
 EXPERIMENTS = [
     file.partition("/")[2]
@@ -62,12 +63,47 @@ def test_a_study_that_is_tried_leaves_its_folder_alone() -> None:
     assert _with_hydra("train", "task=export", "debug=fast").hydra.run.dir == "."
 
 
+@pytest.mark.parametrize("callbacks", ["best_model", "early_stopping", "top_checkpoints"])
+def test_a_fast_dry_run_evaluates_within_training(callbacks: str) -> None:
+    config = composed("train", "experiment=tiny_sft", f"callbacks={callbacks}", "debug=fast")
+    validate(config, primary="train")
+    check_callbacks(config)
+
+
+@pytest.mark.parametrize("name", ["overfit", "profile"])
+def test_what_waits_for_an_evaluation_is_refused_in_a_dry_run_without_one(name: str) -> None:
+    waiting = ["callbacks=best_model", "optimized_metric=mean/ndcg_at_10"]
+    config = composed("train", *waiting, f"debug={name}")
+    with pytest.raises(UserError) as caught:
+        validate(config, primary="train")
+    callback, metric = str(caught.value).splitlines()[1:]
+    assert callback.startswith("- callbacks.best_model.monitor=val/mean/ndcg_at_10: ")
+    assert metric.startswith("- optimized_metric=mean/ndcg_at_10: ")
+    for line in (callback, metric):
+        assert f"debug={name}" in line
+        assert "debug=fast" in line.partition("Fix: ")[2]
+    evaluated = composed("train", *waiting, f"debug={name}", "benchmark=stdlib_code")
+    validate(evaluated, primary="train")
+
+
+def test_a_batch_of_an_overfit_has_its_examples_whatever_the_experiment_says() -> None:
+    config = composed("train", "experiment=sft_msmarco", "data.path=FILE", "debug=overfit")
+    validate(config, primary="train")
+    assert (config.loss.contrastive_batch_size, config.data.global_batch_size) == (None, 32)
+    smaller = composed("train", "debug=overfit", "loss.contrastive_batch_size=8")
+    validate(smaller, primary="train")
+    with pytest.raises(UserError, match=r"contrastive_batch_size=64: debug=overfit .*32 examples"):
+        validate(
+            composed("train", "debug=overfit", "loss.contrastive_batch_size=64"), primary="train"
+        )
+
+
 def test_fast_dev_run_is_a_dry_run_of_training_alone() -> None:
     config = composed("train", "trainer.fast_dev_run=true")
     validate(config, primary="train")
     assert dry_run_of(config) == "trainer.fast_dev_run=true"
     assert dry_run_of(composed("train")) is None
-    with pytest.raises(UserError, match=r"trainer\.fast_dev_run .*debug=fast"):
+    with pytest.raises(UserError, match=r"trainer\.fast_dev_run=true: .*Fix: debug=fast"):
         validate(composed("eval", "trainer.fast_dev_run=true"), primary="eval")
 
 
@@ -112,10 +148,20 @@ def test_a_logger_without_its_package_is_refused_with_the_command(
 ) -> None:
     config = composed("train", f"logger={logger}")
     monkeypatch.setattr(logger_rules, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=f"pip install {package}"):
+    fix = rf"logger\.{logger} needs {package}\. Fix: pip install 'quarry-retrieval\[loggers\]'"
+    with pytest.raises(UserError, match=fix):
         validate(config, primary="train")
     monkeypatch.setattr(logger_rules, "find_spec", lambda name: name)
     validate(config, primary="train")
+
+
+@pytest.mark.parametrize("member", ["logger.x=5", "callbacks.x=null_", "logger.x.offline=true"])
+def test_a_member_of_a_group_that_is_no_class_is_refused(member: str) -> None:
+    with pytest.raises(UserError) as caught:
+        validate(composed("train", "logger=none", f"+{member}"), primary="train")
+    (line,) = str(caught.value).splitlines()[1:]
+    assert line.startswith(f"- {member.partition('.')[0]}.x=")
+    assert "_target_" in line
 
 
 def test_many_loggers_are_three() -> None:

@@ -15,7 +15,7 @@ from helpers.commands import quiet_environment, run_forked
 from helpers.preloaded import PreloadedPython
 from quarry.config.validation import validate
 from quarry.errors import UserError
-from quarry.runtime.entry import _message as error_text
+from quarry.runtime.entry import error_text
 from quarry.runtime.renamed_keys import RENAMED
 
 
@@ -190,7 +190,7 @@ def test_values_that_a_class_cannot_take_are_reported_together() -> None:
         ("train", "evaluation.corpus_on_disk=maybe", "corpus_on_disk=maybe: unknown value"),
         ("train", "evaluation.corpus_on_disk=1", "corpus_on_disk=1: unknown value"),
         ("train", "evaluation.corpus_dtype=bfloat16", "unknown value (float32, float16)"),
-        ("eval", "evaluation.before_training=false", "no effect in eval.py"),
+        ("eval", "evaluation.before_training=false", "no effect on task=evaluate"),
         ("eval", "evaluation.corpus_on_disk=true", "no effect with evaluation.store=true"),
         ("eval", "evaluation.corpus_dtype=float16", "Fix: evaluation.store_dtype=float16, or"),
         ("train", "~loss", "loss has no value"),
@@ -235,7 +235,7 @@ def test_a_typed_key_refuses_another_type(override: str) -> None:
 @pytest.mark.usefixtures("_conf")
 def test_training_under_the_wrong_primary_names_the_right_one() -> None:
     config = composed("eval", "task=train")
-    with pytest.raises(UserError, match=r"run it with python train\.py"):
+    with pytest.raises(UserError, match=r"This task trains.*Fix: python train\.py"):
         validate(config, primary="train")
 
 

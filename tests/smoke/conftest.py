@@ -32,7 +32,7 @@ def trained(environment: dict[str, str]) -> tuple[Path, Result]:
     run = Path(environment["QUARRY_RUNS"]) / "trained"
     result = run_command(
         "train.py", *SMALL, "trainer.max_steps=6", "evaluation.every_n_steps=2",
-        "callbacks.last_checkpoint.every_n_steps=2", f"hydra.run.dir={run}",
+        "callbacks.last_checkpoint.every_n_steps=2", "tags=[mine]", f"hydra.run.dir={run}",
         environment=environment, timeout_s=120,
     )  # fmt: skip
     assert result.code == 0, result.err

@@ -44,7 +44,7 @@ def test_the_dashboard_is_written_without_an_account(
         import wandb_workspaces.workspaces  # noqa: F401
     except ImportError:
         assert made.code == 2
-        assert "pip install wandb-workspaces" in made.err
+        assert "pip install 'quarry-retrieval[dashboard]'" in made.err
         pytest.skip("wandb-workspaces is not installed")
     assert made.code == 0, made.err
     assert json.loads(file.read_text()).keys() == {"workspace", "report"}

@@ -154,7 +154,7 @@ def test_wandb_has_the_results_and_files_of_the_run_where_dashboards_look(
     found = wandb_files.identity(run)
     assert found.id == json.loads((run / "wandb_run.json").read_text())["id"]
     assert (found.group, found.name, found.job_type) == ("", "trained", "train")
-    assert found.tags == ["qwen-tiny", "mean", "short", "stdlib_code"]
+    assert found.tags == ["qwen-tiny", "mean", "short", "stdlib_code", "mine"]
     assert wandb_files.config(run)["optimizer"]["lr"] > 0
     stored = json.loads((run / "summary.json").read_text())
     assert stored["cost"]["num_trained_tokens"] > 1000

@@ -10,6 +10,7 @@ import pytest
 
 import quarry
 from quarry.__main__ import COMMANDS, main
+from quarry.sweep import listing
 
 
 @pytest.fixture
@@ -68,3 +69,16 @@ def test_an_unknown_command_names_the_one_that_is_meant(
 
 def test_every_command_is_a_module() -> None:
     assert all(find_spec(module) for module, _ in COMMANDS.values())
+
+
+@pytest.mark.parametrize("arguments", [["bogus"], ["study=tiny"]])
+def test_the_list_of_studies_takes_no_arguments(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["listing.py", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        listing.main()
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert f"{arguments[0]}: " in error
+    assert "study=NAME" in error.partition("Fix: ")[2]

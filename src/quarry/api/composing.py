@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,19 +14,20 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from quarry.config.command_line import prepared_arguments
 from quarry.config.entry_point import check_entry_point
 from quarry.config.hidden_values import hide_values_of
+from quarry.config.near_misses import notes_near_misses
 from quarry.config.schema import register_schemas
 from quarry.errors import UserError
+from quarry.runtime.entry import error_text
 from quarry.runtime.hiding import hides_secrets_in_errors
-from quarry.runtime.renamed_keys import refuse_renamed_keys, with_new_names
+from quarry.runtime.override_text import quoted
+from quarry.runtime.renamed_keys import refuse_renamed_keys
 from quarry.runtime.secret_values import remember_arguments
 from quarry.runtime.shipped_files import conf_dir
 
 Primary = Literal["train", "eval"]
-
-_PLAIN = re.compile(r"[\w./:@%+-]+")
-"""Text that Hydra's override grammar takes as it is."""
 
 
 def overrides_of(settings: Mapping[str, Any]) -> list[str]:
@@ -60,29 +61,31 @@ def composed_job(primary: Primary, overrides: Sequence[str]) -> Iterator[DictCon
             check_entry_point(overrides, primary=primary)
             register_schemas()
             with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-                yield _composed(primary, overrides)
+                try:
+                    with notes_near_misses(overrides, primary=primary):
+                        config = _composed(primary, prepared_arguments(overrides))
+                except (HydraException, OmegaConfBaseException) as error:
+                    raise UserError(error_text(error)) from error
+                own: Any = OmegaConf.masked_copy(config, "hydra")
+                HydraConfig.instance().cfg = own
+                with open_dict(config):
+                    del config["hydra"]
+                hide_values_of(config)
+                yield config
     finally:
         HydraConfig.instance().cfg = before
 
 
 def _composed(primary: Primary, overrides: Sequence[str]) -> DictConfig:
-    """Compose the configuration, and make Hydra's part of it that of this process."""
-    try:
-        config = compose(
-            primary,
-            overrides=[f"hydra.job.name={primary}", *overrides],
-            return_hydra_config=True,
-        )
-        with open_dict(config):
-            config.hydra.overrides.task = list(overrides)
-            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(with_new_names(str(error))) from error
-    own: Any = OmegaConf.masked_copy(config, "hydra")
-    HydraConfig.instance().cfg = own
+    """Return the configuration with Hydra's own part, which has the overrides as explicit."""
+    config = compose(
+        primary,
+        overrides=[f"hydra.job.name={primary}", *overrides],
+        return_hydra_config=True,
+    )
     with open_dict(config):
-        del config["hydra"]
-    hide_values_of(config)
+        config.hydra.overrides.task = list(overrides)
+        config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
     return config
 
 
@@ -96,9 +99,4 @@ def _value(value: Any) -> str:
         return "{" + ",".join(f"{key}:{_value(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ",".join(map(_value, value)) + "]"
-    text = str(value)
-    if _PLAIN.fullmatch(text):
-        return text
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return "'" + escaped + "\\" * trailing + "'"
+    return str(value) if isinstance(value, Real) else quoted(str(value))

@@ -113,6 +113,9 @@ def load(
 ) -> Retriever:
     """Load a retriever: a run directory, a model folder, an exported folder, or a hub id.
 
+    Of a run that was stopped before its end, this writes `model/` of the last checkpoint into the
+    run directory, as the commands do, and warns.
+
     Args:
         path: folders are those that `eval.py model.path=...` takes: saved here or by peft,
             transformers or sentence-transformers.

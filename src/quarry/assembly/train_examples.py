@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from quarry.config.instantiate import build
+from quarry.data.first_examples import FirstExamples
 from quarry.types import TrainExample
 
 logger = logging.getLogger(__name__)
 
 
 def build_examples(data: DictConfig) -> Sequence[TrainExample]:
-    """Build `data.examples`; of them the first `data.max_examples`, held in memory.
+    """Build `data.examples`; of them the first `data.max_examples`.
 
     Args:
         data: `data` of the configuration.
@@ -24,4 +25,4 @@ def build_examples(data: DictConfig) -> Sequence[TrainExample]:
     if limit is None or limit >= len(examples):
         return examples
     logger.info("data.max_examples: the first %d of %d", limit, len(examples))
-    return [examples[index] for index in range(limit)]
+    return FirstExamples(examples, limit)

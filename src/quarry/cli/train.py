@@ -1,37 +1,11 @@
 """Train a dense retriever: `quarry-train [GROUP=OPTION] [KEY=VALUE]`, see conf/train.yaml."""
 
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-import hydra
-from omegaconf import DictConfig
-
-from quarry.cli.config_path import with_absolute_config_path
-from quarry.config.schema import register_schemas
-from quarry.runtime.entry import shows_user_errors
-from quarry.runtime.own_command import restarted
-from quarry.runtime.shipped_files import conf_dir
-from quarry.sweep.end import shows_study
+from quarry.cli.command import run_command
 
 
 def main() -> None:
     """Run the command line of this process."""
-    words = restarted()  # here: a process of a launcher is started otherwise, and gets the values
-
-    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
-    def run_task(config: DictConfig) -> object:
-        """Run the chosen task (conf/task) and return its result, for sweepers."""
-        # not above: processes that prepare batches import this file, and would import all of it
-        from quarry.sweep.dispatch import run
-
-        return run(config, program=words)
-
-    register_schemas()
-    sys.argv[1:] = with_absolute_config_path(sys.argv[1:], script=Path(sys.argv[0]))
-    with shows_user_errors(), shows_study(primary="train"):
-        run_task()
+    run_command("train")
 
 
 if __name__ == "__main__":

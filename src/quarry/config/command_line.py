@@ -15,6 +15,11 @@ FLAGS_WITH_VALUE = (
     "--config-dir", "-cd", "--experimental-rerun",
 )  # fmt: skip
 
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+FLAGS_WITH_CHOICE = {"--info": INFO, "-i": INFO}
+"""Flag whose value may be left out -> its values."""
+
 TRAINER_ARGUMENT = re.compile(r"\+?trainer\.(?P<name>\w+)=")
 
 
@@ -30,14 +35,12 @@ def _flags_last(arguments: Sequence[str]) -> list[str]:
     """Move flags behind the overrides: argparse takes no override after a flag that follows one."""
     overrides: list[str] = []
     flags: list[str] = []
-    rest = iter(arguments)
-    for one in rest:
-        if not one.startswith("-"):
-            overrides.append(one)
-            continue
-        flags.append(one)
-        if one in FLAGS_WITH_VALUE:
-            flags += [value for value in [next(rest, None)] if value is not None]
+    flag = ""
+    for one in arguments:
+        is_value = flag in FLAGS_WITH_VALUE or one in FLAGS_WITH_CHOICE.get(flag, ())
+        is_flag = not is_value and one.startswith("-")
+        (flags if is_value or is_flag else overrides).append(one)
+        flag = one if is_flag else ""
     return [*overrides, *flags]
 
 

@@ -23,6 +23,7 @@ from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.projections import Dense
 from quarry.models.saved import PROJECTIONS_FILE
+from quarry.runtime.override_text import key_of
 
 logger = logging.getLogger(__name__)
 
@@ -176,12 +177,12 @@ def apply_settings(
         used = _merge(settings[key], wanted, key=key, group=group, explicit=explicit)
         if used != settings[key]:
             differences[key] = {"contract": settings[key], "used": used}
-            _tell_differences(key, settings[key], used)
+            _log_differences(key, settings[key], used)
         OmegaConf.update(config, key, used, merge=False, force_add=True)
     return differences
 
 
-def _tell_differences(key: str, stated: Any, used: Any) -> None:
+def _log_differences(key: str, stated: Any, used: Any) -> None:
     if not isinstance(stated, dict) or stated.get("_target_") != used.get("_target_"):
         logger.warning("%s=%s is used, and the model states %s", key, used, stated)
         return
@@ -198,7 +199,7 @@ def explicit_keys() -> list[str]:
     if not HydraConfig.initialized():
         return []
     overrides = HydraConfig.get().overrides.task
-    return [entry.split("=", 1)[0].lstrip("+~").split("@")[0] for entry in overrides]
+    return [key_of(entry).partition("@")[0] for entry in overrides]
 
 
 def chosen_options() -> dict[str, str]:

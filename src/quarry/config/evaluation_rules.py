@@ -47,10 +47,10 @@ def corpus_violations(evaluation: DictConfig) -> Iterator[str]:
 
 
 def effect_violations(evaluation: DictConfig) -> Iterator[str]:
-    """Yield the keys that have no effect in eval.py, or none beside the embedding store there."""
+    """Yield the keys that have no effect on task=evaluate, or none beside its embedding store."""
     if not evaluation.before_training:
         yield (
-            "evaluation.before_training=false: no effect in eval.py, which trains nothing. "
+            "evaluation.before_training=false: no effect on task=evaluate, which trains nothing. "
             "Fix: leave it out"
         )
     if evaluation.store and evaluation.corpus_on_disk in (True, False):

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
+from quarry.runtime.own_command import own_command
+
 BENCHMARK = "a smaller benchmark: benchmark.sets=[NAME], benchmark=small, debug=fast"
 STEPS = "evaluation.every_n_steps=N (optimizer steps)"
 
@@ -27,32 +29,42 @@ INSTEAD = {
     "enable_checkpointing": "callbacks=none, or the group callbacks",
     "enable_model_summary": "nothing: the log counts the weights",
 }
-"""Argument of the Trainer that this project does not pass on -> what to set."""
+"""Argument of the Trainer that this project does not pass on -> what to set in its place."""
 
 DEFAULTS = {"accumulate_grad_batches": 1}
-"""Values that say nothing."""
+"""Argument of `INSTEAD` -> the value that changes nothing, and is allowed."""
 
 
 def trainer_violations(config: DictConfig, *, primary: str) -> Iterator[str]:
-    """Arguments of the Trainer that have no effect here, or would break a run."""
+    """Yield arguments of the Trainer that have no effect here, or would break a run."""
     for name, instead in INSTEAD.items():
         value = config.trainer.get(name)
         if value is not None and value != DEFAULTS.get(name):
             yield f"trainer.{name}={str(value).lower()}: not used here. Fix: {instead}"
     if primary == "eval" and config.trainer.get("fast_dev_run"):
-        yield "trainer.fast_dev_run has no effect in eval.py. Fix: debug=fast"
+        value = str(config.trainer.fast_dev_run).lower()
+        yield f"trainer.fast_dev_run={value}: no effect on an evaluation. Fix: debug=fast"
 
 
 def training_only_violations(config: DictConfig) -> Iterator[str]:
-    """Values of trainer and evaluation that training cannot use."""
-    if config.evaluation.compare_dtype is not None:
-        yield "evaluation.compare_dtype has no effect in training: it is for eval.py"
-    if config.evaluation.store:
+    """Yield keys of trainer and evaluation with values that training cannot use."""
+    evaluation = config.evaluation
+    if evaluation.compare_dtype is not None:
         yield (
-            "evaluation.store=true has no effect in training, where weights change from one "
-            "evaluation to the next: it is for eval.py"
+            f"evaluation.compare_dtype={evaluation.compare_dtype}: no effect on training. Fix: "
+            f"leave it out, or {own_command('eval')} model.path=RUN_DIR afterwards"
+        )
+    if evaluation.store:
+        yield (
+            "evaluation.store=true: no effect on training, where weights change from one "
+            f"evaluation to the next. Fix: leave it out, or {own_command('eval')} "
+            "model.path=RUN_DIR afterwards"
         )
     if config.trainer.max_epochs in (None, -1) and config.trainer.max_steps == -1:
-        yield "training would never end: set trainer.max_epochs or trainer.max_steps"
-    if config.data.max_examples is not None and config.data.max_examples < 1:
-        yield "data.max_examples must be at least 1, or null for all"
+        yield (
+            f"trainer.max_epochs={str(config.trainer.max_epochs).replace('None', 'null')}, "
+            "trainer.max_steps=-1: training would never end. Fix: set one of them"
+        )
+    limit = config.data.max_examples
+    if limit is not None and limit < 1:
+        yield f"data.max_examples={limit}: too small (at least 1, or null for all). Fix: raise it"

@@ -9,20 +9,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.options import options_of_groups
 
-PATHS = {
-    "run": ("task", "task={option} run=DIR"),
-    "model.path": ("model", "model={option}"),
-    "data.path": ("data", "data={option}"),
-    "benchmark.path": ("benchmark", "benchmark={option}"),
+PATH_KEYS = {
+    "task": ("run", "resume"),
+    "model": ("model.path", "local"),
+    "data": ("data.path", "file"),
+    "benchmark": ("benchmark.path", "folder"),
 }
-"""Key of a path -> the group whose options are not paths, and what was probably meant."""
+"""Group -> the key of a path that belongs to it, and an option that reads that key."""
 
 
 def name_violations(config: DictConfig) -> Iterator[str]:
-    """Paths that are the name of an option, and no file or folder."""
-    for key, (group, meant) in PATHS.items():
+    """Yield paths that are the name of an option, and no file or folder."""
+    for group, (key, _) in PATH_KEYS.items():
         value = OmegaConf.select(config, key)
         is_option = isinstance(value, str) and value in options_of_groups()[group]
         if is_option and not Path(value).expanduser().exists():
-            fix = meant.format(option=value)
+            fix = f"{group}={value} run=DIR" if key == "run" else f"{group}={value}"
             yield f"{key}={value}: this is an option of {group}, no path. Fix: {fix}"

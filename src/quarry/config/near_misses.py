@@ -15,8 +15,21 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from quarry.config.lightning_rules import INSTEAD
+from quarry.config.name_rules import PATH_KEYS
 from quarry.config.options import options_of_groups, suite_with
 from quarry.runtime.shipped_files import conf_dir
+
+OF_LIGHTNING = (
+    "limit_train_batches",
+    "overfit_batches",
+    "limit_val_batches",
+    "limit_test_batches",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "accumulate_grad_batches",
+)
+"""Arguments of Lightning's Trainer that people write without `trainer.`."""
 
 ANSWERS = {
     "ckpt_path": "task=resume run=DIR continues a run, model.path=DIR loads its model",
@@ -34,20 +47,8 @@ ANSWERS = {
     "warmup_steps": "scheduler.num_warmup_steps",
     "gpus": "trainer.devices",
     "max_seq_length": "prompt.max_query_length and prompt.max_document_length",
-    "limit_train_batches": "trainer.max_steps=N (optimizer steps), or debug=fast",
-    "overfit_batches": "debug=overfit, or data.max_examples=N",
-    "val_check_interval": "evaluation.every_n_steps=N (optimizer steps)",
-    "check_val_every_n_epoch": "evaluation.every_n_steps=N (optimizer steps)",
-}
+} | {name: INSTEAD[name] for name in OF_LIGHTNING}
 """Last part of a key that other tools have -> what it is here."""
-
-PATHS = {
-    "task": "task=resume run={value}",
-    "model": "model=local model.path={value}",
-    "data": "data=file data.path={value}",
-    "benchmark": "benchmark=folder benchmark.path={value}",
-}
-"""Group -> what to write where a path stands in place of its option."""
 
 OTHER_OPTIONS = {
     ("trainer", "cpu"): "trainer.accelerator=cpu",
@@ -143,8 +144,9 @@ def _option_hint(override: Override, value: str) -> str | None:
     written = f"{group}={value}"
     if (group, value) in OTHER_OPTIONS:
         return f"{written}: did you mean {OTHER_OPTIONS[group, value]}?"
-    if group in PATHS and ("/" in value or Path(value).exists()):
-        fix = PATHS[group].format(value=value)
+    if group in PATH_KEYS and ("/" in value or Path(value).exists()):
+        key, reader = PATH_KEYS[group]
+        fix = f"{group}={reader} {key}={value}"
         return f"{written}: this group takes an option's name, no path. Fix: {fix}"
     if group == "benchmark" and (suite := suite_with(value)) is not None:
         return f"{written}: this is a set. Fix: benchmark={suite} benchmark.sets=[{value}]"
@@ -174,14 +176,17 @@ def _values(override: Override) -> list[str]:
 
 def _known_keys(primary: str, chosen: Sequence[str]) -> list[str]:
     """Return the keys of a primary with the chosen options, or else with its defaults."""
-    for overrides in (list(chosen), []):
-        GlobalHydra.instance().clear()
-        try:
-            with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-                return list(_keys(compose(config_name=primary, overrides=overrides)))
-        except (HydraException, OmegaConfBaseException):
-            continue
-    return []
+    initialized, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        for overrides in (list(chosen), []):
+            try:
+                with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+                    return list(_keys(compose(config_name=primary, overrides=overrides)))
+            except (HydraException, OmegaConfBaseException):
+                continue
+        return []
+    finally:
+        GlobalHydra.instance().hydra = initialized
 
 
 def _keys(node: DictConfig, path: str = "") -> Iterator[str]:

@@ -14,6 +14,7 @@ from quarry.config.contract import explicit_keys
 from quarry.config.sweep_overrides import OWN_KEYS
 from quarry.distributed import world
 from quarry.errors import UserError
+from quarry.runtime.override_text import key_of
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def named_run_directory(config: DictConfig) -> Path | None:
     if not world.is_launched_first():
         return None
     hydra = HydraConfig.get()
-    if not any(one.partition("=")[0] == "hydra.run.dir" for one in hydra.overrides.hydra):
+    if not any(key_of(one) == "hydra.run.dir" for one in hydra.overrides.hydra):
         return None
     return Path(hydra.runtime.output_dir).absolute()
 

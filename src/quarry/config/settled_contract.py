@@ -98,11 +98,11 @@ def settle(
         for key, fact in lengths.items():
             OmegaConf.update(config, key, fact.value)
         stated = {key: fact.source for key, fact in (facts | lengths).items()}
-        notes = (*statement.notes, *_unasked(spec, statement))
+        notes = (*statement.notes, *_notes_of_the_hub(spec, statement))
     used = _facts(config, stated, explicit, options)
     used |= _fixed_facts(spec, has_contract=contract is not None)
     settled = SettledContract(facts=used, differences=differences, notes=notes)
-    _tell(settled, spec)
+    _log_settled(settled, spec)
     return settled
 
 
@@ -194,7 +194,8 @@ def _settings(facts: Mapping[str, Fact]) -> dict[str, Any]:
     return settings
 
 
-def _unasked(spec: ModelSpec, statement: Statement) -> Iterator[str]:
+def _notes_of_the_hub(spec: ModelSpec, statement: Statement) -> Iterator[str]:
+    """Yield a note where the model's statement is missing because the hub was not asked."""
     home = spec.source.home()
     if not statement.facts and is_unknown(home, MODULES_FILE, revision=spec.source.revision):
         yield (
@@ -215,8 +216,8 @@ def _facts(
         value = OmegaConf.select(config, key)
         name = key.partition(".")[2]
         if key.startswith("prompt.") and key not in stated and value == PROMPT_DEFAULTS.get(name):
-            is_told = name in ("query", "document", "end_token") or name.startswith("max_")
-            if not is_told:
+            is_shown = name in ("query", "document", "end_token") or name.startswith("max_")
+            if not is_shown:
                 continue
         if _is_named(key, explicit):
             source = COMMAND_LINE
@@ -279,11 +280,12 @@ def _shown_pooling(node: Mapping[str, Any] | DictConfig) -> str:
     return name if node.get("include_prompt", True) else f"{name}, without the prompt"
 
 
-def _tell(settled: SettledContract, spec: ModelSpec) -> None:
+def _log_settled(settled: SettledContract, spec: ModelSpec) -> None:
+    """Log every part by its source, and warn with the notes."""
     by_source: dict[str, list[str]] = {}
     for key, fact in settled.facts.items():
         by_source.setdefault(fact.source, []).append(f"{key}={fact.value!r}")
-    told = "; ".join(f"{', '.join(parts)} ({source})" for source, parts in by_source.items())
-    logger.info("How texts are fed to %s: %s", spec.source.home(), told)
+    shown = "; ".join(f"{', '.join(parts)} ({source})" for source, parts in by_source.items())
+    logger.info("How texts are fed to %s: %s", spec.source.home(), shown)
     for note in settled.notes:
         logger.warning("%s", note)

@@ -48,6 +48,20 @@ def signature_violations(node: Any, path: str = "") -> Iterator[str]:
         yield from signature_violations(value, joined(path, key))
 
 
+def group_violations(group: Any, name: str) -> Iterator[str]:
+    """Yield what is wrong with a group of named classes, the callbacks or the loggers."""
+    if not isinstance(group, DictConfig):
+        yield f"{name}={shown(group)} is no group of classes: {name}=none has none"
+        return
+    for member, node in group.items():
+        has_class = isinstance(node, DictConfig) and node.get("_target_") is not None
+        if node is not None and not has_class:
+            yield (
+                f"{joined(name, member)}={shown(node)} names no class (a mapping with _target_). "
+                f"Fix: leave it out, or choose {name}=OPTION that has it"
+            )
+
+
 def _call_violations(node: DictConfig, target: str, path: str) -> Iterator[str]:
     try:
         parameters = signature_of(target).parameters

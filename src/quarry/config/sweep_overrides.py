@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from quarry.runtime.override_text import key_of
 from quarry.runtime.secret_values import scrub_argument
 
 MAX_NAME = 100
@@ -85,10 +86,6 @@ def all_jobs(config: DictConfig) -> list[tuple[str, ...]]:
 def identity(overrides: Sequence[str]) -> tuple[str, ...]:
     """Return a job's overrides without `OWN_KEYS`."""
     return tuple(one for one in overrides if key_of(one) not in OWN_KEYS)
-
-
-def key_of(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
 
 
 def as_typed(overrides: ListConfig | list[str]) -> tuple[str, ...]:

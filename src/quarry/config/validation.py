@@ -9,11 +9,18 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from quarry.config.dry_run import dry_run_violations
 from quarry.config.evaluation_rules import effect_violations, evaluation_violations
 from quarry.config.lightning_rules import trainer_violations, training_only_violations
 from quarry.config.logger_rules import logger_violations
 from quarry.config.name_rules import name_violations
-from quarry.config.signature_rules import joined, meant, shown, signature_violations
+from quarry.config.signature_rules import (
+    group_violations,
+    joined,
+    meant,
+    shown,
+    signature_violations,
+)
 from quarry.config.training_rules import training_violations
 from quarry.config.value_ranges import range_violations
 from quarry.config.world_size import device_violations, strategy_violations
@@ -44,8 +51,8 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
     is_training = primary == "train"
     if is_training and OmegaConf.select(config, "data") is None:
         raise ConfigurationError(
-            "This task trains, and conf/eval.yaml has no data, loss or optimizer: run it with "
-            f"{own_command('train')}."
+            f"This task trains, and {own_command('eval')} has no data, loss or optimizer. Fix: "
+            f"{own_command('train')}"
         )
     names = EVALUATION_COMPONENTS + (TRAINING_COMPONENTS if is_training else ())
     violations = [*unresolved_values(config)]
@@ -105,9 +112,8 @@ def component_violations(config: DictConfig, names: Sequence[str]) -> Iterator[s
         if not isinstance(node, DictConfig) or node.get("_target_") is None:
             yield f"{name}={shown(node)} names no class: choose an option of its group, see --help"
     for name in ("logger", "callbacks"):
-        group = OmegaConf.select(config, name)
-        if name in config and not isinstance(group, DictConfig):
-            yield f"{name}={shown(group)} is no group of classes: {name}=none has none"
+        if name in config:
+            yield from group_violations(OmegaConf.select(config, name), name)
 
 
 def _rules(config: DictConfig, *, primary: str, is_planned: bool) -> Iterator[str]:
@@ -126,5 +132,6 @@ def _rules(config: DictConfig, *, primary: str, is_planned: bool) -> Iterator[st
     if primary == "train":
         yield from training_violations(config)
         yield from training_only_violations(config)
+        yield from dry_run_violations(config)
     else:
         yield from effect_violations(config.evaluation)

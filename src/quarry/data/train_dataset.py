@@ -143,7 +143,7 @@ class TrainDataset(Dataset[TrainExample]):
         if without.size:
             first = int(without[0])
             where = f"example {first}"
-            if isinstance(self.examples, _CountedSource):
+            if isinstance(self.examples, CountedSource):
                 where = self.examples.location(first)
             raise UserError(
                 f"{where}: query {self.examples[first].query.query_id!r} has no hard negative "
@@ -165,7 +165,7 @@ class TrainDataset(Dataset[TrainExample]):
 
 
 @runtime_checkable
-class _CountedSource(Protocol):
+class CountedSource(Protocol):
     """Source that knows its hard negative counts without reading examples, as `TableExamples`."""
 
     def hard_negative_counts(self) -> NDArray[np.int32]: ...
@@ -209,7 +209,12 @@ def _picked(scores: tuple[float, ...] | None, places: Sequence[int]) -> tuple[fl
 
 
 def _hard_negative_counts(examples: ExampleSource) -> NDArray[np.int32]:
-    if isinstance(examples, _CountedSource):
+    if isinstance(examples, CountedSource):
         return examples.hard_negative_counts()
+    return read_hard_negative_counts(examples)
+
+
+def read_hard_negative_counts(examples: ExampleSource) -> NDArray[np.int32]:
+    """Return the number of distinct hard negatives of each example, by reading all of them."""
     each = (len(_places_of_hard_negatives(examples[index])) for index in range(len(examples)))
     return np.fromiter(each, dtype=np.int32)

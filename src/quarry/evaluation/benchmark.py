@@ -133,5 +133,9 @@ class Benchmark:
             )
 
 
-def no_benchmark() -> None:
-    """Return no benchmark: training without evaluation (conf/benchmark/none.yaml)."""
+def no_benchmark(**ignored: object) -> None:
+    """Return no benchmark: training without evaluation (conf/benchmark/none.yaml).
+
+    Args:
+        ignored: what a study or an experiment sets for its benchmark, which a dry run replaces.
+    """

@@ -11,6 +11,7 @@ from quarry.planning.machine import Machine
 from quarry.planning.step_memory import StepMemory
 from quarry.retrieval.corpus_embeddings import LARGEST_SHARE_OF_MEMORY
 from quarry.retrieval.store.shelf import DTYPES
+from quarry.runtime.own_command import own_command
 
 BYTES_PER_DOCUMENT = 100
 """Bytes of a document's id, the hash of its text and its row, in each rank that searches."""
@@ -182,7 +183,8 @@ def host_remedies(
     if place.dtype == "float32" and need.corpus and fits(need.corpus // 2):
         found["evaluation.corpus_dtype=float16"] = "embeddings of half the size"
     if is_training and need.corpus and fits(0, 0):
-        found["benchmark=none"] = "no evaluation; eval.py model.path=RUN_DIR afterwards"
+        afterwards = f"{own_command('eval')} model.path=RUN_DIR afterwards"
+        found["benchmark=none"] = f"no evaluation; {afterwards}"
     if not is_training and need.corpus and fits(0):
         found["evaluation.store=true"] = "embeddings in the store"
     if num_jobs > 1 and need.total <= host_bytes:

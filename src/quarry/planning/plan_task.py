@@ -37,6 +37,7 @@ from quarry.planning.training_refusal import training_refusal
 from quarry.runtime.devices import planned_for_gpu
 from quarry.runtime.files import write_json
 from quarry.runtime.logging import quiet_libraries
+from quarry.runtime.own_command import own_command
 from quarry.runtime.task_output import show
 
 
@@ -157,8 +158,8 @@ def _refuse_training_keys(**given: float | None) -> None:
     for key, value in given.items():
         if value is not None:
             raise UserError(
-                f"task.{key}={value}: no effect in eval.py, which trains nothing. Fix: leave it "
-                "out."
+                f"task.{key}={value}: no effect on the plan of an evaluation. Fix: leave it out, "
+                f"or {own_command('train')} task=plan"
             )
 
 

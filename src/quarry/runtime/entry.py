@@ -112,10 +112,10 @@ def _end_by(error: BaseException) -> NoReturn:
     is_shared = isinstance(error, ConfigurationError) or not isinstance(error, UserError)
     if is_shared and world.repeats_the_first():
         sys.exit(0)  # another code could make the launcher end the rank that prints
-    end_with_error(_message(error))
+    end_with_error(error_text(error))
 
 
-def _message(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return a UserError's message, or another error's and its causes' (Hydra's may be empty)."""
     if isinstance(error, UserError):
         return str(error)

@@ -13,6 +13,9 @@ logger = logging.getLogger(__name__)
 LIBRARIES = {
     "sentence_transformers": ("sentence-transformers", "export"),
     "matplotlib": ("matplotlib", "plots"),
+    "tensorboard": ("tensorboard", "loggers"),
+    "mlflow": ("mlflow", "loggers"),
+    "wandb_workspaces": ("wandb-workspaces", "dashboard"),
 }
 """Module -> the library's name for pip, and the extra of pyproject.toml that has it."""
 

@@ -12,18 +12,21 @@ def own_command(primary: str) -> str:
     """Return what a person types to train or to evaluate, in the manner of this process.
 
     That is `python train.py`, `quarry-train` or `python -m quarry train`. A process that is none
-    of them (a test, a notebook) gets the first in a checkout, else the second.
+    of them (a test, a notebook) gets the first in a checkout, else the second. A user's own script
+    of the name train.py is no entry point, and gets the second.
 
     Args:
         primary: train or eval.
     """
-    started = Path(sys.argv[0])
+    started, script = Path(sys.argv[0]).resolve(), shipped(f"{primary}.py").resolve()
     if started.name.startswith("quarry-"):
         return f"quarry-{primary}"
-    if started.suffix == ".py" and started.absolute().parent == PACKAGE / "cli":
+    if started.suffix == ".py" and started.parent == PACKAGE / "cli":
         return f"python -m quarry {primary}"
-    is_script = started.name in ("train.py", "eval.py")
-    if is_script or shipped(f"{primary}.py").is_file():
+    if started == PACKAGE / "sweep" / "listing.py" and script.parent != Path.cwd().resolve():
+        return f"python -m quarry {primary}"
+    is_of_others = started.name in ("train.py", "eval.py") and started.parent != script.parent
+    if script.is_file() and not is_of_others:
         return f"python {primary}.py"
     return f"quarry-{primary}"
 

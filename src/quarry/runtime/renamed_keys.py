@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quarry.errors import ConfigurationError
+from quarry.runtime.override_text import key_of
 
 RENAMED = {
     "data.num_queries_per_update": "data.global_batch_size",
@@ -66,7 +67,7 @@ def refuse_renamed_keys(arguments: Sequence[str]) -> None:
     for argument in arguments:
         new = renamed_override(argument)
         if new != argument:
-            key = RENAMED[_key_of(argument)]
+            key = RENAMED[key_of(argument)]
             found.append(f"{argument}: this key is now {key}. Fix: {new}")
     if found:
         raise ConfigurationError("\n".join(found))
@@ -133,11 +134,9 @@ def _copied(node: Any) -> Any:
             copied["_target_"] = renamed_target(target)
         added = ADDED.get(target, {})
         return copied | {key: value for key, value in added.items() if key not in copied}
+    if isinstance(node, Sequence) and not isinstance(node, str | bytes):
+        return [_copied(value) for value in node]
     return node
-
-
-def _key_of(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
 
 
 def _put(config: dict[str, Any], path: Sequence[str], value: Any) -> None:

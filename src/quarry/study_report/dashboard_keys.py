@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from quarry.errors import UserError
+from quarry.runtime.renamed_keys import with_renamed_keys
 from quarry.runtime.run_directory import RunDirectory
 from quarry.study_report.settings import Settings, flattened, is_in, relevant
 from quarry.tasks.summary import SETS_TABLE, flat_summary
@@ -35,13 +36,12 @@ class LoggedKeys:
     """Keys that at least one of the runs has logged.
 
     Attributes:
-        measure: the main measure, as logs call it.
+        measure: the first one that most runs have values of, as logs call it.
         sets: names of sets and groups with a value of it, without the mean.
         history: keys with a value for each step.
         summary: keys of the runs' summaries.
         tables: tables in the runs' summaries.
         swept: settings that differ between the runs.
-        has_options: the runs' configurations have `options.model`.
     """
 
     measure: str
@@ -50,7 +50,6 @@ class LoggedKeys:
     summary: frozenset[str]
     tables: frozenset[str]
     swept: tuple[str, ...]
-    has_options: bool = True
 
     @property
     def mean(self) -> str:
@@ -74,23 +73,26 @@ def logged_keys(directories: Sequence[Path]) -> LoggedKeys:
     history: set[str] = set()
     summary: set[str] = set()
     tables: set[str] = set()
+    measured: dict[str, int] = {}
     for path in logged:
         run = RunDirectory(path)
-        own = flattened(yaml.safe_load(run.resolved_config.read_text(encoding="utf-8")))
+        own = _settings(run)
         settings.append(own)
         if not run.summary.is_file():
             continue
         flat = flat_summary(json.loads(run.summary.read_text(encoding="utf-8")))
         summary |= flat.keys()
+        for measure in map(measure_key, json.loads(own.get("evaluation.measures", "[]"))):
+            has_values = any(_is_of(key, measure) for key in flat)
+            measured[measure] = measured.get(measure, 0) + has_values
         history |= _history(own, list(flat), is_on_gpu=bool(flat.get("cost/gpu_hours")))
         if any(key.startswith("results/") and key.count("/") == 2 for key in flat):
             tables.add(SETS_TABLE)
             if own.get("evaluation.num_examples", "0") != "0":
                 tables.add(EXAMPLES_TABLE)
-    measures = json.loads(settings[0].get("evaluation.measures", "[]"))
-    if not summary or not measures:
+    if not measured:
         raise UserError("runs: none of the run directories has a summary.json: has any ended?")
-    measure = measure_key(measures[0])
+    measure = max(measured, key=lambda name: measured[name])  # of equal ones the first
     names = [key.split("/")[1] for key in sorted(summary) if _is_of(key, measure)]
     return LoggedKeys(
         measure=measure,
@@ -100,6 +102,11 @@ def logged_keys(directories: Sequence[Path]) -> LoggedKeys:
         tables=frozenset(tables),
         swept=_swept(settings),
     )
+
+
+def _settings(run: RunDirectory) -> Settings:
+    stored = yaml.safe_load(run.resolved_config.read_text(encoding="utf-8"))
+    return flattened(with_renamed_keys(stored))
 
 
 def project_of(directories: Sequence[Path]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -11,6 +10,7 @@ from omegaconf import DictConfig
 from quarry.config.overrides import refuse_other_overrides, warn_of_run_directory
 from quarry.config.resolvers import wandb_offline
 from quarry.errors import UserError
+from quarry.runtime.extras import require
 from quarry.runtime.files import write_json
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.task_output import show
@@ -48,10 +48,7 @@ def dashboard(
         why="has no effect on task=dashboard, which reads run directories. Fix: leave it out.",
     )
     warn_of_run_directory(config, task="dashboard")
-    if find_spec("wandb_workspaces") is None:
-        raise UserError(
-            "task=dashboard: wandb-workspaces is not installed. Fix: pip install wandb-workspaces"
-        )
+    require("wandb_workspaces", what="task=dashboard")
     if output is None and wandb_offline():
         raise UserError(
             "task=dashboard: there is no W&B account. Fix: wandb login, or task.output=FILE.json"

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
+from quarry.config.logger_rules import check_loggers
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.config.stored_targets import target_violation, trusted_packages
 from quarry.errors import MissingPathError, UserError
@@ -65,6 +66,7 @@ def report(
         why="has no effect on task=report, which reads everything from run directories. Fix: leave "
         "it out.",
     )
+    check_loggers(config)
     for measure in measures or ():
         parse_measure(measure)
     test = SignificanceTest(alpha=alpha, num_permutations=num_permutations, seed=config.seed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,10 +13,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from quarry.config.sweep_overrides import identity, job_name, key_of
+from quarry.config.sweep_overrides import identity, job_name
 from quarry.errors import UserError
 from quarry.runtime.devices import visible_gpus
 from quarry.runtime.files import remove
+from quarry.runtime.override_text import key_of, quoted
 from quarry.runtime.ownership import owned
 from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.secret_values import scrub_argument, without_secrets
@@ -38,9 +38,6 @@ OF_HYDRA = "multirun.yaml"
 
 INTERRUPTED_CODES = (130, 143)
 """Exit codes of a job that SIGINT or SIGTERM stopped."""
-
-WORDS = ("null", "true", "false", "nan", "inf")
-"""Texts that Hydra reads as another type."""
 
 
 class JobFailedError(RuntimeError):
@@ -218,16 +215,6 @@ def _stated(value: str | int | tuple[str, ...]) -> str:
     if isinstance(value, tuple):
         return f"[{','.join(map(quoted, value))}]"
     return str(value) if isinstance(value, int) else quoted(value)
-
-
-def quoted(value: str) -> str:
-    """Return a value so that Hydra's grammar reads this very text."""
-    is_plain = re.fullmatch(r"[A-Za-z/._-][A-Za-z0-9/._-]*", value) is not None
-    if is_plain and value.lower() not in WORDS:
-        return value
-    # a backslash means something before a quote alone
-    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
-    return f'"{escaped}"'
 
 
 def _is_of_the_sweep(override: str) -> bool:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from quarry.config.entry_point import primaries_of
 from quarry.config.schema import register_schemas
 from quarry.config.sweep_overrides import all_jobs, has_all_jobs_known
+from quarry.runtime.entry import end_with_error
 from quarry.runtime.own_command import own_command
 from quarry.runtime.shipped_files import conf_dir, studies_dir
 
@@ -71,7 +72,13 @@ def composed_sweep(primary: str, *overrides: str) -> DictConfig:
 
 
 def main() -> None:
-    """Print a line for each study."""
+    """Print a line for each study; there are no arguments."""
+    given = sys.argv[1:]
+    if given and given not in (["--help"], ["-h"]):
+        end_with_error(
+            f"{' '.join(given)}: the list of studies takes no arguments. Fix: leave it out, or "
+            f"{own_command('train')} study=NAME to run one"
+        )
     register_schemas()
     with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
         studies = list(study_files())

@@ -14,13 +14,14 @@ from typing import Any, NoReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from quarry.config.dry_run import dry_run_violations
 from quarry.config.sweep_overrides import job_name
 from quarry.errors import UserError
 from quarry.runtime.entry import end_with_error
 from quarry.sweep.end import begun_study
 from quarry.sweep.inputs import Sweep, read_sweep
 from quarry.sweep.job import recorded
-from quarry.sweep.job_configs import VALIDATED, JobConfigs
+from quarry.sweep.job_configs import VALIDATED, JobConfigs, primary_of
 from quarry.sweep.record import JobRecord, Study, StudyRecord
 from quarry.tasks.optimized_metric import check_optimized_metric
 
@@ -89,6 +90,7 @@ def begin(config: DictConfig) -> StudyRecord:
     if memory is not None:
         with read_write(config), open_dict(config.hydra):
             config.hydra.launcher.mem_gb = memory
+    _check_dry_run(sweep, configs)
     _check_metric(sweep, configs)
     earlier = record.read()
     if earlier is not None and any(job.attempts for job in earlier.jobs):
@@ -177,6 +179,15 @@ def _checked_memory(sweep: Sweep, configs: JobConfigs) -> int | None:
     if num_at_once > 1:
         check_jobs_at_once([planned_job(job) for job in checked], num_at_once=num_at_once)
     return None
+
+
+def _check_dry_run(sweep: Sweep, configs: JobConfigs) -> None:
+    """Refuse dry runs that cannot work where a sweeper chooses the jobs; others are validated."""
+    base = configs.base()
+    if sweep.jobs is not None or primary_of(base) != "train":
+        return
+    if violations := list(dry_run_violations(base)):
+        raise UserError("\n".join(violations))
 
 
 def _check_metric(sweep: Sweep, configs: JobConfigs) -> None:

@@ -11,6 +11,7 @@ from quarry.assembly.origin import check_origin
 from quarry.assembly.run_start import record_resume
 from quarry.config.contract import explicit_keys
 from quarry.config.hidden_values import check_stored_values
+from quarry.config.logger_rules import check_loggers
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.config.stored import read_stored_config
 from quarry.config.stored_targets import trusted_packages
@@ -56,10 +57,10 @@ def resume(
                 f"task.{name}=true"
             )
     run = RunDirectory.open(config.run)
-    if named_run_directory(config) not in (None, run.path):
+    if (named := named_run_directory(config)) not in (None, run.path):
         raise UserError(
-            f"hydra.run.dir: a resumed run continues in its own directory ({run.path}). Fix: "
-            "leave it out"
+            f"hydra.run.dir={named}: a resumed run continues in its own directory ({run.path}). "
+            "Fix: leave it out"
         )
     refuse_other_overrides(
         HARMLESS,
@@ -103,15 +104,16 @@ def _stored(config: DictConfig, run: RunDirectory, *, chooses_memory_anew: bool)
     if chooses_memory_anew:
         choose_anew(stored, run)
     if any(key == "logger" or key.startswith("logger.") for key in explicit_keys()):
+        check_loggers(config)
         stored.logger = config.logger
     if ON_DISK in explicit_keys():  # a disk may have become full
         stored.evaluation.corpus_on_disk = config.evaluation.corpus_on_disk
     check_stored_values(stored, run.config)
-    check_processes(stored, run.checkpoint)
+    check_world_size(stored, run.checkpoint)
     return stored
 
 
-def check_processes(config: DictConfig, checkpoint: Path) -> None:
+def check_world_size(config: DictConfig, checkpoint: Path) -> None:
     """Refuse to continue with another world size or strategy than the run was started with.
 
     Raises:

@@ -152,7 +152,7 @@ def _write(
     """
     main = evaluator.measures[0]
     with begun_run(config.paths.run_dir) as run, logs_to(run.log):
-        _tell(scores, evaluator)
+        _log_scores(scores, evaluator)
         hyperparameters = record_start(config, run, contract=None)
         identity = identity_of(config, run, job_type="evaluate", has_model=False)
         with opened_loggers(
@@ -174,7 +174,7 @@ def _write(
     return known
 
 
-def _tell(scores: GivenScores, evaluator: Evaluator) -> None:
+def _log_scores(scores: GivenScores, evaluator: Evaluator) -> None:
     """Log the runs' coverage, and which rules and sets the numbers leave out."""
     for ranking in scores.rankings:
         found = ranking.coverage

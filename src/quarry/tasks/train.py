@@ -16,6 +16,7 @@ from quarry.assembly.model_parts import build_model_parts, settle_contract
 from quarry.assembly.preflight import preflight
 from quarry.assembly.run_start import record_start, share_run_directory
 from quarry.assembly.strategy import planned_spread, settle_dtype
+from quarry.config.contract import explicit_keys
 from quarry.config.instantiate import build
 from quarry.config.overrides import warn_without_effect
 from quarry.config.validation import validate
@@ -64,6 +65,7 @@ def train(config: DictConfig) -> dict[str, float]:
         if build(config.benchmark) is None:
             names = ("before_training", "corpus_on_disk", "corpus_dtype")
             keys = [f"evaluation.{name}" for name in names]
+            keys += [key for key in explicit_keys() if key.startswith("benchmark.")]
             warn_without_effect(keys, reason="benchmark=none, which evaluates nothing")
         return fit(build_training(config, run), checkpoint=None, begins=begins)
 

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 import quarry
 from helpers.embedding import embedded
 from helpers.models import tiny_folder
-from quarry.api.composing import composed_job, overrides_of
+from quarry.api.retriever import Retriever
 from quarry.errors import MissingPathError, UserError
 
 TEXTS = ["read a file", "", "close the socket", "read a file"]
@@ -27,11 +27,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def retriever(folder: Path) -> quarry.Retriever:
+def retriever(folder: Path) -> Retriever:
     return quarry.load(folder, prompt__query="q: {text}", prompt__document="d: {title} {text}")
 
 
-def test_embeddings_are_float32_and_of_each_role(retriever: quarry.Retriever) -> None:
+def test_embeddings_are_float32_and_of_each_role(retriever: Retriever) -> None:
     queries, documents = retriever.encode_queries(TEXTS), retriever.encode_documents(TEXTS)
     assert (queries.dtype, queries.shape) == (np.float32, (4, retriever.dim))
     assert np.allclose(np.linalg.norm(documents, axis=1), 1, atol=1e-5)
@@ -40,7 +40,7 @@ def test_embeddings_are_float32_and_of_each_role(retriever: quarry.Retriever) ->
     assert retriever.encode_queries([]).shape == (0, retriever.dim)
 
 
-def test_a_title_is_a_part_of_a_document(retriever: quarry.Retriever) -> None:
+def test_a_title_is_a_part_of_a_document(retriever: Retriever) -> None:
     bare = quarry.Document(document_id="a", text="read a file")
     titled = quarry.Document(document_id="a", text="read a file", title="files")
     embeddings = retriever.encode_documents([bare, titled, "read a file"])
@@ -48,7 +48,7 @@ def test_a_title_is_a_part_of_a_document(retriever: quarry.Retriever) -> None:
     assert not np.allclose(embeddings[0], embeddings[1], atol=1e-3)
 
 
-def test_search_is_that_of_the_inner_products(retriever: quarry.Retriever) -> None:
+def test_search_is_that_of_the_inner_products(retriever: Retriever) -> None:
     corpus = ["read a file", "open a door", "write a book", "sort a list"]
     found = retriever.search(["read a file", "sort"], corpus, top_k=3)
     scores = retriever.encode_queries(["read a file", "sort"]) @ (
@@ -64,7 +64,7 @@ def test_search_is_that_of_the_inner_products(retriever: quarry.Retriever) -> No
     assert retriever.search([], corpus) == []
 
 
-def test_the_contract_says_how_texts_are_fed_and_from_where(retriever: quarry.Retriever) -> None:
+def test_the_contract_says_how_texts_are_fed_and_from_where(retriever: Retriever) -> None:
     part = retriever.contract["prompt.query"]
     assert (part["value"], part["source"]) == ("q: {text}", "command line")
 
@@ -87,7 +87,7 @@ def test_vectors_are_those_of_the_commands(folder: Path) -> None:
         ),
     ],
 )
-def test_mistakes_are_named(call: Any, expected: str, retriever: quarry.Retriever) -> None:
+def test_mistakes_are_named(call: Any, expected: str, retriever: Retriever) -> None:
     with pytest.raises(UserError, match=expected):
         call(retriever)
 
@@ -107,23 +107,6 @@ def test_hydra_is_left_as_it_was(folder: Path) -> None:
     quarry.load(folder)
     assert not GlobalHydra.instance().is_initialized()
     assert not HydraConfig.initialized()
-
-
-@pytest.mark.parametrize(
-    "value",
-    ["plain", "with space", "it's", "a\\", "a\\'b", "", "{{x}}", "[a,b]", "null", "3"],
-)
-def test_a_text_comes_through_the_grammar_as_it_is(value: str) -> None:
-    overrides = overrides_of({"prompt__query": f"{value}: {{text}}"})
-    with composed_job("eval", overrides) as config:
-        assert config.prompt.query == f"{value}: {{text}}"
-
-
-def test_values_of_all_kinds() -> None:
-    overrides = overrides_of(
-        {"a__b": None, "c": True, "d": [1, "x y"], "e": {"k": 0.5}, "f": "qwen-tiny"}
-    )
-    assert overrides == ["a.b=null", "c=true", "d=[1,'x y']", "e={k:0.5}", "f=qwen-tiny"]
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

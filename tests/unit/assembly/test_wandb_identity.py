@@ -89,6 +89,8 @@ def test_tags_say_what_tells_runs_apart() -> None:
     tags = tags_of(local, options)
     assert tags[0] == ("long" * 30)[:64]
     assert tags[1:] == ("7B", "lora", "last_token", "msmarco", "msmarco_dl", "hybrid")
+    tagged = OmegaConf.merge(a_config(), {"tags": ["a", "b"]})
+    assert tags_of(tagged, OPTIONS)[-3:] == ("msmarco_dl", "a", "b")
     bm25 = tags_of(a_config(), OPTIONS | {"retriever": "bm25"}, has_model=False)
     assert bm25 == ("msmarco_dl", "bm25")
 

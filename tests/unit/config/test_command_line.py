@@ -14,6 +14,9 @@ from quarry.config.command_line import prepared_arguments
         (["-cd", "x=y", "a=1"], ["a=1", "-cd", "x=y"]),
         (["-sc", "install=bash"], ["install=bash", "-sc"]),
         (["--cfg"], ["--cfg"]),
+        (["--info", "defaults", "a=1"], ["a=1", "--info", "defaults"]),
+        (["--info", "a=1"], ["a=1", "--info"]),
+        (["-i", "--config-name", "-x", "a=1"], ["a=1", "-i", "--config-name", "-x"]),
     ],
 )
 def test_flags_stand_anywhere(typed: list[str], prepared: list[str]) -> None:

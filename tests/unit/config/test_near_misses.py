@@ -7,7 +7,7 @@ from hydra.errors import ConfigCompositionException
 
 from quarry.config.near_misses import near_misses, nearest_key, notes_near_misses
 from quarry.config.schema import register_schemas
-from quarry.runtime.entry import _message as error_text
+from quarry.runtime.entry import error_text
 
 
 @pytest.mark.parametrize(

@@ -305,5 +305,5 @@ def test_jobs_at_once_share_the_memory_of_this_machine(
         planned(config, num_jobs_at_once=3, **stated)
     text = str(caught.value)
     assert "3 jobs at once would take 5.7 GiB of host memory" in text
-    assert "benchmark=none   # no evaluation; eval.py model.path=RUN_DIR afterwards" in text
+    assert "benchmark=none   # no evaluation; python eval.py model.path=RUN_DIR afterwards" in text
     assert "task.num_jobs_at_once=2   # fewer jobs at once" in text

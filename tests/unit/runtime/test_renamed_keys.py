@@ -200,3 +200,13 @@ def test_a_key_that_earlier_versions_did_not_have_is_added_to_complete_configura
     assert with_renamed_keys(given) == given
     assert with_renamed_keys({"data": data}) == {"data": data}, "a part of one"
     assert with_renamed_keys({"trainer": {}}) == {"trainer": {}}, "an evaluation has no data"
+
+
+def test_targets_and_keys_in_lists_are_current_too() -> None:
+    old = "quarry.retrieval.bm25.TextTokenizer"
+    stored = {"parts": [{"_target_": old, "names": ["a", "b"]}, 3, [{"_target_": old}]]}
+    first, number, (last,) = with_renamed_keys(stored)["parts"]
+    assert first == {"_target_": RENAMED_TARGETS[old], "names": ["a", "b"]}
+    assert last["_target_"] == RENAMED_TARGETS[old]
+    assert number == 3
+    assert stored["parts"][0]["_target_"] == old, "not changed"

@@ -41,6 +41,31 @@ def test_keys_are_those_of_the_runs(tmp_path: Path) -> None:
     assert project_of(runs) == "quarry"
 
 
+def _with(run: Path, **parts: Any) -> Path:
+    file = run / "config_resolved.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | parts))
+    return run
+
+
+def test_a_run_of_an_earlier_version_has_current_keys(tmp_path: Path) -> None:
+    data = {"num_queries_per_update": 8}
+    old = _with(_run(tmp_path / "a", lr=0.1), data=data)
+    new = _with(_run(tmp_path / "b", lr=0.2), data={"global_batch_size": 8})
+    assert logged_keys([old, new]).swept == ("optimizer.lr",)
+    newer = _with(_run(tmp_path / "c", lr=0.1), data={"global_batch_size": 16})
+    assert logged_keys([old, newer]).swept == ("data.global_batch_size",)
+
+
+def test_the_measure_is_the_one_that_most_runs_have(tmp_path: Path) -> None:
+    without = _with(_run(tmp_path / "a", lr=0.1), evaluation={"measures": ["MRR@10"]})
+    runs = [without, _run(tmp_path / "b", lr=0.1), _run(tmp_path / "c", lr=0.1)]
+    assert logged_keys(runs).measure == "ndcg_at_10"
+    (without / "summary.json").unlink()
+    _with(without, evaluation={})
+    keys = logged_keys(runs)
+    assert (keys.measure, keys.sets) == ("ndcg_at_10", ("fiqa", "scifact"))
+
+
 def test_runs_that_were_not_logged_or_are_in_two_projects_are_refused(tmp_path: Path) -> None:
     runs = [_run(tmp_path / "a", lr=0.1), _run(tmp_path / "b", lr=0.1, project="other")]
     with pytest.raises(UserError, match="other, quarry"):

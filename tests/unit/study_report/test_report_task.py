@@ -55,6 +55,35 @@ def test_runs_of_no_folder_have_a_report_of_their_own(runs_dir: Path) -> None:
     assert page.read_text().startswith("# 1 runs\n")
 
 
+def test_a_report_goes_into_the_directory_that_the_command_names(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = runs_dir / "named"
+    monkeypatch.setattr("quarry.study_report.report_task.named_run_directory", lambda config: named)
+    report(runs_dir)
+    assert (named / "report.md").is_file()
+    assert not (runs_dir / "study" / "one" / "report").exists()
+    report(runs_dir, f"task.folder={runs_dir / 'mine'}")
+    assert (runs_dir / "mine" / "report.md").is_file()
+
+
+def test_tags_of_the_runs_are_in_the_report(tmp_path: Path) -> None:
+    results = (a_set("alpha", [0.5, 0.25]),)
+    run = write_run_directory(
+        tmp_path / "one",
+        [Report(retriever="dense", results=results)],
+        settings={"tags": ["a", "b"]},
+    )
+    report(tmp_path, f"runs=[{run}]", f"task.folder={tmp_path / 'out'}")
+    assert "(tags a, b)" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_logger_that_cannot_start_is_refused_before_anything_is_written(runs_dir: Path) -> None:
+    with pytest.raises(UserError, match=r"logger\.x=5 names no class"):
+        report(runs_dir, "+logger.x=5")
+    assert not (runs_dir / "study" / "one" / "report").exists()
+
+
 def test_a_retriever_without_a_model_is_a_baseline(runs_dir: Path) -> None:
     job = write_run_directory(
         runs_dir / "bm25",

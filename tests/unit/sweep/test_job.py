@@ -2,25 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from quarry.sweep.inputs import CommandLine
-from quarry.sweep.job import job_command, quoted
-
-VALUES = (
-    *("tiny", "null", "True", "/a/b", "12", "2026-11-26_sweep"),
-    *("a b", 'a"b', "a\\b", "b\\", 'c\\"d', "a,b"),
-)
-
-
-@pytest.mark.parametrize("value", VALUES)
-def test_hydra_takes_a_quoted_value_for_this_very_text(value: str) -> None:
-    (override,) = OverridesParser.create().parse_overrides([f"study.name={quoted(value)}"])
-    assert not override.is_sweep_override()
-    found = override.value()
-    assert str(found) == value
-    assert isinstance(found, str) or type(found).__name__ == "QuotedString"
+from quarry.sweep.job import job_command
 
 
 def test_a_job_that_is_continued_gets_the_packages_that_its_sweep_trusts() -> None:

@@ -184,3 +184,11 @@ def test_a_refusal_ends_the_process(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert caught.value.code == 2
     assert "\nError: Several jobs would share" in capsys.readouterr().err
     assert sys.exc_info() == (None, None, None)
+
+
+def test_a_search_is_not_tried_without_an_evaluation(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    message = refused(tmp_path, "study=temperature_lr", "debug=overfit")
+    assert "callbacks.early_stopping.monitor=val/mean/ndcg_at_10: debug=overfit" in message
+    assert "optimized_metric=stdlib_code/ndcg_at_10: debug=overfit" in message
+    assert begin(sweep(tmp_path, "study=temperature_lr", "debug=fast")).read() is not None

@@ -117,6 +117,16 @@ def test_an_export_is_exported_again_elsewhere(full: Path) -> None:
     assert min(verify(of(full / "again"), export=None).values()) > 1 - 1e-6
 
 
+def test_an_export_goes_into_the_directory_that_the_command_names(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = tmp_path / "named"
+    monkeypatch.setattr("quarry.tasks.export.named_run_directory", lambda config: named)
+    export(of(full), dtype="float32", folder=None)
+    assert (named / "export" / "modules.json").is_file()
+    assert not (full / "export").exists()
+
+
 def test_a_model_folder_is_as_good_as_its_run(full: Path) -> None:
     export(of(full / "model"), dtype="float32", folder=str(full / "elsewhere"))
     result = verify(of(full / "model"), export=str(full / "elsewhere"))

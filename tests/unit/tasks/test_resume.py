@@ -12,8 +12,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "config"))
 from configurations import composed, opened
 
-from quarry.errors import UserError
-from quarry.tasks.resume import check_processes
+from quarry.errors import MissingPathError, UserError
+from quarry.tasks.resume import check_world_size, resume
 from quarry.training.callbacks.rng_state import RNGState
 from quarry.training.checkpoint_files import write_facts
 
@@ -45,10 +45,10 @@ def test_a_checkpoint_of_other_processes_is_refused(
     path = checkpoint_of(tmp_path, world_size=world_size, has_shards=strategy == "zero3")
     config = composed("train", f"strategy={strategy}", "trainer.devices=2")
     if world_size == 2:
-        check_processes(config, path)
+        check_world_size(config, path)
         return
     with pytest.raises(UserError) as info:
-        check_processes(config, path)
+        check_world_size(config, path)
     assert f"was written by {world_size} rank(s), and this run has 2" in str(info.value)
 
 
@@ -61,10 +61,10 @@ def test_a_stage_that_was_edited_in_the_stored_configuration_is_refused(
         write_facts(path, {"step": 4, "zero_stage": written})
     config = composed("train", "strategy=zero2", "trainer.devices=2")
     if written in (2, None):
-        check_processes(config, path)
+        check_world_size(config, path)
         return
     with pytest.raises(UserError, match=r"trainer\.strategy\.stage=3, and 2 is configured"):
-        check_processes(config, path)
+        check_world_size(config, path)
 
 
 @pytest.mark.parametrize(("strategy", "has_shards"), [("ddp", True), ("zero1", False)])
@@ -74,4 +74,21 @@ def test_a_checkpoint_of_another_strategy_is_refused(
     path = checkpoint_of(tmp_path, world_size=2, has_shards=has_shards)
     config = composed("train", f"strategy={strategy}", "trainer.devices=2")
     with pytest.raises(UserError, match="which trainer.strategy of this run does not write"):
-        check_processes(config, path)
+        check_world_size(config, path)
+
+
+def test_another_directory_than_that_of_the_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("config.yaml", "config_resolved.yaml"):
+        (tmp_path / name).write_text("{}")
+    named = tmp_path / "other"
+    monkeypatch.setattr("quarry.tasks.resume.named_run_directory", lambda config: named)
+    config = composed("train", "task=resume", f"run={tmp_path}")
+    with pytest.raises(UserError) as info:
+        resume(config, chooses_memory_anew=False)
+    assert f"hydra.run.dir={named}: " in str(info.value)
+    assert str(tmp_path) in str(info.value).partition("its own directory")[2]
+    monkeypatch.setattr("quarry.tasks.resume.named_run_directory", lambda config: tmp_path)
+    with pytest.raises(MissingPathError, match="stopped before the first checkpoint"):
+        resume(config, chooses_memory_anew=False)

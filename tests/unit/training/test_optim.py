@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch.optim.lr_scheduler import LambdaLR
 
 from helpers.models import tiny_bi_encoder, tiny_qwen
+from quarry.config.resolvers import register_resolvers
 from quarry.errors import UserError
 from quarry.models.adapters.lora import LoRA
 from quarry.training.optim import (
@@ -17,6 +21,8 @@ from quarry.training.optim import (
     log_warmup_schedule,
     parameter_groups,
 )
+
+OPTIMIZERS = Path(__file__).resolve().parents[3] / "conf" / "optimizer"
 
 
 def rates(
@@ -104,3 +110,19 @@ def test_only_what_is_trained_and_no_empty_group() -> None:
     (matrices,) = parameter_groups(adapted)
     assert len(matrices["params"]) == 4  # two layers, A and B
     assert all(p.requires_grad for p in matrices["params"])
+
+
+@pytest.mark.parametrize("option", sorted(path.stem for path in OPTIMIZERS.glob("*.yaml")))
+def test_every_optimizer_of_the_configuration_moves_all_weights(option: str) -> None:
+    register_resolvers()
+    node = OmegaConf.load(OPTIMIZERS / f"{option}.yaml")
+    recipe = {"recipe": {"learning_rate": 0.01}, "optimizer": node}
+    model = tiny_bi_encoder()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = instantiate(OmegaConf.create(recipe).optimizer)(parameter_groups(model))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for old, new in zip(before, model.parameters(), strict=True):
+        assert torch.isfinite(new).all()
+        assert not torch.equal(old, new)
