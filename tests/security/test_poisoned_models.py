@@ -143,15 +143,3 @@ def test_a_hostile_chat_template_is_a_message(task: Task, run: Path, template: s
 
 def test_the_folder_itself_is_taken(pristine: Path) -> None:
     built(pristine)
-
-
-def test_a_study_has_its_jobs_in_its_own_folder(tmp_path: Path) -> None:
-    """A job that is started again has its folder removed first."""
-    from quarry.sweep.record import StudyRecord
-
-    job = {"directory": "../../other", "overrides": []}
-    for directory in ("../../other", "/tmp", "..", "a/../../b", "", "."):
-        content = {"name": "s", "fixed": [], "jobs": [job | {"directory": directory}]}
-        (tmp_path / "study.json").write_text(json.dumps(content), encoding="utf-8")
-        with pytest.raises(UserError, match="not the record of a study"):
-            StudyRecord(tmp_path).read()

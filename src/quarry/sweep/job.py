@@ -104,7 +104,7 @@ def _attempt(
     job: JobRecord, record: StudyRecord, own: SweepJob, *, program: Sequence[str], study: Study
 ) -> JobRecord:
     """Start the job, or continue it; return the record of how it ended."""
-    folder = record.folder / job.directory
+    folder = record.folder_of(job)
     is_resumed = job.attempts > 0 and RunDirectory(folder).checkpoint.exists()
     if job.attempts > 0 and not is_resumed:
         _clear(folder)

@@ -106,6 +106,20 @@ class StudyRecord:
                 "it away, or choose another hydra.sweep.dir."
             ) from error
 
+    def folder_of(self, job: JobRecord) -> Path:
+        """Return a job's run directory, which a new attempt replaces.
+
+        Raises:
+            UserError: it is not below the study's folder.
+        """
+        found, own = (self.folder / job.directory).resolve(), self.folder.resolve()
+        if own not in found.parents:
+            raise UserError(
+                f"{self.path}: directory={job.directory} is not in the folder of the study. Fix: "
+                "restore the file, or choose another hydra.sweep.dir"
+            )
+        return self.folder / job.directory
+
     def write(self, study: Study) -> None:
         """Replace what is recorded by a study."""
         self.change(lambda _: study)
@@ -157,8 +171,4 @@ class StudyRecord:
 
 def _job(content: dict[str, Any]) -> JobRecord:
     overrides: Sequence[str] = content.pop("overrides")
-    name = content["directory"]
-    parts = Path(name).parts
-    if not parts or ".." in parts or Path(name).is_absolute():  # folders of jobs are replaced
-        raise ValueError(f"directory={name!r} is not in the folder of the study")
     return JobRecord(overrides=tuple(map(renamed_override, overrides)), **content)

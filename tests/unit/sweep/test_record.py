@@ -86,3 +86,15 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
     record.path.write_text(json.dumps({"jobs": [{"directory": "a"}], "name": "x", "fixed": []}))
     with pytest.raises(UserError, match="not the record of a study"):
         record.read()
+
+
+@pytest.mark.parametrize("directory", ["../../other", "/tmp", "..", ".", "a/../../b"])
+def test_a_job_that_is_started_again_lies_in_the_folder_of_its_study(
+    tmp_path: Path, directory: str
+) -> None:
+    """Its folder is removed first."""
+    record = StudyRecord(tmp_path)
+    with pytest.raises(UserError, match="is not in the folder of the study"):
+        record.folder_of(JobRecord(directory=directory, overrides=()))
+    inside = JobRecord(directory="jobs/one", overrides=())
+    assert record.folder_of(inside) == tmp_path / "jobs" / "one"
