@@ -1,4 +1,4 @@
-"""Ends training once the loss has fallen far enough: a model that can learn memorizes a little."""
+"""End training once the loss has fallen far enough: a model that can learn memorizes a little."""
 
 from __future__ import annotations
 
