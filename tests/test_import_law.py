@@ -132,6 +132,7 @@ def test_a_refused_command_loads_neither_lightning_nor_transformers(tmp_path: Pa
         "import sys\n"
         "from quarry.cli.train import main\n"
         "sys.argv = ['train.py', 'trainer.max_steps=-5', '+loss.temprature=1', 'optimizer.lr=-1',\n"
+        "    '+trainer.max_step=5', 'trainer.min_steps=1',\n"
         "    'callbacks.last_checkpoint.every_n_steps=x', 'hydra.run.dir=run']\n"
         "try:\n"
         "    main()\n"
@@ -149,6 +150,12 @@ def test_a_refused_command_loads_neither_lightning_nor_transformers(tmp_path: Pa
         timeout=120,
     )
     assert ended.stdout.strip() == "[]"
-    for key in ("trainer.max_steps=-5", "loss.temprature", "optimizer.lr=-1", "every_n_steps='x'"):
+    for key in (
+        "trainer.max_steps=-5",
+        "trainer.max_step: ",
+        "loss.temprature",
+        "optimizer.lr=-1",
+        "every_n_steps='x'",
+    ):
         assert key in ended.stderr
     assert list(tmp_path.iterdir()) == []

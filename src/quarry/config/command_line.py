@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Sequence
 
 import yaml
 
+from quarry.config.signature_rules import signature_of
 from quarry.runtime.shipped_files import conf_dir
 
 FLAGS_WITH_VALUE = (
@@ -56,6 +56,4 @@ def _trainer_argument(argument: str) -> str:
 
 def is_trainer_argument(name: str) -> bool:
     """Return whether Lightning's Trainer has an argument of that name."""
-    from pytorch_lightning import Trainer
-
-    return name in inspect.signature(Trainer).parameters
+    return name in signature_of("pytorch_lightning.Trainer").parameters

@@ -5,19 +5,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.hidden_values import hide_values_of
 from quarry.config.stored_targets import packages_of
 from quarry.config.validation import validate
 from quarry.distributed import world
 from quarry.errors import ConfigurationError, UserError
+from quarry.runtime.devices import planned_for_gpu
 from quarry.runtime.interruption import raises_on_signals
 from quarry.runtime.own_command import own_command
 from quarry.runtime.run_directory import RunDirectory, removed_if_empty
@@ -49,8 +51,7 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
                     else ""
                 )
             )
-        if (primary := primary_of(config)) is not None:
-            _validate(config, primary=primary)
+        _validate(config)
         with raises_on_signals(lambda: how_to_continue(config)):
             result: object = instantiate(config.task)(config)
             if config.task.get("_target_") in (TRAIN, RESUME, EVALUATE):
@@ -61,13 +62,20 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
     return result
 
 
-def _validate(config: DictConfig, *, primary: str) -> None:
+def _validate(config: DictConfig) -> None:
     """Check the configuration before the task imports Lightning and transformers.
 
     Of a launcher's ranks on a node one tells what is wrong, and the others end without a word.
+    A plan is checked as if for GPUs, and again when its machine is known.
     """
+    task = str(config.task.get("_target_"))
     try:
-        validate(config, primary=primary)
+        if task in PLANS:
+            is_training = OmegaConf.select(config, "data") is not None
+            with planned_for_gpu() if config.trainer.accelerator != "cpu" else nullcontext():
+                validate(config, primary="train" if is_training else "eval", is_planned=True)
+        elif (primary := primary_of(config)) is not None:
+            validate(config, primary=primary)
     except ConfigurationError:
         if world.repeats_the_first():
             sys.exit(0)  # Hydra would print the overrides of each rank
@@ -85,6 +93,9 @@ def _result_of(result: object, *, metric: str | None) -> JobResult:
     objective = None if metric is None else optimized_metric_of(metrics, metric)
     return JobResult(objective=objective, line=last_result_line(), metrics=metrics)
 
+
+PLANS = ("quarry.planning.plan_task.plan", "quarry.tasks.fetch.fetch")
+"""Tasks that describe the run of another task, on a machine that need not be this one."""
 
 TRAIN, RESUME = "quarry.tasks.train.train", "quarry.tasks.resume.resume"
 EVALUATE = "quarry.tasks.evaluate.evaluate"

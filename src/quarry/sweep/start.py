@@ -27,6 +27,8 @@ from quarry.tasks.optimized_metric import check_optimized_metric
 
 logger = logging.getLogger(__name__)
 
+FETCH = "quarry.tasks.fetch.fetch"
+
 DECIDES_ON_METRICS = ("benchmark", "evaluation", "experiment", "task")
 """Keys that say what is measured, and by what."""
 
@@ -38,10 +40,8 @@ class StudyStart(Callback):
     """
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        from quarry.tasks.fetch import TARGET
-
         try:
-            if OmegaConf.select(config, "task._target_") == TARGET:
+            if OmegaConf.select(config, "task._target_") == FETCH:
                 fetch_for_jobs(read_sweep(config), JobConfigs(config))
                 sys.exit(0)  # it has fetched for all jobs, and none is started
             record = begin(config)
@@ -165,10 +165,9 @@ def _checked_memory(sweep: Sweep, configs: JobConfigs) -> int | None:
     Raises:
         UserError: a job cannot work, or jobs at once take more memory than there is.
     """
-    from quarry.planning.inputs import planned_job
-    from quarry.sweep.host_memory import check_jobs_at_once, slurm_memory_gib
-
     if sweep.launcher.is_slurm:
+        from quarry.sweep.host_memory import slurm_memory_gib
+
         if sweep.launcher.has_memory:
             return None
         return slurm_memory_gib(configs.planned_for_slurm(sweep.jobs or ((),)))
@@ -177,6 +176,9 @@ def _checked_memory(sweep: Sweep, configs: JobConfigs) -> int | None:
     checked = configs.validated(sweep.jobs)
     num_at_once = sweep.launcher.num_jobs_at_once(len(checked))
     if num_at_once > 1:
+        from quarry.planning.inputs import planned_job  # slow: a refusal does without
+        from quarry.sweep.host_memory import check_jobs_at_once
+
         check_jobs_at_once([planned_job(job) for job in checked], num_at_once=num_at_once)
     return None
 

@@ -32,8 +32,6 @@ from quarry.tasks.fetch_page import listing_table, outcome_table, readable_size
 
 logger = logging.getLogger(__name__)
 
-TARGET = f"{__name__}.fetch"
-
 Repositories = Sequence[tuple[HubFiles, ...]]
 
 
