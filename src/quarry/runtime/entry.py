@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from quarry.distributed import world
 from quarry.distributed.launch import settle_launcher
 from quarry.errors import Interrupted, SharedError, UserError
+from quarry.runtime.disk import disk_message
 from quarry.runtime.extras import with_missing_plugin
 from quarry.runtime.hiding import hide_secrets_of_process, hides_secrets_in_errors
 from quarry.runtime.interruption import end_interrupted
@@ -64,10 +65,14 @@ def shows_user_errors() -> Iterator[None]:
             end_with_error(str(error))
         sys.stderr.write(f"\nInterrupted: {error}\n")
         sys.exit(error.exit_code)
-    except InstantiationException:
+    except InstantiationException as error:
+        _end_for_a_disk(error)
         raise  # a class of ours failed to import or to take its arguments
     except (UserError, HydraException, OmegaConfBaseException) as error:
         end_with_error(_message(error))
+    except OSError as error:  # Hydra makes the run directory before any task begins
+        _end_for_a_disk(error)
+        raise
     except ValueError as error:
         if not str(error).startswith(NULL_GROUP):
             raise
@@ -92,6 +97,12 @@ def end_with_error(message: str, *, code: int = 2) -> NoReturn:
     """End the process with a message; exit code 2 means a user's error."""
     sys.stderr.write(f"\nError: {message}\n")
     sys.exit(code)
+
+
+def _end_for_a_disk(error: Exception) -> None:
+    """End the process with a message if a disk is full or read-only."""
+    if (message := disk_message(error)) is not None:
+        end_with_error(message)
 
 
 def _message(error: BaseException) -> str:

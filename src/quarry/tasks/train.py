@@ -22,6 +22,7 @@ from quarry.data.datamodule import one_empty_batch
 from quarry.distributed import world
 from quarry.distributed.launch import ends_children
 from quarry.models.building import build_bi_encoder
+from quarry.planning.run_disk import check_run_disk
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.build_training import Evaluated, Training, build_training, check_callbacks
@@ -50,6 +51,7 @@ def train(config: DictConfig) -> dict[str, float]:
         return fit(build_training(config, run), checkpoint=None)
     preflight(build(config.model), is_trained=True, spread=planned_spread(config))
     build_model_parts(config)  # its errors come before there is a run directory
+    check_run_disk(config)
     run = RunDirectory.create(config.paths.run_dir)
     with logs_to(run.log):
         record_start(config, run, contract=settled)
