@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.distributed import world
-from quarry.runtime.disk import MIN_BYTES, Place, check_place
+from quarry.runtime.disk_errors import MIN_BYTES, Place, check_place
 
 
 def places_of(config: DictConfig) -> list[Place]:

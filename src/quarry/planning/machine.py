@@ -11,7 +11,7 @@ import torch
 from quarry.errors import UserError
 from quarry.models.memory import free_device_bytes
 from quarry.planning.cards import Card, card_of, named_card
-from quarry.runtime.disk import free_bytes
+from quarry.runtime.disk_errors import free_bytes
 
 CLOSE = 0.92
 """Share of the memory above which a run may fail: the estimate errs, CUDA and NCCL take some

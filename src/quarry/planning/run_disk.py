@@ -13,7 +13,7 @@ from quarry.planning.disk import DiskNeed, SavedFiles, planned_disk
 from quarry.planning.inputs import planned_step
 from quarry.planning.setup import planned_model, training_setup
 from quarry.planning.workload import planned_workload
-from quarry.runtime.disk import free_bytes, readable_size
+from quarry.runtime.disk_errors import free_bytes, readable_size
 
 
 def check_run_disk(config: DictConfig) -> None:

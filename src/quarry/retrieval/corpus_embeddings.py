@@ -23,7 +23,7 @@ from quarry.retrieval.store.conversion import converted
 from quarry.retrieval.store.room import check_room, explained, remedies_of_corpus
 from quarry.retrieval.store.shelf import DTYPES
 from quarry.retrieval.store.vector_files import write_all
-from quarry.runtime.disk import readable_size
+from quarry.runtime.disk_errors import readable_size
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from quarry.distributed import world
 from quarry.distributed.launch import settle_launcher
 from quarry.errors import Interrupted, SharedError, UserError
-from quarry.runtime.disk import disk_message
+from quarry.runtime.disk_errors import disk_message
 from quarry.runtime.extras import with_missing_plugin
 from quarry.runtime.hiding import hide_secrets_of_process, hides_secrets_in_errors
 from quarry.runtime.interruption import end_interrupted

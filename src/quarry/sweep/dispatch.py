@@ -17,7 +17,7 @@ from quarry.assembly.places import check_places, places_of
 from quarry.config.hidden_values import hide_values_of
 from quarry.distributed import world
 from quarry.errors import UserError
-from quarry.runtime.disk import explains_disk_errors
+from quarry.runtime.disk_errors import explains_disk_errors
 from quarry.runtime.interruption import raises_on_signals
 from quarry.runtime.own_command import own_command
 from quarry.runtime.run_directory import RunDirectory, removed_if_empty
@@ -46,10 +46,10 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
         task, continued = config.task.get("_target_"), partial(how_to_continue, config)
         if task in (TRAIN, EVALUATE):
             check_places(config)
-        explained = explains_disk_errors(places_of(config), kept=continued)
+        explained = explains_disk_errors(partial(places_of, config), kept=continued)
         with raises_on_signals(continued), explained:
             result: object = instantiate(config.task)(config)
-            if task in (TRAIN, RESUME, EVALUATE) and config.paths.max_cache_gib is not None:
+            if task in (TRAIN, RESUME, EVALUATE) and config.paths.get("max_cache_gib") is not None:
                 from quarry.tasks.cache import shrink  # not above: it reads all kinds of caches
 
                 shrink(config)

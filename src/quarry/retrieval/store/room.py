@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quarry.errors import UserError
-from quarry.runtime.disk import FULL, readable_size
+from quarry.runtime.disk_errors import FULL, readable_size
 
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 

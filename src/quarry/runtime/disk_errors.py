@@ -97,11 +97,13 @@ def check_place(place: Place, *, num_bytes: int, is_readable_alone: bool = False
 
 
 @contextlib.contextmanager
-def explains_disk_errors(places: Sequence[Place], *, kept: Callable[[], str]) -> Iterator[None]:
+def explains_disk_errors(
+    places: Callable[[], Sequence[Place]], *, kept: Callable[[], str]
+) -> Iterator[None]:
     """Turn errors of full, quota-bound and read-only disks into messages.
 
     Args:
-        places: the folders that the block writes to.
+        places: returns the folders that the block writes to.
         kept: returns what is kept of the run, and how to continue.
 
     Raises:
@@ -112,7 +114,7 @@ def explains_disk_errors(places: Sequence[Place], *, kept: Callable[[], str]) ->
     except UserError:
         raise
     except Exception as error:
-        message = disk_message(error, places)
+        message = None if disk_message(error) is None else disk_message(error, places())
         if message is None:
             raise
         raise UserError(f"{message} What was there before is unchanged. {kept()}") from error

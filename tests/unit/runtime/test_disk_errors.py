@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from helpers.disks import fill, read_only, small_disk
 from quarry.errors import UserError
-from quarry.runtime.disk import (
+from quarry.runtime.disk_errors import (
     Place,
     check_place,
     disk_message,
@@ -27,7 +27,7 @@ def place(path: Path, what: str = "The cache") -> Place:
 
 @pytest.fixture
 def nobody_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quarry.runtime.disk.os.access", lambda *_: False)
+    monkeypatch.setattr("quarry.runtime.disk_errors.os.access", lambda *_: False)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -52,7 +52,7 @@ def test_without_a_file_the_fullest_disks_are_suspected(
     tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = {"a": 2**20, "b": 2**40}
-    monkeypatch.setattr("quarry.runtime.disk.free_bytes", lambda path: free[path.name])
+    monkeypatch.setattr("quarry.runtime.disk_errors.free_bytes", lambda path: free[path.name])
     message = disk_message(error, [place(tmp_path / "a"), place(tmp_path / "b")])
     assert message is not None
     assert f"{tmp_path}/a, has 1.0 MiB left (another: paths.cache_dir=DIR)." in message
@@ -75,11 +75,11 @@ def test_a_folder_without_permission_is_named(tmp_path: Path, nobody_may_write: 
 
 def test_a_cause_is_explained_with_how_to_continue(tmp_path: Path) -> None:
     error = OSError(errno.ENOSPC, "No space left", str(tmp_path / "x"))
-    explained = explains_disk_errors([place(tmp_path)], kept=lambda: "Continue so.")
+    explained = explains_disk_errors(lambda: [place(tmp_path)], kept=lambda: "Continue so.")
     with pytest.raises(UserError) as caught, explained:
         raise RuntimeError("while saving") from error
     assert str(caught.value).endswith("What was there before is unchanged. Continue so.")
-    with pytest.raises(RuntimeError, match="other"), explains_disk_errors([], kept=str):
+    with pytest.raises(RuntimeError, match="other"), explains_disk_errors(list, kept=str):
         raise RuntimeError("other")
 
 
@@ -115,13 +115,13 @@ def test_what_libraries_raise_on_a_full_disk_is_recognized(tmp_path: Path, write
     assert callable(write)
     with small_disk(tmp_path / "small", num_bytes=2**20) as disk:
         fill(disk, leaving=2**16)
-        explained = explains_disk_errors([place(disk)], kept=lambda: "")
+        explained = explains_disk_errors(lambda: [place(disk)], kept=str)
         with pytest.raises(UserError, match="became full"), explained:
             write(disk / "file")
 
 
 def test_what_a_read_only_disk_raises_is_recognized(tmp_path: Path) -> None:
-    explained = explains_disk_errors([place(tmp_path)], kept=lambda: "")
+    explained = explains_disk_errors(lambda: [place(tmp_path)], kept=str)
     with read_only(tmp_path), pytest.raises(UserError, match="cannot be written to"), explained:
         (tmp_path / "file").write_text("x")
 
