@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from omegaconf import DictConfig
 
 from quarry.api.composing import Primary, composed_job, overrides_of
 from quarry.api.retriever import Retriever, load
+from quarry.assembly.places import check_places, places_of
 from quarry.config.world_size import world_size
 from quarry.errors import UserError
+from quarry.runtime.disk_errors import explains_disk_errors
 from quarry.runtime.run_directory import removed_if_empty
 from quarry.tasks.cache import shrink
 from quarry.tasks.evaluate import evaluate as evaluate_job
@@ -104,6 +107,8 @@ def _job(primary: Primary, overrides: list[str]) -> Iterator[DictConfig]:
                 f"study={config.study.name} task={config.task['_target_']}: a call runs "
                 f"one job of its own task. Fix: python -m quarry {primary} ..."
             )
-        with removed_if_empty(config.paths.run_dir):
+        explained = explains_disk_errors(partial(places_of, config), kept=str)
+        with removed_if_empty(config.paths.run_dir), explained:
+            check_places(config)
             yield config
             shrink(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from quarry.errors import UserError
 from quarry.models.memory import free_device_bytes
 from quarry.planning.cards import Card, card_of, named_card
+from quarry.runtime.disk_errors import free_bytes
 
 CLOSE = 0.92
 """Share of the memory above which a run may fail: the estimate errs, CUDA and NCCL take some
@@ -114,11 +114,3 @@ def _stated(gpu_memory_gib: float | None, card: Card | None, disk: int | None) -
         disk_bytes=disk,
         card=card,
     )
-
-
-def free_bytes(folder: Path) -> int:
-    """Return the free bytes where `folder` is, or would be."""
-    folder = folder.expanduser().absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

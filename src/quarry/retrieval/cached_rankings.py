@@ -10,7 +10,7 @@ import inspect
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -59,16 +59,32 @@ class CachedRankings:
                 logger.info("%s: the ranking of %s is cached in %s", method, dataset.name, path)
                 return kept
             run = make()
-            with replacing(path) as partial:
-                partial.write_text(json.dumps(run), encoding="utf-8")
-            write_json(path.with_suffix(ABOUT), _about(dataset))
+            try:
+                with replacing(path) as partial:
+                    partial.write_text(json.dumps(run), encoding="utf-8")
+                write_json(path.with_suffix(ABOUT), _about(dataset))
+            except OSError as error:
+                self._warn(error)
         return run
 
     @contextmanager
     def _right_to_make(self, path: Path) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_suffix(".lock"), what=f"the ranking {path.name}"):
+        with ExitStack() as held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lock = locked(path.with_suffix(".lock"), what=f"the ranking {path.name}")
+                held.enter_context(lock)
+            except OSError as error:  # said before the ranking is made
+                self._warn(error)
             yield
+
+    def _warn(self, error: OSError) -> None:
+        logger.warning(
+            "%s cannot be written to (%s): the ranking is used, and not cached. Fix: make room, or "
+            "paths.cache_dir=DIR",
+            self.folder,
+            error.strerror,
+        )
 
 
 def _about(dataset: RetrievalSet) -> dict[str, object]:

@@ -20,9 +20,10 @@ from torch import Tensor
 from quarry.distributed import world
 from quarry.retrieval.embeddings import EmbeddingShare, GatheredEmbeddings
 from quarry.retrieval.store.conversion import converted
-from quarry.retrieval.store.room import check_room, explained, readable_size, remedies_of_corpus
+from quarry.retrieval.store.room import check_room, explained, remedies_of_corpus
 from quarry.retrieval.store.shelf import DTYPES
 from quarry.retrieval.store.vector_files import write_all
+from quarry.runtime.disk_errors import readable_size
 
 logger = logging.getLogger(__name__)
 

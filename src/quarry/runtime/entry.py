@@ -21,6 +21,7 @@ from quarry.errors import (
     SharedError,
     UserError,
 )
+from quarry.runtime.disk_errors import disk_message
 from quarry.runtime.extras import with_missing_plugin
 from quarry.runtime.hiding import hide_secrets_of_process, hides_secrets_in_errors
 from quarry.runtime.interruption import end_interrupted
@@ -73,10 +74,14 @@ def shows_user_errors() -> Iterator[None]:
             end_with_error(str(error))
         sys.stderr.write(f"\nInterrupted: {error}\n")
         sys.exit(error.exit_code)
-    except InstantiationException:
+    except InstantiationException as error:
+        _end_for_a_disk(error)
         raise  # a class of ours failed to import or to take its arguments
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _end_by(error)
+    except OSError as error:  # Hydra makes the run directory before any task begins
+        _end_for_a_disk(error)
+        raise
     except ValueError as error:
         if not str(error).startswith(NULL_GROUP):
             raise
@@ -113,6 +118,12 @@ def _end_by(error: BaseException) -> NoReturn:
     if is_shared and world.repeats_the_first():
         sys.exit(0)  # another code could make the launcher end the rank that prints
     end_with_error(error_text(error))
+
+
+def _end_for_a_disk(error: Exception) -> None:
+    """End the process with a message if a disk is full or read-only."""
+    if (message := disk_message(error)) is not None:
+        end_with_error(message)
 
 
 def error_text(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from quarry.assembly.places import check_places, places_of
 from quarry.config.hidden_values import hide_values_of
 from quarry.config.stored_targets import packages_of
 from quarry.config.validation import validate
 from quarry.distributed import world
 from quarry.errors import ConfigurationError, UserError
 from quarry.runtime.devices import planned_for_gpu
+from quarry.runtime.disk_errors import explains_disk_errors
 from quarry.runtime.interruption import raises_on_signals
 from quarry.runtime.own_command import own_command
 from quarry.runtime.run_directory import RunDirectory, removed_if_empty
@@ -27,7 +30,6 @@ from quarry.runtime.task_output import last_result_line
 from quarry.sweep.job import run_job
 from quarry.sweep.job_configs import primary_of
 from quarry.sweep.job_result import JobResult
-from quarry.tasks.cache import shrink
 from quarry.tasks.optimized_metric import optimized_metric_of
 
 
@@ -52,9 +54,15 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
                 )
             )
         _validate(config)
-        with raises_on_signals(lambda: how_to_continue(config)):
+        task, continued = config.task.get("_target_"), partial(how_to_continue, config)
+        if task in (TRAIN, EVALUATE):
+            check_places(config)
+        explained = explains_disk_errors(partial(places_of, config), kept=continued)
+        with raises_on_signals(continued), explained:
             result: object = instantiate(config.task)(config)
-            if config.task.get("_target_") in (TRAIN, RESUME, EVALUATE):
+            if task in (TRAIN, RESUME, EVALUATE) and config.paths.get("max_cache_gib") is not None:
+                from quarry.tasks.cache import shrink  # not above: it reads all kinds of caches
+
                 shrink(config)
     if config.study.job is not None and world.is_launched_first():
         folder = Path(HydraConfig.get().runtime.output_dir)

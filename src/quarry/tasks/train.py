@@ -24,6 +24,7 @@ from quarry.data.datamodule import one_empty_batch
 from quarry.distributed import world
 from quarry.distributed.launch import ends_children
 from quarry.models.building import build_bi_encoder
+from quarry.planning.run_disk import check_run_disk
 from quarry.runtime.failed_start import removes_failed_start
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.ownership import begun_run
@@ -56,6 +57,7 @@ def train(config: DictConfig) -> dict[str, float]:
         return fit(build_training(config, run), checkpoint=None)
     preflight(build(config.model), is_trained=True, spread=planned_spread(config))
     build_model_parts(config)  # its errors come before there is a run directory
+    check_run_disk(config)
     with (
         begun_run(config.paths.run_dir, can_resume=True) as run,
         removes_failed_start(run) as begins,

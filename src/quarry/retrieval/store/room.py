@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quarry.errors import UserError
+from quarry.runtime.disk_errors import FULL, readable_size
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -93,7 +93,7 @@ def explained(folder: Path, *, what: str, remedies: Remedies) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise UserError(
                 f"The disk of {folder} became full ({error.strerror}) while the embeddings of "
                 f"{what} were written. {remedies.written} {remedies.full}"
@@ -104,11 +104,3 @@ def explained(folder: Path, *, what: str, remedies: Remedies) -> Iterator[None]:
                 f"{what} are in there. {remedies.refused}"
             ) from error
         raise
-
-
-def readable_size(num_bytes: float) -> str:
-    """Return a number of bytes in a readable unit."""
-    for unit, of in (("GiB", 2**30), ("MiB", 2**20)):
-        if num_bytes >= of:
-            return f"{num_bytes / of:.1f} {unit}"
-    return f"{num_bytes / 2**10:.1f} KiB"
