@@ -23,6 +23,7 @@ from quarry.models.adapters import fast_lora
 from quarry.training.callbacks.divergence import StopOnDivergence, TrainingDivergedError
 from quarry.training.callbacks.last_checkpoint import LastCheckpoint
 from quarry.training.callbacks.rng_state import RNGState
+from quarry.training.checkpoint_files import facts
 from quarry.training.module import RetrievalModule
 from quarry.training.optim import constant_schedule
 from quarry.training.trained_state import full_state, read_trained
@@ -77,7 +78,13 @@ def broadcasts(case: Case, folder: Path) -> int:
     return broadcast.call_count
 
 
-def fit(case: Case, path: Path, *callbacks: pl.Callback, resumes: bool = False) -> AtEnd:
+def fit(
+    case: Case,
+    path: Path,
+    *callbacks: pl.Callback,
+    resumes: bool = False,
+    every_n_steps: int = 2,
+) -> AtEnd:
     """Trains a case with a checkpoint after every second update."""
     datamodule = datamodule_of(case)
     module = RetrievalModule(
@@ -89,7 +96,7 @@ def fit(case: Case, path: Path, *callbacks: pl.Callback, resumes: bool = False) 
     end = AtEnd()
     pl.seed_everything(5, verbose=False)
     trainer = quiet_trainer(
-        *callbacks, end, RNGState(), LastCheckpoint(path=path, every_n_steps=2),
+        *callbacks, end, RNGState(), LastCheckpoint(path=path, every_n_steps=every_n_steps),
         devices=world_size(), strategy=strategy_of(case.strategy), max_steps=NUM_STEPS,
         max_epochs=-1, gradient_clip_val=1.0, enable_checkpointing=True,
         accumulate_grad_batches=datamodule.num_batches_per_step,
@@ -124,14 +131,16 @@ def stops_and_goes_on(case: Case, folder: Path) -> dict[str, Any]:
     }
 
 
-def diverges(case: Case, folder: Path, spoil: pl.Callback) -> str:
-    """What a run says that one process would spoil."""
-    stop = StopOnDivergence(checkpoint=folder / "spoilt.ckpt")
+def diverges(case: Case, folder: Path, spoil: pl.Callback) -> tuple[str, dict[str, Any]]:
+    """What a run says that one process would spoil, and what the state is that it leaves."""
+    path = folder / f"{case.strategy} {type(spoil).__name__}" / "last.ckpt"
     try:
-        fit(case, folder / "spoilt.ckpt", spoil, stop)
+        fit(case, path, spoil, StopOnDivergence(checkpoint=path), every_n_steps=1)
     except TrainingDivergedError as error:
-        return str(error)
-    return "nothing"
+        world.barrier()
+        names = [file.name for file in path.parent.iterdir()]
+        return str(error), {"step": facts(path)["step"], "num_files": len(names)}
+    return "nothing", {}
 
 
 def shared_failures() -> list[str]:

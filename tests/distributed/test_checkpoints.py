@@ -75,11 +75,20 @@ def test_a_checkpoint_holds_what_is_trained_alone_and_nothing_else_is_left(
 def test_what_is_no_number_in_one_process_stops_all_before_the_step_is_kept(
     strategy: str, what: str, results: list[dict[str, Any]]
 ) -> None:
-    messages = {found[f"{strategy} {what}"] for found in results}
+    messages = {found[f"{strategy} {what}"][0] for found in results}
     assert len(messages) == 1
     message = messages.pop()
     assert "at step 3: training stopped, without that optimizer step" in message
     assert message.startswith("The loss is" if what == "loss" else "The gradient norm is")
+
+
+@pytest.mark.parametrize(("strategy", "what"), SPOILT)
+def test_all_fall_back_to_the_last_state_whose_next_loss_was_finite(
+    strategy: str, what: str, results: list[dict[str, Any]]
+) -> None:
+    for message, left in (found[f"{strategy} {what}"] for found in results):
+        assert "The last good state, of step 1, is in" in message
+        assert left == {"step": 1, "num_files": 1 if strategy == "ddp" else 2}
 
 
 def test_no_batch_waits_for_the_first_process_to_say_whether_it_was_told_to_end(

@@ -35,7 +35,7 @@ def test_a_run_leaves_exactly_what_the_documentation_lists(trained: tuple[Path, 
     assert names == {
         "config.yaml", "config_resolved.yaml", "provenance.json", "run.log", "metrics.json",
         "report.md", "per_query", "runs", "plots", "checkpoints", "model", "wandb",
-        "learning_curve.json", "summary.json", "wandb_run.json",
+        "learning_curve.json", "summary.json", "wandb_run.json", ".lock",
     }  # fmt: skip
     assert {path.name for path in (run / "plots").iterdir()} == {
         "learning_curve.png",
@@ -265,7 +265,7 @@ def test_ctrl_c_saves_says_where_and_resumes_to_the_same_bits(
     metrics = [json.loads((each / "metrics.json").read_text())["sets"] for each in (whole, run)]
     del metrics[0]["stdlib_code"]["untrained"]
     assert metrics[1] == metrics[0]
-    assert not list(run.glob(".*"))
+    assert [path.name for path in run.glob(".*")] == [".lock"]
     assert not list(run.glob("tmp*"))
     first_part, second_part = wandb_files.identities(run)
     assert first_part == second_part, "both parts are one run of W&B"

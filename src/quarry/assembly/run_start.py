@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,15 @@ def stored_hyperparameters(run: RunDirectory) -> dict[str, Any]:
     return {**{str(key): value for key, value in stored.items()}, "options": groups}
 
 
-def record_resume(run: RunDirectory) -> None:
-    """Append the current process to the provenance of a resumed run."""
+def record_resume(run: RunDirectory, *, accepted_changes: Sequence[str]) -> None:
+    """Append the current process to the provenance of a resumed run.
+
+    Args:
+        accepted_changes: what is not as it was when the run began ("training data").
+    """
     provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
-    provenance.setdefault("resumed", []).append(collect_provenance())
+    resumed = {**collect_provenance(), "accepted_changes": list(accepted_changes)}
+    provenance.setdefault("resumed", []).append(resumed)
     write_json(run.provenance, provenance)
 
 

@@ -17,6 +17,7 @@ from quarry.assembly.model_parts import ModelParts, build_model_parts
 from quarry.config.contract import ContractTerms, contract_of, contract_terms
 from quarry.config.stored import read_stored_config
 from quarry.distributed import world
+from quarry.errors import UserError
 from quarry.models.adapters.lora import check_adapter_file
 from quarry.models.backbones.text_model import base_model
 from quarry.models.bi_encoder import BiEncoder
@@ -24,7 +25,9 @@ from quarry.models.building import build_bi_encoder
 from quarry.models.memory import memory_need
 from quarry.models.saved import GOLDEN_FILE, describe_base, save_model
 from quarry.retrieval.golden_texts import golden_embeddings, golden_texts, golden_token_ids
+from quarry.runtime.ownership import owned
 from quarry.runtime.run_directory import RunDirectory
+from quarry.training.checkpoint_files import CheckpointFiles
 from quarry.training.trained_state import (
     check_checkpoint,
     full_state,
@@ -146,14 +149,24 @@ def consolidate_if_unfinished(path: str | None) -> None:
     run = RunDirectory.shared(Path(path).expanduser())
     if run.model.exists() or not (run.checkpoint.exists() and run.config.exists()):
         return
-    logger.warning("%s was stopped before its end: the model is that of its checkpoint", run.path)
-    stored = read_stored_config(run.config)
-    stored.paths.run_dir = str(run.path)
-    ModelSaver(parts=build_model_parts(stored), terms=contract_terms(stored)).save_checkpoint(run)
+    with owned(run.path):
+        CheckpointFiles(run.checkpoint).recover()
+        logger.warning(
+            "%s was stopped before its end: the model is that of its checkpoint", run.path
+        )
+        stored = read_stored_config(run.config)
+        stored.paths.run_dir = str(run.path)
+        parts = build_model_parts(stored)
+        ModelSaver(parts=parts, terms=contract_terms(stored)).save_checkpoint(run)
 
 
 def _check_embeddings(saved: Tensor, in_memory: Tensor) -> None:
     least = cosine_similarity(saved, in_memory).min().item()
+    if not in_memory.isfinite().all():
+        raise UserError(
+            "The embeddings of the trained model are not finite, so it is not saved: training "
+            "diverged. Fix: lower optimizer.lr, and start again"
+        )
     if not least > LEAST_COSINE:
         raise RuntimeError(
             f"The model as it was saved gives other embeddings than the one in memory (cosine "

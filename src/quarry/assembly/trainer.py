@@ -14,6 +14,8 @@ from quarry.assembly.wandb_identity import WandbIdentity, with_identity
 from quarry.config.instantiate import build, build_named
 from quarry.distributed import world
 from quarry.runtime.threads import hand_over_quickly
+from quarry.training.checkpoint_io import save_durably
+from quarry.training.wandb_run import WandbRun
 
 
 def build_trainer(
@@ -45,6 +47,7 @@ def build_trainer(
     )
     # Lightning's SIGTERM handler would start a collective within another one
     trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
+    save_durably(trainer.strategy)
     return trainer
 
 
@@ -77,5 +80,7 @@ def opened_loggers(
     finally:
         for pl_logger in loggers:
             pl_logger.finalize(status)
-            if isinstance(pl_logger, WandbLogger):
+            if isinstance(pl_logger, WandbRun):
+                pl_logger.finish(exit_code=0 if status == "success" else 1)
+            elif isinstance(pl_logger, WandbLogger):
                 pl_logger.experiment.finish(exit_code=0 if status == "success" else 1)

@@ -31,6 +31,11 @@ class Corpus(Sequence[Document]):
     def __init__(self, *, table: ArrowTable) -> None:
         self._table = table
 
+    @property
+    def table(self) -> Path:
+        """Return the file that holds the documents."""
+        return self._table.path
+
     def __len__(self) -> int:
         return len(self._table)
 

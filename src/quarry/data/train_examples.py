@@ -82,6 +82,12 @@ class TableExamples(Sequence[TrainExample]):
                 "that it is the right file, and the right corpus or qrels where there are some"
             )
 
+    @property
+    def tables(self) -> tuple[Path, ...]:
+        """Return the files that hold the examples and their passages."""
+        corpus = () if self._corpus is None else (self._corpus.table,)
+        return (self._table.path, *corpus)
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -8,7 +8,6 @@ executed.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,7 +21,8 @@ from quarry.models.backbones.fingerprint import weights_fingerprint
 from quarry.models.backbones.model_files import model_file, read_json
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.projections import ACTIVATIONS, Dense
-from quarry.runtime.files import write_json
+from quarry.runtime.files import sync, sync_folder, write_json
+from quarry.runtime.leftovers import scratch_folder
 from quarry.runtime.renamed_keys import with_renamed_keys
 
 CONTRACT_FILE = "quarry_contract.json"
@@ -53,10 +53,8 @@ def save_model(
         add_golden: called with the finished temporary folder before it replaces `folder`, so that
             golden embeddings are computed from the weights as they were saved.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    scratch.chmod(0o755)
-    try:
+    with scratch_folder(folder) as scratch:
+        scratch.chmod(0o755)
         more = {} if state is None else {"state_dict": dict(state)}
         model.backbone.save_pretrained(scratch, safe_serialization=True, **more)
         tokenizer.save_pretrained(scratch)
@@ -70,14 +68,14 @@ def save_model(
         for file in scratch.iterdir():
             if file.is_file():
                 file.chmod(0o644)  # safetensors files are written readable by their owner alone
+        sync(scratch)
         old = folder.with_name(f".{folder.name}.old")
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             folder.replace(old)
         scratch.replace(folder)
+        sync_folder(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def read_contract(source: str | Path, *, revision: str | None = None) -> dict[str, Any] | None:

@@ -27,8 +27,9 @@ class DiskNeed:
     """Hold the bytes on disk at their peak.
 
     Attributes:
-        last: the checkpoint to resume from, and the one that it is about to replace.
-        top: the checkpoints of the best evaluations.
+        last: the checkpoint to resume from, and the one before it, which stays until the new one
+            has proved to be good. Temporary files lie beside them, and are counted so.
+        top: the checkpoints of the best evaluations, and the one that is about to replace one.
         best: the best model, and the one that it is about to replace.
         model: the trained model.
         download: from the hub, weights and data, into its cache.
@@ -85,7 +86,8 @@ def planned_disk(
         download: bytes that have to come from the hub.
     """
     checkpoint, model = checkpoint_bytes(setup), model_bytes(setup)
-    num_top = sum(num_evaluations if k == -1 else min(k, num_evaluations) for k in saved.top_k)
+    # a better one is written before the worst one is removed
+    num_top = sum(num_evaluations if k == -1 else min(k + 1, num_evaluations) for k in saved.top_k)
     return DiskNeed(
         last=2 * checkpoint if saved.has_last else 0,
         top=num_top * checkpoint,

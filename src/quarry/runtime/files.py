@@ -1,7 +1,9 @@
-"""Write files atomically: a process that is killed half-way leaves the old file in place."""
+"""Write files atomically and durably: a process that is killed half-way, or a machine that loses
+power, leaves the old file or the new one in place."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,30 +12,65 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
+"""Errors of file systems (some network ones) that cannot sync a folder."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path`; what is written there replaces `path` if the block succeeds.
 
-    A reader finds the old or the new file, never a part. Creates the folder.
+    A reader finds the old or the new file, never a part, also after a loss of power. Creates the
+    folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield partial
+        sync(partial)
         partial.replace(path)
+        sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def put_in_place(new: Path, path: Path) -> None:
+def sync(path: Path) -> None:
+    """Write a file, or all files and folders below a folder, through to the disk (fsync)."""
+    if path.is_dir():
+        for each in path.iterdir():
+            sync(each)
+        sync_folder(path)
+        return
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names in a folder through to the disk, so that a rename in it is durable."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(number)
+
+
+def put_in_place(new: Path, path: Path, *, kept: Path | None = None) -> None:
     """Replace `path` by the complete file or folder `new`, which must lie beside it.
 
     A folder cannot replace another in one step: `path` is then a link, and the link is replaced.
-    Whenever the process is killed, `path` is the old or the new one, complete.
+    Whenever the process is killed or the machine loses power, `path` is the old or the new one,
+    complete.
+
+    Args:
+        kept: another link to a folder that `path` led to; that folder stays.
     """
+    sync(new)
     if not new.is_dir():
         new.replace(path)
+        sync_folder(path.parent)
         return
     target = path.with_name(f"{path.name}.{new.name.strip('.').removesuffix('.tmp')}")
     old = path.resolve() if path.exists() else None
@@ -46,12 +83,13 @@ def put_in_place(new: Path, path: Path) -> None:
     link.symlink_to(target.name)
     if path.is_dir() and not path.is_symlink():  # a copy of a run directory has no links
         old = path.rename(path.with_name(f".{path.name}.old"))
+    sync_folder(path.parent)  # the names of folder and link, before one replaces the other
     link.replace(path)
-    for other in path.parent.glob(f"{path.name}.*"):
-        if other != target:
+    sync_folder(path.parent)
+    needed = {target, None if kept is None else kept.resolve()}
+    for other in [*path.parent.glob(f"{path.name}.*"), *([] if old is None else [old])]:
+        if other not in needed:
             shutil.rmtree(other, ignore_errors=True)
-    if old is not None and old != target:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def remove(path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+"""Errors of file systems that do not support locks."""
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def locked(path: Path, *, what: str) -> Iterator[None]:
             logger.info("Another process works on %s (%s); waiting for it", what, path)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
             logger.warning(
                 "%s cannot be locked (%s): run only one process at a time on %s, or work is done "
@@ -56,6 +57,6 @@ def locked_if_free(path: Path) -> Iterator[bool]:
             yield False
             return
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
         yield True

@@ -26,10 +26,13 @@ class RunDirectory:
         """
         run = cls(Path(path).absolute())
         if run.config.exists():
+            command = f"{own_command('train')} task=resume run={run.path}"
+            more = f"or continue: {command}"
+            if not run.checkpoint.exists():
+                more = f"or rm -r {run.path}, for it has no checkpoint to continue from"
             raise UserError(
                 f"hydra.run.dir={run.path}: holds a run already (a new run needs its own). Fix: "
-                f"another hydra.run.dir, or continue: {own_command('train')} task=resume "
-                f"run={run.path}"
+                f"another hydra.run.dir, {more}"
             )
         run.path.mkdir(parents=True, exist_ok=True)
         return run
@@ -96,6 +99,11 @@ class RunDirectory:
     def wandb_run(self) -> Path:
         """The Weights & Biases run of this run."""
         return self.path / "wandb_run.json"
+
+    @property
+    def lock(self) -> Path:
+        """The process that works in the directory, see `runtime.ownership`."""
+        return self.path / ".lock"
 
     @property
     def log(self) -> Path:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from quarry.config.sweep_overrides import identity, job_name, key_of
+from quarry.errors import UserError
 from quarry.runtime.devices import visible_gpus
+from quarry.runtime.files import remove
+from quarry.runtime.ownership import owned
 from quarry.runtime.provenance import scrub_argument
 from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.shipped_files import conf_dir
@@ -107,7 +110,7 @@ def _attempt(
     folder = record.folder / job.directory
     is_resumed = job.attempts > 0 and RunDirectory(folder).checkpoint.exists()
     if job.attempts > 0 and not is_resumed:
-        shutil.rmtree(folder, ignore_errors=True)
+        _clear(folder)
     (folder / JOB_FILE).unlink(missing_ok=True)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     job = replace(job, status="running", error=None, started=now, attempts=job.attempts + 1)
@@ -129,6 +132,17 @@ def _attempt(
     if ended.stopped_by is not None:
         raise KeyboardInterrupt(ended.stopped_by)
     return job
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an attempt left that has no checkpoint.
+
+    Where another process works there, nothing is removed: the job will be refused, and say who.
+    """
+    with contextlib.suppress(UserError), owned(folder):
+        for each in folder.iterdir():
+            if each != RunDirectory(folder).lock:
+                remove(each)
 
 
 def _settings(own: SweepJob, study: Study, *, directory: str) -> dict[str, str | int]:

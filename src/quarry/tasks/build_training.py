@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import Logger
 from quarry.assembly.evaluation_encoder import unique_encoder_builder
 from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
 from quarry.assembly.model_parts import ModelParts, build_model_parts
+from quarry.assembly.origin import origin_of
 from quarry.assembly.run_start import recorded_contract, stored_hyperparameters
 from quarry.assembly.saving import ModelSaver
 from quarry.assembly.strategy import build_optimizer
@@ -24,17 +25,20 @@ from quarry.assembly.trainer import build_trainer, opened_loggers
 from quarry.assembly.wandb_identity import identity_of
 from quarry.config.contract import contract_terms
 from quarry.config.instantiate import build, build_named
+from quarry.config.world_size import zero_stage
 from quarry.data.datamodule import RetrievalDataModule
 from quarry.distributed import world
 from quarry.evaluation.evaluator import Evaluator
 from quarry.models.building import build_bi_encoder
 from quarry.planning.step_fit import StepFit
+from quarry.retrieval.golden_texts import golden_embeddings
 from quarry.runtime.files import write_json
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.optimized_metric import check_optimized_metric
 from quarry.tasks.training_reports import BEST, TRAINED, TrainingReports
 from quarry.training.callbacks.best_model import BestModel
 from quarry.training.callbacks.cost_meter import CostMeter
+from quarry.training.callbacks.last_checkpoint import LastCheckpoint
 from quarry.training.callbacks.loss_history import LossHistory
 from quarry.training.callbacks.model_saving import ModelSaving
 from quarry.training.callbacks.retrieval_evaluation import RetrievalEvaluation
@@ -70,6 +74,7 @@ class Training:
         evaluated: None without a benchmark.
         meter, losses: callbacks that record cost and loss, for the summary and the plots.
         best: the callback that saves the best model, if it is configured.
+        origin: digests of what the run begins with; on rank 0, where there are checkpoints.
         build_trainer: loggers -> Lightning's Trainer with all callbacks.
         open_loggers: returns a context that yields the loggers; ranks other than 0 have none.
     """
@@ -83,6 +88,7 @@ class Training:
     meter: CostMeter
     losses: LossHistory
     best: BestModel | None
+    origin: Mapping[str, str]
     build_trainer: Callable[..., pl.Trainer]
     open_loggers: Callable[[], AbstractContextManager[list[Logger]]]
 
@@ -124,6 +130,7 @@ def build_training(config: DictConfig, run: RunDirectory) -> Training:
         meter=meter,
         losses=losses,
         best=next((each for each in configured if isinstance(each, BestModel)), None),
+        origin=_tell_checkpoints(configured, config, parts, module=module, datamodule=datamodule),
         build_trainer=partial(
             build_trainer,
             config.trainer,
@@ -138,6 +145,26 @@ def build_training(config: DictConfig, run: RunDirectory) -> Training:
             hyperparameters=partial(stored_hyperparameters, run),
         ),
     )
+
+
+def _tell_checkpoints(
+    callbacks: Sequence[pl.Callback],
+    config: DictConfig,
+    parts: ModelParts,
+    *,
+    module: RetrievalModule,
+    datamodule: RetrievalDataModule,
+) -> Mapping[str, str]:
+    """Tell `LastCheckpoint`, if it is configured, what it stores and how it checks the end."""
+    last = next((each for each in callbacks if isinstance(each, LastCheckpoint)), None)
+    if last is None:
+        return {}
+    last.probe = lambda: golden_embeddings(module.model, parts.tokenizer)
+    last.zero_stage = zero_stage(config)
+    if world.is_launched_first():
+        memo = Path(config.paths.cache_dir).expanduser() / "digests"
+        last.origin = origin_of(parts, datamodule.dataset.examples, memo=memo)
+    return last.origin
 
 
 def build_module(

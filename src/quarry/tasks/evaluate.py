@@ -25,6 +25,7 @@ from quarry.evaluation.scatter import plot_scatter
 from quarry.runtime.extras import can_draw
 from quarry.runtime.files import write_json
 from quarry.runtime.logging import logs_to, quiet_libraries
+from quarry.runtime.ownership import begun_run
 from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.task_output import show
 from quarry.tasks.build_evaluation import Evaluation, TestedModel, build_evaluation
@@ -57,8 +58,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
             return {}
         reports, _ = measured(evaluation, [], baseline=None)
         return metric_values(reports[0])
-    run = RunDirectory.create(config.paths.run_dir)
-    with logs_to(run.log):
+    with begun_run(config.paths.run_dir) as run, logs_to(run.log):
         record_start(config, run, contract=evaluation.contract)
         has_model = evaluation.model is not None
         open_loggers = partial(

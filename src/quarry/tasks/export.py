@@ -5,6 +5,7 @@ The folder holds a contract, so quarry loads it, too: `eval.py model.path=RUN/ex
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from quarry.retrieval.golden_texts import (
 )
 from quarry.runtime.extras import require
 from quarry.runtime.logging import quiet_libraries
+from quarry.runtime.ownership import owned
+from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.task_output import show
 
 
@@ -50,6 +53,19 @@ def export(
     require("sentence_transformers", what="task=export")
     if dtype not in DTYPES:
         raise UserError(f"task.dtype={dtype} is not one of {', '.join(DTYPES)}.")
+    with _owned(config.run):
+        return _export(config, dtype=dtype, folder=folder, base_path=base_path)
+
+
+def _owned(path: str | None) -> AbstractContextManager[None]:
+    """Own the run directory that is exported; a model folder has no owner."""
+    run = RunDirectory(Path(path or "").expanduser())
+    return owned(run.path) if path is not None and run.config.exists() else nullcontext()
+
+
+def _export(
+    config: DictConfig, *, dtype: str, folder: str | None, base_path: str | None
+) -> dict[str, float]:
     consolidate_if_unfinished(config.run)
     stored = open_stored_model(config.run, base_path=base_path)
     named = named_run_directory(config)

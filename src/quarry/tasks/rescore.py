@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from omegaconf import DictConfig, OmegaConf
@@ -35,6 +36,7 @@ from quarry.metrics.run_files import read_run
 from quarry.runtime.files import write_json, write_text
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.own_command import own_command
+from quarry.runtime.ownership import owned
 from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.task_output import show
 from quarry.types import Report, SetResult
@@ -84,8 +86,9 @@ def rescore(config: DictConfig, *, conventions: Mapping[str, Convention]) -> dic
         )
     folder = named_run_directory(config) or run.path
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "rescore.md", markdown_rescoring(rescoring))
-    write_json(folder / "rescore.json", rescoring_document(rescoring))
+    with owned(run.path) if folder == run.path else nullcontext():
+        write_text(folder / "rescore.md", markdown_rescoring(rescoring))
+        write_json(folder / "rescore.json", rescoring_document(rescoring))
     show(
         *terminal_rescoring(rescoring),
         f"In full: {folder / 'rescore.md'}",

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from quarry.assembly.origin import check_origin
 from quarry.assembly.run_start import record_resume
 from quarry.config.contract import explicit_keys
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
@@ -16,10 +17,12 @@ from quarry.distributed import world
 from quarry.errors import MissingPathError, UserError
 from quarry.planning.step_fit import choose_anew
 from quarry.runtime.logging import logs_to, quiet_libraries
+from quarry.runtime.ownership import owned
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.build_training import build_training
 from quarry.tasks.train import fit
 from quarry.training.callbacks.rng_state import RNGState
+from quarry.training.checkpoint_files import CheckpointFiles, facts
 
 ON_DISK = "evaluation.corpus_on_disk"
 
@@ -27,19 +30,28 @@ HARMLESS = ("task", "run", "logger", "hydra", ON_DISK)
 """Overrides that cannot change the result."""
 
 
-def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]:
+def resume(
+    config: DictConfig, *, chooses_memory_anew: bool, accepts_changed_data: bool = False
+) -> dict[str, float]:
     """Run `run=DIR` to its end; the weights are those of a run that was never interrupted.
 
     Args:
         chooses_memory_anew: choose the run's `auto` memory settings again, for the current GPU.
             With other GradCache chunks, dropout draws other masks.
+        accepts_changed_data: continue although training data, tokenizer or base weights are not
+            those that the checkpoint was trained with; the provenance says so.
     """
     quiet_libraries()
-    if not isinstance(chooses_memory_anew, bool):
-        raise UserError(
-            f"task.chooses_memory_anew={chooses_memory_anew}: no such value (true, false). Fix: "
-            "leave it out, or task.chooses_memory_anew=true"
-        )
+    choices = {
+        "chooses_memory_anew": chooses_memory_anew,
+        "accepts_changed_data": accepts_changed_data,
+    }
+    for name, value in choices.items():
+        if not isinstance(value, bool):
+            raise UserError(
+                f"task.{name}={value}: no such value (true, false). Fix: leave it out, or "
+                f"task.{name}=true"
+            )
     run = RunDirectory.open(config.run)
     if named_run_directory(config) not in (None, run.path):
         raise UserError(
@@ -51,10 +63,35 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
         why=f"would change the result: task=resume takes everything from {run.config}. Leave it "
         "out, or start a new run.",
     )
+    if not world.is_launched_first():
+        stored = _stored(config, run, chooses_memory_anew=chooses_memory_anew)
+        return fit(build_training(stored, run), checkpoint=run.checkpoint)
+    with owned(run.path):
+        CheckpointFiles(run.checkpoint).recover()
+        stored = _stored(config, run, chooses_memory_anew=chooses_memory_anew)
+        with logs_to(run.log):
+            training = build_training(stored, run)
+            changes = check_origin(
+                facts(run.checkpoint),
+                training.origin,
+                run=run.path,
+                accepts=accepts_changed_data,
+            )
+            record_resume(run, accepted_changes=changes)
+            return fit(training, checkpoint=run.checkpoint)
+
+
+def _stored(config: DictConfig, run: RunDirectory, *, chooses_memory_anew: bool) -> DictConfig:
+    """Return the stored configuration, for this place and this command.
+
+    Raises:
+        MissingPathError: there is no checkpoint.
+        UserError: see `check_processes`.
+    """
     if not run.checkpoint.exists():
         raise MissingPathError(
             f"{run.path} has no {run.checkpoint.relative_to(run.path)}: it was stopped before the "
-            "first checkpoint. Start it again as a new run."
+            f"first checkpoint. Fix: start it again, in another directory or after rm -r {run.path}"
         )
     # unresolved: the run directory and the terminal may have changed
     stored = read_stored_config(run.config)
@@ -66,11 +103,7 @@ def resume(config: DictConfig, *, chooses_memory_anew: bool) -> dict[str, float]
     if ON_DISK in explicit_keys():  # a disk may have become full
         stored.evaluation.corpus_on_disk = config.evaluation.corpus_on_disk
     check_processes(stored, run.checkpoint)
-    if not world.is_launched_first():
-        return fit(build_training(stored, run), checkpoint=run.checkpoint)
-    with logs_to(run.log):
-        record_resume(run)
-        return fit(build_training(stored, run), checkpoint=run.checkpoint)
+    return stored
 
 
 def check_processes(config: DictConfig, checkpoint: Path) -> None:
@@ -86,6 +119,12 @@ def check_processes(config: DictConfig, checkpoint: Path) -> None:
         violations.append(
             f"{checkpoint} is {kind}, which trainer.strategy of this run does not write: it was "
             "changed since. Set it back, or start a new run"
+        )
+    written = facts(checkpoint).get("zero_stage", stage)  # earlier versions do not say
+    if checkpoint.is_dir() and written != stage:
+        violations.append(
+            f"{checkpoint} was written with trainer.strategy.stage={written}, and {stage} is "
+            "configured: it was changed since. Set it back, or start a new run"
         )
     num_written = _num_writers(checkpoint)
     if num_written != world_size(config):

@@ -34,7 +34,7 @@ from quarry.evaluation.report import REPORT_FILE, result_line, terminal_table
 from quarry.evaluation.significance_test import SignificanceTest
 from quarry.runtime.files import write_json, write_text
 from quarry.runtime.logging import logs_to, quiet_libraries
-from quarry.runtime.run_directory import RunDirectory
+from quarry.runtime.ownership import begun_run
 from quarry.runtime.task_output import show
 from quarry.tasks.evaluate import write_and_draw
 from quarry.tasks.summary import summary_of, write_summary
@@ -150,8 +150,8 @@ def _write(
 
     Parts that an evaluation does not have go to score.json and to the end of report.md.
     """
-    run, main = RunDirectory.create(config.paths.run_dir), evaluator.measures[0]
-    with logs_to(run.log):
+    main = evaluator.measures[0]
+    with begun_run(config.paths.run_dir) as run, logs_to(run.log):
         _tell(scores, evaluator)
         hyperparameters = record_start(config, run, contract=None)
         identity = identity_of(config, run, job_type="evaluate", has_model=False)

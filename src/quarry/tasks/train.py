@@ -23,6 +23,7 @@ from quarry.distributed import world
 from quarry.distributed.launch import ends_children
 from quarry.models.building import build_bi_encoder
 from quarry.runtime.logging import logs_to, quiet_libraries
+from quarry.runtime.ownership import begun_run
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.build_training import Evaluated, Training, build_training, check_callbacks
 from quarry.tasks.summary import refuse_failures, summary_of, write_summary
@@ -50,8 +51,7 @@ def train(config: DictConfig) -> dict[str, float]:
         return fit(build_training(config, run), checkpoint=None)
     preflight(build(config.model), is_trained=True, spread=planned_spread(config))
     build_model_parts(config)  # its errors come before there is a run directory
-    run = RunDirectory.create(config.paths.run_dir)
-    with logs_to(run.log):
+    with begun_run(config.paths.run_dir) as run, logs_to(run.log):
         record_start(config, run, contract=settled)
         if build(config.benchmark) is None:
             names = ("before_training", "corpus_on_disk", "corpus_dtype")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
 from quarry.errors import UserError
+from quarry.training.wandb_staging import WandbStaging
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class WandbRun(WandbLogger):
                 f"logger.wandb.max_artifact_gib={max_artifact_gib} must be at least 0 (nothing is "
                 "uploaded), or null (everything is)."
             )
+        self._staging = WandbStaging(Path(save_dir))
         super().__init__(
             project=project,
             save_dir=save_dir,
@@ -55,6 +57,16 @@ class WandbRun(WandbLogger):
         # Lightning passes None, and W&B warns that it has no effect
         self._wandb_init.pop("anonymous", None)
         self.max_artifact_gib = max_artifact_gib
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log numbers, tables and images; what W&B stages of them lies in the run directory."""
+        with self._staging.used():
+            super().log_metrics(metrics, step)
+
+    def finish(self, *, exit_code: int) -> None:
+        """End the W&B run; the next run of this process has its own."""
+        self.experiment.finish(exit_code=exit_code)
+        self._staging.close()
 
     def log_files(self, kind: str, root: Path, names: Sequence[str]) -> None:
         """Log files below `root` as one artifact, under their relative names, if there are any.

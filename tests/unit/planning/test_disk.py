@@ -52,7 +52,7 @@ def test_a_model_is_an_adapter_or_all_weights() -> None:
         ({}, 0, 0, 0),
         ({"last": LAST}, 2400, 0, 0),
         ({"last": LAST, "best": BEST}, 2400, 0, 800),
-        ({"last": LAST, "top": top(3)}, 2400, 3600, 0),
+        ({"last": LAST, "top": top(3)}, 2400, 4800, 0),
         ({"top": top(-1)}, 0, 5 * 1200, 0),
         ({"top": top(9)}, 0, 5 * 1200, 0),
         ({"gone": None}, 0, 0, 0),

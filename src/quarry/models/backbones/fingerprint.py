@@ -24,6 +24,9 @@ PATTERNS = ("*.safetensors", "config.json", "adapter_config.json", "adapter_mode
 CONFIG_FILES = ("config.json", "adapter_config.json")
 """Configuration files, one of which is in every model folder."""
 
+AFFORDABLE_BYTES = 2**30
+"""Weights that are hashed completely before a run; more take a disk seconds to read."""
+
 NUM_FILES_AT_A_TIME = 4
 """Files hashed in parallel: one thread hashes 2 GB/s, and a disk reads faster."""
 
@@ -62,6 +65,21 @@ def weights_digest(source: str, *, revision: str | None = None, memo: Path) -> s
         ):
             digest.update(f"{file.name} {content}\n".encode())
     return digest.hexdigest()
+
+
+def affordable_digest(source: str, *, revision: str | None = None, memo: Path) -> str:
+    """Hash weights completely up to `AFFORDABLE_BYTES`, and samples of each tensor beyond.
+
+    Args:
+        memo: see `weights_digest`.
+
+    Returns:
+        the kind of the hash, and its hexadecimal digits.
+    """
+    files = _folder(source, revision).glob("*.safetensors")
+    if sum(file.stat().st_size for file in files) <= AFFORDABLE_BYTES:
+        return f"full:{weights_digest(source, revision=revision, memo=memo)}"
+    return f"sampled:{weights_fingerprint(source, revision=revision)}"
 
 
 def file_digest(file: Path, *, memo: Path) -> str:

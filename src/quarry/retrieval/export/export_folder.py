@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +38,8 @@ from quarry.retrieval.golden_texts import (
     golden_embeddings,
     name_of,
 )
-from quarry.runtime.files import write_json, write_text
+from quarry.runtime.files import sync, sync_folder, write_json, write_text
+from quarry.runtime.leftovers import scratch_folder
 from quarry.types import ROLES, Role
 
 TEXT_ONLY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
@@ -77,9 +77,7 @@ def export_sentence_transformers(
     model.float()
     reference = golden_embeddings(model, tokenizer)
     backbone = text_model(merge_adapter(model.backbone)).to(dtype)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with scratch_folder(folder) as scratch:
         target = scratch / folder.name  # the name under which transformers caches a folder's code
         _write(target, backbone, model=model, tokenizer=tokenizer, mode=mode)
         backbone.to("meta")  # from here on the folder's weights are loaded
@@ -101,9 +99,9 @@ def export_sentence_transformers(
         write_text(target / "README.md", card)
         for file in target.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors: for their owner alone
+        sync(target)
         target.replace(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        sync_folder(folder.parent)
     return export
 
 
