@@ -76,6 +76,11 @@ class PreloadedPython:
         codes: list[int | None] = json.loads(self._stream.readline())
         return codes
 
+    @property
+    def pid(self) -> int:
+        """Return the process id of the server."""
+        return self._process.pid
+
     def close(self) -> None:
         self._stream.close()
         self._socket.close()

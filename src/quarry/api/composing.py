@@ -78,11 +78,7 @@ def composed_job(primary: Primary, overrides: Sequence[str]) -> Iterator[DictCon
 
 def _composed(primary: Primary, overrides: Sequence[str]) -> DictConfig:
     """Return the configuration with Hydra's own part, which has the overrides as explicit."""
-    config = compose(
-        primary,
-        overrides=[f"hydra.job.name={primary}", *overrides],
-        return_hydra_config=True,
-    )
+    config = compose(primary, overrides=list(overrides), return_hydra_config=True)
     with open_dict(config):
         config.hydra.overrides.task = list(overrides)
         config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
