@@ -16,6 +16,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
+from helpers.losses import LearnedTemperature
 from helpers.models import letter_tokenizer, random_projections, tiny_qwen
 from helpers.training import quiet_trainer
 from quarry.data.datamodule import RetrievalDataModule
@@ -24,6 +25,7 @@ from quarry.data.tokenization import TextTokenizer
 from quarry.distributed import world
 from quarry.distributed.data_parallel import data_parallel_strategy
 from quarry.distributed.zero import ZeroStrategy
+from quarry.losses.base import Loss
 from quarry.losses.info_nce import InfoNCE
 from quarry.models.adapters import fast_lora
 from quarry.models.adapters.fast_lora import use_fast_lora
@@ -56,6 +58,7 @@ class Case:
         dropout: of LoRA; masks differ between ranks, not between strategies.
         precision: of the trainer.
         is_ragged: queries have 0 to 6 hard negatives; otherwise 1 each.
+        has_parameters: the loss has parameters of its own, `LearnedTemperature`.
     """
 
     strategy: str
@@ -71,6 +74,7 @@ class Case:
     precision: str = "32-true"
     num_steps: int = 2
     is_ragged: bool = False
+    has_parameters: bool = False
 
     @property
     def name(self) -> str:
@@ -81,6 +85,7 @@ class Case:
             [f"{self.num_contrastive_batches} batches"] if self.num_contrastive_batches > 1 else []
         )
         parts += ["ragged"] if self.is_ragged else []
+        parts += ["parameters of the loss"] if self.has_parameters else []
         parts += ["masks"] if self.has_masks else []
         parts += ["projections"] if self.has_projections else []
         parts += [f"clip {self.clip}"] if self.clip else []
@@ -221,14 +226,22 @@ def datamodule_of(case: Case) -> RetrievalDataModule:
     )  # fmt: skip
 
 
+def loss_of(case: Case) -> Loss:
+    """The loss of a case."""
+    if case.has_parameters:
+        dim = 16 if case.has_projections else 32
+        dtype = torch.float64 if case.is_double else torch.float32
+        return LearnedTemperature(dim=dim, dtype=dtype)
+    return InfoNCE(
+        temperature=0.02, masks_same_passage=case.has_masks, masks_same_query=case.has_masks
+    )
+
+
 def train(case: Case, *, num_processes: int) -> dict[str, Any]:
     """Runs a case in this process, or as one of several, and returns what can be compared."""
     datamodule = datamodule_of(case)
-    loss = InfoNCE(
-        temperature=0.02, masks_same_passage=case.has_masks, masks_same_query=case.has_masks
-    )
     module = RetrievalModule(
-        build_model=partial(build, case=case), loss=loss,
+        build_model=partial(build, case=case), loss=loss_of(case),
         optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.01),
         scheduler=partial(constant_schedule, num_warmup_steps=2),
         num_training_steps=case.num_steps, grad_cache_chunk_tokens=case.budget,
@@ -309,6 +322,7 @@ def cases_of(num_processes: int) -> list[Case]:
             Case(strategy="zero1", is_lora=True, budget=40, has_projections=True),
             Case(strategy="zero1", is_lora=True, **everything),
             *ragged_cases(),
+            *parametric_cases(),
         ]
     return [
         Case(strategy="ddp", is_double=True),
@@ -329,6 +343,18 @@ def ragged_cases() -> list[Case]:
         Case(strategy="ddp", is_double=True, num_contrastive_batches=2, **more),
         Case(strategy="zero3", is_lora=True, budget=40, **more),
     ]
+
+
+def parametric_cases() -> list[Case]:
+    """Return cases in which the loss has parameters, in one pass and in chunks."""
+    found = []
+    for strategy in ("ddp", "zero1", "zero2", "zero3"):
+        more = {"strategy": strategy, "is_double": strategy == "ddp", "has_parameters": True}
+        found += [
+            Case(**more, num_contrastive_batches=2, clip=0.05),
+            Case(**more, budget=40, num_contrastive_batches=2, is_lora=True),
+        ]
+    return found
 
 
 def dropout_cases(strategy: str) -> list[Case]:

@@ -6,18 +6,19 @@ import torch
 from torch import Tensor
 
 from quarry.errors import UserError
+from quarry.losses.base import Loss
 from quarry.losses.chunked_cross_entropy import MAX_SIMILARITIES, Excluded, chunked_cross_entropy
-from quarry.types import LossOutput, TextHashes
+from quarry.losses.loss_inputs import LossInputs
+from quarry.types import LossOutput
 
 
-class InfoNCE:
+class InfoNCE(Loss):
     """Cross entropy of a query's positive against all passages of the contrastive batch.
 
     The passages of the other queries are in_batch_negatives, a query's own further passages its
     hard_negatives (van den Oord et al. 2018, arXiv 1807.03748; Karpukhin et al. 2020, arXiv
-    2004.04906). The caller gathers across ranks: the arguments are the contrastive batch. The
-    similarities are fp32 or wider and computed in chunks of rows, so that batches may have any
-    size.
+    2004.04906). They are those of all ranks. The similarities are fp32 or wider and computed in
+    chunks of rows, so that batches may have any size.
 
     A passage that answers two queries of a batch counts as a negative of one of them, as in the
     study's recipe, unless a mask says otherwise. A mask leaves passages out of the loss of a query,
@@ -41,6 +42,7 @@ class InfoNCE:
         masks_same_passage: bool = False,
         masks_same_query: bool = False,
     ) -> None:
+        super().__init__()
         if not temperature > 0:
             raise UserError(
                 f"loss.temperature={temperature} must be above 0 (0.01 to 0.1 is usual)."
@@ -50,55 +52,48 @@ class InfoNCE:
         self.masks_same_passage = masks_same_passage
         self.masks_same_query = masks_same_query
 
-    def __call__(
-        self,
-        queries: Tensor,
-        passages: Tensor,
-        positive_index: Tensor,
-        hashes: TextHashes | None = None,
-    ) -> LossOutput:
-        """Return the loss as the mean over queries.
-
-        Args:
-            queries: [num_queries, dim].
-            passages: [num_passages, dim].
-            positive_index: [num_queries], the row of `passages` that answers each query.
-            hashes: hashes of the texts; required by the masks.
+    def forward(self, inputs: LossInputs) -> LossOutput:
+        """Return the mean over queries.
 
         Returns:
             A scalar loss; metrics `accuracy` (the positive ranks first) and `positive_similarity`.
         """
-        wide = torch.promote_types(queries.dtype, torch.float32)
-        queries, passages = queries.to(wide), passages.to(wide)
+        wide = torch.promote_types(inputs.queries.dtype, torch.float32)
+        queries, passages = inputs.queries.to(wide), inputs.all_passages.to(wide)
+        positive_index = inputs.positive_index_in_all
         losses, is_first = chunked_cross_entropy(
             queries,
             passages,
             positive_index,
             temperature=self.temperature,
-            excluded=self._false_negatives(positive_index, hashes),
+            excluded=self._false_negatives(inputs),
             max_similarities=MAX_SIMILARITIES,
         )
         with torch.no_grad():
             positive = (queries * passages[positive_index]).sum(dim=1)
         return LossOutput(
-            loss=losses.mean(),
-            metrics={"accuracy": is_first.float().mean(), "positive_similarity": positive.mean()},
+            loss=inputs.mean(losses),
+            metrics={
+                "accuracy": inputs.mean(is_first.float()),
+                "positive_similarity": inputs.mean(positive),
+            },
         )
 
-    def _false_negatives(
-        self, positive_index: Tensor, hashes: TextHashes | None
-    ) -> Excluded | None:
+    def _false_negatives(self, inputs: LossInputs) -> Excluded | None:
         if not (self.masks_same_passage or self.masks_same_query):
             return None
+        hashes, every = inputs.hashes, inputs.all_hashes
         assert hashes is not None, "the masks compare texts by their hashes"
-        positives = hashes.passages[positive_index]
+        assert every is not None
+        own_queries, passages, answered = hashes.queries, every.passages, every.answered
+        positives = hashes.passages[inputs.positive_index]
 
         def excluded(rows: slice) -> Tensor:
             mask = torch.zeros((), dtype=torch.bool, device=positives.device)
             if self.masks_same_passage:
-                mask = mask | (positives[rows, None] == hashes.passages)
+                mask = mask | (positives[rows, None] == passages)
             if self.masks_same_query:
-                mask = mask | (hashes.queries[rows, None] == hashes.answered)
+                mask = mask | (own_queries[rows, None] == answered)
             return mask
 
         return excluded
