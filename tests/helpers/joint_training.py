@@ -16,7 +16,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
-from helpers.losses import LearnedTemperature
+from helpers.losses import LOSSES, LearnedTemperature
 from helpers.models import letter_tokenizer, random_projections, tiny_qwen
 from helpers.training import quiet_trainer
 from quarry.data.datamodule import RetrievalDataModule
@@ -59,6 +59,7 @@ class Case:
         precision: of the trainer.
         is_ragged: queries have 0 to 6 hard negatives; otherwise 1 each.
         has_parameters: the loss has parameters of its own, `LearnedTemperature`.
+        loss: a name of `helpers.losses.LOSSES`, with 1 to 6 hard negatives; None: InfoNCE.
     """
 
     strategy: str
@@ -75,6 +76,7 @@ class Case:
     num_steps: int = 2
     is_ragged: bool = False
     has_parameters: bool = False
+    loss: str | None = None
 
     @property
     def name(self) -> str:
@@ -85,6 +87,7 @@ class Case:
             [f"{self.num_contrastive_batches} batches"] if self.num_contrastive_batches > 1 else []
         )
         parts += ["ragged"] if self.is_ragged else []
+        parts += [] if self.loss is None else [self.loss]
         parts += ["parameters of the loss"] if self.has_parameters else []
         parts += ["masks"] if self.has_masks else []
         parts += ["projections"] if self.has_projections else []
@@ -95,11 +98,14 @@ class Case:
         return ", ".join(parts)
 
 
-def examples(num_examples: int = 40, *, is_ragged: bool = False) -> list[TrainExample]:
+def examples(
+    num_examples: int = 40, *, is_ragged: bool = False, fewest: int = 0
+) -> list[TrainExample]:
     """Return examples of very different lengths; some queries and passages are equal.
 
     Args:
         is_ragged: they have 0 to 6 hard negatives with a teacher's scores; otherwise 1 without.
+        fewest: hard negatives that ragged examples have at least.
     """
     random = np.random.default_rng(0)
 
@@ -111,7 +117,7 @@ def examples(num_examples: int = 40, *, is_ragged: bool = False) -> list[TrainEx
     for number in range(num_examples):
         query = "same" if number % 5 == 0 else text(8)
         positive = "shared" if number % 7 == 0 else text(40)
-        num_hard = number % 7 if is_ragged else 1
+        num_hard = max(number % 7, fewest) if is_ragged else 1
         made.append(
             TrainExample(
                 query=Query(query_id=f"q{number}", text=query),
@@ -218,9 +224,10 @@ def gradient_of(parameter: nn.Parameter, strategy: Any) -> Tensor:
 
 def datamodule_of(case: Case) -> RetrievalDataModule:
     """The training data of a case."""
+    is_ragged, fewest = case.is_ragged or case.loss is not None, int(case.loss is not None)
     return RetrievalDataModule(
-        examples=examples(is_ragged=case.is_ragged), tokenizer=TOKENIZER,
-        num_hard_negatives=None if case.is_ragged else 1,
+        examples=examples(is_ragged=is_ragged, fewest=fewest), tokenizer=TOKENIZER,
+        num_hard_negatives=None if is_ragged else 1,
         global_batch_size=BATCH_SIZE * case.num_contrastive_batches,
         contrastive_batch_size=BATCH_SIZE, num_workers=0, seed=3,
     )  # fmt: skip
@@ -228,6 +235,8 @@ def datamodule_of(case: Case) -> RetrievalDataModule:
 
 def loss_of(case: Case) -> Loss:
     """The loss of a case."""
+    if case.loss is not None:
+        return LOSSES[case.loss]()
     if case.has_parameters:
         dim = 16 if case.has_projections else 32
         dtype = torch.float64 if case.is_double else torch.float32
@@ -323,6 +332,7 @@ def cases_of(num_processes: int) -> list[Case]:
             Case(strategy="zero1", is_lora=True, **everything),
             *ragged_cases(),
             *parametric_cases(),
+            *loss_cases(),
         ]
     return [
         Case(strategy="ddp", is_double=True),
@@ -355,6 +365,14 @@ def parametric_cases() -> list[Case]:
             Case(**more, budget=40, num_contrastive_batches=2, is_lora=True),
         ]
     return found
+
+
+def loss_cases() -> list[Case]:
+    """Return a step of each loss with chunks, and one of most of them under ZeRO 3."""
+    more: dict[str, Any] = {"budget": 40, "num_contrastive_batches": 2, "num_steps": 1}
+    found = [Case(strategy="ddp", is_double=True, loss=name, **more) for name in LOSSES]
+    more["budget"] = 200  # fewer passes, each a collective operation
+    return [*found, Case(strategy="zero3", loss="matryoshka of a sum", **more)]
 
 
 def dropout_cases(strategy: str) -> list[Case]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -26,13 +27,17 @@ class Loss(nn.Module):
 
     Attributes:
         needs_scores: a teacher's score of every passage; data that lack one are refused.
+        needs_grades: the scores must differ somewhere in the data.
         needs_hard_negatives: at least one hard negative for every query.
+        largest_dim: width that the embeddings must have at least.
         optimizer_group: name of the optimizer's group of the loss's own parameters, and further
             settings of it, such as `lr`; what it leaves out is the optimizer's.
     """
 
     needs_scores: ClassVar[bool] = False
+    needs_grades: ClassVar[bool] = False
     needs_hard_negatives: ClassVar[bool] = False
+    largest_dim: int = 1
     optimizer_group: Mapping[str, Any] = MappingProxyType({"name": "loss", "weight_decay": 0.0})
 
     def forward(self, inputs: LossInputs) -> LossOutput:
@@ -43,6 +48,16 @@ class Loss(nn.Module):
         for module in self.modules():
             if isinstance(module, Loss):
                 yield module
+
+
+def check_above_zero(name: str, value: float, *, usual: str) -> None:
+    """Refuse an argument that is not above 0.
+
+    Raises:
+        UserError: with the key.
+    """
+    if not 0 < value < math.inf:
+        raise UserError(f"loss.{name}={value}: must be above 0 ({usual}). Fix: loss.{name}=NUMBER")
 
 
 def checked_loss(loss: object) -> Loss:

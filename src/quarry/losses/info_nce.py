@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quarry.errors import UserError
-from quarry.losses.base import Loss
+from quarry.losses.base import Loss, check_above_zero
 from quarry.losses.chunked_cross_entropy import MAX_SIMILARITIES, Excluded, chunked_cross_entropy
+from quarry.losses.false_negatives import same_pairs, same_texts
 from quarry.losses.loss_inputs import LossInputs
 from quarry.types import LossOutput
 
@@ -24,6 +24,16 @@ class InfoNCE(Loss):
     study's recipe, unless a mask says otherwise. A mask leaves passages out of the loss of a query,
     never the query's own positive.
 
+    Inputs:
+        Queries with a positive; hard negatives where there are some.
+
+    Relations:
+        `KLDistillation` and `MarginMSE` use a teacher's scores instead of "positive or not".
+        `MaskedInfoNCE` leaves out passages by their similarity, `HardnessWeightedInfoNCE` weighs
+        them. `symmetric` is the loss of CLIP (Radford et al. 2021, arXiv 2103.00020). All three
+        terms together are close to the improved contrastive loss of GTE (Li et al. 2023, arXiv
+        2308.03281).
+
     Args:
         temperature: divides the similarities; a small one sharpens. RepLLaMA uses 0.01.
         contrastive_batch_size: queries (with their passages) that are compared with one another;
@@ -32,6 +42,11 @@ class InfoNCE(Loss):
         masks_same_passage: a passage with the same text as the query's positive is not a negative.
         masks_same_query: the positive of another query with the same text is not a negative. (Its
             hard negatives are: they were judged against this very text.)
+        query_to_query: the other queries are negatives of a query, too.
+        document_to_document: the positives of the other queries are negatives of a query's
+            positive, too. They join the same cross entropy.
+        symmetric: the mean of this loss and of the cross entropy of a positive's query against all
+            queries.
     """
 
     def __init__(
@@ -41,34 +56,40 @@ class InfoNCE(Loss):
         contrastive_batch_size: int | None = None,
         masks_same_passage: bool = False,
         masks_same_query: bool = False,
+        query_to_query: bool = False,
+        document_to_document: bool = False,
+        symmetric: bool = False,
     ) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise UserError(
-                f"loss.temperature={temperature} must be above 0 (0.01 to 0.1 is usual)."
-            )
+        check_above_zero("temperature", temperature, usual="0.01 to 0.1 is usual")
         self.temperature = temperature
         self.contrastive_batch_size = contrastive_batch_size
-        self.masks_same_passage = masks_same_passage
-        self.masks_same_query = masks_same_query
+        self.masks = {"same_passage": masks_same_passage, "same_query": masks_same_query}
+        self.query_to_query = query_to_query
+        self.document_to_document = document_to_document
+        self.symmetric = symmetric
 
     def forward(self, inputs: LossInputs) -> LossOutput:
         """Return the mean over queries.
 
         Returns:
-            A scalar loss; metrics `accuracy` (the positive ranks first) and `positive_similarity`.
+            A scalar loss; metrics `accuracy` (the positive ranks first among all that its query is
+            compared with) and `positive_similarity`.
         """
         wide = torch.promote_types(inputs.queries.dtype, torch.float32)
         queries, passages = inputs.queries.to(wide), inputs.all_passages.to(wide)
         positive_index = inputs.positive_index_in_all
+        rows, columns, excluded = self._compared(inputs, queries, passages)
         losses, is_first = chunked_cross_entropy(
-            queries,
-            passages,
+            rows,
+            columns,
             positive_index,
             temperature=self.temperature,
-            excluded=self._false_negatives(inputs),
+            excluded=excluded,
             max_similarities=MAX_SIMILARITIES,
         )
+        if self.symmetric:
+            losses = (losses + self._of_positives(inputs, passages[positive_index])) / 2
         with torch.no_grad():
             positive = (queries * passages[positive_index]).sum(dim=1)
         return LossOutput(
@@ -79,21 +100,46 @@ class InfoNCE(Loss):
             },
         )
 
-    def _false_negatives(self, inputs: LossInputs) -> Excluded | None:
-        if not (self.masks_same_passage or self.masks_same_query):
-            return None
-        hashes, every = inputs.hashes, inputs.all_hashes
-        assert hashes is not None, "the masks compare texts by their hashes"
-        assert every is not None
-        own_queries, passages, answered = hashes.queries, every.passages, every.answered
-        positives = hashes.passages[inputs.positive_index]
+    def _compared(
+        self, inputs: LossInputs, queries: Tensor, passages: Tensor
+    ) -> tuple[Tensor, Tensor, Excluded | None]:
+        """Return the rows and columns whose inner products are compared, and what is left out.
+
+        A query beside its positive is one row: half of it meets queries and passages, the other
+        half meets positives.
+        """
+        by_text = same_texts(inputs, **self.masks)
+        if not (self.query_to_query or self.document_to_document):
+            return queries, passages, by_text
+        own_pairs = same_pairs(inputs, **self.masks)
+        columns = [passages]
+        if self.query_to_query:
+            columns.append(inputs.all_queries.to(queries.dtype))
+        if self.document_to_document:
+            zeros = torch.zeros_like
+            positives = passages[inputs.all_positive_index]
+            columns = [torch.cat([each, zeros(each)], dim=1) for each in columns]
+            columns.append(torch.cat([zeros(positives), positives], dim=1))
+            queries = torch.cat([queries, passages[inputs.positive_index_in_all]], dim=1)
 
         def excluded(rows: slice) -> Tensor:
-            mask = torch.zeros((), dtype=torch.bool, device=positives.device)
-            if self.masks_same_passage:
-                mask = mask | (positives[rows, None] == passages)
-            if self.masks_same_query:
-                mask = mask | (own_queries[rows, None] == answered)
-            return mask
+            pairs = own_pairs(rows)
+            of_passages = pairs.new_zeros(len(pairs), len(passages))
+            if by_text is not None:
+                of_passages = of_passages | by_text(rows)
+            return torch.cat([of_passages, *([pairs] * (len(columns) - 1))], dim=1)
 
-        return excluded
+        return queries, torch.cat(columns), excluded
+
+    def _of_positives(self, inputs: LossInputs, positives: Tensor) -> Tensor:
+        """Return the cross entropy of each own positive's query against all queries."""
+        start = inputs.of_queries.start
+        losses, _ = chunked_cross_entropy(
+            positives,
+            inputs.all_queries.to(positives.dtype),
+            torch.arange(start, start + len(positives), device=positives.device),
+            temperature=self.temperature,
+            excluded=same_pairs(inputs, **self.masks) if any(self.masks.values()) else None,
+            max_similarities=MAX_SIMILARITIES,
+        )
+        return losses

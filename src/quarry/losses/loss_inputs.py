@@ -104,6 +104,24 @@ class LossInputs:
         is_there = places < sizes[:, None]
         return torch.where(is_there, self.positive_index[:, None] + places, 0), is_there
 
+    def group_similarities(self) -> tuple[Tensor, Tensor]:
+        """Return the similarity of each query with its own passages, its positive first.
+
+        Returns:
+            [num_queries, size of the largest group], fp32 or wider, 0 where a group has ended; and
+            a bool tensor of that shape, which is False there.
+        """
+        wide = torch.promote_types(self.queries.dtype, torch.float32)
+        similarities = (self.queries.to(wide)[self.groups] * self.passages.to(wide)).sum(dim=1)
+        rows, is_there = self.group_rows
+        return similarities[rows].masked_fill(~is_there, 0), is_there
+
+    def group_scores(self, dtype: torch.dtype) -> Tensor:
+        """Return a teacher's scores in the layout of `group_similarities`."""
+        assert self.scores is not None, "a loss that needs scores gets them"
+        rows, is_there = self.group_rows
+        return self.scores.to(dtype)[rows].masked_fill(~is_there, 0)
+
     @property
     def _num_passages(self) -> Tensor:
         return self.positive_index.new_tensor([len(self.passages)])

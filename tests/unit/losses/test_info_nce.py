@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from helpers.losses import output_of
+from helpers.losses import assert_equal_with_gradients, output_of, ragged_inputs
 from quarry.errors import UserError
 from quarry.losses.info_nce import InfoNCE
 
@@ -98,3 +98,39 @@ def test_a_small_temperature_does_not_overflow() -> None:
 def test_an_impossible_temperature_is_refused(temperature: float) -> None:
     with pytest.raises(UserError, match=r"loss\.temperature=.*must be above 0"):
         InfoNCE(temperature=temperature)
+
+
+@pytest.mark.parametrize("has_masks", [False, True])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("document_to_document", [False, True])
+@pytest.mark.parametrize("query_to_query", [False, True])
+def test_further_terms_equal_plain_torch(
+    query_to_query: bool, document_to_document: bool, symmetric: bool, has_masks: bool
+) -> None:
+    inputs, expected = ragged_inputs(), torch.zeros((), dtype=torch.float64)
+    assert inputs.hashes is not None
+    of_queries, of_passages = inputs.hashes.queries, inputs.hashes.passages
+    positives = inputs.passages[inputs.positive_index]
+    of_positives = of_passages[inputs.positive_index]
+    for i, own in enumerate(inputs.positive_index.tolist()):
+        same = torch.arange(len(of_queries)) == i
+        if has_masks:
+            same |= (of_queries == of_queries[i]) | (of_positives == of_positives[i])
+        others = torch.arange(len(of_passages)) != own
+        if has_masks:
+            others &= of_passages != of_passages[own]
+            others &= inputs.hashes.answered != of_queries[i]
+        compared = [inputs.passages[others] @ inputs.queries[i]]
+        compared += [inputs.queries[~same] @ inputs.queries[i]] if query_to_query else []
+        compared += [positives[~same] @ positives[i]] if document_to_document else []
+        positive = (inputs.queries[i] @ positives[i])[None]
+        loss = torch.cat([positive, *compared]).div(0.05).logsumexp(dim=0) - positive[0] / 0.05
+        if symmetric:
+            queries = torch.cat([positive, inputs.queries[~same] @ positives[i]])
+            loss = (loss + queries.div(0.05).logsumexp(dim=0) - positive[0] / 0.05) / 2
+        expected = expected + loss / len(of_queries)
+    found = InfoNCE(
+        temperature=0.05, query_to_query=query_to_query, document_to_document=document_to_document,
+        symmetric=symmetric, masks_same_query=has_masks, masks_same_passage=has_masks,
+    )  # fmt: skip
+    assert_equal_with_gradients(found, inputs, expected)
