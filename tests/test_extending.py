@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
 
 from helpers.commands import ROOT, SMALL
 from helpers.preloaded import PreloadedPython, Script
+from quarry.losses.loss_inputs import LossInputs
 
 FILE = re.compile(r"^`([\w/.]+)`\n\n```(?:python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^```sh\npython (train\.py .*?)\n```$", re.MULTILINE)
@@ -20,7 +27,7 @@ def test_the_walk_through_works_as_written(
 ) -> None:
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     files = dict(FILE.findall(page))
-    assert len(files) == 4
+    assert len(files) == 6
     for name in ("src", "conf", "train.py"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
@@ -31,7 +38,8 @@ def test_the_walk_through_works_as_written(
     script, *overrides = command.split()
     run = Script(
         arguments=[
-            str(tmp_path / script), *overrides, *SMALL, "trainer.max_steps=2", "logger=csv",
+            str(tmp_path / script), *overrides, *SMALL, "trainer.max_steps=3", "logger=csv",
+            "trainer.log_every_n_steps=1",
             "evaluation.every_n_steps=0", "hydra.run.dir=run",
         ],
         environment=os.environ
@@ -46,4 +54,28 @@ def test_the_walk_through_works_as_written(
         "_target_": "quarry.models.pooling.first_and_last.FirstAndLast",
         "weight_of_first": 0.5,
     }
-    assert "train/num_violations" in (tmp_path / "run" / "csv" / "metrics.csv").read_text()
+    rows = list(csv.DictReader((tmp_path / "run" / "csv" / "metrics.csv").open()))
+    assert len({row["train/temperature"] for row in rows} - {""}) > 1  # it is learned
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("last.ckpt")
+    stored = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert stored["batch_loss.loss.log_temperature"].shape == (1,)
+
+
+def test_the_distilling_loss_works_as_written() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    code = dict(FILE.findall(page))["src/quarry/losses/pair_distillation.py"]
+    exec(compile(code.replace("from __future__ import annotations", ""), "page", "exec"), names)
+    loss = names["PairDistillation"](temperature=0.5)
+    assert loss.needs_scores
+    queries, passages = torch.eye(2)[:1], torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    inputs = LossInputs(
+        queries=queries,
+        passages=passages,
+        positive_index=torch.tensor([0]),
+        scores=torch.tensor([3.0, 2.0]),
+    )
+    # the student prefers the positive by 2, the teacher by 1
+    probability = 1 / (1 + math.exp(-1))
+    expected = math.log1p(math.exp(-2)) + 2 * (1 - probability)
+    assert loss(inputs).loss.item() == pytest.approx(expected, rel=1e-5)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.losses import output_of
 from helpers.models import random_projections, tiny_bi_encoder, tiny_qwen
 from quarry.data.packing import pack, plan_batches, split
 from quarry.losses.info_nce import InfoNCE
@@ -67,7 +68,7 @@ def trained(model: BiEncoder) -> list[nn.Parameter]:
 
 def loss_of(embeddings: Tensor) -> Tensor:
     positive_index = torch.arange(NUM_QUERIES) * 3
-    return LOSS(embeddings[:NUM_QUERIES], embeddings[NUM_QUERIES:], positive_index).loss
+    return output_of(LOSS, embeddings[:NUM_QUERIES], embeddings[NUM_QUERIES:], positive_index).loss
 
 
 def gradients(model: BiEncoder) -> list[Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from helpers.losses import output_of
 from quarry.losses import info_nce
 from quarry.losses.chunked_cross_entropy import chunked_cross_entropy
 from quarry.losses.info_nce import InfoNCE
@@ -86,7 +87,9 @@ def test_loss_and_gradients_equal_the_plain_formula(
     loss = InfoNCE(
         temperature=TEMPERATURE, masks_same_passage=same_passage, masks_same_query=same_query
     )
-    found = with_gradients(queries, passages, lambda q, p: loss(q, p, positive_index, hashes).loss)
+    found = with_gradients(
+        queries, passages, lambda q, p: output_of(loss, q, p, positive_index, hashes).loss
+    )
     expected = with_gradients(
         queries, passages, lambda q, p: plain(q, p, positive_index, removed=removed)
     )
@@ -99,7 +102,9 @@ def test_rows_of_one_process_against_the_passages_of_all() -> None:
     queries, passages = embeddings(3, 0), embeddings(29, 1)
     positive_index = torch.tensor([20, 7, 28])
     loss = InfoNCE(temperature=TEMPERATURE)
-    found = with_gradients(queries, passages, lambda q, p: loss(q, p, positive_index).loss)
+    found = with_gradients(
+        queries, passages, lambda q, p: output_of(loss, q, p, positive_index).loss
+    )
     expected = with_gradients(
         queries, passages, lambda q, p: plain(q, p, positive_index, removed=None)
     )
@@ -111,7 +116,7 @@ def test_rows_of_one_process_against_the_passages_of_all() -> None:
 def test_metrics_do_not_depend_on_the_chunks() -> None:
     queries, passages = embeddings(NUM_QUERIES, 0), embeddings(NUM_QUERIES, 1)
     index = torch.arange(NUM_QUERIES)
-    metrics = InfoNCE(temperature=1.0)(queries, passages, index).metrics
+    metrics = output_of(InfoNCE(temperature=1.0), queries, passages, index).metrics
     similarities = queries @ passages.T
     accuracy = (similarities.argmax(dim=1) == index).float().mean()
     torch.testing.assert_close(metrics["accuracy"], accuracy)
@@ -127,7 +132,7 @@ def test_a_masked_copy_of_the_positive_does_not_take_its_place() -> None:
         answered=torch.tensor([0, 1, 2]),
     )
     loss = InfoNCE(temperature=0.1, masks_same_passage=True)
-    found = loss(queries, passages, torch.tensor([1, 2]), hashes)
+    found = output_of(loss, queries, passages, torch.tensor([1, 2]), hashes)
     assert found.metrics["accuracy"] == 1.0
 
 
@@ -135,7 +140,9 @@ def test_a_query_without_any_negative_left_costs_nothing() -> None:
     same = TextHashes(**dict.fromkeys(("queries", "passages", "answered"), torch.ones(4).long()))
     loss = InfoNCE(temperature=TEMPERATURE, masks_same_query=True)
     found = with_gradients(
-        embeddings(4, 0), embeddings(4, 1), lambda q, p: loss(q, p, torch.arange(4), same).loss
+        embeddings(4, 0),
+        embeddings(4, 1),
+        lambda q, p: output_of(loss, q, p, torch.arange(4), same).loss,
     )
     assert all(not value.any() for value in found)
 
@@ -153,7 +160,7 @@ def test_similarities_stay_fp32_under_autocast_and_fast_products() -> None:
     queries, passages = (embeddings(NUM_QUERIES, seed, torch.float32) for seed in (0, 1))
     index = torch.arange(NUM_QUERIES)
     loss = InfoNCE(temperature=TEMPERATURE)
-    found = with_gradients(queries, passages, lambda q, p: loss(q, p, index).loss)
+    found = with_gradients(queries, passages, lambda q, p: output_of(loss, q, p, index).loss)
     assert torch.get_float32_matmul_precision() == "medium"  # as it was found
     expected = with_gradients(
         queries.double(),
@@ -170,8 +177,10 @@ def test_similarities_stay_fp32_under_autocast_and_fast_products() -> None:
 def test_half_precision_embeddings_are_widened_first() -> None:
     queries, passages = (embeddings(4, seed, torch.bfloat16) for seed in (0, 1))
     loss = InfoNCE(temperature=TEMPERATURE)
-    found = loss(queries, passages, torch.arange(4)).loss
-    assert torch.equal(found, loss(queries.float(), passages.float(), torch.arange(4)).loss)
+    found = output_of(loss, queries, passages, torch.arange(4)).loss
+    assert torch.equal(
+        found, output_of(loss, queries.float(), passages.float(), torch.arange(4)).loss
+    )
 
 
 def test_a_small_loss_beside_large_logits_keeps_its_digits() -> None:
@@ -198,5 +207,5 @@ def test_the_matrix_is_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, passages = embeddings(90, 0), embeddings(90, 1)
     loss = InfoNCE(temperature=TEMPERATURE)
     with Sizes():
-        with_gradients(queries, passages, lambda q, p: loss(q, p, torch.arange(90)).loss)
+        with_gradients(queries, passages, lambda q, p: output_of(loss, q, p, torch.arange(90)).loss)
     assert max(sizes) == 90 * 16  # the embeddings; the matrix would have 8,100

@@ -51,11 +51,11 @@ def ours(*, budget: int | None, has_masks: bool) -> tuple[Tensor, Tensor]:
         InfoNCE(temperature=TEMPERATURE, masks_same_passage=has_masks, masks_same_query=has_masks)
     )
     if budget is None:
-        loss = loss_of(model(batch.tokens), batch).loss
+        loss, _ = loss_of(model(batch.tokens), batch)
         loss.backward()
     else:
         cache = GradCache(chunk_tokens=budget)
-        loss = loss_of(cache.embed(model, batch.tokens), batch).loss
+        loss, _ = loss_of(cache.embed(model, batch.tokens), batch)
         loss.backward()
         cache.backward(model, list(model.parameters()))
     return loss.detach(), gradient_of(model.backbone)

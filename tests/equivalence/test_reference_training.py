@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from helpers.losses import output_of
 from helpers.models import random_projections, tiny_qwen
 from quarry.data.packing import pack
 from quarry.losses.info_nce import InfoNCE
@@ -60,7 +61,8 @@ def ours(dtype: torch.dtype) -> tuple[Tensor, Parameters]:
     )
     randomize(model)
     embeddings = model(pack(texts()))
-    loss = InfoNCE(temperature=TEMPERATURE)(
+    loss = output_of(
+        InfoNCE(temperature=TEMPERATURE),
         embeddings[:NUM_QUERIES],
         embeddings[NUM_QUERIES:],
         torch.arange(NUM_QUERIES) * GROUP_SIZE,

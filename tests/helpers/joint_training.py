@@ -16,6 +16,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
+from helpers.losses import LOSSES, LearnedTemperature
 from helpers.models import letter_tokenizer, random_projections, tiny_qwen
 from helpers.training import quiet_trainer
 from quarry.data.datamodule import RetrievalDataModule
@@ -24,6 +25,7 @@ from quarry.data.tokenization import TextTokenizer
 from quarry.distributed import world
 from quarry.distributed.data_parallel import data_parallel_strategy
 from quarry.distributed.zero import ZeroStrategy
+from quarry.losses.base import Loss
 from quarry.losses.info_nce import InfoNCE
 from quarry.models.adapters import fast_lora
 from quarry.models.adapters.fast_lora import use_fast_lora
@@ -56,6 +58,8 @@ class Case:
         dropout: of LoRA; masks differ between ranks, not between strategies.
         precision: of the trainer.
         is_ragged: queries have 0 to 6 hard negatives; otherwise 1 each.
+        has_parameters: the loss has parameters of its own, `LearnedTemperature`.
+        loss: a name of `helpers.losses.LOSSES`, with 1 to 6 hard negatives; None: InfoNCE.
     """
 
     strategy: str
@@ -71,6 +75,8 @@ class Case:
     precision: str = "32-true"
     num_steps: int = 2
     is_ragged: bool = False
+    has_parameters: bool = False
+    loss: str | None = None
 
     @property
     def name(self) -> str:
@@ -81,6 +87,8 @@ class Case:
             [f"{self.num_contrastive_batches} batches"] if self.num_contrastive_batches > 1 else []
         )
         parts += ["ragged"] if self.is_ragged else []
+        parts += [] if self.loss is None else [self.loss]
+        parts += ["parameters of the loss"] if self.has_parameters else []
         parts += ["masks"] if self.has_masks else []
         parts += ["projections"] if self.has_projections else []
         parts += [f"clip {self.clip}"] if self.clip else []
@@ -90,11 +98,14 @@ class Case:
         return ", ".join(parts)
 
 
-def examples(num_examples: int = 40, *, is_ragged: bool = False) -> list[TrainExample]:
+def examples(
+    num_examples: int = 40, *, is_ragged: bool = False, fewest: int = 0
+) -> list[TrainExample]:
     """Return examples of very different lengths; some queries and passages are equal.
 
     Args:
         is_ragged: they have 0 to 6 hard negatives with a teacher's scores; otherwise 1 without.
+        fewest: hard negatives that ragged examples have at least.
     """
     random = np.random.default_rng(0)
 
@@ -106,7 +117,7 @@ def examples(num_examples: int = 40, *, is_ragged: bool = False) -> list[TrainEx
     for number in range(num_examples):
         query = "same" if number % 5 == 0 else text(8)
         positive = "shared" if number % 7 == 0 else text(40)
-        num_hard = number % 7 if is_ragged else 1
+        num_hard = max(number % 7, fewest) if is_ragged else 1
         made.append(
             TrainExample(
                 query=Query(query_id=f"q{number}", text=query),
@@ -213,22 +224,33 @@ def gradient_of(parameter: nn.Parameter, strategy: Any) -> Tensor:
 
 def datamodule_of(case: Case) -> RetrievalDataModule:
     """The training data of a case."""
+    is_ragged, fewest = case.is_ragged or case.loss is not None, int(case.loss is not None)
     return RetrievalDataModule(
-        examples=examples(is_ragged=case.is_ragged), tokenizer=TOKENIZER,
-        num_hard_negatives=None if case.is_ragged else 1,
+        examples=examples(is_ragged=is_ragged, fewest=fewest), tokenizer=TOKENIZER,
+        num_hard_negatives=None if is_ragged else 1,
         global_batch_size=BATCH_SIZE * case.num_contrastive_batches,
         contrastive_batch_size=BATCH_SIZE, num_workers=0, seed=3,
     )  # fmt: skip
 
 
+def loss_of(case: Case) -> Loss:
+    """The loss of a case."""
+    if case.loss is not None:
+        return LOSSES[case.loss]()
+    if case.has_parameters:
+        dim = 16 if case.has_projections else 32
+        dtype = torch.float64 if case.is_double else torch.float32
+        return LearnedTemperature(dim=dim, dtype=dtype)
+    return InfoNCE(
+        temperature=0.02, masks_same_passage=case.has_masks, masks_same_query=case.has_masks
+    )
+
+
 def train(case: Case, *, num_processes: int) -> dict[str, Any]:
     """Runs a case in this process, or as one of several, and returns what can be compared."""
     datamodule = datamodule_of(case)
-    loss = InfoNCE(
-        temperature=0.02, masks_same_passage=case.has_masks, masks_same_query=case.has_masks
-    )
     module = RetrievalModule(
-        build_model=partial(build, case=case), loss=loss,
+        build_model=partial(build, case=case), loss=loss_of(case),
         optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.01),
         scheduler=partial(constant_schedule, num_warmup_steps=2),
         num_training_steps=case.num_steps, grad_cache_chunk_tokens=case.budget,
@@ -309,6 +331,8 @@ def cases_of(num_processes: int) -> list[Case]:
             Case(strategy="zero1", is_lora=True, budget=40, has_projections=True),
             Case(strategy="zero1", is_lora=True, **everything),
             *ragged_cases(),
+            *parametric_cases(),
+            *loss_cases(),
         ]
     return [
         Case(strategy="ddp", is_double=True),
@@ -329,6 +353,26 @@ def ragged_cases() -> list[Case]:
         Case(strategy="ddp", is_double=True, num_contrastive_batches=2, **more),
         Case(strategy="zero3", is_lora=True, budget=40, **more),
     ]
+
+
+def parametric_cases() -> list[Case]:
+    """Return cases in which the loss has parameters, in one pass and in chunks."""
+    found = []
+    for strategy in ("ddp", "zero1", "zero2", "zero3"):
+        more = {"strategy": strategy, "is_double": strategy == "ddp", "has_parameters": True}
+        found += [
+            Case(**more, num_contrastive_batches=2, clip=0.05),
+            Case(**more, budget=40, num_contrastive_batches=2, is_lora=True),
+        ]
+    return found
+
+
+def loss_cases() -> list[Case]:
+    """Return a step of each loss with chunks, and one of most of them under ZeRO 3."""
+    more: dict[str, Any] = {"budget": 40, "num_contrastive_batches": 2, "num_steps": 1}
+    found = [Case(strategy="ddp", is_double=True, loss=name, **more) for name in LOSSES]
+    more["budget"] = 200  # fewer passes, each a collective operation
+    return [*found, Case(strategy="zero3", loss="matryoshka of a sum", **more)]
 
 
 def dropout_cases(strategy: str) -> list[Case]:

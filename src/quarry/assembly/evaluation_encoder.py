@@ -120,6 +120,8 @@ def embedding_contract(config: DictConfig, parts: ModelParts, *, memo: Path) -> 
     ]
     if projections:
         shared["projections"] = projections
+    if spec.options.embedding_dim is not None:
+        shared["embedding_dim"] = spec.options.embedding_dim
     return {
         role: {
             **shared,

@@ -109,6 +109,7 @@ def _check_limits(spec: ModelSpec, tokenizer: TextTokenizer) -> None:
     try:
         config = spec.source.backbone_config()
         spec.source.check_widths()
+        spec.embedding_dim(config)
     except CannotLoadError:
         return  # loading the weights will say so
     check_vocabulary(config, tokenizer.tokenizer, source=source)

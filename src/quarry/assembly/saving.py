@@ -84,7 +84,8 @@ class ModelSaver:
             UserError: the checkpoint does not hold exactly what the run trains.
         """
         model = build_bi_encoder(self.parts.spec.in_plain_products())
-        state = read_trained(run.checkpoint)
+        of_all = read_trained(run.checkpoint)  # with the loss's parameters
+        state = {name: value for name, value in of_all.items() if name.startswith("model.")}
         module = torch.nn.ModuleDict({"model": model})  # for the checkpoint's names, "model.*"
         check_checkpoint({"state_dict": state}, module)
         module.load_state_dict(state, strict=False)

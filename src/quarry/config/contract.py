@@ -35,6 +35,9 @@ NODES = {
 }
 """Configuration keys that a contract decides -> the group that chooses each, if there is one."""
 
+EMBEDDING_DIM = "model.embedding_dim"
+"""A further key, which a contract has where embeddings are cut."""
+
 ALLOWED_MODULES = {"prompt": "quarry.data.prompts.", "model.pooling": "quarry.models.pooling."}
 """Modules whose classes a contract may name; the other settings are true or false."""
 
@@ -57,8 +60,12 @@ class ContractTerms:
 
 def contract_terms(config: DictConfig) -> ContractTerms:
     """Return a configuration's part of the contract."""
+    settings = {key: _plain(OmegaConf.select(config, key)) for key in NODES}
+    embedding_dim = OmegaConf.select(config, EMBEDDING_DIM)
+    if embedding_dim is not None:
+        settings[EMBEDDING_DIM] = embedding_dim
     return ContractTerms(
-        settings={key: _plain(OmegaConf.select(config, key)) for key in NODES},
+        settings=settings,
         temperature=config.loss.get("temperature"),
     )
 
@@ -145,14 +152,14 @@ def apply_contract(
     if (
         contract.get("format") != FORMAT
         or not isinstance(settings, dict)
-        or set(settings) != set(NODES)
+        or set(settings) - {EMBEDDING_DIM} != set(NODES)
     ):
         raise UserError(
             f"The model's quarry_contract.json has format {contract.get('format')!r} and settings "
             f"{sorted(settings) if isinstance(settings, dict) else settings!r}; this version reads "
             f"format {FORMAT} with {sorted(NODES)}. Was it written by another version?"
         )
-    for key in NODES:
+    for key in settings:
         _check_stored(settings[key], key, trusted)
     return apply_settings(config, settings, explicit=explicit)
 
@@ -172,7 +179,7 @@ def apply_settings(
     """
     differences: dict[str, Any] = {}
     for key in settings:
-        group = NODES[key]
+        group = NODES.get(key)
         wanted = _plain(OmegaConf.select(config, key))
         used = _merge(settings[key], wanted, key=key, group=group, explicit=explicit)
         if used != settings[key]:
@@ -231,6 +238,13 @@ def _merge(
 
 def _check_stored(value: Any, key: str, trusted: Sequence[str]) -> None:
     """Refuse anything but our own classes, trusted ones and plain values."""
+    if key == EMBEDDING_DIM:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(
+                f"The model's quarry_contract.json has {key}={value!r}: it must be a number of 1 "
+                "or more."
+            )
+        return
     if key not in ALLOWED_MODULES:
         if not isinstance(value, bool):
             raise UserError(

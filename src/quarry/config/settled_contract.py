@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from quarry.config.contract import NODES, apply_contract, apply_settings
+from quarry.config.contract import EMBEDDING_DIM, NODES, apply_contract, apply_settings
 from quarry.config.contract_files import check_files
 from quarry.config.stored_targets import trusted_packages
 from quarry.data.prompts import AUTO_END, EOS, Prompt
@@ -246,7 +246,9 @@ def _fixed_facts(spec: ModelSpec, *, has_contract: bool) -> dict[str, Fact]:
 
 def _leaves(config: DictConfig) -> list[str]:
     prompt = [f"prompt.{key}" for key in config.prompt if not str(key).startswith("_")]
-    return [*prompt, *(key for key in NODES if key != "prompt")]
+    is_cut = OmegaConf.select(config, EMBEDDING_DIM) is not None
+    cut = [EMBEDDING_DIM] if is_cut else []
+    return [*prompt, *(key for key in NODES if key != "prompt"), *cut]
 
 
 def _is_named(key: str, explicit: Sequence[str]) -> bool:

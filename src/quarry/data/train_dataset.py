@@ -93,6 +93,12 @@ class TrainDataset(Dataset[TrainExample]):
         unused = self.unused_hard_negatives
         return (*getattr(self.examples, "caveats", ()), *([] if unused is None else [unused]))
 
+    def location(self, index: int) -> str:
+        """Return the place of an example, "file:line" where the source knows it."""
+        if isinstance(self.examples, CountedSource):
+            return self.examples.location(index)
+        return f"example {index}"
+
     def log_hard_negatives(self) -> None:
         """Log how many hard negatives the examples have; warn if none are used."""
         counts = self.hard_negative_counts
@@ -142,11 +148,9 @@ class TrainDataset(Dataset[TrainExample]):
         without = np.flatnonzero(counts == 0)
         if without.size:
             first = int(without[0])
-            where = f"example {first}"
-            if isinstance(self.examples, CountedSource):
-                where = self.examples.location(first)
+            query_id = self.examples[first].query.query_id
             raise UserError(
-                f"{where}: query {self.examples[first].query.query_id!r} has no hard negative "
+                f"{self.location(first)}: query {query_id!r} has no hard negative "
                 f"({without.size} of {len(counts)} examples have none), and "
                 f"data.num_hard_negatives={wanted} needs at least one for each. Fix: "
                 "data.num_hard_negatives=null takes those that there are, 0 takes none; or add "

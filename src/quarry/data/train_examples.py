@@ -18,6 +18,7 @@ from quarry.data.beir_folder import CORPUS, QUERIES, find_split, find_table
 from quarry.data.caveats import training_caveats
 from quarry.data.corpus import Corpus, is_blank
 from quarry.data.judgements import read_qrels
+from quarry.data.score_summary import ScoreSummary, table_summary
 from quarry.data.train_lines import Passage, TrainLine
 from quarry.errors import UserError
 from quarry.types import Document, Query, TrainExample
@@ -113,6 +114,10 @@ class TableExamples(Sequence[TrainExample]):
     def hard_negative_counts(self) -> NDArray[np.int32]:
         """Return the number of hard negatives of each example, without reading any: [len(self)]."""
         return self._table.column("num_hard_negatives")[self._rows]
+
+    def score_summary(self, *, has_negatives: bool) -> ScoreSummary:
+        """Return which examples lack a teacher's score, without reading any."""
+        return table_summary(self._table, self._rows, has_negatives=has_negatives)
 
     def location(self, index: int) -> str:
         """Return the place of an example in its file: "file:line"."""

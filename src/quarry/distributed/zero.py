@@ -14,6 +14,7 @@ from torch import nn
 
 from quarry.distributed import world
 from quarry.distributed.settings import BF16_AUTOCAST, BF16_WEIGHTS
+from quarry.errors import UserError
 
 
 class ZeroPrecision(DeepSpeedPrecision):
@@ -205,3 +206,27 @@ def sharding_of(
 def is_sharded(model: nn.Module) -> bool:
     """Return whether ZeRO 3 has sharded the model's weights."""
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+def prepare_loss(strategy: Strategy, loss: nn.Module) -> None:
+    """Prepare a loss with parameters for ZeRO, before the strategy is set up; else do nothing.
+
+    ZeRO 3 gathers all weights of the loss together. Otherwise every module inside it would have to
+    take and return plain tensors.
+
+    Raises:
+        UserError: a parameter has no dimension, which DeepSpeed cannot send to other ranks.
+    """
+    if not isinstance(strategy, ZeroStrategy):
+        return
+    for name, parameter in loss.named_parameters():
+        if parameter.ndim == 0:
+            raise UserError(
+                f"{name}: a parameter of the loss has no dimension, and strategy=zero"
+                f"{strategy.stage} needs one. Fix: give it the shape [1], as in "
+                "torch.nn.Parameter(torch.zeros(1))"
+            )
+    if strategy.stage == 3:
+        from deepspeed.utils import set_z3_leaf_module
+
+        set_z3_leaf_module(loss, True)

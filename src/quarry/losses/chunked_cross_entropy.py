@@ -29,6 +29,7 @@ def chunked_cross_entropy(
     *,
     temperature: float,
     excluded: Excluded | None = None,
+    hardness: float = 0.0,
     max_similarities: int = MAX_SIMILARITIES,
 ) -> tuple[Tensor, Tensor]:
     """Return each query's negative log-probability of its positive among the passages.
@@ -42,6 +43,8 @@ def chunked_cross_entropy(
         positive_index: [num_queries], the row of `passages` that answers each query.
         temperature: divides the similarities.
         excluded: tells which passages are left out of the loss; a query's positive never is.
+        hardness: a negative counts exp(hardness * its similarity) times; the factor carries no
+            gradient.
         max_similarities: entries in one chunk; a chunk has at least one row.
 
     Returns:
@@ -56,6 +59,7 @@ def chunked_cross_entropy(
         rows=[slice(start, min(start + num_rows, len(queries))) for start in starts],
         temperature=temperature,
         excluded=excluded,
+        hardness=hardness,
     )
     losses, is_first = _CrossEntropy.apply(queries, passages, positive_index, chunks)
     return losses, is_first
@@ -74,11 +78,16 @@ class _Chunks:
     rows: list[slice]
     temperature: float
     excluded: Excluded | None
+    hardness: float
 
     def logits(self, rows: slice, queries: Tensor, passages: Tensor, index: Tensor) -> Tensor:
         """Return logits [num_rows, num_passages], minus infinity for excluded passages."""
         logits = queries[rows] @ passages.T
         logits /= self.temperature
+        if self.hardness:
+            positives = logits.gather(1, index[rows, None])
+            logits *= 1 + self.hardness * self.temperature
+            logits.scatter_(1, index[rows, None], positives)
         if self.excluded is not None:
             is_excluded = self.excluded(rows).scatter(1, index[rows, None], False)
             logits.masked_fill_(is_excluded, -torch.inf)

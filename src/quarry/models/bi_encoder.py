@@ -36,6 +36,8 @@ class BiEncoder(nn.Module):
         is_causal: False lets every token attend to the complete text; None: as the backbone was
             built.
         normalize: divide embeddings by their length, so that an inner product is a cosine.
+        embedding_dim: keep the first entries of an embedding, before it is normalized (Matryoshka,
+            Kusupati et al. 2022, arXiv 2205.13147); None: all.
         projections: `Projection` modules between pooling and normalization, if there are any.
         allows_kernel: see `attention.use_packed_attention`.
     """
@@ -47,6 +49,7 @@ class BiEncoder(nn.Module):
         pooling: Pooling,
         is_causal: bool | None = True,
         normalize: bool = True,
+        embedding_dim: int | None = None,
         projections: nn.Sequential | None = None,
         allows_kernel: bool = True,
     ) -> None:
@@ -63,12 +66,18 @@ class BiEncoder(nn.Module):
         self._pools_last_token = type(pooling) is LastToken
         self.pools_in_last_layer = self._pools_last_token and pool_in_last_layer(text)
         self.is_normalized = normalize
+        self.kept_dim = embedding_dim
         self.projections = nn.Sequential() if projections is None else projections
         self._lora_layers = fast_layers(backbone)
 
     @property
     def embedding_dim(self) -> int:
-        """Return the width of the embeddings: the last projection's, else the hidden size."""
+        """Return the width of the embeddings."""
+        return self.kept_dim or self.full_dim
+
+    @property
+    def full_dim(self) -> int:
+        """Return the width before entries are left out: the last projection's or hidden size."""
         if self.projections:
             last = self.projections[-1]
             assert isinstance(last, Projection)
@@ -144,6 +153,8 @@ class BiEncoder(nn.Module):
             states = states if states.dtype == torch.float64 else states.float()
             pooled = states if self.pools_in_last_layer else self.pooling(states, tokens)
             projected: Tensor = self.projections(pooled)
+            if self.kept_dim is not None:
+                projected = projected[:, : self.kept_dim]
             return normalize(projected, dim=-1) if self.is_normalized else projected
 
 

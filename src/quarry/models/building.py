@@ -118,6 +118,7 @@ def build_bi_encoder(
         projections=projections,
         is_causal=options.is_causal,
         normalize=options.normalize,
+        embedding_dim=options.embedding_dim,
         allows_kernel=options.attention == AUTO,
     )
     is_compiled = options.compile is True or (

@@ -28,6 +28,7 @@ class ModelOptions:
         is_causal: False lets every token attend to the complete text; None: as the backbone was
             built.
         normalize: embeddings have length 1, so that an inner product is a cosine.
+        embedding_dim: see `BiEncoder`.
         dtype: float32, bfloat16 or float16, of the backbone's weights; auto: float32 on a CPU and
             where the backbone is trained, else bfloat16.
         attention: auto: torch's variable-length kernel where it runs; grid: never.
@@ -51,6 +52,7 @@ class ModelOptions:
     linear_precision: str | None
     compile: bool | str
     gradient_checkpointing: bool | str = False
+    embedding_dim: int | None = None
 
     def __post_init__(self) -> None:
         for key, value, allowed in (
@@ -62,6 +64,11 @@ class ModelOptions:
             if value not in allowed:
                 names = ", ".join(_shown(each) for each in allowed)
                 raise UserError(f"model.{key}={_shown(value)} is not one of {names}.")
+        if self.embedding_dim is not None and self.embedding_dim < 1:
+            raise UserError(
+                f"model.embedding_dim={self.embedding_dim}: must be 1 or more, or null for all "
+                "entries of an embedding. Fix: model.embedding_dim=null"
+            )
 
     def torch_dtype(self, *, is_trained: bool) -> torch.dtype:
         """Return the dtype of the backbone's weights on this machine."""

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from transformers import PretrainedConfig
+
+from quarry.errors import UserError
 from quarry.models.adapters.base import Adapter
 from quarry.models.model_options import ModelOptions
 from quarry.models.model_source import ModelSource, Replica
@@ -23,6 +26,23 @@ class ModelSpec:
 
     source: ModelSource
     options: ModelOptions
+
+    def embedding_dim(self, config: PretrainedConfig) -> int:
+        """Return the width of the embeddings.
+
+        Args:
+            config: of the backbone.
+
+        Raises:
+            UserError: more entries are asked for than there are.
+        """
+        width, asked = self.source.embedding_dim(config), self.options.embedding_dim
+        if asked is not None and asked > width:
+            raise UserError(
+                f"model.embedding_dim={asked}: above the width of the model's embeddings, {width}. "
+                f"Fix: model.embedding_dim={width}, or null"
+            )
+        return asked or width
 
     def saved_as(self, folder: Path, *, dtype: str) -> ModelSpec:
         """Return the spec of the same model after saving it to `folder`, in another dtype."""
@@ -55,6 +75,7 @@ def model_spec(
     compile: bool | str,
     trust_remote_code: bool,
     gradient_checkpointing: bool | str = False,
+    embedding_dim: int | None = None,
     size: str | None = None,
     hub_ids: Mapping[str, str] | None = None,
     hub_id: str | None = None,
@@ -68,7 +89,7 @@ def model_spec(
         path, revision, replica, trust_remote_code, size, hub_ids, hub_id, base_path,
             tokenizer_path, card: see `ModelSource`.
         pooling, adapter, is_causal, normalize, dtype, attention, linear_precision, compile,
-            gradient_checkpointing: see `ModelOptions`.
+            gradient_checkpointing, embedding_dim: see `ModelOptions`.
     """
     return ModelSpec(
         source=ModelSource(
@@ -93,5 +114,6 @@ def model_spec(
             linear_precision=linear_precision,
             compile=compile,
             gradient_checkpointing=gradient_checkpointing,
+            embedding_dim=embedding_dim,
         ),
     )

@@ -72,7 +72,7 @@ def planned_model(spec: ModelSpec) -> PlannedModel:
         num_parameters=num_weights(backbone),
         num_linear=_num_linear(backbone),
         num_projection=sum(dense.num_parameters for dense in spec.source.projections()),
-        embedding_dim=spec.source.embedding_dim(config),
+        embedding_dim=spec.embedding_dim(config),
         part=trained_part(spec, backbone),
         shares_prefix=_shares_prefix(spec, backbone),
     )

@@ -48,7 +48,15 @@ MOVED_MODULES = {
 ADDED_KEYS: Mapping[str, Any] = {"data.max_examples": None, "paths.max_cache_gib": None}
 """Dotted key that earlier versions did not have -> the value that does what they did."""
 
-ADDED: Mapping[str, Mapping[str, Any]] = {"quarry.data.prompts.Prompt": {"strip": False}}
+ADDED: Mapping[str, Mapping[str, Any]] = {
+    "quarry.data.prompts.Prompt": {"strip": False},
+    "quarry.losses.info_nce.InfoNCE": {
+        "query_to_query": False,
+        "document_to_document": False,
+        "symmetric": False,
+    },
+    "quarry.models.model_spec.model_spec": {"embedding_dim": None},
+}
 """Class -> arguments that earlier versions lacked, with the values that they acted as."""
 
 _OVERRIDE = re.compile(r"^(?P<prefix>~|\+{0,2})(?P<key>[^=]+?)(?P<rest>=.*)?$", re.DOTALL)

@@ -28,7 +28,10 @@ GIVEN_LABEL = "ranking given"
 
 NO_BASELINE = "quarry.retrieval.retriever.no_retriever"
 
-EVALUATED = ("prompt", "retriever", "model.pooling", "model.is_causal", "model.normalize")
+EVALUATED = (
+    "prompt", "retriever", "model.pooling", "model.is_causal", "model.normalize",
+    "model.embedding_dim",
+)  # fmt: skip
 """Keys and groups that an evaluation may set differently from the training."""
 
 

@@ -22,6 +22,7 @@ from quarry.assembly.saving import ModelSaver
 from quarry.assembly.strategy import build_optimizer
 from quarry.assembly.train_examples import build_examples
 from quarry.assembly.trainer import build_trainer, opened_loggers
+from quarry.assembly.training_loss import build_loss, check_loss
 from quarry.assembly.wandb_identity import identity_of
 from quarry.config.contract import contract_terms
 from quarry.config.instantiate import build, build_named
@@ -29,6 +30,7 @@ from quarry.config.world_size import zero_stage
 from quarry.data.datamodule import RetrievalDataModule
 from quarry.distributed import world
 from quarry.evaluation.evaluator import Evaluator
+from quarry.losses.base import Loss
 from quarry.models.building import build_bi_encoder
 from quarry.planning.step_fit import StepFit
 from quarry.retrieval.golden_texts import golden_embeddings
@@ -103,11 +105,14 @@ def build_training(config: DictConfig, run: RunDirectory) -> Training:
         UserError: the tokenizer, the data or the benchmark cannot be used as configured.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    loss = build_loss(config)
     parts = build_model_parts(config)
     datamodule = build_datamodule(config, parts)
+    width = parts.spec.embedding_dim(parts.spec.source.backbone_config())
+    check_loss(loss, dataset=datamodule.dataset, embedding_dim=width)
     evaluator = build_evaluator(config)
     meter, losses = CostMeter(times=None if evaluator is None else evaluator.times), LossHistory()
-    module = build_module(config, run, parts, datamodule)
+    module = build_module(config, run, parts, datamodule, loss=loss)
     saver = ModelSaver(parts=parts, terms=contract_terms(config))
     evaluated = None
     if evaluator is not None:
@@ -168,7 +173,12 @@ def _tell_checkpoints(
 
 
 def build_module(
-    config: DictConfig, run: RunDirectory, parts: ModelParts, datamodule: RetrievalDataModule
+    config: DictConfig,
+    run: RunDirectory,
+    parts: ModelParts,
+    datamodule: RetrievalDataModule,
+    *,
+    loss: Loss,
 ) -> RetrievalModule:
     """Build the LightningModule, with the number of optimizer steps."""
     num_steps = datamodule.num_training_steps(
@@ -177,7 +187,7 @@ def build_module(
     num_texts = round(num_steps * datamodule.num_texts_per_step)
     return RetrievalModule(
         build_model=partial(build_bi_encoder, parts.spec, num_texts=num_texts),
-        loss=build(config.loss),
+        loss=loss,
         optimizer=build_optimizer(config),
         scheduler=build(config.scheduler),
         num_training_steps=num_steps,

@@ -16,15 +16,16 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from quarry.distributed import world
 from quarry.distributed.reduction import Reduction, reduction_of
-from quarry.distributed.zero import is_sharded, sharding_of
+from quarry.distributed.zero import is_sharded, prepare_loss, sharding_of
 from quarry.errors import UserError
+from quarry.losses.base import Loss, checked_loss, loss_groups
 from quarry.models.bi_encoder import BiEncoder
 from quarry.training.contrastive_batch import ContrastiveBatchLoss
 from quarry.training.grad_cache import GradCache
 from quarry.training.memory_choice import MemoryChoice
 from quarry.training.optim import leave_scaling_to_trainer, parameter_groups
 from quarry.training.trained_state import check_checkpoint, only_trained
-from quarry.types import LossOutput, RetrievalBatch, TokenBatch
+from quarry.types import RetrievalBatch, TokenBatch
 
 
 class RetrievalModule(pl.LightningModule):
@@ -34,8 +35,8 @@ class RetrievalModule(pl.LightningModule):
         build_model: called once on each rank, in `setup`, when the process group exists and
             parameter sharding is not active yet. It receives `device`; under ZeRO 3 `sharding`, the
             context for loading weights; and `gradient_checkpointing`, if `settle_memory` chose it.
-        loss: (queries, passages, positive_index) -> LossOutput; a loss with an argument `hashes`
-            also receives the batch's `TextHashes`.
+        loss: trained with the model, in the optimizer's group that it names; None: the module
+            evaluates only.
         optimizer: parameter groups -> optimizer.
         scheduler: (optimizer, num_training_steps=...) -> learning-rate schedule.
         num_training_steps: optimizer steps of the run. (Lightning's own estimate would set up the
@@ -53,7 +54,7 @@ class RetrievalModule(pl.LightningModule):
         self,
         *,
         build_model: Callable[..., BiEncoder],
-        loss: Callable[..., LossOutput] | None = None,
+        loss: Loss | None = None,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
         num_training_steps: int = 0,
@@ -62,7 +63,7 @@ class RetrievalModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self._build_model = build_model
-        self._loss = None if loss is None else ContrastiveBatchLoss(loss)
+        self.batch_loss = None if loss is None else ContrastiveBatchLoss(checked_loss(loss))
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._num_training_steps = num_training_steps
@@ -75,6 +76,8 @@ class RetrievalModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         strategy = self.trainer.strategy
         sharding = sharding_of(strategy)
+        if self.batch_loss is not None:
+            prepare_loss(strategy, self.batch_loss)
         if hasattr(self, "model"):
             if sharding is not None and not is_sharded(self.model):
                 raise UserError(
@@ -108,11 +111,12 @@ class RetrievalModule(pl.LightningModule):
         self._reduction.close()
 
     def training_step(self, batch: RetrievalBatch, batch_idx: int) -> Tensor:
-        assert self._loss is not None, "a module without a loss evaluates only"
-        output = self._loss(self._embed(batch.tokens), batch)
-        values = {f"train/{name}": value for name, value in output.metrics.items()}
+        assert self.batch_loss is not None, "a module without a loss evaluates only"
+        loss: Tensor
+        loss, metrics = self.batch_loss(self._embed(batch.tokens), batch)
+        values = {f"train/{name}": value for name, value in metrics.items()}
         self.log_dict(values, batch_size=batch.num_queries)  # of all ranks already
-        return output.loss
+        return loss
 
     def on_before_backward(self, loss: Tensor) -> None:
         self._reduction.begin()
@@ -149,7 +153,9 @@ class RetrievalModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         assert self._optimizer is not None
         assert self._scheduler is not None
-        optimizer = leave_scaling_to_trainer(self._optimizer(parameter_groups(self.model)))
+        groups = parameter_groups(self.model)
+        groups += [] if self.batch_loss is None else loss_groups(self.batch_loss.loss)
+        optimizer = leave_scaling_to_trainer(self._optimizer(groups))
         scheduler = self._scheduler(optimizer, num_training_steps=self._num_training_steps)
         return {
             "optimizer": optimizer,

@@ -12,12 +12,18 @@ from torch import Tensor, nn
 
 from quarry.distributed import world
 from quarry.errors import UserError
+from quarry.losses.base import Loss
 from quarry.training.stored_checkpoint import DAMAGES, damaged_message, read_checkpoint
 
 
 def trained_names(module: nn.Module) -> set[str]:
-    """Return the names of the trained parameters."""
-    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    """Return the names of the trained parameters, and of the buffers of the loss."""
+    parameters = dict(module.named_parameters())
+    names = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    for prefix, inner in module.named_modules():
+        if isinstance(inner, Loss):
+            names |= {f"{prefix}.{name}" for name in inner.state_dict()} - set(parameters)
+    return names
 
 
 def only_trained(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

@@ -91,7 +91,8 @@ def test_unknown_and_missing_arguments() -> None:
     config = OmegaConf.create({"loss": {"_target_": INFO_NCE, "temprature": 1}})
     assert list(signature_violations(config)) == [
         f"loss.temprature: {INFO_NCE} takes no such argument; "
-        "it takes temperature, contrastive_batch_size, masks_same_passage, masks_same_query; "
+        "it takes temperature, contrastive_batch_size, masks_same_passage, masks_same_query, "
+        "query_to_query, document_to_document, symmetric; "
         "did you mean loss.temperature?",
         f"loss.temperature is needed by {INFO_NCE} and is not set",
     ]

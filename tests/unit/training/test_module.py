@@ -6,18 +6,23 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
+from helpers.losses import output_of
 from helpers.models import tiny_bi_encoder, tiny_qwen
 from helpers.training import loader_of, quiet_trainer
 from quarry.data.packing import pack
 from quarry.errors import UserError
+from quarry.losses.base import Loss
 from quarry.losses.info_nce import InfoNCE
+from quarry.losses.loss_inputs import LossInputs
 from quarry.models.adapters.lora import LoRA
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.mean import Mean
@@ -87,7 +92,9 @@ def test_the_loss_is_that_of_the_queries_against_the_passages() -> None:
     quiet_trainer(logged).fit(module, loader_of([batch]))
     with torch.inference_mode():
         embeddings = tiny_bi_encoder()(batch.tokens)
-    expected = InfoNCE(temperature=0.1)(embeddings[:6], embeddings[6:], batch.positive_index)
+    expected = output_of(
+        InfoNCE(temperature=0.1), embeddings[:6], embeddings[6:], batch.positive_index
+    )
     assert logged.metrics[0]["train/loss"] == pytest.approx(expected.loss.item(), rel=1e-6)
     accuracy = expected.metrics["accuracy"].item()
     assert logged.metrics[0]["train/accuracy"] == pytest.approx(accuracy)
@@ -138,43 +145,36 @@ def trained_not_at_all() -> torch.Tensor:
 
 
 def test_with_chunks_a_loss_that_is_no_number_stops_before_the_step() -> None:
-    def infinite(queries: torch.Tensor, *_: torch.Tensor) -> LossOutput:
-        return LossOutput(loss=queries.sum() / 0.0)
+    class Infinite(Loss):
+        def forward(self, inputs: LossInputs) -> LossOutput:
+            return LossOutput(loss=inputs.queries.sum() / 0.0)
 
-    module = retrieval_module(loss=infinite, grad_cache_chunk_tokens=1)
+    module = retrieval_module(loss=Infinite(), grad_cache_chunk_tokens=1)
     with pytest.raises(TrainingDivergedError, match="loss is -?inf"):
         quiet_trainer(StopOnDivergence(checkpoint="none")).fit(module, loader_of([random_batch()]))
     found = torch.cat([p.detach().flatten() for p in module.model.parameters()])
     assert torch.equal(found, trained_not_at_all())
 
 
-def test_only_a_loss_that_asks_for_hashes_gets_them() -> None:
-    seen: list[TextHashes | None] = []
+def test_a_loss_receives_what_the_batch_has() -> None:
+    seen: list[LossInputs] = []
 
-    class Asking(InfoNCE):
-        def __call__(
-            self,
-            queries: torch.Tensor,
-            passages: torch.Tensor,
-            positive_index: torch.Tensor,
-            hashes: TextHashes | None = None,
-        ) -> LossOutput:
-            seen.append(hashes)
-            return super().__call__(queries, passages, positive_index, hashes)
+    class Watching(InfoNCE):
+        def forward(self, inputs: LossInputs) -> LossOutput:
+            seen.append(inputs)
+            return super().forward(inputs)
 
-    def plain(
-        queries: torch.Tensor, passages: torch.Tensor, positive_index: torch.Tensor
-    ) -> LossOutput:
-        return InfoNCE(temperature=0.1)(queries, passages, positive_index)
-
-    ids = torch.arange(12)
+    ids, scores = torch.arange(12), torch.arange(12.0)
     hashes = TextHashes(queries=ids[:6], passages=ids, answered=ids)
-    batch = replace(random_batch(), hashes=hashes)
-    for loss in (Asking(temperature=0.1), plain):
-        quiet_trainer().fit(retrieval_module(loss=loss), loader_of([batch]))
-    assert len(seen) == 1
-    assert seen[0] is not None
-    assert torch.equal(seen[0].passages, ids)
+    batch = replace(random_batch(), hashes=hashes, scores=scores)
+    module = retrieval_module(loss=Watching(temperature=0.1))
+    quiet_trainer().fit(module, loader_of([batch]))
+    (found,) = seen
+    assert found.hashes is not None
+    assert found.scores is not None
+    assert torch.equal(found.hashes.passages, ids)
+    assert torch.equal(found.scores, scores)
+    assert found.groups.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
 def test_the_schedule_moves_with_each_step() -> None:
@@ -253,3 +253,71 @@ def test_a_checkpoint_holds_what_is_trained_and_no_more(tmp_path: Path) -> None:
     other = retrieval_module(build_model=partial(lora_bi_encoder, targets=("v_proj",)))
     with pytest.raises(UserError, match=r"does not hold the weights that are trained.*v_proj"):
         quiet_trainer(max_steps=2).fit(other, more, ckpt_path=path, weights_only=True)
+
+
+class OneFactor(Loss):
+    """InfoNCE times a number that is learned, with a count of its calls."""
+
+    optimizer_group = MappingProxyType({"name": "factor", "lr": 0.5, "weight_decay": 0.0})
+    calls: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.info_nce = InfoNCE(temperature=0.1)
+        self.factor = nn.Parameter(torch.ones(1))
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, inputs: LossInputs) -> LossOutput:
+        self.calls += 1
+        return LossOutput(loss=self.info_nce(inputs).loss * self.factor[0])
+
+
+@pytest.mark.parametrize("grad_cache_chunk_tokens", [None, 20])
+def test_a_parameter_of_the_loss_is_trained_in_its_own_group(
+    grad_cache_chunk_tokens: int | None,
+) -> None:
+    loss, seen = OneFactor(), []
+
+    class Gradients(pl.Callback):
+        def on_before_optimizer_step(self, *_: Any) -> None:
+            assert loss.factor.grad is not None
+            seen.append(loss.factor.grad.item())
+
+    sgd = partial(torch.optim.SGD, lr=0.0)  # the model stays, and with it InfoNCE
+    module = retrieval_module(
+        loss=loss, optimizer=sgd, grad_cache_chunk_tokens=grad_cache_chunk_tokens
+    )
+    trainer = quiet_trainer(Gradients(), accumulate_grad_batches=2)
+    trainer.fit(module, loader_of([random_batch()] * 4))
+    with torch.inference_mode():
+        embeddings = tiny_bi_encoder()(random_batch().tokens)
+        plain = output_of(
+            InfoNCE(temperature=0.1), embeddings[:6], embeddings[6:], random_batch().positive_index
+        ).loss.item()
+    assert seen == pytest.approx([plain, plain], rel=1e-5)  # once a step, the mean of two batches
+    assert loss.factor.item() == pytest.approx(1 - 2 * 0.5 * plain, rel=1e-5)
+    assert [group.get("name") for group in trainer.optimizers[0].param_groups][-1] == "factor"
+
+
+def test_a_resumed_loss_continues_as_the_unbroken_one(tmp_path: Path) -> None:
+    batches = [random_batch(seed=seed) for seed in range(2)]
+
+    def trained(num_epochs: int, checkpoint: Path | None) -> tuple[OneFactor, pl.Trainer]:
+        module = retrieval_module(build_model=lora_bi_encoder, loss=OneFactor())
+        trainer = quiet_trainer(max_epochs=num_epochs)
+        trainer.fit(module, loader_of(batches), ckpt_path=checkpoint, weights_only=True)
+        return module.batch_loss.loss, trainer  # type: ignore[union-attr, return-value]
+
+    path = tmp_path / "last.ckpt"
+    _, first = trained(1, None)
+    first.save_checkpoint(path)
+    stored = torch.load(path, weights_only=True)["state_dict"]
+    assert {"batch_loss.loss.factor", "batch_loss.loss.calls"} <= set(stored)
+    resumed, _ = trained(2, path)
+    whole, _ = trained(2, None)
+    assert resumed.calls.item() == whole.calls.item() == 4
+    assert torch.equal(resumed.factor, whole.factor)
+    assert whole.factor.item() != stored["batch_loss.loss.factor"].item()
+    plain, trainer = retrieval_module(build_model=lora_bi_encoder), quiet_trainer(max_steps=4)
+    with pytest.raises(UserError, match=r"left over \['batch_loss.loss.calls"):
+        trainer.fit(plain, loader_of(batches), ckpt_path=path, weights_only=True)

@@ -5,16 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
+from quarry.models.bi_encoder import BiEncoder
 from quarry.models.projections import Projection
 
 NUM_MODULES_BEFORE = 2
 """Transformer and pooling: sentence-transformers numbers the folders of modules."""
 
 
-def dense_modules(projections: nn.Sequential) -> Iterator[Any]:
-    """Yield the projections as modules of sentence-transformers, with their weights."""
+def dense_modules(model: BiEncoder, *, dtype: torch.dtype) -> Iterator[Any]:
+    """Yield the projections as modules of sentence-transformers, with their weights.
+
+    Where the model keeps the first entries of an embedding, the last module does so: the first rows
+    of an identity matrix.
+    """
+    from sentence_transformers.base.modules import Dense
+
+    yield from _projections(model.projections.to(dtype))
+    if model.kept_dim is not None:
+        cut = Dense(
+            model.full_dim, model.kept_dim, bias=False, activation_function=nn.Identity()
+        ).to(dtype)
+        nn.init.eye_(cut.linear.weight)
+        yield cut
+
+
+def _projections(projections: nn.Sequential) -> Iterator[Any]:
     from sentence_transformers.base.modules import Dense
 
     for projection in projections:

@@ -136,7 +136,7 @@ def _write(
     modules: list[Any] = [
         _input_module(bare, model=model, tokenizer=tokenizer),
         PoolingModule(width, pooling_mode=mode, include_prompt=_includes_prompt(model)),
-        *dense_modules(model.projections.to(backbone.dtype)),
+        *dense_modules(model, dtype=backbone.dtype),
     ]
     if model.is_normalized:
         modules.append(Normalize())

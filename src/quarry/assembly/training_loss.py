@@ -1,0 +1,111 @@
+"""Build the loss of a configuration, and refuse data and models that lack what it needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from quarry.config.instantiate import build
+from quarry.data.score_summary import score_summary
+from quarry.data.train_dataset import TrainDataset
+from quarry.errors import UserError
+from quarry.losses.base import Loss, checked_loss
+
+
+def build_loss(config: DictConfig) -> Loss:
+    """Build the loss; its arguments are checked by it.
+
+    Raises:
+        UserError: the loss is none of this version, or an argument is out of its range.
+    """
+    for path, node in _nodes_inside(config.loss, "loss"):
+        size = node.get("contrastive_batch_size")
+        if size is not None:
+            raise UserError(
+                f"{path}.contrastive_batch_size={size}: has no effect inside another loss. Fix: "
+                f"loss.contrastive_batch_size={size}"
+            )
+        try:
+            with torch.random.fork_rng(devices=[]):
+                build(node)
+        except UserError as error:  # a loss does not know where it stands
+            raise UserError(re.sub(r"(?<![\w.])loss\.", f"{path}.", str(error))) from None
+    return checked_loss(build(config.loss))
+
+
+def _nodes_inside(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """Yield the losses inside a loss with their keys, innermost first."""
+    for key, value in node.items():
+        if isinstance(value, DictConfig):
+            where = f"{path}.{key!s}"
+            yield from _nodes_inside(value, where)
+            if "_target_" in value:
+                yield where, value
+
+
+def check_loss(loss: Loss, *, dataset: TrainDataset, embedding_dim: int) -> None:
+    """Refuse data without the scores and hard negatives that a loss needs, and a narrow model.
+
+    Args:
+        embedding_dim: width of the model's embeddings.
+
+    Raises:
+        UserError: with the first line that lacks something, or with the key.
+    """
+    every = list(loss.inner_losses())
+    for inner in every:
+        if inner.largest_dim > embedding_dim:
+            raise UserError(
+                f"loss.dims: {inner.largest_dim} is above the width of the model's embeddings, "
+                f"{embedding_dim}. Fix: loss.dims=[{embedding_dim},{max(1, embedding_dim // 2)}]"
+            )
+    wanting = [inner for inner in every if inner.needs_hard_negatives]
+    if wanting:
+        _check_hard_negatives(_name(wanting[0]), dataset)
+    wanting = [inner for inner in every if inner.needs_scores]
+    if wanting:
+        _check_scores(wanting, dataset)
+
+
+def _check_hard_negatives(name: str, dataset: TrainDataset) -> None:
+    if dataset.num_hard_negatives == 0:
+        raise UserError(
+            f"data.num_hard_negatives=0: {name} needs hard negatives. "
+            "Fix: data.num_hard_negatives=null"
+        )
+    without = np.flatnonzero(dataset.hard_negative_counts == 0)
+    if without.size:
+        first = int(without[0])
+        raise UserError(
+            f"{dataset.location(first)}: query {dataset.examples[first].query.query_id!r} has no "
+            f"hard negative ({without.size} of {len(dataset)} examples have none), and {name} "
+            "needs one for each. Fix: loss=info_nce, or add hard negatives"
+        )
+
+
+def _check_scores(losses: list[Loss], dataset: TrainDataset) -> None:
+    has_negatives = dataset.num_hard_negatives != 0
+    name = _name(losses[0])
+    summary = score_summary(dataset.examples, has_negatives=has_negatives)
+    if len(summary.lacking):
+        first = int(summary.lacking[0])
+        raise UserError(
+            f"{dataset.location(first)}: query {dataset.examples[first].query.query_id!r} has "
+            f"passages without a teacher's score ({len(summary.lacking)} of {len(dataset)} "
+            f"examples), and {name} needs a score of every passage. Fix: loss=info_nce, or "
+            "positive_scores and negative_scores for each line (docs/data.md)"
+        )
+    graded = [loss for loss in losses if loss.needs_grades]
+    if graded and not summary.lowest < summary.highest:
+        raise UserError(
+            f"data.path: all scores are {summary.lowest:g}, and {_name(graded[0])} needs different "
+            "grades. Fix: loss=info_nce, or grades in positive_scores and negative_scores"
+        )
+
+
+def _name(loss: Loss) -> str:
+    return f"the loss {type(loss).__name__}"
