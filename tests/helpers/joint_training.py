@@ -59,6 +59,7 @@ class Case:
         precision: of the trainer.
         is_ragged: queries have 0 to 6 hard negatives; otherwise 1 each.
         has_parameters: the loss has parameters of its own, `LearnedTemperature`.
+        has_weights: queries count 1 to 3 times.
         loss: a name of `helpers.losses.LOSSES`, with 1 to 6 hard negatives; None: InfoNCE.
     """
 
@@ -77,6 +78,7 @@ class Case:
     is_ragged: bool = False
     has_parameters: bool = False
     loss: str | None = None
+    has_weights: bool = False
 
     @property
     def name(self) -> str:
@@ -87,6 +89,7 @@ class Case:
             [f"{self.num_contrastive_batches} batches"] if self.num_contrastive_batches > 1 else []
         )
         parts += ["ragged"] if self.is_ragged else []
+        parts += ["weights"] if self.has_weights else []
         parts += [] if self.loss is None else [self.loss]
         parts += ["parameters of the loss"] if self.has_parameters else []
         parts += ["masks"] if self.has_masks else []
@@ -99,13 +102,18 @@ class Case:
 
 
 def examples(
-    num_examples: int = 40, *, is_ragged: bool = False, fewest: int = 0
+    num_examples: int = 40,
+    *,
+    is_ragged: bool = False,
+    fewest: int = 0,
+    has_weights: bool = False,
 ) -> list[TrainExample]:
     """Return examples of very different lengths; some queries and passages are equal.
 
     Args:
         is_ragged: they have 0 to 6 hard negatives with a teacher's scores; otherwise 1 without.
         fewest: hard negatives that ragged examples have at least.
+        has_weights: their queries count 1 to 3 times.
     """
     random = np.random.default_rng(0)
 
@@ -125,6 +133,7 @@ def examples(
                 hard_negatives=tuple(
                     Document(document_id=f"n{number}-{i}", text=text(40)) for i in range(num_hard)
                 ),
+                weight=1.0 + number % 3 if has_weights else None,
                 positive_scores=(float(number),) if is_ragged else None,
                 hard_negative_scores=tuple(-number - i / 8 for i in range(num_hard))
                 if is_ragged
@@ -226,7 +235,9 @@ def datamodule_of(case: Case) -> RetrievalDataModule:
     """The training data of a case."""
     is_ragged, fewest = case.is_ragged or case.loss is not None, int(case.loss is not None)
     return RetrievalDataModule(
-        examples=examples(is_ragged=is_ragged, fewest=fewest), tokenizer=TOKENIZER,
+        examples=examples(
+            is_ragged=is_ragged, fewest=fewest, has_weights=case.has_weights
+        ), tokenizer=TOKENIZER,
         num_hard_negatives=None if is_ragged else 1,
         global_batch_size=BATCH_SIZE * case.num_contrastive_batches,
         contrastive_batch_size=BATCH_SIZE, num_workers=0, seed=3,
@@ -371,6 +382,8 @@ def loss_cases() -> list[Case]:
     """Return a step of each loss with chunks, and one of most of them under ZeRO 3."""
     more: dict[str, Any] = {"budget": 40, "num_contrastive_batches": 2, "num_steps": 1}
     found = [Case(strategy="ddp", is_double=True, loss=name, **more) for name in LOSSES]
+    weighted = {"is_double": True, "has_weights": True, **more}
+    found.append(Case(strategy="ddp", loss="matryoshka of a sum", **weighted))
     more["budget"] = 200  # fewer passes, each a collective operation
     return [*found, Case(strategy="zero3", loss="matryoshka of a sum", **more)]
 
