@@ -55,6 +55,7 @@ class TrainExample:
     Attributes:
         positive_scores: a teacher's score of each positive; None: the data have none.
         hard_negative_scores: a teacher's score of each hard negative; None: the data have none.
+        weight: above 0, how much the query counts in the loss; None: the data have none.
     """
 
     query: Query
@@ -62,6 +63,7 @@ class TrainExample:
     hard_negatives: tuple[Document, ...] = ()
     positive_scores: tuple[float, ...] | None = None
     hard_negative_scores: tuple[float, ...] | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +158,8 @@ class RetrievalBatch:
         scores: [num_passages] float32, a teacher's score of each passage for its query; NaN where
             the data have none. None: the data have none for any passage of the contrastive batch,
             on any rank.
+        weights: [num_queries] float32 above 0, how much each query counts; None: the data have no
+            weights.
     """
 
     tokens: TokenBatch
@@ -163,6 +167,7 @@ class RetrievalBatch:
     positive_index: Tensor
     hashes: TextHashes | None = None
     scores: Tensor | None = None
+    weights: Tensor | None = None
 
     @property
     def num_passages(self) -> int:

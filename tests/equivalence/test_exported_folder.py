@@ -16,10 +16,11 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
+from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig, Qwen2_5_VLModel
 
-from helpers.models import letter_tokenizer, tiny_qwen
+from helpers.models import letter_tokenizer, random_projections, tiny_qwen
 from helpers.saved_runs import PROMPT_NAMES, prompt_settings
 from helpers.tokenizers import END, END_TURN, START_TURN, chat_tokenizer
 from quarry.data.prompts import Prompt
@@ -183,6 +184,21 @@ def test_every_pooling_and_direction(
     )
     norms = torch.cat(embeddings).norm(dim=-1)
     assert (norms.sub(1).abs().max() < 1e-5) == is_normalized
+
+
+@pytest.mark.parametrize("has_projections", [False, True])
+def test_embeddings_that_are_cut(tmp_path: Path, has_projections: bool) -> None:
+    more: dict[str, Any] = {"projections": random_projections()} if has_projections else {}
+    full, cut = model_of(**more), model_of(embedding_dim=8, **more)
+    tokenizer = TextTokenizer(tokenizer=chat_tokenizer(), prompt=prompt_of("repllama"))
+    expected = [normalize(each[:, :8], dim=1) for each in ours(full, tokenizer)]
+    found = assert_exports(
+        tmp_path / "export",
+        model=cut,
+        prompt=prompt_of("repllama"),
+        is_trusted="repllama" not in PREFIXES,
+    )
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize("name", ["echo", "prompteol"])

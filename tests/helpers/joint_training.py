@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -26,7 +28,9 @@ from quarry.distributed import world
 from quarry.distributed.data_parallel import data_parallel_strategy
 from quarry.distributed.zero import ZeroStrategy
 from quarry.losses.base import Loss
+from quarry.losses.embedding_distillation import EmbeddingDistillation
 from quarry.losses.info_nce import InfoNCE
+from quarry.losses.teacher_vectors import write_teacher_vectors
 from quarry.models.adapters import fast_lora
 from quarry.models.adapters.fast_lora import use_fast_lora
 from quarry.models.adapters.lora import LoRA
@@ -41,6 +45,9 @@ from quarry.training.trained_state import full_state
 from quarry.types import Document, Query, TrainExample
 
 TOKENIZER = TextTokenizer(tokenizer=letter_tokenizer(), prompt=Prompt(max_document_length=64))
+
+VECTORS = "embedding_distillation"
+"""Name of the loss that needs a file."""
 
 BATCH_SIZE = 7
 """Divides by neither 2 nor 3: no two processes have the same number of queries."""
@@ -59,6 +66,7 @@ class Case:
         precision: of the trainer.
         is_ragged: queries have 0 to 6 hard negatives; otherwise 1 each.
         has_parameters: the loss has parameters of its own, `LearnedTemperature`.
+        has_weights: queries count 1 to 3 times.
         loss: a name of `helpers.losses.LOSSES`, with 1 to 6 hard negatives; None: InfoNCE.
     """
 
@@ -77,6 +85,7 @@ class Case:
     is_ragged: bool = False
     has_parameters: bool = False
     loss: str | None = None
+    has_weights: bool = False
 
     @property
     def name(self) -> str:
@@ -87,6 +96,7 @@ class Case:
             [f"{self.num_contrastive_batches} batches"] if self.num_contrastive_batches > 1 else []
         )
         parts += ["ragged"] if self.is_ragged else []
+        parts += ["weights"] if self.has_weights else []
         parts += [] if self.loss is None else [self.loss]
         parts += ["parameters of the loss"] if self.has_parameters else []
         parts += ["masks"] if self.has_masks else []
@@ -99,13 +109,18 @@ class Case:
 
 
 def examples(
-    num_examples: int = 40, *, is_ragged: bool = False, fewest: int = 0
+    num_examples: int = 40,
+    *,
+    is_ragged: bool = False,
+    fewest: int = 0,
+    has_weights: bool = False,
 ) -> list[TrainExample]:
     """Return examples of very different lengths; some queries and passages are equal.
 
     Args:
         is_ragged: they have 0 to 6 hard negatives with a teacher's scores; otherwise 1 without.
         fewest: hard negatives that ragged examples have at least.
+        has_weights: their queries count 1 to 3 times.
     """
     random = np.random.default_rng(0)
 
@@ -125,6 +140,7 @@ def examples(
                 hard_negatives=tuple(
                     Document(document_id=f"n{number}-{i}", text=text(40)) for i in range(num_hard)
                 ),
+                weight=1.0 + number % 3 if has_weights else None,
                 positive_scores=(float(number),) if is_ragged else None,
                 hard_negative_scores=tuple(-number - i / 8 for i in range(num_hard))
                 if is_ragged
@@ -226,15 +242,33 @@ def datamodule_of(case: Case) -> RetrievalDataModule:
     """The training data of a case."""
     is_ragged, fewest = case.is_ragged or case.loss is not None, int(case.loss is not None)
     return RetrievalDataModule(
-        examples=examples(is_ragged=is_ragged, fewest=fewest), tokenizer=TOKENIZER,
+        examples=examples(
+            is_ragged=is_ragged, fewest=fewest, has_weights=case.has_weights
+        ), tokenizer=TOKENIZER,
         num_hard_negatives=None if is_ragged else 1,
         global_batch_size=BATCH_SIZE * case.num_contrastive_batches,
         contrastive_batch_size=BATCH_SIZE, num_workers=0, seed=3,
     )  # fmt: skip
 
 
+def vector_distillation() -> Loss:
+    """Embedding distillation to seeded vectors of all texts of `examples`."""
+    texts = [
+        each.text
+        for example in examples(is_ragged=True, fewest=1)
+        for each in (example.query, *example.positives, *example.hard_negatives)
+    ]
+    vectors = np.random.default_rng(2).normal(size=(len(texts), 32)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "vectors.safetensors")
+        write_teacher_vectors(path, texts=texts, vectors=vectors)
+        return EmbeddingDistillation(vectors=str(path), measure="cosine")
+
+
 def loss_of(case: Case) -> Loss:
     """The loss of a case."""
+    if case.loss == VECTORS:
+        return vector_distillation()
     if case.loss is not None:
         return LOSSES[case.loss]()
     if case.has_parameters:
@@ -360,17 +394,19 @@ def parametric_cases() -> list[Case]:
     found = []
     for strategy in ("ddp", "zero1", "zero2", "zero3"):
         more = {"strategy": strategy, "is_double": strategy == "ddp", "has_parameters": True}
-        found += [
-            Case(**more, num_contrastive_batches=2, clip=0.05),
-            Case(**more, budget=40, num_contrastive_batches=2, is_lora=True),
-        ]
+        found.append(Case(**more, budget=40, num_contrastive_batches=2, is_lora=True))
+        if strategy in ("ddp", "zero3"):  # ZeRO 1 and 2 gather nothing for a forward pass
+            found.append(Case(**more, num_contrastive_batches=2, clip=0.05))
     return found
 
 
 def loss_cases() -> list[Case]:
     """Return a step of each loss with chunks, and one of most of them under ZeRO 3."""
     more: dict[str, Any] = {"budget": 40, "num_contrastive_batches": 2, "num_steps": 1}
-    found = [Case(strategy="ddp", is_double=True, loss=name, **more) for name in LOSSES]
+    names = [*LOSSES, VECTORS]
+    found = [Case(strategy="ddp", is_double=True, loss=name, **more) for name in names]
+    weighted = {"is_double": True, "has_weights": True, **more}
+    found.append(Case(strategy="ddp", loss="matryoshka of a sum", **weighted))
     more["budget"] = 200  # fewer passes, each a collective operation
     return [*found, Case(strategy="zero3", loss="matryoshka of a sum", **more)]
 

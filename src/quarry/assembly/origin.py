@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quarry.assembly.model_parts import ModelParts
+from quarry.data.arrow_table import rows_digest
 from quarry.data.train_examples import ExampleSource, TableExamples
 from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import affordable_digest, file_digest
@@ -29,8 +30,8 @@ NAMES = {
 def origin_of(parts: ModelParts, examples: ExampleSource, *, memo: Path) -> dict[str, str]:
     """Return the digests of training data, tokenizer and base weights, by the keys of `NAMES`.
 
-    - Training data: every byte of the tables that hold examples and passages, in their order;
-      paths are no part of it. Lists are read completely, of other sequences evenly spaced examples.
+    - Training data: the rows of the tables that hold examples and passages, in their order; paths
+      are no part of it. Lists are read completely, of other sequences evenly spaced examples.
     - Tokenizer: its vocabulary and rules.
     - Base weights: see `affordable_digest`.
 
@@ -49,7 +50,7 @@ def origin_of(parts: ModelParts, examples: ExampleSource, *, memo: Path) -> dict
 def data_digest(examples: ExampleSource, *, memo: Path) -> str:
     """Return the digest of training examples, 64 hexadecimal digits; see `origin_of`."""
     if isinstance(examples, TableExamples):
-        digests = [file_digest(path, memo=memo) for path in examples.tables]
+        digests = [file_digest(path, memo=memo, compute=rows_digest) for path in examples.tables]
         return hashlib.sha256(" ".join(digests).encode()).hexdigest()
     number = len(examples)
     is_read = isinstance(examples, list | tuple) or number <= NUM_SAMPLED

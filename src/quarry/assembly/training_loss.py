@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 
 from quarry.config.instantiate import build
+from quarry.data.rendering import Frame
 from quarry.data.score_summary import score_summary
 from quarry.data.train_dataset import TrainDataset
 from quarry.errors import UserError
 from quarry.losses.base import Loss, checked_loss
+from quarry.losses.embedding_distillation import EmbeddingDistillation
+from quarry.losses.teacher_vectors import TeacherVectors
+from quarry.runtime.text_hash import text_hash
+from quarry.types import Role
 
 
 def build_loss(config: DictConfig) -> Loss:
@@ -47,11 +52,19 @@ def _nodes_inside(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig
                 yield where, value
 
 
-def check_loss(loss: Loss, *, dataset: TrainDataset, embedding_dim: int) -> None:
+def check_loss(
+    loss: Loss,
+    *,
+    dataset: TrainDataset,
+    embedding_dim: int,
+    frames: Mapping[Role, Frame] | None = None,
+) -> None:
     """Refuse data without the scores and hard negatives that a loss needs, and a narrow model.
 
     Args:
         embedding_dim: width of the model's embeddings.
+        frames: prompts, which say what the text of a passage with a title is; needed by
+            `EmbeddingDistillation`.
 
     Raises:
         UserError: with the first line that lacks something, or with the key.
@@ -63,6 +76,16 @@ def check_loss(loss: Loss, *, dataset: TrainDataset, embedding_dim: int) -> None
                 f"loss.dims: {inner.largest_dim} is above the width of the model's embeddings, "
                 f"{embedding_dim}. Fix: loss.dims=[{embedding_dim},{max(1, embedding_dim // 2)}]"
             )
+    unweighted = [inner for inner in every if not inner.takes_weights]
+    if unweighted and len(dataset) and dataset.examples[0].weight is not None:
+        raise UserError(
+            f"data.columns.weight: {_name(unweighted[0])} compares pairs and cannot weigh queries. "
+            "Fix: data.columns.weight=null"
+        )
+    for inner in every:
+        if isinstance(inner, EmbeddingDistillation):
+            assert frames is not None, "texts are found by what is encoded of them"
+            _check_vectors(inner.teacher, dataset, embedding_dim, frames)
     wanting = [inner for inner in every if inner.needs_hard_negatives]
     if wanting:
         _check_hard_negatives(_name(wanting[0]), dataset)
@@ -85,6 +108,33 @@ def _check_hard_negatives(name: str, dataset: TrainDataset) -> None:
             f"hard negative ({without.size} of {len(dataset)} examples have none), and {name} "
             "needs one for each. Fix: loss=info_nce, or add hard negatives"
         )
+
+
+def _check_vectors(
+    teacher: TeacherVectors,
+    dataset: TrainDataset,
+    embedding_dim: int,
+    frames: Mapping[Role, Frame],
+) -> None:
+    """Refuse vectors of another width, and texts without one; all texts are read."""
+    if teacher.dim != embedding_dim:
+        raise UserError(
+            f"loss.vectors: they are {teacher.dim} wide, and the model's embeddings "
+            f"{embedding_dim}. Fix: reduce the vectors (PCA), or model.embedding_dim={teacher.dim}"
+        )
+    for index in range(len(dataset)):
+        example = dataset.examples[index]
+        others = example.hard_negatives if dataset.num_hard_negatives != 0 else ()
+        texts = [frames["query"].text_of(example.query)]
+        texts += [frames["document"].text_of(each) for each in (*example.positives, *others)]
+        has_vector = teacher.has(np.array([text_hash(text) for text in texts], dtype=np.int64))
+        if not has_vector.all():
+            text = texts[int(np.flatnonzero(~has_vector)[0])]
+            raise UserError(
+                f"{dataset.location(index)}: loss.vectors has no vector of the text {text[:60]!r}. "
+                "Fix: write the vectors of all training texts, as the prompt's strip and title "
+                "leave them"
+            )
 
 
 def _check_scores(losses: list[Loss], dataset: TrainDataset) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from quarry.data.packing import pack
 from quarry.data.tokenization import TextTokenizer
 from quarry.distributed.balance import balanced_shares
+from quarry.runtime.text_hash import text_hash
 from quarry.types import Document, Query, RetrievalBatch, Role, TextHashes, TrainExample
 
 CHARACTERS_PER_TOKEN = 4
@@ -39,6 +39,7 @@ class RetrievalCollator:
     def __call__(self, examples: Sequence[TrainExample]) -> RetrievalBatch:
         # over the examples of all ranks, so that all of them have scores or none has
         is_scored = any(_has_scores(example) for example in examples)
+        is_weighted = any(example.weight is not None for example in examples)
         examples = self._own(examples)
         queries = [example.query for example in examples]
         passages = [p for e in examples for p in (e.positives[0], *e.hard_negatives)]
@@ -51,6 +52,7 @@ class RetrievalCollator:
             positive_index=positive_index,
             hashes=self._hashes(queries, passages, positive_index),
             scores=_scores(examples) if is_scored else None,
+            weights=_weights(examples) if is_weighted else None,
         )
 
     def _own(self, examples: Sequence[TrainExample]) -> Sequence[TrainExample]:
@@ -97,7 +99,7 @@ def _scores(examples: Sequence[TrainExample]) -> Tensor:
     return torch.tensor(scores, dtype=torch.float32)
 
 
-def text_hash(text: str) -> int:
-    """Return 64 bits of a text as it is encoded (`Frame.text_of`), the same in every process."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
+def _weights(examples: Sequence[TrainExample]) -> Tensor:
+    """Return [num_queries] float32; an example without a weight counts once."""
+    weights = [1.0 if example.weight is None else example.weight for example in examples]
+    return torch.tensor(weights, dtype=torch.float32)

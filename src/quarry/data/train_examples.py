@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _ROW = (
     *("query_id", "query", "positives", "hard_negatives"),
-    *("positive_scores", "hard_negative_scores"),
+    *("positive_scores", "hard_negative_scores", "weight"),
 )
 _DOCUMENT = pa.struct([(name, pa.large_string()) for name in ("document_id", "title", "text")])
 _SCORES = pa.list_(pa.float64())
@@ -99,7 +99,7 @@ class TableExamples(Sequence[TrainExample]):
     def __getitem__(self, index: int | slice) -> TrainExample | list[TrainExample]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        query_id, query, positives, hard_negatives, *scores = self._table.row(
+        query_id, query, positives, hard_negatives, *scores, weight = self._table.row(
             int(self._rows[index]), _ROW
         )
         of_positives, of_negatives = (None if each is None else tuple(each) for each in scores)
@@ -109,6 +109,7 @@ class TableExamples(Sequence[TrainExample]):
             hard_negatives=self._passages(hard_negatives),
             positive_scores=of_positives,
             hard_negative_scores=of_negatives,
+            weight=weight,
         )
 
     def hard_negative_counts(self) -> NDArray[np.int32]:
@@ -171,6 +172,7 @@ def schema(*, in_corpus: bool) -> pa.Schema:
             ("hard_negatives", passages),
             ("positive_scores", _SCORES),
             ("hard_negative_scores", _SCORES),
+            ("weight", pa.float64()),
             *((name, pa.int32()) for name in counts),
             ("unread", pa.large_string()),
         ]
@@ -215,7 +217,7 @@ def row_of(line: TrainLine, *, file: int, number: int, cells_of: CellsOf) -> tup
     negatives, negative_scores = kept(line.hard_negatives)
     return (
         *(file, number, line.query_id, line.query, positives, negatives),
-        *(positive_scores, negative_scores, len(positives), len(negatives)),
+        *(positive_scores, negative_scores, line.weight, len(positives), len(negatives)),
         *(*counts.values(), "\n".join(line.unread)),
     )
 

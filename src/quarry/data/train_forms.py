@@ -24,6 +24,7 @@ class TrainColumns:
         query, query_id: a column.
         positive, negative: a column, or several whose passages are joined in this order.
         positive_scores, negative_scores: a column with a number for each passage.
+        weight: a column with a number above 0, how much the query counts in the loss.
         ignored: columns, of records and of passages, that are neither read nor refused.
     """
 
@@ -33,6 +34,7 @@ class TrainColumns:
     negative: str | Sequence[str] | None = None
     positive_scores: str | None = None
     negative_scores: str | None = None
+    weight: str | None = None
     ignored: Sequence[str] = ()
 
     def chosen(self) -> dict[str, tuple[str, ...]]:
@@ -54,6 +56,7 @@ class TrainForm:
         query, query_id, positive_scores, negative_scores: synonyms; a record has one of them.
         positive, negative: keys whose passages are joined. A record with one of `positive` has this
             form.
+        weight: key of the query's weight; no form has one by itself.
         has_numbered: whether `negative_1`, `negative_2`, ... are negatives, too.
         has_ids: whether passages are ids of a corpus.
         has_scores: whether the `score` of a passage is a teacher's.
@@ -67,6 +70,7 @@ class TrainForm:
     query_id: tuple[str, ...] = QUERY_IDS
     positive_scores: tuple[str, ...] = ()
     negative_scores: tuple[str, ...] = ()
+    weight: tuple[str, ...] = ()
     has_numbered: bool = False
     has_ids: bool = False
     has_scores: bool = True
@@ -89,7 +93,9 @@ class TrainForm:
         return found
 
 
-ROLES = ("query", "query_id", "positive", "negative", "positive_scores", "negative_scores")
+ROLES = (
+    "query", "query_id", "positive", "negative", "positive_scores", "negative_scores", "weight",
+)  # fmt: skip
 """The parts of an example that `TrainColumns` names."""
 
 TEXTS = TrainForm(

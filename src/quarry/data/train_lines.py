@@ -37,6 +37,7 @@ class TrainLine:
 
     Attributes:
         positives, hard_negatives: in the record's order.
+        weight: how much the query counts; None: no column is named for it.
         unread: keys that have a value and are not read; keys of passages as
             "positive_passages.url".
     """
@@ -45,6 +46,7 @@ class TrainLine:
     query: str
     positives: list[Passage]
     hard_negatives: list[Passage]
+    weight: float | None = None
     unread: tuple[str, ...] = ()
 
 
@@ -58,6 +60,7 @@ class _Layout:
     negative: list[str]
     positive_scores: str | None
     negative_scores: str | None
+    weight: str | None
     unread: list[str]
 
 
@@ -104,6 +107,7 @@ class LineReader:
             query=query,
             positives=positives,
             hard_negatives=negatives,
+            weight=None if layout.weight is None else _weight(record[layout.weight], where),
             unread=tuple(dict.fromkeys(unread)),
         )
 
@@ -124,7 +128,7 @@ class LineReader:
             self._refuse_other_form(present, where)
         roles = {
             name: _only(name, getattr(form, name), present, where)
-            for name in ("query", "query_id", "positive_scores", "negative_scores")
+            for name in ("query", "query_id", "positive_scores", "negative_scores", "weight")
         }
         query = roles.pop("query")
         if query is None:
@@ -265,6 +269,16 @@ class LineReader:
         if is_nothing(read.get("score")):
             return document, None
         return document, finite_number(read["score"], f"{where} (score)")
+
+
+def _weight(value: Any, where: str) -> float:
+    weight = finite_number(value, f"{where} (weight)")
+    if not weight > 0:
+        raise UserError(
+            f"{where}: {shown(value)} is no weight; each line needs a number above 0 there. "
+            "Fix: data.columns.weight=null, or correct the line"
+        )
+    return weight
 
 
 def _only(role: str, names: Sequence[str], keys: Sequence[str], where: str) -> str | None:

@@ -29,6 +29,8 @@ class Loss(nn.Module):
         needs_scores: a teacher's score of every passage; data that lack one are refused.
         needs_grades: the scores must differ somewhere in the data.
         needs_hard_negatives: at least one hard negative for every query.
+        needs_full_width: it cannot be computed for cut embeddings.
+        takes_weights: whether queries can have weights in the data.
         largest_dim: width that the embeddings must have at least.
         optimizer_group: name of the optimizer's group of the loss's own parameters, and further
             settings of it, such as `lr`; what it leaves out is the optimizer's.
@@ -37,6 +39,8 @@ class Loss(nn.Module):
     needs_scores: ClassVar[bool] = False
     needs_grades: ClassVar[bool] = False
     needs_hard_negatives: ClassVar[bool] = False
+    needs_full_width: ClassVar[bool] = False
+    takes_weights: ClassVar[bool] = True
     largest_dim: int = 1
     optimizer_group: Mapping[str, Any] = MappingProxyType({"name": "loss", "weight_decay": 0.0})
 

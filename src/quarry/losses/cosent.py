@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from quarry.errors import UserError
 from quarry.losses.base import Loss, check_above_zero
 from quarry.losses.loss_inputs import LossInputs
 from quarry.types import LossOutput
@@ -35,6 +34,7 @@ class CoSENT(Loss):
 
     needs_scores = True
     needs_grades = True
+    takes_weights = False
 
     def __init__(self, *, temperature: float, contrastive_batch_size: int | None = None) -> None:
         super().__init__()
@@ -45,8 +45,6 @@ class CoSENT(Loss):
     def forward(self, inputs: LossInputs) -> LossOutput:
         """Return the loss of the contrastive batch."""
         assert inputs.scores is not None, "a loss that needs scores gets them"
-        if inputs.weights is not None:
-            raise UserError("loss=cosent: ranks pairs, and cannot weigh queries")
         wide = torch.promote_types(inputs.queries.dtype, torch.float32)
         own = (inputs.queries.to(wide)[inputs.groups] * inputs.passages.to(wide)).sum(dim=1)
         similarities = inputs.gathered_by_passage(own)

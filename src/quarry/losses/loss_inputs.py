@@ -133,7 +133,8 @@ class LossInputs:
             return 1.0
         if self.weights is None:
             return len(self.queries) / sum(self.of_queries.sizes)
-        return self.weights.sum() / self.gathered_by_query(self.weights).sum()
+        weights = self.weights.double()
+        return weights.sum() / self.gathered_by_query(weights).sum()
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean over this rank's queries, by weight: [num_queries] to a scalar."""

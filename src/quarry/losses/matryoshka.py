@@ -47,6 +47,12 @@ class Matryoshka(Loss):
     ) -> None:
         super().__init__()
         _check_dims(dims, dim_weights)
+        for inner in loss.inner_losses():
+            if inner.needs_full_width:
+                raise UserError(
+                    f"loss.loss: {type(inner).__name__} compares complete embeddings, and cannot "
+                    "be inside Matryoshka. Fix: loss=sum with both in it"
+                )
         self.inner = loss
         self.dims = tuple(dims)
         self.dim_weights = tuple(dim_weights or [1.0] * len(dims))

@@ -50,6 +50,7 @@ ADDED_KEYS: Mapping[str, Any] = {"data.max_examples": None, "paths.max_cache_gib
 
 ADDED: Mapping[str, Mapping[str, Any]] = {
     "quarry.data.prompts.Prompt": {"strip": False},
+    "quarry.data.train_forms.TrainColumns": {"weight": None},
     "quarry.losses.info_nce.InfoNCE": {
         "query_to_query": False,
         "document_to_document": False,

@@ -109,7 +109,8 @@ def build_training(config: DictConfig, run: RunDirectory) -> Training:
     parts = build_model_parts(config)
     datamodule = build_datamodule(config, parts)
     width = parts.spec.embedding_dim(parts.spec.source.backbone_config())
-    check_loss(loss, dataset=datamodule.dataset, embedding_dim=width)
+    frames = parts.tokenizer.frames
+    check_loss(loss, dataset=datamodule.dataset, embedding_dim=width, frames=frames)
     evaluator = build_evaluator(config)
     meter, losses = CostMeter(times=None if evaluator is None else evaluator.times), LossHistory()
     module = build_module(config, run, parts, datamodule, loss=loss)

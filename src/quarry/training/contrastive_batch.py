@@ -50,11 +50,14 @@ class ContrastiveBatchLoss(nn.Module):
             positive_index=batch.positive_index,
             hashes=batch.hashes,
             scores=batch.scores,
+            weights=batch.weights,
             of_queries=of_queries,
             of_passages=of_passages,
         )
         output: LossOutput = self.loss(inputs)
         share = inputs.share
+        if isinstance(share, Tensor):
+            share = share.to(output.loss.dtype)
         metrics = {"loss": output.loss.detach()} | dict(output.metrics)
         totals = world.total(torch.stack([value.detach() for value in metrics.values()]) * share)
         return (

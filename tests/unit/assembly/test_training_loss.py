@@ -6,20 +6,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from helpers.models import letter_tokenizer
 from quarry.assembly.training_loss import build_loss, check_loss
+from quarry.data.prompts import Prompt
+from quarry.data.tokenization import TextTokenizer
 from quarry.data.train_dataset import TrainDataset
 from quarry.data.train_files import read_train_files
+from quarry.data.train_forms import TrainColumns
 from quarry.errors import UserError
 from quarry.losses.base import Loss
 from quarry.losses.cosent import CoSENT
+from quarry.losses.embedding_distillation import EmbeddingDistillation
 from quarry.losses.info_nce import InfoNCE
 from quarry.losses.kl_distillation import KLDistillation
 from quarry.losses.margin_mse import MarginMSE
 from quarry.losses.matryoshka import Matryoshka
+from quarry.losses.teacher_vectors import write_teacher_vectors
 
 KL = KLDistillation(temperature=1.0)
 INFO_NCE = "quarry.losses.info_nce.InfoNCE"
@@ -81,6 +88,42 @@ def test_complete_data_pass_and_unused_negatives_need_no_scores(
     check_loss(CoSENT(temperature=1.0), dataset=data, embedding_dim=32)
     with pytest.raises(UserError, match=r"data\.num_hard_negatives=0: .*KLDistillation"):
         check_loss(KL, dataset=data, embedding_dim=32)
+
+
+def test_weights_of_lines_reach_the_example_and_cosent_refuses_them(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    lines = [line(0, w=0.5), line(1, w=2)]
+    path.write_text("".join(json.dumps(each) + "\n" for each in lines), encoding="utf-8")
+    columns = TrainColumns(weight="w")
+    examples = read_train_files(path=path, columns=columns, cache_dir=tmp_path / "cache")
+    data = TrainDataset(examples, num_hard_negatives=None, seed=0)
+    assert [data[0, index].weight for index in range(2)] == [0.5, 2.0]
+    check_loss(KL, dataset=data, embedding_dim=32)
+    with pytest.raises(UserError, match=r"data\.columns\.weight: .*CoSENT"):
+        check_loss(CoSENT(temperature=1.0), dataset=data, embedding_dim=32)
+    for bad in (0, -1, None, "x"):
+        path.write_text(json.dumps(line(0, w=bad)) + "\n", encoding="utf-8")
+        with pytest.raises(UserError, match=r"train\.jsonl:1"):
+            read_train_files(path=path, columns=columns, cache_dir=tmp_path / "cache")
+
+
+def test_a_text_without_a_teachers_vector_is_refused(tmp_path: Path) -> None:
+    data = dataset(tmp_path, [line(0), line(1)], in_memory=False)
+    texts = [f"{kind}{number}" for kind in "qpnm" for number in range(2)]
+    frames = TextTokenizer(tokenizer=letter_tokenizer(), prompt=Prompt()).frames
+
+    def check(texts: list[str], dim: int = 8) -> None:
+        path = tmp_path / "v.safetensors"
+        vectors = np.ones((len(texts), 8), dtype=np.float32)
+        write_teacher_vectors(path, texts=texts, vectors=vectors)
+        loss = EmbeddingDistillation(vectors=str(path))
+        check_loss(loss, dataset=data, embedding_dim=dim, frames=frames)
+
+    check(texts)
+    with pytest.raises(UserError, match=r"train\.jsonl:2: loss\.vectors .*'m1'"):
+        check(texts[:-1])
+    with pytest.raises(UserError, match=r"loss\.vectors: they are 8 wide.*32"):
+        check(texts, dim=32)
 
 
 def test_equal_grades_are_refused(tmp_path: Path) -> None:

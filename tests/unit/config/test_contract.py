@@ -90,6 +90,19 @@ def test_an_explicit_key_wins_and_is_recorded() -> None:
     json.dumps(differences)  # it goes into provenance.json
 
 
+def test_a_contract_of_cut_embeddings_says_so_and_others_need_not() -> None:
+    config, cut = _config(), {"model.embedding_dim": 16}
+    assert apply_contract(config, _contract(**cut), explicit=[]) == {}
+    assert config.model.embedding_dim == 16
+    assert contract_terms(config).settings["model.embedding_dim"] == 16
+    config = _config(embedding_dim=8)
+    differences = apply_contract(config, _contract(**cut), explicit=["model.embedding_dim"])
+    assert differences == {"model.embedding_dim": {"contract": 16, "used": 8}}
+    for bad in (0, True, "16"):
+        with pytest.raises(UserError, match=r"model\.embedding_dim=.*number of 1"):
+            apply_contract(_config(), _contract(**{"model.embedding_dim": bad}), explicit=[])
+
+
 def test_an_explicit_key_that_agrees_is_no_difference() -> None:
     config = _config()
     config.prompt.max_query_length = 32

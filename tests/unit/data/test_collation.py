@@ -12,10 +12,11 @@ from torch import Tensor
 
 from helpers.joint_training import TOKENIZER, examples
 from helpers.models import EOS, letter_ids, letter_tokenizer
-from quarry.data.collation import RetrievalCollator, text_hash
+from quarry.data.collation import RetrievalCollator
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
 from quarry.data.train_dataset import TrainDataset
+from quarry.runtime.text_hash import text_hash
 from quarry.types import Document, Query, RetrievalBatch, TrainExample
 
 

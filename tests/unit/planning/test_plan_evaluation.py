@@ -245,7 +245,7 @@ def test_bm25_takes_no_gpu_and_no_model(capsys: pytest.CaptureFixture[str]) -> N
     ("overrides", "more", "rule"),
     [
         (("benchmark=none",), {}, "benchmark=none"),
-        ((), {"num_examples": 3}, r"task\.num_examples=3: no effect in eval\.py"),
+        ((), {"num_examples": 3}, r"task\.num_examples=3: no effect"),
         ((), {"card": "v100"}, r"task\.card=v100: there is no such card"),
         ((), {"num_jobs_at_once": 0}, r"task\.num_jobs_at_once=0 must be 1 or more"),
         (("trainer.accelerator=cpu",), {}, r"task\.card=h200 has no effect"),

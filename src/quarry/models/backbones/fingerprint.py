@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -98,16 +98,26 @@ def is_known_as(folder: Path, digests: Sequence[str], *, memo: Path) -> bool:
     return weights_digest(str(folder), memo=memo) in digests
 
 
-def file_digest(file: Path, *, memo: Path) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits; see `weights_digest` for `memo`."""
+def file_digest(file: Path, *, memo: Path, compute: Callable[[Path], str] | None = None) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits; see `weights_digest` for `memo`.
+
+    Args:
+        compute: another digest of the file, if not of all its bytes.
+    """
     note = _note(file, memo)
+    if compute is not None:
+        note = note.with_name(f"{note.name}-{compute.__name__}")
     with contextlib.suppress(OSError):
         return note.read_text(encoding="ascii")
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = (compute or _sha256)(file)
     with contextlib.suppress(OSError):
         write_text(note, digest)
     return digest
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _note(file: Path, memo: Path) -> Path:
