@@ -6,11 +6,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from quarry.errors import UserError
 
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
 """Errors of file systems (some network ones) that cannot sync a folder."""
@@ -32,6 +36,38 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def open_own(path: Path, mode: str, *, encoding: str | None = None) -> IO[Any]:
+    """Open a file of a run directory to append to it; create it if it is missing.
+
+    Others may have made the directory: a link in it could lead to any file of the user.
+
+    Raises:
+        UserError: it is a link, or no regular file.
+    """
+    reads = os.O_RDWR if "+" in mode else os.O_WRONLY
+    flags = reads | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        number = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK) or path.is_symlink():
+            where = path.readlink()
+            raise UserError(
+                f"{path}: is a link to {where}, and no run makes one. It is not written to. Fix: "
+                f"rm {shlex.quote(str(path))}"
+            ) from error
+        if error.errno in (errno.ENXIO, errno.EISDIR):
+            raise _not_regular(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise _not_regular(path)
+    return open(number, mode, encoding=encoding)  # noqa: PTH123 (closed by the caller)
+
+
+def _not_regular(path: Path) -> UserError:
+    return UserError(f"{path}: is no regular file, as a run makes it. Fix: move it elsewhere")
 
 
 def sync(path: Path) -> None:

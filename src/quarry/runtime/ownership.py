@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from quarry.errors import UserError
+from quarry.runtime.files import open_own
 from quarry.runtime.leftovers import remove_leftovers
 from quarry.runtime.lock import NO_LOCKS
 from quarry.runtime.run_directory import RunDirectory
@@ -172,7 +173,7 @@ def _opened(run: RunDirectory) -> BufferedRandom:
     """Open the lock file, and lock it where the file system has locks."""
     begin = time.monotonic()
     while True:
-        file = run.lock.open("a+b")
+        file: BufferedRandom = open_own(run.lock, "a+b")  # type: ignore[assignment]
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):
