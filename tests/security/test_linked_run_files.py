@@ -13,6 +13,7 @@ import pytest
 from quarry.errors import UserError
 from quarry.runtime.logging import logs_to
 from quarry.runtime.ownership import owned
+from quarry.training.checkpoint_files import CheckpointFiles
 
 Writer = Callable[[Path], AbstractContextManager[None]]
 
@@ -54,3 +55,38 @@ def test_a_pipe_is_refused_and_waited_for_by_nobody(
     os.mkfifo(tmp_path / name)
     with pytest.raises(UserError, match="is no regular file"), writes(tmp_path / name):
         pass
+
+
+def confirmed(files: CheckpointFiles) -> None:
+    files.last.unlink()
+    files.last.touch()
+    files.confirm()
+
+
+def fallen_back(files: CheckpointFiles) -> None:
+    files.previous.with_name("last.ckpt.step-1").mkdir()
+    files.previous.unlink()
+    files.previous.symlink_to("last.ckpt.step-1")
+    files.fall_back()
+
+
+def replaced(files: CheckpointFiles) -> None:
+    new = files.last.with_name(".step-2.tmp")
+    new.mkdir()
+    files.put(new, is_good=True)
+
+
+@pytest.mark.parametrize("act", [confirmed, fallen_back, replaced])
+@pytest.mark.parametrize("where", ["thesis", "run/thesis", "other/last.ckpt.step-1"])
+def test_a_checkpoint_that_links_to_a_folder_of_the_user_removes_the_link_alone(
+    tmp_path: Path, act: Callable[[CheckpointFiles], None], where: str
+) -> None:
+    victim, files = tmp_path / where, CheckpointFiles(tmp_path / "run" / "last.ckpt")
+    for folder in (victim, files.last.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    (victim / "chapter").write_text("mine")
+    for link in (files.last, files.previous):
+        link.symlink_to(victim)
+    act(files)
+    assert (victim / "chapter").read_text() == "mine"
+    assert not files.previous.is_symlink()

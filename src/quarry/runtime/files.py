@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -97,10 +98,12 @@ def put_in_place(new: Path, path: Path, *, kept: Path | None = None) -> None:
     """Replace `path` by the complete file or folder `new`, which must lie beside it.
 
     A folder cannot replace another in one step: `path` is then a link, and the link is replaced.
+    Of what links lead to, only a folder that this function made beside them is ever removed.
     Whenever the process is killed or the machine loses power, `path` is the old or the new one,
     complete.
 
     Args:
+        new: of the name .step-N.tmp.
         kept: another link to a folder that `path` led to; that folder stays.
     """
     sync(new)
@@ -109,23 +112,44 @@ def put_in_place(new: Path, path: Path, *, kept: Path | None = None) -> None:
         sync_folder(path.parent)
         return
     target = path.with_name(f"{path.name}.{new.name.strip('.').removesuffix('.tmp')}")
-    old = path.resolve() if path.exists() else None
-    if target == old:  # needed until the link is replaced
+    if target == own_target(path, name=path.name):  # needed until the link is replaced
         target = target.with_name(f"{target.name}+")
-    shutil.rmtree(target, ignore_errors=True)  # left by a process that was killed right here
+    remove(target)  # left by a process that was killed right here
     new.rename(target)
     link = path.with_name(f".{path.name}.link")
     link.unlink(missing_ok=True)
     link.symlink_to(target.name)
     if path.is_dir() and not path.is_symlink():  # a copy of a run directory has no links
         old = path.rename(path.with_name(f".{path.name}.old"))
+    else:
+        old = None
     sync_folder(path.parent)  # the names of folder and link, before one replaces the other
     link.replace(path)
     sync_folder(path.parent)
-    needed = {target, None if kept is None else kept.resolve()}
-    for other in [*path.parent.glob(f"{path.name}.*"), *([] if old is None else [old])]:
+    needed = {target, None if kept is None else own_target(kept, name=path.name)}
+    own = [each for each in path.parent.iterdir() if _is_own(each, name=path.name)]
+    for other in [*own, *([] if old is None else [old])]:
         if other not in needed:
             shutil.rmtree(other, ignore_errors=True)
+
+
+def own_target(link: Path, *, name: str) -> Path | None:
+    """Return the folder beside `link` to which it leads, if `put_in_place` made it.
+
+    None: it leads elsewhere, such as to a folder of the user, or is no link.
+
+    Args:
+        name: of the path in whose place the folder was put.
+    """
+    if not link.is_symlink():
+        return None
+    target = link.parent / link.readlink()
+    return target if target.parent == link.parent and _is_own(target, name=name) else None
+
+
+def _is_own(folder: Path, *, name: str) -> bool:
+    is_named = re.fullmatch(rf"{re.escape(name)}\.step-\d+\+*", folder.name) is not None
+    return is_named and folder.is_dir() and not folder.is_symlink()
 
 
 def remove(path: Path) -> None:
