@@ -69,7 +69,14 @@ class CheckpointFiles:
             shutil.rmtree(bad, ignore_errors=True)
 
     def recover(self) -> None:
-        """Give the one before its name back, if a process was killed while it replaced it."""
+        """Give a checkpoint its name back, if a process was killed while it replaced it.
+
+        `RunDirectory.has_checkpoint` knows the same names.
+        """
+        aside = self.last.with_name(f".{self.last.name}.old")
+        if _is_folder(aside) and not self.last.exists():
+            remove(self.last)
+            aside.rename(self.last)
         if self.previous.exists() and not self.last.exists():
             self.fall_back()
 

@@ -244,3 +244,12 @@ def test_a_kill_after_the_second_name_was_given_loses_nothing(tmp_path: Path) ->
         files.fall_back()
         assert loaded(files.last) == 1
         assert not os.path.lexists(files.previous)
+
+
+def test_a_folder_that_was_moved_aside_gets_its_name_back(tmp_path: Path) -> None:
+    files = CheckpointFiles(tmp_path / "last.ckpt")
+    save_folder(files, 1, is_good=True)
+    files.last.resolve().rename(tmp_path / ".last.ckpt.old")  # its link leads nowhere now
+    files.recover()
+    assert loaded(files.last) == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]
