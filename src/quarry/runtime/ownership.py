@@ -87,7 +87,7 @@ def begun_run(path: str | Path, *, can_resume: bool = False) -> Iterator[RunDire
     Raises:
         UserError: another process owns it, or it has another run.
     """
-    with owned(Path(path)):
+    with owned(Path(path), is_new=True):
         yield RunDirectory.create(path, can_resume=can_resume)
 
 
@@ -105,7 +105,7 @@ def continued_run(path: str | Path | None) -> Iterator[RunDirectory]:
 
 
 @contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def owned(folder: Path, *, is_new: bool = False) -> Iterator[None]:
     """Own a run directory until the block ends; remove what a killed process has left there.
 
     The owner holds a lock of the file system on a file in the directory. The system releases it
@@ -119,6 +119,7 @@ def owned(folder: Path) -> Iterator[None]:
 
     Args:
         folder: created if missing. If it cannot be written to, nothing is locked.
+        is_new: it is to become a run directory, so that what it holds is not Quarry's.
 
     Raises:
         UserError: another process owns it.
@@ -146,7 +147,8 @@ def owned(folder: Path) -> Iterator[None]:
             )  # fmt: skip
         _owned.add(folder)
         try:
-            remove_leftovers(folder)
+            if not is_new and run.config.exists():
+                remove_leftovers(folder)
             yield
         finally:
             _owned.discard(folder)
