@@ -155,7 +155,7 @@ def consolidate_if_unfinished(path: str | None, *, trusted: Sequence[str]) -> No
     if path is None:
         return
     run = RunDirectory.shared(Path(path).expanduser())
-    if run.model.exists() or not (run.checkpoint.exists() and run.config.exists()):
+    if run.model.exists() or not (run.has_checkpoint and run.config.exists()):
         return
     with owned(run.path):
         CheckpointFiles(run.checkpoint).recover()

@@ -7,7 +7,6 @@ executed.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,7 +20,7 @@ from quarry.models.backbones.fingerprint import weights_fingerprint
 from quarry.models.backbones.model_files import model_file, read_json
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.projections import ACTIVATIONS, Dense
-from quarry.runtime.files import sync, sync_folder, write_json
+from quarry.runtime.files import remove, sync, sync_folder, write_json
 from quarry.runtime.leftovers import scratch_folder
 from quarry.runtime.renamed_keys import with_renamed_keys
 
@@ -71,11 +70,11 @@ def save_model(
         sync(scratch)
         old = folder.with_name(f".{folder.name}.old")
         if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
+            remove(old)
             folder.replace(old)
         scratch.replace(folder)
         sync_folder(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)  # of a link, the link alone
 
 
 def read_contract(source: str | Path, *, revision: str | None = None) -> dict[str, Any] | None:

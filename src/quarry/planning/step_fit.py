@@ -140,7 +140,7 @@ class StepFit:
 
     def _refusal(self, asked: AskedChoice, free: int, estimate: int) -> str:
         keys = " and ".join(f"{key}=auto" for key in open_keys(asked))
-        if self.run.checkpoint.exists():  # other overrides would be those of another run
+        if self.run.has_checkpoint:  # other overrides would be those of another run
             found = "Fix: free its memory, or resume on a larger GPU."
         else:
             found = refusal_for_memory(planned_training(self.config), num_bytes=free)

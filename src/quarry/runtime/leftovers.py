@@ -15,8 +15,16 @@ import psutil
 
 from quarry.runtime.files import remove
 
-_OF_BEFORE = re.compile(r"\.(model|best|export)\.[a-z0-9_]{8}")
-"""Temporary folders of earlier versions."""
+_OWN = re.compile(
+    r"\..+\.\d+\.tmp"  # files.replacing
+    r"|\..+\.[a-z0-9_]{8}\..+-\d+\.tmp"  # scratch_folder
+    r"|\.step-\d+\.tmp|\.previous\.ckpt\.tmp|\.last\.ckpt\.link"
+    r"|\.wandb-staging\.tmp"
+    r"|\.(model|best|export)\.[a-z0-9_]{8}"  # of earlier versions
+)
+"""Names of temporary files and folders; other hidden ones are the user's."""
+
+_OF_A_RUN = (".lock", "config.yaml")
 
 _TARGETS_MOVED = ("model", "best", "last.ckpt")
 """Folders that are moved aside before another one takes their place."""
@@ -47,12 +55,10 @@ def remove_leftovers(run_dir: Path) -> None:
     """Remove the temporary files and folders that killed processes have left in a run directory.
 
     The caller owns the directory, so that nobody uses them. Looked at are the directory and its
-    folders, where models, checkpoints, exports, reports and what W&B stages are written.
+    folders, where models, checkpoints, exports, reports and what W&B stages are written; not a
+    folder that is a run directory itself, in which another process may work.
     """
-    folders = [each for each in run_dir.iterdir() if each.is_dir() and not each.is_symlink()]
-    for folder in [run_dir, *folders]:
-        if folder.name.startswith("."):
-            continue
+    for folder in [run_dir, *filter(_is_part, run_dir.iterdir())]:
         for name in _TARGETS_MOVED:
             old = folder / f".{name}.old"
             if old.exists() and not os.path.lexists(folder / name):
@@ -60,6 +66,11 @@ def remove_leftovers(run_dir: Path) -> None:
             else:
                 remove(old)
         for each in folder.glob(".*"):
-            is_temporary = each.suffix in (".tmp", ".link") or _OF_BEFORE.fullmatch(each.name)
-            if is_temporary:
+            if _OWN.fullmatch(each.name) is not None:
                 remove(each)
+
+
+def _is_part(folder: Path) -> bool:
+    if folder.name.startswith(".") or folder.is_symlink() or not folder.is_dir():
+        return False
+    return not any((folder / name).exists() for name in _OF_A_RUN)

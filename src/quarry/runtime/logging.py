@@ -13,13 +13,19 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from quarry.distributed import world
+from quarry.runtime.files import open_own
 from quarry.runtime.hiding import HidingFormatter
 
 
 @contextmanager
 def logs_to(path: Path) -> Iterator[None]:
-    """Add a log file to the root logger inside the block; secrets are hidden in it."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    """Add a log file to the root logger inside the block; secrets are hidden in it.
+
+    Raises:
+        UserError: `path` is a link, which could lead out of the run directory.
+    """
+    stream = open_own(path, "a", encoding="utf-8")
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(HidingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
@@ -28,6 +34,7 @@ def logs_to(path: Path) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         handler.close()
+        stream.close()
 
 
 def quiet_libraries() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from quarry.errors import UserError
+from quarry.runtime.files import open_own
 from quarry.runtime.leftovers import remove_leftovers
 from quarry.runtime.lock import NO_LOCKS
 from quarry.runtime.run_directory import RunDirectory
@@ -86,7 +87,7 @@ def begun_run(path: str | Path, *, can_resume: bool = False) -> Iterator[RunDire
     Raises:
         UserError: another process owns it, or it has another run.
     """
-    with owned(Path(path)):
+    with owned(Path(path), is_new=True):
         yield RunDirectory.create(path, can_resume=can_resume)
 
 
@@ -104,7 +105,7 @@ def continued_run(path: str | Path | None) -> Iterator[RunDirectory]:
 
 
 @contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def owned(folder: Path, *, is_new: bool = False) -> Iterator[None]:
     """Own a run directory until the block ends; remove what a killed process has left there.
 
     The owner holds a lock of the file system on a file in the directory. The system releases it
@@ -118,6 +119,7 @@ def owned(folder: Path) -> Iterator[None]:
 
     Args:
         folder: created if missing. If it cannot be written to, nothing is locked.
+        is_new: it is to become a run directory, so that what it holds is not Quarry's.
 
     Raises:
         UserError: another process owns it.
@@ -145,7 +147,8 @@ def owned(folder: Path) -> Iterator[None]:
             )  # fmt: skip
         _owned.add(folder)
         try:
-            remove_leftovers(folder)
+            if not is_new and run.config.exists():
+                remove_leftovers(folder)
             yield
         finally:
             _owned.discard(folder)
@@ -172,7 +175,7 @@ def _opened(run: RunDirectory) -> BufferedRandom:
     """Open the lock file, and lock it where the file system has locks."""
     begin = time.monotonic()
     while True:
-        file = run.lock.open("a+b")
+        file: BufferedRandom = open_own(run.lock, "a+b")  # type: ignore[assignment]
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):

@@ -59,7 +59,7 @@ class RunDirectory:
         return run
 
     def _way_out(self, *, can_resume: bool) -> str:
-        if can_resume and self.checkpoint.exists():
+        if can_resume and self.has_checkpoint:
             return f"continue: {own_command('train')} task=resume run={self.path}"
         return f"remove the run if nothing in it is needed: rm -r {shlex.quote(str(self.path))}"
 
@@ -80,6 +80,16 @@ class RunDirectory:
     def checkpoint(self) -> Path:
         """The full training state, for resuming: a file, or under ZeRO a folder of shards."""
         return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether `task=resume` can continue the run.
+
+        A killed process may have left its checkpoint under another name, which
+        `training.checkpoint_files` gives back.
+        """
+        names = (self.checkpoint.name, "previous.ckpt", f".{self.checkpoint.name}.old")
+        return any(self.checkpoint.with_name(name).exists() for name in names)
 
     @property
     def model(self) -> Path:

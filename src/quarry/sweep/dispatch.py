@@ -116,7 +116,7 @@ def how_to_continue(config: DictConfig) -> str:
         return _resume_command(config, config.run)
     if task == TRAIN:
         run = RunDirectory.shared(config.paths.run_dir)
-        if run.checkpoint.exists():
+        if run.has_checkpoint:
             return _resume_command(config, run.path)
         return "There is no checkpoint yet: run the same command again, in a new run directory."
     if task == EVALUATE:

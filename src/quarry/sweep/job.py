@@ -105,7 +105,7 @@ def _attempt(
 ) -> JobRecord:
     """Start the job, or continue it; return the record of how it ended."""
     folder = record.folder_of(job)
-    is_resumed = job.attempts > 0 and RunDirectory(folder).checkpoint.exists()
+    is_resumed = job.attempts > 0 and RunDirectory(folder).has_checkpoint
     if job.attempts > 0 and not is_resumed:
         _clear(folder)
     (folder / JOB_FILE).unlink(missing_ok=True)
@@ -136,9 +136,12 @@ def _clear(folder: Path) -> None:
 
     Where another process works there, nothing is removed: the job will be refused, and say who.
     """
+    run = RunDirectory(folder)
     with contextlib.suppress(UserError), owned(folder):
+        if run.has_checkpoint:  # written meanwhile
+            return
         for each in folder.iterdir():
-            if each != RunDirectory(folder).lock:
+            if each != run.lock:
                 remove(each)
 
 

@@ -17,6 +17,7 @@ from quarry.config.stored import read_stored_config
 from quarry.config.stored_targets import trusted_packages
 from quarry.config.world_size import device_violations, foreign_checkpoint, world_size, zero_stage
 from quarry.distributed import world
+from quarry.distributed.launch import agreed_with_first
 from quarry.errors import MissingPathError, UserError
 from quarry.planning.step_fit import choose_anew
 from quarry.runtime.logging import logs_to, quiet_libraries
@@ -29,6 +30,9 @@ from quarry.training.checkpoint_files import CheckpointFiles, facts
 from quarry.training.stored_checkpoint import damaged_message, read_checkpoint
 
 ON_DISK = "evaluation.corpus_on_disk"
+
+RECOVERED = "recovered"
+"""What a launcher's ranks hear from rank 0 before they read: the checkpoint has its name."""
 
 HARMLESS = ("task", "run", "logger", "hydra", ON_DISK)
 """Overrides that cannot change the result."""
@@ -68,10 +72,12 @@ def resume(
         "out, or start a new run.",
     )
     if not world.is_launched_first():
+        agreed_with_first(RECOVERED)
         stored = _stored(config, run, chooses_memory_anew=chooses_memory_anew)
         return fit(build_training(stored, run), checkpoint=run.checkpoint)
     with owned(run.path):
         CheckpointFiles(run.checkpoint).recover()
+        agreed_with_first(RECOVERED)
         stored = _stored(config, run, chooses_memory_anew=chooses_memory_anew)
         with logs_to(run.log):
             training = build_training(stored, run)

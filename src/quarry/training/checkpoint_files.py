@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quarry.errors import UserError
-from quarry.runtime.files import put_in_place, remove, sync_folder, write_json
+from quarry.runtime.files import own_target, put_in_place, remove, sync_folder, write_json
 from quarry.training.stored_checkpoint import damaged_message, read_checkpoint
 
 FACTS_FILE = "quarry.json"
@@ -52,29 +52,36 @@ class CheckpointFiles:
         """Remove the checkpoint before the newest."""
         if not os.path.lexists(self.previous):
             return
-        target, is_link = self.previous.resolve(), self.previous.is_symlink()
-        if not is_link:
-            remove(self.previous)
-            return
-        self.previous.unlink()
-        if target != self.last.resolve():
+        target = self._target_of(self.previous)
+        remove(self.previous)
+        if target is not None and target != self._target_of(self.last):
             shutil.rmtree(target, ignore_errors=True)
 
     def fall_back(self) -> None:
         """Replace the newest checkpoint by the one before."""
-        bad = self.last.resolve() if self.last.exists() else None
+        bad = self._target_of(self.last)
         if _is_folder(self.last) or _is_folder(self.previous):
             remove(self.last)  # a folder can neither replace nor be replaced in one step
         self.previous.replace(self.last)
         self.previous.unlink(missing_ok=True)  # after a kill both may be names of one file
         sync_folder(self.last.parent)
-        if bad is not None and bad.is_dir() and bad != self.last.resolve():
+        if bad is not None and bad != self._target_of(self.last):
             shutil.rmtree(bad, ignore_errors=True)
 
     def recover(self) -> None:
-        """Give the one before its name back, if a process was killed while it replaced it."""
+        """Give a checkpoint its name back, if a process was killed while it replaced it.
+
+        `RunDirectory.has_checkpoint` knows the same names.
+        """
+        aside = self.last.with_name(f".{self.last.name}.old")
+        if _is_folder(aside) and not self.last.exists():
+            remove(self.last)
+            aside.rename(self.last)
         if self.previous.exists() and not self.last.exists():
             self.fall_back()
+
+    def _target_of(self, link: Path) -> Path | None:
+        return own_target(link, name=self.last.name)
 
     def _keep(self) -> None:
         """Give the newest checkpoint its second name.

@@ -165,3 +165,13 @@ def test_the_contract_of_an_earlier_version_is_read_with_the_names_of_today(tmp_
         "format": 2,
         "settings": {"model.is_causal": True, "model.normalize": False},
     }
+
+
+def test_a_link_in_the_place_of_a_model_is_replaced_and_its_folder_stays(tmp_path: Path) -> None:
+    victim = tmp_path / "thesis"
+    victim.mkdir()
+    for name in ("model", ".model.old"):
+        (tmp_path / name).symlink_to(victim)
+    save(tmp_path / "model")
+    assert (tmp_path / "model" / CONTRACT_FILE).is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "thesis"]

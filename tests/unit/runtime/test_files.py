@@ -119,3 +119,22 @@ def test_a_file_takes_the_place_of_a_file(tmp_path: Path) -> None:
     put_in_place(tmp_path / "new", tmp_path / "last")
     assert (tmp_path / "last").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
+
+
+def test_a_copy_that_the_user_made_stays(tmp_path: Path) -> None:
+    last, copy = tmp_path / "last", tmp_path / "last.bak"
+    put_in_place(folder_with(tmp_path / ".step-1.tmp", "one"), last)
+    folder_with(copy, "mine")
+    put_in_place(folder_with(tmp_path / ".step-2.tmp", "two"), last)
+    assert (copy / "shard").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last", "last.bak", "last.step-2"]
+
+
+def test_behind_a_link_folders_are_replaced_and_kept_alike(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    last, kept = tmp_path / "run" / "last", tmp_path / "run" / "previous"
+    put_in_place(folder_with(tmp_path / "run" / ".step-1.tmp", "one"), last)
+    kept.symlink_to("last.step-1")
+    put_in_place(folder_with(tmp_path / "run" / ".step-2.tmp", "two"), last, kept=kept)
+    assert [(each / "shard").read_text() for each in (kept, last)] == ["one", "two"]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from quarry.errors import UserError
 from quarry.runtime.leftovers import remove_leftovers, scratch_folder
-from quarry.runtime.ownership import owned
+from quarry.runtime.ownership import begun_run, owned
 
 DEAD = 2**22 + 7  # above the largest pid that Linux gives
 
@@ -43,9 +44,10 @@ def test_a_scratch_folder_of_a_dead_process_for_the_same_target_is_removed(tmp_p
 
 
 NAMES = (
-    ".metrics.json.12.tmp", ".model.abcd_123", ".export.ab.node-7.tmp", "checkpoints/.best.x.tmp",
+    ".metrics.json.12.tmp", ".model.abcd_123", ".export.abcd_123.node-7.tmp",
+    "checkpoints/.best.abcd_123.node.of.lab-7.tmp", "checkpoints/.previous.ckpt.tmp",
     "checkpoints/.step-4.tmp", "checkpoints/..step-4.tmp.12.tmp", "checkpoints/.last.ckpt.link",
-    "runs/.a.trec.12.tmp", ".wandb-media.tmp",
+    "runs/.a.trec.12.tmp", ".wandb-staging.tmp",
 )  # fmt: skip
 
 
@@ -54,6 +56,7 @@ def test_what_killed_processes_left_in_a_run_directory_is_removed_by_its_next_ow
     tmp_path: Path, is_folder: bool
 ) -> None:
     stay = ["config.yaml", "model/weights", "checkpoints/last.ckpt", "runs/a.trec", ".mine/notes"]
+    stay += [".notes.tmp", "runs/.my.link", "checkpoints/.step-best.tmp", "model/.draft-2.tmp"]
     for name in stay:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -80,3 +83,30 @@ def test_a_folder_that_was_moved_aside_gets_its_name_back_if_nothing_took_it(
     assert (tmp_path / "model" / "weights").read_text() == ".model.old"
     assert (tmp_path / "checkpoints/best/weights").read_text() == "checkpoints/best"
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["best"]
+
+
+@pytest.mark.parametrize("name", [".lock", "config.yaml"])
+def test_folders_of_other_runs_are_not_entered(tmp_path: Path, name: str) -> None:
+    """Such as those of runs/, if that is named by mistake."""
+    scratch = tmp_path / "live" / ".model.abcd_123.node-7.tmp"
+    (scratch / "weights").mkdir(parents=True)
+    (tmp_path / "live" / ".best.old").mkdir()
+    (tmp_path / "live" / name).touch()
+    remove_leftovers(tmp_path)
+    assert (scratch / "weights").exists()
+    assert (tmp_path / "live" / ".best.old").exists()
+
+
+def test_where_a_run_begins_or_is_refused_nothing_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".notes.2026.tmp"
+    left.touch()
+    with begun_run(tmp_path), owned(tmp_path):
+        assert left.exists()
+    with owned(tmp_path):  # no run, as for task=export of a model folder
+        assert left.exists()
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(UserError, match="holds a run already"), begun_run(tmp_path):
+        pass
+    assert left.exists()
+    with owned(tmp_path):
+        assert not left.exists()

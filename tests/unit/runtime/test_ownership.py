@@ -189,7 +189,7 @@ def test_a_directory_that_cannot_be_written_to_is_not_locked(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", read_only)
+        patch.setattr(os, "open", read_only)
         with owned(tmp_path):
             pass
     assert list(tmp_path.iterdir()) == []

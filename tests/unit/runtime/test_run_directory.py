@@ -108,3 +108,16 @@ def test_the_empty_working_directory_stays(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(KeyError), removed_if_empty(tmp_path.absolute()):
         raise KeyError
     assert tmp_path.is_dir()
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "previous.ckpt", ".last.ckpt.old"])
+def test_a_checkpoint_under_any_of_its_names_can_be_continued(tmp_path: Path, name: str) -> None:
+    run = RunDirectory.create(tmp_path)
+    run.config.touch()
+    assert not run.has_checkpoint
+    run.checkpoint.parent.mkdir()
+    (run.checkpoint.parent / name).touch()
+    assert run.has_checkpoint
+    with pytest.raises(UserError, match="task=resume") as caught:
+        RunDirectory.create(tmp_path, can_resume=True)
+    assert "rm -r" not in str(caught.value)

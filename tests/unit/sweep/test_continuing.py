@@ -15,6 +15,12 @@ def said(task: str, **config: object) -> str:
     return how_to_continue(OmegaConf.create({"task": {"_target_": target}} | config))
 
 
+def test_a_checkpoint_that_waits_for_its_name_continues_too(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "previous.ckpt").touch()
+    assert said("train", paths={"run_dir": str(tmp_path)}).startswith("Continue with: ")
+
+
 def test_training_continues_from_its_checkpoint(tmp_path: Path) -> None:
     paths = {"run_dir": str(tmp_path)}
     assert said("train", paths=paths).startswith("There is no checkpoint yet: run the same command")

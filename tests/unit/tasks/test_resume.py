@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "config"))
 from configurations import composed, opened
@@ -15,7 +16,7 @@ from configurations import composed, opened
 from quarry.errors import MissingPathError, UserError
 from quarry.tasks.resume import check_world_size, resume
 from quarry.training.callbacks.rng_state import RNGState
-from quarry.training.checkpoint_files import write_facts
+from quarry.training.checkpoint_files import CheckpointFiles, write_facts
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,3 +93,32 @@ def test_another_directory_than_that_of_the_run_is_refused(
     monkeypatch.setattr("quarry.tasks.resume.named_run_directory", lambda config: tmp_path)
     with pytest.raises(MissingPathError, match="stopped before the first checkpoint"):
         resume(config, chooses_memory_anew=False)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_every_rank_reads_after_the_first_has_given_the_checkpoint_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    for name in ("config.yaml", "config_resolved.yaml"):
+        (tmp_path / name).write_text("{}")
+    previous = tmp_path / "checkpoints" / "previous.ckpt"
+    previous.parent.mkdir()
+    previous.touch()
+    found = []
+
+    def agreed(value: str) -> str:
+        """Stands in for the launcher's store: rank 0 is behind its own recovery."""
+        if not is_first:
+            CheckpointFiles(previous.with_name("last.ckpt")).recover()
+        found.append(sorted(each.name for each in previous.parent.iterdir()))
+        return value
+
+    def read(*_: object, **__: object) -> DictConfig:
+        assert found == [["last.ckpt"]]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("quarry.tasks.resume.agreed_with_first", agreed)
+    monkeypatch.setattr("quarry.tasks.resume.read_stored_config", read)
+    monkeypatch.setattr("quarry.distributed.world.is_launched_first", lambda: is_first)
+    with pytest.raises(KeyboardInterrupt):
+        resume(composed("train", "task=resume", f"run={tmp_path}"), chooses_memory_anew=False)

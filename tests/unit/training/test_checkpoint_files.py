@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from quarry.errors import UserError
 from quarry.training.checkpoint_files import CheckpointFiles, facts, write_facts
 from quarry.training.checkpoint_io import DurableCheckpointIO
 
@@ -166,7 +167,7 @@ def test_the_replay_notices_a_sync_that_is_missing(
 ) -> None:
     for module in ("runtime.files", "training.checkpoint_files"):
         monkeypatch.setattr(f"quarry.{module}.{sync}", lambda path: None, raising=False)
-    with pytest.raises((AssertionError, OSError, RuntimeError, EOFError, KeyError, IndexError)):
+    with pytest.raises((AssertionError, OSError, RuntimeError, EOFError, LookupError, UserError)):
         test_a_complete_state_is_left_after_a_loss_of_power_at_any_moment(
             save_file, tmp_path, monkeypatch
         )
@@ -243,3 +244,12 @@ def test_a_kill_after_the_second_name_was_given_loses_nothing(tmp_path: Path) ->
         files.fall_back()
         assert loaded(files.last) == 1
         assert not os.path.lexists(files.previous)
+
+
+def test_a_folder_that_was_moved_aside_gets_its_name_back(tmp_path: Path) -> None:
+    files = CheckpointFiles(tmp_path / "last.ckpt")
+    save_folder(files, 1, is_good=True)
+    files.last.resolve().rename(tmp_path / ".last.ckpt.old")  # its link leads nowhere now
+    files.recover()
+    assert loaded(files.last) == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]
