@@ -98,12 +98,8 @@ RANGES = {
     "optimizer.beta2_decay": Range(high=0, usual=-0.8),
     "optimizer.d": _at_least(1, 1.0),
     "scheduler.num_warmup_steps": _at_least(0, 100),
-    "trainer.max_steps": Range(
-        low=1, or_minus_one="no limit", usual=-1, why="0 trains nothing; eval.py evaluates alone"
-    ),
-    "trainer.max_epochs": Range(
-        low=1, or_minus_one="no limit", usual=1, why="0 trains nothing; eval.py evaluates alone"
-    ),
+    "trainer.max_steps": Range(low=1, or_minus_one="no limit", usual=-1, why="0 trains nothing"),
+    "trainer.max_epochs": Range(low=1, or_minus_one="no limit", usual=1, why="0 trains nothing"),
     "trainer.min_steps": _at_least(0, "null"),
     "trainer.min_epochs": _at_least(0, "null"),
     "trainer.log_every_n_steps": _at_least(1, 10, "optimizer steps"),
