@@ -114,6 +114,8 @@ def test_rules_between_keys_are_reported_together() -> None:
         "loss.contrastive_batch_size=7",
         "+trainer.accumulate_grad_batches=2",
         "trainer.max_epochs=-1",
+        "+trainer.max_time=abc",
+        "evaluation.measures=[nDCG@10,nDCG@0]",
     )
     with pytest.raises(UserError) as caught:
         validate(config, primary="train")
@@ -129,6 +131,8 @@ def test_rules_between_keys_are_reported_together() -> None:
         "data.grad_cache_chunk_tokens=0",
         "trainer.accumulate_grad_batches",
         "trainer.max_epochs",
+        "trainer.max_time=abc",
+        "evaluation.measures: measure 'nDCG@0'",
     ]
     assert len(lines) == len(names)
     for name in names:

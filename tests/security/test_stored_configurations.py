@@ -222,6 +222,41 @@ def test_no_carrier_brings_a_foreign_target_in(
     assert expected in refusal(task, unfinished, traps, reader, change)
 
 
+PLACES = {
+    "callbacks.last_checkpoint.path": "last.ckpt",
+    "callbacks.best_model": {
+        "_target_": "quarry.training.callbacks.best_model.BestModel",
+        "_partial_": True,
+        "folder": "papers",
+    },
+    "callbacks.top": {
+        "_target_": "pytorch_lightning.callbacks.ModelCheckpoint",
+        "dirpath": "papers",
+    },
+    "logger.csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": "papers"},
+    "logger.wandb": {
+        "_target_": "quarry.training.wandb_run.WandbRun",
+        "settings": {"base_url": "https://example.org"},
+    },
+}
+"""Place -> what a stranger writes there; `papers` and paths lie outside of the run."""
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_resumed_run_writes_and_logs_nowhere_else(
+    task: Task, unfinished: Path, traps: Path, place: str
+) -> None:
+    (traps / "papers").mkdir()
+    (traps / "papers" / "thesis").touch()
+    text = yaml.safe_dump(PLACES[place]).replace("papers", str(traps / "papers"))
+    node = yaml.safe_load(text)
+    if isinstance(node, str):
+        node = str(traps / node)
+    message = refusal(task, unfinished, traps, "resume", _set(place, node))
+    assert f"- {place}" in message
+    assert (traps / "papers" / "thesis").exists()
+
+
 @pytest.mark.parametrize("value", [{"_target_": "joblib.load"}, "${oc.create:{_target_:a.b}}"])
 def test_the_base_that_a_run_names_is_text(
     task: Task, tmp_path: Path, traps: Path, value: Any

@@ -7,12 +7,19 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from quarry.errors import UserError
+from quarry.metrics.trec import parse_measure
 from quarry.models.dtypes import DTYPES
 from quarry.retrieval.store.shelf import DTYPES as STORE_DTYPES
 
 
 def evaluation_violations(evaluation: DictConfig) -> Iterator[str]:
-    """Yield what is wrong with the dtypes of embeddings and with `corpus_on_disk`."""
+    """Yield what is wrong with measures, dtypes of embeddings and `corpus_on_disk`."""
+    for name in evaluation.measures:
+        try:
+            parse_measure(str(name))
+        except UserError as error:
+            yield f"evaluation.measures: {error}. Fix: evaluation.measures=[nDCG@10]"
     if evaluation.compare_dtype not in (None, *DTYPES):
         yield (
             f"evaluation.compare_dtype={evaluation.compare_dtype}: unknown value "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from omegaconf import DictConfig
@@ -35,12 +36,22 @@ DEFAULTS = {"accumulate_grad_batches": 1}
 """Argument of `INSTEAD` -> the value that changes nothing, and is allowed."""
 
 
+_TIME = re.compile(r"\s*\d+:\d\d:\d\d:\d\d\s*")
+"""Days, hours, minutes and seconds, as Lightning reads them."""
+
+
 def trainer_violations(config: DictConfig, *, primary: str) -> Iterator[str]:
     """Yield arguments of the Trainer that have no effect here, or would break a run."""
     for name, instead in INSTEAD.items():
         value = config.trainer.get(name)
         if value is not None and value != DEFAULTS.get(name):
             yield f"trainer.{name}={str(value).lower()}: not used here. Fix: {instead}"
+    limit = config.trainer.get("max_time")
+    if isinstance(limit, str) and not _TIME.fullmatch(limit):
+        yield (
+            f"trainer.max_time={limit}: no time (DD:HH:MM:SS). Fix: trainer.max_time=00:12:00:00, "
+            "which is twelve hours, or leave it out"
+        )
     if primary == "eval" and config.trainer.get("fast_dev_run"):
         value = str(config.trainer.fast_dev_run).lower()
         yield f"trainer.fast_dev_run={value}: no effect on an evaluation. Fix: debug=fast"

@@ -16,6 +16,9 @@ from quarry.types import MAX_GRADE
 _OTHER_KEY = re.compile(r"\$\{[A-Za-z_][\w.]*\}")
 """An interpolation of a key, which has a range of its own; one of a resolver has none."""
 
+_INNER_LOSS = re.compile(r"^loss(\.loss|\.losses\.[^.]+)+(?=\.)")
+"""Start of a key of a loss inside other losses, which has the ranges of the loss itself."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
@@ -65,7 +68,7 @@ _SEED = Range(low=0, high=2**32 - 1, usual=42)
 _SHARE = Range(low=0, high=1, is_below=True, usual=0.9)
 _STEPS = _at_least(1, 50, "optimizer steps")
 _LEVEL = Range(low=1, high=MAX_GRADE, usual="null", why="the lowest relevant grade")
-_LEARNING_RATE = _at_least(0, "1e-4")
+_LEARNING_RATE = Range(low=0, is_above=True, high=10, usual="1e-4")
 _TEMPERATURE = Range(low=1e-6, high=1000, usual=0.05, why="0.01 to 0.1 is usual")
 _ABOVE_0 = Range(low=0, is_above=True, usual=1)
 
@@ -77,8 +80,14 @@ RANGES = {
     "recipe.num_warmup_steps": _at_least(0, 100),
     "data.global_batch_size": _at_least(1, 128, "queries"),
     "data.num_hard_negatives": _at_least(0, "null", "null: all that each example has"),
-    "data.num_workers": _at_least(0, 4),
+    "data.num_workers": Range(low=0, high=1024, usual=4, why="processes on each rank"),
     "loss.temperature": _TEMPERATURE,
+    "loss.teacher_temperature": Range(low=1e-6, high=1e6, usual=1, why="divides the scores"),
+    "loss.margin": Range(low=-2, high=2, usual=-0.1, why="similarities are from -1 to 1"),
+    "loss.hardness": Range(low=0, high=1000, usual=9, why="0: as InfoNCE"),
+    "loss.dims": _at_least(1, "[64,32]", "widths"),
+    "loss.dim_weights": _at_least(0, "null", "null: 1 for each"),
+    "loss.weights.*": _at_least(0, 1, "0: not computed"),
     "loss.contrastive_batch_size": _at_least(1, "null", "queries"),
     "optimizer.lr": _LEARNING_RATE,
     "optimizer.weight_decay": _at_least(0, 0.01),
@@ -89,12 +98,8 @@ RANGES = {
     "optimizer.beta2_decay": Range(high=0, usual=-0.8),
     "optimizer.d": _at_least(1, 1.0),
     "scheduler.num_warmup_steps": _at_least(0, 100),
-    "trainer.max_steps": Range(
-        low=1, or_minus_one="no limit", usual=-1, why="0 trains nothing; eval.py evaluates alone"
-    ),
-    "trainer.max_epochs": Range(
-        low=1, or_minus_one="no limit", usual=1, why="0 trains nothing; eval.py evaluates alone"
-    ),
+    "trainer.max_steps": Range(low=1, or_minus_one="no limit", usual=-1, why="0 trains nothing"),
+    "trainer.max_epochs": Range(low=1, or_minus_one="no limit", usual=1, why="0 trains nothing"),
     "trainer.min_steps": _at_least(0, "null"),
     "trainer.min_epochs": _at_least(0, "null"),
     "trainer.log_every_n_steps": _at_least(1, 10, "optimizer steps"),
@@ -133,6 +138,8 @@ RANGES = {
     "logger.wandb.max_artifact_gib": _at_least(0, 1, "0: nothing is uploaded"),
     "task.alpha": Range(low=0, high=1, is_above=True, is_below=True, usual=0.05),
     "task.num_*": _at_least(1, 1),
+    "task.older_than_days": _at_least(0, 30, "days"),
+    "paths.max_cache_gib": _at_least(0, "null", "null: no limit"),
     "task.*": _ABOVE_0,
 }
 """Key, or a pattern of keys -> its range; the first that fits counts, those of `retriever` also for
@@ -143,6 +150,7 @@ def range_of(key: str) -> Range | None:
     """Return the range of a key, such as `trainer.max_steps`; None: any finite number fits."""
     if key.partition(".")[0] == "baseline":
         key = f"retriever{key.removeprefix('baseline')}"
+    key = _INNER_LOSS.sub("loss", key)
     return next((each for pattern, each in RANGES.items() if fnmatchcase(key, pattern)), None)
 
 

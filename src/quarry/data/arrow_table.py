@@ -176,7 +176,8 @@ def open_table(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         id_hashes = _write_rows(temporary, with_sources(schema, files), rows, id_column)
-        if len(ArrowTable(temporary)) == 0:
+        made = ArrowTable(temporary)  # held until it has its name
+        if len(made) == 0:
             raise UserError(f"{sources[0]}: holds no records; check that it is the right file")
         if id_column is not None:
             _write_id_index(temporary, id_hashes, id_column, sources[0])
@@ -251,6 +252,7 @@ def _write_rows(
     name = path.name.split("-")[0].lstrip(".")
     remaining = tracked(rows, label=f"building {name}", units="rows")
     with path.open("xb") as file:
+        use = CacheUse(path)  # nobody removes it as the rest of a killed process
         with pa.ipc.new_file(file, schema) as writer:
             while chunk := list(islice(remaining, ROWS_PER_BATCH)):
                 cells = zip(*chunk, strict=True)
@@ -261,6 +263,7 @@ def _write_rows(
                     hashes.frombytes(_hash_ids(columns[id_column]).tobytes())
         file.flush()
         os.fsync(file.fileno())
+    del use
     return np.frombuffer(hashes, dtype=np.uint64)
 
 

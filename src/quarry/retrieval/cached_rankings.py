@@ -61,7 +61,10 @@ class CachedRankings:
             run = make()
             try:
                 with replacing(path) as partial:
+                    partial.touch()
+                    use = CacheUse(partial)
                     partial.write_text(json.dumps(run), encoding="utf-8")
+                del use
                 write_json(path.with_suffix(ABOUT), _about(dataset))
             except OSError as error:
                 self._warn(error)

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from quarry.runtime.cache_use import keep_used
+from quarry.runtime.cache_use import CacheUse, keep_used
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
     logger.info("Making a small model in %s", target)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
+    use = CacheUse(scratch)  # nobody removes it as the rest of a killed process
     try:
         make(scratch)
         scratch.replace(target)
@@ -33,5 +34,6 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        del use
     keep_used(target)
     return target

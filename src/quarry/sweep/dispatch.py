@@ -60,13 +60,13 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
         explained = explains_disk_errors(partial(places_of, config), kept=continued)
         with raises_on_signals(continued), explained:
             result: object = instantiate(config.task)(config)
-            if task in (TRAIN, RESUME, EVALUATE) and config.paths.get("max_cache_gib") is not None:
-                from quarry.tasks.cache import shrink  # not above: it reads all kinds of caches
-
-                shrink(config)
     if config.study.job is not None and world.is_launched_first():
         folder = Path(HydraConfig.get().runtime.output_dir)
         _result_of(result, metric=config.optimized_metric).write(folder)
+    if task in (TRAIN, RESUME, EVALUATE) and config.paths.get("max_cache_gib") is not None:
+        from quarry.tasks.cache import shrink  # not above: it reads all kinds of caches
+
+        shrink(config)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -23,6 +24,8 @@ from quarry.tasks.cache_kinds import KINDS, Folders, Kind, Origin
 from quarry.tasks.cache_page import cache_table, readable_age
 from quarry.tasks.fetch_page import readable_size
 
+logger = logging.getLogger(__name__)
+
 ALL = "all"
 STATES = ("changed", "gone")
 """Words of `task.remove` for entries whose source is not what it was."""
@@ -35,7 +38,7 @@ class Entry:
     """An entry of the cache.
 
     Attributes:
-        name: see `Kind.name_of`.
+        name: its path below its folder, without a suffix.
         files: what it consists of.
         num_bytes: that it takes on disk.
         used_s: when it was used last, in seconds since 1970.
@@ -93,12 +96,19 @@ def cache(
 
 
 def shrink(config: DictConfig) -> None:
-    """Remove the least recently used entries over `paths.max_cache_gib`, if that is set."""
-    limit = limit_of(config)
-    if limit is None or not world.is_launched_first():
+    """Remove the least recently used entries over `paths.max_cache_gib`, if that is set.
+
+    The run has succeeded, so a cache that cannot be made smaller is a warning.
+    """
+    if not world.is_launched_first():
         return
-    entries = listed(folders_of(config), states=False)
-    removed_of(_too_many(entries, limit), until=limit, total=_size(entries))
+    try:
+        limit = limit_of(config)
+        if limit is not None:
+            entries = listed(folders_of(config), states=False)
+            removed_of(_too_many(entries, limit), until=limit, total=_size(entries))
+    except (OSError, UserError) as error:
+        logger.warning("the cache stays larger than paths.max_cache_gib: %s", error)
 
 
 def folders_of(config: DictConfig) -> Folders:
@@ -212,7 +222,9 @@ def _too_many(entries: Sequence[Entry], limit: int | None) -> list[Entry]:
 
 
 def _removed(entry: Entry) -> bool:
-    """Remove an entry; return False if a process uses it."""
+    """Remove an entry; return False if a process uses it or may still write it."""
+    if _age_s(entry.path) < entry.kind.rests_s:
+        return False
     with ExitStack() as held:
         locks = sorted(entry.path.glob(entry.kind.locks)) if entry.kind.locks else []
         locks += [file for file in entry.files if file.suffix == ".lock"]
@@ -222,6 +234,14 @@ def _removed(entry: Entry) -> bool:
         for file in entry.files:
             remove_path(file)
     return not entry.path.exists()
+
+
+def _age_s(path: Path) -> float:
+    """Return the seconds since the last change of a file, or of the names in a folder."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # another process has just removed it
+        return 0.0
 
 
 def _size(entries: Iterable[Entry]) -> int:

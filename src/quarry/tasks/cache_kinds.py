@@ -49,6 +49,7 @@ class Kind:
         beside: suffixes of further files that belong to an entry, instead of its own.
         locks: pattern of lock files in the entry that are held while it is written.
         origin: returns what an entry was made from.
+        rests_s: an entry that changed since may still be written, whether it is locked or not.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Kind:
     origin: Callable[[Path], Origin]
     beside: tuple[str, ...] = ()
     locks: str | None = None
+    rests_s: float = 0.0
 
     def paths(self, folders: Folders) -> Iterator[Path]:
         """Yield the entries of this kind."""
@@ -65,14 +67,6 @@ class Kind:
             for path in sorted(root.glob(pattern)):
                 # of an embedding store the pattern names a file that every folder of it has
                 yield path.parent if path.name == CONTRACT else path
-
-    def name_of(self, path: Path, folders: Folders) -> str:
-        """Return the path of an entry below its folder, without the suffix of its kind."""
-        root: Path = getattr(folders, self.root)
-        name = path.relative_to(root).as_posix()
-        suffixes = {Path(pattern).suffix for pattern in self.patterns if "." in pattern[1:]}
-        named = name.removesuffix(path.suffix) if path.suffix in suffixes - {".tmp"} else name
-        return f"{self.name}/{named}" if self.root == "store" else named
 
     def files_of(self, path: Path) -> list[Path]:
         """Return the files or folders that an entry consists of."""
@@ -175,7 +169,7 @@ KINDS = (
     Kind(
         name="unfinished", root="cache",
         patterns=(".*.tmp", "rankings/.*.tmp", f"models/*-{_HEX * 16}????????"),
-        origin=of_unfinished,
+        beside=(".ids.npy",), origin=of_unfinished, rests_s=300.0,
     ),
 )  # fmt: skip
 """All kinds of entries, in the order of the listing."""

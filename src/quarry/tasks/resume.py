@@ -14,6 +14,7 @@ from quarry.config.hidden_values import check_stored_values
 from quarry.config.logger_rules import check_loggers
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.config.stored import read_stored_config
+from quarry.config.stored_places import check_stored_places
 from quarry.config.stored_targets import trusted_packages
 from quarry.config.world_size import device_violations, foreign_checkpoint, world_size, zero_stage
 from quarry.distributed import world
@@ -109,7 +110,9 @@ def _stored(config: DictConfig, run: RunDirectory, *, chooses_memory_anew: bool)
     stored.paths.run_dir = str(run.path)
     if chooses_memory_anew:
         choose_anew(stored, run)
-    if any(key == "logger" or key.startswith("logger.") for key in explicit_keys()):
+    names_loggers = any(key == "logger" or key.startswith("logger.") for key in explicit_keys())
+    check_stored_places(stored, run=run.path, source=run.config, has_own_loggers=names_loggers)
+    if names_loggers:
         check_loggers(config)
         stored.logger = config.logger
     if ON_DISK in explicit_keys():  # a disk may have become full

@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.errors import Interrupted, UserError
+from quarry.sweep import dispatch
 from quarry.sweep.dispatch import run
 from quarry.sweep.job_result import JOB_FILE, JobResult
 
@@ -71,6 +72,22 @@ def test_a_job_leaves_its_objective_and_its_metrics(folder: Path) -> None:
     assert result.objective == 0.25
     assert result.metrics == {"val/alpha/x": 0.5, "val/mean/x": 0.25}
     assert json.loads((folder / JOB_FILE).read_text())["objective"] == 0.25
+
+
+def test_a_job_has_its_result_before_the_cache_is_made_smaller(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[object] = []
+    monkeypatch.setattr(dispatch, "TRAIN", f"{__name__}.measured")
+    monkeypatch.setattr(dispatch, "check_places", lambda config: None)
+    monkeypatch.setattr(
+        "quarry.tasks.cache.shrink", lambda config: found.append(JobResult.read(folder))
+    )
+    config = config_of(folder, job="seed-1")
+    config.paths.max_cache_gib = 1.0
+    run(config, program=["train.py"])
+    assert len(found) == 1
+    assert found[0] is not None
 
 
 def test_of_several_processes_the_first_one_leaves_it(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from helpers.made_cache import make_cache
-from quarry.data.arrow_table import ArrowTable
+from quarry.data.arrow_table import LINE, ArrowTable, open_table
 from quarry.errors import UserError
 from quarry.runtime import task_output
 from quarry.runtime.cache_use import CacheUse
 from quarry.runtime.lock import locked
-from quarry.tasks.cache import cache, shrink
+from quarry.stand_ins.made_folder import made_once
+from quarry.tasks.cache import cache, listed, shrink
+from quarry.tasks.cache_kinds import Folders
 
 Number = float | None
 
@@ -63,6 +68,17 @@ def test_twenty_entries_are_listed_and_nothing_is_removed(
     assert fiqa.split()[4:7] == ["3", "d", "changed"]
 
 
+def test_names_are_paths_without_suffix(folder: Path) -> None:
+    entries = listed(Folders(cache=folder, store=folder / "embeddings"), states=False)
+    names = {entry.kind.name: entry.name for entry in reversed(entries)}
+    assert names["corpus"].startswith("corpus-")
+    assert "." not in names["corpus"] + names["ranking"] + names["embeddings"] + names["replica"]
+    assert names["ranking"].startswith("rankings/bm25-")
+    assert names["embeddings"].startswith("embeddings/0000")
+    assert names["unfinished"] == ".corpus-1234.arrow.77.ab12.tmp"
+    assert names["stdlib_code"].endswith("-c473d17ac5b3")
+
+
 def test_entries_are_removed_by_state_kind_name_and_pattern(folder: Path) -> None:
     assert run(folder, "changed", "gone")["cache/num_removed"] == 5  # two tables, three stores
     assert not list(folder.glob("embeddings/*/contract.json"))
@@ -95,6 +111,56 @@ def test_the_least_recently_used_go_until_the_rest_fits(folder: Path) -> None:
     assert run(folder)["cache/num_bytes"] == left
     shrink(a_config(folder, limit=0))
     assert names(folder) == set()
+
+
+def test_a_table_that_is_being_written_stays(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "new.jsonl"
+    source.write_text("x")
+    left = folder / ".corpus-1234.arrow.77.ab12.tmp"
+    fresh = folder / ".corpus-5678.jsonl.77.tmp"
+    fresh.touch()
+
+    def rows() -> Iterator[tuple[int, str]]:
+        yield 1, "a"
+        (written,) = set(folder.glob(".new-*.tmp"))
+        os.utime(written, (1, 1))  # nothing has come for a long time
+        os.utime(left, (1, 1))
+        run(folder, "unfinished")
+        assert (written.exists(), left.exists(), fresh.exists()) == (True, False, True)
+        shrink(a_config(folder, limit=0))
+        assert written.exists()
+        yield 2, "b"
+
+    schema = pa.schema([("line", pa.int64()), ("text", pa.string())])
+    assert LINE == "line"
+    table = open_table(
+        cache_dir=folder, kind="new", sources=[source], schema=schema, rows=rows(),
+        id_column="text",
+    )  # fmt: skip
+    assert len(table) == 2
+
+
+def test_a_model_that_is_being_made_stays(folder: Path) -> None:
+    target = folder / "models" / f"new-{'0' * 16}"
+
+    def make(scratch: Path) -> None:
+        os.utime(scratch, (1, 1))
+        assert run(folder, "unfinished")["cache/num_removed"] == 1  # what a killed process left
+        (scratch / "model.safetensors").touch()
+
+    assert made_once(target, make) == target
+
+
+def test_a_finished_run_does_not_fail_for_its_cache(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuses(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("quarry.tasks.cache.remove_path", refuses)
+    shrink(a_config(folder, limit=0))
+    shrink(a_config(folder, limit=-1))
+    assert ["Permission denied" in line for line in caplog.messages] == [True, False]
 
 
 def test_what_is_in_use_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

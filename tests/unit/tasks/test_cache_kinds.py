@@ -30,16 +30,6 @@ def test_every_kind_finds_its_own(folders: Folders) -> None:
     }  # fmt: skip
 
 
-def test_names_are_paths_without_suffix(folders: Folders) -> None:
-    names = {one.name: one.name_of(next(one.paths(folders)), folders) for one in KINDS}
-    assert names["corpus"].startswith("corpus-")
-    assert "." not in names["corpus"] + names["ranking"] + names["embeddings"] + names["replica"]
-    assert names["ranking"].startswith("rankings/bm25-")
-    assert names["embeddings"] == f"embeddings/{'0' * 32}"
-    assert names["unfinished"] == ".corpus-1234.arrow.77.ab12.tmp"
-    assert names["stdlib_code"].endswith("-c473d17ac5b3")
-
-
 def test_tables_know_whether_their_source_is_what_it_was(folders: Folders) -> None:
     found = [
         of_table(path) for name in ("corpus", "examples") for path in kind(name).paths(folders)
