@@ -27,7 +27,8 @@ KEYS = (f"+logger.wandb.settings.api_key={UNDER_A_KEY}", "+logger.wandb.notes=${
 
 @pytest.fixture(scope="module")
 def with_variable(environment: dict[str, str]) -> dict[str, str]:
-    return {**environment, "MYPW": IN_ENVIRONMENT}
+    switches = {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "true", "DB_PASSWORD": "test"}  # no secrets
+    return {**environment, **switches, "MYPW": IN_ENVIRONMENT}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,9 @@ def test_a_run_leaves_no_secret_and_is_continued_with_the_variable_alone(
     assert leaks(result, run) == []
     hidden = ["https://someone:***@host/x", "${oc.env:MYPW}", "about ${oc.env:MYPW}."]
     for name in ("config.yaml", "config_resolved.yaml"):
-        assert yaml.safe_load((run / name).read_text())["tags"] == hidden
+        config = yaml.safe_load((run / name).read_text())
+        assert config["tags"] == hidden
+        assert config["trainer"]["precision"] == "32-true"
     (identity,) = wandb_files.identities(run)
     assert identity.tags[-3:] == ["https://someone:***@host/x", "$MYPW", "about $MYPW."]
     assert wandb_files.config(run)["tags"] == hidden
