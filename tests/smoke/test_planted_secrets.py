@@ -99,6 +99,19 @@ def test_a_sweep_with_a_job_that_fails_leaves_no_secret(
     assert leaks(made, report) == []
 
 
+def test_a_sweep_whose_jobs_cannot_be_composed_leaves_no_secret(
+    command: Command, environment: dict[str, str], tmp_path: Path
+) -> None:
+    result = command(
+        "eval.py", "-m", f"benchmark.path={URL}", "benchmark=folder", "retriever=bm25,nonsense",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        environment=environment,
+    )  # fmt: skip
+    assert result.code != 0
+    assert "nonsense" in result.err
+    assert leaks(result, tmp_path) == []
+
+
 @pytest.mark.parametrize("is_full", [False, True])
 def test_errors_and_tracebacks_show_no_secret(
     command: Command, with_variable: dict[str, str], tmp_path: Path, is_full: bool
