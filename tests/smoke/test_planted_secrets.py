@@ -27,7 +27,8 @@ KEYS = (f"+logger.wandb.settings.api_key={UNDER_A_KEY}", "+logger.wandb.notes=${
 
 @pytest.fixture(scope="module")
 def with_variable(environment: dict[str, str]) -> dict[str, str]:
-    return {**environment, "MYPW": IN_ENVIRONMENT}
+    switches = {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "true", "DB_PASSWORD": "test"}  # no secrets
+    return {**environment, **switches, "MYPW": IN_ENVIRONMENT}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,9 @@ def test_a_run_leaves_no_secret_and_is_continued_with_the_variable_alone(
     assert leaks(result, run) == []
     hidden = ["https://someone:***@host/x", "${oc.env:MYPW}", "about ${oc.env:MYPW}."]
     for name in ("config.yaml", "config_resolved.yaml"):
-        assert yaml.safe_load((run / name).read_text())["tags"] == hidden
+        config = yaml.safe_load((run / name).read_text())
+        assert config["tags"] == hidden
+        assert config["trainer"]["precision"] == "32-true"
     (identity,) = wandb_files.identities(run)
     assert identity.tags[-3:] == ["https://someone:***@host/x", "$MYPW", "about $MYPW."]
     assert wandb_files.config(run)["tags"] == hidden
@@ -94,6 +97,19 @@ def test_a_sweep_with_a_job_that_fails_leaves_no_secret(
     made = command("eval.py", "task=report", f"runs=[{sweep}]", f"hydra.run.dir={report}")
     assert made.code == 0, made.err
     assert leaks(made, report) == []
+
+
+def test_a_sweep_whose_jobs_cannot_be_composed_leaves_no_secret(
+    command: Command, environment: dict[str, str], tmp_path: Path
+) -> None:
+    result = command(
+        "eval.py", "-m", f"benchmark.path={URL}", "benchmark=folder", "retriever=bm25,nonsense",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        environment=environment,
+    )  # fmt: skip
+    assert result.code != 0
+    assert "nonsense" in result.err
+    assert leaks(result, tmp_path) == []
 
 
 @pytest.mark.parametrize("is_full", [False, True])

@@ -55,6 +55,7 @@ def test_submitit_starts_jobs(command: Command, tmp_path: Path) -> None:
     (job,) = jobs_of(folder).values()
     assert (job["status"], job["directory"]) == ("finished", "job")
     assert job["result"] in result.out
+    assert not list(folder.rglob("*.pkl"))
 
 
 def test_optuna_gets_objectives_and_outlives_failed_trials(

@@ -26,15 +26,13 @@ from quarry.sweep.gpu_slots import gpu_locks, lent_gpus
 from quarry.sweep.inputs import CommandLine, SweepJob, read_job
 from quarry.sweep.job_process import EndedProcess, run_process
 from quarry.sweep.job_result import JOB_FILE, JobResult
+from quarry.sweep.launcher_files import OF_HYDRA
 from quarry.sweep.record import JobRecord, Study, StudyRecord
 
 logger = logging.getLogger(__name__)
 
 OF_THE_SWEEP = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra.launcher", "hydra.callbacks")
 """Hydra's settings of the sweep, which its jobs do not get; `hydra/sweeper` likewise."""
-
-OF_HYDRA = "multirun.yaml"
-"""Hydra's sweeper writes the complete configuration, secrets too; each job's record hides them."""
 
 INTERRUPTED_CODES = (130, 143)
 """Exit codes of a job that SIGINT or SIGTERM stopped."""

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -22,6 +23,7 @@ from quarry.sweep.end import begun_study
 from quarry.sweep.inputs import Sweep, read_sweep
 from quarry.sweep.job import recorded
 from quarry.sweep.job_configs import VALIDATED, JobConfigs, primary_of
+from quarry.sweep.launcher_files import begun_folder, make_private_folder
 from quarry.sweep.record import JobRecord, Study, StudyRecord
 from quarry.tasks.optimized_metric import check_optimized_metric
 
@@ -40,11 +42,14 @@ class StudyStart(Callback):
     """
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        begun_folder.set(Path(config.hydra.sweep.dir).absolute())
         try:
             if OmegaConf.select(config, "task._target_") == FETCH:
                 fetch_for_jobs(read_sweep(config), JobConfigs(config))
                 sys.exit(0)  # it has fetched for all jobs, and none is started
             record = begin(config)
+            launcher = str(config.hydra.launcher.get("_target_"))
+            make_private_folder(record.folder, launcher=launcher)
         except UserError as error:
             end_with_error(str(error))
         begun_study.set(record)

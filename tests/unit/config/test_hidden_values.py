@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from quarry.config.hidden_values import check_stored_values, hide_values_of
 from quarry.errors import UserError
 from quarry.runtime import secret_values
-from quarry.runtime.secret_values import without_secrets
+from quarry.runtime.secret_values import remember_environment, scrub, without_secrets
 
 PATH = Path("run/config.yaml")
 
@@ -48,6 +48,17 @@ def test_a_variable_that_is_set_is_taken_and_hidden(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MYPW", "hunter2")
     check_stored_values(made(model={"path": "${oc.env:MYPW}/x"}), PATH)
     assert without_secrets("hunter2/x") == "${oc.env:MYPW}/x"
+
+
+def test_switches_and_short_words_of_the_environment_leave_a_configuration_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "true")
+    monkeypatch.setenv("DB_PASSWORD", "test")
+    remember_environment()
+    content = {"trainer": {"precision": "32-true", "x": "${on_gpu:true,false}"}, "split": "test"}
+    assert scrub(content) == content
+    check_stored_values(made(**scrub(content)), PATH)
 
 
 def test_secret_keys_of_a_configuration_are_hidden() -> None:

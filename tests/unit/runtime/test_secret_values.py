@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ from quarry.runtime.secret_values import (
 
 
 @pytest.fixture(autouse=True)
-def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The secrets of this test alone."""
     monkeypatch.setattr(secret_values, "_known", {})
     return secret_values._known
@@ -49,6 +51,11 @@ SECRETS = [
     "credentials",
     "passphrase",
     "Authorization",
+    "pwd",
+    "db.pwd",
+    "MYSQL_PWD",
+    "AWSAccessKeyId",
+    "aws_access_key_id",
 ]
 HARMLESS = [
     "end_token",
@@ -69,6 +76,7 @@ HARMLESS = [
     "prompt.end_token",
     "begin_token",
     "PWD",
+    "OLDPWD",
 ]
 
 
@@ -92,6 +100,12 @@ def test_what_only_sounds_like_a_secret_is_kept(key: str) -> None:
         ("+logger.wandb.api_key=abc=def", "+logger.wandb.api_key=***"),
         ("settings={api_key:abc}", "settings={api_key:***}"),
         ("settings={a:1, hf_token: abc, b:[2]}", "settings={a:1, hf_token: ***, b:[2]}"),
+        ("+h={password:'p w d',a:1}", "+h={password:***,a:1}"),
+        ("+h={authorization: Bearer abc , a:1}", "+h={authorization: *** , a:1}"),
+        ("+h={api_key:'a,b}',token:\"c d\"}", "+h={api_key:***,token:***}"),
+        ("+h={a:{token:[x1,y2]},b:2}", "+h={a:{token:***},b:2}"),
+        ("+h={token:${oc.env:KEY},b:2}", "+h={token:${oc.env:KEY},b:2}"),
+        ('+h=\'{"api_key": "abc"}\'', "+h='{\"api_key\": ***}'"),
         ("data.path=/data/token=1/x", "data.path=/data/token=1/x"),
         ("model/pooling=last_token", "model/pooling=last_token"),
         ("--multirun", "--multirun"),
@@ -125,6 +139,10 @@ def test_secret_groups_are_hidden_whole() -> None:
         ("https://ghp_abc@github.com/x", "https://***@github.com/x"),
         ("ssh://git@github.com/x", "ssh://git@github.com/x"),
         ("https://host:8080/a@b", "https://host:8080/a@b"),
+        ("'https://me:pa/ssW0rd@host/x' y@z", "'https://me:***@host/x' y@z"),
+        ("https://me:p@a/ss@host/x", "https://me:***@host/x"),
+        ("a=https://me:p/w@h/x,https://v:q@h/y", "a=https://me:***@h/x,https://v:***@h/y"),
+        ("https://me:pw@host/${x}@y", "https://me:***@host/${x}@y"),
         ("http://u:p@a/ http://v:q@b/", "http://u:***@a/ http://v:***@b/"),
         ("https://me:${oc.env:PW}@host", "https://me:${oc.env:PW}@host"),
         ("https://h/x?token=abc&n=1", "https://h/x?token=***&n=1"),
@@ -143,6 +161,21 @@ def test_the_password_of_an_argument_is_hidden_wherever_it_stands() -> None:
         without_secrets("login as me with hunter2 failed, abcd")
         == "login as me with *** failed, ***"
     )
+
+
+def test_secrets_inside_braces_are_hidden_wherever_they_stand() -> None:
+    remember_arguments(
+        [
+            "+h={password:'p w d1',authorization: Bearer abcd1}",
+            "+a.token=[one1,two2]",
+            "x=https://me:pa/ss@h",
+            "+a.use_auth_token=true",
+        ]
+    )
+    remember_secrets({"tokens": "kept", "token": ["three3"]})
+    for secret in ("p w d1", "abcd1", "one1", "two2", "pa/ss", "three3"):
+        assert without_secrets(f"<{secret}>") == "<***>"
+    assert without_secrets("bf16-true kept") == "bf16-true kept"
 
 
 def test_the_value_of_a_secret_key_is_hidden_wherever_it_stands_in_any_spelling() -> None:
@@ -172,7 +205,7 @@ def test_a_variable_shows_as_its_interpolation(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("value", ["3", "1e-5", "true", "", "."])
 def test_numbers_switches_and_folders_are_no_secrets(
-    monkeypatch: pytest.MonkeyPatch, known: dict[str, str], tmp_path: Path, value: str
+    monkeypatch: pytest.MonkeyPatch, known: dict[str, Any], tmp_path: Path, value: str
 ) -> None:
     monkeypatch.setenv("MINE", value)
     monkeypatch.setenv("FOLDER", str(tmp_path))
@@ -204,3 +237,32 @@ def test_variables_with_names_of_secrets_are_hidden(
     monkeypatch.setenv("HF_TOKEN", "hf_hunter2")
     remember_environment()
     assert without_secrets("401 for hf_hunter2") == "401 for ***"
+    for spelled in ("\\nhf_hunter2", "%20hf_hunter2", "x_hf_hunter2."):
+        assert "hunter2" not in without_secrets(spelled)
+
+
+def test_harmless_variables_with_names_of_secrets_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, known: dict[str, Any]
+) -> None:
+    harmless = {
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "true",
+        "DISABLE_API_KEY": "everywhere",
+        "DB_PASSWORD": "test",
+        "MAX_TOKEN": "12345678",
+        "QUARRY_TOKEN": "something",
+    }
+    monkeypatch.setattr(os, "environ", harmless)
+    remember_environment()
+    assert known == {}
+
+
+def test_in_configurations_a_secret_of_the_environment_is_a_complete_value_or_in_a_url(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "training")
+    remember_environment()
+    config = {"a": "training", "b": "data/training", "c": "https://h/training/x"}
+    assert scrub(config) == {"a": "***", "b": "data/training", "c": "https://h/***/x"}
+    assert without_secrets("a training of trainings") == "a *** of trainings"
+    remember_arguments(["+db.password=training"])
+    assert scrub(config)["b"] == "data/***"
