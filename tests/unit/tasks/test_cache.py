@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from helpers.made_cache import make_cache
+from helpers.made_cache import LEFTOVER, make_cache
 from quarry.data.arrow_table import ArrowTable
 from quarry.errors import UserError
 from quarry.runtime import task_output
@@ -84,7 +84,7 @@ def test_age_alone_and_with_a_kind(folder: Path) -> None:
 
 def test_the_least_recently_used_go_until_the_rest_fits(folder: Path) -> None:
     total = run(folder)["cache/num_bytes"]
-    oldest = folder / ".corpus-1234.arrow.77.ab12.tmp"
+    oldest = folder / LEFTOVER
     values = run(folder, limit=(total - 1) / 2**30)
     assert values["cache/num_removed"] == 1
     assert not oldest.exists()

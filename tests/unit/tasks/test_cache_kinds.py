@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from helpers.made_cache import make_cache
+from helpers.made_cache import LEFTOVER, make_cache
 from quarry.models.backbones.fingerprint import weights_digest
 from quarry.tasks.cache_kinds import KINDS, Folders, Kind, of_embeddings, of_ranking, of_table
 
@@ -23,7 +24,7 @@ def kind(name: str) -> Kind:
 
 
 def test_every_kind_finds_its_own(folders: Folders) -> None:
-    counts = {one.name: len(list(one.paths(folders))) for one in KINDS}
+    counts = Counter(one.name for one in KINDS for _ in one.paths(folders))
     assert counts == {
         "corpus": 4, "examples": 4, "ranking": 4, "embeddings": 3, "replica": 3,
         "stdlib_code": 1, "unfinished": 1,
@@ -31,12 +32,12 @@ def test_every_kind_finds_its_own(folders: Folders) -> None:
 
 
 def test_names_are_paths_without_suffix(folders: Folders) -> None:
-    names = {one.name: one.name_of(next(one.paths(folders)), folders) for one in KINDS}
+    names = {one.name: one.name_of(path, folders) for one in KINDS for path in one.paths(folders)}
     assert names["corpus"].startswith("corpus-")
     assert "." not in names["corpus"] + names["ranking"] + names["embeddings"] + names["replica"]
     assert names["ranking"].startswith("rankings/bm25-")
-    assert names["embeddings"] == f"embeddings/{'0' * 32}"
-    assert names["unfinished"] == ".corpus-1234.arrow.77.ab12.tmp"
+    assert names["embeddings"] == f"embeddings/{'2' * 32}"
+    assert names["unfinished"] == LEFTOVER
     assert names["stdlib_code"].endswith("-c473d17ac5b3")
 
 
@@ -74,3 +75,60 @@ def test_embeddings_know_whether_the_weights_are_what_they_were(
     assert of_embeddings(two).state == "unchanged"
     (model / "config.json").write_text("{ }")
     assert of_embeddings(two).state == "changed"
+
+
+def test_the_files_of_others_are_not_listed(folders: Folders) -> None:
+    foreign = (
+        "corpus-of-my-thesis.arrow", f"corpus-{'f' * 24}.arrow", f"examples-{'f' * 24}.arrow",
+        ".editor.tmp", ".corpus-1.arrow.1.ab.tmp", "stdlib_code-notes.jsonl",
+        "rankings/mine.json", "rankings/.mine.tmp", "models/bert-0123456789abcdef/config.json",
+        "models/bert-0123456789abcdef/model.safetensors",
+        "models/qwen-tiny-0123456789abcdef/notes.txt", "models/bert-0123456789abcdefghijklmn/x",
+        "embeddings/pact/contract.json", f"embeddings/{'e' * 32}/contract.json",
+        f"embeddings/{'d' * 32}/work.txt", "embeddings/weights/notes.txt",
+        "embeddings/.mine.removed.tmp",
+    )  # fmt: skip
+    before = {path for one in KINDS for path in one.paths(folders)}
+    for name in foreign:
+        path = folders.cache / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    assert {path for one in KINDS for path in one.paths(folders)} == before
+
+
+def test_what_killed_processes_left_is_listed(folders: Folders) -> None:
+    table = next(kind("corpus").paths(folders))
+    built = f".{table.name}.7.0a1b2c3d"
+    left = {
+        f"{built}.tmp", f"{built}.ids.npy.tmp", f"{built}.ids.npy", f"corpus-{'a' * 24}.ids.npy",
+        ".stdlib_code-v1-py3.11.7-c473d17ac5b3.jsonl.7.tmp",
+        f"rankings/.bm25-{'a' * 24}.json.7.tmp", f"rankings/.bm25-{'a' * 24}.about.7.tmp",
+        "models/qwen-tiny-0123456789abcdefab12cd_9",
+        "models/.qwen-vl-replica-0123456789abcdef.removed.tmp",
+        f"embeddings/.{'a' * 32}.removed.tmp", f"embeddings/weights/.{'a' * 64}.7.tmp",
+    }  # fmt: skip
+    installed = f"corpus-{'b' * 24}"
+    for name in {*left, f"{installed}.ids.npy", f".{installed}.arrow.7.0a1b2c3d.tmp"}:
+        (folders.cache / name).parent.mkdir(exist_ok=True)
+        (folders.cache / name).touch()
+    found = {
+        path.relative_to(folders.cache).as_posix()
+        for one in KINDS if one.name == "unfinished" for path in one.paths(folders)
+    }  # fmt: skip
+    assert found == left | {LEFTOVER, f".{installed}.arrow.7.0a1b2c3d.tmp"}
+
+
+def test_hashes_of_files_are_listed_once_no_store_needs_them(
+    folders: Folders, tmp_path: Path
+) -> None:
+    memo, model = folders.store / "weights", tmp_path / "data" / "model-2"
+    (model / "config.json").write_text("{}")
+    weights_digest(str(model), memo=memo)
+    (needed,) = memo.iterdir()
+    (memo / ("a" * 64)).write_text("f" * 64)
+    assert list(kind("weights_hash").paths(folders)) == [memo / ("a" * 64)]
+    (folders.store / ("2" * 32) / "contract.json").unlink()
+    assert set(kind("weights_hash").paths(folders)) == {needed, memo / ("a" * 64)}
+    manifest = folders.store / ("1" * 32) / "abc" / "manifest.json"
+    manifest.write_text(json.dumps({"made_by": {"model": "of/the-hub"}}))
+    assert not list(kind("weights_hash").paths(folders))

@@ -15,6 +15,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from quarry.errors import UserError
+from quarry.runtime.cache_use import CacheUse
 from quarry.runtime.files import write_text
 
 NUM_BYTES_EACH = 4096
@@ -98,11 +99,19 @@ def is_known_as(folder: Path, digests: Sequence[str], *, memo: Path) -> bool:
     return weights_digest(str(folder), memo=memo) in digests
 
 
+def notes_of(folder: Path, *, memo: Path) -> set[Path]:
+    """Return the files in which `memo` caches the hashes of a model folder's files as they are."""
+    files = (file for pattern in PATTERNS for file in folder.glob(pattern))
+    return {_note(file, memo) for file in files if file.is_file()}
+
+
 def file_digest(file: Path, *, memo: Path) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits; see `weights_digest` for `memo`."""
     note = _note(file, memo)
     with contextlib.suppress(OSError):
-        return note.read_text(encoding="ascii")
+        digest = note.read_text(encoding="ascii")
+        CacheUse(note)
+        return digest
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     with contextlib.suppress(OSError):
