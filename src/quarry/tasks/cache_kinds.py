@@ -204,7 +204,7 @@ KINDS = (
             f"models/{_MODEL}[a-z0-9_]{{8}}",
             rf"models/\.{_MODEL}\.removed\.tmp",
         ),
-        own=leftovers, origin=of_unfinished,
+        beside=(".ids.npy", ".ids.npy.tmp"), own=leftovers, origin=of_unfinished,
     ),
     Kind(
         name="unfinished", root="store",

@@ -14,6 +14,7 @@ from quarry.retrieval.store.shelf import CONTRACT
 from quarry.stand_ins.made_folder import WEIGHTS
 
 _ARROW_MAGIC = b"ARROW1"
+_INDEX = ".ids.npy"
 
 
 def matching(root: Path, patterns: Iterable[str]) -> Iterator[Path]:
@@ -50,7 +51,7 @@ def model_folders(paths: Sequence[Path]) -> list[Path]:
 
 
 def leftovers(paths: Sequence[Path]) -> list[Path]:
-    """Return all but id indices whose table is there, or is being installed."""
+    """Return all but id indices whose table is there, is being installed, or is listed itself."""
     return [path for path in paths if not _is_index(path) or _is_without_table(path)]
 
 
@@ -116,11 +117,13 @@ def _is_table(path: Path) -> bool:
 
 
 def _is_index(path: Path) -> bool:
-    return path.name.endswith(".ids.npy") and not path.name.startswith(".")
+    return path.name.removesuffix(".tmp").endswith(_INDEX)
 
 
 def _is_without_table(index: Path) -> bool:
-    stem = index.name.removesuffix(".ids.npy")
+    stem = index.name.removesuffix(".tmp").removesuffix(_INDEX)
+    if stem.startswith("."):
+        return not index.with_name(f"{stem}.tmp").exists()
     # in this order: a build installs the index before it renames its temporary table
     if any(index.parent.glob(f".{stem}.arrow.*.tmp")):
         return False
