@@ -24,8 +24,8 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
 
     Several processes may try at once: the first to finish wins, and the others leave no files.
     """
+    keep_used(target)  # before the check: nobody removes it in between
     if (target / WEIGHTS).exists():
-        keep_used(target)
         return target
     logger.info("Making a small model in %s", target)
     target.parent.mkdir(parents=True, exist_ok=True)
