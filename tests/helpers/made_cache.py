@@ -15,6 +15,8 @@ from quarry.retrieval.cached_rankings import CachedRankings
 from quarry.types import Document, Query, RetrievalSet
 
 DAY_S = 86_400
+LEFTOVER = f".corpus-{'1' * 24}.arrow.77.ab12ab12.tmp"
+"""Name of the file that a killed process has left."""
 _SCHEMA = pa.schema([(LINE, pa.int64()), ("document_id", pa.large_string())])
 
 
@@ -40,7 +42,7 @@ def make_cache(folder: Path, data: Path) -> None:
     stdlib = folder / f"stdlib_code-v1-py{platform.python_version()}-c473d17ac5b3.jsonl"
     stdlib.write_text("{}\n" * 9000)
     _age(stdlib, 1)
-    left = folder / ".corpus-1234.arrow.77.ab12.tmp"
+    left = folder / LEFTOVER
     left.write_bytes(bytes(9000))
     _age(left, 40)
 

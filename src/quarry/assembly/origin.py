@@ -12,7 +12,7 @@ from quarry.assembly.model_parts import ModelParts
 from quarry.data.arrow_table import rows_digest
 from quarry.data.train_examples import ExampleSource, TableExamples
 from quarry.errors import UserError
-from quarry.models.backbones.fingerprint import affordable_digest, file_digest
+from quarry.models.backbones.fingerprint import affordable_digest
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +41,16 @@ def origin_of(parts: ModelParts, examples: ExampleSource, *, memo: Path) -> dict
     source = parts.spec.source
     weights = affordable_digest(source.base_location(), revision=source.base_revision(), memo=memo)
     return {
-        "training_data": data_digest(examples, memo=memo),
+        "training_data": data_digest(examples),
         "tokenizer": parts.tokenizer.digest(),
         "base_weights": weights,
     }
 
 
-def data_digest(examples: ExampleSource, *, memo: Path) -> str:
+def data_digest(examples: ExampleSource) -> str:
     """Return the digest of training examples, 64 hexadecimal digits; see `origin_of`."""
     if isinstance(examples, TableExamples):
-        digests = [file_digest(path, memo=memo, compute=rows_digest) for path in examples.tables]
+        digests = [rows_digest(path) for path in examples.tables]
         return hashlib.sha256(" ".join(digests).encode()).hexdigest()
     number = len(examples)
     is_read = isinstance(examples, list | tuple) or number <= NUM_SAMPLED

@@ -214,7 +214,9 @@ def _key(
 
 
 def _index_path(table_path: Path) -> Path:
-    return table_path.with_suffix(".ids.npy")
+    """Return the path of the id index of a table; temporary as the table itself is."""
+    end = ".tmp" if table_path.suffix == ".tmp" else ""
+    return table_path.with_suffix(f".ids.npy{end}")
 
 
 def _open_if_good(path: Path, schema: pa.Schema, id_column: str | None) -> ArrowTable | None:

@@ -21,10 +21,23 @@ class CacheUse:
 
     def __init__(self, path: Path) -> None:
         self._file: int | None = None
+        self._is_locked = False
+        self._path = path
         with contextlib.suppress(OSError):
             self._file = os.open(path, os.O_RDONLY)
             fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            self._is_locked = True
             os.utime(path)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the entry that is there now is locked, not one that was removed since."""
+        if self._file is None or not self._is_locked:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._file), self._path.stat())
+        except OSError:
+            return False
 
     def __del__(self) -> None:
         if self._file is not None:
@@ -32,8 +45,8 @@ class CacheUse:
 
 
 def keep_used(path: Path) -> None:
-    """Hold an entry until this process ends."""
-    if path not in _kept:
+    """Hold an entry until this process ends, if it is there; do so before looking into it."""
+    if path not in _kept or not _kept[path].is_held:
         _kept[path] = CacheUse(path)
 
 

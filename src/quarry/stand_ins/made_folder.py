@@ -12,14 +12,20 @@ from quarry.runtime.cache_use import CacheUse, keep_used
 
 logger = logging.getLogger(__name__)
 
+PREFIXES = ("qwen-tiny", "qwen-replica", "qwen-vl-replica")
+"""First parts of the folders' names; a hash of 16 digits follows."""
+
+WEIGHTS = "model.safetensors"
+"""The file with which a folder is complete."""
+
 
 def made_once(target: Path, make: Callable[[Path], None]) -> Path:
     """Return `target`; if it has no weights yet, create it from what `make` writes into a folder.
 
     Several processes may try at once: the first to finish wins, and the others leave no files.
     """
-    if (target / "model.safetensors").exists():
-        keep_used(target)
+    keep_used(target)  # before the check: nobody removes it in between
+    if (target / WEIGHTS).exists():
         return target
     logger.info("Making a small model in %s", target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +36,7 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
         scratch.replace(target)
     except OSError:
         # another process was first: replacing a folder that is not empty fails
-        if not (target / "model.safetensors").exists():
+        if not (target / WEIGHTS).exists():
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

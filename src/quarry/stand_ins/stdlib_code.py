@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from quarry.errors import MissingPathError, UserError
+from quarry.runtime.cache_use import keep_used
 from quarry.runtime.files import write_text
 from quarry.types import Document, Qrels, Query, RetrievalSet, TrainExample
 
@@ -138,8 +139,10 @@ def build_stdlib_code(*, cache_dir: Path | str) -> StdlibCode:
     version = platform.python_version()
     name = f"stdlib_code-v{_FORMAT_VERSION}-py{version}-{_digest(sources.items())}.jsonl"
     cache_file = Path(cache_dir).expanduser() / name
+    keep_used(cache_file)  # before the check: nobody removes it in between
     if not cache_file.exists():
         _write_cache(cache_file, _split_pairs(sources))
+        keep_used(cache_file)
     collection = _to_collection(_read_cache(cache_file))
     logger.info(
         "stdlib_code: %d training pairs, %d dev and %d test queries = documents (Python %s)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,13 +13,29 @@ from quarry.data.arrow_table import ArrowTable
 from quarry.data.table_sources import SourceFile, sources_from_text
 from quarry.models.backbones.fingerprint import is_known_as
 from quarry.retrieval.cached_rankings import ABOUT
-from quarry.retrieval.store.shelf import CONTRACT
+from quarry.stand_ins.made_folder import PREFIXES
+from quarry.tasks.own_cache_files import (
+    all_of,
+    leftovers,
+    matching,
+    model_folders,
+    model_of_store,
+    stores,
+    tables,
+    unneeded_notes,
+    weights_in_contract,
+)
 
 State = Literal["unchanged", "changed", "gone", "-"]
 """Whether a source is what it was; "-": there is none, or it was not recorded."""
 
 NOT_RECORDED = "not recorded"
-_HEX = "[0-9a-f]"
+_TABLES = "(corpus|examples|beir-examples)-[0-9a-f]{24}"
+_RANKING = "[a-z0-9_]+-[0-9a-f]{24}"
+_STORE = "[0-9a-f]{32}"
+_NOTE = "[0-9a-f]{64}"
+_MODEL = f"({'|'.join(PREFIXES)})-[0-9a-f]{{16}}"
+_STDLIB = r"stdlib_code-v\d+-py\d[0-9a-z.+]*-[0-9a-f]{12}\.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +61,8 @@ class Kind:
     Attributes:
         name: readable, and what `task.remove` takes.
         root: in which of the `Folders` it is.
-        patterns: of its entries below that: a file or a folder each.
+        patterns: of its entries below that, see `own_cache_files.matching`.
+        own: returns those of the matching files and folders that Quarry wrote.
         beside: suffixes of further files that belong to an entry, instead of its own.
         locks: pattern of lock files in the entry that are held while it is written.
         origin: returns what an entry was made from.
@@ -56,6 +73,7 @@ class Kind:
     root: Literal["cache", "store"]
     patterns: tuple[str, ...]
     origin: Callable[[Path], Origin]
+    own: Callable[[Sequence[Path]], list[Path]] = all_of
     beside: tuple[str, ...] = ()
     locks: str | None = None
     rests_s: float = 0.0
@@ -63,10 +81,7 @@ class Kind:
     def paths(self, folders: Folders) -> Iterator[Path]:
         """Yield the entries of this kind."""
         root: Path = getattr(folders, self.root)
-        for pattern in self.patterns:
-            for path in sorted(root.glob(pattern)):
-                # of an embedding store the pattern names a file that every folder of it has
-                yield path.parent if path.name == CONTRACT else path
+        yield from self.own(list(matching(root, self.patterns)))
 
     def files_of(self, path: Path) -> list[Path]:
         """Return the files or folders that an entry consists of."""
@@ -94,12 +109,8 @@ def of_ranking(path: Path) -> Origin:
 
 def of_embeddings(path: Path) -> Origin:
     """Return the model that made the embeddings, and whether its weights are still those."""
-    try:
-        digests = json.loads((path / CONTRACT).read_text(encoding="utf-8"))["weights"]
-        manifests = sorted(path.glob("*/manifest.json"))
-        made_by = json.loads(manifests[0].read_text(encoding="utf-8"))["made_by"]
-        model = str(made_by["model"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    digests, model = weights_in_contract(path), model_of_store(path)
+    if digests is None or model is None:
         return Origin(source=NOT_RECORDED, state="-")
     folder = Path(model)
     if not folder.is_absolute():  # of the hub
@@ -120,6 +131,11 @@ def of_stdlib_code(path: Path) -> Origin:
     version = path.name.partition("-py")[2].partition("-")[0]
     is_same = version == platform.python_version()
     return Origin(source=f"Python {version}", state="unchanged" if is_same else "changed")
+
+
+def of_note(path: Path) -> Origin:
+    """Return what is known of the hash of a file that no store needs."""
+    return Origin(source="hash of a file without a store", state="-")
 
 
 def of_unfinished(path: Path) -> Origin:
@@ -147,29 +163,47 @@ def _state(source: SourceFile) -> State:
 
 KINDS = (
     Kind(
-        name="corpus", root="cache", patterns=("corpus-*.arrow",), beside=(".ids.npy",),
-        origin=of_table,
+        name="corpus", root="cache", patterns=(r"corpus-[0-9a-f]{24}\.arrow",),
+        beside=(".ids.npy",), own=tables, origin=of_table,
     ),
     Kind(
-        name="examples", root="cache", patterns=("examples-*.arrow", "beir-examples-*.arrow"),
-        beside=(".ids.npy",), origin=of_table,
+        name="examples", root="cache", patterns=(r"(beir-)?examples-[0-9a-f]{24}\.arrow",),
+        beside=(".ids.npy",), own=tables, origin=of_table,
     ),
     Kind(
-        name="ranking", root="cache", patterns=("rankings/*.json",), beside=(ABOUT, ".lock"),
-        origin=of_ranking,
+        name="ranking", root="cache", patterns=(rf"rankings/{_RANKING}\.json",),
+        beside=(ABOUT, ".lock"), origin=of_ranking,
     ),
     Kind(
-        name="embeddings", root="store", patterns=(f"*/{CONTRACT}",), locks="*/lock",
+        name="embeddings", root="store", patterns=(_STORE,), own=stores, locks="*/lock",
         origin=of_embeddings,
     ),
-    Kind(name="replica", root="cache", patterns=(f"models/*-{_HEX * 16}",), origin=of_replica),
     Kind(
-        name="stdlib_code", root="cache", patterns=("stdlib_code-*.jsonl",), origin=of_stdlib_code
+        name="weights_hash", root="store", patterns=(f"weights/{_NOTE}",), own=unneeded_notes,
+        origin=of_note,
     ),
     Kind(
+        name="replica", root="cache", patterns=(f"models/{_MODEL}",), own=model_folders,
+        origin=of_replica,
+    ),
+    Kind(name="stdlib_code", root="cache", patterns=(_STDLIB,), origin=of_stdlib_code),
+    Kind(
         name="unfinished", root="cache",
-        patterns=(".*.tmp", "rankings/.*.tmp", f"models/*-{_HEX * 16}????????"),
-        beside=(".ids.npy",), origin=of_unfinished, rests_s=300.0,
+        patterns=(
+            rf"\.{_TABLES}\.arrow\.\d+\.[0-9a-f]{{8}}(\.ids\.npy)?\.tmp",
+            rf"\.{_TABLES}\.arrow\.\d+\.[0-9a-f]{{8}}\.ids\.npy",  # of earlier versions
+            rf"{_TABLES}\.ids\.npy",
+            rf"\.{_STDLIB}\.\d+\.tmp",
+            rf"rankings/\.{_RANKING}\.(json|about)\.\d+\.tmp",
+            f"models/{_MODEL}[a-z0-9_]{{8}}",
+            rf"models/\.{_MODEL}\.removed\.tmp",
+        ),
+        beside=(".ids.npy", ".ids.npy.tmp"), own=leftovers, origin=of_unfinished, rests_s=300.0,
+    ),
+    Kind(
+        name="unfinished", root="store",
+        patterns=(rf"\.{_STORE}\.removed\.tmp", rf"weights/\.{_NOTE}\.\d+\.tmp"),
+        origin=of_unfinished, rests_s=300.0,
     ),
 )  # fmt: skip
 """All kinds of entries, in the order of the listing."""

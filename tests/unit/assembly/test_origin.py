@@ -36,7 +36,7 @@ def written(path: Path, texts: list[str]) -> Path:
 
 
 def digest_of(path: Path, cache: Path) -> str:
-    return data_digest(read_train_files(path=path, cache_dir=cache), memo=cache / "digests")
+    return data_digest(read_train_files(path=path, cache_dir=cache))
 
 
 def test_a_table_is_identified_by_its_content_and_order(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_the_passages_of_a_corpus_count(tmp_path: Path) -> None:
         (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
         examples = BeirExamples(path=folder, split="train", cache_dir=tmp_path / "cache")
         assert len(examples.tables) == 2
-        digests.add(data_digest(examples, memo=tmp_path / "digests"))
+        digests.add(data_digest(examples))
     assert len(digests) == 2
 
 
@@ -86,19 +86,17 @@ class Lazy(Sequence[TrainExample]):
         raise AssertionError("all of them")
 
 
-def test_a_list_is_read_completely_and_another_sequence_in_samples(tmp_path: Path) -> None:
+def test_a_list_is_read_completely_and_another_sequence_in_samples() -> None:
     listed = [example(index) for index in range(NUM_SAMPLED + 100)]
-    first = data_digest(listed, memo=tmp_path)
+    first = data_digest(listed)
     for changed in (0, 4001, NUM_SAMPLED + 99):
         others = [*listed]
         others[changed] = example(changed, "other")
-        assert data_digest(others, memo=tmp_path) != first
+        assert data_digest(others) != first
     lazy = Lazy(10 * NUM_SAMPLED)
-    data_digest(lazy, memo=tmp_path)
+    data_digest(lazy)
     assert lazy.num_read == NUM_SAMPLED
-    assert data_digest(Lazy(5), memo=tmp_path) == data_digest(
-        [example(index) for index in range(5)], memo=tmp_path
-    )
+    assert data_digest(Lazy(5)) == data_digest([example(index) for index in range(5)])
 
 
 def test_small_weights_are_hashed_completely_and_large_ones_in_samples(

@@ -202,6 +202,23 @@ def test_a_build_within_another_build_spoils_neither(source: Path) -> None:
     assert len(list((source.parent / "cache").iterdir())) == 2
 
 
+def test_all_that_a_build_writes_before_its_end_has_the_name_of_a_temporary_file(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+
+    def killed(*_: object) -> None:
+        found.extend(path.name for path in (source.parent / "cache").iterdir())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(arrow_table, "_refuse_duplicate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build(source, rows())
+    assert len(found) == 2
+    assert all(name.startswith(".") and name.endswith(".tmp") for name in found)
+    assert not list((source.parent / "cache").iterdir())
+
+
 def run_script(script: str, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", script, *arguments]

@@ -58,6 +58,22 @@ def test_what_is_not_there_is_not_held_and_not_unused(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
+def test_an_entry_is_held_again_once_it_is_there_again(
+    entry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_use, "_kept", {})
+    gone = entry.rename(entry.with_name("gone"))
+    keep_used(entry)  # not there
+    gone.rename(entry)
+    keep_used(entry)
+    assert not is_unused(entry)
+    entry.rename(gone)
+    entry.mkdir()  # another one
+    assert is_unused(entry)
+    keep_used(entry)
+    assert not is_unused(entry)
+
+
 def test_an_entry_is_kept_until_the_process_ends(
     entry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from helpers.made_cache import make_cache
+from helpers.made_cache import LEFTOVER, make_cache
 from quarry.data.arrow_table import LINE, ArrowTable, open_table
 from quarry.errors import UserError
 from quarry.runtime import task_output
@@ -75,7 +75,7 @@ def test_names_are_paths_without_suffix(folder: Path) -> None:
     assert "." not in names["corpus"] + names["ranking"] + names["embeddings"] + names["replica"]
     assert names["ranking"].startswith("rankings/bm25-")
     assert names["embeddings"].startswith("embeddings/0000")
-    assert names["unfinished"] == ".corpus-1234.arrow.77.ab12.tmp"
+    assert names["unfinished"] == LEFTOVER
     assert names["stdlib_code"].endswith("-c473d17ac5b3")
 
 
@@ -100,7 +100,7 @@ def test_age_alone_and_with_a_kind(folder: Path) -> None:
 
 def test_the_least_recently_used_go_until_the_rest_fits(folder: Path) -> None:
     total = run(folder)["cache/num_bytes"]
-    oldest = folder / ".corpus-1234.arrow.77.ab12.tmp"
+    oldest = folder / LEFTOVER
     values = run(folder, limit=(total - 1) / 2**30)
     assert values["cache/num_removed"] == 1
     assert not oldest.exists()
@@ -116,13 +116,13 @@ def test_the_least_recently_used_go_until_the_rest_fits(folder: Path) -> None:
 def test_a_table_that_is_being_written_stays(folder: Path, tmp_path: Path) -> None:
     source = tmp_path / "new.jsonl"
     source.write_text("x")
-    left = folder / ".corpus-1234.arrow.77.ab12.tmp"
-    fresh = folder / ".corpus-5678.jsonl.77.tmp"
+    left = folder / LEFTOVER
+    fresh = folder / LEFTOVER.replace("1" * 24, "5" * 24)
     fresh.touch()
 
     def rows() -> Iterator[tuple[int, str]]:
         yield 1, "a"
-        (written,) = set(folder.glob(".new-*.tmp"))
+        (written,) = set(folder.glob(".corpus-*.tmp")) - {left, fresh}
         os.utime(written, (1, 1))  # nothing has come for a long time
         os.utime(left, (1, 1))
         run(folder, "unfinished")
@@ -134,7 +134,7 @@ def test_a_table_that_is_being_written_stays(folder: Path, tmp_path: Path) -> No
     schema = pa.schema([("line", pa.int64()), ("text", pa.string())])
     assert LINE == "line"
     table = open_table(
-        cache_dir=folder, kind="new", sources=[source], schema=schema, rows=rows(),
+        cache_dir=folder, kind="corpus", sources=[source], schema=schema, rows=rows(),
         id_column="text",
     )  # fmt: skip
     assert len(table) == 2

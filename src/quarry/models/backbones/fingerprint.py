@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from quarry.errors import UserError
+from quarry.runtime.cache_use import CacheUse
 from quarry.runtime.files import write_text
 
 NUM_BYTES_EACH = 4096
@@ -98,26 +99,24 @@ def is_known_as(folder: Path, digests: Sequence[str], *, memo: Path) -> bool:
     return weights_digest(str(folder), memo=memo) in digests
 
 
-def file_digest(file: Path, *, memo: Path, compute: Callable[[Path], str] | None = None) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits; see `weights_digest` for `memo`.
+def notes_of(folder: Path, *, memo: Path) -> set[Path]:
+    """Return the files in which `memo` caches the hashes of a model folder's files as they are."""
+    files = (file for pattern in PATTERNS for file in folder.glob(pattern))
+    return {_note(file, memo) for file in files if file.is_file()}
 
-    Args:
-        compute: another digest of the file, if not of all its bytes.
-    """
+
+def file_digest(file: Path, *, memo: Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits; see `weights_digest` for `memo`."""
     note = _note(file, memo)
-    if compute is not None:
-        note = note.with_name(f"{note.name}-{compute.__name__}")
     with contextlib.suppress(OSError):
-        return note.read_text(encoding="ascii")
-    digest = (compute or _sha256)(file)
+        digest = note.read_text(encoding="ascii")
+        CacheUse(note)
+        return digest
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     with contextlib.suppress(OSError):
         write_text(note, digest)
     return digest
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _note(file: Path, memo: Path) -> Path:
