@@ -78,17 +78,17 @@ class Holder:
 
 
 @contextmanager
-def begun_run(path: str | Path, *, can_resume: bool = False) -> Iterator[RunDirectory]:
+def begun_run(path: str | Path, *, resume_command: str | None = None) -> Iterator[RunDirectory]:
     """Own a directory for a new run, and yield it.
 
     Args:
-        can_resume: see `RunDirectory.create`.
+        resume_command: see `RunDirectory.create`.
 
     Raises:
         UserError: another process owns it, or it has another run.
     """
     with owned(Path(path), is_new=True):
-        yield RunDirectory.create(path, can_resume=can_resume)
+        yield RunDirectory.create(path, resume_command=resume_command)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from torch import Tensor
 from quarry.distributed import world
 from quarry.errors import Interrupted, SharedError, UserError
 from quarry.runtime.files import remove, sync
-from quarry.runtime.own_command import own_command
 from quarry.training.callbacks.divergence import StopOnDivergence, TrainingDivergedError
 from quarry.training.checkpoint_files import CheckpointFiles, facts, write_facts
 from quarry.training.finite import are_finite
@@ -43,6 +42,7 @@ class LastCheckpoint(Checkpoint):
     Attributes:
         origin: digests of what the run began with, stored in each checkpoint.
         zero_stage: of the strategy, stored likewise; 0 without ZeRO.
+        resume_command: continues the run, for the message of an interrupt.
         probe: returns embeddings of some texts, or is None; a collective operation.
     """
 
@@ -53,6 +53,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.origin: Mapping[str, str] = {}
         self.zero_stage = 0
+        self.resume_command = "task=resume"
         self.probe: Callable[[], Tensor] | None = None
         self.last_saved_step = 0
         self._files = CheckpointFiles(self.path)
@@ -136,7 +137,7 @@ class LastCheckpoint(Checkpoint):
         assert self._interrupted_by is not None
         raise Interrupted(
             f"{self._interrupted_by} after step {trainer.global_step}. Saved: {self.path}. "
-            f"Continue with: {own_command('train')} task=resume run={self.path.parent.parent}",
+            f"Continue with: {self.resume_command}",
             number=signal.Signals[self._interrupted_by],
         )
 
