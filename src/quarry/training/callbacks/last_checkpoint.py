@@ -15,7 +15,7 @@ from torch import Tensor
 
 from quarry.distributed import world
 from quarry.errors import Interrupted, SharedError, UserError
-from quarry.runtime.files import remove, sync
+from quarry.runtime.files import remove, sync, sync_folder
 from quarry.training.callbacks.divergence import StopOnDivergence, TrainingDivergedError
 from quarry.training.checkpoint_files import CheckpointFiles, facts, write_facts
 from quarry.training.finite import are_finite
@@ -186,7 +186,9 @@ class LastCheckpoint(Checkpoint):
         self._check(trainer, pl_module, is_last=is_last)
         step = trainer.global_step
         partial = self.path.with_name(f".step-{step}.tmp")  # the same name on all ranks
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.parent.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.path.parent.parent)
 
         def put() -> None:
             if partial.is_dir():
@@ -215,8 +217,11 @@ class LastCheckpoint(Checkpoint):
         """
         for partial in [*self.path.parent.glob(".step-*.tmp"), *self.path.parent.glob("..step-*")]:
             remove(partial)
-        previous = self._files.previous
-        step = facts(previous).get("step") if previous.exists() else None
+        previous, step = self._files.previous, None
+        try:
+            step = facts(previous).get("step") if previous.exists() else None
+        except UserError as error:  # the newest is what the run continues from
+            logger.warning("Not fallen back to if training diverges: %s", error)
         return self.path.exists(), step
 
     def _fallen_back(self) -> str:
