@@ -15,7 +15,7 @@ from quarry.config.contract import chosen_options
 from quarry.config.dry_run import dry_run_of
 from quarry.config.settled_contract import SettledContract
 from quarry.distributed.launch import agreed_with_first
-from quarry.runtime.files import write_json
+from quarry.runtime.files import write_json, write_text
 from quarry.runtime.provenance import collect_provenance
 from quarry.runtime.renamed_keys import with_renamed_keys
 from quarry.runtime.run_directory import RunDirectory
@@ -38,8 +38,8 @@ def record_start(
     remember_secrets(plain)
     composed = scrub(plain)
     resolved: dict[str, Any] = scrub(OmegaConf.to_container(config, resolve=True))
-    OmegaConf.save(OmegaConf.create(composed), run.config)
-    OmegaConf.save(OmegaConf.create(resolved), run.resolved_config)
+    write_text(run.config, OmegaConf.to_yaml(OmegaConf.create(composed)))
+    write_text(run.resolved_config, OmegaConf.to_yaml(OmegaConf.create(resolved)))
     more: dict[str, Any] = {
         "options": chosen_options(),
         "tags": list(config.get("tags") or []),

@@ -25,7 +25,7 @@ HANG_S = 20.0
 POLL_S = 0.2
 EXIT_CODE = 1
 
-_CLOSED = re.compile(r"[Cc]onnection (was )?(closed|reset)( by peer)?|gloo/transport")
+_CLOSED = re.compile(r"[Cc]onnection (was )?(closed|reset)|Broken pipe")
 
 
 def ended_rank(children: Children) -> str | None:
@@ -40,7 +40,10 @@ def ended_rank(children: Children) -> str | None:
     rank, code = min(failed.items(), key=lambda item: (item[1] > 0, item[0]))
     if code > 0:
         return f"Rank {rank} of this node has ended with code {code}; its own message is above."
-    name = signal.Signals(-code).name
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # real-time signals have no names
+        name = f"signal {-code}"
     why = " (often because the memory was full)" if name == "SIGKILL" else ""
     return f"Rank {rank} of this node was ended by {name}{why}."
 

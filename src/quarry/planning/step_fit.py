@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from quarry.config.memory_rules import AUTO
+from quarry.config.resume_command import resume_command
 from quarry.config.stored import read_unchecked_config
 from quarry.distributed import world
 from quarry.errors import UserError
@@ -29,7 +30,6 @@ from quarry.planning.step_memory import TrainingSetup, step_memory
 from quarry.planning.training_refusal import refusal_for_memory
 from quarry.planning.workload import planned_workload
 from quarry.runtime.files import write_json, write_text
-from quarry.runtime.own_command import own_command
 from quarry.runtime.run_directory import RunDirectory
 from quarry.training.memory_choice import MemoryChoice
 
@@ -134,8 +134,8 @@ class StepFit:
             f"{' '.join(record['overrides'])}: this run chose it where {gib(record['free_bytes'])} "
             f"were free. It takes about {gib(record['estimated_bytes'])}, and {gib(free)} are free "
             "on the fullest GPU. Fix: free its memory, or choose anew, after which dropout's masks "
-            f"differ from those of an uninterrupted run: {own_command('train')} task=resume "
-            f"run={self.run.path} task.chooses_memory_anew=true"
+            "differ from those of an uninterrupted run: "
+            f"{resume_command(self.config, self.run.path)} task.chooses_memory_anew=true"
         )
 
     def _refusal(self, asked: AskedChoice, free: int, estimate: int) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from quarry.runtime.files import remove
 from quarry.runtime.run_directory import RunDirectory
 
 START_FILES = (
@@ -40,13 +39,6 @@ def removes_failed_start(run: RunDirectory) -> Iterator[Callable[[], None]]:
     except BaseException:
         if not has_begun:
             for path in own:
-                _remove(path)
+                with contextlib.suppress(OSError):
+                    remove(path)
         raise
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-        return
-    with contextlib.suppress(OSError):
-        path.unlink()

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from io import BufferedRandom
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -78,30 +79,17 @@ class Holder:
 
 
 @contextmanager
-def begun_run(path: str | Path, *, can_resume: bool = False) -> Iterator[RunDirectory]:
+def begun_run(path: str | Path, *, resume_command: str | None = None) -> Iterator[RunDirectory]:
     """Own a directory for a new run, and yield it.
 
     Args:
-        can_resume: see `RunDirectory.create`.
+        resume_command: see `RunDirectory.create`.
 
     Raises:
         UserError: another process owns it, or it has another run.
     """
     with owned(Path(path), is_new=True):
-        yield RunDirectory.create(path, can_resume=can_resume)
-
-
-@contextmanager
-def continued_run(path: str | Path | None) -> Iterator[RunDirectory]:
-    """Own the directory of an earlier run, and yield it.
-
-    Raises:
-        UserError: another process owns it.
-        MissingPathError: `path` is no run directory.
-    """
-    run = RunDirectory.open(path)
-    with owned(run.path):
-        yield run
+        yield RunDirectory.create(path, resume_command=resume_command)
 
 
 @contextmanager
@@ -128,13 +116,12 @@ def owned(folder: Path, *, is_new: bool = False) -> Iterator[None]:
     if folder in _owned:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
     run = RunDirectory(folder)
     is_of_before = run.config.exists() and not run.lock.exists()
     try:
         file = _opened(run)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM) or not folder.exists():
             raise
         yield
         return
@@ -153,8 +140,9 @@ def owned(folder: Path, *, is_new: bool = False) -> Iterator[None]:
         finally:
             _owned.discard(folder)
             file.truncate(0)
-            if [each.name for each in folder.iterdir()] == [run.lock.name]:
-                run.lock.unlink()  # nothing was written
+            with contextlib.suppress(OSError):  # the directory may be gone
+                if [each.name for each in folder.iterdir()] == [run.lock.name]:
+                    run.lock.unlink()  # nothing was written
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_UN)  # closing would not, where a child has the file
 
@@ -163,7 +151,7 @@ def holder(run: RunDirectory) -> Holder | None:
     """Return the process that the lock file names, which may be dead; None: there is none."""
     try:
         content = run.lock.read_text(encoding="utf-8")
-        return Holder(**json.loads(content)) if content.strip() else None
+        return _holder(json.loads(content)) if content.strip() else None
     except FileNotFoundError:
         return None
     except (TypeError, ValueError):
@@ -171,11 +159,24 @@ def holder(run: RunDirectory) -> Holder | None:
         return None
 
 
+def _holder(content: Any) -> Holder:
+    other = Holder(**content)
+    if type(other.pid) is not int or other.pid < 1 or type(other.started) not in (int, float):
+        raise ValueError("no process")
+    return other
+
+
 def _opened(run: RunDirectory) -> BufferedRandom:
     """Open the lock file, and lock it where the file system has locks."""
     begin = time.monotonic()
     while True:
-        file: BufferedRandom = open_own(run.lock, "a+b")  # type: ignore[assignment]
+        run.path.mkdir(parents=True, exist_ok=True)
+        try:
+            file: BufferedRandom = open_own(run.lock, "a+b")  # type: ignore[assignment]
+        except FileNotFoundError:  # its owner has removed the directory meanwhile
+            if time.monotonic() - begin > ENDS_S:
+                raise
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):

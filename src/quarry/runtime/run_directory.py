@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quarry.errors import MissingPathError, UserError
-from quarry.runtime.own_command import own_command
 
 
 @dataclass(frozen=True)
@@ -19,11 +18,11 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def create(cls, path: str | Path, *, can_resume: bool = False) -> RunDirectory:
+    def create(cls, path: str | Path, *, resume_command: str | None = None) -> RunDirectory:
         """Create a directory for a new run.
 
         Args:
-            can_resume: the run trains, so that a checkpoint in the directory may be continued.
+            resume_command: continues a checkpoint in the directory; None: the run does not train.
 
         Raises:
             UserError: it has another run.
@@ -32,7 +31,7 @@ class RunDirectory:
         if run.config.exists():
             raise UserError(
                 f"hydra.run.dir={run.path}: holds a run already (a new run needs its own). Fix: "
-                f"another hydra.run.dir, or {run._way_out(can_resume=can_resume)}"
+                f"another hydra.run.dir, or {run._way_out(resume_command)}"
             )
         run.path.mkdir(parents=True, exist_ok=True)
         return run
@@ -58,9 +57,9 @@ class RunDirectory:
             )
         return run
 
-    def _way_out(self, *, can_resume: bool) -> str:
-        if can_resume and self.has_checkpoint:
-            return f"continue: {own_command('train')} task=resume run={self.path}"
+    def _way_out(self, resume_command: str | None) -> str:
+        if resume_command is not None and self.has_checkpoint:
+            return f"continue: {resume_command}"
         return f"remove the run if nothing in it is needed: rm -r {shlex.quote(str(self.path))}"
 
     @property

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from quarry.assembly.places import check_places, places_of
 from quarry.config.hidden_values import hide_values_of
-from quarry.config.stored_targets import packages_of
+from quarry.config.resume_command import resume_command
 from quarry.config.validation import validate
 from quarry.distributed import world
 from quarry.errors import ConfigurationError, UserError
@@ -113,11 +113,11 @@ def how_to_continue(config: DictConfig) -> str:
     """Return what is saved of the run that `config` describes, and the command that continues."""
     task = config.task.get("_target_")
     if task == RESUME:
-        return _resume_command(config, config.run)
+        return f"Continue with: {resume_command(config, config.run)}"
     if task == TRAIN:
         run = RunDirectory.shared(config.paths.run_dir)
         if run.has_checkpoint:
-            return _resume_command(config, run.path)
+            return f"Continue with: {resume_command(config, run.path)}"
         return "There is no checkpoint yet: run the same command again, in a new run directory."
     if task == EVALUATE:
         retriever: Any = get_class(config.retriever["_target_"])
@@ -125,13 +125,6 @@ def how_to_continue(config: DictConfig) -> str:
             return "Run the same command again."
         return _about_the_store(Path(config.paths.store_dir) if config.evaluation.store else None)
     return "No file is half-written: run the same command again."
-
-
-def _resume_command(config: DictConfig, run: str | Path) -> str:
-    """Return the command that resumes a run, with the packages of its own that it has to trust."""
-    packages = packages_of(config)
-    trusted = f" trusted_packages=[{','.join(packages)}]" if packages else ""
-    return f"Continue with: {own_command('train')} task=resume run={run}{trusted}"
 
 
 def _about_the_store(store: Path | None) -> str:

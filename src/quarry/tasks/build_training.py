@@ -26,6 +26,7 @@ from quarry.assembly.training_loss import build_loss, check_loss
 from quarry.assembly.wandb_identity import identity_of
 from quarry.config.contract import contract_terms
 from quarry.config.instantiate import build, build_named
+from quarry.config.resume_command import resume_command
 from quarry.config.world_size import zero_stage
 from quarry.data.datamodule import RetrievalDataModule
 from quarry.distributed import world
@@ -167,6 +168,7 @@ def _tell_checkpoints(
         return {}
     last.probe = lambda: golden_embeddings(module.model, parts.tokenizer)
     last.zero_stage = zero_stage(config)
+    last.resume_command = resume_command(config, config.paths.run_dir)
     if world.is_launched_first():
         memo = Path(config.paths.cache_dir).expanduser() / "digests"
         last.origin = origin_of(parts, datamodule.dataset.examples, memo=memo)
@@ -257,8 +259,6 @@ def build_callbacks(
 
 def check_callbacks(config: DictConfig) -> None:
     """Refuse callbacks and `optimized_metric` that need a metric no evaluation will have.
-
-    It is checked before the run directory exists.
 
     Raises:
         UserError: a monitored metric or `optimized_metric` does not exist, or the baseline is

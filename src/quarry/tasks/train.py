@@ -19,6 +19,7 @@ from quarry.assembly.strategy import planned_spread, settle_dtype
 from quarry.config.contract import explicit_keys
 from quarry.config.instantiate import build
 from quarry.config.overrides import warn_without_effect
+from quarry.config.resume_command import resume_command
 from quarry.config.validation import validate
 from quarry.data.datamodule import one_empty_batch
 from quarry.distributed import world
@@ -52,14 +53,15 @@ def train(config: DictConfig) -> dict[str, float]:
     settled = settle_contract(config)
     settle_dtype(config)
     share_run_directory(config)
+    run_dir = config.paths.run_dir
     if not world.is_launched_first():
-        run = RunDirectory.shared(config.paths.run_dir)
+        run = RunDirectory.shared(run_dir)
         return fit(build_training(config, run), checkpoint=None)
     preflight(build(config.model), is_trained=True, spread=planned_spread(config))
     build_model_parts(config)  # its errors come before there is a run directory
     check_run_disk(config)
     with (
-        begun_run(config.paths.run_dir, can_resume=True) as run,
+        begun_run(run_dir, resume_command=resume_command(config, run_dir)) as run,
         removes_failed_start(run) as begins,
         logs_to(run.log),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -31,7 +32,7 @@ def read_checkpoint(path: Path, *, maps: bool = False) -> dict[str, Any]:
     except UnpicklingError as error:  # torch's own message advises to unpickle it all the same
         raise UserError(
             f"{path}: holds more than tensors and plain values, or is damaged; unpickling it could "
-            f"run code, so it is not read. {_REMEDY}"
+            f"run code, so it is not read. {_remedy(path)}"
         ) from error
     except DAMAGES as error:
         raise UserError(damaged_message(path, str(error))) from error
@@ -40,9 +41,18 @@ def read_checkpoint(path: Path, *, maps: bool = False) -> dict[str, Any]:
     return stored
 
 
-_REMEDY = "Fix: restore it from a copy, or start the run again in a new run directory"
-
-
 def damaged_message(path: Path, reason: str) -> str:
     """Return the message about a checkpoint that cannot be read."""
-    return f"{path}: the checkpoint is damaged ({' '.join(reason.split())[:200]}). {_REMEDY}"
+    return f"{path}: the checkpoint is damaged ({' '.join(reason.split())[:200]}). {_remedy(path)}"
+
+
+def _remedy(path: Path) -> str:
+    new = "start the run again in a new run directory"
+    previous = path.with_name("previous.ckpt")
+    if path == previous or not previous.exists():
+        return f"Fix: restore it from a copy, or {new}"
+    last, before = (shlex.quote(str(each)) for each in (path, previous))
+    return (
+        "Fix: restore it from a copy, or continue from the checkpoint before: "
+        f"mv {last} {last}.damaged && mv {before} {last}"
+    )

@@ -61,3 +61,23 @@ def test_a_process_that_does_not_notice_is_ended_with_a_message(
     assert codes == [1]
     assert "Error: Rank 1 of this node was ended by SIGKILL" in capfd.readouterr().err
     assert children[1].wait(timeout=20) < 0
+
+
+@pytest.mark.parametrize(
+    ("message", "is_lost"),
+    [
+        ("[gloo/transport/tcp/pair.cc:547] Connection reset by peer", True),
+        ("[gloo/transport/tcp/pair.cc:290] writev: Broken pipe", True),
+        ("[gloo/transport/tcp/pair.cc:456] op.preamble.length <= op.nbytes. 8 vs 4", False),
+        ("[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms for recv", False),
+    ],
+)
+def test_an_error_of_gloo_is_a_lost_rank_only_where_a_connection_ended(
+    message: str, is_lost: bool
+) -> None:
+    assert (lost_rank(RuntimeError(message), []) is not None) == is_lost
+
+
+def test_a_signal_without_a_name_is_told_by_its_number() -> None:
+    child = ended("import os; os.kill(os.getpid(), 40)")
+    assert "Rank 1 of this node was ended by signal 40." in str(ended_rank([child]))

@@ -8,9 +8,10 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,9 +20,10 @@ from typing import Any
 import psutil
 import pytest
 
-from quarry.errors import MissingPathError, UserError
+from quarry.errors import UserError
 from quarry.runtime import ownership
-from quarry.runtime.ownership import Holder, begun_run, continued_run, holder, owned
+from quarry.runtime.files import open_own
+from quarry.runtime.ownership import Holder, begun_run, holder, owned
 from quarry.runtime.run_directory import RunDirectory
 
 FORK = multiprocessing.get_context("fork")
@@ -176,8 +178,14 @@ def test_a_directory_of_before_is_taken_with_one_warning(
     assert "of an earlier version" in warnings[0].getMessage()
 
 
-def test_a_damaged_lock_file_is_nobodys(tmp_path: Path) -> None:
-    (tmp_path / ".lock").write_text("{")
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"host": "HOST", "pid": "x", "since": "now", "started": 1.0}']
+)
+def test_a_damaged_lock_file_is_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", no_locks)  # so that the name decides
+    (tmp_path / ".lock").write_text(content.replace("HOST", socket.gethostname()))
     with owned(tmp_path):
         assert holder(RunDirectory(tmp_path)) is not None
 
@@ -195,21 +203,40 @@ def test_a_directory_that_cannot_be_written_to_is_not_locked(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_is_begun_and_continued_by_one_process(tmp_path: Path) -> None:
+def test_a_run_is_begun_by_one_process(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    tasks: list[Callable[..., Any]] = [begun_run]
     with begun_run(run_dir) as run:
         run.config.write_text("seed: 1\n")
         run.resolved_config.write_text("seed: 1\n")
         assert run.path == run_dir
-    tasks.append(continued_run)
-    with other_process(run_dir) as (pid, _, _):
-        for task in tasks:
-            with pytest.raises(UserError, match=f"process {pid}"), task(run_dir):
-                pytest.fail("two owners")
-    with continued_run(run_dir) as run:
-        assert run == RunDirectory(run_dir)
+    with (
+        other_process(run_dir) as (pid, _, _),
+        pytest.raises(UserError, match=f"process {pid}"),
+        begun_run(run_dir),
+    ):
+        pytest.fail("two owners")
     with pytest.raises(UserError, match="holds a run already"), begun_run(run_dir):
         pytest.fail("two runs")
-    with pytest.raises(MissingPathError), continued_run(tmp_path):
-        pytest.fail("no run")
+
+
+def test_a_directory_that_vanishes_hides_no_error(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(KeyError, match="the real one"), owned(run):  # noqa: PT012
+        shutil.rmtree(run)
+        raise KeyError("the real one")
+
+
+def test_a_directory_that_its_owner_removes_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `removed_if_empty` does after a start that failed."""
+    removals = [tmp_path / "run"]
+
+    def late(path: Path, mode: str) -> Any:
+        if removals:
+            removals.pop().rmdir()
+        return open_own(path, mode)
+
+    monkeypatch.setattr(ownership, "open_own", late)
+    with owned(tmp_path / "run"):
+        assert holder(RunDirectory(tmp_path / "run")) is not None

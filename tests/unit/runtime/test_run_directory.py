@@ -19,9 +19,9 @@ def test_create_makes_the_folder_and_keeps_what_is_no_run(tmp_path: Path) -> Non
 def test_create_refuses_a_directory_that_holds_a_run(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path)
     run.config.write_text("seed: 1\n")
-    for can_resume in (True, False):
+    for command in ("resume it", None):
         with pytest.raises(UserError) as caught:
-            RunDirectory.create(tmp_path, can_resume=can_resume)
+            RunDirectory.create(tmp_path, resume_command=command)
         assert "hydra.run.dir" in str(caught.value)
         assert f"rm -r {tmp_path}" in str(caught.value)  # there is no checkpoint to continue from
 
@@ -31,11 +31,11 @@ def test_a_training_run_with_a_checkpoint_can_be_continued(tmp_path: Path) -> No
     run.config.touch()
     run.checkpoint.parent.mkdir()
     run.checkpoint.touch()
-    with pytest.raises(UserError, match=f"task=resume run={tmp_path}"):
-        RunDirectory.create(tmp_path, can_resume=True)
+    with pytest.raises(UserError, match="or continue: resume it"):
+        RunDirectory.create(tmp_path, resume_command="resume it")
     with pytest.raises(UserError) as caught:
         RunDirectory.create(tmp_path)
-    assert "task=resume" not in str(caught.value)  # an evaluation is not resumed
+    assert "continue" not in str(caught.value)  # an evaluation is not resumed
 
 
 def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +118,6 @@ def test_a_checkpoint_under_any_of_its_names_can_be_continued(tmp_path: Path, na
     run.checkpoint.parent.mkdir()
     (run.checkpoint.parent / name).touch()
     assert run.has_checkpoint
-    with pytest.raises(UserError, match="task=resume") as caught:
-        RunDirectory.create(tmp_path, can_resume=True)
+    with pytest.raises(UserError, match="resume it") as caught:
+        RunDirectory.create(tmp_path, resume_command="resume it")
     assert "rm -r" not in str(caught.value)

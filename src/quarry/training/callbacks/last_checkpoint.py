@@ -15,8 +15,7 @@ from torch import Tensor
 
 from quarry.distributed import world
 from quarry.errors import Interrupted, SharedError, UserError
-from quarry.runtime.files import remove, sync
-from quarry.runtime.own_command import own_command
+from quarry.runtime.files import remove, sync, sync_folder
 from quarry.training.callbacks.divergence import StopOnDivergence, TrainingDivergedError
 from quarry.training.checkpoint_files import CheckpointFiles, facts, write_facts
 from quarry.training.finite import are_finite
@@ -43,6 +42,7 @@ class LastCheckpoint(Checkpoint):
     Attributes:
         origin: digests of what the run began with, stored in each checkpoint.
         zero_stage: of the strategy, stored likewise; 0 without ZeRO.
+        resume_command: continues the run, for the message of an interrupt.
         probe: returns embeddings of some texts, or is None; a collective operation.
     """
 
@@ -53,6 +53,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.origin: Mapping[str, str] = {}
         self.zero_stage = 0
+        self.resume_command = "task=resume"
         self.probe: Callable[[], Tensor] | None = None
         self.last_saved_step = 0
         self._files = CheckpointFiles(self.path)
@@ -136,7 +137,7 @@ class LastCheckpoint(Checkpoint):
         assert self._interrupted_by is not None
         raise Interrupted(
             f"{self._interrupted_by} after step {trainer.global_step}. Saved: {self.path}. "
-            f"Continue with: {own_command('train')} task=resume run={self.path.parent.parent}",
+            f"Continue with: {self.resume_command}",
             number=signal.Signals[self._interrupted_by],
         )
 
@@ -185,7 +186,9 @@ class LastCheckpoint(Checkpoint):
         self._check(trainer, pl_module, is_last=is_last)
         step = trainer.global_step
         partial = self.path.with_name(f".step-{step}.tmp")  # the same name on all ranks
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.parent.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.path.parent.parent)
 
         def put() -> None:
             if partial.is_dir():
@@ -214,8 +217,11 @@ class LastCheckpoint(Checkpoint):
         """
         for partial in [*self.path.parent.glob(".step-*.tmp"), *self.path.parent.glob("..step-*")]:
             remove(partial)
-        previous = self._files.previous
-        step = facts(previous).get("step") if previous.exists() else None
+        previous, step = self._files.previous, None
+        try:
+            step = facts(previous).get("step") if previous.exists() else None
+        except UserError as error:  # the newest is what the run continues from
+            logger.warning("Not fallen back to if training diverges: %s", error)
         return self.path.exists(), step
 
     def _fallen_back(self) -> str:

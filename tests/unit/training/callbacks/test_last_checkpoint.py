@@ -13,6 +13,7 @@ import torch
 
 from helpers.training import OneNumber, fit, loader_of, quiet_trainer
 from quarry.errors import Interrupted
+from quarry.training.callbacks import last_checkpoint
 from quarry.training.callbacks.divergence import StopOnDivergence, TrainingDivergedError
 from quarry.training.callbacks.last_checkpoint import LastCheckpoint
 from quarry.training.checkpoint_files import facts
@@ -34,7 +35,8 @@ def test_an_interrupted_run_is_saved_and_says_where(tmp_path: Path, hook: str, s
     before = signal.getsignal(signal.SIGINT)
     path = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint = LastCheckpoint(path=path, every_n_steps=100)
-    with pytest.raises(Interrupted, match=f"SIGINT after step {step}.*run={tmp_path}"):
+    checkpoint.resume_command = "resume it, trusting [mine]"
+    with pytest.raises(Interrupted, match=rf"SIGINT after step {step}.*resume it, .*\[mine\]"):
         fit(
             lambda weight, x: weight * x,
             [1, 1, 1],
@@ -258,3 +260,24 @@ def test_the_origin_is_stored_in_each_checkpoint(tmp_path: Path) -> None:
         "zero_stage": 0,
         "origin": {"tokenizer": "0123"},
     }
+
+
+def test_a_damaged_older_checkpoint_does_not_stop_a_resumed_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "last.ckpt"
+    last = LastCheckpoint(path=path, every_n_steps=1)
+    fit(lambda weight, x: weight * x, [1], last, enable_checkpointing=True)
+    last._files.previous.write_bytes(b"half")
+    assert last._look_around() == (True, None)
+    assert "previous.ckpt: the checkpoint is damaged" in caplog.text
+
+
+def test_the_names_of_a_new_folder_of_checkpoints_are_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(last_checkpoint, "sync_folder", synced.append)
+    last = LastCheckpoint(path=tmp_path / "checkpoints" / "last.ckpt", every_n_steps=1)
+    fit(lambda weight, x: weight * x, [1, 1], last, enable_checkpointing=True)
+    assert synced == [tmp_path]
