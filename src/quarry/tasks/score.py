@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig
 
-from quarry.assembly.run_start import record_start
+from quarry.assembly.run_start import record_start, stored_hyperparameters
 from quarry.assembly.trainer import opened_loggers
 from quarry.assembly.wandb_identity import identity_of
 from quarry.config.contract import explicit_keys
@@ -32,6 +33,7 @@ from quarry.evaluation.given_report import (
 from quarry.evaluation.pair_tests import paired_tests
 from quarry.evaluation.report import REPORT_FILE, result_line, terminal_table
 from quarry.evaluation.significance_test import SignificanceTest
+from quarry.runtime.failed_start import removes_failed_start
 from quarry.runtime.files import write_json, write_text
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.ownership import begun_run
@@ -81,10 +83,15 @@ def score(
     is_cut = "evaluation.top_k" in explicit_keys()
     evaluator = _evaluator(config, benchmark, is_cut=is_cut)
     files = find_run_files(runs, [each.name for each in benchmark.sets])
-    reports, rankings = score_given(files, evaluator, names=names, is_cut=is_cut)
-    tests = paired_tests(reports, measure=evaluator.measures[0], test=test, base=base)
-    scores = GivenScores(rankings=rankings, tests=tests, test=test, measures=evaluator.measures)
-    reports = _write(config, reports, evaluator, scores, meter)
+
+    def scored() -> tuple[list[Report], GivenScores]:
+        reports, rankings = score_given(files, evaluator, names=names, is_cut=is_cut)
+        tests = paired_tests(reports, measure=evaluator.measures[0], test=test, base=base)
+        return reports, GivenScores(
+            rankings=rankings, tests=tests, test=test, measures=evaluator.measures
+        )
+
+    reports = _score_into(config, scored, evaluator, meter)
     return {
         f"score/{report.retriever}/{key.removeprefix('val/')}": value
         for report in reports
@@ -139,25 +146,36 @@ def _benchmark(
     return benchmark
 
 
-def _write(
+def _score_into(
     config: DictConfig,
-    reports: Sequence[Report],
+    scored: Callable[[], tuple[list[Report], GivenScores]],
     evaluator: Evaluator,
-    scores: GivenScores,
     meter: CostMeter,
 ) -> list[Report]:
-    """Write and show everything; return the reports with confidence intervals.
+    """Score, write and show everything; return the reports with confidence intervals.
 
-    Parts that an evaluation does not have go to score.json and to the end of report.md.
+    Parts that an evaluation does not have go to score.json and to the end of report.md. A logger
+    that cannot start is known before the work, and run files that cannot be scored leave nothing.
+
+    Args:
+        scored: does the work.
     """
     main = evaluator.measures[0]
-    with begun_run(config.paths.run_dir) as run, logs_to(run.log):
-        _log_scores(scores, evaluator)
-        hyperparameters = record_start(config, run, contract=None)
+    with (
+        begun_run(config.paths.run_dir) as run,
+        removes_failed_start(run) as begins,
+        logs_to(run.log),
+    ):
+        record_start(config, run, contract=None)
         identity = identity_of(config, run, job_type="evaluate", has_model=False)
         with opened_loggers(
-            config.logger, identity=identity, hyperparameters=lambda: hyperparameters
+            config.logger,
+            identity=identity,
+            hyperparameters=partial(stored_hyperparameters, run),
         ) as loggers:
+            reports, scores = scored()
+            begins()
+            _log_scores(scores, evaluator)
             log_report(loggers, reports[0], evaluator=evaluator)
             known = write_and_draw(reports, evaluator, run, baseline=None)
             write_json(run.path / SCORE_FILE, scores.as_document())

@@ -69,7 +69,7 @@ def _say(monkeypatch: pytest.MonkeyPatch, overrides: Sequence[str]) -> None:
 def refused(folder: Path, *overrides: str, monkeypatch: pytest.MonkeyPatch | None = None) -> str:
     with pytest.raises(UserError) as info:
         score(folder, *overrides, monkeypatch=monkeypatch)
-    assert not (folder / "run").exists()
+    assert not list(folder.glob("run/*"))
     assert "Fix: " in str(info.value)
     return str(info.value)
 
@@ -104,6 +104,25 @@ def test_a_run_directory_as_an_evaluation_leaves_it(data: Path) -> None:
     assert "## Differences in nDCG@10" in page
     assert "- sysB: judged queries without a ranking: 1 of 2" in page
     assert "judged queries without a ranking: 1 of 2" in (run / "run.log").read_text()
+
+
+def test_a_logger_that_cannot_start_is_known_before_the_work_and_leaves_nothing(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise AssertionError("scored before the loggers are open")
+
+    monkeypatch.setattr("quarry.tasks.score.score_given", fails)
+    (data / "file").touch()
+    command = (
+        f"task.runs={data}/a.trec", "benchmark=folder", f"benchmark.path={data / 'one'}",
+        "logger=csv",
+    )  # fmt: skip
+    with pytest.raises(Exception, match=r"file"):
+        score(data, *command, f"logger.csv.save_dir={data / 'file'}")
+    assert not list(data.glob("run/*"))
+    monkeypatch.undo()
+    assert score(data, *command)["score/sysA/one/mrr_at_10"] == 0.75  # in the same directory
 
 
 def test_judgements_alone_and_another_convention(data: Path) -> None:
