@@ -9,14 +9,18 @@ from omegaconf import DictConfig, OmegaConf
 from quarry.distributed import world
 from quarry.runtime.disk_errors import MIN_BYTES, Place, check_place
 
+MOVED = "move the directory and resume it there: run=DIR"
+"""What helps a run that is resumed, for which `hydra.run.dir` is refused."""
+
 
 def places_of(config: DictConfig) -> list[Place]:
     """Return the folders that runs with this configuration write to."""
     paths, run = config.paths, config.get("run")
+    is_resumed = OmegaConf.select(config, "task._target_") == "quarry.tasks.resume.resume"
     return [
         Place(
             what="The run directory", path=Path(paths.run_dir if run is None else run).expanduser(),
-            remedy="hydra.run.dir=DIR or QUARRY_RUNS=DIR",
+            remedy=MOVED if is_resumed else "hydra.run.dir=DIR or QUARRY_RUNS=DIR",
         ),
         Place(
             what="The cache", path=Path(paths.cache_dir).expanduser(),

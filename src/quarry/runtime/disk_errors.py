@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from quarry.errors import UserError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
-FULL_TEXTS = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "PytorchStreamWriter failed writing",
-    "inline_container.cc",
+FULL_TEXTS = re.compile(
+    r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing|"
+    r"inline_container\.cc.*unexpected pos"
 )
-"""Parts of messages of libraries whose exceptions for a full disk have no error number."""
+"""Messages of libraries whose exceptions for a full disk have no error number.
+
+torch's reader names `inline_container.cc` too, for checkpoints that are broken.
+"""
 
 MIN_BYTES = 2**20
 """A run writes more than that: configuration, logs, report, plots."""
@@ -56,9 +58,17 @@ def readable_size(num_bytes: float) -> str:
 def free_bytes(folder: Path) -> int:
     """Return the free bytes where `folder` is, or would be."""
     folder = folder.expanduser().absolute()
-    while not folder.exists():
+    while not _exists(folder):
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+def _exists(path: Path) -> bool:
+    """Return whether a path exists; False where a parent of it cannot be searched."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
 
 
 def check_place(place: Place, *, num_bytes: int, is_readable_alone: bool = False) -> None:
@@ -127,10 +137,16 @@ def disk_message(error: BaseException, places: Sequence[Place] = ()) -> str | No
         number = cause.errno if isinstance(cause, OSError) else None
         named = getattr(cause, "filename", None)
         file = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else None
-        if number in FULL or any(text in str(cause) for text in FULL_TEXTS):
+        if number in FULL or FULL_TEXTS.search(str(cause)):
             return _full(cause, file, places)
-        if number in REFUSED and file is not None and _is_refused(number, file):
-            return _refused(cause, file, places)
+        if number in REFUSED and file is not None:
+            if number == errno.EACCES and not _is_readable(file, places):
+                return (
+                    f"{file} cannot be read ({getattr(cause, 'strerror', None)}). Fix: permission "
+                    "to read it (chmod), or another file."
+                )
+            if _is_refused(number, file):
+                return _refused(cause, file, places)
         cause = cause.__cause__ or cause.__context__
     return None
 
@@ -139,8 +155,9 @@ def _full(error: BaseException, file: Path | None, places: Sequence[Place]) -> s
     reason = getattr(error, "strerror", None) or "no space left on device"
     place = None if file is None else _place_of(file, places)
     if place is not None:
+        what = place.what[0].lower() + place.what[1:]
         return (
-            f"The disk of {place.what}, {place.path}, became full ({reason}; "
+            f"The disk of {what}, {place.path}, became full ({reason}; "
             f"{readable_size(free_bytes(place.path))} free). Fix: make room, or {place.remedy} on "
             "a larger disk."
         )
@@ -168,14 +185,25 @@ def _refused(error: BaseException, file: Path, places: Sequence[Place]) -> str:
     )
 
 
+def _is_readable(file: Path, places: Sequence[Place]) -> bool:
+    """Return whether a file can be read, or will be written where there is none yet."""
+    if _exists(file):
+        return os.access(file, os.R_OK)
+    return _place_of(file, places) is not None or os.access(_folder_of(file), os.X_OK)
+
+
 def _is_refused(number: int | None, file: Path) -> bool:
     """Return whether a file could not be written; a file that cannot be read is another error."""
-    if number == errno.EROFS:
-        return True
+    is_kept = _exists(file) and not os.access(file, os.W_OK)
+    return number == errno.EROFS or is_kept or not os.access(_folder_of(file), os.W_OK)
+
+
+def _folder_of(file: Path) -> Path:
+    """Return the innermost folder of a file that exists."""
     folder = file.absolute().parent
-    while not folder.exists():
+    while not _exists(folder):
         folder = folder.parent
-    return not os.access(folder, os.W_OK)
+    return folder
 
 
 def _place_of(file: Path, places: Sequence[Place]) -> Place | None:

@@ -25,6 +25,8 @@ def test_places_have_the_keys_that_move_them(tmp_path: Path) -> None:
     assert remedies["store_dir"].startswith("paths.store_dir=DIR")
     config.run = str(tmp_path / "old")
     assert places_of(config)[0].path == tmp_path / "old"
+    config.task = {"_target_": "quarry.tasks.resume.resume"}
+    assert places_of(config)[0].remedy == "move the directory and resume it there: run=DIR"
     check_places(config)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -36,7 +38,7 @@ def test_the_folder_of_a_file_is_named(tmp_path: Path, number: int) -> None:
     error = OSError(number, "Full", str(tmp_path / "inner" / "deep" / "file"))
     message = disk_message(error, places)
     assert message is not None
-    assert message.startswith(f"The disk of The store, {tmp_path}/inner, became full (Full; ")
+    assert message.startswith(f"The disk of the store, {tmp_path}/inner, became full (Full; ")
     assert message.endswith("or paths.cache_dir=DIR on a larger disk.")
 
 
@@ -64,6 +66,31 @@ def test_other_errors_are_no_matter_of_disks(tmp_path: Path) -> None:
     assert disk_message(FileNotFoundError(2, "No such file", str(tmp_path / "x"))) is None
     unreadable = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "x"))
     assert disk_message(unreadable, [place(tmp_path)]) is None  # where one may write
+
+
+def test_a_broken_checkpoint_is_no_full_disk(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bad.ckpt", "w") as file:
+        file.writestr("x", "y")
+    with pytest.raises(RuntimeError, match=r"inline_container\.cc") as caught:
+        torch.load(tmp_path / "bad.ckpt", weights_only=True)
+    assert disk_message(caught.value) is None
+
+
+def test_a_file_that_cannot_be_read_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "data.jsonl"
+    file.touch()
+    error = PermissionError(errno.EACCES, "Permission denied", str(file))
+    monkeypatch.setattr("quarry.runtime.disk_errors.os.access", lambda *_: False)
+    for places in ([], [place(tmp_path)]):
+        message = disk_message(error, places)
+        assert message is not None
+        assert message.startswith(f"{file} cannot be read (Permission denied). Fix: ")
+    monkeypatch.setattr("quarry.runtime.disk_errors.os.access", lambda _, mode: mode != os.W_OK)
+    message = disk_message(error, [place(tmp_path)])
+    assert message is not None
+    assert "cannot be written to" in message
 
 
 def test_a_folder_without_permission_is_named(tmp_path: Path, nobody_may_write: None) -> None:
