@@ -176,7 +176,8 @@ def test_what_killed_processes_left_is_listed(folders: Folders) -> None:
     table = next(kind("corpus").paths(folders))
     built = f".{table.name}.7.0a1b2c3d"
     left = {
-        f"{built}.tmp", f"{built[:-1]}e.ids.npy.tmp", f"{built[:-1]}f.ids.npy", f"corpus-{'a' * 24}.ids.npy",
+        f"{built}.tmp", f"{built[:-1]}e.ids.npy.tmp", f"{built[:-1]}f.ids.npy",
+        f"corpus-{'a' * 24}.ids.npy",
         ".stdlib_code-v1-py3.11.7-c473d17ac5b3.jsonl.7.tmp",
         f"rankings/.bm25-{'a' * 24}.json.7.tmp", f"rankings/.bm25-{'a' * 24}.about.7.tmp",
         "models/qwen-tiny-0123456789abcdefab12cd_9",
