@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+IN_USE = "in use"
+
 _kept: dict[Path, CacheUse] = {}
 """What this process uses until it ends."""
 
@@ -51,22 +53,25 @@ def keep_used(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def unused(path: Path) -> Iterator[bool]:
-    """Yield whether no process uses an entry, and let none begin to inside the block.
+def unused(path: Path) -> Iterator[str | None]:
+    """Yield None if no process uses an entry, and let none begin to inside the block.
 
-    False also where the file system cannot tell (some network ones have no locks).
+    Else yield why it cannot be held alone: `IN_USE`, or the system's words (no permission, or no
+    locks, as on some network file systems).
     """
     try:
         file = os.open(path, os.O_RDONLY)
-    except OSError:
-        yield False
+    except OSError as error:
+        yield str(error.strerror)
         return
     try:
+        reason = None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_unused = True
-        except OSError:
-            is_unused = False
-        yield is_unused
+        except BlockingIOError:
+            reason = IN_USE
+        except OSError as error:
+            reason = f"no lock: {error.strerror}"
+        yield reason
     finally:
         os.close(file)

@@ -20,6 +20,9 @@ from quarry.errors import UserError
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
 """Errors of file systems (some network ones) that cannot sync a folder."""
 
+REMOVED = ".removed.tmp"
+"""End of the name of a folder that is being removed, see `remove_at_once`."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -158,6 +161,26 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_at_once(path: Path) -> None:
+    """Remove a file or a folder so that a killed process leaves it complete, or renamed.
+
+    A folder is renamed to `.NAME.removed.tmp` first.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    renamed = path
+    if not path.name.endswith(REMOVED):
+        renamed = path.with_name(f".{path.name}{REMOVED}")
+        if renamed.exists():  # left by a process that was killed right here
+            shutil.rmtree(renamed)
+        path.rename(renamed)
+    shutil.rmtree(renamed)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from quarry.config.overrides import warn_of_run_directory
 from quarry.distributed import world
 from quarry.errors import UserError
-from quarry.runtime.cache_use import unused
-from quarry.runtime.files import remove as remove_path
+from quarry.runtime.cache_use import IN_USE, unused
+from quarry.runtime.files import remove_at_once as remove_path
 from quarry.runtime.lock import locked_if_free
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.task_output import show
@@ -55,26 +55,28 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """Which entries were removed, and which could not be because they are in use."""
+    """Which entries were removed, and why others could not be."""
 
     removed: tuple[Entry, ...]
-    used: tuple[Entry, ...]
+    reasons: Mapping[str, str]
+    """Why an entry stays, by its name."""
 
 
 def cache(
-    config: DictConfig, *, remove: Sequence[str] | None, older_than_days: float | None
+    config: DictConfig, *, remove: Sequence[str] | str | None, older_than_days: float | None
 ) -> dict[str, float]:
     """Remove entries of the cache where that is asked for, and list the rest.
 
     Args:
-        remove: names or patterns of names, kinds, states of the source, or `all`.
+        remove: names or patterns of names, kinds, states of the source, or `all`. A text is one
+            word; an empty list or text is null.
         older_than_days: only those that were not used for so long; alone: all of them.
 
     Returns:
         Numbers of entries and bytes, of those that are left and those that were removed.
 
     Raises:
-        UserError: a word of `remove` fits no entry, or a number is negative.
+        UserError: a word of `remove` fits no entry or is a mere wildcard, or a number is negative.
     """
     quiet_libraries()
     warn_of_run_directory(config, task="cache")
@@ -84,14 +86,14 @@ def cache(
         raise UserError(f"task.older_than_days={older_than_days}: must be at least 0.")
     folders, limit = folders_of(config), limit_of(config)
     entries = listed(folders)
-    chosen = _chosen(entries, remove, older_than_days)
+    words = [remove] if isinstance(remove, str) and remove else remove
+    chosen = _chosen(entries, words or None, older_than_days)
     asked = removed_of(chosen)
     left = [entry for entry in entries if entry not in asked.removed]
     shrunk = removed_of(_too_many(left, limit), until=limit, total=_size(left))
     left = [entry for entry in left if entry not in shrunk.removed]
     removed = (*asked.removed, *shrunk.removed)
-    used = tuple(dict.fromkeys(entry.name for entry in (*asked.used, *shrunk.used)))
-    _show(left, removed, used, folders)
+    _show(left, removed, {**asked.reasons, **shrunk.reasons}, folders)
     return _numbers(left, removed)
 
 
@@ -106,7 +108,10 @@ def shrink(config: DictConfig) -> None:
         limit = limit_of(config)
         if limit is not None:
             entries = listed(folders_of(config), states=False)
-            removed_of(_too_many(entries, limit), until=limit, total=_size(entries))
+            removal = removed_of(_too_many(entries, limit), until=limit, total=_size(entries))
+            for name, reason in removal.reasons.items():
+                if reason != IN_USE:
+                    logger.warning("%s stays in the cache: %s", name, reason)
     except (OSError, UserError) as error:
         logger.warning("the cache stays larger than paths.max_cache_gib: %s", error)
 
@@ -152,16 +157,17 @@ def removed_of(entries: Iterable[Entry], *, until: int | None = None, total: int
         total: bytes of all entries before.
     """
     removed: list[Entry] = []
-    used: list[Entry] = []
+    reasons: dict[str, str] = {}
     for entry in entries:
         if until is not None and total <= until:
             break
-        if _removed(entry):
+        reason = _remove(entry)
+        if reason is None:
             removed.append(entry)
             total -= entry.num_bytes
         else:
-            used.append(entry)
-    return Removal(removed=tuple(removed), used=tuple(used))
+            reasons[entry.name] = reason
+    return Removal(removed=tuple(removed), reasons=reasons)
 
 
 def _entry(kind: Kind, path: Path, folders: Folders, *, states: bool) -> Entry | None:
@@ -195,8 +201,12 @@ def _chosen(
 ) -> list[Entry]:
     if words is None and older_than_days is None:
         return []
+    known = tuple(dict.fromkeys((ALL, *STATES, *(kind.name for kind in KINDS))))
     for word in words or ():
-        known = (ALL, *STATES, *(kind.name for kind in KINDS))
+        if not word.strip("*?"):
+            raise UserError(
+                f"task.remove={word}: fits everything. Fix: task.remove={ALL}. Nothing was removed."
+            )
         if word not in known and not any(_fits(entry, word) for entry in entries):
             raise UserError(
                 f"task.remove={word}: no entry of that name (allowed: names and patterns of "
@@ -221,19 +231,27 @@ def _too_many(entries: Sequence[Entry], limit: int | None) -> list[Entry]:
     return [] if limit is None else sorted(entries, key=lambda entry: entry.used_s)
 
 
-def _removed(entry: Entry) -> bool:
-    """Remove an entry; return False if a process uses it or may still write it."""
+def _remove(entry: Entry) -> str | None:
+    """Remove an entry; return why it cannot be removed, None if it is gone."""
+    if not entry.path.exists():  # another process has just removed it
+        return None
     if _age_s(entry.path) < entry.kind.rests_s:
-        return False
-    with ExitStack() as held:
-        locks = sorted(entry.path.glob(entry.kind.locks)) if entry.kind.locks else []
-        locks += [file for file in entry.files if file.suffix == ".lock"]
-        are_free = [held.enter_context(locked_if_free(lock)) for lock in locks]
-        if not held.enter_context(unused(entry.path)) or not all(are_free):
-            return False
-        for file in entry.files:
-            remove_path(file)
-    return not entry.path.exists()
+        return "it may still be written"
+    try:
+        with ExitStack() as held:
+            locks = sorted(entry.path.glob(entry.kind.locks)) if entry.kind.locks else []
+            locks += [file for file in entry.files if file.suffix == ".lock"]
+            are_free = [held.enter_context(locked_if_free(lock)) for lock in locks]
+            reason = held.enter_context(unused(entry.path))
+            if reason is not None or not all(are_free):
+                return reason or IN_USE
+            if not entry.kind.own([entry.path]):
+                return "another process has changed it"
+            for file in reversed(entry.files):  # a killed removal leaves the first, so all
+                remove_path(file)
+    except OSError as error:
+        return str(error.strerror)
+    return None
 
 
 def _age_s(path: Path) -> float:
@@ -249,7 +267,10 @@ def _size(entries: Iterable[Entry]) -> int:
 
 
 def _show(
-    left: Sequence[Entry], removed: Sequence[Entry], used: Sequence[str], folders: Folders
+    left: Sequence[Entry],
+    removed: Sequence[Entry],
+    reasons: Mapping[str, str],
+    folders: Folders,
 ) -> None:
     now = time.time()
     rows = [
@@ -264,8 +285,9 @@ def _show(
     if removed:
         names = ", ".join(entry.name for entry in removed)
         paragraphs.append(f"Removed {readable_size(_size(removed))}: {names}")
-    if used:
-        paragraphs.append(f"In use, and not removed: {', '.join(used)}")
+    for reason in sorted(set(reasons.values())):
+        names = ", ".join(name for name, why in reasons.items() if why == reason)
+        paragraphs.append(f"Cannot be removed ({reason}): {names}")
     numbers = _numbers(left, removed)
     pairs = (f"{key.partition('/num_')[2]}={int(value)}" for key, value in numbers.items())
     show(*paragraphs, result_line=f"cache {' '.join(pairs)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -25,8 +26,8 @@ def entry(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def is_unused(path: Path) -> bool:
-    with unused(path) as found:
-        return found
+    with unused(path) as reason:
+        return reason is None
 
 
 def test_an_entry_is_held_as_long_as_its_user_lives(entry: Path) -> None:
@@ -45,11 +46,31 @@ def test_the_last_use_is_marked(entry: Path) -> None:
 
 
 def test_nobody_begins_to_hold_an_entry_while_it_is_removed(entry: Path) -> None:
-    with unused(entry) as found:
-        assert found
+    with unused(entry) as reason:
+        assert reason is None
         late = CacheUse(entry)  # does not wait
         assert late is not None
     assert is_unused(entry)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (BlockingIOError(errno.EAGAIN, "busy"), "in use"),
+        (OSError(errno.ENOLCK, "No locks available"), "no lock: No locks available"),
+    ],
+)
+def test_the_reason_is_said(
+    entry: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cache_use.fcntl, "flock", fail)
+    with unused(entry) as reason:
+        assert reason == said
+    with unused(entry.with_name("nothing")) as reason:
+        assert reason == "No such file or directory"
 
 
 def test_what_is_not_there_is_not_held_and_not_unused(tmp_path: Path) -> None:
@@ -84,6 +105,6 @@ def test_an_entry_is_kept_until_the_process_ends(
     assert not is_unused(entry)
     code = (
         "import sys, pathlib; from quarry.runtime.cache_use import unused\n"
-        "with unused(pathlib.Path(sys.argv[1])) as found: sys.exit(int(found))"
+        "with unused(pathlib.Path(sys.argv[1])) as reason: sys.exit(int(reason != 'in use'))"
     )
     assert subprocess.run([sys.executable, "-c", code, str(entry)], check=False).returncode == 0

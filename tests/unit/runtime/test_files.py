@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from quarry.runtime.files import put_in_place, replacing, write_json, write_text
+from quarry.runtime import files
+from quarry.runtime.files import (
+    put_in_place,
+    remove_at_once,
+    replacing,
+    write_json,
+    write_text,
+)
 
 
 def test_a_block_that_succeeds_replaces_the_file(tmp_path: Path) -> None:
@@ -138,3 +145,29 @@ def test_behind_a_link_folders_are_replaced_and_kept_alike(tmp_path: Path) -> No
     kept.symlink_to("last.step-1")
     put_in_place(folder_with(tmp_path / "run" / ".step-2.tmp", "two"), last, kept=kept)
     assert [(each / "shard").read_text() for each in (kept, last)] == ["one", "two"]
+
+
+def test_a_folder_whose_removal_is_killed_has_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    def make() -> Path:
+        (tmp_path / "one").mkdir()
+        (tmp_path / "one" / "content").touch()
+        return tmp_path / "one"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_at_once(make())
+    assert [path.name for path in tmp_path.iterdir()] == [".one.removed.tmp"]
+    remove_at_once(make())  # that is no obstacle
+    assert not list(tmp_path.iterdir())
+    make().rename(tmp_path / ".one.removed.tmp")
+    remove_at_once(tmp_path / ".one.removed.tmp")
+    (tmp_path / "file").touch()
+    remove_at_once(tmp_path / "file")
+    remove_at_once(tmp_path / "file")
+    assert not list(tmp_path.iterdir())

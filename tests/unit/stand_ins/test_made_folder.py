@@ -23,8 +23,8 @@ def test_a_folder_is_made_once_and_held(tmp_path: Path) -> None:
     made_once(target, make)
     assert (target / WEIGHTS).read_text() == "first"
     assert [path.name for path in target.parent.iterdir()] == ["one"]
-    with unused(target) as found:
-        assert not found
+    with unused(target) as reason:
+        assert reason == "in use"
 
 
 def test_a_folder_that_is_removed_just_before_it_is_held_is_made_again(
