@@ -126,6 +126,41 @@ def test_training_and_encoding_do_not_load_what_they_do_not_use() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+def test_a_refused_run_loads_neither_lightning_nor_transformers(tmp_path: Path) -> None:
+    """A run that is none, and a stored configuration that chooses code."""
+    run = tmp_path / "foreign"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    for name in ("config.yaml", "config_resolved.yaml"):
+        (run / name).write_text("loss:\n  _target_: os.system\n")
+    code = (
+        "import sys\n"
+        "from quarry.cli import eval, train\n"
+        "for program in (train, train, eval):\n"
+        "    for run in ('nowhere', 'foreign'):\n"
+        "        task = TASKS[run].pop(0)\n"
+        "        sys.argv = ['x', f'task={task}', f'run={run}']\n"
+        "        try:\n"
+        "            program.main()\n"
+        "        except SystemExit as end:\n"
+        "            assert end.code == 2\n"
+        "slow = {'pytorch_lightning', 'transformers', 'peft', 'pyarrow', 'pandas'}\n"
+        "print(sorted(slow & set(sys.modules)))\n"
+    )
+    tasks = {name: ["resume", "export", "rescore"] for name in ("nowhere", "foreign")}
+    ended = subprocess.run(
+        [sys.executable, "-c", f"TASKS = {tasks}\n{code}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert ended.stdout.strip() == "[]"
+    assert ended.stderr.count("Error: run=nowhere") == 3
+    assert ended.stderr.count("loss._target_=os.system") == 3
+
+
 def test_a_refused_command_loads_neither_lightning_nor_transformers(tmp_path: Path) -> None:
     """All that is wrong stands in one message, before the task and its libraries are imported."""
     code = (

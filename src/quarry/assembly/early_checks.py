@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from quarry.assembly.trainer import build_trainer
 from quarry.config.instantiate import build
-from quarry.errors import UserError
+from quarry.errors import ConfigurationError, UserError
 
 REFUSALS = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError),
@@ -56,6 +56,8 @@ def _named(key: str) -> Iterator[None]:
         if not isinstance(cause, REFUSALS):
             raise
         text = str(cause).strip().rstrip(".") or type(cause).__name__
-        raise UserError(
+        # a device may fail one rank alone; arguments are wrong on all of them
+        kind = UserError if isinstance(cause, RuntimeError) else ConfigurationError
+        raise kind(
             f"{key}: it cannot be built: {text}. Fix: the keys of {key}, see --help"
         ) from error

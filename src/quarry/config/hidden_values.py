@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from quarry.errors import UserError
+from quarry.errors import ConfigurationError
 from quarry.runtime.secret_values import HIDDEN, OWN_VARIABLES, remember_secrets, variables_in
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ def check_stored_values(config: DictConfig, path: Path) -> None:
         path: the file that it was read from.
 
     Raises:
-        UserError: a value was hidden when it was stored, or comes from an environment variable
-            that is not set here.
+        ConfigurationError: a value was hidden when it was stored, or comes from an environment
+            variable that is not set here.
     """
     violations: list[str] = []
     for key, value in _leaves(OmegaConf.to_container(config, resolve=False)):
@@ -54,7 +54,7 @@ def check_stored_values(config: DictConfig, path: Path) -> None:
         ]
     if violations:
         lines = "\n".join(f"- {line}" for line in violations)
-        raise UserError(f"{path} does not hold what this run needs:\n{lines}")
+        raise ConfigurationError(f"{path} does not hold what this run needs:\n{lines}")
     hide_values_of(config)
 
 

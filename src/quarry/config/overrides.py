@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from quarry.config.contract import explicit_keys
 from quarry.config.sweep_overrides import OWN_KEYS
 from quarry.distributed import world
-from quarry.errors import UserError
+from quarry.errors import ConfigurationError
 from quarry.runtime.override_text import key_of
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def refuse_other_overrides(allowed: Sequence[str], *, why: str) -> None:
         and not any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in allowed)
     ]
     if refused:
-        raise UserError(f"{', '.join(refused)} {why}")
+        raise ConfigurationError(f"{', '.join(refused)} {why}")
 
 
 def warn_without_effect(keys: Sequence[str], *, reason: str) -> None:

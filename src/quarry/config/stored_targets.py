@@ -19,7 +19,7 @@ from omegaconf.grammar_parser import parse
 
 from quarry.config.resolvers import RESOLVERS
 from quarry.config.shipped_targets import named_targets, place_of, shipped_targets
-from quarry.errors import UserError
+from quarry.errors import ConfigurationError, UserError
 
 REMOTE_CODE = "transformers_modules"
 """The package in which transformers runs the Python of a model's folder."""
@@ -61,7 +61,7 @@ def check_stored(config: DictConfig, *, source: Path, trusted: Sequence[str]) ->
         trusted: packages whose classes it may name besides, see `trusted_packages`.
 
     Raises:
-        UserError: with all that is refused, and how to trust it.
+        ConfigurationError: with all that is refused, and how to trust it.
     """
     try:
         plain = OmegaConf.to_container(config, resolve=False)
@@ -73,7 +73,7 @@ def check_stored(config: DictConfig, *, source: Path, trusted: Sequence[str]) ->
     if problems:
         more = len(problems) - NUM_SHOWN
         shown = [*problems[:NUM_SHOWN], *([f"and {more} more"] if more > 0 else [])]
-        raise UserError(
+        raise ConfigurationError(
             f"{source} chooses code, and a stored configuration may choose only what this version "
             "ships:\n" + "\n".join(f"- {line}" for line in shown)
         )

@@ -18,9 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from quarry.assembly.places import check_places, places_of
 from quarry.config.hidden_values import hide_values_of
 from quarry.config.resume_command import resume_command
+from quarry.config.stored_runs import RESUME, check_stored_run
 from quarry.config.validation import validate
 from quarry.distributed import world
-from quarry.errors import ConfigurationError, UserError
+from quarry.errors import UserError
 from quarry.runtime.devices import planned_for_gpu
 from quarry.runtime.disk_errors import explains_disk_errors
 from quarry.runtime.interruption import raises_on_signals
@@ -84,7 +85,8 @@ def _validate(config: DictConfig) -> None:
                 validate(config, primary="train" if is_training else "eval", is_planned=True)
         elif (primary := primary_of(config)) is not None:
             validate(config, primary=primary)
-    except ConfigurationError:
+        check_stored_run(config, task=task)
+    except UserError:
         if world.repeats_the_first():
             sys.exit(0)  # Hydra would print the overrides of each rank
         raise
@@ -105,7 +107,7 @@ def _result_of(result: object, *, metric: str | None) -> JobResult:
 PLANS = ("quarry.planning.plan_task.plan", "quarry.tasks.fetch.fetch")
 """Tasks that describe the run of another task, on a machine that need not be this one."""
 
-TRAIN, RESUME = "quarry.tasks.train.train", "quarry.tasks.resume.resume"
+TRAIN = "quarry.tasks.train.train"
 EVALUATE = "quarry.tasks.evaluate.evaluate"
 
 

@@ -19,7 +19,7 @@ from quarry.config.stored_targets import trusted_packages
 from quarry.config.world_size import device_violations, foreign_checkpoint, world_size, zero_stage
 from quarry.distributed import world
 from quarry.distributed.launch import agreed_with_first
-from quarry.errors import MissingPathError, UserError
+from quarry.errors import ConfigurationError, MissingPathError, UserError
 from quarry.planning.step_fit import choose_anew
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.ownership import owned
@@ -126,7 +126,8 @@ def check_world_size(config: DictConfig, checkpoint: Path) -> None:
     """Refuse to continue with another world size or strategy than the run was started with.
 
     Raises:
-        UserError: devices are missing, or the checkpoint does not fit the strategy or world size.
+        ConfigurationError: devices are missing, or the checkpoint does not fit the strategy or
+            world size.
     """
     violations = list(device_violations(config))
     if (problem := foreign_checkpoint(config, checkpoint)) is not None:
@@ -146,7 +147,7 @@ def check_world_size(config: DictConfig, checkpoint: Path) -> None:
         )
     if violations:
         lines = "\n".join(f"- {line}" for line in violations)
-        raise UserError(f"This run cannot continue here:\n{lines}")
+        raise ConfigurationError(f"This run cannot continue here:\n{lines}")
 
 
 def _num_writers(checkpoint: Path) -> int:
