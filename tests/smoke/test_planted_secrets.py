@@ -68,15 +68,16 @@ def test_a_run_leaves_no_secret_and_is_continued_with_the_variable_alone(
     assert leaks(result, run) == []
     hidden = ["https://someone:***@host/x", "${oc.env:MYPW}", "about ${oc.env:MYPW}."]
     for name in ("config.yaml", "config_resolved.yaml"):
-        config = yaml.safe_load((run / name).read_text())
-        assert config["tags"] == hidden
-        assert config["trainer"]["precision"] == "32-true"
+        assert yaml.safe_load((run / name).read_text())["tags"] == hidden
+    resolved = yaml.safe_load((run / "config_resolved.yaml").read_text())
+    assert resolved["trainer"]["precision"] == "32-true"
     (identity,) = wandb_files.identities(run)
     assert identity.tags[-3:] == ["https://someone:***@host/x", "$MYPW", "about $MYPW."]
     assert wandb_files.config(run)["tags"] == hidden
     resumed = command("train.py", "task=resume", f"run={run}", "logger=none")
     assert resumed.code == 2
     assert "the environment variable MYPW is not set" in resumed.err
+    assert resumed.err.count("***") == 0
 
 
 def test_a_sweep_with_a_job_that_fails_leaves_no_secret(

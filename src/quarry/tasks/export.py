@@ -20,6 +20,8 @@ from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.config.stored_targets import trusted_packages
 from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import weights_fingerprint
+from quarry.models.backbones.text_model import text_model
+from quarry.models.bi_encoder import BiEncoder
 from quarry.models.building import build_bi_encoder
 from quarry.models.dtypes import DTYPES
 from quarry.retrieval.export.export_folder import export_sentence_transformers, pooling_mode
@@ -30,6 +32,7 @@ from quarry.retrieval.golden_texts import (
     golden_texts,
     golden_token_ids,
 )
+from quarry.runtime.disk_errors import free_bytes, readable_size
 from quarry.runtime.extras import require
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.ownership import owned
@@ -84,9 +87,11 @@ def _export(
     pooling_mode(
         stored.parts.spec.options.pooling
     )  # refuses poolings that cannot be exported before loading
+    model = build_bi_encoder(stored.parts.spec, is_trained=False)
+    _check_disk(target, model, dtype=dtype)
     exported = export_sentence_transformers(
         target,
-        model=build_bi_encoder(stored.parts.spec, is_trained=False),
+        model=model,
         tokenizer=stored.parts.tokenizer,
         dtype=DTYPES[dtype],
         contract=_contract(stored, dtype=dtype),
@@ -100,6 +105,18 @@ def _export(
         result_line=f"cosine smallest={least:.6f} mean={mean:.6f}",
     )
     return {"export/cosine_smallest": least, "export/cosine_mean": mean}
+
+
+def _check_disk(target: Path, model: BiEncoder, *, dtype: str) -> None:
+    """Refuse an export whose weights do not fit, before anything is computed or written."""
+    num_weights = sum(one.numel() for one in text_model(model.backbone).parameters())
+    need, free = num_weights * DTYPES[dtype].itemsize, free_bytes(target.parent)
+    if need > free:
+        raise UserError(
+            f"{target}: the weights in {dtype} take {readable_size(need)}, and "
+            f"{readable_size(free)} are free there. Nothing was written. Fix: make room, or "
+            "task.folder=DIR on a larger disk"
+        )
 
 
 def _contract(stored: StoredModel, *, dtype: str) -> dict[str, Any]:

@@ -58,6 +58,16 @@ def of(run: Path | None) -> DictConfig:
     return OmegaConf.create({"run": None if run is None else str(run)})
 
 
+def test_an_export_that_does_not_fit_its_disk_is_refused_before_anything_is_written(
+    masters: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quarry.tasks.export.free_bytes", lambda _: 100)
+    target = tmp_path / "new" / "export"
+    with pytest.raises(UserError, match=r"the weights in bfloat16 take .* task.folder=DIR"):
+        export(of(masters["prefix"]), dtype="bfloat16", folder=str(target))
+    assert not target.parent.exists()
+
+
 def edit_json(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
