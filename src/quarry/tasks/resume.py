@@ -18,6 +18,7 @@ from quarry.config.stored_targets import trusted_packages
 from quarry.config.world_size import device_violations, foreign_checkpoint, world_size, zero_stage
 from quarry.distributed import world
 from quarry.errors import MissingPathError, UserError
+from quarry.planning.run_disk import check_run_disk
 from quarry.planning.step_fit import choose_anew
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.ownership import owned
@@ -73,6 +74,7 @@ def resume(
     with owned(run.path):
         CheckpointFiles(run.checkpoint).recover()
         stored = _stored(config, run, chooses_memory_anew=chooses_memory_anew)
+        check_run_disk(stored, is_resumed=True)
         with logs_to(run.log):
             training = build_training(stored, run)
             changes = check_origin(
