@@ -15,12 +15,18 @@ from quarry.planning.setup import planned_model, training_setup
 from quarry.planning.workload import planned_workload
 from quarry.runtime.disk_errors import free_bytes, readable_size
 
+SMALLER = (
+    "hydra.run.dir=DIR or QUARRY_RUNS=DIR on a larger disk, or callbacks.last_checkpoint=null (the "
+    "run could not be continued)"
+)
+MOVED = "or move the directory to a larger disk and resume it there"
 
-def check_run_disk(config: DictConfig) -> None:
+
+def check_run_disk(config: DictConfig, *, is_resumed: bool = False) -> None:
     """Refuse a training before it starts if its checkpoints and model do not fit.
 
-    Checkpoints of the best evaluations (`top_checkpoints`) are not counted: how many there will
-    be depends on the data.
+    What a resumed run has of them already needs no more room. Checkpoints of the best evaluations
+    (`top_checkpoints`) are not counted: how many there will be depends on the data.
 
     Raises:
         UserError: the disk of the run directory has less room.
@@ -30,17 +36,23 @@ def check_run_disk(config: DictConfig) -> None:
         need = _need(config)
     folder = Path(config.paths.run_dir).absolute()
     free = free_bytes(folder)
-    if need is None or need.run_directory <= free:
+    if need is None or need.run_directory <= free + (_saved_bytes(folder) if is_resumed else 0):
         return
     parts = {"checkpoints/last.ckpt, twice while it is replaced": need.last, "model/": need.model}
     parts |= {"checkpoints/best, likewise": need.best} if need.best else {}
     named = ", ".join(f"{name}: {readable_size(size)}" for name, size in parts.items() if size)
+    key, remedy = ("run", MOVED) if is_resumed else ("hydra.run.dir", SMALLER)
+    beside = f", {readable_size(_saved_bytes(folder))} of it are there" if is_resumed else ""
     raise UserError(
-        f"hydra.run.dir={folder}: this training writes {readable_size(need.run_directory)} "
-        f"({named}), and {readable_size(free)} are free there. Nothing was started. Fix: make "
-        "room, hydra.run.dir=DIR or QUARRY_RUNS=DIR on a larger disk, or "
-        "callbacks.last_checkpoint=null (the run could not be continued)"
+        f"{key}={folder}: this training writes {readable_size(need.run_directory)} "
+        f"({named}){beside}, and {readable_size(free)} are free there. Nothing was started. Fix: "
+        f"make room, {remedy}"
     )
+
+
+def _saved_bytes(folder: Path) -> int:
+    saved = (folder / name for name in ("checkpoints", "model"))
+    return sum(file.stat().st_size for one in saved for file in one.rglob("*") if file.is_file())
 
 
 def _need(config: DictConfig) -> DiskNeed:

@@ -20,6 +20,7 @@ from quarry.config.world_size import device_violations, foreign_checkpoint, worl
 from quarry.distributed import world
 from quarry.distributed.launch import agreed_with_first
 from quarry.errors import ConfigurationError, MissingPathError, UserError
+from quarry.planning.run_disk import check_run_disk
 from quarry.planning.step_fit import choose_anew
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.ownership import owned
@@ -80,6 +81,7 @@ def resume(
         CheckpointFiles(run.checkpoint).recover()
         agreed_with_first(RECOVERED)
         stored = _stored(config, run, chooses_memory_anew=chooses_memory_anew)
+        check_run_disk(stored, is_resumed=True)
         with logs_to(run.log):
             training = build_training(stored, run)
             changes = check_origin(

@@ -58,6 +58,23 @@ def test_what_is_written_at_its_peak_must_fit(
     check_run_disk(a_config(tmp_path, "callbacks.last_checkpoint=null"))
 
 
+def test_a_resumed_run_needs_no_room_for_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need, had = 2 * CHECKPOINT + 4 * NUM_TRAINED, 5000
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.write_bytes(bytes(had))
+    monkeypatch.setattr(run_disk, "free_bytes", lambda _: need - had)
+    check_run_disk(a_config(tmp_path), is_resumed=True)
+    monkeypatch.setattr(run_disk, "free_bytes", lambda _: need - had - 1)
+    with pytest.raises(UserError) as caught:
+        check_run_disk(a_config(tmp_path), is_resumed=True)
+    assert str(caught.value).startswith(f"run={tmp_path}/run: this training writes 27.3 KiB (")
+    assert "4.9 KiB of it are there" in str(caught.value)
+    assert "move the directory" in str(caught.value)
+
+
 def test_what_cannot_be_planned_is_left_to_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
