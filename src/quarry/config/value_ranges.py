@@ -68,7 +68,7 @@ _SEED = Range(low=0, high=2**32 - 1, usual=42)
 _SHARE = Range(low=0, high=1, is_below=True, usual=0.9)
 _STEPS = _at_least(1, 50, "optimizer steps")
 _LEVEL = Range(low=1, high=MAX_GRADE, usual="null", why="the lowest relevant grade")
-_LEARNING_RATE = Range(low=0, is_above=True, high=10, usual="1e-4")
+_LEARNING_RATE = Range(low=0, is_above=True, usual="1e-4")
 _TEMPERATURE = Range(low=1e-6, high=1000, usual=0.05, why="0.01 to 0.1 is usual")
 _ABOVE_0 = Range(low=0, is_above=True, usual=1)
 

@@ -27,7 +27,6 @@ def wrong(**config: Any) -> list[str]:
         ("optimizer.lr", -1),
         ("optimizer.lr", float("nan")),
         ("optimizer.lr", 0),
-        ("optimizer.lr", 11),
         ("recipe.learning_rate", 0),
         ("data.num_workers", 100_000),
         ("paths.max_cache_gib", -1),
