@@ -138,10 +138,10 @@ def renamed_target(target: str) -> str:
 def _copied(node: Any) -> Any:
     if isinstance(node, Mapping):
         copied = {RENAMED.get(key, key): _copied(value) for key, value in node.items()}
-        target = str(copied.get("_target_"))
-        if isinstance(copied.get("_target_"), str):
-            copied["_target_"] = renamed_target(target)
-        added = ADDED.get(target, {})
+        target = copied.get("_target_")
+        if isinstance(target, str):
+            copied["_target_"] = target = renamed_target(target)
+        added = ADDED.get(str(target), {})
         return copied | {key: value for key, value in added.items() if key not in copied}
     if isinstance(node, Sequence) and not isinstance(node, str | bytes):
         return [_copied(value) for value in node]
