@@ -14,6 +14,7 @@ from typing import Any
 
 from helpers.commands import SMALL
 from helpers.study_runs import a_set, values_of, write_run_directory
+from quarry.runtime.run_directory import RunDirectory
 from quarry.types import Report
 
 TIMES = ("seconds", "_s", "time", "date", "rate", "started", "finished", "memory", "rss")
@@ -97,7 +98,7 @@ class Train(Scenario):
     def command(self, folder: Path, *, is_real: bool) -> list[str]:
         run = folder / "run"
         logger = () if is_real else NO_LOGGER
-        if (run / "checkpoints" / "last.ckpt").exists():
+        if RunDirectory(run).has_checkpoint:
             return ["train.py", "task=resume", f"run={run}", *logger]
         shutil.rmtree(run, ignore_errors=True)  # before its first checkpoint: as the message says
         return [
