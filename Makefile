@@ -74,7 +74,7 @@ test-package: install ## Build wheel and sdist, install the wheel elsewhere, and
 	@$(BIN)/python -m pytest -m package -rs
 
 storm: install ## Kill commands at random moments, 25 minutes long, and compare with undisturbed ones (STORM='--seed 2')
-	@$(BIN)/python tests/storm/storm.py $(STORM)
+	@$(BIN)/python tests/storm/kills.py $(STORM)
 
 test-bench: install ## Run the measurements of several GPUs end to end in small, on two CPU ranks
 	@$(BIN)/python -m pytest -m bench

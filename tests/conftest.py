@@ -14,6 +14,7 @@ import pytest
 
 from helpers.commands import quiet_environment
 from helpers.preloaded import PreloadedPython
+from quarry.runtime import secret_values
 
 # nothing in a test may ask the network or a person
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -54,3 +55,9 @@ def preloaded_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prelo
     python = PreloadedPython(quiet_environment(tmp_path_factory.mktemp("preloaded")))
     yield python
     python.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test calls a secret is none in the next."""
+    monkeypatch.setattr(secret_values, "_known", {})

@@ -232,4 +232,4 @@ def drawn(chosen: Sequence[tuple[Scenario, float]], chance: random.Random) -> Sc
 
 
 if __name__ == "__main__":
-    sys.exit("run tests/storm/storm.py")
+    sys.exit("run tests/storm/kills.py")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from storm.storm import storm
+from storm.kills import storm
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def _stored(config: DictConfig, run: RunDirectory, *, chooses_memory_anew: bool)
 
     Raises:
         MissingPathError: there is no checkpoint.
-        UserError: see `check_processes`.
+        UserError: see `check_world_size`.
     """
     if not run.checkpoint.exists():
         raise MissingPathError(

@@ -117,6 +117,7 @@ def test_every_rank_reads_after_the_first_has_given_the_checkpoint_its_name(
         assert found == [["last.ckpt"]]
         raise KeyboardInterrupt
 
+    monkeypatch.setattr("quarry.tasks.resume.quiet_libraries", lambda: None)  # of this process
     monkeypatch.setattr("quarry.tasks.resume.agreed_with_first", agreed)
     monkeypatch.setattr("quarry.tasks.resume.read_stored_config", read)
     monkeypatch.setattr("quarry.distributed.world.is_launched_first", lambda: is_first)

@@ -1,7 +1,7 @@
 """Kill commands at random moments, continue them, and compare with what nobody disturbed.
 
-    python tests/storm/storm.py --minutes 25 --seed 1                              (= make storm)
-    python tests/storm/storm.py --kills 40 --seed 7 --only train,export --real-share 0
+    python tests/storm/kills.py --minutes 25 --seed 1                              (= make storm)
+    python tests/storm/kills.py --kills 40 --seed 7 --only train,export --real-share 0
 
 Each trial begins a command (scenarios.py) in a folder of its own, kills it with SIGKILL after a
 random time, begins what a user would type next, and so on; then it lets the command end. It fails
