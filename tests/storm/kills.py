@@ -123,10 +123,10 @@ class Lane:
             orphans = self._orphans()
             if orphans:
                 self._fail(record, folder, history, f"orphans: {orphans}")
-            if OK in codes:
-                break  # it has ended before the kill
+            if OK in codes or scenario.is_done(folder):
+                break  # it has ended, or had done all before the kill
         code, said = OK, ""
-        if OK not in codes:
+        if OK not in codes and not scenario.is_done(folder):
             command = scenario.command(folder, is_real=False)
             code, said = self._run(0, command, is_real=False, after_s=LIMIT_S)
         record.trials[name] += 1

@@ -45,6 +45,10 @@ class Scenario(ABC):
     def command(self, folder: Path, *, is_real: bool) -> list[str]:
         """Return what is typed now: the script and its overrides."""
 
+    def is_done(self, folder: Path) -> bool:
+        """Return whether all is there, so that the command would refuse to run again."""
+        return False
+
     @abstractmethod
     def outcome(self, folder: Path) -> dict[str, str]:
         """Return a digest of each result, by its name."""
@@ -66,18 +70,23 @@ def is_temporary(path: Path) -> bool:
     return name.startswith(".") or name.endswith((".tmp", ".old", ".partial"))
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file; of JSON, of what does not change from run to run."""
-    content = path.read_bytes()
+def digest(path: Path, *, trial: Path) -> str:
+    """Return the SHA-256 of a file; of JSON, of what does not change from run to run.
+
+    Args:
+        trial: the folder of the trial, whose path is no part of it.
+    """
+    content = path.read_bytes().replace(str(trial).encode(), b"TRIAL")
     if path.suffix == ".json":
         content = json.dumps(_without_times(json.loads(content)), sort_keys=True).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def digests(folder: Path, *patterns: str) -> dict[str, str]:
-    """Return the digests of the files that match, by their paths."""
+def digests(trial: Path, below: str, *patterns: str) -> dict[str, str]:
+    """Return the digests of the files that match in a folder of a trial, by their paths."""
+    folder = trial / below
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    return {str(path.relative_to(folder)): digest(path) for path in sorted(found)}
+    return {str(path.relative_to(folder)): digest(path, trial=trial) for path in sorted(found)}
 
 
 def _without_times(value: Any) -> Any:
@@ -108,7 +117,7 @@ class Train(Scenario):
 
     def outcome(self, folder: Path) -> dict[str, str]:
         return digests(
-            folder / "run", "model/*.safetensors", "model/*.json", "metrics.json", "per_query/*",
+            folder, "run", "model/*.safetensors", "model/*.json", "metrics.json", "per_query/*",
             "runs/*", "learning_curve.json",
         )  # fmt: skip
 
@@ -143,8 +152,11 @@ class Export(OfTrained):
     def command(self, folder: Path, *, is_real: bool) -> list[str]:
         return ["train.py", "task=export", f"run={folder / 'run'}"]
 
+    def is_done(self, folder: Path) -> bool:
+        return (folder / "run" / "export").exists()
+
     def outcome(self, folder: Path) -> dict[str, str]:
-        return digests(folder / "run", "export/**/*.safetensors", "export/**/*.json")
+        return digests(folder, "run", "export/**/*.safetensors", "export/**/*.json")
 
 
 class Encode(OfTrained):
@@ -162,7 +174,7 @@ class Encode(OfTrained):
         ]  # fmt: skip
 
     def outcome(self, folder: Path) -> dict[str, str]:
-        return digests(folder / "result", "metrics.json", "per_query/*", "runs/*")
+        return digests(folder, "result", "metrics.json", "per_query/*", "runs/*")
 
     def debris(self, folder: Path) -> list[str]:
         unfinished = [str(path) for path in (folder / "cache").rglob("*.tmp")]
@@ -194,7 +206,7 @@ class WriteReport(Scenario):
         return ["eval.py", "task=report", f"runs=[{folder / 'study'}]"]
 
     def outcome(self, folder: Path) -> dict[str, str]:
-        return digests(folder / "study" / "report", "*.md", "*.csv", "*.json")
+        return digests(folder, "study/report", "*.md", "*.csv", "*.json")
 
 
 class Sweep(Scenario):
@@ -212,7 +224,7 @@ class Sweep(Scenario):
         ]  # fmt: skip
 
     def outcome(self, folder: Path) -> dict[str, str]:
-        return digests(folder / "sweep", "seed-*/model/*.safetensors")
+        return digests(folder, "sweep", "seed-*/model/*.safetensors")
 
 
 def scenarios(trained: Path) -> dict[str, tuple[Scenario, float]]:
