@@ -51,6 +51,15 @@ def scratch_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_unfinished(*folders: Path) -> None:
+    """Remove what `files.replacing` left in these folders, where its process has ended."""
+    for folder in folders:
+        for each in folder.glob(".*.tmp"):
+            made_by = re.fullmatch(r"\..+\.(\d+)\.tmp", each.name)
+            if made_by is not None and not psutil.pid_exists(int(made_by[1])):
+                remove(each)
+
+
 def remove_leftovers(run_dir: Path) -> None:
     """Remove the temporary files and folders that killed processes have left in a run directory.
 

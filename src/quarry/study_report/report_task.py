@@ -19,6 +19,7 @@ from quarry.evaluation.run_directory_files import safe_name
 from quarry.evaluation.significance_test import SignificanceTest
 from quarry.evaluation.tables import NOT_MEASURED, Table, number, terminal
 from quarry.metrics.trec import parse_measure
+from quarry.runtime.leftovers import remove_unfinished
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.task_output import show
 from quarry.study_report.discovery import FoundRuns, find_runs, newest_study
@@ -101,6 +102,7 @@ def report(
 
 def publish(config: DictConfig, made: StudyReport, *, folder: Path, study: str | None) -> None:
     """Write a report into `folder`, log it, and print its tables."""
+    remove_unfinished(folder, folder / "figures")
     pictures = write_study_report(made, folder)
     for line in made.left_out:
         logger.warning("%s", line)

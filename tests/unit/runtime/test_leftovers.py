@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from quarry.errors import UserError
-from quarry.runtime.leftovers import remove_leftovers, scratch_folder
+from quarry.runtime.leftovers import remove_leftovers, remove_unfinished, scratch_folder
 from quarry.runtime.ownership import begun_run, owned
 
 DEAD = 2**22 + 7  # above the largest pid that Linux gives
@@ -110,3 +110,11 @@ def test_where_a_run_begins_or_is_refused_nothing_is_removed(tmp_path: Path) -> 
     assert left.exists()
     with owned(tmp_path):
         assert not left.exists()
+
+
+def test_unfinished_files_of_ended_processes_go(tmp_path: Path) -> None:
+    names = (f".a.pdf.{DEAD}.tmp", f".b.pdf.{os.getpid()}.tmp", ".mine.tmp", "c.pdf")
+    for name in names:
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path, tmp_path / "missing")
+    assert {each.name for each in tmp_path.iterdir()} == set(names[1:])
