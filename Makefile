@@ -63,7 +63,7 @@ $(MINIMUM)/.installed: pyproject.toml setup.py constraints-minimum.txt
 	@$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check \
 		$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
 	@DS_BUILD_OPS=0 $(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints-minimum.txt --editable '.[all]' \
+		--constraint constraints-minimum.txt --editable '.[plots,export,sweeps]' \
 		pytest pytest-timeout pytest-xdist hypothesis
 	@touch $@
 
