@@ -1,4 +1,4 @@
-"""A checkpoint of somebody else is data: its pickles are not run, and damage is told."""
+"""A checkpoint of somebody else is data: its pickles are not run, and damage is reported."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ DAMAGES: dict[str, Callable[[Path, Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_told_in_one_message(
+def test_a_damaged_checkpoint_is_reported_in_one_message(
     task: Task, run: Path, tmp_path: Path, damage: str
 ) -> None:
     checkpoint, flag = run / "checkpoints" / "last.ckpt", tmp_path / "flag"
@@ -108,7 +108,7 @@ def test_a_damaged_checkpoint_is_told_in_one_message(
         assert len(message) < 700
 
 
-def test_shards_that_cannot_be_read_are_told(run: Path) -> None:
+def test_shards_that_cannot_be_read_are_reported(run: Path) -> None:
     """Of a run whose own strategy writes them."""
     pytest.importorskip("deepspeed")
     from quarry.training.trained_state import read_trained

@@ -107,7 +107,7 @@ def _job(primary: Primary, overrides: list[str]) -> Iterator[DictConfig]:
                 f"study={config.study.name} task={config.task['_target_']}: a call runs "
                 f"one job of its own task. Fix: python -m quarry {primary} ..."
             )
-        explained = explains_disk_errors(partial(places_of, config), kept=str)
+        explained = explains_disk_errors(partial(places_of, config), how_to_continue=str)
         with removed_if_empty(config.paths.run_dir), explained:
             check_places(config)
             yield config

@@ -11,6 +11,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from quarry.assembly.trainer import build_trainer
+from quarry.assembly.training_loss import build_loss
 from quarry.config.instantiate import build
 from quarry.errors import ConfigurationError, UserError
 
@@ -37,7 +38,7 @@ def check_training_parts(config: DictConfig) -> None:
     Optimizer and schedule are those of one small weight.
     """
     with _named("loss"):
-        build(config.loss)
+        build_loss(config)
     with _named("optimizer"):
         optimizer = build(config.optimizer)([torch.nn.Parameter(torch.zeros(2, 2))])
     with _named("scheduler"):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
 
 from quarry.config.instantiate import build
@@ -22,11 +22,13 @@ from quarry.types import Role
 
 
 def build_loss(config: DictConfig) -> Loss:
-    """Build the loss; its arguments are checked by it.
+    """Build the loss; its arguments are checked by it. Losses with a weight of 0 are not built.
 
     Raises:
         UserError: the loss is none of this version, or an argument is out of its range.
     """
+    config = copy.deepcopy(config)  # with its parent: a loss takes values of other keys
+    _remove_unweighted(config.loss)
     for path, node in _nodes_inside(config.loss, "loss"):
         size = node.get("contrastive_batch_size")
         if size is not None:
@@ -34,12 +36,31 @@ def build_loss(config: DictConfig) -> Loss:
                 f"{path}.contrastive_batch_size={size}: has no effect inside another loss. Fix: "
                 f"loss.contrastive_batch_size={size}"
             )
+    try:
+        return checked_loss(build(config.loss))
+    except UserError:
+        _check_inside(config.loss)
+        raise
+
+
+def _remove_unweighted(node: DictConfig) -> None:
+    """Remove the losses of sums, at any depth, that have a weight of 0."""
+    losses, weights = node.get("losses"), node.get("weights")
+    if isinstance(losses, DictConfig) and isinstance(weights, DictConfig) and any(weights.values()):
+        for name in [name for name in losses if weights.get(name) == 0]:
+            del losses[name], weights[name]
+    for value in node.values():
+        if isinstance(value, DictConfig):
+            _remove_unweighted(value)
+
+
+def _check_inside(loss: DictConfig) -> None:
+    """Refuse the innermost loss that cannot be built, by its complete key, which it cannot know."""
+    for path, node in _nodes_inside(loss, "loss"):
         try:
-            with torch.random.fork_rng(devices=[]):
-                build(node)
-        except UserError as error:  # a loss does not know where it stands
+            build(node)
+        except UserError as error:
             raise UserError(re.sub(r"(?<![\w.])loss\.", f"{path}.", str(error))) from None
-    return checked_loss(build(config.loss))
 
 
 def _nodes_inside(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
@@ -69,12 +90,17 @@ def check_loss(
     Raises:
         UserError: with the first line that lacks something, or with the key.
     """
-    every = list(loss.inner_losses())
-    for inner in every:
+    keys = {
+        module: f"loss.{name}" if name else "loss"
+        for name, module in loss.named_modules()
+        if isinstance(module, Loss)
+    }
+    every = list(keys)
+    for inner, key in keys.items():
         if inner.largest_dim > embedding_dim:
             raise UserError(
-                f"loss.dims: {inner.largest_dim} is above the width of the model's embeddings, "
-                f"{embedding_dim}. Fix: loss.dims=[{embedding_dim},{max(1, embedding_dim // 2)}]"
+                f"{key}.dims: {inner.largest_dim} is above the width of the model's embeddings, "
+                f"{embedding_dim}. Fix: {key}.dims with widths of up to {embedding_dim}"
             )
     unweighted = [inner for inner in every if not inner.takes_weights]
     if unweighted and len(dataset) and dataset.examples[0].weight is not None:
@@ -82,10 +108,10 @@ def check_loss(
             f"data.columns.weight: {_name(unweighted[0])} compares pairs and cannot weigh queries. "
             "Fix: data.columns.weight=null"
         )
-    for inner in every:
+    for inner, key in keys.items():
         if isinstance(inner, EmbeddingDistillation):
             assert frames is not None, "texts are found by what is encoded of them"
-            _check_vectors(inner.teacher, dataset, embedding_dim, frames)
+            _check_vectors(inner.teacher, dataset, embedding_dim, frames, key=f"{key}.vectors")
     wanting = [inner for inner in every if inner.needs_hard_negatives]
     if wanting:
         _check_hard_negatives(_name(wanting[0]), dataset)
@@ -115,11 +141,13 @@ def _check_vectors(
     dataset: TrainDataset,
     embedding_dim: int,
     frames: Mapping[Role, Frame],
+    *,
+    key: str,
 ) -> None:
     """Refuse vectors of another width, and texts without one; all texts are read."""
     if teacher.dim != embedding_dim:
         raise UserError(
-            f"loss.vectors: they are {teacher.dim} wide, and the model's embeddings "
+            f"{key}: they are {teacher.dim} wide, and the model's embeddings "
             f"{embedding_dim}. Fix: reduce the vectors (PCA), or model.embedding_dim={teacher.dim}"
         )
     for index in range(len(dataset)):
@@ -131,7 +159,7 @@ def _check_vectors(
         if not has_vector.all():
             text = texts[int(np.flatnonzero(~has_vector)[0])]
             raise UserError(
-                f"{dataset.location(index)}: loss.vectors has no vector of the text {text[:60]!r}. "
+                f"{dataset.location(index)}: {key} has no vector of the text {text[:60]!r}. "
                 "Fix: write the vectors of all training texts, as the prompt's strip and title "
                 "leave them"
             )

@@ -51,7 +51,7 @@ def check_stored_places(
     groups = [group for group in GROUPS if not (has_own_loggers and group == "logger")]
     problems: list[str] = []
     for group in groups:
-        for key, value in _texts(OmegaConf.select(config, group), group):
+        for key, value in _texts(OmegaConf.select(config, group), group, source):
             problem = _violation(key, value, run)
             problems += [] if problem is None else [problem]
     if problems:
@@ -61,7 +61,7 @@ def check_stored_places(
         )
 
 
-def _texts(node: Any, path: str) -> Iterator[tuple[str, object]]:
+def _texts(node: Any, path: str, source: Path) -> Iterator[tuple[str, object]]:
     """Yield key and value of everything below a node; of what does not resolve, the reason."""
     if not isinstance(node, DictConfig | ListConfig):
         return
@@ -74,9 +74,11 @@ def _texts(node: Any, path: str) -> Iterator[tuple[str, object]]:
             value = node[key]
         except OmegaConfBaseException as error:
             reason = str(error).splitlines()[0]
-            raise ConfigurationError(f"{where}: {reason}. Fix: write its value there") from error
+            raise ConfigurationError(
+                f"{source}: {where}: {reason}. Fix: write its value in that file"
+            ) from error
         yield where, value
-        yield from _texts(value, where)
+        yield from _texts(value, where, source)
 
 
 def _violation(key: str, value: object, run: Path) -> str | None:
@@ -99,7 +101,7 @@ def _violation(key: str, value: object, run: Path) -> str | None:
 
 
 def _server(names: list[str], value: object) -> str | None:
-    """Return what an argument of a logger names that is no file; None: nothing."""
+    """Return why an argument of a logger may name a server; None: it names none."""
     if "settings" in names[2:-1] and names[-1] not in SHIPPED_SETTINGS:
         return "a setting that can name a server"
     if names[-1] in ("base_url", "host") and value is not None:

@@ -14,9 +14,14 @@ from quarry.runtime.run_directory import RunDirectory
 RESUME, RESCORE = "quarry.tasks.resume.resume", "quarry.tasks.rescore.rescore"
 EXPORT = "quarry.tasks.export.export"
 
+MODEL_FILES = ("config.json", "adapter_config.json", "modules.json")
+"""A folder with none of them holds no model."""
+
 
 def check_stored_run(config: DictConfig, *, task: str) -> None:
-    """Refuse a run that is none, or whose stored configuration chooses code; others may pass.
+    """Refuse a path that is no run directory, and a stored configuration with untrusted targets.
+
+    Tasks that read no run pass.
 
     Args:
         config: of the present call, with `run`.
@@ -26,10 +31,18 @@ def check_stored_run(config: DictConfig, *, task: str) -> None:
         UserError: see `RunDirectory.open` and `read_stored_config`.
     """
     if task == EXPORT:
-        if config.run is not None and not Path(config.run).expanduser().is_dir():
+        if config.run is None:
+            return  # the task says so
+        run = RunDirectory.shared(Path(config.run).expanduser())
+        if not run.path.is_dir():
             raise MissingPathError(f"run={config.run}: no such folder. Fix: run=RUN_DIR")
-        run = RunDirectory.shared(Path(config.run or "").expanduser())
-        if config.run is None or run.model.exists() or not run.checkpoint.exists():
+        names = (run.model.name, *MODEL_FILES)
+        if not run.has_checkpoint and not any((run.path / name).exists() for name in names):
+            raise MissingPathError(
+                f"run={config.run}: is neither a run directory nor a model folder (it has no "
+                f"checkpoint, and none of {', '.join(names)}). Fix: run=DIR of one"
+            )
+        if run.model.exists() or not run.has_checkpoint:
             return  # of a model folder nothing is built from a configuration
         stored = run.config
     elif task in (RESUME, RESCORE):

@@ -21,9 +21,9 @@ class Loss(nn.Module):
     Subclasses define `forward`. Parameters, buffers and losses inside it are found as in every
     torch module: they are trained, saved and resumed with the model, and moved to its device.
 
-    `forward` returns the mean over this rank's queries (`LossInputs.mean`); the mean of the
-    contrastive batch is made of the ranks' means. A loss that is no mean over queries returns that
-    of all ranks, the same on each.
+    `forward` returns the mean over this rank's queries (`LossInputs.mean`). The loss of the
+    contrastive batch averages the ranks' means by their number (or weight) of queries. A loss that
+    is no mean over queries (CoSENT) must return the same value on every rank.
 
     Attributes:
         needs_scores: a teacher's score of every passage; data that lack one are refused.
@@ -61,7 +61,9 @@ def check_above_zero(name: str, value: float, *, usual: str) -> None:
         UserError: with the key.
     """
     if not 0 < value < math.inf:
-        raise UserError(f"loss.{name}={value}: must be above 0 ({usual}). Fix: loss.{name}=NUMBER")
+        raise UserError(
+            f"loss.{name}={value}: must be above 0 and finite ({usual}). Fix: loss.{name}=NUMBER"
+        )
 
 
 def checked_loss(loss: object) -> Loss:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from quarry.errors import UserError
 from quarry.losses.base import Loss, check_above_zero
 from quarry.losses.chunked_cross_entropy import MAX_SIMILARITIES, chunked_cross_entropy
 from quarry.losses.false_negatives import same_texts
+from quarry.losses.in_batch import mean_output, wide_embeddings
 from quarry.losses.loss_inputs import LossInputs
 from quarry.types import LossOutput
 
@@ -46,7 +45,9 @@ class HardnessWeightedInfoNCE(Loss):
         super().__init__()
         check_above_zero("temperature", temperature, usual="0.01 to 0.1 is usual")
         if not 0 <= hardness < math.inf:
-            raise UserError(f"loss.hardness={hardness}: must be 0 or more. Fix: loss.hardness=5")
+            raise UserError(
+                f"loss.hardness={hardness}: must be 0 or more and finite. Fix: loss.hardness=9"
+            )
         self.temperature = temperature
         self.hardness = hardness
         self.contrastive_batch_size = contrastive_batch_size
@@ -59,23 +60,14 @@ class HardnessWeightedInfoNCE(Loss):
             A scalar loss; metrics `accuracy` (the positive ranks first among the weighted logits)
             and `positive_similarity`.
         """
-        wide = torch.promote_types(inputs.queries.dtype, torch.float32)
-        queries, passages = inputs.queries.to(wide), inputs.all_passages.to(wide)
-        positive_index = inputs.positive_index_in_all
+        queries, passages = wide_embeddings(inputs)
         losses, is_first = chunked_cross_entropy(
             queries,
             passages,
-            positive_index,
+            inputs.positive_index_in_all,
             temperature=self.temperature,
             excluded=same_texts(inputs, **self.masks),
             hardness=self.hardness,
             max_similarities=MAX_SIMILARITIES,
         )
-        positive = (queries * passages[positive_index]).sum(dim=1).detach()
-        return LossOutput(
-            loss=inputs.mean(losses),
-            metrics={
-                "accuracy": inputs.mean(is_first.float()),
-                "positive_similarity": inputs.mean(positive),
-            },
-        )
+        return mean_output(inputs, losses, is_first, queries=queries, passages=passages)

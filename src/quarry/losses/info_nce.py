@@ -8,6 +8,7 @@ from torch import Tensor
 from quarry.losses.base import Loss, check_above_zero
 from quarry.losses.chunked_cross_entropy import MAX_SIMILARITIES, Excluded, chunked_cross_entropy
 from quarry.losses.false_negatives import same_pairs, same_texts
+from quarry.losses.in_batch import mean_output, wide_embeddings
 from quarry.losses.loss_inputs import LossInputs
 from quarry.types import LossOutput
 
@@ -76,8 +77,7 @@ class InfoNCE(Loss):
             A scalar loss; metrics `accuracy` (the positive ranks first among all that its query is
             compared with) and `positive_similarity`.
         """
-        wide = torch.promote_types(inputs.queries.dtype, torch.float32)
-        queries, passages = inputs.queries.to(wide), inputs.all_passages.to(wide)
+        queries, passages = wide_embeddings(inputs)
         positive_index = inputs.positive_index_in_all
         rows, columns, excluded = self._compared(inputs, queries, passages)
         losses, is_first = chunked_cross_entropy(
@@ -90,15 +90,7 @@ class InfoNCE(Loss):
         )
         if self.symmetric:
             losses = (losses + self._of_positives(inputs, passages[positive_index])) / 2
-        with torch.no_grad():
-            positive = (queries * passages[positive_index]).sum(dim=1)
-        return LossOutput(
-            loss=inputs.mean(losses),
-            metrics={
-                "accuracy": inputs.mean(is_first.float()),
-                "positive_similarity": inputs.mean(positive),
-            },
-        )
+        return mean_output(inputs, losses, is_first, queries=queries, passages=passages)
 
     def _compared(
         self, inputs: LossInputs, queries: Tensor, passages: Tensor

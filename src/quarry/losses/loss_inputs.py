@@ -13,7 +13,7 @@ from quarry.distributed.gather import RowShares
 from quarry.types import TextHashes
 
 ALONE = RowShares(sizes=(0,), rank=0)
-"""Shares of a single rank, which gathers nothing: its rows are not counted."""
+"""World size 1: nothing is gathered, so the number of rows does not matter."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import get_args
 
-import torch
-
 from quarry.errors import UserError
 from quarry.losses.base import Loss, check_above_zero
 from quarry.losses.chunked_cross_entropy import MAX_SIMILARITIES, chunked_cross_entropy
 from quarry.losses.false_negatives import MarginKind, any_of, beyond_margin, same_texts
+from quarry.losses.in_batch import mean_output, wide_embeddings
 from quarry.losses.loss_inputs import LossInputs
 from quarry.types import LossOutput
 
@@ -75,8 +74,7 @@ class MaskedInfoNCE(Loss):
             A scalar loss; metrics `accuracy` (the positive ranks first among what is compared) and
             `positive_similarity`.
         """
-        wide = torch.promote_types(inputs.queries.dtype, torch.float32)
-        queries, passages = inputs.queries.to(wide), inputs.all_passages.to(wide)
+        queries, passages = wide_embeddings(inputs)
         positive_index = inputs.positive_index_in_all
         margin = beyond_margin(
             queries, passages, positive_index, margin=self.margin, kind=self.margin_kind
@@ -89,11 +87,4 @@ class MaskedInfoNCE(Loss):
             excluded=any_of(same_texts(inputs, **self.masks), margin),
             max_similarities=MAX_SIMILARITIES,
         )
-        positive = (queries * passages[positive_index]).sum(dim=1).detach()
-        return LossOutput(
-            loss=inputs.mean(losses),
-            metrics={
-                "accuracy": inputs.mean(is_first.float()),
-                "positive_similarity": inputs.mean(positive),
-            },
-        )
+        return mean_output(inputs, losses, is_first, queries=queries, passages=passages)

@@ -53,7 +53,7 @@ class Matryoshka(Loss):
                     f"loss.loss: {type(inner).__name__} compares complete embeddings, and cannot "
                     "be inside Matryoshka. Fix: loss=sum with both in it"
                 )
-        self.inner = loss
+        self.loss = loss
         self.dims = tuple(dims)
         self.dim_weights = tuple(dim_weights or [1.0] * len(dims))
         self.normalize = normalize
@@ -71,7 +71,7 @@ class Matryoshka(Loss):
         for dim, weight in zip(self.dims, self.dim_weights, strict=True):
             is_full = dim == inputs.queries.shape[1]
             cut = inputs if is_full else inputs.mapped(partial(self._cut, dim=dim))
-            output: LossOutput = self.inner(cut)
+            output: LossOutput = self.loss(cut)
             total = total + weight * output.loss
             metrics[f"dim_{dim}/loss"] = output.loss.detach()
             metrics |= {f"dim_{dim}/{name}": value for name, value in output.metrics.items()}

@@ -63,17 +63,24 @@ class WeightedSum(Loss):
         return LossOutput(loss=total, metrics=metrics)
 
 
+def _remedies(losses: Mapping[str, Loss], weights: Mapping[str, float]) -> list[str]:
+    return [
+        *(f"~loss.weights.{name}" for name in weights if name not in losses),
+        *(f"+loss.weights.{name}=1" for name in losses if name not in weights),
+    ]
+
+
 def _check_weights(losses: Mapping[str, Loss], weights: Mapping[str, float]) -> None:
     if set(losses) != set(weights):
         raise UserError(
             f"loss.weights={dict(weights)}: must name the losses of loss.losses, which are "
-            f"{', '.join(losses)}. Fix: ~loss.weights.NAME takes one away, +loss.weights.NAME=1 "
-            "adds one"
+            f"{', '.join(losses)}. Fix: {' '.join(_remedies(losses, weights))}"
         )
     for name, weight in weights.items():
         if not 0 <= weight < math.inf:
             raise UserError(
-                f"loss.weights.{name}={weight}: must be 0 or more. Fix: loss.weights.{name}=1"
+                f"loss.weights.{name}={weight}: must be 0 or more and finite. "
+                f"Fix: loss.weights.{name}=1"
             )
     if not any(weights.values()):
         raise UserError(

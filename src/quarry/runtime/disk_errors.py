@@ -1,4 +1,4 @@
-"""Say which disk is full, over quota or read-only, what is kept, and what helps."""
+"""Explain errors of full, over-quota and read-only disks, with the folder and the remedy."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ def check_place(place: Place, *, num_bytes: int, is_readable_alone: bool = False
 
 @contextlib.contextmanager
 def explains_disk_errors(
-    places: Callable[[], Sequence[Place]], *, kept: Callable[[], str]
+    places: Callable[[], Sequence[Place]], *, how_to_continue: Callable[[], str]
 ) -> Iterator[None]:
     """Turn errors of full, quota-bound and read-only disks into messages.
 
     Args:
         places: returns the folders that the block writes to.
-        kept: returns what is kept of the run, and how to continue.
+        how_to_continue: returns what is saved of the run, and the command that continues it.
 
     Raises:
         UserError: such an error.
@@ -127,7 +127,9 @@ def explains_disk_errors(
         message = None if disk_message(error) is None else disk_message(error, places())
         if message is None:
             raise
-        raise UserError(f"{message} What was there before is unchanged. {kept()}") from error
+        raise UserError(
+            f"{message} What was there before is unchanged. {how_to_continue()}"
+        ) from error
 
 
 def disk_message(error: BaseException, places: Sequence[Place] = ()) -> str | None:

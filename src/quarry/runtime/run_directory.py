@@ -49,11 +49,12 @@ class RunDirectory:
             MissingPathError: `path` is no run directory.
         """
         if path is None:
-            raise MissingPathError("run is not set: which run directory? run=DIR")
+            raise MissingPathError("run=null: it is not set (a run directory). Fix: run=DIR")
         run = cls(Path(path).expanduser().absolute())
         if not run.resolved_config.exists():
             raise MissingPathError(
-                f"run={path} is no run directory: it has no {run.resolved_config.name}."
+                f"run={path} is no run directory: it has no {run.resolved_config.name}. Fix: "
+                "run=DIR, the folder that the run named at its end"
             )
         return run
 

@@ -58,7 +58,7 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
         task, continued = config.task.get("_target_"), partial(how_to_continue, config)
         if task in (TRAIN, EVALUATE):
             check_places(config)
-        explained = explains_disk_errors(partial(places_of, config), kept=continued)
+        explained = explains_disk_errors(partial(places_of, config), how_to_continue=continued)
         with raises_on_signals(continued), explained:
             result: object = instantiate(config.task)(config)
     if config.study.job is not None and world.is_launched_first():

@@ -15,7 +15,7 @@ from quarry.config.sweep_overrides import with_first_choices
 from quarry.runtime.entry import end_with_error
 from quarry.runtime.renamed_keys import refuse_renamed_keys
 from quarry.runtime.task_output import show
-from quarry.sweep.launcher_files import removes_launcher_files
+from quarry.sweep.launcher_files import launcher_files_removed_at_end
 from quarry.sweep.record import JobRecord, Study, StudyRecord
 
 begun_study: ContextVar[StudyRecord | None] = ContextVar("begun_study", default=None)
@@ -44,7 +44,7 @@ def shows_study(*, primary: str) -> Iterator[None]:
     refuse_renamed_keys(sys.argv[1:])
     typed, sys.argv[1:] = sys.argv[1:], with_first_choices(prepared_arguments(sys.argv[1:]))
     try:
-        with removes_launcher_files(), notes_near_misses(typed, primary=primary):
+        with launcher_files_removed_at_end(), notes_near_misses(typed, primary=primary):
             yield
     except Exception as error:
         if begun_study.get() is None:

@@ -33,7 +33,7 @@ def make_private_folder(folder: Path, *, launcher: str) -> None:
 
 
 @contextmanager
-def removes_launcher_files() -> Iterator[None]:
+def launcher_files_removed_at_end() -> Iterator[None]:
     """Remove what holds secrets of the sweep that the block began, however it ends."""
     try:
         yield
@@ -42,7 +42,11 @@ def removes_launcher_files() -> Iterator[None]:
             try:
                 remove_launcher_files(folder)
             except OSError as error:
-                logger.warning("%s: may have secrets, and was not removed", error)
+                logger.warning(
+                    "%s may contain secrets and could not be removed (%s). Fix: delete it",
+                    error.filename,
+                    error.strerror,
+                )
 
 
 def remove_launcher_files(folder: Path) -> None:

@@ -83,7 +83,10 @@ def cache(
     if not world.is_launched_first():
         return {}
     if older_than_days is not None and not older_than_days >= 0:
-        raise UserError(f"task.older_than_days={older_than_days}: must be at least 0.")
+        raise UserError(
+            f"task.older_than_days={older_than_days}: must be at least 0. "
+            "Fix: task.older_than_days=30"
+        )
     folders, limit = folders_of(config), limit_of(config)
     entries = listed(folders)
     words = [remove] if isinstance(remove, str) and remove else remove
@@ -210,7 +213,8 @@ def _chosen(
         if word not in known and not any(_fits(entry, word) for entry in entries):
             raise UserError(
                 f"task.remove={word}: no entry of that name (allowed: names and patterns of "
-                f"names as task=cache lists them, {', '.join(known)}). Nothing was removed."
+                f"names, {', '.join(known)}). Fix: task=cache alone lists the names. "
+                "Nothing was removed."
             )
     latest = time.time() - (older_than_days or 0) * DAY_S
     return [

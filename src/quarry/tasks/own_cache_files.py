@@ -51,7 +51,7 @@ def model_folders(paths: Sequence[Path]) -> list[Path]:
 
 
 def leftovers(paths: Sequence[Path]) -> list[Path]:
-    """Return all but id indices whose table is there, is being installed, or is listed itself."""
+    """Return unfinished files; leave out an id index (*.ids.npy) that still belongs to a table."""
     return [path for path in paths if not _is_index(path) or _is_without_table(path)]
 
 

@@ -27,6 +27,7 @@ from quarry.losses.kl_distillation import KLDistillation
 from quarry.losses.margin_mse import MarginMSE
 from quarry.losses.matryoshka import Matryoshka
 from quarry.losses.teacher_vectors import write_teacher_vectors
+from quarry.losses.weighted_sum import WeightedSum
 
 KL = KLDistillation(temperature=1.0)
 INFO_NCE = "quarry.losses.info_nce.InfoNCE"
@@ -162,6 +163,34 @@ def test_a_message_of_a_loss_inside_names_its_key() -> None:
     loss = build_loss(OmegaConf.create({"loss": summed}))
     assert torch.equal(before, torch.get_rng_state())
     assert [type(each).__name__ for each in loss.inner_losses()] == ["WeightedSum", "InfoNCE"]
+
+
+def test_a_loss_with_a_weight_of_0_is_not_built() -> None:
+    missing = {
+        "_target_": "quarry.losses.embedding_distillation.EmbeddingDistillation",
+        "vectors": "/nowhere.safetensors",
+    }
+    summed = {
+        "_target_": "quarry.losses.weighted_sum.WeightedSum",
+        "losses": {"first": {"_target_": INFO_NCE, "temperature": 0.5}, "second": missing},
+        "weights": {"first": 1.0, "second": 0.0},
+    }
+    outer = {"_target_": "quarry.losses.matryoshka.Matryoshka", "loss": summed, "dims": [8]}
+    config = OmegaConf.create({"loss": outer})
+    names = [type(each).__name__ for each in build_loss(config).inner_losses()]
+    assert names == ["Matryoshka", "WeightedSum", "InfoNCE"]
+    assert "second" in config.loss.loss.losses  # the configuration stays as it is
+    config.loss.loss.weights.second = 1.0
+    with pytest.raises(UserError, match=r"^loss\.loss\.losses\.second\.vectors="):
+        build_loss(config)
+
+
+def test_a_width_of_a_loss_inside_is_refused_by_its_key(tmp_path: Path) -> None:
+    inner = Matryoshka(loss=InfoNCE(temperature=1.0), dims=[64, 16])
+    loss = WeightedSum(losses={"cut": inner}, weights={"cut": 1.0})
+    data = dataset(tmp_path, [line(0)], in_memory=True)
+    with pytest.raises(UserError, match=r"^loss\.losses\.cut\.dims: 64 .*32"):
+        check_loss(loss, dataset=data, embedding_dim=32)
 
 
 def test_the_batch_size_of_a_loss_inside_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The files behind a table are recorded in it, and a changed one is told from the same."""
+"""The files behind a table are recorded in it, and a changed one is recognized."""
 
 from __future__ import annotations
 

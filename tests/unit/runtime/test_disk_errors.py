@@ -102,11 +102,16 @@ def test_a_folder_without_permission_is_named(tmp_path: Path, nobody_may_write: 
 
 def test_a_cause_is_explained_with_how_to_continue(tmp_path: Path) -> None:
     error = OSError(errno.ENOSPC, "No space left", str(tmp_path / "x"))
-    explained = explains_disk_errors(lambda: [place(tmp_path)], kept=lambda: "Continue so.")
+    explained = explains_disk_errors(
+        lambda: [place(tmp_path)], how_to_continue=lambda: "Continue so."
+    )
     with pytest.raises(UserError) as caught, explained:
         raise RuntimeError("while saving") from error
     assert str(caught.value).endswith("What was there before is unchanged. Continue so.")
-    with pytest.raises(RuntimeError, match="other"), explains_disk_errors(list, kept=str):
+    with (
+        pytest.raises(RuntimeError, match="other"),
+        explains_disk_errors(list, how_to_continue=str),
+    ):
         raise RuntimeError("other")
 
 
@@ -142,13 +147,13 @@ def test_what_libraries_raise_on_a_full_disk_is_recognized(tmp_path: Path, write
     assert callable(write)
     with small_disk(tmp_path / "small", num_bytes=2**20) as disk:
         fill(disk, leaving=2**16)
-        explained = explains_disk_errors(lambda: [place(disk)], kept=str)
+        explained = explains_disk_errors(lambda: [place(disk)], how_to_continue=str)
         with pytest.raises(UserError, match="became full"), explained:
             write(disk / "file")
 
 
 def test_what_a_read_only_disk_raises_is_recognized(tmp_path: Path) -> None:
-    explained = explains_disk_errors(lambda: [place(tmp_path)], kept=str)
+    explained = explains_disk_errors(lambda: [place(tmp_path)], how_to_continue=str)
     with read_only(tmp_path), pytest.raises(UserError, match="cannot be written to"), explained:
         (tmp_path / "file").write_text("x")
 

@@ -84,4 +84,4 @@ def test_every_extra_has_its_library() -> None:
     of_plugins = [(plugin, "sweeps") for plugin in PLUGINS.values()]
     for library, extra in [*LIBRARIES.values(), *of_plugins]:
         assert any(each.startswith(library) for each in extras[extra]), library
-    assert extras["all"] == ["quarry-retrieval[plots,export,sweeps]"]
+    assert extras["all"] == ["quarry-retrieval[plots,export,sweeps,dashboard]"]

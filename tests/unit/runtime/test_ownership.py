@@ -1,4 +1,4 @@
-"""One process owns a run directory: others are refused and told who it is. The dead own nothing."""
+"""One process owns a run directory: others are refused, with its name. The dead own nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hold(folder: Path, connection: Connection) -> None:
-    """Owns a directory until it is told to end; what it answers is "owned" or the refusal."""
+    """Owns a directory until its input ends; what it answers is "owned" or the refusal."""
     try:
         with owned(folder):
             connection.send("owned")
@@ -57,7 +57,7 @@ def other_process(folder: Path) -> Iterator[tuple[int, Connection, str]]:
         process.join()
 
 
-def test_a_second_process_is_refused_and_told_who_works_there(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_by_the_name_of_the_owner(tmp_path: Path) -> None:
     with other_process(tmp_path) as (pid, _, answer):
         assert answer == "owned"
         with pytest.raises(UserError) as caught, owned(tmp_path):

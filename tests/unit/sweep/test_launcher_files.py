@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from quarry.sweep.launcher_files import begun_folder, make_private_folder, removes_launcher_files
+from quarry.sweep.launcher_files import (
+    begun_folder,
+    launcher_files_removed_at_end,
+    make_private_folder,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +31,7 @@ def test_what_holds_secrets_is_removed_however_the_sweep_ends(tmp_path: Path) ->
         (own / "7_0" / name).touch()
 
     def interrupted() -> None:
-        with removes_launcher_files():
+        with launcher_files_removed_at_end():
             begun_folder.set(tmp_path)
             raise KeyboardInterrupt
 
@@ -41,8 +45,8 @@ def test_what_holds_secrets_is_removed_however_the_sweep_ends(tmp_path: Path) ->
 
 def test_other_launchers_and_single_runs_need_no_folder(tmp_path: Path) -> None:
     make_private_folder(tmp_path, launcher="BasicLauncher")
-    with removes_launcher_files():
+    with launcher_files_removed_at_end():
         pass
-    with removes_launcher_files():
+    with launcher_files_removed_at_end():
         begun_folder.set(tmp_path)
     assert list(tmp_path.iterdir()) == []

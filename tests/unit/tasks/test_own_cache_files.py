@@ -1,4 +1,4 @@
-"""Quarry's own files are told from others by more than a part of their names."""
+"""Quarry's own files are recognized by more than a part of their names."""
 
 from __future__ import annotations
 

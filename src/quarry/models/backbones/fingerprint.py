@@ -17,6 +17,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from quarry.errors import UserError
 from quarry.runtime.cache_use import CacheUse
 from quarry.runtime.files import write_text
+from quarry.runtime.leftovers import remove_unfinished
 
 NUM_BYTES_EACH = 4096
 """Bytes read of each tensor; other checkpoints of the architecture differ in every tensor."""
@@ -115,6 +116,7 @@ def file_digest(file: Path, *, memo: Path) -> str:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     with contextlib.suppress(OSError):
+        remove_unfinished(memo)
         write_text(note, digest)
     return digest
 
