@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.instantiate import build
 from quarry.data.rendering import Frame
@@ -28,6 +28,7 @@ def build_loss(config: DictConfig) -> Loss:
         UserError: the loss is none of this version, or an argument is out of its range.
     """
     config = copy.deepcopy(config)  # with its parent: a loss takes values of other keys
+    OmegaConf.set_struct(config, False)
     _remove_unweighted(config.loss)
     for path, node in _nodes_inside(config.loss, "loss"):
         size = node.get("contrastive_batch_size")

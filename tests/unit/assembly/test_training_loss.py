@@ -177,6 +177,7 @@ def test_a_loss_with_a_weight_of_0_is_not_built() -> None:
     }
     outer = {"_target_": "quarry.losses.matryoshka.Matryoshka", "loss": summed, "dims": [8]}
     config = OmegaConf.create({"loss": outer})
+    OmegaConf.set_struct(config, True)  # as Hydra composes it
     names = [type(each).__name__ for each in build_loss(config).inner_losses()]
     assert names == ["Matryoshka", "WeightedSum", "InfoNCE"]
     assert "second" in config.loss.loss.losses  # the configuration stays as it is
