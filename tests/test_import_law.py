@@ -18,12 +18,16 @@ LEVELS = [
     {"runtime"},
     {"data", "models", "losses", "metrics"},
     {"retrieval"},
+    {"mining"},
     {"evaluation"},
     {"stand_ins"},
     {"training"},
     {"config"},
     {"assembly"},
     {"planning"},
+    {"encoding"},
+    {"search"},
+    {"serving"},
     {"tasks"},
     {"sweep"},
     {"study_report"},
@@ -32,7 +36,7 @@ LEVELS = [
     {"__main__"},
 ]
 KNOW_HYDRA = {
-    "api", "config", "assembly", "planning", "tasks", "sweep", "study_report", "cli",
+    "api", "config", "assembly", "planning", "encoding", "tasks", "sweep", "study_report", "cli",
 }  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -12,13 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from quarry.api.composing import composed_job, overrides_of
-from quarry.assembly.model_parts import build_model_parts, settle_contract
-from quarry.assembly.preflight import preflight
-from quarry.assembly.saving import consolidate_if_unfinished
-from quarry.config.instantiate import build
-from quarry.config.stored_targets import trusted_packages
+from quarry.assembly.loaded_encoder import load_encoder
 from quarry.errors import UserError
-from quarry.models.building import build_bi_encoder
 from quarry.retrieval.dense import DenseRetriever
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.index.exact import ExactIndex
@@ -129,16 +124,8 @@ def load(
     """
     given = overrides_of({"model.path": str(path), **settings})
     with composed_job("eval", [*given, *overrides]) as config:
-        consolidate_if_unfinished(str(path), trusted=trusted_packages(config))
-        settled = settle_contract(config)
-        on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        preflight(build(config.model), is_trained=False, on_cpu=on.type == "cpu")
-        parts = build_model_parts(config)
-        model = build_bi_encoder(parts.spec, is_trained=False, device=on).eval()
-        encoder = parts.encoder_builder(
-            max_tokens_per_batch=config.evaluation.max_tokens_per_batch, compiles_long_passes=True
-        )(model)
-    return Retriever(encoder=encoder, contract=settled.as_data()["parts"])
+        loaded = load_encoder(config, device=device)
+    return Retriever(encoder=loaded.encoder, contract=loaded.contract.as_data()["parts"])
 
 
 def _queries(texts: Sequence[str]) -> list[Query]:

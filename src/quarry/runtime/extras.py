@@ -16,6 +16,14 @@ LIBRARIES = {
     "tensorboard": ("tensorboard", "loggers"),
     "mlflow": ("mlflow", "loggers"),
     "wandb_workspaces": ("wandb-workspaces", "dashboard"),
+    "ray": ("ray", "ray"),
+    "faiss": ("faiss-cpu", "faiss"),
+    "fastapi": ("fastapi", "serve"),
+    "uvicorn": ("uvicorn", "serve"),
+    "prometheus_client": ("prometheus-client", "serve"),
+    "onnx": ("onnx", "onnx"),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "onnxscript": ("onnxscript", "onnx"),
 }
 """Module -> the library's name for pip, and the extra of pyproject.toml that has it."""
 

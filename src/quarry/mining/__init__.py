@@ -1,0 +1,1 @@
+"""Hard negatives and teacher scores: candidates of a query, filters, scores by rerankers."""

@@ -1,0 +1,1 @@
+"""Indexes on disk: build, open and search them."""
