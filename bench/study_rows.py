@@ -76,6 +76,8 @@ class StudyRows:
                 "data.grad_cache_chunk_tokens=24576",
             ),
             self._recipe(f"{RECIPE}_not_compiled", compile_layers=False),
+            self._recipe(f"{RECIPE}_kl", "loss=kl_distillation"),
+            self._recipe(f"{RECIPE}_sum", "loss=sum"),
             *map(self._limited, LIMITS_GIB[1:]),
             self._peer(CACHED, 32, *MINI_BATCH),
             self._peer(CACHED_NO_CHECKPOINTING, 32, *MINI_BATCH, "--without-checkpointing"),

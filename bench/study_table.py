@@ -63,6 +63,8 @@ ROWS = (
         what="`model.gradient_checkpointing=false`, GradCache chunks of 24,576 tokens",
     ),
     StudyRow(name=f"{RECIPE}_not_compiled", what="`model.compile=false`"),
+    StudyRow(name=f"{RECIPE}_kl", what="`loss=kl_distillation`, a teacher's scores in the data"),
+    StudyRow(name=f"{RECIPE}_sum", what="`loss=sum`: InfoNCE and KL distillation"),
     StudyRow(name=CACHED, what="sentence-transformers, cached loss, 32 x 16, checkpointing"),
     StudyRow(
         name=CACHED_NO_CHECKPOINTING,

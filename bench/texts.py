@@ -7,8 +7,8 @@ that are single tokens there.
 
 Queries have 11 tokens on average and at most 30, passages 78 and at most 154, each before its end
 token. `train.jsonl` and `corpus.jsonl` are in Tevatron's format, which both sides of a comparison
-read. With --num-test-queries there is also a BEIR folder `beir`, whose queries are words of their
-relevant documents.
+read. Its passages have a random `score`, for losses with a teacher. With --num-test-queries there
+is also a BEIR folder `beir`, whose queries are words of their relevant documents.
 """
 
 from __future__ import annotations
@@ -123,6 +123,8 @@ def _example(number: int, random: np.random.Generator, words: Words) -> dict[str
         {"docid": f"{number}-{place}", "text": _text(length, random, words)}
         for place, length in enumerate(passage_lengths(NUM_PASSAGES_PER_QUERY, random))
     ]
+    scores = np.random.default_rng(number).normal(size=len(passages))  # the texts stay as they are
+    passages = [each | {"score": score} for each, score in zip(passages, scores, strict=True)]
     return {
         "query_id": str(number),
         "query": _text(query_length, random, words),

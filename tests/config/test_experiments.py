@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from configurations import composed, opened
+import yaml
+from configurations import CONF, composed, opened
 from omegaconf import OmegaConf
 
 from quarry.config.validation import validate
@@ -107,6 +108,21 @@ def test_fine_tuning(model: str) -> None:
     }
     found = values("train", "experiment=sft_msmarco", f"model={model}", keys=SFT | own)
     assert found == SFT | own
+
+
+LOSSES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("experiment", ["sft_msmarco", "tiny_sft"])
+def test_an_experiment_takes_every_loss(experiment: str, loss: str) -> None:
+    """And an InfoNCE's temperature reaches no loss in which it means something else."""
+    chosen = [f"experiment={experiment}", f"loss={loss}", "trainer.accelerator=cpu"]
+    config = composed("train", *chosen, *(["data.path=FILE"] if "msmarco" in experiment else []))
+    validate(config, primary="train")
+    own = yaml.safe_load((CONF / "loss" / f"{loss}.yaml").read_text("utf-8")).get("temperature")
+    if isinstance(own, float):
+        assert config.loss.temperature == own
 
 
 @pytest.mark.parametrize("model", HUB_IDS)
