@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from quarry.data.draws import Draws
 from quarry.data.train_examples import ExampleSource
 from quarry.errors import UserError
 from quarry.types import TrainExample
@@ -118,7 +117,7 @@ class TrainDataset(Dataset[TrainExample]):
     def __getitem__(self, key: tuple[int, int]) -> TrainExample:
         epoch, index = int(key[0]), int(key[1])
         example = self.examples[index]
-        drawn = _Draws(self.seed, epoch, index, "positive").below(len(example.positives))
+        drawn = Draws(self.seed, epoch, index, "positive").below(len(example.positives))
         places = _places_of_hard_negatives(example)
         chosen = [places[number] for number in self._window(len(places), epoch, index)]
         return replace(
@@ -137,9 +136,9 @@ class TrainDataset(Dataset[TrainExample]):
         if wanted == 0:
             return ()
         if available < wanted:
-            draws = _Draws(self.seed, epoch, index, "hard negatives")
+            draws = Draws(self.seed, epoch, index, "hard negatives")
             return [draws.below(available) for _ in range(wanted)]
-        order = _Draws(self.seed, index, "order of hard negatives").permutation(available)
+        order = Draws(self.seed, index, "order of hard negatives").permutation(available)
         start = epoch * wanted
         return [order[(start + i) % available] for i in range(wanted)]
 
@@ -174,26 +173,6 @@ class CountedSource(Protocol):
 
     def hard_negative_counts(self) -> NDArray[np.int32]: ...
     def location(self, index: int) -> str: ...
-
-
-class _Draws:
-    """Random numbers that depend on their key alone.
-
-    The parts of the key are hashed as a tuple: their sums or products would collide, and give
-    example i in epoch e the choices of example i+1 in epoch e-1. `Random.random` is the only method
-    whose sequence Python promises to keep across versions.
-    """
-
-    def __init__(self, *key: int | str) -> None:
-        digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
-        self._random = random.Random(int.from_bytes(digest, "big")).random
-
-    def below(self, bound: int) -> int:
-        return int(self._random() * bound)
-
-    def permutation(self, length: int) -> list[int]:
-        keys = [self._random() for _ in range(length)]
-        return sorted(range(length), key=keys.__getitem__)
 
 
 def _places_of_hard_negatives(example: TrainExample) -> list[int]:
