@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from quarry.data.draws import Draws
+from quarry.data.refreshed_negatives import RefreshedNegatives
+from quarry.data.sampler import ExampleKey
 from quarry.data.train_examples import ExampleSource
 from quarry.errors import UserError
-from quarry.types import TrainExample
+from quarry.types import Document, TrainExample
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +24,10 @@ logger = logging.getLogger(__name__)
 class TrainDataset(Dataset[TrainExample]):
     """Dataset that chooses one positive of each example, and the configured hard negatives.
 
-    An item's key is (epoch, index). Its contents depend on the seed and the key alone: not on the
-    worker, on what was read before, or on whether the run was resumed.
+    An item's key is (epoch, index), or (epoch, index, step) with hard negatives that were mined at
+    an optimizer step. Its contents depend on the seed and the key alone: not on the worker, on what
+    was read before, or on whether the run was resumed. Mined hard negatives replace those of an
+    example, have no teacher's scores, and leave an example alone for which none was found.
 
     With `num_hard_negatives=None` every example has all its hard negatives, in their order, so
     examples differ in number. With a number, as in Tevatron, an example's hard negatives are
@@ -38,17 +42,24 @@ class TrainDataset(Dataset[TrainExample]):
         examples: the training set.
         num_hard_negatives: hard negatives per query, 0 or more; None: all that an example has.
         seed: seed of every choice.
+        num_mined: the most hard negatives that an example has once they are mined in training.
 
     Attributes:
         hard_negative_counts: [num_examples] int32, number of distinct hard negatives of each
-            example.
+            example, as the data have them.
+        refreshed: those that are mined in training; None: none are.
 
     Raises:
         UserError: `num_hard_negatives` is negative, or above 0 while an example has none.
     """
 
     def __init__(
-        self, examples: ExampleSource, *, num_hard_negatives: int | None, seed: int
+        self,
+        examples: ExampleSource,
+        *,
+        num_hard_negatives: int | None,
+        seed: int,
+        num_mined: int = 0,
     ) -> None:
         if num_hard_negatives is not None and num_hard_negatives < 0:
             raise UserError(
@@ -58,6 +69,8 @@ class TrainDataset(Dataset[TrainExample]):
         self.examples = examples
         self.num_hard_negatives = num_hard_negatives
         self.seed = seed
+        self.num_mined = num_mined
+        self.refreshed: RefreshedNegatives | None = None
         self.hard_negative_counts = _hard_negative_counts(examples)
         if num_hard_negatives:
             self._check_hard_negatives(num_hard_negatives)
@@ -67,9 +80,13 @@ class TrainDataset(Dataset[TrainExample]):
 
     @property
     def group_sizes(self) -> NDArray[np.int64]:
-        """Return the number of passages of each example in an epoch, the positive included."""
+        """Return the number of passages of each example in an epoch, the positive included.
+
+        With hard negatives that are mined in training it is the most that an example can have.
+        """
         if self.num_hard_negatives is None:
-            return 1 + self.hard_negative_counts.astype(np.int64)
+            counts = self.hard_negative_counts.astype(np.int64)
+            return 1 + np.maximum(counts, self.num_mined)
         return np.full(len(self), 1 + self.num_hard_negatives, dtype=np.int64)
 
     @property
@@ -114,11 +131,17 @@ class TrainDataset(Dataset[TrainExample]):
                 "%s. Fix: data.num_hard_negatives=null uses all", self.unused_hard_negatives
             )
 
-    def __getitem__(self, key: tuple[int, int]) -> TrainExample:
+    def __getitem__(self, key: ExampleKey) -> TrainExample:
         epoch, index = int(key[0]), int(key[1])
         example = self.examples[index]
+        mined: tuple[Document, ...] = ()
+        if len(key) == 3 and self.refreshed is not None:
+            mined = self.refreshed.documents(key[2], index)
+        if mined:
+            example = replace(example, hard_negatives=mined, hard_negative_scores=None)
+        # mined ones are no positives by their texts; ids of another corpus say nothing
+        places = range(len(mined)) if mined else _places_of_hard_negatives(example)
         drawn = Draws(self.seed, epoch, index, "positive").below(len(example.positives))
-        places = _places_of_hard_negatives(example)
         chosen = [places[number] for number in self._window(len(places), epoch, index)]
         return replace(
             example,

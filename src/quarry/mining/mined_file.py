@@ -126,7 +126,9 @@ def is_unfinished(folder: Path) -> bool:
 
 def _read_progress(path: Path) -> tuple[str | None, list[tuple[dict[str, Any], int]], int]:
     """Return the key, each block with the place where its line begins, and the end of the last."""
-    key, blocks, num_read = None, [], 0
+    key: str | None = None
+    blocks: list[tuple[dict[str, Any], int]] = []
+    num_read = 0
     content = path.read_bytes() if path.exists() else b""
     for line in content.splitlines(keepends=True):
         try:

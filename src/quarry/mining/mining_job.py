@@ -213,14 +213,18 @@ def counts_of(chosen: Chosen, *, wanted: int) -> Counter[str]:
 
 
 def csr_lists(
-    found: Iterator[tuple[int, Ranked, Chosen]], *, num_examples: int
+    found: Iterator[tuple[int, Ranked, Chosen]], *, num_examples: int, wanted: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Counter[str]]:
-    """Return where the hard negatives of each example begin, their places, and counts."""
+    """Return where the hard negatives of each example begin, their places, and counts.
+
+    Args:
+        wanted: hard negatives that an example should have.
+    """
     lengths = np.zeros(num_examples, dtype=np.int64)
     places: list[NDArray[np.int64]] = []
     counts: Counter[str] = Counter()
     for row, _, chosen in found:
         lengths[row] = len(chosen.places)
         places.append(chosen.places)
-        counts += counts_of(chosen, wanted=1)
+        counts += counts_of(chosen, wanted=wanted)
     return np.append(0, np.cumsum(lengths)), np.concatenate(places), counts

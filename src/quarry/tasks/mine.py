@@ -11,12 +11,13 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from quarry.config.mining_source import GivenSource
 from quarry.config.overrides import refuse_other_overrides, warn_without_effect
 from quarry.config.validation import validate
 from quarry.distributed import world
@@ -35,10 +36,8 @@ from quarry.runtime.task_output import show
 if TYPE_CHECKING:  # they import torch, and the model's libraries
     from quarry.assembly.loaded_encoder import LoadedEncoder
     from quarry.data.train_examples import ExampleSource
-    from quarry.mining.candidate_source import CandidateSource
     from quarry.mining.mining_job import MiningJob
-    from quarry.mining.mining_texts import MiningTexts
-    from quarry.types import Content, Document
+    from quarry.types import Content
 
 logger = logging.getLogger(__name__)
 
@@ -48,21 +47,6 @@ MINING_FILE = "mining.json"
 TASK = "quarry.tasks.mine.mine"
 VERSION = 1
 """Raise it when a code change alters mined lines: a call of before must not be continued."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where candidates come from, see conf/task/mine.yaml."""
-
-    corpus: str | None
-    run_file: str | None
-    use_scores: bool
-    content: Content
-
-    @property
-    def searches(self) -> bool:
-        """Whether `retriever` finds the candidates."""
-        return self.run_file is None and not self.use_scores
 
 
 def mine(
@@ -76,7 +60,7 @@ def mine(
     rank_range: Sequence[int] | None,
     num_negatives: int,
     sampling: Sampling,
-    filter: NegativeFilter,  # noqa: A002 (the key's name)
+    filter: NegativeFilter,
 ) -> dict[str, float]:
     """Mine hard negatives into a run directory; return its counts.
 
@@ -88,7 +72,7 @@ def mine(
             no query has a hard negative.
     """
     quiet_libraries()
-    source = Source(corpus=corpus, run_file=run_file, use_scores=use_scores, content=content)
+    source = GivenSource(corpus=corpus, run_file=run_file, use_scores=use_scores, content=content)
     _check(config, source)
     choice = NegativeChoice(
         top_k=top_k,
@@ -101,16 +85,22 @@ def mine(
     if not world.is_launched_first():
         return {}
     from quarry.assembly.loaded_encoder import load_encoder
+    from quarry.assembly.mining import MiningInputs, build_mining
+    from quarry.assembly.mining_corpus import read_mining_corpus
     from quarry.assembly.run_start import record_start
     from quarry.assembly.train_examples import build_examples
 
     with _own_directory(config.paths.run_dir) as run, removes_failed_start(run) as begins:
         examples = build_examples(config.data)
-        documents = None if corpus is None else _read_corpus(Path(corpus), config)
-        loaded = load_encoder(config) if source.searches and _is_dense(config) else None
+        documents = None
+        if corpus is not None:
+            cache_dir = config.paths.cache_dir
+            documents = read_mining_corpus(Path(corpus), cache_dir=cache_dir, key="task.corpus")
+        loaded = load_encoder(config) if source.needs_model(config) else None
         with logs_to(run.log):
             record_start(config, run, contract=None if loaded is None else loaded.contract)
-            work = _work(config, source, choice, examples, documents, loaded)
+            inputs = MiningInputs(examples=examples, documents=documents, loaded=loaded)
+            work = build_mining(config, source, inputs, choice)
             key, facts = _key(config, work, loaded)
             file = MinedFile(run.path, key=key)
             if file.num_done:
@@ -124,7 +114,7 @@ def mine(
             return _finish(run, file, facts | {"percentile_score": percentile}, choice, examples)
 
 
-def _check(config: DictConfig, source: Source) -> None:
+def _check(config: DictConfig, source: GivenSource) -> None:
     """Refuse what cannot work together, before anything loads."""
     refuse_other_overrides(
         (
@@ -153,14 +143,16 @@ def _check(config: DictConfig, source: Source) -> None:
     if source.run_file is not None and not Path(source.run_file).expanduser().is_file():
         raise MissingPathError(f"task.run_file={source.run_file}: no such file. Fix: its path")
     if source.corpus is not None and not Path(source.corpus).expanduser().exists():
-        raise MissingPathError(f"task.corpus={source.corpus}: no such path. Fix: its path")
+        raise MissingPathError(
+            f"task.corpus={source.corpus}: no such file or folder. Fix: its path, or null"
+        )
     target = str(config.retriever.get("_target_")).rpartition(".")[2]
     if source.searches and target not in ("DenseRetriever", "BM25Retriever"):
         raise UserError(
             "retriever: candidates come from a model or from BM25. Fix: retriever=dense or "
             "retriever=bm25, or task.run_file=FILE with the ranking of any other"
         )
-    if source.searches and _is_dense(config):
+    if source.needs_model(config):
         model = config.model
         if model.get("path") is None and model.get("replica") is None and not model.get("hub_id"):
             raise UserError(
@@ -168,18 +160,9 @@ def _check(config: DictConfig, source: Source) -> None:
                 "Fix: model.path=RUN, or retriever=bm25"
             )
     else:
-        names = [f"model.{name}" for name in model_keys(config)]
+        names = [f"model.{name}" for name in config.model]
         reason = "candidates that need no model"
         warn_without_effect([*names, "evaluation.max_tokens_per_batch"], reason=reason)
-
-
-def model_keys(config: DictConfig) -> list[str]:
-    """Return the keys of the model's node."""
-    return [str(name) for name in config.model]
-
-
-def _is_dense(config: DictConfig) -> bool:
-    return str(config.retriever.get("_target_")).endswith(".DenseRetriever")
 
 
 def _pair(rank_range: Sequence[int] | None) -> tuple[int, int] | None:
@@ -205,68 +188,6 @@ def _own_directory(path: str) -> Iterator[RunDirectory]:
 
 def _is_mining(run: RunDirectory) -> bool:
     return TASK in run.config.read_text(encoding="utf-8", errors="replace")
-
-
-def _read_corpus(path: Path, config: DictConfig) -> Sequence[Document]:
-    from quarry.data.beir import read_corpus
-    from quarry.data.beir_folder import CORPUS, find_table
-
-    path = path.expanduser()
-    source = find_table(path, CORPUS) if path.is_dir() else path
-    return read_corpus(path=source, cache_dir=config.paths.cache_dir)
-
-
-def _work(
-    config: DictConfig,
-    source: Source,
-    choice: NegativeChoice,
-    examples: ExampleSource,
-    documents: Sequence[Document] | None,
-    loaded: LoadedEncoder | None,
-) -> MiningJob:
-    """Read all texts and make the source of candidates."""
-    from quarry.mining.mining_job import MiningJob
-    from quarry.mining.mining_texts import read_mining_texts
-
-    texts = read_mining_texts(examples, corpus=documents)
-    logger.info(
-        "%d queries, %d different passages to search", len(texts), texts.num_searched
-    )
-    candidates = _candidates(config, source, examples, documents, texts, loaded)
-    return MiningJob(texts=texts, source=candidates, choice=choice)
-
-
-def _candidates(
-    config: DictConfig,
-    source: Source,
-    examples: ExampleSource,
-    documents: Sequence[Document] | None,
-    texts: MiningTexts,
-    loaded: LoadedEncoder | None,
-) -> CandidateSource:
-    if source.use_scores:
-        from quarry.mining.teacher_candidates import TeacherCandidates
-
-        return TeacherCandidates(examples=examples, texts=texts)
-    if source.run_file is not None:
-        from quarry.mining.run_candidates import RunCandidates, passages_of_examples
-
-        return RunCandidates(
-            path=Path(source.run_file).expanduser(),
-            texts=texts,
-            documents=passages_of_examples(examples) if documents is None else documents,
-            places=texts.places if documents is None else texts.corpus_places,
-        )
-    from quarry.config.instantiate import build
-
-    retriever = build(config.retriever)
-    if loaded is None:
-        from quarry.mining.bm25_candidates import BM25Candidates
-
-        return BM25Candidates(texts=texts, retriever=retriever, content=source.content)
-    from quarry.mining.dense_candidates import DenseCandidates
-
-    return DenseCandidates(texts=texts, encoder=loaded.stored(config), index=retriever.index)
 
 
 def _key(
