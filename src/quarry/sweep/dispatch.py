@@ -127,12 +127,8 @@ def how_to_continue(config: DictConfig) -> str:
         if not retriever.uses_encoder:
             return "Run the same command again."
         return _about_the_store(Path(config.paths.store_dir) if config.evaluation.store else None)
-    if task == MINE:
-        return (
-            "Blocks that were finished are kept: the same command continues from there with "
-            f"hydra.run.dir={config.paths.run_dir}"
-        )
-    return "No file is half-written: run the same command again."
+    where = f" with hydra.run.dir={config.paths.run_dir}" if task == MINE else ""
+    return f"No file is half-written: run the same command again{where}."
 
 
 def _about_the_store(store: Path | None) -> str:
