@@ -21,7 +21,7 @@ from quarry.mining.mining_texts import MiningTexts, read_mining_texts
 from quarry.mining.negative_choice import NegativeChoice
 from quarry.mining.run_candidates import RunCandidates, passages_of_examples
 from quarry.mining.teacher_candidates import TeacherCandidates
-from quarry.types import Document
+from quarry.types import Content, Document
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def _candidates(
         )
     retriever = build(config.retriever)
     if inputs.loaded is None:
-        return BM25Candidates(texts=texts, retriever=retriever, content=source.content)
+        content: Content = "code" if source.content == "code" else "text"
+        return BM25Candidates(texts=texts, retriever=retriever, content=content)
     encoder = inputs.loaded.stored(config)
     return DenseCandidates(texts=texts, encoder=encoder, index=retriever.index)

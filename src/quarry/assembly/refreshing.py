@@ -62,9 +62,9 @@ def prepare_refreshing(
             )
     corpus = None
     if callback.corpus is not None:
-        cache_dir = callback.cache_dir or config.paths.cache_dir
-        path = Path(callback.corpus)
-        corpus = read_mining_corpus(path, cache_dir=cache_dir, key=f"{KEY}.corpus")
+        corpus = read_mining_corpus(
+            Path(callback.corpus), cache_dir=config.paths.cache_dir, key=f"{KEY}.corpus"
+        )
     texts = read_mining_texts(datamodule.dataset.examples, corpus=corpus, key=f"{KEY}.corpus")
     callback.prepare(
         Refreshing(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from omegaconf import DictConfig
 
@@ -22,7 +21,7 @@ class GivenSource:
     corpus: str | None
     run_file: str | None
     use_scores: bool
-    content: Literal["text", "code"]
+    content: str
 
     @property
     def searches(self) -> bool:

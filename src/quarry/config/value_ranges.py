@@ -119,6 +119,7 @@ RANGES = {
     "model.card.max_*_length": _at_least(1, 512, "tokens"),
     "prompt.max_*_length": _at_least(1, 512, "tokens"),
     "callbacks.*.every_n_steps": _STEPS,
+    "callbacks.*.seed": _SEED,
     "callbacks.*.patience": _at_least(1, 3, "evaluations"),
     "callbacks.*.min_delta": _at_least(0, 0.0),
     "callbacks.*.save_top_k": _at_least(-1, 3, "-1: all"),

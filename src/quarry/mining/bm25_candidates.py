@@ -35,7 +35,7 @@ class BM25Candidates:
 
     def __init__(self, *, texts: MiningTexts, retriever: BM25Retriever, content: Content) -> None:
         self._texts = texts
-        searched = texts.passages[: texts.num_searched]
+        searched = texts.passages.first(texts.num_searched)
         index = retriever.index(searched, content=content, label="passages")
         if index is None:
             raise UserError(

@@ -94,6 +94,15 @@ class Passages(Sequence[Document]):
         for start in range(0, len(self), NUM_PASSAGES_AT_A_TIME):
             yield from self[start : start + NUM_PASSAGES_AT_A_TIME]
 
+    def first(self, number: int) -> Passages:
+        """Return the first so many passages."""
+        return Passages(
+            examples=self._examples,
+            corpus=self._corpus,
+            starts=self._starts,
+            entries=self._entries[:number],
+        )
+
     def _read(self, entries: NDArray[np.int64]) -> list[Document]:
         """Return the passages of these entries, which ascend."""
         num_in_corpus = int(np.searchsorted(entries, len(self._corpus)))

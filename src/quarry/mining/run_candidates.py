@@ -39,7 +39,8 @@ class RunCandidates:
         places: [num_documents] their places among the passages; -1: an empty one.
 
     Raises:
-        MissingPathError, UserError: as `read_given_run`; it has ranks and no scores; none of its
+        MissingPathError, UserError: as `read_given_run`; it has ranks and no scores, or a score
+            that is not finite; none of its
             queries or none of its documents is known.
     """
 
@@ -60,6 +61,12 @@ class RunCandidates:
                 f"task.run_file={path}: has ranks and no scores, which filters compare (TREC's six "
                 "columns). Fix: write it in TREC's format"
             )
+        for query_id, scores in given.run.items():
+            if not all(map(math.isfinite, scores.values())):
+                raise UserError(
+                    f"task.run_file={path}: query {query_id!r} has a score that is not finite. "
+                    "Fix: correct the file"
+                )
         self._texts = texts
         self._run = given.run
         wanted = {document_id for scores in given.run.values() for document_id in scores}

@@ -37,7 +37,6 @@ if TYPE_CHECKING:  # they import torch, and the model's libraries
     from quarry.assembly.loaded_encoder import LoadedEncoder
     from quarry.data.train_examples import ExampleSource
     from quarry.mining.mining_job import MiningJob
-    from quarry.types import Content
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ def mine(
     corpus: str | None,
     run_file: str | None,
     use_scores: bool,
-    content: Content,
+    content: str,
     top_k: int,
     rank_range: Sequence[int] | None,
     num_negatives: int,
@@ -87,7 +86,7 @@ def mine(
     from quarry.assembly.loaded_encoder import load_encoder
     from quarry.assembly.mining import MiningInputs, build_mining
     from quarry.assembly.mining_corpus import read_mining_corpus
-    from quarry.assembly.run_start import record_start
+    from quarry.assembly.run_start import record_resume, record_start
     from quarry.assembly.train_examples import build_examples
 
     with _own_directory(config.paths.run_dir) as run, removes_failed_start(run) as begins:
@@ -98,12 +97,15 @@ def mine(
             documents = read_mining_corpus(Path(corpus), cache_dir=cache_dir, key="task.corpus")
         loaded = load_encoder(config) if source.needs_model(config) else None
         with logs_to(run.log):
-            record_start(config, run, contract=None if loaded is None else loaded.contract)
+            is_left = run.config.exists()
+            if not is_left:
+                record_start(config, run, contract=None if loaded is None else loaded.contract)
             inputs = MiningInputs(examples=examples, documents=documents, loaded=loaded)
             work = build_mining(config, source, inputs, choice)
             key, facts = _key(config, work, loaded)
             file = MinedFile(run.path, key=key)
-            if file.num_done:
+            if is_left:
+                record_resume(run, accepted_changes=())
                 logger.info("Continuing after %d of %d queries", file.num_done, len(examples))
             try:
                 percentile = work.percentile_score()

@@ -33,6 +33,7 @@ from quarry.training.state import preserved_training_state
 logger = logging.getLogger(__name__)
 
 KEY = "callbacks.refresh_negatives"
+FOLDER = "negatives"
 HISTORY_FILE = "refreshed_negatives.json"
 """File in the run directory with the counts of each mining."""
 
@@ -71,7 +72,6 @@ class RefreshNegatives(pl.Callback):
         every_n_steps: optimizer steps between two minings; none after the last step.
         before_training: mine at the start, too, before the first step.
         corpus: passages to search, see `assembly.refreshing`; None: all of the training data.
-        cache_dir: for the table of a corpus.
         top_k, rank_range, num_negatives, sampling, filter, seed: see `NegativeChoice`.
 
     Raises:
@@ -89,7 +89,6 @@ class RefreshNegatives(pl.Callback):
         sampling: Sampling = "top",
         before_training: bool = False,
         corpus: str | None = None,
-        cache_dir: str | None = None,
         seed: int = 0,
     ) -> None:
         if every_n_steps < 1:
@@ -105,7 +104,6 @@ class RefreshNegatives(pl.Callback):
         self.every_n_steps = every_n_steps
         self.before_training = before_training
         self.corpus = corpus
-        self.cache_dir = cache_dir
         self.choice = NegativeChoice(
             top_k=top_k,
             rank_range=None if rank_range is None else (rank_range[0], rank_range[1]),
@@ -126,7 +124,7 @@ class RefreshNegatives(pl.Callback):
         """Receive the parts of the run; call it once, before training."""
         self._parts = parts
         parts.datamodule.dataset.refreshed = RefreshedNegatives(
-            folder=parts.run_dir / "negatives", passages=parts.texts.passages
+            folder=parts.run_dir / FOLDER, passages=parts.texts.passages
         )
 
     @property
@@ -223,6 +221,8 @@ class RefreshNegatives(pl.Callback):
         """Give the lists to the data set, for all batches after this one."""
         refreshed = self.parts.datamodule.dataset.refreshed
         assert refreshed is not None
-        world.first_does(lambda: refreshed.write(step, starts, places))
+        # each rank for itself: hosts need not share a disk
+        refreshed.folder = self.parts.run_dir / FOLDER / f"rank_{world.rank()}"
+        refreshed.write(step, starts, places)
         self._step, self._starts, self._places = step, starts, places
         self.parts.datamodule.sampler.refreshed_at = step
