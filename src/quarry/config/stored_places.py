@@ -25,6 +25,9 @@ PATHS = frozenset(
 )
 """Arguments that are paths, whatever they look like."""
 
+READ_ONLY = frozenset({"corpus"})
+"""Arguments of callbacks that are read as training data are; `data.path` may lie anywhere, too."""
+
 _LOCAL = re.compile(r"(?:sqlite:///|file:(?://)?)(.*)")
 """Address of a local file."""
 
@@ -92,7 +95,7 @@ def _violation(key: str, value: object, run: Path) -> str | None:
             "name files of its run). Fix: logger=NAME on the command line, with this key if you "
             "know the server, or logger=none"
         )
-    if not isinstance(value, str):
+    if not isinstance(value, str) or names[-1] in READ_ONLY:
         return None
     is_path = names[-1] in PATHS or value.startswith(("/", "~")) or ".." in Path(value).parts
     if local is not None or is_path:

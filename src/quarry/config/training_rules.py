@@ -11,6 +11,17 @@ from quarry.config.memory_rules import memory_violations
 from quarry.config.signature_rules import fits, signature_of
 from quarry.config.world_size import world_size
 
+REFRESHING = "quarry.training.callbacks.refresh_negatives.RefreshNegatives"
+"""Target of the callback that mines hard negatives during training."""
+
+
+def num_mined(config: DictConfig) -> int:
+    """Return the hard negatives of a query that are mined during training; 0: none are."""
+    for node in (config.get("callbacks") or {}).values():
+        if node is not None and node.get("_target_") == REFRESHING:
+            return int(node.num_negatives)
+    return 0
+
 
 def training_violations(config: DictConfig) -> Iterator[str]:
     """Yield what is wrong between the keys of data, loss and model of a training run."""
@@ -37,6 +48,11 @@ def training_violations(config: DictConfig) -> Iterator[str]:
             f"data.num_hard_negatives=0: with data.global_batch_size={global_batch_size} a "
             "contrastive batch has one passage, and its loss is always 0. Fix: raise "
             "data.global_batch_size or data.num_hard_negatives"
+        )
+    if num_hard == 0 and num_mined(config):
+        yield (
+            "data.num_hard_negatives=0: those that callbacks=refresh_negatives mines would not be "
+            "used. Fix: data.num_hard_negatives=null"
         )
     if data.path is None and _needs_path(data.examples):
         yield "data.path is not set (the training data). Fix: data.path=FILE_OR_DIR"

@@ -34,6 +34,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             its passages; divides `global_batch_size`.
         num_workers: worker processes a rank that tokenize ahead; 0: the training process does it.
         seed: seed of the order and of the choice of passages.
+        num_mined: the most hard negatives that an example has once they are mined in training.
 
     Raises:
         UserError: too few examples, or no contrastive batch has two passages.
@@ -49,10 +50,14 @@ class RetrievalDataModule(pl.LightningDataModule):
         contrastive_batch_size: int,
         num_workers: int,
         seed: int,
+        num_mined: int = 0,
     ) -> None:
         super().__init__()
         self.dataset = TrainDataset(
-            examples=examples, num_hard_negatives=num_hard_negatives, seed=seed
+            examples=examples,
+            num_hard_negatives=num_hard_negatives,
+            seed=seed,
+            num_mined=num_mined,
         )
         self.num_batches_per_step = global_batch_size // contrastive_batch_size
         self.sampler = TrainBatchSampler(

@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, Sampler
 
 from quarry.errors import UserError
 
-ExampleKey = tuple[int, int]
-"""(epoch, index of the example): the choice of an example's passages depends on nothing else."""
+ExampleKey = tuple[int, int] | tuple[int, int, int]
+"""(epoch, index of the example): the choice of an example's passages depends on nothing else. A
+third number is the optimizer step at which its hard negatives were mined, if they were."""
 
 
 class TrainBatchSampler(Sampler[list[ExampleKey]]):
@@ -25,6 +26,9 @@ class TrainBatchSampler(Sampler[list[ExampleKey]]):
         num_batches_per_step: batches whose gradients one optimizer step accumulates; a remainder at
             the end of an epoch that fills no step is dropped.
         seed: seed of the shuffle.
+
+    Attributes:
+        refreshed_at: optimizer step whose mined hard negatives the keys name; None: the data's own.
 
     Raises:
         UserError: there are fewer examples than one optimizer step needs.
@@ -45,6 +49,7 @@ class TrainBatchSampler(Sampler[list[ExampleKey]]):
         self.num_batches = num_examples // global_batch_size * num_batches_per_step
         self.seed = seed
         self.epoch = 0
+        self.refreshed_at: int | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; Lightning calls this before each one."""
@@ -58,8 +63,12 @@ class TrainBatchSampler(Sampler[list[ExampleKey]]):
 
     def batches_from(self, start: int) -> Iterator[list[ExampleKey]]:
         """Yield the epoch's batches from number `start` on."""
+        step = self.refreshed_at
         for rows in self.rows_of(self.epoch)[start:]:
-            yield [(self.epoch, int(row)) for row in rows]
+            if step is None:
+                yield [(self.epoch, int(row)) for row in rows]
+            else:
+                yield [(self.epoch, int(row), step) for row in rows]
 
     def rows_of(self, epoch: int) -> NDArray[np.int64]:
         """Return the examples of each batch of an epoch: [num_batches, batch_size]."""
@@ -98,7 +107,9 @@ class ResumableLoader(DataLoader[Any]):
     """DataLoader that continues in the middle of an epoch; Lightning stores and restores its state.
 
     The state counts batches that were handed out, not those that workers have prepared ahead.
-    Batches before the resumed one are never read.
+    Batches before the resumed one are never read. When the sampler's `refreshed_at` changes, what
+    workers have prepared ahead is dropped: the next batch that is handed out has the new keys,
+    whatever the number of workers.
     """
 
     def __init__(self, *, batch_sampler: TrainBatchSampler, **kwargs: Any) -> None:
@@ -110,10 +121,17 @@ class ResumableLoader(DataLoader[Any]):
         super().__init__(batch_sampler=self._remaining, generator=generator, **kwargs)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override] # torch names a class of its own
-        epoch, start = self._remaining.sampler.epoch, self._remaining.start
-        for num_done, batch in enumerate(super().__iter__(), start=start + 1):
-            self._position = (epoch, num_done)
-            yield batch
+        sampler, num_done = self._remaining.sampler, self._remaining.start
+        epoch, is_over = sampler.epoch, False
+        while not is_over:
+            refreshed_at, is_over = sampler.refreshed_at, True
+            for batch in super().__iter__():
+                num_done += 1
+                self._position = (epoch, num_done)
+                yield batch
+                if sampler.refreshed_at != refreshed_at and num_done < len(sampler):
+                    self._remaining.resumed_at, is_over = (epoch, num_done), False
+                    break
 
     def state_dict(self) -> dict[str, int]:
         epoch, num_done = self._position

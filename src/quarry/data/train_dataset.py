@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
@@ -13,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from quarry.data.draws import Draws
+from quarry.data.refreshed_negatives import RefreshedNegatives
+from quarry.data.sampler import ExampleKey
 from quarry.data.train_examples import ExampleSource
 from quarry.errors import UserError
-from quarry.types import TrainExample
+from quarry.types import Document, TrainExample
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +24,10 @@ logger = logging.getLogger(__name__)
 class TrainDataset(Dataset[TrainExample]):
     """Dataset that chooses one positive of each example, and the configured hard negatives.
 
-    An item's key is (epoch, index). Its contents depend on the seed and the key alone: not on the
-    worker, on what was read before, or on whether the run was resumed.
+    An item's key is (epoch, index), or (epoch, index, step) with hard negatives that were mined at
+    an optimizer step. Its contents depend on the seed and the key alone: not on the worker, on what
+    was read before, or on whether the run was resumed. Mined hard negatives replace those of an
+    example, have no teacher's scores, and leave an example alone for which none was found.
 
     With `num_hard_negatives=None` every example has all its hard negatives, in their order, so
     examples differ in number. With a number, as in Tevatron, an example's hard negatives are
@@ -39,17 +42,24 @@ class TrainDataset(Dataset[TrainExample]):
         examples: the training set.
         num_hard_negatives: hard negatives per query, 0 or more; None: all that an example has.
         seed: seed of every choice.
+        num_mined: the most hard negatives that an example has once they are mined in training.
 
     Attributes:
         hard_negative_counts: [num_examples] int32, number of distinct hard negatives of each
-            example.
+            example, as the data have them.
+        refreshed: those that are mined in training; None: none are.
 
     Raises:
         UserError: `num_hard_negatives` is negative, or above 0 while an example has none.
     """
 
     def __init__(
-        self, examples: ExampleSource, *, num_hard_negatives: int | None, seed: int
+        self,
+        examples: ExampleSource,
+        *,
+        num_hard_negatives: int | None,
+        seed: int,
+        num_mined: int = 0,
     ) -> None:
         if num_hard_negatives is not None and num_hard_negatives < 0:
             raise UserError(
@@ -59,6 +69,8 @@ class TrainDataset(Dataset[TrainExample]):
         self.examples = examples
         self.num_hard_negatives = num_hard_negatives
         self.seed = seed
+        self.num_mined = num_mined
+        self.refreshed: RefreshedNegatives | None = None
         self.hard_negative_counts = _hard_negative_counts(examples)
         if num_hard_negatives:
             self._check_hard_negatives(num_hard_negatives)
@@ -68,9 +80,13 @@ class TrainDataset(Dataset[TrainExample]):
 
     @property
     def group_sizes(self) -> NDArray[np.int64]:
-        """Return the number of passages of each example in an epoch, the positive included."""
+        """Return the number of passages of each example in an epoch, the positive included.
+
+        With hard negatives that are mined in training it is the most that an example can have.
+        """
         if self.num_hard_negatives is None:
-            return 1 + self.hard_negative_counts.astype(np.int64)
+            counts = self.hard_negative_counts.astype(np.int64)
+            return 1 + np.maximum(counts, self.num_mined)
         return np.full(len(self), 1 + self.num_hard_negatives, dtype=np.int64)
 
     @property
@@ -115,11 +131,17 @@ class TrainDataset(Dataset[TrainExample]):
                 "%s. Fix: data.num_hard_negatives=null uses all", self.unused_hard_negatives
             )
 
-    def __getitem__(self, key: tuple[int, int]) -> TrainExample:
+    def __getitem__(self, key: ExampleKey) -> TrainExample:
         epoch, index = int(key[0]), int(key[1])
         example = self.examples[index]
-        drawn = _Draws(self.seed, epoch, index, "positive").below(len(example.positives))
-        places = _places_of_hard_negatives(example)
+        mined: tuple[Document, ...] = ()
+        if len(key) == 3 and self.refreshed is not None:
+            mined = self.refreshed.documents(key[2], index)
+        if mined:
+            example = replace(example, hard_negatives=mined, hard_negative_scores=None)
+        # mined ones are no positives by their texts; ids of another corpus say nothing
+        places = range(len(mined)) if mined else _places_of_hard_negatives(example)
+        drawn = Draws(self.seed, epoch, index, "positive").below(len(example.positives))
         chosen = [places[number] for number in self._window(len(places), epoch, index)]
         return replace(
             example,
@@ -137,9 +159,9 @@ class TrainDataset(Dataset[TrainExample]):
         if wanted == 0:
             return ()
         if available < wanted:
-            draws = _Draws(self.seed, epoch, index, "hard negatives")
+            draws = Draws(self.seed, epoch, index, "hard negatives")
             return [draws.below(available) for _ in range(wanted)]
-        order = _Draws(self.seed, index, "order of hard negatives").permutation(available)
+        order = Draws(self.seed, index, "order of hard negatives").permutation(available)
         start = epoch * wanted
         return [order[(start + i) % available] for i in range(wanted)]
 
@@ -174,26 +196,6 @@ class CountedSource(Protocol):
 
     def hard_negative_counts(self) -> NDArray[np.int32]: ...
     def location(self, index: int) -> str: ...
-
-
-class _Draws:
-    """Random numbers that depend on their key alone.
-
-    The parts of the key are hashed as a tuple: their sums or products would collide, and give
-    example i in epoch e the choices of example i+1 in epoch e-1. `Random.random` is the only method
-    whose sequence Python promises to keep across versions.
-    """
-
-    def __init__(self, *key: int | str) -> None:
-        digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
-        self._random = random.Random(int.from_bytes(digest, "big")).random
-
-    def below(self, bound: int) -> int:
-        return int(self._random() * bound)
-
-    def permutation(self, length: int) -> list[int]:
-        keys = [self._random() for _ in range(length)]
-        return sorted(range(length), key=keys.__getitem__)
 
 
 def _places_of_hard_negatives(example: TrainExample) -> list[int]:

@@ -112,6 +112,11 @@ class TableExamples(Sequence[TrainExample]):
             weight=weight,
         )
 
+    def query(self, index: int) -> Query:
+        """Return the query of an example, without reading its passages."""
+        query_id, text = self._table.row(int(self._rows[index]), ("query_id", "query"))
+        return Query(query_id=query_id, text=text)
+
     def hard_negative_counts(self) -> NDArray[np.int32]:
         """Return the number of hard negatives of each example, without reading any: [len(self)]."""
         return self._table.column("num_hard_negatives")[self._rows]

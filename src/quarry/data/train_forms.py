@@ -120,7 +120,10 @@ FORMS = (
         query=("query", "query_text"),
         positive=("positive_passages",),
         negative=("negative_passages",),
-        known=_ANSWERS,
+        known={
+            **_ANSWERS,
+            "mined": "how task=mine found its negatives; the scores in it are no teacher's",
+        },
     ),
     TrainForm(
         name="Tevatron with ids",

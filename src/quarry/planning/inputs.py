@@ -14,6 +14,7 @@ from quarry.assembly.model_parts import ModelParts, build_model_parts, settle_co
 from quarry.assembly.strategy import planned_spread, settle_dtype
 from quarry.assembly.train_examples import build_examples
 from quarry.config.instantiate import build
+from quarry.config.training_rules import num_mined
 from quarry.config.world_size import world_size, zero_stage
 from quarry.data.prompts import Prompt
 from quarry.data.tokenization import TextTokenizer
@@ -70,6 +71,7 @@ class TrainingData:
     Attributes:
         read_examples: reads the training set.
         num_hard_negatives: of a query; None: all that it has.
+        num_mined: the most of a query once they are mined in training.
         max_steps, max_epochs: as the trainer takes them.
     """
 
@@ -77,6 +79,7 @@ class TrainingData:
     global_batch_size: int
     contrastive_batch_size: int
     num_hard_negatives: int | None
+    num_mined: int
     seed: int
     max_steps: int
     max_epochs: int | None
@@ -180,6 +183,7 @@ def planned_step(config: DictConfig, spec: ModelSpec) -> PlannedStep:
             global_batch_size=batch_size,
             contrastive_batch_size=config.loss.get("contrastive_batch_size") or batch_size,
             num_hard_negatives=data.num_hard_negatives,
+            num_mined=num_mined(config),
             seed=config.seed,
             max_steps=config.trainer.max_steps,
             max_epochs=config.trainer.max_epochs,

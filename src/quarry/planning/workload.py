@@ -136,7 +136,10 @@ def _read(data: TrainingData) -> tuple[TrainDataset | None, int | None, str, int
     except MissingPathError as error:
         return None, None, f"not known: {error}", 0
     dataset = TrainDataset(
-        examples=examples, num_hard_negatives=data.num_hard_negatives, seed=data.seed
+        examples=examples,
+        num_hard_negatives=data.num_hard_negatives,
+        seed=data.seed,
+        num_mined=data.num_mined,
     )
     return dataset, len(dataset), "counted", 0
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from quarry.data import prompts
 from quarry.distributed import world
@@ -19,12 +22,12 @@ from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.index import inverted
 from quarry.retrieval.terms import Analyzer, CodeAnalyzer, TextAnalyzer
 from quarry.runtime.progress import tracked
-from quarry.types import Content, RetrievalSet, Run
+from quarry.types import Content, Document, RetrievalSet, Run
 
 if TYPE_CHECKING:  # bm25s is imported where it is used
     from bm25s import BM25
 
-__all__ = ["Analyzer", "BM25Retriever", "CodeAnalyzer", "TextAnalyzer"]
+__all__ = ["Analyzer", "BM25Index", "BM25Retriever", "CodeAnalyzer", "TextAnalyzer"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,28 @@ PACKAGES = ("bm25s", "PyStemmer", "numpy", "scipy")
 
 ANALYZER = (words, word_break_classes, porter)
 """Modules of `TextAnalyzer`: part of the key of cached rankings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BM25Index:
+    """Term weights of a corpus.
+
+    Attributes:
+        engine: sums them.
+        vocabulary: term -> its number.
+        tokenizer: splits a query into terms.
+    """
+
+    engine: BM25
+    vocabulary: Mapping[str, int]
+    tokenizer: Analyzer
+
+    def scores(self, query: str) -> NDArray[np.float32]:
+        """Return the score of every document: [num_documents]; 0 without a term of the query."""
+        terms = self.tokenizer(query)
+        known = [self.vocabulary[term] for term in terms if term in self.vocabulary]
+        scores: NDArray[np.float32] = self.engine.get_scores_from_ids(known)
+        return scores
 
 
 class BM25Retriever:
@@ -90,10 +115,10 @@ class BM25Retriever:
         tokenizer = self.tokenizers[dataset.content]
         settings = _settings(tokenizer)
         if self.cached is None or settings is None:
-            return self._rank(dataset, tokenizer, top_k=top_k)
+            return self._rank(dataset, top_k=top_k)
         own = [sys.modules[each] for each in (__name__, type(tokenizer).__module__)]
         return self.cached.get(
-            lambda: self._rank(dataset, tokenizer, top_k=top_k),
+            lambda: self._rank(dataset, top_k=top_k),
             dataset=dataset,
             method=self.name,
             top_k=top_k,
@@ -105,30 +130,42 @@ class BM25Retriever:
             code=code_digest([*own, *ANALYZER, inverted, tie_breaking, prompts]),
         )
 
-    def _rank(self, dataset: RetrievalSet, tokenizer: Analyzer, *, top_k: int) -> Run:
-        start = time.perf_counter()
-        corpus = tracked(dataset.corpus, label=f"bm25 index of {dataset.name}", units="documents")
-        terms = inverted.count_terms(
-            tokenizer(prompts.joined_text(document)) for document in corpus
-        )
+    def index(
+        self, corpus: Sequence[Document], *, content: Content, label: str
+    ) -> BM25Index | None:
+        """Return an index of a corpus, for queries that come a few at a time; None: no terms.
+
+        Args:
+            content: kind of the corpus.
+            label: its name, for progress and logs.
+        """
+        start, tokenizer = time.perf_counter(), self.tokenizers[content]
+        read = tracked(corpus, label=f"bm25 index of {label}", units="documents")
+        terms = inverted.count_terms(tokenizer(prompts.joined_text(document)) for document in read)
         if not terms.vocabulary:
-            logger.warning("bm25: no document of %s has a term, nothing is found", dataset.name)
-            return {query.query_id: {} for query in dataset.queries}
-        engine = self._engine(terms)
+            logger.warning("bm25: no document of %s has a term, nothing is found", label)
+            return None
+        index = BM25Index(
+            engine=self._engine(terms), vocabulary=terms.vocabulary, tokenizer=tokenizer
+        )
         logger.info(
             "bm25: indexed %d documents of %s, %d terms, in %.1f s",
-            len(dataset.corpus),
-            dataset.name,
+            len(corpus),
+            label,
             len(terms.vocabulary),
             time.perf_counter() - start,
         )
+        return index
+
+    def _rank(self, dataset: RetrievalSet, *, top_k: int) -> Run:
+        index = self.index(dataset.corpus, content=dataset.content, label=dataset.name)
+        if index is None:
+            return {query.query_id: {} for query in dataset.queries}
         document_ids = [document.document_id for document in dataset.corpus]
         order = tie_breaking.tie_order(document_ids)
         run: Run = {}
         for query in tracked(dataset.queries, label=f"bm25 on {dataset.name}", units="queries"):
-            in_query = tokenizer(query.text)
-            term_ids = [terms.vocabulary[term] for term in in_query if term in terms.vocabulary]
-            scores = engine.get_scores_from_ids(term_ids)
+            scores = index.scores(query.text)
             best = tie_breaking.top_k_by_score(scores, order, k=top_k)
             run[query.query_id] = {
                 document_ids[position]: float(scores[position])

@@ -56,7 +56,7 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
             )
         _validate(config)
         task, continued = config.task.get("_target_"), partial(how_to_continue, config)
-        if task in (TRAIN, EVALUATE):
+        if task in (TRAIN, EVALUATE, MINE):
             check_places(config)
         explained = explains_disk_errors(partial(places_of, config), how_to_continue=continued)
         with raises_on_signals(continued), explained:
@@ -64,7 +64,7 @@ def run(config: DictConfig, *, program: Sequence[str]) -> object:
     if config.study.job is not None and world.is_launched_first():
         folder = Path(HydraConfig.get().runtime.output_dir)
         _result_of(result, metric=config.optimized_metric).write(folder)
-    if task in (TRAIN, RESUME, EVALUATE) and config.paths.get("max_cache_gib") is not None:
+    if task in (TRAIN, RESUME, EVALUATE, MINE) and config.paths.get("max_cache_gib") is not None:
         from quarry.tasks.cache import shrink  # not above: it reads all kinds of caches
 
         shrink(config)
@@ -109,6 +109,7 @@ PLANS = ("quarry.planning.plan_task.plan", "quarry.tasks.fetch.fetch")
 
 TRAIN = "quarry.tasks.train.train"
 EVALUATE = "quarry.tasks.evaluate.evaluate"
+MINE = "quarry.tasks.mine.mine"
 
 
 def how_to_continue(config: DictConfig) -> str:
@@ -126,7 +127,8 @@ def how_to_continue(config: DictConfig) -> str:
         if not retriever.uses_encoder:
             return "Run the same command again."
         return _about_the_store(Path(config.paths.store_dir) if config.evaluation.store else None)
-    return "No file is half-written: run the same command again."
+    where = f" with hydra.run.dir={config.paths.run_dir}" if task == MINE else ""
+    return f"No file is half-written: run the same command again{where}."
 
 
 def _about_the_store(store: Path | None) -> str:

@@ -15,8 +15,10 @@ from pytorch_lightning.loggers import Logger
 
 from quarry.assembly.evaluation_encoder import unique_encoder_builder
 from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
+from quarry.assembly.mining_corpus import check_mining_corpus
 from quarry.assembly.model_parts import ModelParts, build_model_parts
 from quarry.assembly.origin import origin_of
+from quarry.assembly.refreshing import prepare_refreshing, refreshing_of
 from quarry.assembly.run_start import recorded_contract, stored_hyperparameters
 from quarry.assembly.saving import ModelSaver
 from quarry.assembly.strategy import build_optimizer
@@ -27,6 +29,7 @@ from quarry.assembly.wandb_identity import identity_of
 from quarry.config.contract import contract_terms
 from quarry.config.instantiate import build, build_named
 from quarry.config.resume_command import resume_command
+from quarry.config.training_rules import num_mined
 from quarry.config.world_size import zero_stage
 from quarry.data.datamodule import RetrievalDataModule
 from quarry.distributed import world
@@ -126,6 +129,12 @@ def build_training(config: DictConfig, run: RunDirectory) -> Training:
     saving = ModelSaving(partial(saver.save, run.model))
     progress = TrainingProgress(times=meter.times, is_bar=config.trainer.get("enable_progress_bar"))
     own: list[pl.Callback] = [meter, losses, progress, RNGState()]
+    if (refreshing := refreshing_of(configured)) is not None:
+        prepare_refreshing(
+            refreshing, config, parts, run, datamodule=datamodule, loss=loss, times=meter.times
+        )
+        configured.remove(refreshing)
+        own.append(refreshing)  # after the meter, which would count it as training
     own += [*([] if evaluated is None else [evaluated.callback]), saving]
     return Training(
         run=run,
@@ -210,6 +219,7 @@ def build_datamodule(config: DictConfig, parts: ModelParts) -> RetrievalDataModu
         contrastive_batch_size=contrastive_batch_size or data.global_batch_size,
         num_workers=data.num_workers,
         seed=config.seed,
+        num_mined=num_mined(config),
     )
 
 
@@ -265,12 +275,15 @@ def check_callbacks(config: DictConfig) -> None:
             invalid.
     """
     evaluator = build_evaluator(config)
+    callbacks = build_callbacks(config, save_model=lambda folder, facts: None)
+    if (refreshing := refreshing_of(callbacks)) is not None:
+        check_mining_corpus(refreshing.corpus, key="callbacks.refresh_negatives.corpus")
     if evaluator is not None:
         build_baseline(config, beside=TRAINED)
     names = [] if evaluator is None else metric_names(evaluator)
     check_optimized_metric(config.optimized_metric, names)
     check_monitors(
-        build_callbacks(config, save_model=lambda folder, facts: None),
+        callbacks,
         names=names,
         every_n_steps=config.evaluation.every_n_steps,
     )

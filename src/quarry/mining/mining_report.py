@@ -1,0 +1,90 @@
+"""Describe mined hard negatives: how many queries have some, and how ranks and scores spread."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quarry.mining.negative_choice import REASONS
+
+QUANTILES = (0, 5, 25, 50, 75, 95, 100)
+"""Percentiles that a report has of ranks and scores."""
+
+_WORDS = {
+    "no_candidate": "nothing but known positives was retrieved",
+    "outside_rank_range": "no candidate in the rank range",
+    "positive_without_score": "the positive has no score to compare with",
+    "filtered": "the filter left nothing",
+}
+
+
+def mining_report(path: Path, counts: Counter[str]) -> dict[str, Any]:
+    """Return counts and percentiles of a file of mined lines, which is read once.
+
+    Args:
+        path: the file.
+        counts: as `mining_job` counts.
+    """
+    values: dict[str, array[float]] = {
+        name: array("d") for name in ("ranks", "scores", "positive_scores")
+    }
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            mined = json.loads(line)["mined"]
+            for name, found in values.items():
+                found.extend(value for value in mined[name] if value is not None)
+    return {
+        "counts": {
+            "queries_in": counts["queries_in"],
+            "queries_out": counts["queries_out"],
+            "queries_with_fewer": counts["queries_with_fewer"],
+            "negatives": counts["negatives"],
+            "positives_retrieved": counts["positives_retrieved"],
+            "candidates_filtered": counts["candidates_filtered"],
+            "left_out": {reason: counts[f"left_out_{reason}"] for reason in REASONS},
+        },
+        "percentiles": {name: _percentiles(found) for name, found in values.items()},
+    }
+
+
+def report_lines(report: Mapping[str, Any], *, num_negatives: int) -> list[str]:
+    """Return the report as plain lines.
+
+    Args:
+        num_negatives: that were asked for.
+    """
+    counts = report["counts"]
+    lines = [
+        f"Queries: {counts['queries_in']} in, {counts['queries_out']} with hard negatives; "
+        f"{counts['queries_with_fewer']} of these with fewer than {num_negatives}",
+    ]
+    lines += [
+        f"Left out: {number} ({_WORDS[reason]})"
+        for reason, number in counts["left_out"].items()
+        if number
+    ]
+    lines.append(
+        f"Hard negatives: {counts['negatives']}; dropped by the filter: "
+        f"{counts['candidates_filtered']}; known positives among the candidates: "
+        f"{counts['positives_retrieved']}"
+    )
+    for name, found in report["percentiles"].items():
+        if found:
+            words = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
+            lines.append(f"{name.replace('_', ' ').capitalize()} by percentile: {words}")
+    return lines
+
+
+def _percentiles(values: array[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    known: NDArray[np.float64] = np.frombuffer(values)
+    found = np.percentile(known, QUANTILES)
+    return {f"p{q}": float(value) for q, value in zip(QUANTILES, found, strict=True)}
