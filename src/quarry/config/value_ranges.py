@@ -134,6 +134,8 @@ RANGES = {
     "retriever*.fusion.k": _at_least(0, 60),
     "retriever*.fusion.weights": _at_least(0, "[0.5,0.5]"),
     "retriever*.depth": _at_least(1, "null", "documents"),
+    "retriever.reranker.max_length": _at_least(16, "null", "tokens of a pair"),
+    "retriever.reranker.max_tokens_per_batch": _at_least(1, 16384, "tokens in one forward pass"),
     "retriever*.num_*_per_chunk": _at_least(1, 8192),
     "logger.wandb.max_artifact_gib": _at_least(0, 1, "0: nothing is uploaded"),
     "task.alpha": Range(low=0, high=1, is_above=True, is_below=True, usual=0.05),

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
 from quarry.assembly.evaluation_encoder import unique_encoder_builder
-from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
+from quarry.assembly.evaluation_parts import build_baseline, build_evaluator, build_retriever
 from quarry.assembly.model_parts import ModelParts, build_model_parts
 from quarry.assembly.origin import origin_of
 from quarry.assembly.run_start import recorded_contract, stored_hyperparameters
@@ -230,12 +230,12 @@ def build_evaluated(
     reports = TrainingReports(
         evaluator=evaluator,
         run=run,
-        baseline=build_baseline(config, beside=TRAINED),
+        baseline=build_baseline(config, beside=[TRAINED]),
         before_training=evaluation.before_training,
     )
     callback = RetrievalEvaluation(
         evaluator=evaluator,
-        retriever=build(config.retriever),
+        retriever=build_retriever(config),
         build_encoder=unique_encoder_builder(config, parts),
         every_n_steps=evaluation.every_n_steps,
         before_training=evaluation.before_training,
@@ -266,7 +266,7 @@ def check_callbacks(config: DictConfig) -> None:
     """
     evaluator = build_evaluator(config)
     if evaluator is not None:
-        build_baseline(config, beside=TRAINED)
+        build_baseline(config, beside=[TRAINED])
     names = [] if evaluator is None else metric_names(evaluator)
     check_optimized_metric(config.optimized_metric, names)
     check_monitors(
