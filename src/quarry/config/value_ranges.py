@@ -138,6 +138,8 @@ RANGES = {
     "retriever.reranker.max_tokens_per_batch": _at_least(1, 16384, "tokens in one forward pass"),
     "retriever*.num_*_per_chunk": _at_least(1, 8192),
     "logger.wandb.max_artifact_gib": _at_least(0, 1, "0: nothing is uploaded"),
+    "task.teacher.max_length": _at_least(16, "null", "tokens of a pair"),
+    "task.teacher.max_tokens_per_batch": _at_least(1, 16384, "tokens in one forward pass"),
     "task.alpha": Range(low=0, high=1, is_above=True, is_below=True, usual=0.05),
     "task.num_*": _at_least(1, 1),
     "task.older_than_days": _at_least(0, 30, "days"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,7 +10,8 @@ from transformers import PretrainedConfig
 
 from quarry.errors import UserError
 from quarry.models.backbones.huggingface import load_config, resolve_source
-from quarry.models.backbones.model_files import model_file
+from quarry.models.backbones.model_files import model_file, read_json
+from quarry.models.saved import CONTRACT_FILE
 
 Kind = Literal["classifier", "yes_no"]
 Activation = Literal["identity", "sigmoid", "log_sigmoid"]
@@ -31,12 +33,15 @@ class RerankerFacts:
         config: of the model.
         activation: that sentence-transformers' CrossEncoder applies by the folder's files; None:
             they name none.
+        token_ids: of the tokens for relevant and irrelevant that sentence-transformers' files name;
+            None: they name none.
     """
 
     source: str
     kind: Kind
     config: PretrainedConfig
     activation: Activation | None
+    token_ids: tuple[int, int | None] | None = None
 
 
 def reranker_facts(
@@ -66,6 +71,11 @@ def reranker_facts(
         )
     config = load_config(source, revision=revision)
     found = _kind_of(config)
+    if kind == "auto" and is_bi_encoder(source, revision=revision):
+        raise UserError(
+            f"{key}.path={path}: is a bi-encoder by its files, no reranker. Fix: {key}.path=DIR of "
+            f"a reranker, or {key}.kind=yes_no if its language-model head shall answer"
+        )
     if kind != "auto":
         if kind not in get_args(Kind):
             raise UserError(
@@ -84,8 +94,48 @@ def reranker_facts(
     else:
         _check_head(config, path=path, key=key)
     return RerankerFacts(
-        source=source, kind=found, config=config, activation=_activation(config, path, key=key)
+        source=source,
+        kind=found,
+        config=config,
+        activation=_activation(config, path, key=key),
+        token_ids=_stated_tokens(source, revision=revision) if found == "yes_no" else None,
     )
+
+
+def is_bi_encoder(source: str, *, revision: str | None = None) -> bool:
+    """Return whether a model's files say that its states are pooled to embeddings.
+
+    Some bi-encoders have the architecture of a language model in config.json.
+    """
+    if model_file(source, CONTRACT_FILE, revision=revision) is not None:
+        return True
+    return any(kind == "Pooling" for kind, _ in _modules(source, revision=revision))
+
+
+def _modules(source: str, *, revision: str | None) -> list[tuple[str, str]]:
+    """Return name and folder of the modules that sentence-transformers' modules.json lists."""
+    file = model_file(source, "modules.json", revision=revision)
+    if file is None:
+        return []
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        return [(str(each["type"]).rpartition(".")[2], str(each["path"])) for each in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file}: must be a list of modules with type and path ({error}). Fix: restore the file"
+        ) from error
+
+
+def _stated_tokens(source: str, *, revision: str | None) -> tuple[int, int | None] | None:
+    """Return the ids of the tokens for relevant and irrelevant that a LogitScore module names."""
+    for kind, folder in _modules(source, revision=revision):
+        if kind == "LogitScore":
+            file = model_file(source, f"{folder}/config.json", revision=revision)
+            content = {} if file is None else read_json(file)
+            true, false = content.get("true_token_id"), content.get("false_token_id")
+            if isinstance(true, int):
+                return true, false if isinstance(false, int) else None
+    return None
 
 
 def _kind_of(config: PretrainedConfig) -> Kind | None:

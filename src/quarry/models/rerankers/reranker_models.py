@@ -105,6 +105,7 @@ def load_reranker(
     if facts.kind == "yes_no":
         words = {"yes_token": yes_token, "no_token": no_token}
         rows = [_token_id(tokenizer, word, name, key) for name, word in words.items()]
+        _check_stated(facts, rows, tokenizer, key=key)
     if dtype is None:
         is_half = torch.cuda.is_available() and _is_decoder(facts)
         dtype = torch.bfloat16 if is_half else torch.float32
@@ -188,6 +189,20 @@ def _set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, 
             f"{key}.path: {type(model).__name__} is padded, and neither config.json nor the "
             "tokenizer has a padding token. Fix: name one in config.json (pad_token_id)"
         )
+
+
+def _check_stated(
+    facts: RerankerFacts, rows: list[int], tokenizer: PreTrainedTokenizerBase, *, key: str
+) -> None:
+    """Refuse tokens other than those that the model's files name."""
+    if facts.token_ids is None or list(facts.token_ids) == rows:
+        return
+    true, false = (None if each is None else tokenizer.decode([each]) for each in facts.token_ids)
+    raise UserError(
+        f"{key}.path={facts.source}: its files compare the token {true!r} with {false!r}, and "
+        f"{key}.yes_token and {key}.no_token name others. Fix: {key}.yes_token={true} "
+        f"{key}.no_token={false}"
+    )
 
 
 def _token_id(tokenizer: PreTrainedTokenizerBase, word: str, name: str, key: str) -> int:

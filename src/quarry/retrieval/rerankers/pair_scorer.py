@@ -100,7 +100,7 @@ class PairScorer:
         Raises:
             UserError: a pair does not fit the device's memory, or a score is not finite.
         """
-        unique = unique_texts(pairs, _text_of)
+        unique = unique_texts(pairs, text_of_pair)
         starts = range(0, len(unique), NUM_PAIRS_PER_BLOCK)
         own = [s for number, s in enumerate(starts) if number % world.size() == world.rank()]
         found: list[tuple[int, Block]] = []
@@ -115,7 +115,7 @@ class PairScorer:
         for start, block in _of_all(found, failure):
             rows[:, start : start + block.shape[1]] = block
         logits = rows[0][unique.text_of]
-        _refuse_infinite(logits, pairs, label=label)
+        refuse_infinite(logits, pairs, label=label)
         num_cut = int(rows[1].sum())
         if num_cut:
             logger.warning(
@@ -218,7 +218,8 @@ def _padded_batches(
     return batches
 
 
-def _text_of(pair: Pair) -> str:
+def text_of_pair(pair: Pair) -> str:
+    """Return a text that is equal for pairs of equal texts alone."""
     query, document = pair
     return f"{len(query.text)}:{query.text}{joined_text(document)}"
 
@@ -238,12 +239,13 @@ def _of_all(own: list[tuple[int, Block]], failure: Exception | None) -> Iterator
         yield from blocks
 
 
-def _refuse_infinite(logits: NDArray[np.float32], pairs: Sequence[Pair], *, label: str) -> None:
+def refuse_infinite(logits: NDArray[np.float32], pairs: Sequence[Pair], *, label: str) -> None:
+    """Refuse scores that are NaN or infinite, with the first pair."""
     wrong = np.flatnonzero(~np.isfinite(logits))
     if len(wrong):
         query, document = pairs[int(wrong[0])]
         raise UserError(
-            f"{label}: the reranker gives {logits[wrong[0]]} to query {query.query_id!r} and "
+            f"{label}: the model gives {logits[wrong[0]]} to query {query.query_id!r} and "
             f"document {document.document_id!r} ({len(wrong)} of {len(logits)} pairs). Fix: a "
-            "reranker with finite weights, or its dtype=float32"
+            "model with finite weights, or dtype=float32"
         )
