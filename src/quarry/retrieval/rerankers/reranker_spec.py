@@ -17,6 +17,7 @@ from quarry.models.backbones.huggingface import load_tokenizer
 from quarry.models.dtypes import DTYPES
 from quarry.models.limits import check_vocabulary, num_positions
 from quarry.models.memory import check_fits, memory_need
+from quarry.models.model_downloads import reranker_hub_files
 from quarry.models.rerankers.reranker_files import (
     ACTIVATIONS,
     Activation,
@@ -26,6 +27,7 @@ from quarry.models.rerankers.reranker_files import (
 from quarry.models.rerankers.reranker_models import load_reranker
 from quarry.retrieval.rerankers.pair_scorer import PairScorer
 from quarry.retrieval.rerankers.score_cache import FOLDER, ScoreCache
+from quarry.runtime.hub_files import HubFiles
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +139,10 @@ class RerankerSpec:
             facts.source, facts.kind, type(model).__name__, pairs.max_length, scorer.activation,
         )  # fmt: skip
         return scorer
+
+    def hub_files(self) -> tuple[HubFiles, ...]:
+        """Return what `load` reads from the hub."""
+        return () if self.path is None else reranker_hub_files(self.path, revision=self.revision)
 
     @property
     def _dtype(self) -> torch.dtype | None:
