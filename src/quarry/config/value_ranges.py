@@ -150,6 +150,7 @@ RANGES = {
     "*.filter.relative_margin": Range(low=0, high=1, usual=0.05, why="of the positive's score"),
     "*.filter.percentile": Range(low=0, high=100, usual=5, why="of all positives' scores"),
     "*.filter.max_score": Range(usual="null", why="any finite number"),
+    "task.splitter.overlap": _at_least(0, 200),
     "task.older_than_days": _at_least(0, 30, "days"),
     "paths.max_cache_gib": _at_least(0, "null", "null: no limit"),
     "task.*": _ABOVE_0,

@@ -110,6 +110,7 @@ PLANS = ("quarry.planning.plan_task.plan", "quarry.tasks.fetch.fetch")
 TRAIN = "quarry.tasks.train.train"
 EVALUATE = "quarry.tasks.evaluate.evaluate"
 MINE = "quarry.tasks.mine.mine"
+ENCODE = "quarry.tasks.encode.encode"
 
 
 def how_to_continue(config: DictConfig) -> str:
@@ -127,6 +128,8 @@ def how_to_continue(config: DictConfig) -> str:
         if not retriever.uses_encoder:
             return "Run the same command again."
         return _about_the_store(Path(config.paths.store_dir) if config.evaluation.store else None)
+    if task == ENCODE:
+        return "Finished blocks are kept: the same command continues from there."
     where = f" with hydra.run.dir={config.paths.run_dir}" if task == MINE else ""
     return f"No file is half-written: run the same command again{where}."
 
