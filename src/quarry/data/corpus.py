@@ -79,6 +79,7 @@ def open_corpus(
     sources: Sequence[Path],
     documents: Iterable[tuple[int, Document]],
     cache_dir: Path | str,
+    settings: str = "",
 ) -> Corpus:
     """Return the corpus of these files: from the cache folder if cached, else from `documents`.
 
@@ -86,6 +87,7 @@ def open_corpus(
         sources: the files that the documents come from.
         documents: line and document; consumed only if the table is built, and not held in memory.
         cache_dir: folder for the table.
+        settings: anything else that the documents depend on.
 
     Raises:
         UserError: an id that occurs twice, or what `documents` raises.
@@ -100,6 +102,7 @@ def open_corpus(
             for line, document in documents
         ),
         id_column="document_id",
+        settings=settings,
     )
     return Corpus(table=table)
 
