@@ -141,6 +141,7 @@ RANGES = {
     "task.splitter.overlap": _at_least(0, 200),
     "task.index.num_rescored": _at_least(0, "null", "documents a query"),
     "task.num_*": _at_least(1, 1),
+    "task.splitter.overlap": _at_least(0, 200),
     "task.older_than_days": _at_least(0, 30, "days"),
     "paths.max_cache_gib": _at_least(0, "null", "null: no limit"),
     "task.*": _ABOVE_0,
