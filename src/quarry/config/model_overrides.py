@@ -16,7 +16,7 @@ from quarry.config.options import options_of_groups
 from quarry.runtime.override_text import key_of, quoted
 
 GROUPS = ("model", "prompt", "model/pooling", "model/adapter")
-KEYS = re.compile(r"(model|prompt)\.[a-z_.]+|trainer\.precision")
+KEYS = re.compile(r"(model|prompt)(\.[a-z][a-z_]*)+|trainer\.precision")
 NOT_REPEATED = ("model.trust_remote_code",)
 FOLDERS = ("model.path", "model.base_path", "model.tokenizer_path")
 NEW_MODEL = ("model", "model.path")

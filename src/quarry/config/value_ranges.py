@@ -138,7 +138,6 @@ RANGES = {
     "logger.wandb.max_artifact_gib": _at_least(0, 1, "0: nothing is uploaded"),
     "task.alpha": Range(low=0, high=1, is_above=True, is_below=True, usual=0.05),
     "task.num_recall_queries": _at_least(0, 200, "0: not measured"),
-    "task.splitter.overlap": _at_least(0, 200),
     "task.index.num_rescored": _at_least(0, "null", "documents a query"),
     "task.num_*": _at_least(1, 1),
     "task.splitter.overlap": _at_least(0, 200),

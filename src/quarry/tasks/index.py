@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from omegaconf import DictConfig
 
 from quarry.config.model_overrides import own_overrides, repeatable
-from quarry.config.overrides import refuse_other_overrides, warn_of_run_directory
+from quarry.config.overrides import (
+    refuse_other_overrides,
+    warn_of_run_directory,
+    warn_without_effect,
+)
 from quarry.config.validation import validate
-from quarry.data.corpus import Corpus
 from quarry.data.document_reader import DocumentColumns
 from quarry.data.document_source import Documents, read_documents
 from quarry.data.text_splitter import TextSplitter
 from quarry.errors import UserError
 from quarry.retrieval.embeddings import Embeddings
-from quarry.retrieval.unique_texts import ChosenItems
 from quarry.runtime.disk_errors import readable_size
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.own_command import own_command
@@ -34,12 +35,18 @@ from quarry.types import Content
 
 if TYPE_CHECKING:  # they import transformers
     from quarry.assembly.loaded_encoder import LoadedEncoder
-    from quarry.encoding.vector_folder import VectorFolder
 
 logger = logging.getLogger(__name__)
 
 DTYPES = ("float16", "float32")
 KINDS = (Exact, FaissFlat, FaissIVFPQ, FaissHNSW)
+
+_RULES = (
+    *(f"task.splitter.{name}" for name in ("unit", "size", "overlap", "borders")),
+    *(f"task.columns.{name}" for name in ("id", "title", "text")),
+    "task.kind",
+)
+"""Rules that vectors of task=encode bring."""
 
 KEYS = (
     "task", "model", "prompt", "trainer.precision", "trainer.accelerator", "paths", "hydra",
@@ -83,31 +90,26 @@ def index(
         validate(config, primary="eval")
     check_target(target)
     asked = None if queries is None else read_queries(queries)
-    folder = None if vectors is None else _folder(vectors, explicit=corpus)
-    read = read_documents(
-        str(corpus if folder is None or corpus is not None else folder.manifest.source["source"]),
-        cache_dir=config.paths.cache_dir,
-        splitter=splitter,
-        columns=columns,
-        **source,
-    )
+    where = {"corpus": corpus, "cache_dir": str(config.paths.cache_dir), **source}
     loaded = None
-    if folder is None or asked is not None:
-        from quarry.assembly.loaded_encoder import load_encoder  # late: refusals come before
+    if vectors is not None:
+        from quarry.search.stored_vectors import in_order_of, open_vectors, origin_of, texts_of
 
-        loaded = load_encoder(config)
-    if folder is None:
-        assert loaded is not None
-        origin, documents = _origin(config, loaded, read), read.corpus
-        matrix: Embeddings = _encoder(config, loaded).encode(
-            read.corpus, "document", label="corpus"
-        )
+        warn_without_effect(_RULES, reason="task.vectors, whose texts are read as they were then")
+        where.pop("kind")
+        folder = open_vectors(vectors)
+        read = texts_of(folder, **where)
+        origin, documents = origin_of(folder, _source(read)), in_order_of(folder, read)
+        matrix: Embeddings = folder.embeddings
     else:
-        origin, documents = _stored_origin(folder, read), _matching(read, folder)
-        matrix = folder.embeddings
+        named = where.pop("corpus")
+        read = read_documents(named, splitter=splitter, columns=columns, **where)
+        loaded = _loaded(config)
+        origin, documents = _origin(config, loaded, read), read.corpus
+        matrix = _encoder(config, loaded).encode(documents, "document", label="corpus")
     recall = None
     if asked is not None:
-        assert loaded is not None
+        loaded = loaded or _loaded(config)
         _check_same(config, loaded, origin)
         encoded = _encoder(config, loaded).encode(asked, "query", label="queries")[:]
         recall = RecallQueries(vectors=encoded.float().numpy(), source=str(queries))
@@ -156,6 +158,12 @@ def _check(
         require_faiss(index.name)
 
 
+def _loaded(config: DictConfig) -> LoadedEncoder:
+    from quarry.assembly.loaded_encoder import load_encoder  # late: refusals come before
+
+    return load_encoder(config)
+
+
 def _encoder(config: DictConfig, loaded: LoadedEncoder) -> Any:
     return loaded.stored(config) if config.evaluation.store else loaded.encoder
 
@@ -184,58 +192,6 @@ def _source(read: Documents) -> dict[str, Any]:
         "digest": read.digest,
         "caveats": list(read.caveats),
     }
-
-
-def _folder(vectors: str, *, explicit: str | None) -> VectorFolder:
-    from quarry.encoding.vector_folder import VectorFolder
-
-    folder = VectorFolder.open(vectors)
-    if folder.manifest.role != "document":
-        raise UserError(
-            f"task.vectors={vectors}: are of queries (an index is of documents). Fix: encode the "
-            "corpus with task.role=document"
-        )
-    if explicit is None and "source" not in folder.manifest.source:
-        raise UserError(
-            f"task.vectors={vectors}: its manifest does not say where the texts are. Fix: "
-            "task.corpus=DIR beside task.vectors"
-        )
-    return folder
-
-
-def _stored_origin(folder: VectorFolder, read: Documents) -> Origin:
-    manifest = folder.manifest
-    dtype = str(manifest.contract["query"]["dtype"]).removeprefix("torch.")
-    path = Path(manifest.model).expanduser()
-    shown = str(path.absolute()) if path.exists() else manifest.model
-    return Origin(
-        model={
-            "path": shown,
-            "overrides": repeatable([f"model.path={shown}", f"model.dtype={dtype}"]),
-        },
-        contract=manifest.contract,
-        source=_source(read) | {"vectors": str(folder.path.absolute())},
-    )
-
-
-def _matching(read: Documents, folder: VectorFolder) -> Sequence[Any]:
-    """Return the documents in the order of the vectors.
-
-    Raises:
-        UserError: a vector's document is not in the corpus.
-    """
-    corpus = read.corpus
-    assert isinstance(corpus, Corpus)
-    rows = corpus.rows_of(folder.ids)
-    if (rows < 0).any():
-        missing = folder.ids[int((rows < 0).argmax())]
-        raise UserError(
-            f"task.vectors={folder.path}: {int((rows < 0).sum())} of {len(rows)} vectors are of "
-            f"documents that {read.place.source} lacks, such as {missing!r}: the corpus was "
-            "changed, or is split otherwise. Fix: task.corpus and task.splitter as they were "
-            "encoded, or encode again"
-        )
-    return ChosenItems(corpus, rows)
 
 
 def _check_same(config: DictConfig, loaded: LoadedEncoder, origin: Origin) -> None:
