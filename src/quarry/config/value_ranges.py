@@ -142,6 +142,8 @@ RANGES = {
     "task.teacher.max_length": _at_least(16, "null", "tokens of a pair"),
     "task.teacher.max_tokens_per_batch": _at_least(1, 16384, "tokens in one forward pass"),
     "task.alpha": Range(low=0, high=1, is_above=True, is_below=True, usual=0.05),
+    "task.num_recall_queries": _at_least(0, 200, "0: not measured"),
+    "task.index.num_rescored": _at_least(0, "null", "documents a query"),
     "task.num_*": _at_least(1, 1),
     "*.top_k": _at_least(1, 100, "candidates"),
     "*.rank_range": _at_least(1, "[10,50]", "first and last rank"),

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from quarry.data.arrow_table import LINE, ArrowTable, open_table
+from quarry.data.arrow_table import LINE, ArrowTable, open_table, write_table
 from quarry.data.table_sources import SourceFile
 from quarry.types import Document
 
@@ -104,6 +104,31 @@ def open_corpus(
         id_column="document_id",
         settings=settings,
     )
+    return Corpus(table=table)
+
+
+def write_corpus(path: Path, documents: Iterable[Document]) -> None:
+    """Write documents to a table of their own, which `read_corpus` opens; ids must differ."""
+    write_table(
+        path,
+        schema=_SCHEMA,
+        rows=(
+            (line, document.document_id, document.title, document.text, is_blank(document))
+            for line, document in enumerate(documents, start=1)
+        ),
+        id_column="document_id",
+    )
+
+
+def read_corpus(path: Path) -> Corpus:
+    """Open a table of `write_corpus`.
+
+    Raises:
+        OSError, ValueError: it is damaged, or no such table.
+    """
+    table = ArrowTable(path, is_used=False)
+    if not table.schema.equals(_SCHEMA):
+        raise ValueError(f"{path} has other columns than a table of documents")
     return Corpus(table=table)
 
 
