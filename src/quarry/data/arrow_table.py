@@ -189,6 +189,24 @@ def open_table(
     return ArrowTable(path)
 
 
+def write_table(
+    path: Path, *, schema: pa.Schema, rows: Iterable[tuple[Any, ...]], id_column: str
+) -> None:
+    """Write a table and its id index to `path`, outside of any cache.
+
+    Args:
+        path: a new file in a folder that is not in use yet.
+        rows: cells in the order of the schema; not held in memory.
+        id_column: a string column whose values must be unique.
+
+    Raises:
+        UserError: two rows share an id.
+    """
+    assert LINE in schema.names
+    id_hashes = _write_rows(path, schema, rows, id_column)
+    _write_id_index(path, id_hashes, id_column, path)
+
+
 def rows_digest(path: Path) -> str:
     """Return the SHA-256 of a table's rows in their order; where they come from is no part of it.
 

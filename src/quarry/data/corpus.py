@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from quarry.data.arrow_table import LINE, ArrowTable, open_table
+from quarry.data.arrow_table import LINE, ArrowTable, open_table, write_table
 from quarry.data.table_sources import SourceFile
 from quarry.types import Document
 
@@ -79,6 +79,7 @@ def open_corpus(
     sources: Sequence[Path],
     documents: Iterable[tuple[int, Document]],
     cache_dir: Path | str,
+    settings: str = "",
 ) -> Corpus:
     """Return the corpus of these files: from the cache folder if cached, else from `documents`.
 
@@ -86,6 +87,7 @@ def open_corpus(
         sources: the files that the documents come from.
         documents: line and document; consumed only if the table is built, and not held in memory.
         cache_dir: folder for the table.
+        settings: anything else that the documents depend on.
 
     Raises:
         UserError: an id that occurs twice, or what `documents` raises.
@@ -100,7 +102,33 @@ def open_corpus(
             for line, document in documents
         ),
         id_column="document_id",
+        settings=settings,
     )
+    return Corpus(table=table)
+
+
+def write_corpus(path: Path, documents: Iterable[Document]) -> None:
+    """Write documents to a table of their own, which `read_corpus` opens; ids must differ."""
+    write_table(
+        path,
+        schema=_SCHEMA,
+        rows=(
+            (line, document.document_id, document.title, document.text, is_blank(document))
+            for line, document in enumerate(documents, start=1)
+        ),
+        id_column="document_id",
+    )
+
+
+def read_corpus(path: Path) -> Corpus:
+    """Open a table of `write_corpus`.
+
+    Raises:
+        OSError, ValueError: it is damaged, or no such table.
+    """
+    table = ArrowTable(path, is_used=False)
+    if not table.schema.equals(_SCHEMA):
+        raise ValueError(f"{path} has other columns than a table of documents")
     return Corpus(table=table)
 
 

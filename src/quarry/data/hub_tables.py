@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _ELSEWHERE = {
     "benchmark": "a BEIR folder: benchmark.path=DIR",
     "data": "files of your own: data=file data.path=FILE",
+    "task": "files of your own: task.corpus=PATH",
 }
 
 LOCAL = (".", "/", "~")
@@ -43,7 +44,7 @@ class HubTable:
             and test; `datasets` uses train where no name tells. No name of a configuration:
             "default", or the only one.
         skips: patterns of files that are not fetched.
-        group: configuration group that names the repository, for messages: benchmark or data.
+        group: configuration group that names the repository, for messages: benchmark, data or task.
     """
 
     repo: str

@@ -57,8 +57,12 @@ def read_lines(path: Path, *, keeps_returns: bool = False) -> Iterator[tuple[int
     return _decoded_lines(find_file(path), keeps_returns)
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path, inside: range | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield line number (from 1) and object of each line of a JSONL file. Blank lines are skipped.
+
+    Args:
+        inside: read only the lines that begin in this range of bytes of a plain file, and count
+            from the first of them; None: all.
 
     Raises:
         MissingPathError: at the call, see `find_file`.
@@ -66,7 +70,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             object, repeats a key or escapes half a character (a lone surrogate, which no text can
             hold).
     """
-    return _objects(find_file(path))
+    return _objects(find_file(path), inside)
 
 
 def record_id(record: dict[str, Any], keys: Sequence[str], where: str) -> str:
@@ -116,16 +120,30 @@ def first_repeated(names: Iterable[str]) -> str | None:
     return None
 
 
-def _decoded_lines(path: Path, keeps_returns: bool = False) -> Iterator[tuple[int, str]]:
+def _decoded_lines(
+    path: Path, keeps_returns: bool = False, inside: range | None = None
+) -> Iterator[tuple[int, str]]:
     number = 0
     with open_binary(path, lambda: number + 1) as file:
-        for number, raw in enumerate(file, start=1):
+        lines = file if inside is None else _lines_in(file, inside)
+        for number, raw in enumerate(lines, start=1):
             text = _decode(raw, path, number)
             if not keeps_returns:
                 text = text.rstrip("\r\n")
                 if "\r" in text:
                     raise has_return(f"{path}:{number}")
             yield number, text
+
+
+def _lines_in(file: IO[bytes], inside: range) -> Iterator[bytes]:
+    """Yield the lines whose first byte is in a range."""
+    position = 0
+    if inside.start:
+        file.seek(inside.start - 1)  # a line that begins at the start itself is in
+        position = inside.start - 1 + len(file.readline())
+    while position < inside.stop and (raw := file.readline()):
+        position += len(raw)
+        yield raw
 
 
 @contextmanager
@@ -201,8 +219,8 @@ def is_not_utf8(where: str, error: UnicodeDecodeError, position: str) -> UserErr
     )
 
 
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in _decoded_lines(path):
+def _objects(path: Path, inside: range | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in _decoded_lines(path, inside=inside):
         if line and not line.isspace():
             yield number, _object(line, path, number)
 

@@ -21,19 +21,26 @@ QUERY_IDS = ("_id", "id", "query_id", "query-id", "qid")
 """Keys of an id; the first of them that a record has is used."""
 
 DOCUMENT_TEXTS = ("text", "contents")
-_QUERY_TEXTS = ("text", "query", "contents")
+QUERY_TEXTS = ("text", "query", "contents")
 """Keys of a text. Pyserini's `contents` has title and text in one: all of it is text."""
 
 DOCUMENT_COLUMNS = (*DOCUMENT_IDS, "title", *DOCUMENT_TEXTS)
-QUERY_COLUMNS = (*QUERY_IDS, *_QUERY_TEXTS)
+QUERY_COLUMNS = (*QUERY_IDS, *QUERY_TEXTS)
 
 
-def record_document(record: dict[str, Any], keys: Sequence[str], where: str) -> Document:
+def record_document(
+    record: dict[str, Any],
+    keys: Sequence[str],
+    where: str,
+    *,
+    texts: Sequence[str] = DOCUMENT_TEXTS,
+    title: str = "title",
+) -> Document:
     """Return a document: id (under the first of `keys` that exists), text and optional title."""
     document_id = record_id(record, keys, where)
-    text = record_text(record, _key(record, DOCUMENT_TEXTS), where)
-    title = "" if record.get("title") is None else record_text(record, "title", where)
-    return Document(document_id=document_id, title=title, text=text)
+    text = record_text(record, _key(record, texts), where)
+    name = "" if record.get(title) is None else record_text(record, title, where)
+    return Document(document_id=document_id, title=name, text=text)
 
 
 def judged_queries(
@@ -59,7 +66,7 @@ def judged_queries(
             )
         lines[query_id] = line
         if query_id in qrels:
-            text = record_text(record, _key(record, _QUERY_TEXTS), where)
+            text = record_text(record, _key(record, QUERY_TEXTS), where)
             if not text.strip():
                 raise UserError(
                     f"{where}: query {shown(query_id)} is empty; give it a text, or remove it here "

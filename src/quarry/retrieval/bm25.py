@@ -10,6 +10,9 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from quarry.data import prompts
 from quarry.distributed import world
 from quarry.errors import UserError
@@ -137,21 +140,36 @@ class BM25Retriever:
         return run
 
     def _engine(self, terms: inverted.TermCounts) -> BM25:
-        from bm25s import BM25
-
         weights = inverted.bm25_weights(
             terms, k1=self.k1, b=self.b, rounds_lengths=self.rounds_lengths
         )
-        engine = BM25(method="lucene", k1=self.k1, b=self.b)
-        # its own index() has exact lengths only, counts empty documents, and takes twice as long
-        engine.scores = {
-            "data": weights.data,
-            "indices": weights.indices,
-            "indptr": weights.indptr,
-            "num_docs": len(terms.lengths),
-        }
-        engine.nonoccurrence_array = None  # other variants score absent terms
-        return engine
+        return bm25_engine(
+            data=weights.data,
+            indices=weights.indices,
+            indptr=weights.indptr,
+            num_documents=len(terms.lengths),
+        )
+
+
+def bm25_engine(
+    *,
+    data: NDArray[np.float32],
+    indices: NDArray[np.integer],
+    indptr: NDArray[np.integer],
+    num_documents: int,
+) -> BM25:
+    """Return bm25s' engine for weights that are computed; it sums those of a query's terms.
+
+    Args:
+        data, indices, indptr: the compressed sparse columns of `inverted.bm25_weights`.
+    """
+    from bm25s import BM25
+
+    engine = BM25(method="lucene")
+    # its own index() has exact lengths only, counts empty documents, and takes twice as long
+    engine.scores = {"data": data, "indices": indices, "indptr": indptr, "num_docs": num_documents}
+    engine.nonoccurrence_array = None  # other variants score absent terms
+    return engine
 
 
 def _settings(tokenizer: object) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from quarry.data.arrow_table import ArrowTable
+from quarry.data.document_source import CAVEATS
 from quarry.data.table_sources import SourceFile, sources_from_text
 from quarry.models.backbones.fingerprint import is_known_as
 from quarry.retrieval.cached_rankings import ABOUT
@@ -164,7 +165,7 @@ def _state(source: SourceFile) -> State:
 KINDS = (
     Kind(
         name="corpus", root="cache", patterns=(r"corpus-[0-9a-f]{24}\.arrow",),
-        beside=(".ids.npy",), own=tables, origin=of_table,
+        beside=(".ids.npy", CAVEATS), own=tables, origin=of_table,
     ),
     Kind(
         name="examples", root="cache", patterns=(r"(beir-)?examples-[0-9a-f]{24}\.arrow",),
@@ -193,6 +194,7 @@ KINDS = (
             rf"\.{_TABLES}\.arrow\.\d+\.[0-9a-f]{{8}}(\.ids\.npy)?\.tmp",
             rf"\.{_TABLES}\.arrow\.\d+\.[0-9a-f]{{8}}\.ids\.npy",  # of earlier versions
             rf"{_TABLES}\.ids\.npy",
+            rf"\.{_TABLES}\.caveats\.json\.\d+\.tmp",
             rf"\.{_STDLIB}\.\d+\.tmp",
             rf"rankings/\.{_RANKING}\.(json|about)\.\d+\.tmp",
             f"models/{_MODEL}[a-z0-9_]{{8}}",

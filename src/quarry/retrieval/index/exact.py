@@ -159,12 +159,12 @@ def inner_products(queries: Tensor, documents: Tensor) -> Tensor:
     with torch.autocast(device_type=queries.device.type, enabled=False):
         if queries.is_cuda and queries.dtype == documents.dtype in (torch.bfloat16, torch.float16):
             return torch.mm(queries, documents.T, out_dtype=torch.float32)
-        with _full_fp32():
+        with full_fp32():
             return queries.float() @ documents.float().T
 
 
 @contextmanager
-def _full_fp32() -> Iterator[None]:
+def full_fp32() -> Iterator[None]:
     """Compute products of fp32 in fp32, whatever precision training has set."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

@@ -1,0 +1,165 @@
+"""Read the texts that are to be encoded, from any source, into one memory-mapped corpus."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quarry.data.corpus import Corpus, open_corpus
+from quarry.data.document_places import DocumentPlace, find_documents
+from quarry.data.document_reader import UNREAD, DocumentColumns, DocumentReader
+from quarry.data.source_part import SourcePart
+from quarry.data.text_files import NOT_READ
+from quarry.data.text_splitter import TextSplitter
+from quarry.errors import UserError
+from quarry.runtime.files import write_json
+from quarry.types import Document, Role
+
+logger = logging.getLogger(__name__)
+
+CAVEATS = ".caveats.json"
+"""Suffix of the file beside a table with what was left out of it."""
+
+MAX_SOURCES = 1000
+"""Files that a table lists; the digest of all is in its key."""
+
+_EMPTY = "documents are empty and are encoded as they are"
+_SPLIT = "documents were split"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Documents:
+    """The texts of a source.
+
+    Attributes:
+        corpus: memory-mapped; an empty tuple if this part of the source has no text.
+        place: where they come from.
+        caveats: sentences about what was left out or is unusual, with counts.
+        digest: of the files (size, both ends), and of all that decides how they are read.
+        part: the part that was read; None: all.
+    """
+
+    corpus: Sequence[Document]
+    place: DocumentPlace
+    caveats: tuple[str, ...]
+    digest: str
+    part: SourcePart | None
+
+
+def read_documents(
+    source: str,
+    *,
+    cache_dir: Path | str,
+    splitter: TextSplitter | None = None,
+    columns: DocumentColumns | None = None,
+    role: Role = "document",
+    kind: str = "auto",
+    subset: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    part: SourcePart | None = None,
+) -> Documents:
+    """Return the texts of a file, a BEIR folder, a folder of files or a data set of the hub.
+
+    Ids must differ. Empty texts stay, and are counted in the caveats.
+
+    Args:
+        source: path or OWNER/NAME, see `find_documents` (with `kind`, `subset`, `split` and
+            `revision`).
+        cache_dir: folder of the memory-mapped table.
+        splitter: rules by which documents are cut; None: those of `TextSplitter`.
+        columns: names of the columns; None: the usual ones.
+        role: "query": of a BEIR folder and a data set the queries are read.
+        part: read only this part, see `read_records`; a text file belongs to one part.
+
+    Raises:
+        MissingPathError: there is nothing at the path.
+        UserError: a malformed record, a repeated id, a lacking key, no text at all.
+    """
+    place = find_documents(
+        source, role=role, kind=kind, subset=subset, split=split, revision=revision
+    )
+    rules = (splitter or TextSplitter()).settled(are_files=place.are_texts)
+    reader = DocumentReader(place, rules, columns or DocumentColumns(), role=role, part=part)
+    corpus, counts = _opened(reader, Path(cache_dir).expanduser())
+    if part is None or part.number == 0:  # all parts find them, and one counts them
+        counts.update(place.left_out)
+    return Documents(
+        corpus=corpus,
+        place=place,
+        caveats=_caveats(counts, corpus, has_files=place.are_texts),
+        digest=reader.digest,
+        part=part,
+    )
+
+
+class _NothingReadError(Exception):
+    """Error for a part without any document."""
+
+
+def _opened(reader: DocumentReader, cache_dir: Path) -> tuple[Sequence[Document], Counter[str]]:
+    """Return the corpus, and what was counted when it was read."""
+
+    def rows() -> Iterator[tuple[int, Document]]:
+        yield from reader.rows()
+        if not reader.counts["pieces"]:
+            raise _NothingReadError
+
+    try:
+        corpus = open_corpus(
+            sources=list(reader.place.files[:MAX_SOURCES]),
+            documents=rows(),
+            cache_dir=cache_dir,
+            settings=reader.settings,
+        )
+    except _NothingReadError:
+        if reader.part is None:
+            raise UserError(_nothing(reader)) from None
+        return (), reader.counts
+    except UserError as error:
+        if reader.part is None:
+            raise
+        raise UserError(f"{error} (lines count from the first of shard {reader.part})") from error
+    return corpus, _counted(reader, corpus)
+
+
+def _counted(reader: DocumentReader, corpus: Corpus) -> Counter[str]:
+    """Return the counts of a table: just made, or stored beside it."""
+    path = corpus.table.with_suffix(CAVEATS)
+    if not reader.is_done:
+        try:
+            return Counter(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # killed before it was written
+            for _ in reader.rows():
+                pass
+    write_json(path, dict(reader.counts))
+    return reader.counts
+
+
+def _caveats(
+    counts: Counter[str], corpus: Sequence[Document], *, has_files: bool
+) -> tuple[str, ...]:
+    found = [f"{counts[reason]} {NOT_READ[reason]}" for reason in NOT_READ if counts[reason]]
+    if counts["split"]:
+        found.append(
+            f"{counts['split']} of {counts['documents']} {_SPLIT}: {counts['pieces']} texts"
+        )
+    if counts["titles"]:
+        found.append(f"{counts['titles']} queries have titles, which are not encoded")
+    num_empty = int(corpus.is_empty().sum()) if isinstance(corpus, Corpus) else 0
+    if num_empty:
+        found.append(f"{num_empty} of {len(corpus)} {_EMPTY}")
+    found += [key for key in counts if key.startswith(UNREAD)]
+    if found:
+        logger.warning("%s", "; ".join(found))
+    return tuple(found)
+
+
+def _nothing(reader: DocumentReader) -> str:
+    left = [f"{reader.counts[key]} {NOT_READ[key]}" for key in NOT_READ if reader.counts[key]]
+    why = f" ({'; '.join(left)})" if left else ""
+    return f"{reader.place.source}: holds no texts{why}. Fix: check task.corpus"
