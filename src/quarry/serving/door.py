@@ -77,6 +77,10 @@ class Door:
             await self._app(scope, receive, noting)
         except ApiError as error:
             await send_error(error, noting)
+        except Exception:
+            if status == CLIENT_LEFT:
+                raise  # uvicorn answers and closes
+            logger.exception("A request to %s has failed", route)  # the application has answered
         finally:
             self._num_inside -= 1
             if not self._num_inside:

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -41,7 +41,7 @@ class HttpServer:
         listener: a socket that listens.
         client_timeout_s: see `Limits`.
         grace_s: for the requests inside at the end.
-        give_up: fails all that waits for the model; called once.
+        give_up: fails all that waits for the model.
     """
 
     def __init__(
@@ -86,10 +86,11 @@ class HttpServer:
             asyncio.run(self._serve())
 
     def stop(self) -> None:
-        """Begin the end, from another thread."""
+        """Begin the end, from another thread; nothing once it has ended."""
         self._is_ready.wait()
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._begin_end)
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._begin_end)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -103,6 +104,7 @@ class HttpServer:
         if self._end is None:
             self._end = asyncio.ensure_future(self._drain())
         else:
+            self._give_up()
             self._server.force_exit = self._server.should_exit = True
 
     async def _drain(self) -> None:

@@ -90,7 +90,7 @@ def _texts(fields: Mapping[str, Any], limits: Limits) -> list[str]:
     if ("query" in fields) == ("queries" in fields):
         raise invalid("query", "one of query (a string) and queries (an array) is needed")
     if "query" in fields:
-        return [checked_text(fields["query"], param="query", limits=limits)]
+        return [_query(fields["query"], param="query", limits=limits)]
     queries = fields["queries"]
     if not isinstance(queries, list):
         raise invalid("queries", f"an array of strings is expected, not {type_name(queries)}")
@@ -102,9 +102,16 @@ def _texts(fields: Mapping[str, Any], limits: Limits) -> list[str]:
             param="queries",
         )
     return [
-        checked_text(query, param=f"queries[{place}]", limits=limits)
+        _query(query, param=f"queries[{place}]", limits=limits)
         for place, query in enumerate(queries)
     ]
+
+
+def _query(value: object, *, param: str, limits: Limits) -> str:
+    text = checked_text(value, param=param, limits=limits)
+    if not text.strip():
+        raise invalid(param, "is empty", code="empty_text")
+    return text
 
 
 def found_as_data(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,13 +88,20 @@ def serve(
     with closing(listening_socket(host, port)) as listener:
         # not above: a refusal should not wait for these
         from quarry.assembly.loaded_encoder import load_encoder
+        from quarry.search.contract_check import check_contract
+        from quarry.search.search_index import SearchIndex
         from quarry.serving.assembled_server import assembled_server
+        from quarry.serving.index_search import IndexSearch
 
+        opened = None if index is None else SearchIndex.open(index)
         loaded = load_encoder(config)
+        if opened is not None:
+            contract = loaded.embedding_contract(config)
+            check_contract(opened.manifest, contract, folder=opened.folder)
         with assembled_server(
             loaded.encoder,
             model=served_model(config, loaded, name=name),
-            open_index=None,
+            open_index=None if opened is None else partial(IndexSearch, opened),
             token=token,
             limits=limits,
             listener=listener,
