@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,7 @@ class Gate:
         self.batches: list[tuple[int, int]] = []
         self.arrived = threading.Event()
         self._is_open = threading.Event()
+        self._permits = threading.Semaphore(0)
         if is_open:
             self._is_open.set()
         encoder.model.register_forward_pre_hook(self._hold)
@@ -59,10 +61,20 @@ class Gate:
     def open(self) -> None:
         self._is_open.set()
 
+    def open_for(self, num_batches: int) -> None:
+        """Let so many batches pass, and return once the next one is held."""
+        until = len(self.batches) + num_batches
+        self._permits.release(num_batches)
+        while len(self.batches) < until:
+            time.sleep(0.005)
+
     def _hold(self, _: object, arguments: tuple[Any, ...]) -> None:
         self.batches.append((len(arguments[0]), arguments[0].num_tokens))
         self.arrived.set()
-        assert self._is_open.wait(30)
+        for _ in range(6000):
+            if self._is_open.wait(0.005) or self._permits.acquire(blocking=False):
+                return
+        raise AssertionError("the gate was not opened")
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,9 @@ class InMemorySearch:
 
     def _ranked(self, text: str) -> list[Found]:
         words = set(text.lower().split())
-        found = [Found(each, len(words & set(each.text.lower().split()))) for each in self.documents]
+        found = [
+            Found(each, len(words & set(each.text.lower().split()))) for each in self.documents
+        ]
         return sorted(found, key=lambda hit: -hit.score)
 
     def document(self, document_id: str) -> Document | None:

@@ -182,34 +182,40 @@ class Batcher:
             )
 
     def _chosen(self, role: Role) -> list[WaitingText]:
-        """Take texts of waiting requests in turns, up to the token budget."""
-        room = budget = self._encoder.max_tokens_per_batch
+        """Take texts of waiting requests in turns, up to the token budget.
+
+        Requests that have just come have their first turn before those that wait for another one,
+        in half of the batch: a few texts do not wait for all big requests, nor these for ever.
+        """
+        budget = self._encoder.max_tokens_per_batch
         chosen: list[WaitingText] = []
-        while (request := self._first(role)) is not None:
+        num_tokens = 0
+        while (request := self._first(role, prefers_fresh=num_tokens < budget / 2)) is not None:
             if chosen and (request.is_alone or chosen[0].request.is_alone):
                 break
             most = budget if request.is_alone else max(budget // NUM_TURNS_PER_BATCH, 1)
+            room = budget - num_tokens
             taken = request.turn(room=room, most=most, is_first=not chosen)
             if not taken:
                 break
             chosen += taken
-            room -= sum(len(text.tokens) for text in taken)
-            with self._changed:
+            num_tokens += sum(len(text.tokens) for text in taken)
+            with self._changed, suppress(ValueError):  # ValueError: its client has left
                 queue = self._queues[role]
-                if queue and queue[0] is request:  # else its client has left
-                    queue.rotate(-1)
-                    if request.is_taken:
-                        queue.pop()
+                queue.remove(request)
+                if not request.is_taken:
+                    (queue.appendleft if request.is_alone else queue.append)(request)
         return chosen
 
-    def _first(self, role: Role) -> WaitingRequest | None:
-        """Return the first request that waits, with at least one text tokenized."""
+    def _first(self, role: Role, *, prefers_fresh: bool) -> WaitingRequest | None:
+        """Return the request whose turn it is, with at least one text tokenized."""
         while True:
             with self._changed:
                 queue = self._queues[role]
                 if not queue:
                     return None
-                request = queue[0]
+                fits = (each for each in queue if each.is_alone or each.is_fresh == prefers_fresh)
+                request = next(fits, queue[0])
             if request.ready:
                 return request
             try:

@@ -49,6 +49,7 @@ class WaitingRequest:
         self.num_tokenized = 0
         self.num_open = len(items)
         self.num_tokens = 0
+        self.is_fresh = True  # none of its texts was in a batch
         self.is_alone = False  # it was in a batch that failed: it shares no other
 
     @property
@@ -89,6 +90,7 @@ class WaitingRequest:
             if not is_own and (num_tokens > room or (taken and num_tokens > most)):
                 break
             taken.append(self.ready.popleft())
+            self.is_fresh = False
         return taken
 
     def finish(self) -> None:

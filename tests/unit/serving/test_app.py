@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -92,7 +93,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "status", "code", "param"), BAD, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "param"), BAD, ids=lambda value: str(value)[:40]
+)
 def test_a_wrong_field_is_named(
     server: Served, fields: dict[str, Any], status: int, code: str, param: str
 ) -> None:
@@ -136,25 +139,24 @@ def test_half_a_surrogate_pair_is_refused(server: Served) -> None:
 
 
 @pytest.mark.parametrize("has_length", [True, False])
-@pytest.mark.parametrize("num_bytes", [200_001, 600_000, 2_000_000])
+@pytest.mark.parametrize("num_bytes", [200_001, 600_000])
 def test_a_body_that_is_too_large_is_refused(
     server: Served, num_bytes: int, has_length: bool
 ) -> None:
     body = json.dumps({"input": "a" * num_bytes}).encode()
-    pieces = [body[start : start + 50_000] for start in range(0, len(body), 50_000)]
-    if num_bytes > 800_000:  # the server does not read all of that, the client may not get to read
-        server = Served(server.url, server.server, server.thread, server.client)
-        try:
-            answer = server.client.post("/v1/embeddings", content=body if has_length else iter(pieces))
-        except Exception as error:  # noqa: BLE001
-            assert "Write" in type(error).__name__ or "Read" in type(error).__name__
-            return
-    else:
-        answer = server.client.post("/v1/embeddings", content=body if has_length else iter(pieces))
+    pieces = (body[start : start + 50_000] for start in range(0, len(body), 50_000))
+    answer = server.client.post("/v1/embeddings", content=body if has_length else pieces)
     error = error_of(answer, 413)
     assert error["code"] == "body_too_large"
     assert "task.max_body_mib" in error["message"]
     assert server.embed(input="a").status_code == 200
+
+
+def test_a_body_without_an_end_is_not_read_for_ever(server: Served) -> None:
+    with pytest.raises(httpx.TransportError), httpx.Client(base_url=server.url) as client:
+        # the server closes, which the client may see before the answer
+        answer = client.post("/v1/embeddings", content=(b"a" * 50_000 for _ in range(10_000)))
+        raise httpx.ReadError(str(error_of(answer, 413)))
 
 
 def test_paths_and_methods_that_there_are_not(server: Served) -> None:
@@ -181,7 +183,6 @@ def test_search_by_body_and_by_link(server: Served) -> None:
     posted = server.client.post("/search", json={"query": "small cat", "top_k": 2}).json()
     (result,) = posted["results"]
     assert result["query"] == "small cat"
-    assert [hit["document_id"] for hit in result["hits"]][0] == "a/1"
     assert [hit["rank"] for hit in result["hits"]] == [1, 2]
     assert result["hits"][0] == {
         "rank": 1, "document_id": "a/1", "score": 2.0, "title": "Cats",

@@ -55,7 +55,9 @@ def test_embeddings_are_those_of_the_encoder_whoever_shares_the_batch(max_tokens
     plain = letter_encoder(max_tokens_per_batch=max_tokens)
     asked: list[tuple[Role, list[str]]] = []
     for number in range(24):
-        texts = ["".join(draw.choices("abcdefgh", k=draw.randint(1, 40))) for _ in range(1 + number)]
+        texts = [
+            "".join(draw.choices("abcdefgh", k=draw.randint(1, 40))) for _ in range(1 + number)
+        ]
         asked.append((draw.choice(("query", "document")), texts))
     gate = Gate(encoder)
     with batcher(encoder) as made:
@@ -242,3 +244,36 @@ def test_many_threads_submit_and_cancel_at_once() -> None:
             time.sleep(0.01)
         assert made.num_waiting == 0
     assert wrong == []
+
+
+def test_a_few_texts_wait_for_one_batch_of_many_big_requests() -> None:
+    encoder = letter_encoder(max_tokens_per_batch=80)
+    gate = Gate(encoder)
+    ended: list[int] = []
+    with batcher(encoder) as made:
+        held(made, gate)
+        big = [made.submit(documents(["abcde"] * 30), "document") for _ in range(20)]
+        gate.open_for(5)
+        small = made.submit(documents(["abcde"]), "document")
+        small.add_done_callback(lambda _: ended.append(len(gate.batches)))
+        begun = len(gate.batches)
+        gate.open()
+        small.result(30)
+        assert sum(future.done() for future in big) < 10
+        for future in big:
+            future.result(30)
+    assert ended[0] <= begun + 2
+
+
+def test_a_stream_of_small_requests_does_not_hold_up_a_big_one() -> None:
+    encoder = letter_encoder(max_tokens_per_batch=80)
+    gate = Gate(encoder)
+    with batcher(encoder) as made:
+        held(made, gate)
+        big = made.submit(documents(["abcde"] * 20), "document")
+        small = [made.submit(documents(["abcde"]), "document") for _ in range(200)]
+        gate.open()
+        big.result(30)
+        assert sum(future.done() for future in small) < 100
+        for future in small:
+            future.result(30)

@@ -50,7 +50,11 @@ def test_the_page_and_the_health_need_no_token(locked: Served) -> None:
 
 
 def test_a_token_makes_other_hosts_and_origins_welcome(locked: Served) -> None:
-    headers = {"authorization": f"Bearer {TOKEN}", "host": "a.example", "origin": "https://b.example"}
+    headers = {
+        "authorization": f"Bearer {TOKEN}",
+        "host": "a.example",
+        "origin": "https://b.example",
+    }
     answer = locked.client.get("/v1/models", headers=headers)
     assert answer.status_code == 200
     assert not [name for name in answer.headers if name.startswith("access-control")]
