@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -153,10 +154,11 @@ def test_a_body_that_is_too_large_is_refused(
 
 
 def test_a_body_without_an_end_is_not_read_for_ever(server: Served) -> None:
-    with pytest.raises(httpx.TransportError), httpx.Client(base_url=server.url) as client:
-        # the server closes, which the client may see before the answer
-        answer = client.post("/v1/embeddings", content=(b"a" * 50_000 for _ in range(10_000)))
-        raise httpx.ReadError(str(error_of(answer, 413)))
+    endless = (b"a" * 50_000 for _ in range(10_000))
+    # the server closes, which the client may see before the answer
+    with suppress(httpx.TransportError), httpx.Client(base_url=server.url) as client:
+        error_of(client.post("/v1/embeddings", content=endless), 413)
+    assert next(endless, None) is not None
 
 
 def test_paths_and_methods_that_there_are_not(server: Served) -> None:
