@@ -42,7 +42,7 @@ NUM_ROWS_PER_EXCHANGE = 8_192
 """Embeddings that ranks exchange at a time."""
 
 NUM_BATCHES_AHEAD = 2
-"""Batches by which the CPU may be ahead of the device: enough to hide it, with little memory."""
+"""Batches by which the CPU may be ahead of a GPU: enough to hide it, with little memory."""
 
 
 class Encoder:
@@ -175,6 +175,7 @@ class Encoder:
         self._compile_if_repaid(num_texts)
         try:
             downloader = Downloader(self.device)
+            num_ahead = NUM_BATCHES_AHEAD if self.device.type == "cuda" else 0
             on_the_way: deque[tuple[PlannedBatch, Download]] = deque()
             if not self.has_equal_steps:
                 ids = self.tokenizer.shared_prefixes[role]
@@ -184,7 +185,7 @@ class Encoder:
                     self._forward(batch.texts)
                     continue
                 on_the_way.append((batch, downloader.start(self._embed(batch.texts, role))))
-                if len(on_the_way) > NUM_BATCHES_AHEAD:
+                if len(on_the_way) > num_ahead:
                     yield _arrived(on_the_way.popleft())
             yield from map(_arrived, on_the_way)
         finally:

@@ -1,0 +1,73 @@
+"""Cut the part of a document that has most of a query's words, and mark these words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set
+
+from quarry.retrieval.terms import CodeAnalyzer, TextAnalyzer
+
+MAX_CHARACTERS = 320
+"""Characters of a snippet."""
+
+NUM_CHARACTERS_READ = 8_000
+"""Characters at the beginning of a document in which words are looked for."""
+
+Part = tuple[str, bool]
+"""A piece of text, and whether it is a word of the query."""
+
+_WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
+_text, _code = TextAnalyzer(), CodeAnalyzer()
+
+
+def query_terms(query: str) -> Set[str]:
+    """Return the terms of a query: stems of its words, and parts of its identifiers."""
+    stems = set(_text(query))
+    return stems | {stem for part in _code(query) for stem in _text(part)}
+
+
+def snippet(text: str, terms: Set[str]) -> list[Part]:
+    """Return the part of a text with most distinct terms of a query, in pieces.
+
+    Args:
+        terms: see `query_terms`.
+    """
+    head = text[:NUM_CHARACTERS_READ]
+    matches = [match for match in _WORD.finditer(head) if terms & _terms(match[0])]
+    start = _best_start(head, matches)
+    end = min(start + MAX_CHARACTERS, len(text))
+    parts: list[Part] = [("\u2026", False)] if start else []
+    place = start
+    for match in matches:
+        if match.start() < place or match.end() > end:
+            continue
+        parts += [(text[place : match.start()], False), (match[0], True)]
+        place = match.end()
+    parts += [(text[place:end], False), ("\u2026" if end < len(text) else "", False)]
+    return [part for part in parts if part[0]]
+
+
+def _terms(word: str) -> Set[str]:
+    parts = _code(word)
+    found = set(_text(word))
+    return found if len(parts) < 2 else found.union(*(_text(part) for part in parts))
+
+
+def _best_start(text: str, matches: list[re.Match[str]]) -> int:
+    """Return where the window with most distinct matched words begins, a little before them."""
+    best, best_count = 0, 0
+    first = 0
+    for first, match in enumerate(matches):
+        limit = match.start() + MAX_CHARACTERS * 3 // 4
+        words = set()
+        for other in matches[first:]:
+            if other.end() > limit:
+                break
+            words.add(other[0].lower())
+        if len(words) > best_count:
+            best, best_count = match.start(), len(words)
+    if best <= MAX_CHARACTERS // 4 or len(text) <= MAX_CHARACTERS:
+        return 0
+    start = best - MAX_CHARACTERS // 8
+    space = text.find(" ", start, best)
+    return start if space < 0 else space + 1
