@@ -138,6 +138,8 @@ RANGES = {
     "logger.wandb.max_artifact_gib": _at_least(0, 1, "0: nothing is uploaded"),
     "task.alpha": Range(low=0, high=1, is_above=True, is_below=True, usual=0.05),
     "task.num_*": _at_least(1, 1),
+    "task.min_cosine": Range(low=0.5, high=1, is_below=True, usual=0.99),
+    "task.timeout_s": Range(low=0, high=3600, is_above=True, usual=60, why="seconds"),
     "task.older_than_days": _at_least(0, 30, "days"),
     "paths.max_cache_gib": _at_least(0, "null", "null: no limit"),
     "task.*": _ABOVE_0,

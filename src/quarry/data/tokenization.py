@@ -73,6 +73,16 @@ class TextTokenizer:
         """Return the token ids of each item, in order."""
         return self._tokenized(items, role)
 
+    def rendered(self, items: Sequence[Query | Document], role: Role) -> list[str]:
+        """Return each item in its frame as a string, for a server that adds special tokens.
+
+        A text is cut here where the end of the string cannot be: something follows the text, or
+        lengths count the text alone. Elsewhere the server cuts.
+        """
+        frame = self.frames[role]
+        texts, _ = self._fitted([frame.text_of(item) for item in items], role)
+        return [frame.render(text) for text in texts]
+
     def _tokenized(self, items: Sequence[Query | Document], role: Role) -> list[TokenizedText]:
         frame = self.frames[role]
         if not items:
