@@ -124,6 +124,11 @@ class TextTokenizer:
         agree = np.all([row[:shortest] == rows[0][:shortest] for row in rows], axis=0)
         return rows[0][: shortest if agree.all() else int(agree.argmin())]
 
+    def room(self, role: Role) -> int:
+        """Return the number of tokens that a text of this role may have beside its template."""
+        frame = self.frames[role]
+        return self._room[role] - (len(self._encode([frame.counted])[0]) if frame.counted else 0)
+
     def longest(self, role: Role) -> int:
         """Return the maximal number of tokens of a text of this role, template included."""
         frame, limit = self.frames[role], self.prompt.max_length(role)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -25,6 +26,8 @@ from quarry.models.dtypes import DTYPES
 from quarry.models.saved import GOLDEN_FILE
 from quarry.retrieval.endpoint.broken_rules import Sends
 from quarry.retrieval.export.loading import exported_embeddings, read_export
+from quarry.retrieval.export.onnx_folder import onnx_golden
+from quarry.retrieval.export.onnx_session import ONNX_FILE
 from quarry.retrieval.golden_texts import (
     GOLDEN,
     MIN_COSINE,
@@ -119,10 +122,9 @@ def verify(
         _check(_ours(stored, model, reference, dtype=dtype))
         return verify_endpoint(server, vectors, model=model, tokenizer=stored.parts.tokenizer)
     replays = [_ours(stored, _model(stored, dtype=dtype), reference, dtype=dtype)]
-    if folder is None and stored.export.is_dir():
-        folder = stored.export
-    if folder is not None:
-        replays.append(_theirs(folder, stored, reference, dtype=dtype))
+    made = [stored.export, stored.home / "onnx"]
+    for each in [one for one in made if one.is_dir()] if folder is None else [folder]:
+        replays.append(_theirs(each, stored, reference, dtype=dtype))
     least = {replay.name: min(replay.cosines) for replay in replays}
     show(
         golden_table([len(ids) for ids in token_ids], {r.name: r.cosines for r in replays}),
@@ -180,11 +182,22 @@ def _ours(stored: StoredModel, model: BiEncoder, reference: Tensor, *, dtype: st
 
 
 def _theirs(folder: Path, stored: StoredModel, reference: Tensor, *, dtype: str) -> Replay:
-    """Replay the golden texts with sentence-transformers.
+    """Replay the golden texts with sentence-transformers, or with onnxruntime.
 
     An export below float32 may lose twice its recorded loss: rounding differs between machines by
     at most the rounding itself.
     """
+    again = f"{folder} was changed or is of another model: remove it and export again, "
+    again += f"{own_command('train')} task=export run={stored.home}"
+    if (folder / ONNX_FILE).is_file():
+        require("onnxruntime", what=f"task=verify of {folder}")
+        ways = [golden_cosines(reference, v) for v in onnx_golden(folder, stored.parts.tokenizer)]
+        return Replay(
+            name="onnxruntime",
+            cosines=torch.stack(ways).amin(dim=0).tolist(),
+            floor=_floor(dtype),
+            remedy=f"{again} task.format=onnx",
+        )
     require("sentence_transformers", what=f"task=verify of {folder}")
     exported = read_export(folder)
     found = exported_embeddings(folder, stored.parts.tokenizer)
@@ -193,8 +206,7 @@ def _theirs(folder: Path, stored: StoredModel, reference: Tensor, *, dtype: str)
         name="sentence-transformers",
         cosines=golden_cosines(reference, found).tolist(),
         floor=_floor(dtype) - cost,
-        remedy=f"{folder} was changed or is of another model: remove it and export again, "
-        f"{own_command('train')} task=export run={stored.home}",
+        remedy=again,
     )
 
 
