@@ -73,6 +73,16 @@ class TextTokenizer:
         """Return the token ids of each item, in order."""
         return self._tokenized(items, role)
 
+    def rendered(self, items: Sequence[Query | Document], role: Role) -> list[str]:
+        """Return each item in its frame as a string, for a server that adds special tokens.
+
+        A text is cut here where the end of the string cannot be: something follows the text, or
+        lengths count the text alone. Elsewhere the server cuts.
+        """
+        frame = self.frames[role]
+        texts, _ = self._fitted([frame.text_of(item) for item in items], role)
+        return [frame.render(text) for text in texts]
+
     def _tokenized(self, items: Sequence[Query | Document], role: Role) -> list[TokenizedText]:
         frame = self.frames[role]
         if not items:
@@ -113,6 +123,11 @@ class TextTokenizer:
         shortest = min(map(len, rows)) - 1  # every text has one token of its own
         agree = np.all([row[:shortest] == rows[0][:shortest] for row in rows], axis=0)
         return rows[0][: shortest if agree.all() else int(agree.argmin())]
+
+    def room(self, role: Role) -> int:
+        """Return the number of tokens that a text of this role may have beside its template."""
+        frame = self.frames[role]
+        return self._room[role] - (len(self._encode([frame.counted])[0]) if frame.counted else 0)
 
     def longest(self, role: Role) -> int:
         """Return the maximal number of tokens of a text of this role, template included."""

@@ -42,6 +42,7 @@ def summary_of(
     of: str,
     cost: RunCost,
     caveats: Sequence[str] = (),
+    training_data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `summary.json`.
 
@@ -49,11 +50,12 @@ def summary_of(
         values: further results.
         of: name of the run's main report; the others go to "beside".
         caveats: of the training data, for readers of the results.
+        training_data: its number of examples and digest.
 
     Returns:
         "results": `<set>/<measure>` -> value, of sets, groups and the mean of all; "beside":
-        `<retriever>/<set>/<measure>` -> value, of all other reports; "cost"; "caveats" where there
-        are some.
+        `<retriever>/<set>/<measure>` -> value, of all other reports; "cost"; "training_data" of a
+        training run; "caveats" where there are some.
     """
     results = dict(values or {})
     beside: dict[str, float] = {}
@@ -65,6 +67,8 @@ def summary_of(
             else:
                 beside[f"{report.retriever}/{name}"] = value
     summary = {"results": results, "beside": beside, "cost": cost.as_json()}
+    if training_data is not None:
+        summary["training_data"] = dict(training_data)
     return summary | ({"caveats": list(caveats)} if caveats else {})
 
 

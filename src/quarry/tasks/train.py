@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
@@ -31,11 +32,13 @@ from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.ownership import begun_run
 from quarry.runtime.run_directory import RunDirectory
 from quarry.tasks.build_training import Evaluated, Training, build_training, check_callbacks
+from quarry.tasks.run_card import write_model_card
 from quarry.tasks.summary import refuse_failures, summary_of, write_summary
 from quarry.tasks.training_reports import TRAINED, finish, finish_unevaluated
 from quarry.training.evaluation_log import metric_values
 from quarry.training.module import RetrievalModule
 from quarry.training.trained_state import is_spread
+from quarry.types import Report
 
 logger = logging.getLogger(__name__)
 
@@ -135,8 +138,7 @@ def finished(
         run=run,
         best=summary_line,
     )
-    caveats = training.datamodule.dataset.caveats
-    summary = summary_of(reports.made, of=TRAINED, cost=training.meter.cost(), caveats=caveats)
+    summary = _summary(training, reports.made, None)
     write_summary(summary, reports.made, run, loggers)
     return values
 
@@ -147,7 +149,27 @@ def finished_unevaluated(
     """Write the summary of a run without a benchmark; return its last training loss."""
     last = trainer.callback_metrics.get("train/loss")
     values = finish_unevaluated(None if last is None else float(last), run=training.run)
-    caveats = training.datamodule.dataset.caveats
-    summary = summary_of([], values, of=TRAINED, cost=training.meter.cost(), caveats=caveats)
+    summary = _summary(training, [], values)
     write_summary(summary, [], training.run, loggers)
     return values
+
+
+def _summary(
+    training: Training, reports: Sequence[Report], values: Mapping[str, float] | None
+) -> dict[str, Any]:
+    """Return the content of summary.json, and write the model card, on rank 0."""
+    dataset = training.datamodule.dataset
+    summary = summary_of(
+        reports,
+        values,
+        of=TRAINED,
+        cost=training.meter.cost(),
+        caveats=dataset.caveats,
+        training_data={
+            "num_examples": len(dataset.examples),
+            "digest": training.origin.get("training_data"),
+        },
+    )
+    if world.is_launched_first():
+        write_model_card(training.run, training.saver.parts, summary=summary)
+    return summary

@@ -1,4 +1,4 @@
-"""Verify that a saved model and its export still give the stored golden embeddings."""
+"""Verify that a saved model, its export or a server of it gives the stored golden embeddings."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from quarry.assembly.stored_model import StoredModel, open_stored_model
-from quarry.config.overrides import refuse_other_overrides, warn_of_run_directory
+from quarry.config.overrides import (
+    refuse_other_overrides,
+    warn_of_run_directory,
+    warn_without_effect,
+)
 from quarry.config.stored_targets import trusted_packages
 from quarry.errors import MissingPathError, UserError
+from quarry.models.bi_encoder import BiEncoder
 from quarry.models.building import build_bi_encoder
 from quarry.models.dtypes import DTYPES
 from quarry.models.saved import GOLDEN_FILE
+from quarry.retrieval.endpoint.broken_rules import Sends
 from quarry.retrieval.export.loading import exported_embeddings, read_export
+from quarry.retrieval.export.onnx_folder import onnx_golden
+from quarry.retrieval.export.onnx_session import ONNX_FILE
 from quarry.retrieval.golden_texts import (
     GOLDEN,
     MIN_COSINE,
@@ -31,9 +40,15 @@ from quarry.runtime.extras import require
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.own_command import own_command
 from quarry.runtime.task_output import show
+from quarry.tasks.verify_endpoint import Endpoint, check_endpoint, fetch_golden, verify_endpoint
 
 MIN_COSINE_HALF = 0.99
 """Smallest cosine for golden vectors in half precision, where rounding depends on the machine."""
+
+OF_ENDPOINT = [
+    f"task.{key}" for key in ("endpoint_model", "token_env", "sends", "min_cosine", "timeout_s")
+]
+"""Keys that have an effect with a server alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +69,24 @@ class Replay:
 
 
 def verify(
-    config: DictConfig, *, export: str | None, base_path: str | None = None
+    config: DictConfig,
+    *,
+    export: str | None,
+    base_path: str | None = None,
+    endpoint: str | None = None,
+    endpoint_model: str | None = None,
+    token_env: str | None = None,
+    sends: Sends = "rendered",
+    min_cosine: float = 0.99,
+    timeout_s: float = 60.0,
 ) -> dict[str, float]:
     """Verify `run=DIR`; return the smallest cosine of each stack.
 
     Args:
         export: the exported folder; null: `export` in the run directory, if there is one.
         base_path: folder of an adapter's base model, if it was moved since training.
+        endpoint: base address of a server with the API of OpenAI's embeddings, which is verified
+            in the place of the export. The further arguments are those of `Endpoint`.
 
     Raises:
         UserError: token ids or embeddings differ from the stored ones, with an example text.
@@ -69,9 +95,20 @@ def verify(
     refuse_other_overrides(
         ("task", "run", "hydra"),
         why="cannot be changed by task=verify: the model is verified as it was saved. Leave it "
-        "out; task.export and task.base_path are what can be set.",
+        "out; task.export, task.base_path and task.endpoint are what can be set.",
     )
     warn_of_run_directory(config, task="verify")
+    server = None
+    if endpoint is not None:
+        warn_without_effect(["task.export"], reason="task.endpoint, which is verified instead")
+        server = Endpoint(
+            url=endpoint, model=endpoint_model, token_env=token_env, sends=sends,
+            min_cosine=min_cosine, timeout_s=timeout_s,
+        )  # fmt: skip
+        check_endpoint(server)
+        export = None
+    else:
+        warn_without_effect(OF_ENDPOINT, reason="task.endpoint=null: no server is asked")
     folder = Path(export).expanduser().absolute() if export is not None else None
     if folder is not None and not folder.is_dir():
         raise MissingPathError(f"task.export={export}: no such folder.")
@@ -79,11 +116,15 @@ def verify(
     stored = open_stored_model(config.run, base_path=base_path, trusted=trusted)
     dtype, token_ids = _golden_of(stored)
     reference = _reference(stored)
-    replays = [_ours(stored, reference, dtype=dtype)]
-    if folder is None and stored.export.is_dir():
-        folder = stored.export
-    if folder is not None:
-        replays.append(_theirs(folder, stored, reference, dtype=dtype))
+    if server is not None:  # it is asked before the model loads
+        vectors = fetch_golden(server, stored.parts.tokenizer)
+        model = _model(stored, dtype=dtype)
+        _check(_ours(stored, model, reference, dtype=dtype))
+        return verify_endpoint(server, vectors, model=model, tokenizer=stored.parts.tokenizer)
+    replays = [_ours(stored, _model(stored, dtype=dtype), reference, dtype=dtype)]
+    made = [stored.export, stored.home / "onnx"]
+    for each in [one for one in made if one.is_dir()] if folder is None else [folder]:
+        replays.append(_theirs(each, stored, reference, dtype=dtype))
     least = {replay.name: min(replay.cosines) for replay in replays}
     show(
         golden_table([len(ids) for ids in token_ids], {r.name: r.cosines for r in replays}),
@@ -124,9 +165,13 @@ def _reference(stored: StoredModel) -> Tensor:
     return vectors
 
 
-def _ours(stored: StoredModel, reference: Tensor, *, dtype: str) -> Replay:
+def _model(stored: StoredModel, *, dtype: str) -> BiEncoder:
     spec = stored.parts.spec.saved_as(stored.folder, dtype=dtype)
-    found = golden_embeddings(build_bi_encoder(spec, is_trained=False), stored.parts.tokenizer)
+    return build_bi_encoder(spec, is_trained=False).eval()
+
+
+def _ours(stored: StoredModel, model: BiEncoder, reference: Tensor, *, dtype: str) -> Replay:
+    found = golden_embeddings(model, stored.parts.tokenizer)
     return Replay(
         name="quarry",
         cosines=golden_cosines(reference, found).tolist(),
@@ -137,11 +182,22 @@ def _ours(stored: StoredModel, reference: Tensor, *, dtype: str) -> Replay:
 
 
 def _theirs(folder: Path, stored: StoredModel, reference: Tensor, *, dtype: str) -> Replay:
-    """Replay the golden texts with sentence-transformers.
+    """Replay the golden texts with sentence-transformers, or with onnxruntime.
 
     An export below float32 may lose twice its recorded loss: rounding differs between machines by
     at most the rounding itself.
     """
+    again = f"{folder} was changed or is of another model: remove it and export again, "
+    again += f"{own_command('train')} task=export run={stored.home}"
+    if (folder / ONNX_FILE).is_file():
+        require("onnxruntime", what=f"task=verify of {folder}")
+        ways = [golden_cosines(reference, v) for v in onnx_golden(folder, stored.parts.tokenizer)]
+        return Replay(
+            name="onnxruntime",
+            cosines=torch.stack(ways).amin(dim=0).tolist(),
+            floor=_floor(dtype),
+            remedy=f"{again} task.format=onnx",
+        )
     require("sentence_transformers", what=f"task=verify of {folder}")
     exported = read_export(folder)
     found = exported_embeddings(folder, stored.parts.tokenizer)
@@ -150,8 +206,7 @@ def _theirs(folder: Path, stored: StoredModel, reference: Tensor, *, dtype: str)
         name="sentence-transformers",
         cosines=golden_cosines(reference, found).tolist(),
         floor=_floor(dtype) - cost,
-        remedy=f"{folder} was changed or is of another model: remove it and export again, "
-        f"{own_command('train')} task=export run={stored.home}",
+        remedy=again,
     )
 
 

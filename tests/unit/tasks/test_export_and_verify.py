@@ -92,6 +92,52 @@ def test_exported_and_verified(run: Path, capsys: pytest.CaptureFixture[str]) ->
     ]  # fmt: skip
 
 
+def test_the_code_of_the_card_gives_our_embeddings(
+    full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By sentence-transformers, by Quarry and by transformers alone."""
+    export(of(full), dtype="float32", folder=None)
+    monkeypatch.chdir(full)
+    card = (full / "export" / "README.md").read_text(encoding="utf-8")
+    blocks = [part.split("```")[0] for part in card.split("```python\n")[1:]]
+    assert len(blocks) == 3
+    found: list[dict[str, Any]] = [{} for _ in blocks]
+    for block, names in zip(blocks, found, strict=True):
+        exec(block, names)
+    for names in found[1:]:
+        for key in ("queries", "documents"):
+            ours, theirs = (torch.as_tensor(each[key]) for each in (found[0], names))
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_exported_as_onnx_and_verified(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = export(of(full), dtype="float32", folder=None, format="onnx")
+    assert result["export/cosine_smallest"] > 1 - 1e-6
+    assert str(full / "onnx" / "model.onnx") in capsys.readouterr().out
+    assert not (full / "export").exists()
+    found = verify(of(full), export=None)
+    assert found.keys() == {"verify/quarry", "verify/onnxruntime"}
+    assert min(found.values()) > 1 - 1e-6
+    scale_weights(full / "model", name="norm.weight", by=-1.0)
+    with pytest.raises(UserError, match=r"quarry no longer gives"):
+        verify(of(full), export=None)
+    with pytest.raises(UserError, match=r"onnx exists and is not overwritten"):
+        export(of(full), dtype="float32", folder=None, format="onnx")
+
+
+def test_onnx_has_options_of_its_own(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        UserError, match=r"task\.format=gguf: not one of sentence_transformers, onnx"
+    ):
+        export(of(full), dtype="float32", folder=None, format="gguf")
+    with pytest.raises(UserError, match=r"task\.dtype=bfloat16: task\.format=onnx writes float32"):
+        export(of(full), dtype="bfloat16", folder=None, format="onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"needs onnxruntime.*'quarry-retrieval\[onnx\]'"):
+        export(of(full), dtype="float32", folder=None, format="onnx")
+    assert not (full / "onnx").exists()
+
+
 def test_an_exported_folder_is_a_model_folder_that_verifies_itself(run: Path) -> None:
     export(of(run), dtype="float32", folder=None)
     result = verify(of(run / "export"), export=None)

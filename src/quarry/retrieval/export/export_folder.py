@@ -21,6 +21,7 @@ from quarry.models.backbones.text_model import text_model
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.pooling.base import Pooling
 from quarry.models.saved import CONTRACT_FILE, GOLDEN_FILE
+from quarry.retrieval.export.card_facts import CardFacts
 from quarry.retrieval.export.dense_modules import dense_modules, projections_of
 from quarry.retrieval.export.loading import (
     CODE,
@@ -53,6 +54,7 @@ def export_sentence_transformers(
     dtype: torch.dtype,
     contract: Mapping[str, Any] | None = None,
     replay: Callable[[Path], Tensor] | None = None,
+    facts: CardFacts | None = None,
 ) -> Export:
     """Write all that sentence-transformers needs to `folder`, or nothing.
 
@@ -68,6 +70,7 @@ def export_sentence_transformers(
         contract: contract of the folder, by which Quarry can load it as a model (`models.saved`).
         replay: loads the finished folder in Quarry, as its contract says, and returns the
             embeddings of the golden texts in float32. They are stored beside the contract.
+        facts: of the run, for the model card.
 
     Raises:
         UserError: the pooling cannot be expressed; the tokenizer cannot pad; or the loaded folder
@@ -94,6 +97,11 @@ def export_sentence_transformers(
             tokenizer=tokenizer,
             embedding_dim=model.embedding_dim,
             is_normalized=model.is_normalized,
+            is_causal=model.is_causal,
+            mode=mode,
+            is_plain=_includes_prompt(model) and not model.projections and model.kept_dim is None,
+            has_contract=contract is not None,
+            facts=facts,
             **asdict(export),
         )
         write_text(target / "README.md", card)
