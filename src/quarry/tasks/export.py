@@ -72,7 +72,7 @@ def export(
     if dtype not in DTYPES:
         raise UserError(f"task.dtype={dtype} is not one of {', '.join(DTYPES)}.")
     _check_format(format, dtype=dtype)
-    with _owned(config.run):
+    with owned_source(config.run):
         exported, target = exported_folder(
             config, dtype=dtype, folder=folder, base_path=base_path, format=format
         )
@@ -101,7 +101,7 @@ def _check_format(format: str, *, dtype: str) -> None:
         require("sentence_transformers", what="task=export")
 
 
-def _owned(path: str | None) -> AbstractContextManager[None]:
+def owned_source(path: str | None) -> AbstractContextManager[None]:
     """Own the run directory that is exported; a model folder has no owner."""
     run = RunDirectory(Path(path or "").expanduser())
     return owned(run.path) if path is not None and run.config.exists() else nullcontext()
