@@ -148,7 +148,7 @@ def test_planted_secrets_do_not_get_into_the_upload(
     files = [path for path in (run / "hub").rglob("*") if path.is_file()]
     assert not any(b"planted" in path.read_bytes() for path in files)
     assert "- Note: of x.jsonl." in (run / "hub" / "README.md").read_text()
-    assert "planted" not in capsys.readouterr().out
+    assert SECRET not in capsys.readouterr().out
     (run / "hub" / "modules.json").write_text(json.dumps([SECRET]))
     with pytest.raises(UserError, match=r"modules\.json holds a password, a token") as refused:
         push(of(run), repo=REPO)
