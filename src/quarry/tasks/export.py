@@ -136,7 +136,7 @@ def exported_folder(
     # refuses poolings that cannot be exported before loading
     pooling_mode(stored.parts.spec.options.pooling)
     model = build_bi_encoder(stored.parts.spec, is_trained=False)
-    _check_disk(target, model, dtype=dtype)
+    _check_disk(target, model, dtype=dtype, num_copies=2 if format == "onnx" else 1)
     contract = _contract(stored, dtype=dtype)
     facts = card_facts(stored.home, stored.contract)
     if format == "onnx":
@@ -158,10 +158,11 @@ def exported_folder(
     return exported, target
 
 
-def _check_disk(target: Path, model: BiEncoder, *, dtype: str) -> None:
+def _check_disk(target: Path, model: BiEncoder, *, dtype: str, num_copies: int) -> None:
     """Refuse an export whose weights do not fit, before anything is computed or written."""
     num_weights = sum(one.numel() for one in text_model(model.backbone).parameters())
-    need, free = num_weights * DTYPES[dtype].itemsize, free_bytes(target.parent)
+    need = num_copies * num_weights * DTYPES[dtype].itemsize
+    free = free_bytes(target.parent)
     if need > free:
         raise UserError(
             f"{target}: the weights in {dtype} take {readable_size(need)}, and "
