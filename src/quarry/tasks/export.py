@@ -18,6 +18,7 @@ from quarry.assembly.saving import consolidate_if_unfinished
 from quarry.assembly.stored_model import StoredModel, open_stored_model
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.config.stored_targets import trusted_packages
+from quarry.config.validation import validate_task
 from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import weights_fingerprint
 from quarry.models.backbones.text_model import text_model
@@ -64,6 +65,7 @@ def export(
         format: sentence_transformers, or onnx: an ONNX file with pooling and normalization.
     """
     quiet_libraries()
+    validate_task(config)
     refuse_other_overrides(
         ("task", "run", "hydra"),
         why="cannot be changed by task=export: the model is exported as it was saved. Leave it "

@@ -16,6 +16,7 @@ from quarry.assembly.saving import consolidate_if_unfinished
 from quarry.assembly.stored_model import StoredModel, open_stored_model
 from quarry.config.overrides import refuse_other_overrides, warn_of_run_directory
 from quarry.config.stored_targets import trusted_packages
+from quarry.config.validation import validate_task
 from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import weights_fingerprint
 from quarry.models.dtypes import DTYPES
@@ -70,6 +71,7 @@ def push(
         UserError: a file holds a secret or a path, or the hub refuses the upload.
     """
     quiet_libraries()
+    validate_task(config)
     refuse_other_overrides(
         ("task", "run", "hydra"),
         why="cannot be changed by task=push: the model is pushed as it was saved. Leave it out; "
