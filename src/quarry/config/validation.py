@@ -70,6 +70,21 @@ def validate(config: DictConfig, *, primary: str, is_planned: bool = False) -> N
         )
 
 
+def validate_task(config: DictConfig) -> None:
+    """Check the keys of `task` alone, for tasks that read little else.
+
+    Raises:
+        ConfigurationError: names every wrong type, and every number out of its range.
+    """
+    task = config.get("task")
+    if task is None:
+        return
+    of_task = OmegaConf.create({"task": task})
+    lines = [*signature_violations(task, "task"), *range_violations(of_task)]
+    if lines:
+        raise ConfigurationError("\n".join(f"- {line}" for line in lines))
+
+
 def unresolved_values(node: Any, path: str = "") -> Iterator[str]:
     """Yield a message for each missing value (???) and interpolation that cannot be resolved."""
     if not isinstance(node, DictConfig | ListConfig):

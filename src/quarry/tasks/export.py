@@ -18,6 +18,7 @@ from quarry.assembly.saving import consolidate_if_unfinished
 from quarry.assembly.stored_model import StoredModel, open_stored_model
 from quarry.config.overrides import named_run_directory, refuse_other_overrides
 from quarry.config.stored_targets import trusted_packages
+from quarry.config.validation import validate_task
 from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import weights_fingerprint
 from quarry.models.backbones.text_model import text_model
@@ -64,6 +65,7 @@ def export(
         format: sentence_transformers, or onnx: an ONNX file with pooling and normalization.
     """
     quiet_libraries()
+    validate_task(config)
     refuse_other_overrides(
         ("task", "run", "hydra"),
         why="cannot be changed by task=export: the model is exported as it was saved. Leave it "
@@ -72,7 +74,7 @@ def export(
     if dtype not in DTYPES:
         raise UserError(f"task.dtype={dtype} is not one of {', '.join(DTYPES)}.")
     _check_format(format, dtype=dtype)
-    with _owned(config.run):
+    with owned_source(config.run):
         exported, target = exported_folder(
             config, dtype=dtype, folder=folder, base_path=base_path, format=format
         )
@@ -101,7 +103,7 @@ def _check_format(format: str, *, dtype: str) -> None:
         require("sentence_transformers", what="task=export")
 
 
-def _owned(path: str | None) -> AbstractContextManager[None]:
+def owned_source(path: str | None) -> AbstractContextManager[None]:
     """Own the run directory that is exported; a model folder has no owner."""
     run = RunDirectory(Path(path or "").expanduser())
     return owned(run.path) if path is not None and run.config.exists() else nullcontext()
@@ -136,7 +138,7 @@ def exported_folder(
     # refuses poolings that cannot be exported before loading
     pooling_mode(stored.parts.spec.options.pooling)
     model = build_bi_encoder(stored.parts.spec, is_trained=False)
-    _check_disk(target, model, dtype=dtype)
+    _check_disk(target, model, dtype=dtype, num_copies=2 if format == "onnx" else 1)
     contract = _contract(stored, dtype=dtype)
     facts = card_facts(stored.home, stored.contract)
     if format == "onnx":
@@ -158,10 +160,11 @@ def exported_folder(
     return exported, target
 
 
-def _check_disk(target: Path, model: BiEncoder, *, dtype: str) -> None:
+def _check_disk(target: Path, model: BiEncoder, *, dtype: str, num_copies: int) -> None:
     """Refuse an export whose weights do not fit, before anything is computed or written."""
     num_weights = sum(one.numel() for one in text_model(model.backbone).parameters())
-    need, free = num_weights * DTYPES[dtype].itemsize, free_bytes(target.parent)
+    need = num_copies * num_weights * DTYPES[dtype].itemsize
+    free = free_bytes(target.parent)
     if need > free:
         raise UserError(
             f"{target}: the weights in {dtype} take {readable_size(need)}, and "

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from quarry import __version__
+import quarry
 from quarry.assembly.model_parts import ModelParts
 from quarry.config.stored import read_unchecked_config
 from quarry.data.msmarco import HUB_ID
@@ -46,7 +46,7 @@ def card_facts(
     """
     base = contract.get("base")
     facts: dict[str, Any] = _of_base(base if isinstance(base, dict) else {})
-    facts["quarry_version"] = __version__
+    facts["quarry_version"] = quarry.__version__
     found = _run_of(folder)
     if found is None:
         return CardFacts(**facts)
@@ -138,7 +138,9 @@ def _of_data(run: RunDirectory, summary: Mapping[str, Any]) -> dict[str, Any]:
         "datasets": () if hub_id is None else (hub_id,),
         "num_examples": counted.get("num_examples"),
         "data_digest": counted.get("digest"),
-        "data_caveats": tuple(str(each).rstrip(".") for each in summary.get("caveats") or ()),
+        "data_caveats": tuple(
+            _without_path(str(each)).rstrip(".") for each in summary.get("caveats") or ()
+        ),
         "loss": str(loss.get("_target_", "")).rpartition(".")[2] or None,
     }
 

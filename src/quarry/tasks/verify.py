@@ -19,6 +19,7 @@ from quarry.config.overrides import (
     warn_without_effect,
 )
 from quarry.config.stored_targets import trusted_packages
+from quarry.config.validation import validate_task
 from quarry.errors import MissingPathError, UserError
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.building import build_bi_encoder
@@ -92,6 +93,7 @@ def verify(
         UserError: token ids or embeddings differ from the stored ones, with an example text.
     """
     quiet_libraries()
+    validate_task(config)
     refuse_other_overrides(
         ("task", "run", "hydra"),
         why="cannot be changed by task=verify: the model is verified as it was saved. Leave it "

@@ -146,3 +146,20 @@ def test_keys_of_a_server_without_one_are_warned_about(
     monkeypatch.setattr("quarry.config.overrides.explicit_keys", lambda: keys)
     verify(of(run), export=None, sends="text")
     assert "task.sends: no effect with task.endpoint=null" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong", ["min_cosine=2", "timeout_s=-1", "timeout_s=soon", "endpoint=[a,b]", "nonsense=1"]
+)
+def test_values_of_the_command_line_are_checked(wrong: str) -> None:
+    from hydra import compose, initialize_config_dir
+
+    from helpers.commands import ROOT
+    from quarry.config.schema import register_schemas
+
+    register_schemas()
+    with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
+        plus = "+" if wrong.startswith("nonsense") else ""
+        config = compose("eval", overrides=["task=verify", f"{plus}task.{wrong}"])
+    with pytest.raises(UserError, match=rf"task(\.|:.*){wrong.partition('=')[0]}"):
+        verify(config, export=None)

@@ -23,7 +23,8 @@ from quarry.types import Role
 logger = logging.getLogger(__name__)
 
 MAX_BROKEN = 3
-"""Rules that are broken at once, at most."""
+"""Rules that are broken at once, at most. Of three one is the pooling, which needs no further
+forward pass."""
 
 EXACT = 1e-4
 """Largest 1 - cosine at which nothing better is looked for: two machines agree so in float32."""
@@ -132,6 +133,8 @@ def _combinations(rules: Sequence[Rule], number: int) -> Iterator[Rules]:
     """Yield the ways to break a number of rules, each of another step."""
     by_step = {step: [rule for rule in rules if rule.step == step] for step in STEPS}
     for steps in combinations([step for step in STEPS if by_step[step]], number):
+        if number == MAX_BROKEN and "pooling" not in steps:
+            continue
         yield from product(*(by_step[step] for step in steps))
 
 

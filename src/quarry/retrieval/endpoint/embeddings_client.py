@@ -57,7 +57,10 @@ class EmbeddingsClient:
                 "task.token_env: the variable's value is no token (ASCII without white space is "
                 "allowed). Fix: set it to the token alone"
             )
-        self._client = httpx.Client(headers=headers, timeout=timeout_s)
+        host = urlsplit(self.url).hostname or ""
+        is_local = host in ("localhost", "::1") or host.startswith("127.")
+        # no proxy leads to this machine
+        self._client = httpx.Client(headers=headers, timeout=timeout_s, trust_env=not is_local)
 
     def __enter__(self) -> EmbeddingsClient:
         return self

@@ -28,7 +28,8 @@ BOTH = "Queries and documents"
 
 CUT_REMEDY = (
     "set the server's limit (vLLM: truncate_prompt_tokens in the request, TEI: max_seq_length of "
-    "the folder that task=export writes, and --auto-truncate), or cut long texts in the client"
+    "the folder that task=export writes, and --auto-truncate), or cut long texts in the client; a "
+    "server with a length of each role needs input_type (task.sends=text here)"
 )
 
 

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +35,14 @@ class EmbeddingGraph(nn.Module):
     length].
 
     Args:
-        backbone: with eager attention.
+        backbone: with eager attention, its cache of keys is switched off.
         model: the rest is this bi-encoder's.
         mode: one of `MODES`.
     """
 
     def __init__(self, *, backbone: PreTrainedModel, model: BiEncoder, mode: str) -> None:
         super().__init__()
+        backbone.config.use_cache = False
         self.backbone = backbone
         self.projections = model.projections
         self.kept_dim = model.kept_dim
@@ -59,12 +59,10 @@ class EmbeddingGraph(nn.Module):
                 padding.
         """
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-        more: dict[str, Any] = {"use_cache": False} if self.is_causal else {}
         states = self.backbone(
             input_ids=input_ids,
             attention_mask=self._mask(attention_mask),
             position_ids=positions + self.first_position,
-            **more,
         ).last_hidden_state
         projected: Tensor = self.projections(self._pooled(states, attention_mask, positions))
         if self.kept_dim is not None:
