@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -54,8 +55,8 @@ class RerankerSpec:
             files name, else log_sigmoid of yes_no (the logarithm of the probability of yes) and
             identity of a classifier.
         dtype: of the weights; auto: bfloat16 for decoders on a GPU, else float32.
-        frame: the pair as one text; None: as the tokenizer joins two sequences, and for yes_no
-            `QWEN3`.
+        frame: the pair as one text, by the arguments of `PairFrame`; None: as the tokenizer joins
+            two sequences, and for yes_no `QWEN3`.
         instruction: of the frame; None: the frame's own.
         yes_token, no_token: the tokens whose logits are compared.
         cache_dir: folder that caches logits; None: no cache.
@@ -68,7 +69,7 @@ class RerankerSpec:
     max_tokens_per_batch: int = 16_384
     activation: str = AUTO
     dtype: str = AUTO
-    frame: PairFrame | None = None
+    frame: Mapping[str, str] | None = None
     instruction: str | None = None
     yes_token: str = "yes"
     no_token: str = "no"
@@ -91,7 +92,7 @@ class RerankerSpec:
                     f"Fix: {key}.{name}=auto"
                 )
         facts = reranker_facts(self.path, revision=self.revision, kind=self.kind, key=key)
-        frame = self._frame(facts)
+        frame = self._frame(facts, key=key)
         if self.instruction is not None and (frame is None or "{instruction}" not in frame.body):
             raise UserError(
                 f"{key}.instruction={self.instruction!r}: has no effect, for the pair has no place "
@@ -125,7 +126,7 @@ class RerankerSpec:
         pairs = PairTokenizer(
             tokenizer=tokenizer,
             max_length=self._length(facts, key=key),
-            frame=self._frame(facts),
+            frame=self._frame(facts, key=key),
         )
         scorer = PairScorer(
             model=model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu")),
@@ -148,8 +149,17 @@ class RerankerSpec:
     def _dtype(self) -> torch.dtype | None:
         return None if self.dtype == AUTO else DTYPES[self.dtype]
 
-    def _frame(self, facts: RerankerFacts) -> PairFrame | None:
-        frame = self.frame or (QWEN3 if facts.kind == "yes_no" else None)
+    def _frame(self, facts: RerankerFacts, *, key: str) -> PairFrame | None:
+        frame = QWEN3 if facts.kind == "yes_no" else None
+        if self.frame is not None:
+            known = [each.name for each in fields(PairFrame)]
+            wrong = [name for name in self.frame if name not in known]
+            if wrong:
+                raise UserError(
+                    f"{key}.frame.{wrong[0]}: there is no such part ({', '.join(known)}). "
+                    "Fix: leave it out"
+                )
+            frame = PairFrame(**self.frame)
         if frame is None or self.instruction is None:
             return frame
         return replace(frame, instruction=self.instruction)
