@@ -25,7 +25,7 @@ from quarry.models.rerankers.reranker_files import (
     RerankerFacts,
     reranker_facts,
 )
-from quarry.models.rerankers.reranker_models import load_reranker
+from quarry.models.rerankers.reranker_models import load_reranker, usual_dtype
 from quarry.retrieval.rerankers.pair_scorer import PairScorer
 from quarry.retrieval.rerankers.score_cache import FOLDER, ScoreCache
 from quarry.runtime.hub_files import HubFiles
@@ -99,11 +99,9 @@ class RerankerSpec:
                 f"for it. Fix: leave it out, or {key}.frame.body with {{instruction}}"
             )
         self._length(facts, key=key)
-        need = memory_need(facts.config, dtype=self._dtype or torch.float32)
-        check_fits(
-            need, facts.source, dtype=self._dtype or torch.float32, on_cpu=False,
-            remedies=lambda share: {},
-        )  # fmt: skip
+        dtype = self._dtype(facts)
+        need = memory_need(facts.config, dtype=dtype)
+        check_fits(need, facts.source, dtype=dtype, on_cpu=False, remedies=lambda share: {})
         return facts
 
     def load(self, *, key: str, device: torch.device | None = None) -> PairScorer:
@@ -120,7 +118,7 @@ class RerankerSpec:
         tokenizer = load_tokenizer(facts.source, revision=self.revision)
         check_vocabulary(facts.config, tokenizer, source=facts.source)
         model = load_reranker(
-            facts, tokenizer=tokenizer, dtype=self._dtype, revision=self.revision,
+            facts, tokenizer=tokenizer, dtype=self._dtype(facts), revision=self.revision,
             yes_token=self.yes_token, no_token=self.no_token, key=key,
         )  # fmt: skip
         pairs = PairTokenizer(
@@ -145,9 +143,8 @@ class RerankerSpec:
         """Return what `load` reads from the hub."""
         return () if self.path is None else reranker_hub_files(self.path, revision=self.revision)
 
-    @property
-    def _dtype(self) -> torch.dtype | None:
-        return None if self.dtype == AUTO else DTYPES[self.dtype]
+    def _dtype(self, facts: RerankerFacts) -> torch.dtype:
+        return usual_dtype(facts) if self.dtype == AUTO else DTYPES[self.dtype]
 
     def _frame(self, facts: RerankerFacts, *, key: str) -> PairFrame | None:
         frame = QWEN3 if facts.kind == "yes_no" else None
