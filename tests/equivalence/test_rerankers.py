@@ -21,12 +21,15 @@ from helpers.rerankers import (
     padded_logits,
     pair_tokenizer,
 )
-from quarry.data.pair_tokenization import PairFrame
 from quarry.data.prompts import joined_text
 from quarry.models.rerankers.reranker_models import PackedReranker, PaddedReranker
 from quarry.retrieval.rerankers.reranker_spec import RerankerSpec
 
-FRAME = PairFrame(prefix="sys : ", body="{instruction} q: {query} d: {document}", suffix=" is it :")
+FRAME = {
+    "prefix": "sys : ",
+    "body": "{instruction} q: {query} d: {document}",
+    "suffix": " is it :",
+}
 
 
 def scores_of(folder: Path, **more: object) -> tuple[np.ndarray, type]:

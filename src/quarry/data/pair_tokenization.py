@@ -6,6 +6,7 @@ A pair is either two sequences, as the tokenizer itself joins them, or one text 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from quarry.data.prompts import joined_text
 from quarry.errors import UserError
 from quarry.types import Document, Query
+
+logger = logging.getLogger(__name__)
 
 Pair = tuple[Query, Document]
 
@@ -116,6 +119,7 @@ class PairTokenizer:
         self._tail: list[int] = []
         if frame is None:
             num_own = tokenizer.num_special_tokens_to_add(pair=True)
+            self._check_pair(num_own)
         else:
             self._head, self._tail = self._ids([frame.prefix])[0], self._ids([frame.suffix])[0]
             body = len(self._ids([frame.rendered("", "")])[0])
@@ -180,6 +184,29 @@ class PairTokenizer:
             )
             for row, query_is_cut in zip(rows, is_cut, strict=True)
         ]
+
+    def _check_pair(self, num_own: int) -> None:
+        """Refuse a tokenizer that joins pairs otherwise than it surrounds one text.
+
+        Args:
+            num_own: tokens that it adds to a pair.
+
+        Raises:
+            UserError: the end token of one text is not at the end of a pair.
+        """
+        one: list[int] = self.tokenizer.encode("a")
+        two: list[int] = self.tokenizer.encode("a", "a")
+        if one[-1] == self.tokenizer.eos_token_id != two[-1]:
+            raise UserError(
+                f"frame=null: the tokenizer ends one text with {self.tokenizer.eos_token!r}, and a "
+                'pair without it, so how it joins pairs is not known. Fix: frame={body: "{query} '
+                '{document}"} as the model was trained'
+            )
+        if not num_own:
+            logger.warning(
+                "frame=null: the tokenizer puts no token between query and document. If the model "
+                "was trained with words around them, name them: frame={body: ...}"
+            )
 
     def _cut_queries(self, texts: set[str]) -> dict[str, str]:
         """Return the queries that are longer than half of the room -> their beginnings."""

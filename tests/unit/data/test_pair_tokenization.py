@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
+from helpers.models import letter_tokenizer
 from helpers.rerankers import pair_tokenizer, pairs_of
 from quarry.data.pair_tokenization import QWEN3, PairFrame, PairTokenizer
 from quarry.errors import UserError
+from quarry.models.backbones.special_tokens import around
 from quarry.types import Document, Query
 
 
@@ -79,6 +83,22 @@ def test_a_body_without_its_fields_is_refused(body: str) -> None:
 def test_a_length_without_room_is_refused() -> None:
     with pytest.raises(UserError, match="max_length=4"):
         PairTokenizer(tokenizer=pair_tokenizer(), max_length=4, frame=None)
+
+
+def test_a_tokenizer_that_ends_one_text_and_no_pair_is_refused() -> None:
+    tokenizer = pair_tokenizer()
+    tokenizer.eos_token = "<sep>"
+    put = around(tokenizer, [1], [2])
+    tokenizer.backend_tokenizer.post_processor = put
+    with pytest.raises(UserError, match="frame=null"):
+        PairTokenizer(tokenizer=tokenizer, max_length=64, frame=None)
+    PairTokenizer(tokenizer=tokenizer, max_length=64, frame=PairFrame())
+
+
+def test_a_pair_without_a_token_between_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        PairTokenizer(tokenizer=letter_tokenizer(), max_length=64, frame=None)
+    assert "no token between" in caplog.text
 
 
 def test_the_digest_depends_on_length_and_frame() -> None:

@@ -25,6 +25,7 @@ from quarry.runtime import task_output
 from quarry.study_report.measured import measured_in
 from quarry.study_report.report_task import _uses_encoder
 from quarry.study_report.run_record import read_record
+from quarry.tasks.evaluate import evaluate as evaluate_task
 
 TEXTS = ("abc def", "love is all", "some other text", "abc", "what is it", "more")
 
@@ -58,7 +59,9 @@ def evaluate(root: Path, folder: Path, *overrides: str) -> dict[str, float]:
         "benchmark=folder", f"benchmark.path={root / 'one'}", f"paths.run_dir={folder / 'run'}",
         f"paths.cache_dir={folder / 'cache'}", "trainer.accelerator=cpu", *overrides,
     )  # fmt: skip
-    found: dict[str, float] = instantiate(config.task)(config)
+    task = instantiate(config.task)
+    assert task.func is evaluate_task
+    found: dict[str, float] = task(config)
     return found
 
 

@@ -103,7 +103,7 @@ def test_a_run_without_matplotlib_has_its_reports_and_no_plots(
     losses: Any = SimpleNamespace(points=[(1, 2.0)])
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     draw([trained], [trained], judge, evaluation, losses, run=run)
-    assert write_and_draw([trained], judge, run, baseline=None)[0].retriever == "trained"
+    assert write_and_draw([trained], judge, run, compared=None)[0].retriever == "trained"
     assert (run.path / "report.md").is_file()
     assert not (run.path / "plots").exists()
     assert len([line for line in caplog.messages if "quarry-retrieval[plots]" in line]) == 2

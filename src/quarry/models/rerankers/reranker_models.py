@@ -85,7 +85,7 @@ def load_reranker(
     facts: RerankerFacts,
     *,
     tokenizer: PreTrainedTokenizerBase,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
     revision: str | None,
     yes_token: str,
     no_token: str,
@@ -95,7 +95,7 @@ def load_reranker(
 
     Args:
         tokenizer: knows the ids of yes and no.
-        dtype: of the weights; None: bfloat16 for decoders if there is a GPU, else float32.
+        dtype: of the weights.
         yes_token, no_token: the tokens whose logits are compared.
         key: of the reranker in the configuration, for messages.
 
@@ -106,9 +106,6 @@ def load_reranker(
         words = {"yes_token": yes_token, "no_token": no_token}
         rows = [_token_id(tokenizer, word, name, key) for name, word in words.items()]
         _check_stated(facts, rows, tokenizer, key=key)
-    if dtype is None:
-        is_half = torch.cuda.is_available() and _is_decoder(facts)
-        dtype = torch.bfloat16 if is_half else torch.float32
     factory = AutoModelForCausalLM if facts.kind == "yes_no" else AutoModelForSequenceClassification
     model, missing = load_with_head(
         factory, facts.source, config=facts.config, dtype=dtype, revision=revision
@@ -127,6 +124,12 @@ def load_reranker(
             facts.source, facts.config.id2label.get(1), facts.config.id2label.get(0),
         )  # fmt: skip
     return _of_classifier(model, tokenizer, key=key).eval()
+
+
+def usual_dtype(facts: RerankerFacts) -> torch.dtype:
+    """Return bfloat16 for decoders if there is a GPU, else float32."""
+    is_half = torch.cuda.is_available() and _is_decoder(facts)
+    return torch.bfloat16 if is_half else torch.float32
 
 
 def _is_decoder(facts: RerankerFacts) -> bool:

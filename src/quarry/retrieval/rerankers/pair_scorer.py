@@ -28,7 +28,7 @@ from quarry.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-NUM_PAIRS_PER_BLOCK = 1024
+NUM_PAIRS_PER_BLOCK = 256
 """Pairs that are sorted by length together, and stored together: what a kill may cost."""
 
 Block = NDArray[np.float32]
@@ -165,7 +165,8 @@ class PairScorer:
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
         for rows in plan(lengths, max_tokens_per_batch=self.max_tokens_per_batch):
             try:
-                with torch.inference_mode():
+                # cached scores must not depend on the autocast of a training
+                with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
                     block[0, rows] = forward([texts[row] for row in rows]).cpu().numpy()
             except torch.OutOfMemoryError as error:
                 raise UserError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from quarry.models.rerankers.reranker_files import (
     RerankerFacts,
     reranker_facts,
 )
-from quarry.models.rerankers.reranker_models import load_reranker
+from quarry.models.rerankers.reranker_models import load_reranker, usual_dtype
 from quarry.retrieval.rerankers.pair_scorer import PairScorer
 from quarry.retrieval.rerankers.score_cache import FOLDER, ScoreCache
 from quarry.runtime.hub_files import HubFiles
@@ -54,8 +55,8 @@ class RerankerSpec:
             files name, else log_sigmoid of yes_no (the logarithm of the probability of yes) and
             identity of a classifier.
         dtype: of the weights; auto: bfloat16 for decoders on a GPU, else float32.
-        frame: the pair as one text; None: as the tokenizer joins two sequences, and for yes_no
-            `QWEN3`.
+        frame: the pair as one text, by the arguments of `PairFrame`; None: as the tokenizer joins
+            two sequences, and for yes_no `QWEN3`.
         instruction: of the frame; None: the frame's own.
         yes_token, no_token: the tokens whose logits are compared.
         cache_dir: folder that caches logits; None: no cache.
@@ -68,7 +69,7 @@ class RerankerSpec:
     max_tokens_per_batch: int = 16_384
     activation: str = AUTO
     dtype: str = AUTO
-    frame: PairFrame | None = None
+    frame: Mapping[str, str] | None = None
     instruction: str | None = None
     yes_token: str = "yes"
     no_token: str = "no"
@@ -91,18 +92,16 @@ class RerankerSpec:
                     f"Fix: {key}.{name}=auto"
                 )
         facts = reranker_facts(self.path, revision=self.revision, kind=self.kind, key=key)
-        frame = self._frame(facts)
+        frame = self._frame(facts, key=key)
         if self.instruction is not None and (frame is None or "{instruction}" not in frame.body):
             raise UserError(
                 f"{key}.instruction={self.instruction!r}: has no effect, for the pair has no place "
                 f"for it. Fix: leave it out, or {key}.frame.body with {{instruction}}"
             )
         self._length(facts, key=key)
-        need = memory_need(facts.config, dtype=self._dtype or torch.float32)
-        check_fits(
-            need, facts.source, dtype=self._dtype or torch.float32, on_cpu=False,
-            remedies=lambda share: {},
-        )  # fmt: skip
+        dtype = self._dtype(facts)
+        need = memory_need(facts.config, dtype=dtype)
+        check_fits(need, facts.source, dtype=dtype, on_cpu=False, remedies=lambda share: {})
         return facts
 
     def load(self, *, key: str, device: torch.device | None = None) -> PairScorer:
@@ -119,13 +118,13 @@ class RerankerSpec:
         tokenizer = load_tokenizer(facts.source, revision=self.revision)
         check_vocabulary(facts.config, tokenizer, source=facts.source)
         model = load_reranker(
-            facts, tokenizer=tokenizer, dtype=self._dtype, revision=self.revision,
+            facts, tokenizer=tokenizer, dtype=self._dtype(facts), revision=self.revision,
             yes_token=self.yes_token, no_token=self.no_token, key=key,
         )  # fmt: skip
         pairs = PairTokenizer(
             tokenizer=tokenizer,
             max_length=self._length(facts, key=key),
-            frame=self._frame(facts),
+            frame=self._frame(facts, key=key),
         )
         scorer = PairScorer(
             model=model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu")),
@@ -144,12 +143,20 @@ class RerankerSpec:
         """Return what `load` reads from the hub."""
         return () if self.path is None else reranker_hub_files(self.path, revision=self.revision)
 
-    @property
-    def _dtype(self) -> torch.dtype | None:
-        return None if self.dtype == AUTO else DTYPES[self.dtype]
+    def _dtype(self, facts: RerankerFacts) -> torch.dtype:
+        return usual_dtype(facts) if self.dtype == AUTO else DTYPES[self.dtype]
 
-    def _frame(self, facts: RerankerFacts) -> PairFrame | None:
-        frame = self.frame or (QWEN3 if facts.kind == "yes_no" else None)
+    def _frame(self, facts: RerankerFacts, *, key: str) -> PairFrame | None:
+        frame = QWEN3 if facts.kind == "yes_no" else None
+        if self.frame is not None:
+            known = [each.name for each in fields(PairFrame)]
+            wrong = [name for name in self.frame if name not in known]
+            if wrong:
+                raise UserError(
+                    f"{key}.frame.{wrong[0]}: there is no such part ({', '.join(known)}). "
+                    "Fix: leave it out"
+                )
+            frame = PairFrame(**self.frame)
         if frame is None or self.instruction is None:
             return frame
         return replace(frame, instruction=self.instruction)

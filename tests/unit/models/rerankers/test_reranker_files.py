@@ -11,7 +11,7 @@ import pytest
 from helpers.models import tiny_folder
 from helpers.rerankers import classifier_folder, language_model_folder
 from quarry.errors import MissingPathError, UserError
-from quarry.models.rerankers.reranker_files import RerankerFacts, reranker_facts
+from quarry.models.rerankers.reranker_files import RerankerFacts, is_bi_encoder, reranker_facts
 
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -92,3 +92,30 @@ def test_an_adapter_alone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="adapter"):
         facts_of(tmp_path)
+
+
+def test_a_bi_encoder_with_a_language_models_architecture_is_no_reranker(tmp_path: Path) -> None:
+    folder = language_model_folder(tmp_path)
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate([("Transformer", ""), ("Pooling", "1_Pooling")])
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    assert is_bi_encoder(str(folder))
+    with pytest.raises(UserError, match=r"task\.teacher\.path=.*bi-encoder"):
+        facts_of(folder)
+    assert facts_of(folder, kind="yes_no").kind == "yes_no"
+
+
+def test_the_tokens_that_a_score_module_names_are_read(tmp_path: Path) -> None:
+    folder = language_model_folder(tmp_path)
+    kind = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
+    modules = [{"idx": 1, "name": "1", "path": "1_LogitScore", "type": kind}]
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (folder / "1_LogitScore").mkdir()
+    stated = {"true_token_id": 4, "false_token_id": 5}
+    (folder / "1_LogitScore" / "config.json").write_text(json.dumps(stated), encoding="utf-8")
+    assert facts_of(folder).token_ids == (4, 5)
+    (folder / "modules.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"modules\.json"):
+        facts_of(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,4 +73,15 @@ def test_a_decoder_that_is_padded_needs_a_padding_token(tmp_path: Path) -> None:
         load_reranker(
             facts, tokenizer=tokenizer, dtype=torch.float32, revision=None, yes_token="yes",
             no_token="no", key="task.teacher",
+        )  # fmt: skip
+
+
+def test_tokens_other_than_those_of_the_files_are_refused(tmp_path: Path) -> None:
+    folder = language_model_folder(tmp_path)
+    facts = reranker_facts(str(folder), revision=None, key="task.teacher")
+    stated = replace(facts, token_ids=(5, 4))  # no, yes
+    with pytest.raises(UserError, match=r"task\.teacher\.yes_token=no task\.teacher\.no_token=yes"):
+        load_reranker(
+            stated, tokenizer=pair_tokenizer(), dtype=torch.float32, revision=None,
+            yes_token="yes", no_token="no", key="task.teacher",
         )  # fmt: skip

@@ -119,6 +119,13 @@ def test_a_score_that_is_not_finite_is_refused_and_not_stored(
     assert list(scorer.cache.folder.glob("*.npy")) == []
 
 
+def test_autocast_around_it_changes_nothing(folder: Path) -> None:
+    wanted = scorer_of(folder).score(PAIRS, label="pairs").scores
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = scorer_of(folder).score(PAIRS, label="pairs").scores
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_no_pairs_have_no_scores(folder: Path) -> None:
     assert scorer_of(folder).score([], label="pairs").scores.shape == (0,)
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from helpers.rerankers import classifier_folder, language_model_folder
-from quarry.data.pair_tokenization import PairFrame
 from quarry.errors import UserError
 from quarry.retrieval.rerankers.reranker_spec import RerankerSpec
 
@@ -26,7 +25,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"dtype": "int8"}, r"retriever\.reranker\.dtype=int8"),
         ({"max_length": 257}, r"retriever\.reranker\.max_length=257.*256"),
         ({"instruction": "find"}, r"retriever\.reranker\.instruction='find'"),
-        ({"instruction": "find", "frame": PairFrame()}, r"retriever\.reranker\.instruction"),
+        ({"instruction": "find", "frame": {}}, r"retriever\.reranker\.instruction"),
+        ({"frame": {"bodi": "x"}}, r"retriever\.reranker\.frame\.bodi"),
+        ({"frame": {"body": "x"}}, r"frame\.body='x'"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(
