@@ -141,7 +141,9 @@ def test_every_retriever_can_be_built(name: str, tmp_path: Path) -> None:
     config = composed("eval", f"retriever={option}", f"paths.cache_dir={tmp_path}")
     retriever = build(config.retriever)
     assert retriever.uses_encoder is (option != "bm25")
-    assert retriever.name == {"hybrid": "bm25+dense"}.get(option, option)
+    assert retriever.name == {"hybrid": "bm25+dense", "reranked": "dense-reranked"}.get(
+        option, option
+    )
 
 
 @pytest.mark.parametrize(

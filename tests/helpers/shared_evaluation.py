@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from helpers.rerankers import language_model_folder
 from helpers.stores import documents, stored, texts, tiny_encoder
+from quarry.distributed import world
 from quarry.models.bi_encoder import BiEncoder
 from quarry.retrieval.bm25 import BM25Retriever
 from quarry.retrieval.corpus_embeddings import CorpusStorage
@@ -13,10 +16,13 @@ from quarry.retrieval.dense import DenseRetriever
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.fusion import HybridRetriever, reciprocal_rank_fusion
 from quarry.retrieval.index.exact import ExactIndex
+from quarry.retrieval.reranked import RerankedRetriever
+from quarry.retrieval.rerankers import pair_scorer
+from quarry.retrieval.rerankers.reranker_spec import RerankerSpec
 from quarry.retrieval.retriever import Retriever
 from quarry.retrieval.terms import CodeAnalyzer
 from quarry.retrieval.unique_encoder import UniqueEncoder
-from quarry.types import Query, RetrievalSet
+from quarry.types import Query, RetrievalSet, Run
 
 KINDS = ("unique", "stored", "in step", "on disk")
 
@@ -53,10 +59,24 @@ def retrievers() -> dict[str, Retriever]:
     return {"dense": dense, "hybrid": hybrid}
 
 
+def reranked(folder: Path) -> dict[str, Run]:
+    """Rankings of two stages, with so few pairs in a block that every process has some."""
+    made = world.first_does(lambda: language_model_folder(folder / "reranker"))
+    retriever = RerankedRetriever(
+        first_stage=retrievers()["dense"], reranker=RerankerSpec(path=str(made)), depth=12
+    )
+    encoder = UniqueEncoder(encoder=tiny_encoder(), storage=CorpusStorage(folder=folder))
+    with mock.patch.object(pair_scorer, "NUM_PAIRS_PER_BLOCK", 32):
+        return {
+            f"reranked {name}": retriever.retrieve(collection, top_k=20, encoder=encoder)
+            for name, collection in collections().items()
+        }
+
+
 def evaluate(store: Path) -> dict[str, Any]:
     """`runs` by retriever, kind of encoder and collection; `passes` and `tokens` of this process
     by kind, dense retrieval alone."""
-    found: dict[str, Any] = {"runs": {}, "passes": {}, "tokens": {}}
+    found: dict[str, Any] = {"runs": reranked(store.parent), "passes": {}, "tokens": {}}
     for kind in KINDS:
         for retriever_name, retriever in retrievers().items():
             if kind == "on disk" and retriever_name != "dense":  # as "in step" but for the place

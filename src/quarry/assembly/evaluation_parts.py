@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from omegaconf import DictConfig
 
 from quarry.config.instantiate import build
 from quarry.errors import UserError
 from quarry.evaluation.evaluator import Evaluator
+from quarry.retrieval.reranked import RerankedRetriever
 from quarry.retrieval.retriever import Retriever
 
 
@@ -25,11 +28,29 @@ def build_evaluator(config: DictConfig) -> Evaluator | None:
     )
 
 
-def build_baseline(config: DictConfig, *, beside: str) -> Retriever | None:
+def build_retriever(config: DictConfig) -> Retriever:
+    """Return the configured retriever; a reranker is checked, and no weights are loaded.
+
+    Raises:
+        UserError: the reranker is none, or `evaluation.compare_dtype` compares two stages.
+    """
+    retriever: Retriever = build(config.retriever)
+    if isinstance(retriever, RerankedRetriever):
+        dtype = config.evaluation.compare_dtype
+        if dtype is not None:
+            raise UserError(
+                f"evaluation.compare_dtype={dtype}: compares the embeddings of one model, and "
+                "retriever=reranked has two stages. Fix: leave it out, or retriever=dense"
+            )
+        retriever.check()
+    return retriever
+
+
+def build_baseline(config: DictConfig, *, beside: Sequence[str]) -> Retriever | None:
     """Return the retriever that results are compared with; None for baseline=none.
 
     Args:
-        beside: name of the retriever that is compared with it.
+        beside: names of what is reported beside it.
 
     Raises:
         UserError: the baseline needs a model, or is the retriever itself.
@@ -42,8 +63,8 @@ def build_baseline(config: DictConfig, *, beside: str) -> Retriever | None:
             f"baseline={baseline.name} needs a model, and the model is what it is compared with: "
             "choose baseline=bm25, or baseline=none."
         )
-    if baseline.name == beside:
+    if baseline.name in beside:
         raise UserError(
-            f"baseline={baseline.name} would compare {beside} with itself: leave it out."
+            f"baseline={baseline.name} would compare {baseline.name} with itself: leave it out."
         )
     return baseline

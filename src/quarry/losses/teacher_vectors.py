@@ -30,9 +30,21 @@ def write_teacher_vectors(
     assert len(texts) == len(vectors), "a vector for each text"
     hashes = np.array([text_hash(text) for text in texts], dtype=np.int64)
     _, first = np.unique(hashes, return_index=True)  # sorted, each text once
-    save_file(
-        {"hashes": hashes[first], "embeddings": np.ascontiguousarray(vectors[first])}, str(path)
-    )
+    write_hashed_vectors(path, hashes=hashes[first], vectors=vectors[first])
+
+
+def write_hashed_vectors(
+    path: Path | str, *, hashes: NDArray[np.int64], vectors: NDArray[np.float32]
+) -> None:
+    """Write a file for `loss=embedding_distillation`, of texts whose hashes are known.
+
+    Args:
+        path: of the file, `*.safetensors`.
+        hashes: [num_texts] of `text_hash`, rising.
+        vectors: [num_texts, dim], the teacher's embedding of each.
+    """
+    assert (hashes[1:] > hashes[:-1]).all(), "each text once, in the order of the hashes"
+    save_file({"hashes": hashes, "embeddings": np.ascontiguousarray(vectors)}, str(path))
 
 
 class TeacherVectors:

@@ -8,7 +8,11 @@ from pathlib import Path
 from quarry.errors import UserError
 from quarry.models.adapters.adapter_config import CONFIG_FILE as ADAPTER_CONFIG
 from quarry.models.adapters.stored_adapter import ADAPTER_FILE, PICKLED_FILE
-from quarry.models.backbones.huggingface import VOCABULARY_FILES, resolve_tokenizer
+from quarry.models.backbones.huggingface import (
+    VOCABULARY_FILES,
+    resolve_source,
+    resolve_tokenizer,
+)
 from quarry.models.backbones.model_files import model_file, read_json
 from quarry.models.folders.modules import MODULES_FILE, ModelFolder, read_modules
 from quarry.models.folders.sentence_transformers import MODEL_FILE, TRANSFORMER_FILES
@@ -57,6 +61,20 @@ def model_hub_files(model: ModelSource) -> tuple[HubFiles, ...]:
         tokenizer = model.tokenizer_path  # the replica's tokenizer is made from it
         return () if tokenizer is None else tuple(_tokenizer(tokenizer))
     return tuple(_model(model))
+
+
+def reranker_hub_files(path: str, *, revision: str | None) -> tuple[HubFiles, ...]:
+    """Return the hub files that loading a reranker and its tokenizer reads; none for a folder."""
+    modules = (MODULES_FILE, CONTRACT_FILE, "*_LogitScore/config.json")
+    return tuple(
+        _of_hub(
+            resolve_source(path, key="retriever.reranker.path"),
+            revision,
+            "reranker",
+            names=("generation_config.json", *modules, *BESIDE_VOCABULARY),
+            one_of=(((CONFIG,),), WEIGHTS, VOCABULARIES),
+        )
+    )
 
 
 def _model(model: ModelSource) -> Iterator[HubFiles]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
+from quarry.assembly.evaluation_parts import build_baseline, build_evaluator, build_retriever
 from quarry.assembly.model_parts import ModelParts, build_model_parts, settle_contract
 from quarry.assembly.strategy import planned_spread, settle_dtype
 from quarry.assembly.train_examples import build_examples
@@ -27,7 +27,7 @@ from quarry.planning.disk import SavedFiles
 from quarry.planning.host import CorpusPlace
 from quarry.planning.memory_fit import AskedChoice
 from quarry.planning.zero_buffers import ZeroBuffers
-from quarry.retrieval.retriever import Retriever
+from quarry.retrieval.reranked import stages_of
 from quarry.runtime.devices import has_gpu
 
 LoadTokenizer = Callable[[], TextTokenizer | None]
@@ -231,8 +231,8 @@ def planned_evaluation(config: DictConfig) -> PlannedEvaluation:
     Raises:
         UserError: there is nothing to evaluate, or the baseline cannot be had.
     """
-    retriever: Retriever = build(config.retriever)
-    build_baseline(config, beside=retriever.name)
+    retriever = build_retriever(config)
+    build_baseline(config, beside=[stage.name for stage in stages_of(retriever)])
     if retriever.uses_encoder:
         settle_contract(config)
     evaluator = build_evaluator(config)

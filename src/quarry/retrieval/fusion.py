@@ -137,7 +137,7 @@ class HybridRetriever:
         spare = 1 if dataset.self_matches else 0
         depth = max(top_k - spare, self.depth or 1)
         runs = [
-            _without(
+            without_self_matches(
                 retriever.retrieve(dataset, top_k=depth + spare, encoder=encoder),
                 dataset.self_matches,
                 top_k=depth,
@@ -147,8 +147,15 @@ class HybridRetriever:
         return self.fusion(runs, top_k=top_k)
 
 
-def _without(run: Run, self_matches: Mapping[str, str], *, top_k: int) -> Run:
-    """Return the first `top_k` documents of each ranking without the self matches."""
+def without_self_matches(
+    run: Run, self_matches: Mapping[str, str], *, top_k: int | None = None
+) -> Run:
+    """Return the first `top_k` documents of each ranking without the self matches.
+
+    Args:
+        self_matches: see `RetrievalSet`; where there are none, the run is returned as it is.
+        top_k: None: all documents.
+    """
     if not self_matches:
         return run
     kept: Run = {}

@@ -10,13 +10,11 @@ from typing import TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from quarry.types import Document, Query
-
 NUM_HASH_BYTES = 16
 HASH = f"S{NUM_HASH_BYTES}"
 """A hash in numpy's type for sorting. (Its single elements would lose zeros at the end.)"""
 
-Item = TypeVar("Item", bound=Query | Document)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,6 +35,10 @@ EVALUATED = (
 """Keys and groups that an evaluation may set differently from the training."""
 
 
+FIRST_STAGE = "retriever.first_stage"
+"""Key of the first of two stages, whose report comes before that of the second."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """Results of one retriever in one run directory.
@@ -94,6 +98,8 @@ def measured_in(record: RunRecord, *, uses_encoder: bool) -> list[Measured]:
         is_baseline = not uses_encoder or (has_baseline and index == 0)
         if is_baseline:
             part = "retriever" if not uses_encoder else "baseline"
+            if index == len(reports) - 2 and record.setting(f"{FIRST_STAGE}._target_") is not None:
+                part = FIRST_STAGE
             found.append(_baseline(record, report, part=part))
         else:
             found.append(_of_evaluation(record, report, form=_form(reports, report)))

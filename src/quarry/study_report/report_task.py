@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 STUDIES = "study"
 """Folder of studies below `paths.runs_dir`."""
 
+RERANKED = "quarry.retrieval.reranked.RerankedRetriever"
+"""The retriever that needs a model if its first stage does."""
+
 
 def report(
     config: DictConfig,
@@ -177,6 +180,8 @@ def _uses_encoder(record: RunRecord, *, trusted: Sequence[str]) -> bool:
     if record.is_training:
         return True
     target = record.setting("retriever._target_") or ""
+    if target == RERANKED:
+        target = record.setting("retriever.first_stage._target_") or ""
     problem = target_violation(target, "retriever", trusted=trusted)
     if problem is not None:
         raise UserError(problem)

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from quarry.assembly.evaluation_encoder import stored_encoder_builder, unique_encoder_builder
-from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
+from quarry.assembly.evaluation_parts import build_baseline, build_evaluator, build_retriever
 from quarry.assembly.model_parts import build_model_parts, settle_contract
 from quarry.assembly.preflight import preflight
 from quarry.assembly.run_start import share_run_directory
@@ -26,6 +26,7 @@ from quarry.evaluation.evaluator import Evaluator
 from quarry.models.bi_encoder import BiEncoder
 from quarry.models.building import build_bi_encoder
 from quarry.retrieval.embeddings import TextEncoder
+from quarry.retrieval.reranked import stages_of
 from quarry.retrieval.retriever import Retriever
 from quarry.tasks.optimized_metric import check_optimized_metric
 from quarry.training.callbacks.cost_meter import CostMeter
@@ -82,8 +83,8 @@ def build_evaluation(config: DictConfig) -> Evaluation:
     Raises:
         UserError: there is nothing to evaluate, or the model cannot be loaded or does not fit.
     """
-    retriever: Retriever = build(config.retriever)
-    baseline = build_baseline(config, beside=retriever.name)
+    retriever = build_retriever(config)
+    baseline = build_baseline(config, beside=[stage.name for stage in stages_of(retriever)])
     evaluator = build_evaluator(config)
     if evaluator is None:
         raise UserError("benchmark=none leaves nothing to evaluate: choose another, see --help.")

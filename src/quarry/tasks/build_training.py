@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
 from quarry.assembly.evaluation_encoder import unique_encoder_builder
-from quarry.assembly.evaluation_parts import build_baseline, build_evaluator
+from quarry.assembly.evaluation_parts import build_baseline, build_evaluator, build_retriever
 from quarry.assembly.mining_corpus import check_mining_corpus
 from quarry.assembly.model_parts import ModelParts, build_model_parts
 from quarry.assembly.origin import origin_of
@@ -240,12 +240,12 @@ def build_evaluated(
     reports = TrainingReports(
         evaluator=evaluator,
         run=run,
-        baseline=build_baseline(config, beside=TRAINED),
+        baseline=build_baseline(config, beside=[TRAINED]),
         before_training=evaluation.before_training,
     )
     callback = RetrievalEvaluation(
         evaluator=evaluator,
-        retriever=build(config.retriever),
+        retriever=build_retriever(config),
         build_encoder=unique_encoder_builder(config, parts),
         every_n_steps=evaluation.every_n_steps,
         before_training=evaluation.before_training,
@@ -279,7 +279,7 @@ def check_callbacks(config: DictConfig) -> None:
     if (refreshing := refreshing_of(callbacks)) is not None:
         check_mining_corpus(refreshing.corpus, key="callbacks.refresh_negatives.corpus")
     if evaluator is not None:
-        build_baseline(config, beside=TRAINED)
+        build_baseline(config, beside=[TRAINED])
     names = [] if evaluator is None else metric_names(evaluator)
     check_optimized_metric(config.optimized_metric, names)
     check_monitors(

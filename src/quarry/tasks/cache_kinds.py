@@ -13,6 +13,8 @@ from quarry.data.arrow_table import ArrowTable
 from quarry.data.table_sources import SourceFile, sources_from_text
 from quarry.models.backbones.fingerprint import is_known_as
 from quarry.retrieval.cached_rankings import ABOUT
+from quarry.retrieval.rerankers.score_cache import FOLDER as PAIR_SCORES
+from quarry.retrieval.rerankers.score_cache import model_of_scores
 from quarry.stand_ins.made_folder import PREFIXES
 from quarry.tasks.own_cache_files import (
     all_of,
@@ -32,6 +34,7 @@ State = Literal["unchanged", "changed", "gone", "-"]
 NOT_RECORDED = "not recorded"
 _TABLES = "(corpus|examples|beir-examples)-[0-9a-f]{24}"
 _RANKING = "[a-z0-9_]+-[0-9a-f]{24}"
+_SCORES = "[0-9a-f]{24}"
 _STORE = "[0-9a-f]{32}"
 _NOTE = "[0-9a-f]{64}"
 _MODEL = f"({'|'.join(PREFIXES)})-[0-9a-f]{{16}}"
@@ -121,6 +124,15 @@ def of_embeddings(path: Path) -> Origin:
     return Origin(source=model, state="unchanged" if is_same else "changed")
 
 
+def of_pair_scores(path: Path) -> Origin:
+    """Return the reranker that made the scores."""
+    model = model_of_scores(path)
+    if model is None:
+        return Origin(source=NOT_RECORDED, state="-")
+    is_gone = Path(model).is_absolute() and not Path(model).is_dir()
+    return Origin(source=model, state="gone" if is_gone else "-")
+
+
 def of_replica(path: Path) -> Origin:
     """Return what a small model is made from: nothing outside."""
     return Origin(source="made here", state="-")
@@ -134,8 +146,8 @@ def of_stdlib_code(path: Path) -> Origin:
 
 
 def of_note(path: Path) -> Origin:
-    """Return what is known of the hash of a file that no store needs."""
-    return Origin(source="hash of a file without a store", state="-")
+    """Return what is known of the hash of a model's file."""
+    return Origin(source="hash of a file", state="-")
 
 
 def of_unfinished(path: Path) -> Origin:
@@ -179,6 +191,14 @@ KINDS = (
         origin=of_embeddings,
     ),
     Kind(
+        name="pair_scores", root="cache", patterns=(f"{PAIR_SCORES}/{_SCORES}",),
+        origin=of_pair_scores,
+    ),
+    Kind(
+        name="reranker_hash", root="cache", patterns=(f"{PAIR_SCORES}/weights/{_NOTE}",),
+        origin=of_note,
+    ),
+    Kind(
         name="weights_hash", root="store", patterns=(f"weights/{_NOTE}",), own=unneeded_notes,
         origin=of_note,
     ),
@@ -197,6 +217,8 @@ KINDS = (
             rf"rankings/\.{_RANKING}\.(json|about)\.\d+\.tmp",
             f"models/{_MODEL}[a-z0-9_]{{8}}",
             rf"models/\.{_MODEL}\.removed\.tmp",
+            rf"{PAIR_SCORES}/\.{_SCORES}\.removed\.tmp",
+            rf"{PAIR_SCORES}/weights/\.{_NOTE}\.\d+\.tmp",
         ),
         beside=(".ids.npy", ".ids.npy.tmp"), own=leftovers, origin=of_unfinished, rests_s=300.0,
     ),

@@ -23,6 +23,7 @@ from quarry.evaluation.evaluator import Evaluator
 from quarry.evaluation.plots import plot_bars
 from quarry.evaluation.report import result_line, terminal_table, write_report
 from quarry.evaluation.scatter import plot_scatter
+from quarry.retrieval.reranked import RerankedRetriever, stages_of
 from quarry.runtime.extras import can_draw
 from quarry.runtime.failed_start import removes_failed_start
 from quarry.runtime.files import write_json
@@ -97,7 +98,15 @@ def evaluate_into(
         known = None if baseline is None else evaluator.evaluate(baseline)
         reports, found = measured(evaluation, loggers, baseline=known)
         values, of = metric_values(reports[0]), reports[0].retriever
-        reports = write_and_draw(reports, evaluator, run, baseline=known)
+        model, beside = reports[0], known
+        if isinstance(evaluation.retriever, RerankedRetriever):
+            reports, beside = [reports[1], model], reports[1]  # in the order of the stages
+        reports = write_and_draw(
+            [*([] if known is None else [known]), *reports],
+            evaluator,
+            run,
+            compared=None if beside is None else (beside, model),
+        )
         summary = summary_of(reports, of=of, cost=evaluation.meter.cost())
         write_summary(summary, reports, run, loggers)
     if found:
@@ -113,20 +122,26 @@ def evaluate_into(
 
 
 def write_and_draw(
-    reports: Sequence[Report], evaluator: Evaluator, run: RunDirectory, *, baseline: Report | None
+    reports: Sequence[Report],
+    evaluator: Evaluator,
+    run: RunDirectory,
+    *,
+    compared: tuple[Report, Report] | None,
 ) -> list[Report]:
-    """Write report and plots; return the reports with confidence intervals, the baseline first.
+    """Write report and plots; return the reports with confidence intervals.
 
     Without matplotlib there are no plots.
+
+    Args:
+        compared: the two whose queries are plotted against each other.
     """
-    together = [*([] if baseline is None else [baseline]), *reports]
-    known = list(write_report(together, run.path, measures=evaluator.measures))
+    known = list(write_report(reports, run.path, measures=evaluator.measures))
     if not can_draw():
         return known
     plot_bars(known, run.path / "plots" / "results.png", measures=evaluator.measures)
-    if baseline is not None:
+    if compared is not None:
         main = evaluator.measures[0]
-        plot_scatter(baseline, reports[0], run.path / "plots" / "queries.png", measure=main)
+        plot_scatter(*compared, run.path / "plots" / "queries.png", measure=main)
     return known
 
 
@@ -135,25 +150,29 @@ def measured(
 ) -> tuple[list[Report], list[Agreement]]:
     """Evaluate and log; return the reports and the agreement with a reference, if there is one.
 
+    The first report is the retriever's; that of its first stage follows, or that of the reference.
+
     Args:
         baseline: its report, for comparison in the loggers' tables.
     """
-    evaluator = evaluation.evaluator
+    evaluator, retriever = evaluation.evaluator, evaluation.retriever
     if evaluation.model is None:
-        report = evaluator.evaluate(evaluation.retriever)
+        *before, last = stages_of(retriever)
+        earlier = [evaluator.evaluate(stage) for stage in before]
+        report = evaluator.evaluate(last)
         log_report(
             loggers,
             report,
             evaluator=evaluator,
-            baseline=baseline,
+            baseline=baseline or next(iter(earlier), None),
             num_examples=evaluation.num_examples,
         )
-        return [report], []
-    report, embeddings = _tested(evaluation, evaluation.model, loggers, baseline=baseline)
+        return [report, *earlier], []
+    reports, embeddings = _tested(evaluation, evaluation.model, loggers, baseline=baseline)
     if evaluation.reference is None:
-        return [report], []
-    other, references = _tested(evaluation, evaluation.reference, [], baseline=None)
-    return [report, other], agreements(embeddings, references)
+        return reports, []
+    others, references = _tested(evaluation, evaluation.reference, [], baseline=None)
+    return [*reports, *others], agreements(embeddings, references)
 
 
 def _tested(
@@ -162,8 +181,8 @@ def _tested(
     loggers: Sequence[Logger],
     *,
     baseline: Report | None,
-) -> tuple[Report, dict[str, Tensor]]:
-    """Load a model and evaluate it through `Trainer.test`.
+) -> tuple[list[Report], dict[str, Tensor]]:
+    """Load a model and evaluate it through `Trainer.test`; return its reports, the main one first.
 
     Devices and strategies thus work as in training. The embeddings of the first texts are returned
     where they are compared with a reference's.
@@ -190,4 +209,4 @@ def _tested(
     module = RetrievalModule(build_model=model.build_model)
     with ends_children(trainer.strategy):
         trainer.test(module, one_empty_batch(), verbose=False)
-    return reports[0], sample.embeddings
+    return reports, sample.embeddings

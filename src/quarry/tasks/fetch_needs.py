@@ -13,6 +13,7 @@ from quarry.config.validation import validate
 from quarry.evaluation.benchmark import Benchmark
 from quarry.models.model_downloads import model_hub_files
 from quarry.models.model_spec import ModelSpec
+from quarry.retrieval.reranked import RerankedRetriever
 from quarry.retrieval.retriever import Retriever
 from quarry.runtime.devices import planned_for_gpu
 from quarry.runtime.hub_files import HubFiles, files_read_by
@@ -38,6 +39,8 @@ def _needs(config: DictConfig, *, is_training: bool) -> Iterator[HubFiles]:
     if is_training or retriever.uses_encoder:
         spec: ModelSpec = build(config.model)
         yield from model_hub_files(spec.source)
+    if isinstance(retriever, RerankedRetriever):
+        yield from retriever.reranker.hub_files()
     if is_training:
         yield from _examples(config.data.examples)
     benchmark: Benchmark | None = build(config.benchmark)

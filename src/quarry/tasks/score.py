@@ -177,7 +177,7 @@ def _score_into(
             begins()
             _log_scores(scores, evaluator)
             log_report(loggers, reports[0], evaluator=evaluator)
-            known = write_and_draw(reports, evaluator, run, baseline=None)
+            known = write_and_draw(reports, evaluator, run, compared=None)
             write_json(run.path / SCORE_FILE, scores.as_document())
             page = run.path / REPORT_FILE
             write_text(page, page.read_text(encoding="utf-8") + "\n" + given_sections(scores))

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -15,12 +16,22 @@ from helpers.made_cache import LEFTOVER, make_cache
 from quarry.data.arrow_table import LINE, open_table
 from quarry.models.backbones.fingerprint import file_digest, weights_digest
 from quarry.retrieval.cached_rankings import CachedRankings
+from quarry.retrieval.rerankers.score_cache import ScoreCache
 from quarry.retrieval.store.shelf import Shelf
 from quarry.runtime import cache_use
 from quarry.stand_ins import stdlib_code
 from quarry.stand_ins.made_folder import made_once
 from quarry.stand_ins.stdlib_code import build_stdlib_code
-from quarry.tasks.cache_kinds import KINDS, Folders, Kind, of_embeddings, of_ranking, of_table
+from quarry.tasks.cache_kinds import (
+    KINDS,
+    Folders,
+    Kind,
+    Origin,
+    of_embeddings,
+    of_pair_scores,
+    of_ranking,
+    of_table,
+)
 from quarry.types import RetrievalSet
 
 
@@ -109,6 +120,13 @@ def use_hash(folders: Folders) -> None:
     file_digest(file, memo=folders.store / "weights")
 
 
+def use_reranker_hash(folders: Folders) -> None:
+    file = folders.cache / "config.json"
+    if not file.exists():
+        file.write_text("{}")
+    file_digest(file, memo=folders.cache / "pair_scores" / "weights")
+
+
 def use_replica(folders: Folders) -> None:
     made_once(
         folders.cache / "models" / f"qwen-tiny-{'0' * 16}",
@@ -122,6 +140,8 @@ USES: dict[str, Callable[[Folders], object]] = {
     "ranking": use_ranking,
     "embeddings": use_shelf,
     "weights_hash": use_hash,
+    "pair_scores": lambda folders: ScoreCache(folders.cache, identity={}, model="m"),
+    "reranker_hash": use_reranker_hash,
     "replica": use_replica,
     "stdlib_code": lambda folders: build_stdlib_code(cache_dir=folders.cache),
 }
@@ -206,3 +226,18 @@ def test_hashes_of_files_are_listed_once_no_store_needs_them(
     manifest = folders.store / ("1" * 32) / "abc" / "manifest.json"
     manifest.write_text(json.dumps({"made_by": {"model": "of/the-hub"}}))
     assert not list(kind("weights_hash").paths(folders))
+
+
+def test_scores_of_pairs_name_their_reranker(tmp_path: Path) -> None:
+    model = tmp_path / "reranker"
+    model.mkdir()
+    made = ScoreCache(tmp_path / "cache", identity={"weights": "x"}, model=str(model))
+    made.write(np.array([b"1" * 16], dtype="S16"), np.zeros((2, 1), np.float32))
+    folders = Folders(cache=tmp_path / "cache", store=tmp_path / "cache" / "embeddings")
+    (found,) = kind("pair_scores").paths(folders)
+    assert found == made.folder
+    assert of_pair_scores(found) == Origin(source=str(model), state="-")
+    model.rmdir()
+    assert of_pair_scores(found).state == "gone"
+    (found / "about.json").write_text("[")
+    assert of_pair_scores(found).source == "not recorded"

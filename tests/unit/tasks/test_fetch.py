@@ -31,6 +31,7 @@ from helpers.hub_server import (
     use_hub,
 )
 from helpers.models import tiny_folder
+from helpers.rerankers import classifier_folder
 from quarry.config.instantiate import build
 from quarry.data.msmarco import HUB_FILE, HUB_ID
 from quarry.errors import UserError
@@ -276,6 +277,18 @@ def test_code_comes_where_it_may_run(
     fetch(evaluation("model.path=acme/own", "benchmark=none", trusted))
     assert ("own.py" in cached(tmp_path, "models--acme/own")) is is_trusted
     assert cached(tmp_path, "models--acme/code") == (["modeling.py"] if is_trusted else [])
+
+
+def test_a_reranker_comes_with_its_tokenizer(hub: StandInHub, tmp_path: Path) -> None:
+    classifier_folder(tmp_path / "reranker", "bert")
+    hub.add("acme/reranker", tmp_path / "reranker")
+    fetch(
+        evaluation(
+            "retriever=reranked", "retriever@retriever.first_stage=bm25",
+            "retriever.reranker.path=acme/reranker", *SET,
+        )
+    )  # fmt: skip
+    assert cached(tmp_path, "models--acme/reranker") == TINY_FILES
 
 
 def test_training_sets_of_the_hub(hub: StandInHub, tmp_path: Path) -> None:

@@ -58,8 +58,11 @@ _LOADING_ERRORS = (
 )  # fmt: skip
 
 
-def resolve_source(path: str) -> str:
-    """Return the folder or hub id that `model.path` names; for a run directory its saved model.
+def resolve_source(path: str, *, key: str = "model.path") -> str:
+    """Return the folder or hub id that a path names; for a run directory its saved model.
+
+    Args:
+        key: of the path in the configuration, for messages.
 
     Raises:
         MissingPathError: the folder is no model, or `path` neither exists nor can be a hub id.
@@ -71,13 +74,13 @@ def resolve_source(path: str) -> str:
                 return str(candidate.absolute())
         found = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
         raise MissingPathError(
-            f"model.path={path}: neither this folder nor its subfolder model/ holds a config.json, "
+            f"{key}={path}: neither this folder nor its subfolder model/ holds a config.json, "
             f"adapter_config.json or modules.json (found: {found}). Fix: give a run directory, a "
             "Hugging Face or sentence-transformers folder, or a hub id."
         )
     is_hub_id = path.count("/") <= 1 and not path.startswith((".", "/", "~"))
     if not is_hub_id:
-        raise MissingPathError(f"model.path={path}: no such folder. Fix: check the path.")
+        raise MissingPathError(f"{key}={path}: no such folder. Fix: check the path.")
     return path
 
 
@@ -198,6 +201,37 @@ def load_backbone(
         model.pooler = None  # its weights may be random: drop them, so that they are not saved
     model_: PreTrainedModel = model
     return model_
+
+
+def load_with_head(
+    factory: Any,
+    source: str,
+    *,
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    revision: str | None = None,
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load a model with its head; return it and the weights that its files lack.
+
+    Only safetensors are read, and no code of the repository runs.
+
+    Args:
+        factory: one of transformers' `AutoModelFor...`.
+
+    Raises:
+        UserError: it cannot be loaded, or a weight has another shape.
+    """
+    model, info = _from_pretrained(
+        factory,
+        source,
+        revision=revision,
+        what="model",
+        config=config,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    return model, sorted(info["missing_keys"])
 
 
 def _from_pretrained(factory: Any, source: str, *, what: str, **kwargs: Any) -> Any:

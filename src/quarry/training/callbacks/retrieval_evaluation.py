@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ import torch
 from quarry.evaluation.evaluator import Evaluator
 from quarry.models.bi_encoder import BiEncoder
 from quarry.retrieval.embeddings import TextEncoder
+from quarry.retrieval.reranked import stages_of
 from quarry.retrieval.retriever import Retriever
 from quarry.training.evaluation_log import log_report, metric_names, metric_values
 from quarry.training.state import preserved_training_state
@@ -39,7 +40,8 @@ class RetrievalEvaluation(pl.Callback):
         build_encoder: bi-encoder -> encoder with the tokenizer and budgets of this run.
         every_n_steps: optimizer steps between evaluations in training; 0: only before and after.
         before_training: evaluate the untrained model, too.
-        on_report: called with the reports before and after training, or of a test.
+        on_report: called with the reports before and after training, or of a test: that of the
+            retriever, then that of its first stage if there is one.
         name: name of a test's report.
         baseline: returns the baseline's report for W&B's table, None if there is none.
         num_examples: queries a set that W&B receives with their best documents.
@@ -109,21 +111,29 @@ class RetrievalEvaluation(pl.Callback):
         _end_validation(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.on_report(self._evaluate(trainer, pl_module, self.name or self.retriever.name))
+        *earlier, last = stages_of(self.retriever)
+        reports = [self._report_of(trainer, pl_module, stage, stage.name) for stage in earlier]
+        name = self.name or self.retriever.name
+        self.on_report(self._evaluate(trainer, pl_module, name, retriever=last, beside=reports))
+        for report in reports:
+            self.on_report(report)
 
-    def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> Report:
-        encoder = self.build_encoder(cast(BiEncoder, pl_module.model))
-        with (
-            preserved_training_state(pl_module),
-            trainer.precision_plugin.forward_context(),  # as in training steps
-        ):
-            report = self.evaluator.evaluate(self.retriever, name=name, encoder=encoder)
-        is_trained = name != UNTRAINED
-        report = replace(
-            report,
-            contract=self.contract,
-            training_caveats=self.training_caveats if is_trained else (),
-        )
+    def _evaluate(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        name: str,
+        *,
+        retriever: Retriever | None = None,
+        beside: Sequence[Report] = (),
+    ) -> Report:
+        """Evaluate, log and return the report.
+
+        Args:
+            retriever: None: that of the callback.
+            beside: reports of earlier stages; the first is the baseline if there is no other.
+        """
+        report = self._report_of(trainer, pl_module, retriever or self.retriever, name)
         if trainer.training:
             self._remember(report, step=trainer.global_step)
         log_report(
@@ -131,7 +141,7 @@ class RetrievalEvaluation(pl.Callback):
             report,
             evaluator=self.evaluator,
             step=trainer.global_step,
-            baseline=self.baseline(),
+            baseline=self.baseline() or next(iter(beside), None),
             num_examples=self.num_examples,
         )
         values = metric_values(report)
@@ -139,6 +149,21 @@ class RetrievalEvaluation(pl.Callback):
             trainer.callback_metrics.pop(key, None)
         trainer.callback_metrics.update({key: torch.tensor(v) for key, v in values.items()})
         return report
+
+    def _report_of(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, retriever: Retriever, name: str
+    ) -> Report:
+        encoder = self.build_encoder(cast(BiEncoder, pl_module.model))
+        with (
+            preserved_training_state(pl_module),
+            trainer.precision_plugin.forward_context(),  # as in training steps
+        ):
+            report = self.evaluator.evaluate(retriever, name=name, encoder=encoder)
+        return replace(
+            report,
+            contract=self.contract,
+            training_caveats=() if name == UNTRAINED else self.training_caveats,
+        )
 
     def _remember(self, report: Report, *, step: int) -> None:
         self.last_report, self._last_step = report, step

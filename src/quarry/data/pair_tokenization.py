@@ -1,0 +1,208 @@
+"""Tokenize pairs of query and document for rerankers; cut the document of a pair that is too long.
+
+A pair is either two sequences, as the tokenizer itself joins them, or one text that a frame makes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from quarry.data.prompts import joined_text
+from quarry.errors import UserError
+from quarry.types import Document, Query
+
+Pair = tuple[Query, Document]
+
+DOCUMENT = "{document}"
+FIELDS = ("{query}", DOCUMENT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFrame:
+    """What surrounds query and document, as one text.
+
+    Prefix, body and suffix are tokenized apart. A body that is too long is cut at its right end.
+
+    Attributes:
+        prefix, suffix: before and after the body.
+        body: has {query}, ends with {document}, and may have {instruction}.
+        instruction: replaces {instruction}.
+
+    Raises:
+        UserError: the body lacks a field, or does not end with the document.
+    """
+
+    prefix: str = ""
+    body: str = "{query} {document}"
+    suffix: str = ""
+    instruction: str = ""
+
+    def __post_init__(self) -> None:
+        if any(self.body.count(field) != 1 for field in FIELDS) or not self.body.endswith(DOCUMENT):
+            raise UserError(
+                f"frame.body={self.body!r}: must have {{query}} once and end with {{document}} "
+                "(what is too long is cut at the end). Fix: frame.body='{query} {document}'"
+            )
+
+    def rendered(self, query: str, document: str) -> str:
+        """Return the body of a pair."""
+        parts = self.body.removesuffix(DOCUMENT).split("{query}")
+        before, after = (part.replace("{instruction}", self.instruction) for part in parts)
+        return f"{before}{query}{after}{document}"
+
+
+QWEN3 = PairFrame(
+    prefix=(
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query "
+        'and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+        "<|im_start|>user\n"
+    ),
+    body="<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}",
+    suffix="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+    instruction="Given a web search query, retrieve relevant passages that answer the query",
+)
+"""The frame of Qwen3-Reranker, by its model card (arXiv 2506.05176)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizedPair:
+    """A pair as token ids.
+
+    Attributes:
+        ids: [num_tokens] int64.
+        type_ids: [num_tokens] int64, 0 for the query and 1 for the document; None: the pair is one
+            sequence.
+        is_cut: the document, or a query that is longer than half of the room, was cut.
+    """
+
+    ids: NDArray[np.int64]
+    type_ids: NDArray[np.int64] | None = None
+    is_cut: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class PairTokenizer:
+    """Tokenizer of pairs within a length.
+
+    The document is cut, so that the pair fits. A query of more than half of the room is cut to that
+    half first. A document is its title, a space and its text.
+
+    Args:
+        tokenizer: any fast Hugging Face tokenizer.
+        max_length: tokens of a pair.
+        frame: the pair as one text; None: as the tokenizer joins two sequences.
+
+    Raises:
+        UserError: the length leaves no room for texts.
+    """
+
+    def __init__(
+        self, *, tokenizer: PreTrainedTokenizerBase, max_length: int, frame: PairFrame | None
+    ) -> None:
+        tokenizer.truncation_side = "right"
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.frame = frame
+        self._head: list[int] = []
+        self._tail: list[int] = []
+        if frame is None:
+            num_own = tokenizer.num_special_tokens_to_add(pair=True)
+        else:
+            self._head, self._tail = self._ids([frame.prefix])[0], self._ids([frame.suffix])[0]
+            body = len(self._ids([frame.rendered("", "")])[0])
+            num_own = len(self._head) + len(self._tail) + body
+        self._room = max_length - num_own
+        if self._room < 2:
+            raise UserError(
+                f"max_length={max_length}: leaves no room for query and document (the tokens around"
+                f" them are {num_own}). Fix: max_length={num_own + 256}"
+            )
+
+    def __call__(self, pairs: Sequence[Pair]) -> list[TokenizedPair]:
+        """Return the tokens of each pair, in order."""
+        if not pairs:
+            return []
+        cut = self._cut_queries({query.text for query, _ in pairs})
+        queries = [cut.get(query.text, query.text) for query, _ in pairs]
+        documents = [joined_text(document) for _, document in pairs]
+        is_cut = [query.text in cut for query, _ in pairs]
+        if self.frame is None:
+            return self._joined(queries, documents, is_cut)
+        return self._framed(self.frame, queries, documents, is_cut)
+
+    def digest(self) -> str:
+        """Return a hash of all that decides about the tokens of a pair."""
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        facts = repr((self.max_length, self.frame))
+        return hashlib.sha256(f"{facts}\n{backend.to_str()}".encode()).hexdigest()
+
+    def _joined(
+        self, queries: list[str], documents: list[str], is_cut: list[bool]
+    ) -> list[TokenizedPair]:
+        encoded: Any = self.tokenizer(
+            queries,
+            documents,
+            truncation="only_second",
+            max_length=self.max_length,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        return [
+            TokenizedPair(
+                ids=np.array(each.ids, dtype=np.int64),
+                type_ids=np.array(each.type_ids, dtype=np.int64),
+                is_cut=query_is_cut or bool(each.overflowing),
+            )
+            for each, query_is_cut in zip(encoded.encodings, is_cut, strict=True)
+        ]
+
+    def _framed(
+        self, frame: PairFrame, queries: list[str], documents: list[str], is_cut: list[bool]
+    ) -> list[TokenizedPair]:
+        room = self.max_length - len(self._head) - len(self._tail)
+        bodies = [frame.rendered(*pair) for pair in zip(queries, documents, strict=True)]
+        rows = self._ids(bodies, max_length=room + 1)  # one more, to know what is too long
+        return [
+            TokenizedPair(
+                ids=np.array([*self._head, *row[:room], *self._tail], dtype=np.int64),
+                is_cut=query_is_cut or len(row) > room,
+            )
+            for row, query_is_cut in zip(rows, is_cut, strict=True)
+        ]
+
+    def _cut_queries(self, texts: set[str]) -> dict[str, str]:
+        """Return the queries that are longer than half of the room -> their beginnings."""
+        limit = self._room // 2
+        long = [text for text in texts if len(text) > limit]  # a token has a character or more
+        cut = {}
+        for text in long:
+            encoded: Any = self.tokenizer(
+                text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            )
+            offsets = encoded["offset_mapping"]
+            if len(offsets) > limit:
+                cut[text] = text[: offsets[limit][0]]
+        return cut
+
+    def _ids(self, texts: list[str], *, max_length: int | None = None) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            truncation=max_length is not None,
+            max_length=max_length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        return ids
