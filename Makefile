@@ -22,7 +22,7 @@ MINILM := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/all-minilm-l6-v2
 BY_FILE := --dist loadfile --no-loadscope-reorder
 ANSERINI := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/anserini-1.7.1
 
-.PHONY: help install demo test test-minimum test-slow test-bench storm test-package test-next smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks dist format clean clean-cache
+.PHONY: help install demo test test-minimum test-slow test-bench storm test-package test-next smollm2 minilm anserini check sweeps methods report bench bench-study bench-gpus docs site hooks dist format clean clean-cache
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -100,6 +100,31 @@ check: install ## Lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The data of the study come first: a model that mines, and a wider one that teaches
+METHODS := runs/methods
+FIRST := experiment=methods benchmark=none
+
+methods: $(METHODS)/taught/teach.json ## Compare ways to train on two cores: plain, mined, distilled, Matryoshka (docs/studies.md)
+	@$(BIN)/python train.py study=methods $(if $(wildcard runs/study/methods/study.json),study.resume=true)
+	@$(BIN)/python eval.py study=methods_64 $(if $(wildcard runs/study/methods_64/study.json),study.resume=true)
+	@$(BIN)/python eval.py task=report 'runs=[runs/study/methods,runs/study/methods_64]'
+
+$(METHODS)/first/summary.json: | $(VENV)/.installed
+	@rm -rf $(METHODS)/first
+	@$(BIN)/python train.py $(FIRST) trainer.max_steps=40 hydra.run.dir=$(METHODS)/first
+
+$(METHODS)/teacher/summary.json: | $(VENV)/.installed
+	@rm -rf $(METHODS)/teacher
+	@$(BIN)/python train.py $(FIRST) model.replica.hidden_size=256 hydra.run.dir=$(METHODS)/teacher
+
+$(METHODS)/mined/mining.json: $(METHODS)/first/summary.json
+	@$(BIN)/python train.py task=mine model.path=$(METHODS)/first data=stdlib_code \
+		task.num_negatives=4 hydra.run.dir=$(METHODS)/mined
+
+$(METHODS)/taught/teach.json: $(METHODS)/mined/mining.json $(METHODS)/teacher/summary.json
+	@$(BIN)/python train.py task=teach task.teacher.path=$(METHODS)/teacher data=file \
+		data.path=$(METHODS)/mined/mined.jsonl hydra.run.dir=$(METHODS)/taught
 
 sweeps: install ## List the studies: python train.py study=NAME
 	@$(BIN)/python -m quarry.sweep.listing

@@ -25,6 +25,8 @@ EIGHT = {
     "qwen-math-instruct", "qwen-r1", "qwen-vl",
 }  # fmt: skip
 NUM_JOBS = {
+    "methods": 4,
+    "methods_64": 2,
     "negatives": 8,
     "pooling_attention": 6,
     "prompt": 6,
@@ -35,6 +37,10 @@ NUM_JOBS = {
     "tiny": 8,
     "tiny_zero_shot": 8,
 }
+
+
+GROUPS = ("study", "model", "benchmark", "prompt", "experiment")
+"""Swept groups, whose options are no values of a key."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,7 +96,7 @@ def test_every_job_composes_and_passes_all_rules(name: str) -> None:
         validate(config, primary=primary)
         for override in OverridesParser.create().parse_overrides(list(job)):
             key = override.key_or_group
-            if "/" not in key and key not in ("study", "model", "benchmark", "prompt"):
+            if "/" not in key and key not in GROUPS:
                 assert OmegaConf.select(config, key) == override.value()
         assert config != plain
 

@@ -15,7 +15,14 @@ from configurations import composed, opened
 from quarry.config.stored_places import check_stored_places
 from quarry.errors import ConfigurationError
 
-CALLBACKS = ("default", "best_model", "early_stopping", "top_checkpoints", "none")
+CALLBACKS = (
+    "default",
+    "best_model",
+    "early_stopping",
+    "top_checkpoints",
+    "refresh_negatives",
+    "none",
+)
 LOGGERS = ("none", "csv", "tensorboard", "wandb", "mlflow", "many")
 
 
@@ -45,6 +52,10 @@ def test_all_that_is_shipped_stays_in_the_run(
     logger = LOGGERS[CALLBACKS.index(callbacks)]
     check(composed("train", f"logger={logger}"), tmp_path)
     check(composed("train", f"logger={LOGGERS[-1]}"), tmp_path)
+
+
+def test_a_corpus_is_read_as_training_data_are_and_may_lie_anywhere(tmp_path: Path) -> None:
+    check(stored(callbacks={"refresh_negatives": {"corpus": "/data/corpus.jsonl"}}), tmp_path)
 
 
 @pytest.mark.parametrize(

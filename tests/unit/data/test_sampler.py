@@ -237,3 +237,21 @@ def test_lightning_resumes_with_the_remaining_batches(tmp_path: Path, num_steps:
     torch.manual_seed(num_steps)
     uninterrupted = [torch.rand(()).item() for _ in whole]
     assert before.drawn + after.drawn == uninterrupted
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_next_batch_names_the_newest_mining_whatever_was_prepared(num_workers: int) -> None:
+    used = loader(num_workers=num_workers)
+    order = used.batch_sampler.sampler  # type: ignore[union-attr, attr-defined]
+    batches = iter(used)
+    found = list(islice(batches, 2))
+    order.refreshed_at = 7
+    found += list(islice(batches, 3))
+    assert used.state_dict() == {"epoch": 0, "num_batches_done": 5}
+    order.refreshed_at = 9
+    found += list(batches)
+    steps = [()] * 2 + [(7,)] * 3 + [(9,)] * 4
+    whole = epoch_of(sampler(), 0)
+    assert found == [
+        [(*key, *step) for key in batch] for batch, step in zip(whole, steps, strict=True)
+    ]

@@ -188,6 +188,8 @@ def test_run_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         read("q9 Q0 d9 1 5 t\n")
     with pytest.raises(UserError, match=r"none of its documents is known.*'d9'.*Fix: "):
         read(f"{EXAMPLES[0].query.query_id} Q0 d9 1 5 t\n")
+    with pytest.raises(UserError, match="has a score that is not finite"):
+        read(f"{EXAMPLES[0].query.query_id} Q0 d9 1 inf t\n")
     with pytest.raises(UserError, match="has ranks and no scores"):
         read(f"{EXAMPLES[0].query.query_id} d9 1\n")
 

@@ -148,6 +148,10 @@ class RefreshNegatives(pl.Callback):
         self._restored = state_dict or None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        refreshed = self.parts.datamodule.dataset.refreshed
+        assert refreshed is not None
+        # each rank for itself: hosts need not share a disk. Workers start after this
+        refreshed.folder = self.parts.run_dir / FOLDER / f"rank_{world.rank()}"
         restored, self._restored = self._restored, None
         if restored is None:
             if self.before_training and trainer.global_step == 0:
@@ -221,8 +225,6 @@ class RefreshNegatives(pl.Callback):
         """Give the lists to the data set, for all batches after this one."""
         refreshed = self.parts.datamodule.dataset.refreshed
         assert refreshed is not None
-        # each rank for itself: hosts need not share a disk
-        refreshed.folder = self.parts.run_dir / FOLDER / f"rank_{world.rank()}"
         refreshed.write(step, starts, places)
         self._step, self._starts, self._places = step, starts, places
         self.parts.datamodule.sampler.refreshed_at = step
