@@ -202,6 +202,8 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--texts", type=int, default=NUM_TEXTS)
+    parser.add_argument("--block-size", type=int, default=BLOCK_SIZE)
     parser.add_argument("--minutes", type=float, default=60)
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -213,7 +215,12 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="quarry-storm-encode-"))
     try:
         found = storm(
-            folder, num_kills=options.kills, seed=options.seed, limit_s=60 * options.minutes
+            folder,
+            num_kills=options.kills,
+            seed=options.seed,
+            num_texts=options.texts,
+            block_size=options.block_size,
+            limit_s=60 * options.minutes,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

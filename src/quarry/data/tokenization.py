@@ -114,6 +114,18 @@ class TextTokenizer:
         agree = np.all([row[:shortest] == rows[0][:shortest] for row in rows], axis=0)
         return rows[0][: shortest if agree.all() else int(agree.argmin())]
 
+    def num_too_long(self, items: Sequence[Query | Document], role: Role) -> int:
+        """Return how many of the items are longer than the limit, and are truncated."""
+        frame = self.frames[role]
+        texts = [frame.text_of(item) for item in items]
+        if self.prompt.length_counts == "all":
+            rows = self._encode([frame.render(text) for text in texts])
+            limit = self.prompt.max_length(role) - len(frame.start_ids) - len(frame.end_ids)
+        else:
+            rows = self._encode([frame.counted + text for text in texts])
+            limit = self._room[role]
+        return sum(len(row) > limit for row in rows)
+
     def longest(self, role: Role) -> int:
         """Return the maximal number of tokens of a text of this role, template included."""
         frame, limit = self.frames[role], self.prompt.max_length(role)

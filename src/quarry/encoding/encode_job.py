@@ -12,9 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from quarry.assembly.loaded_encoder import PreparedEncoder
 from quarry.data.document_source import Documents
 from quarry.data.source_part import SourcePart
+from quarry.encoding.corpus_rows import CorpusRows, QueryRows
 from quarry.encoding.manifest import FileFormat, VectorDtype, digest_of
 from quarry.retrieval.store.shelf import Shelf
-from quarry.types import ROLES, Document, Role
+from quarry.types import ROLES, Document, Query, Role
 
 MAX_SEGMENTS = 256
 """Segments of the store that are searched for each block, the largest ones."""
@@ -91,6 +92,11 @@ class EncodeJob:
         """Return the rows of the corpus that a block has."""
         size = self.terms.block_size
         return range(number * size, min((number + 1) * size, len(self.corpus)))
+
+    def items(self, rows: range) -> Sequence[Query | Document]:
+        """Return rows of the corpus, in the role of the job."""
+        documents = CorpusRows(self.corpus, rows)
+        return documents if self.terms.role == "document" else QueryRows(documents)
 
 
 def terms_of(
