@@ -27,10 +27,11 @@ from quarry.encoding.manifest import (
     as_plain,
     block_from,
     digest_of,
+    read_manifest,
 )
 from quarry.encoding.vector_folder import VectorFolder, shard_folders, shard_name
 from quarry.errors import UserError
-from quarry.runtime.files import remove_at_once, sync_folder, write_json
+from quarry.runtime.files import remove, remove_at_once, sync_folder, write_json
 from quarry.runtime.leftovers import remove_unfinished
 from quarry.runtime.ownership import owned
 from quarry.runtime.run_directory import RunDirectory
@@ -174,17 +175,20 @@ class WorkFolder:
         self.put_in_place(overwrite=overwrite)
 
     def put_in_place(self, *, overwrite: bool) -> None:
-        """Remove the records of a folder that has its manifest, and rename it."""
-        for path in self.partial.glob("block-*.json"):
-            path.unlink()
-        lock = RunDirectory(self.partial).lock
+        """Rename a folder that has its manifest, without all that the manifest does not name.
+
+        That is records, and what workers that were killed left in the middle of a write.
+        """
+        named = {file.name for block in read_manifest(self.partial).blocks for file in block.files}
+        for path in self.partial.iterdir():
+            if path.name not in named | {MANIFEST, JOB}:
+                remove(path)
         if self.final.exists():
             if any(self.final.iterdir()):
                 assert overwrite
                 remove_at_once(self.final)
             else:
                 self.final.rmdir()
-        lock.unlink(missing_ok=True)
         self.partial.rename(self.final)
         (self.final / JOB).unlink()  # last: until here it tells whose work the folder is
         sync_folder(self.final.parent)

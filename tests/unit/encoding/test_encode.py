@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,6 +209,7 @@ def test_a_killed_call_continues_with_the_block_that_was_open(
     with pytest.raises(_KilledError):
         encode(home, *call(home, "k"))
     partial = home / ".k.partial"
+    (partial / f".vectors-00002.parquet.{os.getpid()}.tmp").write_text("half of it")
     assert not (home / "k").exists()
     (state,) = status_of(home / "k").folders
     assert (state.state, state.what) == ("open", "2 of 4 blocks are done")
