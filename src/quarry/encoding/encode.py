@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -160,9 +160,11 @@ def _encoded(
         job.label, len(job.corpus), job.num_blocks, len(blocks),
     )  # fmt: skip
     _check_room(job, num_open, dim=prepared.embedding_dim)
+    caveats = (*documents.caveats, *_truncated(job, prepared))
     for number, block in engine(job, open_blocks, prepared):
         blocks[number] = block
     manifest = _manifest(job, documents, prepared, [blocks[n] for n in range(job.num_blocks)])
+    manifest = replace(manifest, caveats=caveats)
     folder.finish(manifest, overwrite=output.overwrite)
     return Encoded(folder=folder.final, manifest=manifest, num_encoded=num_open)
 
@@ -189,7 +191,6 @@ def _manifest(
             "texts_digest": documents.texts_digest,
             **documents.rules,
         },
-        caveats=(*documents.caveats, *_truncated(job, prepared)),
         plan={
             "block_size": terms.block_size,
             "max_tokens_per_batch": terms.max_tokens_per_batch,
