@@ -23,6 +23,8 @@ MAX_SEGMENTS = 256
 _NODES = ("model", "prompt", "evaluation", "paths", "trainer", "trusted_packages")
 """What of a configuration a worker needs to load the model."""
 
+_PATHS = (("paths", "cache_dir"), ("paths", "store_dir"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
@@ -127,13 +129,20 @@ def terms_of(
 
 
 def worker_config(config: DictConfig) -> dict[str, Any]:
-    """Return what a worker needs to load the settled model, as plain data."""
+    """Return what a worker needs to load the settled model, as plain data.
+
+    Paths are absolute: a worker may have another working folder.
+    """
     plain: dict[str, Any] = {}
     for name in _NODES:
         node = config[name]
         plain[name] = (
             OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
         )
+    for node, key in (("model", "path"), ("model", "base_path"), *_PATHS):
+        value = plain[node].get(key)
+        if isinstance(value, str) and (node == "paths" or Path(value).expanduser().exists()):
+            plain[node][key] = str(Path(value).expanduser().absolute())
     return plain
 
 
