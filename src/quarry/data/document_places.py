@@ -122,8 +122,8 @@ def _file(path: Path) -> Path:
 def _tables_in(folder: Path, role: Role) -> tuple[Path, ...]:
     """Return a BEIR folder's table, or the files of a folder that holds one form of tables."""
     name = QUERIES if role == "query" else CORPUS
-    if any(file.name.partition(".")[0] == name and file.is_file() for file in folder.iterdir()):
-        return (find_table(folder, name),)
+    if any(_is_beir_table(file) for file in folder.iterdir()):
+        return (find_table(folder, name),)  # of the other table alone, it says what is missing
     inside = sorted(
         each
         for each in folder.iterdir()
@@ -131,6 +131,11 @@ def _tables_in(folder: Path, role: Role) -> tuple[Path, ...]:
     )
     forms = {form_of(each) if each.is_file() else "" for each in inside}
     return tuple(inside) if len(forms) == 1 and forms <= set(RECORD_FORMS) else ()
+
+
+def _is_beir_table(file: Path) -> bool:
+    name = file.name.partition(".")[0]
+    return name in (CORPUS, QUERIES) and form_of(file) in RECORD_FORMS and file.is_file()
 
 
 def _of_hub(

@@ -61,7 +61,7 @@ class DocumentReader:
         self._splitter = splitter
         self._columns = columns
         self._role = role
-        self.digest = self._digest()
+        self.digest, self.modified = self._digests()
 
     @property
     def settings(self) -> str:
@@ -127,7 +127,12 @@ class DocumentReader:
             texts if given.text is None else (given.text,),
         )
 
-    def _digest(self) -> str:
+    def _digests(self) -> tuple[str, str]:
+        """Return a digest of what is read and how, and one of the times when files were changed.
+
+        The first is the same for a copy. It has the sizes and both ends of files, so that a change
+        in the middle of a large one may be told by the second alone.
+        """
         files = [_facts_of(file) for file in self.place.files]
         names = [file.name for file in self.place.files]
         if self.place.folder is not None:
@@ -138,7 +143,9 @@ class DocumentReader:
             asdict(self._columns),
             self._role,
         ]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        times = [file.modified_ns for file in files]
+        digests = [hashlib.sha256(json.dumps(each).encode()).hexdigest() for each in (facts, times)]
+        return digests[0], digests[1]
 
 
 def _facts_of(file: Path) -> SourceFile:

@@ -7,9 +7,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from quarry.data.arrow_table import rows_digest
 from quarry.data.corpus import Corpus, open_corpus
 from quarry.data.document_places import DocumentPlace, find_documents
 from quarry.data.document_reader import UNREAD, DocumentColumns, DocumentReader
@@ -41,6 +43,7 @@ class Documents:
         place: where they come from.
         caveats: sentences about what was left out or is unusual, with counts.
         digest: of the files (size, both ends), and of all that decides how they are read.
+        modified: digest of the times when the files were changed.
         rules: splitter and columns, as plain data.
         part: the part that was read; None: all.
     """
@@ -49,8 +52,14 @@ class Documents:
     place: DocumentPlace
     caveats: tuple[str, ...]
     digest: str
+    modified: str
     rules: Mapping[str, Any]
     part: SourcePart | None
+
+    @cached_property
+    def texts_digest(self) -> str:
+        """SHA-256 of all ids, titles and texts in their order; they are read for it, once."""
+        return rows_digest(self.corpus.table) if isinstance(self.corpus, Corpus) else ""
 
 
 def read_documents(
@@ -140,6 +149,7 @@ def read_source(reader: DocumentReader, *, cache_dir: Path | str) -> Documents:
         place=place,
         caveats=_caveats(counts, corpus),
         digest=reader.digest,
+        modified=reader.modified,
         rules=reader.rules,
         part=part,
     )

@@ -128,6 +128,17 @@ class TextTokenizer:
         """Return the number of tokens that a text of this role may have beside its template."""
         frame = self.frames[role]
         return self._room[role] - (len(self._encode([frame.counted])[0]) if frame.counted else 0)
+    def num_too_long(self, items: Sequence[Query | Document], role: Role) -> int:
+        """Return how many of the items are longer than the limit, and are truncated."""
+        frame = self.frames[role]
+        texts = [frame.text_of(item) for item in items]
+        if self.prompt.length_counts == "all":
+            rows = self._encode([frame.render(text) for text in texts])
+            limit = self.prompt.max_length(role) - len(frame.start_ids) - len(frame.end_ids)
+        else:
+            rows = self._encode([frame.counted + text for text in texts])
+            limit = self._room[role]
+        return sum(len(row) > limit for row in rows)
 
     def longest(self, role: Role) -> int:
         """Return the maximal number of tokens of a text of this role, template included."""

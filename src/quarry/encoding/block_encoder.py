@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 from omegaconf import OmegaConf
 
@@ -53,12 +52,11 @@ class BlockEncoder:
             return found
         with explains_disk_errors(self._places, how_to_continue=lambda: KEPT):
             rows = job.texts_of(number)
-            documents = _Rows(job.corpus, rows)
-            embeddings = self._embeddings(documents, number)
+            embeddings = self._embeddings(job.items(rows), number)
             block = write_block(
                 job.folder,
                 number,
-                ids=[document.document_id for document in documents[:]],
+                ids=[document.document_id for document in job.corpus[rows.start : rows.stop]],
                 embeddings=embeddings,
                 file_format=job.terms.file_format,
                 dtype=job.terms.dtype,
@@ -66,13 +64,12 @@ class BlockEncoder:
             record_block(job.folder, number, block)
         return block
 
-    def _embeddings(self, documents: _Rows, number: int) -> Embeddings:
+    def _embeddings(self, items: Sequence[Query | Document], number: int) -> Embeddings:
         encoder, role = self._loaded(), self.job.terms.role
         if isinstance(encoder, StoredEncoder):
             # for each block anew: what this process has stored since is not looked at
             encoder.shelves[role].look_only_in(self.job.segments)
         label = f"{self.job.label}, block {number + 1} of {self.job.num_blocks}"
-        items = documents if role == "document" else _Queries(documents)
         return encoder.encode(items, role, label=label)
 
     def _loaded(self) -> TextEncoder:
@@ -117,50 +114,3 @@ def _prepared(blocks: BlockEncoder) -> PreparedEncoder:
             "model.dtype=bfloat16"
         )
     return prepared
-
-
-class _Rows(Sequence[Document]):
-    """Consecutive documents of a corpus."""
-
-    def __init__(self, corpus: Sequence[Document], rows: range) -> None:
-        self._corpus = corpus
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Document: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Document]: ...
-    def __getitem__(self, index: int | slice) -> Document | Sequence[Document]:
-        rows = self._rows[index]
-        if isinstance(rows, int):
-            return self._corpus[rows]
-        if rows.step == 1:
-            return self._corpus[rows.start : rows.stop]
-        return [self._corpus[row] for row in rows]
-
-
-class _Queries(Sequence[Query]):
-    """Documents as queries."""
-
-    def __init__(self, documents: Sequence[Document]) -> None:
-        self._documents = documents
-
-    def __len__(self) -> int:
-        return len(self._documents)
-
-    @overload
-    def __getitem__(self, index: int) -> Query: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Query]: ...
-    def __getitem__(self, index: int | slice) -> Query | Sequence[Query]:
-        found = self._documents[index]
-        if isinstance(found, Document):
-            return _query(found)
-        return [_query(document) for document in found]
-
-
-def _query(document: Document) -> Query:
-    return Query(query_id=document.document_id, text=document.text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 Engine = Callable[[EncodeJob, list[int], PreparedEncoder], Iterable[tuple[int, StoredBlock]]]
 """Encodes blocks of a job, in any order, and yields each when it is finished."""
+
+NUM_SAMPLED = 1000
+"""Texts that are looked at for their length, evenly from all of the corpus."""
 
 _BYTES_PER_ID = 64
 
@@ -97,23 +100,29 @@ def encode_corpus(
     )
     folder = WorkFolder(output.path, reader.part)
     if (manifest := folder.complete(terms, overwrite=output.overwrite)) is not None:
-        logger.info("%s: done already, %d texts", folder.final, manifest.num_texts)
-        return Encoded(folder=folder.final, manifest=manifest, num_encoded=0)
+        if _is_of_these_texts(manifest, reader, config):
+            logger.info("%s: done already, %d texts", folder.final, manifest.num_texts)
+            return Encoded(folder=folder.final, manifest=manifest, num_encoded=0)
+        if not output.overwrite:
+            raise UserError(
+                f"task.output={output.path}: the corpus was changed since it was encoded. Fix: "
+                "another task.output, or task.overwrite=true"
+            )
     _check_output(output.path, reader)
     documents = read_source(reader, cache_dir=config.paths.cache_dir)
     segments = segments_of(config, terms, dim=prepared.embedding_dim)
-    num_blocks = -(-len(documents.corpus) // output.block_size)
     with folder.begun(
-        terms, segments=segments, num_blocks=num_blocks, overwrite=output.overwrite
+        terms,
+        texts_digest=documents.texts_digest,
+        segments=segments,
+        num_blocks=-(-len(documents.corpus) // output.block_size),
+        overwrite=output.overwrite,
     ) as begun:
-        # another process may have finished it since
-        manifest = folder.complete(terms, overwrite=output.overwrite)
-        if manifest is not None:
-            return Encoded(folder=folder.final, manifest=manifest, num_encoded=0)
-        if folder.is_complete():
+        if folder.is_complete():  # killed before it had its name
             folder.put_in_place(overwrite=output.overwrite)
-            manifest = folder.complete(terms, overwrite=False)
-            assert manifest is not None
+        # another process may have finished it since
+        manifest = None if output.overwrite else folder.complete(terms, overwrite=False)
+        if manifest is not None:
             return Encoded(folder=folder.final, manifest=manifest, num_encoded=0)
         job = EncodeJob(
             terms=terms,
@@ -151,9 +160,11 @@ def _encoded(
         job.label, len(job.corpus), job.num_blocks, len(blocks),
     )  # fmt: skip
     _check_room(job, num_open, dim=prepared.embedding_dim)
+    caveats = (*documents.caveats, *_truncated(job, prepared))
     for number, block in engine(job, open_blocks, prepared):
         blocks[number] = block
     manifest = _manifest(job, documents, prepared, [blocks[n] for n in range(job.num_blocks)])
+    manifest = replace(manifest, caveats=caveats)
     folder.finish(manifest, overwrite=output.overwrite)
     return Encoded(folder=folder.final, manifest=manifest, num_encoded=num_open)
 
@@ -176,9 +187,10 @@ def _manifest(
             "kind": place.kind,
             "num_files": len(place.files),
             "digest": terms.source_digest,
+            "modified_digest": documents.modified,
+            "texts_digest": documents.texts_digest,
             **documents.rules,
         },
-        caveats=documents.caveats,
         plan={
             "block_size": terms.block_size,
             "max_tokens_per_batch": terms.max_tokens_per_batch,
@@ -191,6 +203,31 @@ def _manifest(
             "python": platform.python_version(),
         },
     )
+
+
+def _is_of_these_texts(manifest: Manifest, reader: DocumentReader, config: DictConfig) -> bool:
+    """Return whether the texts are those of a manifest; read only if a file was touched since."""
+    if manifest.source.get("modified_digest") == reader.modified:
+        return True
+    documents = read_source(reader, cache_dir=config.paths.cache_dir)
+    return bool(manifest.source.get("texts_digest") == documents.texts_digest)
+
+
+def _truncated(job: EncodeJob, prepared: PreparedEncoder) -> list[str]:
+    """Return the caveat of texts that are longer than the model's limit, by a sample of them."""
+    role, tokenizer = job.terms.role, prepared.parts.tokenizer
+    step = max(len(job.corpus) // NUM_SAMPLED, 1)
+    sample = job.items(range(0, len(job.corpus), step))
+    number = tokenizer.num_too_long(sample, role)
+    if not number:
+        return []
+    limit = tokenizer.prompt.max_length(role)
+    caveat = (
+        f"{number} of {len(sample)} texts looked at are longer than prompt.max_{role}_length="
+        f"{limit} tokens and are truncated"
+    )
+    logger.warning("%s: %s", job.label, caveat)
+    return [caveat]
 
 
 def _check_output(path: Path, reader: DocumentReader) -> None:

@@ -12,15 +12,18 @@ from omegaconf import DictConfig, OmegaConf
 from quarry.assembly.loaded_encoder import PreparedEncoder
 from quarry.data.document_source import Documents
 from quarry.data.source_part import SourcePart
+from quarry.encoding.corpus_rows import CorpusRows, QueryRows
 from quarry.encoding.manifest import FileFormat, VectorDtype, digest_of
 from quarry.retrieval.store.shelf import Shelf
-from quarry.types import ROLES, Document, Role
+from quarry.types import ROLES, Document, Query, Role
 
 MAX_SEGMENTS = 256
 """Segments of the store that are searched for each block, the largest ones."""
 
 _NODES = ("model", "prompt", "evaluation", "paths", "trainer", "trusted_packages")
 """What of a configuration a worker needs to load the model."""
+
+_PATHS = (("paths", "cache_dir"), ("paths", "store_dir"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,11 @@ class EncodeJob:
         size = self.terms.block_size
         return range(number * size, min((number + 1) * size, len(self.corpus)))
 
+    def items(self, rows: range) -> Sequence[Query | Document]:
+        """Return rows of the corpus, in the role of the job."""
+        documents = CorpusRows(self.corpus, rows)
+        return documents if self.terms.role == "document" else QueryRows(documents)
+
 
 def terms_of(
     config: DictConfig,
@@ -121,13 +129,20 @@ def terms_of(
 
 
 def worker_config(config: DictConfig) -> dict[str, Any]:
-    """Return what a worker needs to load the settled model, as plain data."""
+    """Return what a worker needs to load the settled model, as plain data.
+
+    Paths are absolute: a worker may have another working folder.
+    """
     plain: dict[str, Any] = {}
     for name in _NODES:
         node = config[name]
         plain[name] = (
             OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
         )
+    for node, key in (("model", "path"), ("model", "base_path"), *_PATHS):
+        value = plain[node].get(key)
+        if isinstance(value, str) and (node == "paths" or Path(value).expanduser().exists()):
+            plain[node][key] = str(Path(value).expanduser().absolute())
     return plain
 
 

@@ -15,15 +15,18 @@ import re
 import shutil
 import signal
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from quarry.assembly.loaded_encoder import PreparedEncoder
 from quarry.encoding.encode_job import EncodeJob
 from quarry.encoding.manifest import StoredBlock
-from quarry.errors import UserError
+from quarry.errors import Interrupted, UserError
 from quarry.runtime.extras import require
 from quarry.runtime.progress import Progress
 
@@ -34,6 +37,12 @@ MAX_DEATHS = 50
 
 OBJECT_STORE_BYTES = 100 * 2**20
 """Of a Ray of our own: near the least that Ray takes, for next to nothing goes through it."""
+
+POLL_S = 0.1
+"""Seconds between two looks at what is finished."""
+
+MAX_FOLDER = 30
+"""Letters of a folder in which Ray's sockets still have room for their names."""
 
 WAIT_S = 30.0
 """Seconds after which a log says that no worker has started."""
@@ -109,7 +118,12 @@ def by_ray(
         # the job itself, which is small: a worker that starts again gets it again
         workers = [actor.remote(job, cpus_per_worker) for _ in range(min(count, len(numbers)))]
         logger.info("%s: %d workers of Ray for %d blocks", job.label, len(workers), len(numbers))
-        yield from _finished(ray, job, numbers, workers, on_worker=on_worker)
+        try:
+            yield from _finished(ray, job, numbers, workers, on_worker=on_worker)
+        except SystemError as error:  # what Ray makes of a signal that finds it inside
+            if isinstance(error.__cause__, Interrupted):
+                raise error.__cause__ from None
+            raise
 
 
 def _finished(
@@ -128,14 +142,17 @@ def _finished(
     working: dict[Any, tuple[Any, int]] = {}
     waiting = deque(numbers)
     num_open = sum(len(job.texts_of(number)) for number in numbers)
-    total = len(job.corpus)
+    total, said = len(job.corpus), time.monotonic()
     with Progress(
         label=job.label, total=total, units="texts", num_done=total - num_open
     ) as progress:
         while waiting or working:
-            done, _ = ray.wait([*starting, *working], timeout=WAIT_S)
-            if not done and not working:
-                _say_that_none_started(ray)
+            done, _ = ray.wait([*starting, *working], timeout=0)
+            if not done:
+                time.sleep(POLL_S)  # here, not inside of Ray, a signal finds this thread
+                if not working and time.monotonic() - said > WAIT_S:
+                    said = time.monotonic()
+                    _say_that_none_started(ray)
             for task in done:
                 if task in starting:
                     worker = starting.pop(task)
@@ -214,9 +231,8 @@ def _connected(
     }  # fmt: skip
     folder = None
     if address is None:
-        # sockets lie in it, whose paths are short
-        folder = Path(tempfile.mkdtemp(prefix="quarry-ray-", dir=_short_folder()))
-        num_cpus = os.cpu_count() or 1
+        folder = _own_folder()
+        num_cpus = len(os.sched_getaffinity(0))
         if num_workers is not None:  # more than there are is the user's choice on one machine
             num_cpus = max(num_cpus, num_workers * cpus_per_worker)
         settings |= {
@@ -251,6 +267,13 @@ def _restore(handlers: dict[signal.Signals, Any]) -> None:
             signal.signal(number, handler)
 
 
-def _short_folder() -> str | None:
-    """Return a folder for sockets, whose paths may have 107 bytes; None: the system's own."""
-    return "/tmp" if len(tempfile.gettempdir()) > 30 and Path("/tmp").is_dir() else None
+def _own_folder() -> Path:
+    """Make a folder for a Ray of this process; remove those of killed ones."""
+    # sockets lie in it, whose paths may have 107 bytes
+    is_long = len(tempfile.gettempdir()) > MAX_FOLDER and Path("/tmp").is_dir()
+    parent = Path("/tmp" if is_long else tempfile.gettempdir())
+    for left in parent.glob("quarry-ray-*"):
+        made_by = re.fullmatch(r"quarry-ray-(\d+)-\w+", left.name)
+        if made_by is not None and not psutil.pid_exists(int(made_by[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"quarry-ray-{os.getpid()}-", dir=parent))

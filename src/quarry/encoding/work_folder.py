@@ -27,10 +27,11 @@ from quarry.encoding.manifest import (
     as_plain,
     block_from,
     digest_of,
+    read_manifest,
 )
 from quarry.encoding.vector_folder import VectorFolder, shard_folders, shard_name
 from quarry.errors import UserError
-from quarry.runtime.files import remove_at_once, sync_folder, write_json
+from quarry.runtime.files import remove, remove_at_once, sync_folder, write_json
 from quarry.runtime.leftovers import remove_unfinished
 from quarry.runtime.ownership import owned
 from quarry.runtime.run_directory import RunDirectory
@@ -117,6 +118,8 @@ class WorkFolder:
                 f"task.output={self.output}: {self.final} exists and is no folder of vectors. "
                 "Fix: another task.output, or move it away"
             )
+        with contextlib.suppress(OSError):  # left by a process that was killed right there
+            (self.final / JOB).unlink(missing_ok=True)
         if overwrite:
             manifest = _read_if_sound(self.final)
         else:
@@ -132,11 +135,18 @@ class WorkFolder:
 
     @contextmanager
     def begun(
-        self, terms: Terms, *, segments: tuple[str, ...], num_blocks: int, overwrite: bool
+        self,
+        terms: Terms,
+        *,
+        texts_digest: str,
+        segments: tuple[str, ...],
+        num_blocks: int,
+        overwrite: bool,
     ) -> Iterator[dict[str, Any]]:
         """Own the unfinished folder, and yield what its job recorded at the beginning.
 
         Args:
+            texts_digest: of the texts themselves: `terms` has the ends of large files alone.
             segments: of the store, for a new job.
             num_blocks: of the job, for `task.status`.
             overwrite: begin anew where an unfinished folder is of another command.
@@ -148,7 +158,8 @@ class WorkFolder:
             with owned(self.partial, is_new=True):
                 remove_unfinished(self.partial)
                 more = {"segments": list(segments), "num_blocks": num_blocks}
-                job = self._job(terms, more, overwrite=overwrite)
+                wanted = terms.as_document() | {"texts": texts_digest}
+                job = self._job(wanted, more, overwrite=overwrite)
                 try:
                     yield job
                 except UserError:
@@ -164,18 +175,22 @@ class WorkFolder:
         self.put_in_place(overwrite=overwrite)
 
     def put_in_place(self, *, overwrite: bool) -> None:
-        """Remove the records of a folder that has its manifest, and rename it."""
-        for path in (*self.partial.glob("block-*.json"), self.partial / JOB):
-            path.unlink(missing_ok=True)
-        lock = RunDirectory(self.partial).lock
+        """Rename a folder that has its manifest, without all that the manifest does not name.
+
+        That is records, and what workers that were killed left in the middle of a write.
+        """
+        named = {file.name for block in read_manifest(self.partial).blocks for file in block.files}
+        for path in self.partial.iterdir():
+            if path.name not in named | {MANIFEST, JOB}:
+                remove(path)
         if self.final.exists():
             if any(self.final.iterdir()):
                 assert overwrite
                 remove_at_once(self.final)
             else:
                 self.final.rmdir()
-        lock.unlink(missing_ok=True)
         self.partial.rename(self.final)
+        (self.final / JOB).unlink()  # last: until here it tells whose work the folder is
         sync_folder(self.final.parent)
 
     def is_complete(self) -> bool:
@@ -205,8 +220,10 @@ class WorkFolder:
                 f"({', '.join(sorted(counts))}). Fix: that number, or another task.output"
             )
 
-    def _job(self, terms: Terms, more: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
-        path, wanted = self.partial / JOB, terms.as_document()
+    def _job(
+        self, wanted: dict[str, Any], more: Mapping[str, Any], *, overwrite: bool
+    ) -> dict[str, Any]:
+        path = self.partial / JOB
         found = _read_json(path)
         if found is not None:
             stored = {key: found.get(key) for key in wanted}
@@ -253,7 +270,7 @@ def _differences(manifest: Manifest, terms: Terms) -> list[str]:
 
 def _shown(stored: Mapping[str, Any], wanted: Mapping[str, Any], names: list[str]) -> str:
     return "; ".join(
-        key if key in ("contract", "corpus") else f"{key}: {stored[key]}, not {wanted[key]}"
+        key if len(str(wanted[key])) == 64 else f"{key}: {stored[key]}, not {wanted[key]}"
         for key in names
     )
 

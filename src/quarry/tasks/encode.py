@@ -60,7 +60,7 @@ def encode(
     warn_of_run_directory(config, task="encode")
     if output is None:
         raise UserError("task.output is not set (a folder for the vectors). Fix: task.output=DIR")
-    path = Path(output).expanduser()
+    path = Path(output).expanduser().absolute()  # workers may have another folder
     if status:
         from quarry.encoding.status import shown_status, status_of
 

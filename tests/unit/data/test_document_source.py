@@ -95,6 +95,17 @@ def test_queries_are_those_of_the_folder(tmp_path: Path, table: Path) -> None:
     assert documents.caveats == ("1 queries have titles, which are not encoded",)
 
 
+def test_a_folder_with_the_other_table_alone_is_no_folder_of_texts(
+    tmp_path: Path, table: Path
+) -> None:
+    with pytest.raises(MissingPathError, match=r"queries\.jsonl: no such file"):
+        read(table.parent, tmp_path, role="query")
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "corpus.py").write_text("x = 1")
+    assert [d.document_id for d in read(code, tmp_path).corpus] == ["corpus.py:1-1"]
+
+
 def test_a_data_set_of_the_hub_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
     repo = write_mteb(tmp_path / "repo")

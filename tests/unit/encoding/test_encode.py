@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,7 @@ from quarry.encoding.manifest import MANIFEST, digest_of
 from quarry.encoding.status import shown_status, status_of
 from quarry.encoding.vector_folder import VectorFolder
 from quarry.errors import UserError
-from quarry.runtime import disk_errors
+from quarry.runtime import disk_errors, ownership
 from quarry.types import Document, Query
 
 
@@ -144,6 +146,49 @@ def test_queries_are_encoded_as_queries(home: Path) -> None:
     torch.testing.assert_close(folder.embeddings[0:343], expected, atol=1e-5, rtol=0)
 
 
+def test_a_change_that_sizes_do_not_tell_is_noticed(home: Path, tmp_path: Path) -> None:
+    """As in the middle of a large file, of which the digest has both ends."""
+    rows = [{"_id": f"f{i}", "text": "x" * (i + 1) + " " * 3000} for i in range(59)]
+    corpus = tmp_path / "large.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = (f"task.corpus={corpus}", f"task.output={tmp_path / 'v'}")
+    encode(home, *own)
+    content = corpus.read_text()
+    corpus.write_text(content)  # as it was, and touched
+    assert encode(home, *own)["encode/num_encoded"] == 0
+    corpus.write_text(content.replace('"f29", "text": "x', '"f29", "text": "y'))
+    with pytest.raises(UserError, match="corpus was changed since.*task.overwrite=true"):
+        encode(home, *own)
+    before = VectorFolder.open(tmp_path / "v").embeddings[0:59]
+    assert encode(home, *own, "task.overwrite=true")["encode/num_encoded"] == 59
+    after = VectorFolder.open(tmp_path / "v").embeddings[0:59]
+    assert (before != after).any(dim=1).nonzero().flatten().tolist() == [29]
+
+
+def test_texts_that_are_truncated_are_counted(home: Path) -> None:
+    limits = ("prompt.max_document_length=20", f"task.output={home / 't'}")
+    encode(home, f"task.corpus={home / 'corpus.jsonl'}", *limits)
+    rows = [json.loads(line) for line in (home / "corpus.jsonl").read_text().splitlines()]
+    number = sum(len(row["text"]) > 19 for row in rows)  # a token each letter, and the end token
+    assert VectorFolder.open(home / "t").manifest.caveats == (
+        f"{number} of 343 texts looked at are longer than prompt.max_document_length=20 tokens and "
+        "are truncated",
+    )
+
+
+def test_a_second_process_on_an_output_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "ENDS_S", 0.0)
+    partial = home / ".two.partial"
+    partial.mkdir()
+    with (partial / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=r"\.two\.partial: another process"):
+            encode(home, *call(home, "two"))
+    assert encode(home, *call(home, "two"))["encode/num_texts"] == 343
+
+
 class _KilledError(Exception):
     """Stands for a process that dies."""
 
@@ -164,6 +209,7 @@ def test_a_killed_call_continues_with_the_block_that_was_open(
     with pytest.raises(_KilledError):
         encode(home, *call(home, "k"))
     partial = home / ".k.partial"
+    (partial / f".vectors-00002.parquet.{os.getpid()}.tmp").write_text("half of it")
     assert not (home / "k").exists()
     (state,) = status_of(home / "k").folders
     assert (state.state, state.what) == ("open", "2 of 4 blocks are done")
@@ -215,14 +261,10 @@ def test_texts_that_the_store_has_are_not_encoded_again(
     home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    with (home / "corpus.jsonl").open("a") as file:
-        before = file.tell()
-        file.write('{"_id": "new", "text": "an addition"}\n')
-    try:
-        encode(home, *call(home, "more", "task.block_size=400"))
-    finally:
-        with (home / "corpus.jsonl").open("a") as file:
-            file.truncate(before)
+    more = home / "more.jsonl"
+    content = (home / "corpus.jsonl").read_text()
+    more.write_text(content + '{"_id": "new", "text": "an addition"}\n')
+    encode(home, f"task.corpus={more}", f"task.output={home / 'more'}")
     assert "encoding 1 of 1 texts" in caplog.text
 
 
