@@ -27,6 +27,7 @@ from torch import Tensor
 
 from quarry.search.index_building import IndexSettings, Origin, build_index
 from quarry.search.index_kinds import Exact, FaissFlat, FaissHNSW, FaissIVFPQ
+from quarry.search.index_manifest import MANIFEST_FILE
 from quarry.search.search_index import SearchIndex
 from quarry.types import Document
 
@@ -89,7 +90,7 @@ def main() -> None:
     given = arguments.parse_args()
     try:
         build_s = None
-        if not given.folder.exists():
+        if not (given.folder / MANIFEST_FILE).exists():
             build_s = _built(given.folder, given.documents, given.kind)
         print(json.dumps({"build_s": build_s} | _measured(given.folder)))
     finally:

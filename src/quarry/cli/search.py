@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: Sequence[str]) -> None:
     """Run a command line."""
-    given = parser().parse_args(arguments)
+    given = parser().parse_intermixed_args(arguments)
     logging.basicConfig(
         level=logging.INFO if given.verbose else logging.WARNING,
         format="%(levelname)s %(message)s",

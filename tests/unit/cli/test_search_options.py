@@ -44,6 +44,13 @@ def test_a_text_that_begins_with_a_dash(requests: list[Any]) -> None:
     assert requests[0].queries[0].text == "-k 5"
 
 
+def test_options_stand_anywhere(requests: list[Any]) -> None:
+    search.run(["-k", "4", "index", "--hybrid", TEXT])
+    search.run(["index", "-k", "4", TEXT, "--hybrid"])
+    assert requests[0] == requests[1]
+    assert (requests[0].queries[0].text, requests[0].top_k) == (TEXT, 4)
+
+
 def test_options(requests: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     search.run(
         ["a", "x", "-k", "3", "--hybrid", "--with", "b", "--with", "c", "--model", "my model",
