@@ -48,7 +48,7 @@ def main() -> None:
     arguments.add_argument("queries", nargs="*", default=QUERIES)
     arguments.add_argument("--source", type=Path, default=SOURCE, help="folder with the code")
     arguments.add_argument("--model", help="run, model folder or hub id; else one is trained")
-    given = arguments.parse_args()
+    given = arguments.parse_intermixed_args()
     out = given.out.absolute()
     index, model = out / "index", given.model or str(out / "run")
     if given.model is None and not (out / "run").exists():
