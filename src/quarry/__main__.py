@@ -1,4 +1,4 @@
-"""`python -m quarry train|eval|studies`: the commands where no console scripts are installed."""
+"""`python -m quarry train|eval|search|studies`: the commands without console scripts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from quarry.runtime.entry import end_with_error
 COMMANDS = {
     "train": ("quarry.cli.train", "train a retriever; without arguments the demo"),
     "eval": ("quarry.cli.eval", "evaluate a model or BM25: model.path=DIR"),
+    "search": ("quarry.cli.search", "search an index of task=index: search DIR TEXT"),
     "studies": ("quarry.sweep.listing", "list the studies: train study=NAME"),
 }
 """Name -> module, and what it does."""
@@ -25,7 +26,7 @@ USAGE = "\n".join(
         *(f"  {name:8}  {purpose}" for name, (_, purpose) in COMMANDS.items()),
         "",
         "python -m quarry COMMAND --help lists the groups, their options and all keys.",
-        "quarry-train and quarry-eval are the same commands.",
+        "quarry-train, quarry-eval and quarry-search are the same commands.",
         "",
     ]
 )

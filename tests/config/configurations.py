@@ -26,12 +26,20 @@ PRIMARY_LINE = re.compile(r"^# primary: (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Case:
-    """One option in one place of one primary, and whether it stands there by default."""
+    """One option in one place of one primary, and whether it stands there by default.
+
+    A place that only another option brings has that option in `needs`: task/index is in task=index.
+    """
 
     primary: str
     override: str
     file: str
     is_default: bool
+    needs: tuple[str, ...] = ()
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        return (*self.needs, self.override)
 
     def __str__(self) -> str:
         return f"{self.primary}-{self.override}"
@@ -92,7 +100,27 @@ def cases(conf: Path = CONF) -> list[Case]:
                 for place, chosen in places[primary].items()
                 if place.split("@")[0] == group
             ]
+            if not found or found[-1].file != file:
+                found += _inner_case(file, primary, conf)
     return found
+
+
+def _inner_case(file: str, primary: str, conf: Path) -> list[Case]:
+    """The case of an option in a place that the option named as its folder brings."""
+    group, _, option = file.rpartition("/")
+    outer, _, name = group.rpartition("/")
+    if not outer or not (conf / f"{group}.yaml").is_file():
+        return []
+    if primary not in primaries_of(group, conf):
+        return []
+    chosen = f"{outer}={name}"
+    with opened(conf):
+        places = defaults(primary, chosen).overrides.known_choices
+    return [
+        Case(primary, f"{place}={option}", file, is_default=option == default, needs=(chosen,))
+        for place, default in places.items()
+        if place.split("@")[0] == group
+    ]
 
 
 def reached(conf: Path = CONF) -> set[str]:
@@ -104,6 +132,6 @@ def reached(conf: Path = CONF) -> set[str]:
             seen |= {entry.config_path for entry in defaults(primary).defaults}
         for case in left:
             if case.file not in seen:
-                made_of = defaults(case.primary, case.override).defaults
+                made_of = defaults(case.primary, *case.overrides).defaults
                 seen |= {entry.config_path for entry in made_of}
     return {file for file in seen if file}

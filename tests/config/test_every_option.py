@@ -34,7 +34,7 @@ def test_there_is_a_case_for_every_file() -> None:
     assert len(CASES) >= len(options) >= 35
 
 
-ALONE = ("baseline", "experiment", "retriever@baseline", "task")
+ALONE = ("baseline", "experiment", "retriever@baseline", "task", "task/index@task.index")
 """Places whose options change what stands in others."""
 
 
@@ -82,7 +82,12 @@ def test_every_case_is_in_one_composition() -> None:
 
 @pytest.mark.parametrize("chosen", compositions(), ids=lambda chosen: str(chosen[0]))
 def test_options_compose_resolve_and_fit_their_signatures(chosen: list[Case]) -> None:
-    overrides = [case.override for case in chosen if not case.is_default]
+    overrides = [
+        each
+        for case in chosen
+        if case.needs or not case.is_default
+        for each in (case.needs if case.is_default else case.overrides)
+    ]
     config = composed(chosen[0].primary, *overrides)
     assert list(unresolved_values(config)) == []
     assert list(signature_violations(config)) == []

@@ -5,7 +5,8 @@ configuration as the commands, so that a number from a notebook is that of the c
 """
 
 from quarry.api.jobs import EvaluationResult, TrainingResult, evaluate, train
-from quarry.api.retriever import Hit, Retriever, load
+from quarry.api.retriever import Retriever, load
+from quarry.search.searcher import Hit
 from quarry.types import Document
 
 __all__ = [

@@ -11,9 +11,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from quarry.api.composing import Primary, composed_job, overrides_of
 from quarry.api.retriever import Retriever, load
 from quarry.assembly.places import check_places, places_of
+from quarry.config.composing import Primary, composed_job, overrides_of
 from quarry.config.world_size import world_size
 from quarry.errors import UserError
 from quarry.runtime.disk_errors import explains_disk_errors

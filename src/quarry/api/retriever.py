@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from quarry.api.composing import composed_job, overrides_of
 from quarry.assembly.loaded_encoder import load_encoder
+from quarry.config.composing import composed_job, overrides_of
 from quarry.errors import UserError
 from quarry.retrieval.dense import DenseRetriever
 from quarry.retrieval.encoder import Encoder
 from quarry.retrieval.index.exact import ExactIndex
+from quarry.search.searcher import Hit
 from quarry.types import Document, Query, RetrievalSet
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hit:
-    """A document that was found.
-
-    Attributes:
-        score: inner product of the embeddings; a cosine where the model normalizes them.
-    """
-
-    document: Document
-    score: float
 
 
 class Retriever:

@@ -46,8 +46,52 @@ class LoadedEncoder:
 
     def embedding_contract(self, config: DictConfig) -> dict[Role, Any]:
         """Return everything that an embedding of each role depends on, as plain data."""
-        memo = Path(config.paths.store_dir).expanduser().absolute() / "weights"
-        return embedding_contract(config, self.parts, memo=memo)
+        return embedding_contract(config, self.parts, memo=_memo(config))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedEncoder:
+    """A configured model, of which no weights are loaded; see `LoadedEncoder`."""
+
+    parts: ModelParts
+    contract: SettledContract
+
+    def embedding_contract(self, config: DictConfig) -> dict[Role, Any]:
+        """Return everything that an embedding of each role depends on, as plain data.
+
+        Weights are read for their digest, once: it is remembered in the store.
+        """
+        return embedding_contract(config, self.parts, memo=_memo(config))
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the embeddings, by the model's files."""
+        spec = self.parts.spec
+        return spec.embedding_dim(spec.source.backbone_config())
+
+    def load(
+        self, config: DictConfig, *, device: str | torch.device | None = None
+    ) -> LoadedEncoder:
+        """Load the weights; arguments and errors as in `load_encoder`."""
+        on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        preflight(build(config.model), is_trained=False, on_cpu=on.type == "cpu")
+        model = build_bi_encoder(self.parts.spec, is_trained=False, device=on).eval()
+        encoder = self.parts.encoder_builder(
+            max_tokens_per_batch=config.evaluation.max_tokens_per_batch, compiles_long_passes=True
+        )(model)
+        return LoadedEncoder(encoder=encoder, parts=self.parts, contract=self.contract)
+
+
+def prepare_encoder(config: DictConfig) -> PreparedEncoder:
+    """Settle how texts are fed to `config.model`, and load its tokenizer.
+
+    Raises:
+        UserError: the path is no model, or an override cannot work.
+    """
+    if (path := config.model.get("path")) is not None:
+        consolidate_if_unfinished(str(path), trusted=trusted_packages(config))
+    contract = settle_contract(config)
+    return PreparedEncoder(parts=build_model_parts(config), contract=contract)
 
 
 def load_encoder(config: DictConfig, *, device: str | torch.device | None = None) -> LoadedEncoder:
@@ -62,14 +106,8 @@ def load_encoder(config: DictConfig, *, device: str | torch.device | None = None
     Raises:
         UserError: the path is no model, does not fit, or an override cannot work.
     """
-    if (path := config.model.get("path")) is not None:
-        consolidate_if_unfinished(str(path), trusted=trusted_packages(config))
-    contract = settle_contract(config)
-    on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    preflight(build(config.model), is_trained=False, on_cpu=on.type == "cpu")
-    parts = build_model_parts(config)
-    model = build_bi_encoder(parts.spec, is_trained=False, device=on).eval()
-    encoder = parts.encoder_builder(
-        max_tokens_per_batch=config.evaluation.max_tokens_per_batch, compiles_long_passes=True
-    )(model)
-    return LoadedEncoder(encoder=encoder, parts=parts, contract=contract)
+    return prepare_encoder(config).load(config, device=device)
+
+
+def _memo(config: DictConfig) -> Path:
+    return Path(config.paths.store_dir).expanduser().absolute() / "weights"

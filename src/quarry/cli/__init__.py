@@ -1,1 +1,1 @@
-"""The commands: `quarry-train`, `quarry-eval` and `python -m quarry`."""
+"""The commands: `quarry-train`, `quarry-eval`, `quarry-search` and `python -m quarry`."""

@@ -68,6 +68,11 @@ class DocumentReader:
         """Everything but the files that the rows depend on, for the table's key."""
         return f"documents 1 {self.digest} {self.part}"
 
+    @property
+    def rules(self) -> dict[str, Any]:
+        """Splitter and columns, as plain data."""
+        return {"splitter": asdict(self._splitter), "columns": asdict(self._columns)}
+
     def rows(self) -> Iterator[tuple[int, Document]]:
         """Yield line and document of each piece; `counts` is complete when `is_done`."""
         self.counts.clear()

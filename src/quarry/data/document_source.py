@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from quarry.data.corpus import Corpus, open_corpus
 from quarry.data.document_places import DocumentPlace, find_documents
@@ -40,6 +41,7 @@ class Documents:
         place: where they come from.
         caveats: sentences about what was left out or is unusual, with counts.
         digest: of the files (size, both ends), and of all that decides how they are read.
+        rules: splitter and columns, as plain data.
         part: the part that was read; None: all.
     """
 
@@ -47,6 +49,7 @@ class Documents:
     place: DocumentPlace
     caveats: tuple[str, ...]
     digest: str
+    rules: Mapping[str, Any]
     part: SourcePart | None
 
 
@@ -80,19 +83,64 @@ def read_documents(
         MissingPathError: there is nothing at the path.
         UserError: a malformed record, a repeated id, a lacking key, no text at all.
     """
+    return read_source(
+        find_source(
+            source,
+            splitter=splitter,
+            columns=columns,
+            role=role,
+            kind=kind,
+            subset=subset,
+            split=split,
+            revision=revision,
+            part=part,
+        ),
+        cache_dir=cache_dir,
+    )
+
+
+def find_source(
+    source: str,
+    *,
+    splitter: TextSplitter | None = None,
+    columns: DocumentColumns | None = None,
+    role: Role = "document",
+    kind: str = "auto",
+    subset: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    part: SourcePart | None = None,
+) -> DocumentReader:
+    """Find the files of a source, and settle how they are read; arguments: `read_documents`.
+
+    Both ends of each file are read, for the digest.
+
+    Raises:
+        MissingPathError, UserError: as `read_documents`, for what can be known without reading.
+    """
     place = find_documents(
         source, role=role, kind=kind, subset=subset, split=split, revision=revision
     )
     rules = (splitter or TextSplitter()).settled(are_files=place.are_texts)
-    reader = DocumentReader(place, rules, columns or DocumentColumns(), role=role, part=part)
+    return DocumentReader(place, rules, columns or DocumentColumns(), role=role, part=part)
+
+
+def read_source(reader: DocumentReader, *, cache_dir: Path | str) -> Documents:
+    """Return the texts of a source: from the cache folder if cached there, else read.
+
+    Raises:
+        UserError: as `read_documents`.
+    """
     corpus, counts = _opened(reader, Path(cache_dir).expanduser())
+    place, part = reader.place, reader.part
     if part is None or part.number == 0:  # all parts find them, and one counts them
         counts.update(place.left_out)
     return Documents(
         corpus=corpus,
         place=place,
-        caveats=_caveats(counts, corpus, has_files=place.are_texts),
+        caveats=_caveats(counts, corpus),
         digest=reader.digest,
+        rules=reader.rules,
         part=part,
     )
 
@@ -140,9 +188,7 @@ def _counted(reader: DocumentReader, corpus: Corpus) -> Counter[str]:
     return reader.counts
 
 
-def _caveats(
-    counts: Counter[str], corpus: Sequence[Document], *, has_files: bool
-) -> tuple[str, ...]:
+def _caveats(counts: Counter[str], corpus: Sequence[Document]) -> tuple[str, ...]:
     found = [f"{counts[reason]} {NOT_READ[reason]}" for reason in NOT_READ if counts[reason]]
     if counts["split"]:
         found.append(

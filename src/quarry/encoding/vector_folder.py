@@ -158,7 +158,7 @@ class VectorFolder:
         path = Path(path).expanduser()
         if not path.is_dir():
             raise MissingPathError(f"{path}: no such folder of vectors. Fix: check the path")
-        if (path / MANIFEST).exists() or not (shards := _shards(path)):
+        if (path / MANIFEST).exists() or not (shards := shard_folders(path)):
             return cls(path, [(path, read_manifest(path))])
         folders = [(folder, read_manifest(folder)) for folder in shards]
         _check_shards(path, folders)
@@ -218,7 +218,10 @@ def _opened(folder: Path, manifest: Manifest, number: int) -> BlockReader:
     return BlockReader(folder, block, dim=manifest.dim, dtype=manifest.dtype)
 
 
-def _shards(path: Path) -> list[Path]:
+def shard_folders(path: Path) -> list[Path]:
+    """Return the shards in a folder, sorted; none where it is no folder."""
+    if not path.is_dir():
+        return []
     return sorted(each for each in path.iterdir() if _SHARD.fullmatch(each.name) and each.is_dir())
 
 

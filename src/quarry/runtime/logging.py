@@ -67,6 +67,7 @@ def quiet_libraries() -> None:
         "compilers",  # what DeepSpeed's import tries out
         "matplotlib",
         "bm25s",
+        "faiss",
         "sentence_transformers",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -187,23 +187,31 @@ class _Build:
 
     def write_vectors(self, vectors: Embeddings) -> NDArray[np.floating]:
         """Write the vectors in the index's dtype, and return them mapped."""
-        matrix: NDArray[np.floating] = np.lib.format.open_memmap(
-            self.folder / VECTORS,
-            mode="w+",
-            dtype=np.dtype(self.settings.dtype),
-            shape=(len(vectors), int(vectors.shape[1])),
-        )
-        with Progress(label="vectors", total=len(vectors), units="vectors") as progress:
+        dtype = np.dtype(self.settings.dtype)
+        path, dim = self.folder / VECTORS, int(vectors.shape[1])
+        # not through a map: a full disk would end the process by a signal there
+        with (
+            path.open("wb") as file,
+            Progress(label="vectors", total=len(vectors), units="vectors") as progress,
+        ):
+            np.lib.format.write_array_header_1_0(
+                file,
+                {
+                    "descr": np.lib.format.dtype_to_descr(dtype),
+                    "fortran_order": False,
+                    "shape": (len(vectors), dim),
+                },
+            )
             for start in range(0, len(vectors), NUM_ROWS_AT_A_TIME):
                 part = vectors[start : start + NUM_ROWS_AT_A_TIME].float().cpu()
-                rows = part.numpy().astype(matrix.dtype)
+                with np.errstate(over="ignore"):  # refused below
+                    rows = part.numpy().astype(dtype)
                 self._check_finite(rows, part, start)
                 norms = np.linalg.norm(rows.astype(np.float64), axis=1)
                 self.largest_norm = max(self.largest_norm, float(norms.max()))
-                matrix[start : start + len(rows)] = rows
+                file.write(rows.data)
                 progress.add(len(rows))
-        matrix.flush()  # type: ignore[attr-defined]
-        return np.load(self.folder / VECTORS, mmap_mode="r")  # type: ignore[no-any-return]
+        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
     def write_lexical(self) -> None:
         if self.settings.bm25 is None:

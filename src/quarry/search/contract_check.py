@@ -45,7 +45,7 @@ def check_contract(manifest: IndexManifest, contract: Mapping[str, Any], *, fold
     if contract_digest(own) == manifest.digest:
         return
     given = " ".join(manifest.model.get("overrides", ())) or "the model that it was built with"
-    lines = "\n".join(f"- {line}" for line in _differences(manifest.contract, own))
+    lines = "\n".join(f"- {line}" for line in contract_differences(manifest.contract, own))
     raise UserError(
         f"task.index={folder}: was built with another model or contract (digest "
         f"{manifest.digest[:12]}, here {contract_digest(own)[:12]}), so its vectors cannot be "
@@ -54,8 +54,9 @@ def check_contract(manifest: IndexManifest, contract: Mapping[str, Any], *, fold
     )
 
 
-def _differences(stored: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each part that differs, once if it does so for both roles."""
+def contract_differences(stored: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each part that differs, once if it does so for both roles, with both values."""
+    own = plain(own)
     seen = set()
     for role in sorted({*stored, *own}):
         there, here = stored.get(role) or {}, own.get(role) or {}

@@ -38,11 +38,14 @@ class IndexKind(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def uses_faiss(self) -> bool: ...
+
     def settled(self, *, num_documents: int, dim: int) -> Mapping[str, Any]:
         """Return all parameters with their values, for the manifest.
 
         Raises:
-            UserError: a value does not fit the vectors, or faiss is not installed.
+            UserError: a value does not fit the vectors.
         """
         ...
 
@@ -56,6 +59,7 @@ class Exact:
     """Compares a query with every vector (`retrieval.index.rescored`); needs no file of its own."""
 
     name = "exact"
+    uses_faiss = False
 
     def settled(self, *, num_documents: int, dim: int) -> Mapping[str, Any]:
         """Return no parameters."""
@@ -71,10 +75,10 @@ class FaissFlat:
     """faiss' own exact search, over a copy of the vectors in fp32."""
 
     name = "faiss_flat"
+    uses_faiss = True
 
     def settled(self, *, num_documents: int, dim: int) -> Mapping[str, Any]:
         """Return no parameters but how many documents are scored again."""
-        _require(self.name)
         return {"num_rescored": 0}
 
     def write(self, folder: Path, vectors: Matrix, settled: Mapping[str, Any]) -> tuple[str, ...]:
@@ -104,10 +108,10 @@ class FaissIVFPQ:
     nprobe: int | None = None
     num_rescored: int | None = None
     name = "faiss_ivfpq"
+    uses_faiss = True
 
     def settled(self, *, num_documents: int, dim: int) -> Mapping[str, Any]:
         """Return nlist, m, nprobe, num_bits and num_rescored."""
-        _require(self.name)
         most = max(num_documents // MIN_POINTS_PER_CENTROID, 1)
         nlist = self.nlist or max(min(round(4 * math.sqrt(num_documents)), most), 1)
         if nlist > num_documents:
@@ -161,10 +165,12 @@ class FaissHNSW:
     ef_search: int = 128
     num_rescored: int | None = None
     name = "faiss_hnsw"
+    uses_faiss = True
 
     def settled(self, *, num_documents: int, dim: int) -> Mapping[str, Any]:
         """Return m, ef_construction, ef_search and num_rescored."""
-        _require(self.name)
+        if self.m < 2:
+            raise UserError(f"task.index.m={self.m}: a graph needs 2 neighbours or more. Fix: 32")
         return {
             "m": self.m,
             "ef_construction": self.ef_construction,
@@ -200,7 +206,7 @@ class FaissIndex:
     """
 
     def __init__(self, path: Path, *, name: str, settled: Mapping[str, Any]) -> None:
-        _require(name)
+        require_faiss(name)
         import faiss
 
         index: Any = faiss.read_index(str(path))
@@ -228,7 +234,8 @@ class FaissIndex:
         return rows[rows >= 0]
 
 
-def _require(name: str) -> None:
+def require_faiss(name: str) -> None:
+    """Refuse a kind of faiss' where that is not installed, with the pip command."""
     require("faiss", what=f"task/index={name}")
 
 

@@ -73,17 +73,19 @@ class JoinedIndexes:
         return best, merged.scores.numpy()
 
     def search_words(self, text: str, top_k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Search the words of the only index.
+        """Search the words of the only index; see `check_hybrid`."""
+        self.check_hybrid(True)
+        return self.indexes[0].search_words(text, top_k)
 
-        Raises:
-            UserError: there are several, whose word frequencies differ.
-        """
-        if len(self.indexes) > 1:
+    def check_hybrid(self, hybrid: bool) -> None:
+        """Refuse hybrid search of several indexes, whose word counts differ, or without BM25."""
+        if hybrid and len(self.indexes) > 1:
             raise UserError(
                 f"hybrid=true: {len(self.indexes)} indexes are searched, and scores of BM25 cannot "
                 "be compared between them. Fix: build one index, or search without hybrid"
             )
-        return self.indexes[0].search_words(text, top_k)
+        if hybrid:
+            self.indexes[0].check_lexical()
 
     def document(self, row: int) -> Document:
         """Return the document of a row, counted through all indexes."""

@@ -132,12 +132,18 @@ class SearchIndex:
         Raises:
             UserError: the index has no BM25.
         """
+        self.check_lexical()
+        assert self._lexical is not None
+        return self._lexical.search(text, places=self._places, top_k=top_k)
+
+    def check_lexical(self) -> None:
+        """Refuse hybrid search where the index has no BM25."""
         if self._lexical is None:
             raise UserError(
-                f"hybrid=true: the index {self.folder} was built without BM25 (task.bm25=null). "
-                "Fix: build it with task.bm25=text or task.bm25=code, or search without hybrid"
+                f"hybrid=true: the index {self.folder} has no BM25 (built with task.bm25=null, or "
+                "no document has a term). Fix: build it with task.bm25=text or task.bm25=code, or "
+                "search without hybrid"
             )
-        return self._lexical.search(text, places=self._places, top_k=top_k)
 
     def document(self, row: int) -> Document:
         """Return the document of a row.

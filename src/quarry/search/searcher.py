@@ -76,13 +76,11 @@ class Searcher:
         if isinstance(texts, str):
             raise UserError("texts: a text was given (a list of texts is needed). Fix: [text]")
         check_top_k(top_k)
-        for number, text in enumerate(texts, start=1):
-            if not text.strip():
-                raise UserError(f"query {number} of {len(texts)}: is empty. Fix: give it a text")
+        check_texts(texts)
         if not texts:
             return []
         queries = [Query(query_id=str(i), text=text) for i, text in enumerate(texts)]
-        encoded = self.encoder.encode(queries, "query", label="queries")[:]
+        encoded = self.encoder.encode(queries, "query")[:]
         vectors = encoded.float().cpu().numpy()
         depth = max(top_k, MIN_DEPTH) if hybrid else top_k
         found = zip(*self.index.search(vectors, depth), strict=True)
@@ -108,3 +106,10 @@ class Searcher:
         ]
         fused = reciprocal_rank_fusion(runs, top_k=top_k).get("", {})
         return [Hit(document=documents[name], score=score) for name, score in fused.items()]
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse queries without a text."""
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise UserError(f"query {number} of {len(texts)}: is empty (a text). Fix: give it one")

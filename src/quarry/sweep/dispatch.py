@@ -109,6 +109,7 @@ PLANS = ("quarry.planning.plan_task.plan", "quarry.tasks.fetch.fetch")
 
 TRAIN = "quarry.tasks.train.train"
 EVALUATE = "quarry.tasks.evaluate.evaluate"
+ENCODE = "quarry.tasks.encode.encode"
 
 
 def how_to_continue(config: DictConfig) -> str:
@@ -126,7 +127,11 @@ def how_to_continue(config: DictConfig) -> str:
         if not retriever.uses_encoder:
             return "Run the same command again."
         return _about_the_store(Path(config.paths.store_dir) if config.evaluation.store else None)
-    return "No file is half-written: run the same command again."
+    if task == ENCODE:
+        done = "Finished blocks are kept: the same command continues from there."
+    else:
+        done = "No file is half-written: run the same command again."
+    return done
 
 
 def _about_the_store(store: Path | None) -> str:

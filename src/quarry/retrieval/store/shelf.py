@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from quarry.retrieval.store.journal import FinishedBatch, replace_journals
 from quarry.retrieval.store.room import explained, remedies_of_store
 from quarry.retrieval.store.segment import (
     LOCK,
+    TEXTS,
     DamagedSegmentError,
     Segment,
     create_segment,
@@ -87,7 +88,21 @@ class Shelf:
         self.made_by = dict(made_by)
         self._sound: set[tuple[str, int, int]] = set()
         self._reported: set[Path] = set()
+        self._among: set[str] | None = None
         self._use = CacheUse(self.folder)
+
+    def segment_names(self) -> list[str]:
+        """Return the names of all segments, finished or not, those with the most texts first."""
+        sizes = {path.parent.name: path.stat().st_size for path in self.folder.glob(f"*/{TEXTS}")}
+        return sorted(sizes, key=lambda name: (-sizes[name], name))
+
+    def look_only_in(self, names: Iterable[str]) -> None:
+        """Find texts from now on in these segments alone, beside a call's own one.
+
+        So what a call finds, and with it the texts of its batches, does not depend on what other
+        processes write at the same time.
+        """
+        self._among = set(names)
 
     def segment_name(self, call: NDArray[np.bytes_], plan: Mapping[str, int]) -> str:
         """Return the name of the segment that belongs to a call.
@@ -118,6 +133,8 @@ class Shelf:
         found = Found(rows=np.full(len(hashes), -1, dtype=np.int64))
         for segment in self._segments(first) if len(hashes) else ():
             self._find_in(segment, hashes, order, found)
+            if not found.is_missing.any():
+                break
         return found
 
     def embeddings(self, found: Found, text_of: NDArray[np.int64]) -> GatheredEmbeddings:
@@ -156,6 +173,8 @@ class Shelf:
             UserError: there is no space, or no permission to write.
         """
         folder = self.folder / name
+        if self._among is not None:
+            self._among.add(name)
         with ExitStack() as stack:
             with explained(self.folder, what=what, remedies=remedies_of_store(self.dtype)):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -190,6 +209,8 @@ class Shelf:
     def _segments(self, first: str) -> Iterator[Segment]:
         """Yield segments by name, `first` first, so that the choice among vectors is stable."""
         for folder in sorted(self.folder.glob("*/"), key=lambda path: (path.name != first, path)):
+            if self._among is not None and folder.name not in self._among | {first}:
+                continue
             segment = self._opened(folder)
             if segment is not None:
                 yield segment

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from quarry.api.composing import composed_job, overrides_of
+from quarry.config.composing import composed_job, overrides_of
 from quarry.config.contract import explicit_keys
 from quarry.errors import UserError
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -60,7 +61,10 @@ def composed_job(primary: Primary, overrides: Sequence[str]) -> Iterator[DictCon
             refuse_renamed_keys(overrides)
             check_entry_point(overrides, primary=primary)
             register_schemas()
-            with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+            with (
+                _outside_of_hydra(),
+                initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"),
+            ):
                 try:
                     with notes_near_misses(overrides, primary=primary):
                         config = _composed(primary, prepared_arguments(overrides))
@@ -74,6 +78,17 @@ def composed_job(primary: Primary, overrides: Sequence[str]) -> Iterator[DictCon
                 yield config
     finally:
         HydraConfig.instance().cfg = before
+
+
+@contextmanager
+def _outside_of_hydra() -> Iterator[None]:
+    """Let a configuration be composed inside a task that Hydra has started."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().hydra = None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def _composed(primary: Primary, overrides: Sequence[str]) -> DictConfig:
