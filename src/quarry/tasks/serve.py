@@ -14,8 +14,10 @@ from omegaconf import DictConfig
 from quarry.config.composing import composed_job
 from quarry.config.model_overrides import is_of_model, own_overrides, with_stored_model
 from quarry.config.overrides import refuse_other_overrides, warn_of_run_directory
+from quarry.config.signature_rules import signature_violations
 from quarry.config.validation import validate
-from quarry.errors import UserError
+from quarry.config.value_ranges import range_violations
+from quarry.errors import ConfigurationError, UserError
 from quarry.runtime.extras import require
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.override_text import key_of
@@ -76,6 +78,7 @@ def serve(
         "out.",
     )  # fmt: skip
     warn_of_run_directory(config, task="serve")
+    _check_keys(config, has_index=index is not None)
     for library in LIBRARIES:
         require(library, what="task=serve")
     check_address(host, token)
@@ -92,12 +95,12 @@ def serve(
         max_waiting_texts=max_waiting_texts,
         client_timeout_s=client_timeout_s,
     )
+    opened = None if index is None else SearchIndex.open(index)
     with closing(listening_socket(host, port)) as listener:
         # not above: a refusal should not wait for these
         from quarry.serving.assembled_server import assembled_server
         from quarry.serving.index_search import IndexSearch
 
-        opened = None if index is None else SearchIndex.open(index)
         encoder, model = _loaded(config, opened, name=name)
         with assembled_server(
             encoder,
@@ -135,6 +138,18 @@ def check_address(host: str, token: str | None) -> None:
             f"{MIN_TOKEN_CHARACTERS}). Fix: export SERVE_TOKEN=$(openssl rand -hex 16), and "
             "task.token='${oc.env:SERVE_TOKEN}'"
         )
+
+
+def _check_keys(config: DictConfig, *, has_index: bool) -> None:
+    """Check the configuration; the model's part later where it may be that of an index.
+
+    Raises:
+        ConfigurationError: lists all that is wrong.
+    """
+    if not has_index:
+        validate(config, primary="eval")
+    elif lines := [*signature_violations(config.task, "task"), *range_violations(config)]:
+        raise ConfigurationError("\n".join(f"- {line}" for line in lines))
 
 
 def _loaded(
