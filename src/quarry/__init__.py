@@ -18,9 +18,11 @@ if TYPE_CHECKING:
         EvaluationResult,
         Hit,
         Retriever,
+        Searcher,
         TrainingResult,
         evaluate,
         load,
+        open_index,
         train,
     )
 
@@ -31,10 +33,12 @@ __all__ = [
     "EvaluationResult",
     "Hit",
     "Retriever",
+    "Searcher",
     "TrainingResult",
     "__version__",
     "evaluate",
     "load",
+    "open_index",
     "train",
 ]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from quarry.search.building import IndexSettings, Origin, build_index
+from quarry.search.index_building import IndexSettings, Origin, build_index
 from quarry.search.index_kinds import Exact, IndexKind
 from quarry.search.search_index import SearchIndex
 from quarry.types import Content, Document

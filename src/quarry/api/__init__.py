@@ -1,12 +1,14 @@
-"""The Python interface: load a retriever, evaluate, train.
+"""The Python interface: load a retriever, search an index, evaluate, train.
 
-`quarry.load`, `quarry.evaluate` and `quarry.train` are these functions. They compose the same
-configuration as the commands, so that a number from a notebook is that of the command line.
+`quarry.load`, `quarry.open_index`, `quarry.evaluate` and `quarry.train` are these functions. They
+compose the same configuration as the commands, so that a number from a notebook is that of the
+command line.
 """
 
 from quarry.api.jobs import EvaluationResult, TrainingResult, evaluate, train
 from quarry.api.retriever import Retriever, load
-from quarry.search.searcher import Hit
+from quarry.api.searching import open_index
+from quarry.search.searcher import Hit, Searcher
 from quarry.types import Document
 
 __all__ = [
@@ -14,8 +16,10 @@ __all__ = [
     "EvaluationResult",
     "Hit",
     "Retriever",
+    "Searcher",
     "TrainingResult",
     "evaluate",
     "load",
+    "open_index",
     "train",
 ]

@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an override as of eval.py: model, prompt, paths (may be repeated)",
+        help="an override of the model, prompt or paths (may be repeated)",
     )
     made.add_argument(
         "--json", action="store_true", default=None, help="JSON lines in a terminal, too"

@@ -26,7 +26,7 @@ from quarry.encoding.encode_job import (
 )
 from quarry.encoding.manifest import FileFormat, Manifest, StoredBlock, VectorDtype
 from quarry.encoding.one_process import in_one_process
-from quarry.encoding.work_folder import WorkFolder, finished_block, has_record
+from quarry.encoding.work_folder import WorkFolder, finished_block, forget_block, has_record
 from quarry.errors import UserError
 from quarry.runtime.disk_errors import Place, check_place
 from quarry.types import Role
@@ -143,6 +143,7 @@ def _encoded(
             blocks[number] = block
         elif has_record(folder.partial, number):
             logger.warning("%s: block %d is damaged and is encoded again", job.label, number)
+            forget_block(folder.partial, number)
     open_blocks = [number for number in range(job.num_blocks) if number not in blocks]
     num_open = sum(len(job.texts_of(number)) for number in open_blocks)
     logger.info(

@@ -8,8 +8,10 @@ blocks by themselves, so only numbers and records go through Ray.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -190,6 +192,15 @@ def _num_workers(ray: Any, asked: int | None, cpus_per_worker: int, *, has_gpus:
     return count
 
 
+class _RayMessages(io.TextIOBase):
+    """Stands for stdout, to which Ray writes news of dying workers: puts them into the log."""
+
+    def write(self, text: str) -> int:
+        if words := re.sub(r"\x1b\[[\d;]*m", "", text).strip():
+            logger.info("Ray: %s", words.partition(". ")[0][:200])
+        return len(text)
+
+
 @contextlib.contextmanager
 def _connected(
     address: str | None, *, num_workers: int | None, cpus_per_worker: int
@@ -225,7 +236,8 @@ def _connected(
                 "task.address=HOST:PORT of a running cluster (ray status), or leave it out"
             ) from error
         _restore(handlers)  # Ray's own would end the process without a word
-        yield ray
+        with contextlib.redirect_stdout(_RayMessages()):
+            yield ray
     finally:
         ray.shutdown()
         _restore(handlers)

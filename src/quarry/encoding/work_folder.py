@@ -74,6 +74,11 @@ def record_block(folder: Path, number: int, block: StoredBlock) -> None:
     write_json(folder / _RECORD.format(number=number), as_plain(block))
 
 
+def forget_block(folder: Path, number: int) -> None:
+    """Make a block open again."""
+    (folder / _RECORD.format(number=number)).unlink()
+
+
 def has_record(folder: Path, number: int) -> bool:
     """Return whether a block was finished, whatever has become of it."""
     return (folder / _RECORD.format(number=number)).exists()

@@ -14,7 +14,7 @@ from quarry.data.text_splitter import TextSplitter
 from quarry.encoding.vector_folder import VectorFolder
 from quarry.errors import UserError
 from quarry.retrieval.unique_texts import ChosenItems
-from quarry.search.building import Origin
+from quarry.search.index_building import Origin
 from quarry.types import Document
 
 

@@ -24,8 +24,8 @@ from quarry.runtime.disk_errors import readable_size
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.own_command import own_command
 from quarry.runtime.task_output import show
-from quarry.search.building import IndexSettings, Origin, build_index, check_target
 from quarry.search.contract_check import contract_differences
+from quarry.search.index_building import IndexSettings, Origin, build_index, check_target
 from quarry.search.index_kinds import Exact, FaissFlat, FaissHNSW, FaissIVFPQ, require_faiss
 from quarry.search.index_manifest import IndexManifest, plain
 from quarry.search.query_reader import read_queries

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -14,12 +14,19 @@ from quarry.config.overrides import refuse_other_overrides, warn_of_run_director
 from quarry.errors import UserError
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.override_text import key_of
+from quarry.search.contract_check import check_contract
+from quarry.search.index_manifest import plain
 from quarry.search.joined_indexes import JoinedIndexes
 from quarry.search.query_reader import read_queries
 from quarry.search.search_index import SearchIndex, check_top_k
 from quarry.search.searcher import Hit, Searcher, check_texts
 from quarry.search.shown_hits import print_tables, write_json_lines
 from quarry.types import Query
+
+if TYPE_CHECKING:
+    import torch
+
+    from quarry.retrieval.encoder import Encoder
 
 ALSO = ("paths", "evaluation.max_tokens_per_batch", "trusted_packages")
 """Keys beside the model's that a search reads."""
@@ -129,28 +136,62 @@ def found(request: SearchRequest) -> list[list[Hit]]:
     check_top_k(request.top_k)
     texts = [query.text for query in request.queries]
     check_texts(texts)
-    opened = [SearchIndex.open(folder, verify=request.check) for folder in request.folders]
+    searcher = open_searcher(
+        request.folders,
+        overrides=request.overrides,
+        needs_bm25=request.hybrid,
+        check=request.check,
+    )
+    from quarry.search.truncation import warn_of_truncation  # late: transformers
+
+    warn_of_truncation(searcher.encoder.tokenizer, texts)
+    return searcher.search(texts, request.top_k, request.hybrid)
+
+
+class OpenedSearcher(Searcher):
+    """A searcher whose encoder holds the model that it was opened with."""
+
+    encoder: Encoder
+
+
+def open_searcher(
+    folders: Sequence[str],
+    *,
+    overrides: Sequence[str] = (),
+    needs_bm25: bool = False,
+    check: bool = False,
+    device: str | torch.device | None = None,
+) -> OpenedSearcher:
+    """Open indexes as one, and load their model.
+
+    Args:
+        folders: of task=index, one or more.
+        overrides: of the configuration; without a model in them that of the index is used.
+        needs_bm25: refuse what has none before the model loads.
+        check: compare all checksums first.
+        device: None: a GPU where there is one.
+
+    Raises:
+        UserError: an index cannot be read, the model cannot be loaded, or is another one.
+    """
+    opened = [SearchIndex.open(folder, verify=check) for folder in folders_of(folders)]
     index = JoinedIndexes(opened)
-    index.check_hybrid(request.hybrid)
+    index.check_hybrid(needs_bm25)
     first = opened[0].manifest
     # late: transformers
     from quarry.assembly.loaded_encoder import load_encoder
     from quarry.config.composing import composed_job
     from quarry.config.validation import validate
-    from quarry.search.contract_check import check_contract
-    from quarry.search.index_manifest import plain
-    from quarry.search.truncation import warn_of_truncation
 
-    own = [each for each in request.overrides if is_of_model(each)]
-    others = [each for each in request.overrides if not is_of_model(each)]
-    overrides = with_stored_model(own, first.model.get("overrides", ()))
-    with composed_job("eval", [*overrides, *others]) as config:
+    own = [each for each in overrides if is_of_model(each)]
+    others = [each for each in overrides if not is_of_model(each)]
+    composed = with_stored_model(own, first.model.get("overrides", ()))
+    with composed_job("eval", [*composed, *others]) as config:
         validate(config, primary="eval")
-        loaded = load_encoder(config)
+        loaded = load_encoder(config, device=device)
         contract = plain(loaded.embedding_contract(config))
-        check_contract(first, contract, folder=Path(request.folders[0]).absolute())
-    warn_of_truncation(loaded.parts.tokenizer, texts)
-    return Searcher(index, loaded.encoder).search(texts, request.top_k, request.hybrid)
+    check_contract(first, contract, folder=opened[0].folder)
+    return OpenedSearcher(index, loaded.encoder)
 
 
 def _is_also(key: str) -> bool:

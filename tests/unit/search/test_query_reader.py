@@ -31,7 +31,7 @@ def test_json_lines(tmp_path: Path) -> None:
 
 
 def test_standard_input_and_gzip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("one\ntwo".encode())))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\ntwo")))
     assert [query.text for query in read_queries("-")] == ["one", "two"]
     path = tmp_path / "queries.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"_id": "a", "text": "b"}\n'))

@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,21 +23,18 @@ from quarry.retrieval.tie_breaking import NO_RANKING, top_k_by_score
 
 logger = logging.getLogger(__name__)
 
-Products = Literal["half", "single", "none"]
 Matrix = NDArray[np.float16] | NDArray[np.float32]
 
 MOST_QUERIES_IN_HALF = 4
 """From five queries on, converting the documents once and multiplying matrices is faster."""
 
-NUM_ROWS_PER_BLOCK = 65_536
-NUM_ROWS_PER_CONVERSION = 4_096
-"""Rows that are converted to fp32 at a time: 16 MiB at 1,024 dimensions, which a cache may hold."""
+NUM_ROWS_PER_BLOCK = 2**18
+NUM_ROWS_CONVERTED = 2**14
+"""Rows that are converted to fp32 at a time: 64 MiB at 1,024 dimensions."""
 
 NUM_BYTES_PER_RESCORING = 2**26
 LARGEST_PRODUCT = 2.0**13
 """Queries are scaled so that no product in half precision exceeds it: fp16 ends at 65,504."""
-
-MINUS_INFINITY = torch.tensor(-torch.inf)
 
 HALF = 2.0**-11
 SINGLE = 2.0**-24
@@ -57,19 +53,20 @@ class ErrorBound:
     relative: float
     scale: float = 1.0
 
-    def lowest_candidate(self, kth: Tensor) -> Tensor:
+    def lowest_candidate(self, kth: float) -> float:
         """Return the least product that a document among the best k can have.
 
         Args:
             kth: the k-th best product. The k-th best score is at least this less its error.
         """
-        low = kth - self.fixed - self.relative * kth.abs() - self.fixed
-        return torch.where(low >= 0, low / (1 + self.relative), low / (1 - self.relative))
+        low = kth - self.fixed - self.relative * abs(kth) - self.fixed
+        return low / (1 + self.relative) if low >= 0 else low / (1 - self.relative)
 
-    def holds(self, products: Tensor, scores: Tensor) -> bool:
+    def holds(self, products: NDArray[np.float32], scores: NDArray[np.float32]) -> bool:
         """Return whether computed products are as near to the scores as this says."""
-        error = (products - scores * self.scale).abs()
-        return bool((error <= self.fixed + self.relative * products.abs()).all())
+        wide = products.astype(np.float64)
+        error = np.abs(wide - scores.astype(np.float64) * self.scale)
+        return bool((error <= self.fixed + self.relative * np.abs(wide)).all())
 
 
 def search_rows(
@@ -135,80 +132,84 @@ def _candidates(
     queries: NDArray[np.float32], documents: Matrix, *, top_k: int, largest_norm: float
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield for each query the rows that can be among its best, with their exact scores."""
-    products: Products = "half" if len(queries) == 1 else "single"
-    if documents.dtype != np.float16:
-        products = "single"
     norms = np.linalg.norm(queries.astype(np.float64), axis=1)
-    query_of, rows, values, bound = _chosen(
-        queries, documents, products, top_k=top_k, largest=float(norms.max()) * largest_norm
-    )
-    for number, query in enumerate(queries):
-        own = query_of == number
-        chosen = rows[own].numpy()
-        exact = exact_scores(query, documents, chosen)
-        if not bound.holds(values[own].double(), torch.from_numpy(exact).double()):
-            logger.warning(
-                "Products in %s precision are less exact here than the search counts on: all "
-                "documents are scored in fp64, which is slow", products,
-            )  # fmt: skip
-            chosen = np.arange(len(documents))
-            exact = exact_scores(query, documents, chosen)
-        yield chosen, exact
-
-
-def _chosen(
-    queries: NDArray[np.float32],
-    documents: Matrix,
-    products: Products,
-    *,
-    top_k: int,
-    largest: float,
-) -> tuple[Tensor, Tensor, Tensor, ErrorBound]:
-    """Return query number, row and product of each candidate, and the bound they were chosen by.
-
-    Args:
-        largest: no score is larger.
-    """
-    if products == "half":
+    largest = float(norms.max()) * largest_norm
+    if len(queries) == 1 and documents.dtype == np.float16:
         asked, bound = _halved(queries, largest=largest)
     else:
         asked, bound = torch.from_numpy(queries), _single_bound(queries.shape[1], largest=largest)
-    best = torch.empty(len(queries), 0)
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    for start, values in _blocks_of_products(asked, documents):
-        together = torch.cat([best, values], dim=1)
-        best = together.topk(min(top_k, together.shape[1]), dim=1).values
-        if best.shape[1] < top_k:
-            floor = torch.full((len(queries), 1), -torch.inf)
-        else:
-            floor = bound.lowest_candidate(best[:, -1:].double()).float().nextafter(MINUS_INFINITY)
-        query_of, column = (values >= floor).nonzero(as_tuple=True)
-        found.append((query_of, column + start, values[query_of, column]))
-    query_of, rows, values = (torch.cat(parts) for parts in zip(*found, strict=True))
-    is_open = values >= floor[query_of, 0]
-    return query_of[is_open], rows[is_open], values[is_open], bound
+    chosen = [_Chosen(top_k, bound) for _ in queries]
+    for start, block in _blocks_of_products(asked, documents):
+        for one, values in zip(chosen, block, strict=True):
+            one.add(values, start)
+    for one, query in zip(chosen, queries, strict=True):
+        rows, values = one.result()
+        exact = exact_scores(query, documents, rows)
+        if not bound.holds(values, exact):
+            logger.warning(
+                "Products in %s are less exact here than the search counts on: all documents are "
+                "scored in fp64, which is slow", asked.dtype,
+            )  # fmt: skip
+            rows = np.arange(len(documents))
+            exact = exact_scores(query, documents, rows)
+        yield rows, exact
 
 
-def _blocks_of_products(queries: Tensor, documents: Matrix) -> Iterator[tuple[int, Tensor]]:
-    """Yield first row and products fp32 [num_queries, num_rows] of each block of documents."""
+class _Chosen:
+    """Documents that can be among the best of a query, as far as the products are known.
+
+    numpy selects them: torch would wait for all its threads many times in a block, and long on a
+    busy machine.
+    """
+
+    def __init__(self, top_k: int, bound: ErrorBound) -> None:
+        self._top_k = top_k
+        self._bound = bound
+        self._best = np.empty(0, dtype=np.float32)
+        self._floor = -math.inf
+        self._found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+
+    def add(self, values: NDArray[np.float32], start: int) -> None:
+        """Choose among the products of a block, whose first row is `start`."""
+        columns = np.flatnonzero(values >= self._floor)
+        if not len(columns):
+            return
+        kept = values[columns]
+        best = np.concatenate([self._best, kept])
+        if len(best) > self._top_k:
+            best = np.partition(best, len(best) - self._top_k)[-self._top_k :]
+        self._best = best
+        if len(best) == self._top_k:
+            lowest = np.float32(self._bound.lowest_candidate(float(best.min())))
+            self._floor = float(np.nextafter(lowest, np.float32(-np.inf)))
+        is_open = kept >= self._floor
+        self._found.append((columns[is_open] + start, kept[is_open]))
+
+    def result(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return rows and products of the documents that can still be among the best."""
+        rows, values = (np.concatenate(parts) for parts in zip(*self._found, strict=True))
+        is_open = values >= self._floor
+        return rows[is_open], values[is_open]
+
+
+def _blocks_of_products(
+    queries: Tensor, documents: Matrix
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield first row and products [num_queries, num_rows] of each block of documents."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         matrix = torch.from_numpy(documents)
-    buffer = torch.empty(NUM_ROWS_PER_CONVERSION, matrix.shape[1])
+    is_half = queries.dtype == torch.float16
+    size = NUM_ROWS_PER_BLOCK if is_half or matrix.dtype == torch.float32 else NUM_ROWS_CONVERTED
+    buffer = torch.empty(0 if size == NUM_ROWS_PER_BLOCK else size, matrix.shape[1])
     with full_fp32():
-        for start in range(0, len(matrix), NUM_ROWS_PER_BLOCK):
-            block = matrix[start : start + NUM_ROWS_PER_BLOCK]
-            if queries.dtype == torch.float16:
-                yield start, torch.mv(block, queries[0]).float()[None]
-            elif matrix.dtype == torch.float32:
-                yield start, queries @ block.T
+        for start in range(0, len(matrix), size):
+            block = matrix[start : start + size]
+            if is_half:
+                yield start, torch.mv(block, queries[0]).numpy().astype(np.float32)[None]
             else:
-                values = torch.empty(len(queries), len(block))
-                for first in range(0, len(block), NUM_ROWS_PER_CONVERSION):
-                    part = block[first : first + NUM_ROWS_PER_CONVERSION]
-                    wide = buffer[: len(part)].copy_(part)
-                    values[:, first : first + len(part)] = queries @ wide.T
-                yield start, values
+                wide = buffer[: len(block)].copy_(block) if len(buffer) else block
+                yield start, (queries @ wide.T).numpy()
 
 
 def _single_bound(dim: int, *, largest: float) -> ErrorBound:

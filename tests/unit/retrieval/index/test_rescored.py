@@ -40,7 +40,7 @@ def _check(queries, documents, *, top_k, seed=0):
 def small_blocks(monkeypatch):
     """Let a few documents fill several blocks."""
     monkeypatch.setattr(rescored, "NUM_ROWS_PER_BLOCK", 64)
-    monkeypatch.setattr(rescored, "NUM_ROWS_PER_CONVERSION", 24)
+    monkeypatch.setattr(rescored, "NUM_ROWS_CONVERTED", 24)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -13,7 +13,7 @@ from helpers.indexes import made_index, some_documents, unit_vectors
 from quarry.errors import UserError
 from quarry.runtime.disk_errors import explains_disk_errors
 from quarry.runtime.ownership import owned
-from quarry.search import building
+from quarry.search import index_building
 from quarry.search.search_index import SearchIndex
 
 
@@ -69,7 +69,7 @@ def test_a_failure_leaves_nothing(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
 
-    monkeypatch.setattr(building, step, full)
+    monkeypatch.setattr(index_building, step, full)
     with pytest.raises(OSError, match="No space"):
         made_index(tmp_path / "index")
     assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
