@@ -22,7 +22,7 @@ MINILM := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/all-minilm-l6-v2
 BY_FILE := --dist loadfile --no-loadscope-reorder
 ANSERINI := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/anserini-1.7.1
 
-.PHONY: help install demo test test-minimum test-slow test-bench storm test-package test-next smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks dist format clean clean-cache
+.PHONY: help install demo test test-minimum test-slow test-bench load-test storm test-package test-next smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks dist format clean clean-cache
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -75,6 +75,9 @@ test-package: install ## Build wheel and sdist, install the wheel elsewhere, and
 
 storm: install ## Kill commands at random moments, 25 minutes long, and compare with undisturbed ones (STORM='--seed 2')
 	@$(BIN)/python tests/storm/kills.py $(STORM)
+
+load-test: install ## Send 10,000 good and malformed requests over 256 connections to task=serve, two minutes long
+	@$(BIN)/python bench/serve_load.py
 
 test-bench: install ## Run the measurements of several GPUs end to end in small, on two CPU ranks
 	@$(BIN)/python -m pytest -m bench
