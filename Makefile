@@ -24,6 +24,7 @@ ANSERINI := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/anserini-1.7.1
 
 .PHONY: help install demo test test-minimum test-slow test-bench storm test-package test-next smollm2 minilm anserini check sweeps methods report bench bench-study bench-gpus docs site hooks dist format clean clean-cache
 .PHONY: help install demo test test-minimum test-slow test-bench storm storm-encode test-package test-next smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks dist format clean clean-cache
+.PHONY: help install demo test test-minimum test-slow test-bench load-test storm test-package test-next smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks dist format clean clean-cache
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -79,6 +80,8 @@ storm: install ## Kill commands at random moments, 25 minutes long, and compare 
 
 storm-encode: install ## Kill workers of Ray while they encode, 200 times in 40 minutes, and compare with one process (STORM='--kills 50')
 	@$(BIN)/python tests/storm/encode_kills.py $(STORM)
+load-test: install ## Send 10,000 good and malformed requests over 256 connections to task=serve, two minutes long
+	@$(BIN)/python bench/serve_load.py
 
 test-bench: install ## Run the measurements of several GPUs end to end in small, on two CPU ranks
 	@$(BIN)/python -m pytest -m bench

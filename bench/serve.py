@@ -3,9 +3,10 @@
     python bench/serve.py [--num-requests 128] [--num-rounds 5] [KEY=VALUE ...]
 
 Requests have 32 passages of 80 tokens, and responses are base64. A round is one pass of the encoder
-alone over all passages, on the server's core, then the same passages over 64 connections. Rates
-change with what else runs on the machine; the ratio of neighbours in a round changes less. The
-vectors are compared. Single texts follow: alone, and beside the 64 connections.
+alone over all passages, on the server's core, then the same passages over 64 connections. Where
+other processes run, the ratio of CPU times says more than that of wall times: two threads of a
+server get more of a shared core than one of the encoder. The vectors are compared. Single texts
+follow: alone, and beside the 64 connections.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from composed import composed_parts
@@ -80,16 +82,17 @@ def encode_alone(pipe: Connection, texts: Sequence[str], core: int) -> None:
     encoder.encode(documents[:256], "document")
     while (order := pipe.recv()) is not None:
         if order == "single":
-            seconds = []
+            times: list[float] = []
             for document in documents[:NUM_SINGLE]:
                 start = time.perf_counter()
                 encoder.encode([document], "document")
-                seconds.append(time.perf_counter() - start)
-            pipe.send(statistics.median(seconds))
+                times.append(time.perf_counter() - start)
+            pipe.send(statistics.median(times))
             continue
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         vectors = encoder.encode(documents, "document")
-        pipe.send((time.perf_counter() - start, vectors.numpy()))
+        seconds = time.perf_counter() - start
+        pipe.send((seconds, time.process_time() - used, vectors.numpy()))
 
 
 @contextmanager
@@ -147,6 +150,12 @@ def decoded(answers: Sequence[Answer]) -> NDArray[np.float32]:
     return np.stack(rows)
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of all threads of a process so far."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
 def percentiles(answers: Sequence[Answer]) -> dict[str, float]:
     """Return the median and the 99th percentile of the answers' times, in milliseconds."""
     seconds = np.array([answer.seconds for answer in answers])
@@ -171,24 +180,24 @@ def main() -> None:
     core = arguments.server_core
     with (
         reference(texts, core=core) as encoder,
-        running_server(overrides, core=core, log=arguments.log) as (port, _),
+        running_server(overrides, core=core, log=arguments.log) as (port, pid),
     ):
         os.sched_setaffinity(0, {arguments.client_core})
         asyncio.run(send_all(port, requests[:8], num_connections=8))
         rounds = []
         for _ in range(arguments.num_rounds):
             encoder.send("all")
-            encoder_s, expected = encoder.recv()
-            start = time.perf_counter()
+            encoder_s, encoder_cpu_s, expected = encoder.recv()
+            start, used = time.perf_counter(), cpu_seconds(pid)
             answers = asyncio.run(send_all(port, requests, num_connections=NUM_CONNECTIONS))
-            server_s = time.perf_counter() - start
-            difference = float(np.abs(decoded(answers) - expected).max())
+            server_s, server_cpu_s = time.perf_counter() - start, cpu_seconds(pid) - used
             rounds.append(
                 {
                     "encoder_s": round(encoder_s, 3),
                     "server_s": round(server_s, 3),
                     "ratio": round(server_s / encoder_s, 3),
-                    "largest_difference": difference,
+                    "cpu_ratio": round(server_cpu_s / encoder_cpu_s, 3),
+                    "largest_difference": float(np.abs(decoded(answers) - expected).max()),
                 }
             )
             print(rounds[-1], flush=True)
@@ -201,6 +210,7 @@ def main() -> None:
     hand_over(
         {
             "ratio": statistics.median(each["ratio"] for each in rounds),
+            "cpu_ratio": statistics.median(each["cpu_ratio"] for each in rounds),
             "rounds": rounds,
             "passages_per_s": round(len(texts) / min(each["server_s"] for each in rounds)),
             "single_encoder_ms": round(single_s * 1e3, 2),

@@ -34,9 +34,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no name of a host"
         raise UserError(
-            f"task.host={host}: cannot be resolved ({error.strerror}). Fix: task.host=127.0.0.1"
+            f"task.host={host}: cannot be resolved ({why}). Fix: task.host=127.0.0.1"
         ) from error
     family, kind, protocol, _, address = found[0]
     listener = socket.socket(family, kind, protocol)

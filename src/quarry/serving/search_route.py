@@ -17,7 +17,7 @@ from quarry.serving.json_body import (
 )
 from quarry.serving.limits import MAX_QUERIES, MAX_TOP_K, Limits
 from quarry.serving.search_service import FoundDocument
-from quarry.serving.snippets import query_terms, snippet
+from quarry.serving.snippets import marked, query_terms, snippet
 
 FIELDS = ("query", "queries", "top_k", "hybrid", "snippets")
 
@@ -142,6 +142,7 @@ def _hits(
             "text": document.text,
         }
         if has_snippets:
+            entry["title_snippet"] = marked(document.title, terms)
             entry["snippet"] = snippet(document.text, terms)
         hits.append(entry)
     return hits

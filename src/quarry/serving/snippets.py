@@ -32,19 +32,41 @@ def snippet(text: str, terms: Set[str]) -> list[Part]:
     Args:
         terms: see `query_terms`.
     """
-    head = text[:NUM_CHARACTERS_READ]
-    matches = [match for match in _WORD.finditer(head) if terms & _terms(match[0])]
-    start = _best_start(head, matches)
-    end = min(start + MAX_CHARACTERS, len(text))
+    matches = _matches(text[:NUM_CHARACTERS_READ], terms)
+    start = _best_start(text[:NUM_CHARACTERS_READ], matches)
+    end = _end(text, start)
     parts: list[Part] = [("\u2026", False)] if start else []
+    parts += _marked(text, matches, start=start, end=end)
+    return [*parts, ("\u2026", False)] if end < len(text) else parts
+
+
+def marked(text: str, terms: Set[str]) -> list[Part]:
+    """Return a short text in pieces, all of it."""
+    return _marked(text, _matches(text[:NUM_CHARACTERS_READ], terms), start=0, end=len(text))
+
+
+def _matches(text: str, terms: Set[str]) -> list[re.Match[str]]:
+    return [match for match in _WORD.finditer(text) if terms & _terms(match[0])]
+
+
+def _marked(text: str, matches: list[re.Match[str]], *, start: int, end: int) -> list[Part]:
+    parts: list[Part] = []
     place = start
     for match in matches:
-        if match.start() < place or match.end() > end:
-            continue
-        parts += [(text[place : match.start()], False), (match[0], True)]
-        place = match.end()
-    parts += [(text[place:end], False), ("\u2026" if end < len(text) else "", False)]
+        if match.start() >= place and match.end() <= end:
+            parts += [(text[place : match.start()], False), (match[0], True)]
+            place = match.end()
+    parts.append((text[place:end], False))
     return [part for part in parts if part[0]]
+
+
+def _end(text: str, start: int) -> int:
+    """Return the end of a snippet, after a complete word where there is one."""
+    end = start + MAX_CHARACTERS
+    if end >= len(text):
+        return len(text)
+    space = text.rfind(" ", start + MAX_CHARACTERS * 3 // 4, end)
+    return end if space < 0 else space
 
 
 def _terms(word: str) -> Set[str]:

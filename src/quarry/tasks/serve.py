@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,22 +11,33 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from quarry.config.composing import composed_job
+from quarry.config.model_overrides import is_of_model, own_overrides, with_stored_model
 from quarry.config.overrides import refuse_other_overrides, warn_of_run_directory
+from quarry.config.signature_rules import signature_violations
 from quarry.config.validation import validate
-from quarry.errors import UserError
+from quarry.config.value_ranges import range_violations
+from quarry.errors import ConfigurationError, UserError
 from quarry.runtime.extras import require
 from quarry.runtime.logging import quiet_libraries
+from quarry.runtime.override_text import key_of
 from quarry.runtime.secret_values import remember
 from quarry.runtime.task_output import tell
+from quarry.search.contract_check import check_contract
+from quarry.search.index_manifest import plain
+from quarry.search.search_index import SearchIndex
 from quarry.serving.limits import Limits
 from quarry.serving.listening import is_loopback, listening_socket, url_of
 from quarry.serving.served_model import ServedModel
 from quarry.types import ROLES
 
 if TYPE_CHECKING:
-    from quarry.assembly.loaded_encoder import LoadedEncoder
+    from quarry.retrieval.encoder import Encoder
 
 MIN_TOKEN_CHARACTERS = 8
+
+ALSO = ("paths", "evaluation.max_tokens_per_batch", "trusted_packages")
+"""Keys beside the model's that a server reads."""
 
 LIBRARIES = ("fastapi", "uvicorn", "prometheus_client")
 
@@ -62,13 +73,12 @@ def serve(
     """
     quiet_libraries()
     refuse_other_overrides(
-        ("task", "model", "prompt", "evaluation.max_tokens_per_batch", "trusted_packages", "paths",
-         "recipe", "hydra"),
+        ("task", "model", "prompt", "trainer.precision", *ALSO, "hydra"),
         why="has no effect on task=serve, which loads a model and answers requests. Fix: leave it "
         "out.",
     )  # fmt: skip
     warn_of_run_directory(config, task="serve")
-    validate(config, primary="eval")
+    _check_keys(config, has_index=index is not None)
     for library in LIBRARIES:
         require(library, what="task=serve")
     check_address(host, token)
@@ -85,22 +95,16 @@ def serve(
         max_waiting_texts=max_waiting_texts,
         client_timeout_s=client_timeout_s,
     )
+    opened = None if index is None else SearchIndex.open(index)
     with closing(listening_socket(host, port)) as listener:
         # not above: a refusal should not wait for these
-        from quarry.assembly.loaded_encoder import load_encoder
-        from quarry.search.contract_check import check_contract
-        from quarry.search.search_index import SearchIndex
         from quarry.serving.assembled_server import assembled_server
         from quarry.serving.index_search import IndexSearch
 
-        opened = None if index is None else SearchIndex.open(index)
-        loaded = load_encoder(config)
-        if opened is not None:
-            contract = loaded.embedding_contract(config)
-            check_contract(opened.manifest, contract, folder=opened.folder)
+        encoder, model = _loaded(config, opened, name=name)
         with assembled_server(
-            loaded.encoder,
-            model=served_model(config, loaded, name=name),
+            encoder,
+            model=model,
             open_index=None if opened is None else partial(IndexSearch, opened),
             token=token,
             limits=limits,
@@ -136,14 +140,49 @@ def check_address(host: str, token: str | None) -> None:
         )
 
 
-def served_model(config: DictConfig, loaded: LoadedEncoder, *, name: str | None) -> ServedModel:
-    """Return the model as clients see it; without a name that of its folder."""
+def _check_keys(config: DictConfig, *, has_index: bool) -> None:
+    """Check the configuration; the model's part later where it may be that of an index.
+
+    Raises:
+        ConfigurationError: lists all that is wrong.
+    """
+    if not has_index:
+        validate(config, primary="eval")
+    elif lines := [*signature_violations(config.task, "task"), *range_violations(config)]:
+        raise ConfigurationError("\n".join(f"- {line}" for line in lines))
+
+
+def _loaded(
+    config: DictConfig, index: SearchIndex | None, *, name: str | None
+) -> tuple[Encoder, ServedModel]:
+    """Return the encoder, and the model as clients see it.
+
+    Without a model on the command line that of the index is loaded.
+
+    Raises:
+        UserError: the model cannot be loaded, or the index is of another one.
+    """
+    from quarry.assembly.loaded_encoder import load_encoder
+
+    given = own_overrides()
+    own = [each for each in given if is_of_model(each)]
+    overrides = own if index is None else with_stored_model(own, index.manifest.model["overrides"])
+    with ExitStack() as stack:
+        if overrides != own:
+            others = [each for each in given if key_of(each).startswith(ALSO)]
+            config = stack.enter_context(composed_job("eval", [*overrides, *others]))
+        validate(config, primary="eval")
+        loaded = load_encoder(config)
+        if index is not None:
+            contract = plain(loaded.embedding_contract(config))
+            check_contract(index.manifest, contract, folder=index.folder)
+        choice = HydraConfig.get().runtime.choices["model"]
     path = config.model.get("path")
-    named = Path(str(path)).name if path is not None else HydraConfig.get().runtime.choices["model"]
     prompt = loaded.encoder.tokenizer.prompt
-    return ServedModel(
-        name=name or str(named),
+    model = ServedModel(
+        name=name or (str(choice) if path is None else Path(str(path)).name),
         dim=loaded.encoder.model.embedding_dim,
         max_lengths={role: prompt.max_length(role) for role in ROLES},
         created=int(time.time()),
     )
+    return loaded.encoder, model
