@@ -22,9 +22,7 @@ MINILM := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/all-minilm-l6-v2
 BY_FILE := --dist loadfile --no-loadscope-reorder
 ANSERINI := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/anserini-1.7.1
 
-.PHONY: help install demo test test-minimum test-slow test-bench storm test-package test-next smollm2 minilm anserini check sweeps methods report bench bench-study bench-gpus docs site hooks dist format clean clean-cache
-.PHONY: help install demo test test-minimum test-slow test-bench storm storm-encode test-package test-next smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks dist format clean clean-cache
-.PHONY: help install demo test test-minimum test-slow test-bench load-test storm test-package test-next smollm2 minilm anserini check sweeps report bench bench-study bench-gpus docs site hooks dist format clean clean-cache
+.PHONY: help install demo test test-minimum test-slow test-bench storm test-package test-next smollm2 minilm anserini check sweeps methods report bench bench-study bench-gpus docs site hooks dist format clean clean-cache storm-encode load-test
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13

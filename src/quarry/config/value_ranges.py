@@ -159,7 +159,6 @@ RANGES = {
     "task.grace_s": Range(low=0, high=3600, usual=15, why="seconds"),
     "task.min_cosine": Range(low=0.5, high=1, is_below=True, usual=0.99),
     "task.timeout_s": Range(low=0, high=3600, is_above=True, usual=60, why="seconds"),
-    "task.splitter.overlap": _at_least(0, 200),
     "task.older_than_days": _at_least(0, 30, "days"),
     "paths.max_cache_gib": _at_least(0, "null", "null: no limit"),
     "task.*": _ABOVE_0,

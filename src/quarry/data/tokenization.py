@@ -128,6 +128,7 @@ class TextTokenizer:
         """Return the number of tokens that a text of this role may have beside its template."""
         frame = self.frames[role]
         return self._room[role] - (len(self._encode([frame.counted])[0]) if frame.counted else 0)
+
     def num_too_long(self, items: Sequence[Query | Document], role: Role) -> int:
         """Return how many of the items are longer than the limit, and are truncated."""
         frame = self.frames[role]

@@ -128,10 +128,15 @@ def how_to_continue(config: DictConfig) -> str:
         if not retriever.uses_encoder:
             return "Run the same command again."
         return _about_the_store(Path(config.paths.store_dir) if config.evaluation.store else None)
-    if task == ENCODE:
-        return "Finished blocks are kept: the same command continues from there."
-    where = f" with hydra.run.dir={config.paths.run_dir}" if task == MINE else ""
-    return f"No file is half-written: run the same command again{where}."
+    return _about_blocks(config) if task in (ENCODE, MINE) else NOTHING_HALF_WRITTEN
+
+
+NOTHING_HALF_WRITTEN = "No file is half-written: run the same command again."
+
+
+def _about_blocks(config: DictConfig) -> str:
+    where = f" with hydra.run.dir={config.paths.run_dir}" if config.task["_target_"] == MINE else ""
+    return f"Finished blocks are kept: the same command{where} continues from there."
 
 
 def _about_the_store(store: Path | None) -> str:
