@@ -26,6 +26,7 @@ UNPINNED = {"torch"}
 """Of which no older CPU build can be had: the Makefile has the version that all tests run with."""
 
 DISTRIBUTIONS = {
+    "faiss": "faiss-cpu",
     "hydra": "hydra-core",
     "lightning_fabric": "pytorch-lightning",  # in its wheel
     "pytrec_eval": "pytrec-eval-terrier",
@@ -39,7 +40,7 @@ OF_TORCH = {"triton"}
 
 PRIVATE_NAMES = {
     "transformers", "pytorch-lightning", "hydra-core", "omegaconf", "peft", "deepspeed",
-    "huggingface-hub", "wandb-workspaces",
+    "huggingface-hub", "wandb-workspaces", "uvicorn",
 }  # fmt: skip
 """Libraries of which names are used that they do not call public."""
 
@@ -67,8 +68,8 @@ def test_the_lower_bounds_are_those_that_are_tested() -> None:
 
 def test_the_pinned_versions_are_in_their_ranges() -> None:
     pinned = pins("constraints.txt")
-    extras = ("plots", "export", "sweeps", "dashboard", "dev", "docs")
-    for requirement in [*REQUIRED, *(each for extra in extras for each in EXTRAS[extra])]:
+    extras = (lines for extra, lines in EXTRAS.items() if extra != "loggers")
+    for requirement in [*REQUIRED, *(each for lines in extras for each in lines)]:
         assert requirement.specifier.contains(pinned[name(requirement)]), requirement
 
 
