@@ -93,6 +93,13 @@ def twice(role: Role, text: str) -> str:
 
 
 BOTH = "Queries and documents"
+
+
+def named(one: object) -> str:
+    """Name a case by what is expected: the text of a server has addresses of functions."""
+    return str(one)[:60] if isinstance(one, list) else type(one).__name__
+
+
 BROKEN: list[tuple[Server, list[str]]] = [
     (Server(), []),
     (Server(prompt=as_it_is), [f"{BOTH}: no prompt is applied"]),
@@ -132,7 +139,7 @@ BROKEN: list[tuple[Server, list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("server", "expected"), BROKEN, ids=lambda one: str(one)[:60])
+@pytest.mark.parametrize(("server", "expected"), BROKEN, ids=named)
 def test_a_broken_rule_is_named(server: Server, expected: list[str]) -> None:
     diagnosis = diagnosed(server)
     assert lines(diagnosis) == expected
@@ -158,7 +165,7 @@ def rendered_twice(role: Role, text: str) -> str:
         (Server(prompt=as_it_is, max_tokens=64),
          ["Long documents: texts are cut to 64 tokens, and the contract says 150"]),
     ],
-    ids=lambda one: str(one)[:60],
+    ids=named,
 )  # fmt: skip
 def test_a_client_that_renders_the_prompt(server: Server, expected: list[str]) -> None:
     diagnosis = diagnosed(server, sends="rendered")
