@@ -11,8 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from quarry.data.arrow_table import rows_digest
-from quarry.data.corpus import Corpus, open_corpus
+from quarry.data.corpus import Corpus, documents_digest, open_corpus
 from quarry.data.document_places import DocumentPlace, find_documents
 from quarry.data.document_reader import UNREAD, DocumentColumns, DocumentReader
 from quarry.data.source_part import SourcePart
@@ -59,7 +58,7 @@ class Documents:
     @cached_property
     def texts_digest(self) -> str:
         """SHA-256 of all ids, titles and texts in their order; they are read for it, once."""
-        return rows_digest(self.corpus.table) if isinstance(self.corpus, Corpus) else ""
+        return documents_digest(self.corpus) if len(self.corpus) else ""
 
 
 def read_documents(

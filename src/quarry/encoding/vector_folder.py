@@ -164,6 +164,13 @@ class VectorFolder:
         _check_shards(path, folders)
         return cls(path, folders)
 
+    def shards(self) -> Iterator[tuple[Manifest, range]]:
+        """Yield the manifest of each shard, and its rows in the folder; one without shards."""
+        start = 0
+        for _, manifest in self._folders:
+            yield manifest, range(start, start + manifest.num_texts)
+            start += manifest.num_texts
+
     def verify(self) -> None:
         """Read everything: compare all checksums, and check that no two texts share an id.
 
@@ -265,10 +272,25 @@ def _joined(manifests: Sequence[Manifest]) -> Manifest:
     return replace(
         manifests[0],
         blocks=tuple(block for manifest in manifests for block in manifest.blocks),
-        caveats=tuple(
-            f"shard {manifest.part}: {caveat}"
-            for manifest in manifests
-            for caveat in manifest.caveats
+        caveats=(
+            *(
+                f"shard {manifest.part}: {caveat}"
+                for manifest in manifests
+                for caveat in manifest.caveats
+            ),
+            *_time_caveats(manifests),
         ),
         part=None,
     )
+
+
+def _time_caveats(manifests: Sequence[Manifest]) -> list[str]:
+    """Return the caveat of shards whose files have other times; commits of the hub are fixed."""
+    sources = [manifest.source for manifest in manifests if manifest.source.get("kind") != "hub"]
+    times = {source.get("modified_digest") for source in sources}
+    if len(times) < 2:
+        return []
+    return [
+        f"shards were read from files of {len(times)} times: copies, or the corpus was changed "
+        "between (task=index task.vectors compares every text)"
+    ]
