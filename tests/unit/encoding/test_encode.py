@@ -310,6 +310,9 @@ def test_shards_make_up_the_corpus_and_know_their_state(home: Path) -> None:
         (["task.engine=dask"], "task.engine=.*dask"),
         (["task.num_workers=2"], "task.num_workers=2: has no effect"),
         (["task.block_size=0"], "task.block_size=0"),
+        (["task.splitter.size=20", "task.splitter.overlap=20"], "task.splitter.overlap=20: "),
+        (["task.splitter.size=200"], "task.splitter.size=200: has no effect on a table"),
+        (["task.splitter.unit=letters"], "task.splitter.unit=.*letters"),
         (["evaluation.store_dtype=float16"], "task.dtype=float32: evaluation.store_dtype=float16"),
     ],
 )
