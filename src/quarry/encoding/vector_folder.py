@@ -11,6 +11,7 @@ A folder of shards holds `shard-00000-of-00064/` and so on, each a folder as abo
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -30,6 +31,8 @@ from quarry.encoding.block_files import BlockReader, as_tensor, damaged, sha256_
 from quarry.encoding.manifest import MANIFEST, Manifest, read_manifest
 from quarry.errors import MissingPathError, UserError
 from quarry.runtime.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 NUM_BLOCKS_HELD = 64
 """Blocks of which the ids stay in memory after a look at them."""
@@ -273,11 +276,7 @@ def _joined(manifests: Sequence[Manifest]) -> Manifest:
         manifests[0],
         blocks=tuple(block for manifest in manifests for block in manifest.blocks),
         caveats=(
-            *(
-                f"shard {manifest.part}: {caveat}"
-                for manifest in manifests
-                for caveat in manifest.caveats
-            ),
+            *(f"shard {each.part}: {caveat}" for each in manifests for caveat in each.caveats),
             *_time_caveats(manifests),
         ),
         part=None,
@@ -290,7 +289,9 @@ def _time_caveats(manifests: Sequence[Manifest]) -> list[str]:
     times = {source.get("modified_digest") for source in sources}
     if len(times) < 2:
         return []
-    return [
+    caveat = (
         f"shards were read from files of {len(times)} times: copies, or the corpus was changed "
         "between (task=index task.vectors compares every text)"
-    ]
+    )
+    logger.warning("%s", caveat)
+    return [caveat]
