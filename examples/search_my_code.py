@@ -56,8 +56,8 @@ def main() -> None:
     if not index.exists():
         python(
             "eval.py", "task=index", f"model.path={model}", "prompt.max_document_length=256",
-            f"task.corpus={given.source.absolute()}", f"task.output={index}",
-            "task.bm25=code", "task.splitter.size=1000", "task.splitter.overlap=100",
+            f"task.corpus={given.source.absolute()}", "task.kind=texts", f"task.output={index}",
+            "task.bm25=code", "task.splitter.size=1000",
         )  # fmt: skip
     for query in given.queries:
         python("-m", "quarry", "search", str(index), query, "--hybrid", "--table", "-k", "3")

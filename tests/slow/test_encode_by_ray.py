@@ -14,7 +14,7 @@ from helpers.commands import ROOT
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_ten_kills_of_workers_change_nothing() -> None:
-    """A short one of `make storm-encode`, whose 200 kills are in docs/use.md."""
+    """A short one of `make storm-encode`, whose results are in docs/use.md."""
     pytest.importorskip("ray", reason="the extra ray is not installed")
     process = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "storm" / "encode_kills.py"), "--kills", "10",

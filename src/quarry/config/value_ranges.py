@@ -152,7 +152,7 @@ RANGES = {
     "*.filter.relative_margin": Range(low=0, high=1, usual=0.05, why="of the positive's score"),
     "*.filter.percentile": Range(low=0, high=100, usual=5, why="of all positives' scores"),
     "*.filter.max_score": Range(usual="null", why="any finite number"),
-    "task.splitter.overlap": _at_least(0, 200),
+    "task.splitter.overlap": _at_least(0, "null", "null: a tenth of size"),
     "task.port": Range(low=0, high=65_535, usual=8000, why="0: a free one"),
     "task.max_*": _at_least(1),
     "task.client_timeout_s": Range(low=0.1, high=3600, usual=30, why="seconds"),

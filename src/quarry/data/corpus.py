@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
@@ -130,6 +131,19 @@ def read_corpus(path: Path) -> Corpus:
     if not table.schema.equals(_SCHEMA):
         raise ValueError(f"{path} has other columns than a table of documents")
     return Corpus(table=table)
+
+
+def documents_digest(documents: Iterable[Document]) -> str:
+    """Return the SHA-256 of ids, titles and texts in their order, wherever they are stored.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for document in documents:
+        cells = [cell.encode() for cell in (document.document_id, document.title, document.text)]
+        digest.update(b"%d %d %d " % tuple(map(len, cells)) + b"".join(cells))
+    return digest.hexdigest()
 
 
 def is_blank(document: Document) -> bool:

@@ -14,7 +14,7 @@ from quarry.data.beir_folder import CORPUS, QUERIES, find_table
 from quarry.data.hub_tables import LOCAL, HubTable, find_table_files, pinned
 from quarry.data.jsonl import find_file
 from quarry.data.record_files import RECORD_FORMS, form_of
-from quarry.data.text_files import find_text_files
+from quarry.data.text_files import find_text_files, walk
 from quarry.errors import MissingPathError, UserError
 from quarry.types import Role
 
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 Kind = Literal["auto", "table", "texts", "hub"]
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+# beside what begins with a dot or, such as Spark's _SUCCESS, with an underscore
 _BESIDE_TABLES = re.compile(r"(readme|license|licence)(\..*)?|dataset_infos?\.json", re.IGNORECASE)
 
 
@@ -83,7 +84,15 @@ def find_documents(
         and _HUB_ID.fullmatch(source) is not None and form_of(path) not in RECORD_FORMS
     )  # fmt: skip
     if is_hub:
-        return _of_hub(source, role=role, subset=subset, split=split, revision=revision)
+        try:
+            return _of_hub(source, role=role, subset=subset, split=split, revision=revision)
+        except UserError as error:
+            if kind == "hub":
+                raise
+            raise UserError(
+                f"task.corpus={source}: no such path is here, so that it was looked for on the "
+                f"hub. Fix: check the path. Or, if it is a data set of the hub: {error}"
+            ) from error
     given = {"subset": subset, "split": split, "revision": revision}
     if named := [f"task.{key}={value}" for key, value in given.items() if value is not None]:
         raise UserError(
@@ -103,6 +112,8 @@ def find_documents(
         )
     left: Counter[str] = Counter()
     folder = path.resolve()
+    if kind == "auto":
+        _refuse_tables(source, folder)
     files = find_text_files(folder, lambda reason: left.update([reason]))
     return DocumentPlace(
         source=source, kind="texts", files=tuple(files), folder=folder, left_out=dict(left)
@@ -127,10 +138,32 @@ def _tables_in(folder: Path, role: Role) -> tuple[Path, ...]:
     inside = sorted(
         each
         for each in folder.iterdir()
-        if not each.name.startswith(".") and not _BESIDE_TABLES.fullmatch(each.name)
+        if not each.name.startswith((".", "_")) and not _BESIDE_TABLES.fullmatch(each.name)
     )
     forms = {form_of(each) if each.is_file() else "" for each in inside}
     return tuple(inside) if len(forms) == 1 and forms <= set(RECORD_FORMS) else ()
+
+
+def _refuse_tables(source: str, folder: Path) -> None:
+    """Refuse a folder with tables somewhere: each would be one text of raw records.
+
+    JSON is no reason: source trees have files of settings.
+    """
+    forms = (*(form for form in RECORD_FORMS if form != ".json"), ".arrow")
+    found = [
+        file
+        for file in walk(folder, lambda _: None)
+        if form_of(file) in forms and not file.name.startswith(".")
+    ]
+    if not found:
+        return
+    arrow = "Arrow files are not read: write Parquet. " if form_of(found[0]) == ".arrow" else ""
+    raise UserError(
+        f"task.corpus={source}: holds tables ({found[0].relative_to(folder)}; {len(found)} in "
+        f"all), and is neither a BEIR folder nor one of tables of one form alone. {arrow}Fix: "
+        "task.corpus=PATH of the table or of a folder of tables, or task.kind=texts to read each "
+        "file as a text"
+    )
 
 
 def _is_beir_table(file: Path) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ from quarry.types import Document, Role
 
 UNREAD = "keys that are not read: "
 """Beginning of a count that names them."""
+
+MISSING = "no record of this shard has "
+"""Beginning of a count that names a column."""
+
+ENDING = "binary "
+"""Beginning of a count of binary files with one ending."""
 
 MAX_KEYS = 20
 """Keys that a caveat names."""
@@ -66,7 +73,7 @@ class DocumentReader:
     @property
     def settings(self) -> str:
         """Everything but the files that the rows depend on, for the table's key."""
-        return f"documents 1 {self.digest} {self.part}"
+        return f"documents 2 {self.digest} {self.part}"
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -93,29 +100,46 @@ class DocumentReader:
         if self.part is not None:
             files = tuple(self.part.whole_files(files))
         for line, (name, file) in enumerate(text_file_ids(self.place.folder, files), start=1):
-            text = read_text_file(file, self._note)
+            text = read_text_file(file, partial(self._note, file))
             if text is not None:
                 yield line, Document(document_id=name, title=name, text=text)
 
-    def _note(self, reason: str) -> None:
+    def _note(self, file: Path, reason: str) -> None:
         self.counts[reason] += 1
+        if reason == "binary" and file.suffix:
+            self.counts[f"{ENDING}{file.suffix.lower()}"] += 1
 
     def _records(self) -> Iterator[tuple[int, Document]]:
         ids, texts = self._keys()
         title = self._columns.title or "title"
         wanted = tuple(dict.fromkeys((*ids, title, *texts)))
         unread = dict.fromkeys(_parquet_names(self.place.files[0]))
+        num_titles = num_records = 0
         for line, where, record in read_records(self.place.files, wanted, part=self.part):
             document = record_document(record, ids, where, texts=texts, title=title)
+            num_records += 1
+            num_titles += title in record
             if document.title and self._role == "query":
                 self.counts["titles"] += 1
                 document = replace(document, title="")
             unread.update(dict.fromkeys(key for key, value in record.items() if value))
             yield line, document
+        if self._columns.title is not None and num_records and not num_titles:
+            self._miss(f"task.columns.title={title}", unread)
         read = {*ids, title, next((key for key in texts if key in unread), texts[0])}
         if left := [key for key in unread if key not in read]:
             more = f" and {len(left) - MAX_KEYS} more" if len(left) > MAX_KEYS else ""
             self.counts[f"{UNREAD}{', '.join(left[:MAX_KEYS])}{more}"] = 1
+
+    def _miss(self, column: str, found: Iterable[str]) -> None:
+        """Refuse a column that no record has; of a part, which may lack it by chance, note it."""
+        if self.part is not None:
+            self.counts[f"{MISSING}{column}"] = 1
+            return
+        raise UserError(
+            f"{column}: no record of {self.place.source} has it (they have "
+            f"{', '.join(list(found)[:MAX_KEYS])}). Fix: one of these, or leave it out"
+        )
 
     def _keys(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the keys of id and text, in the order of preference."""

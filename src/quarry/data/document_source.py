@@ -6,15 +6,14 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from quarry.data.arrow_table import rows_digest
-from quarry.data.corpus import Corpus, open_corpus
+from quarry.data.corpus import Corpus, documents_digest, open_corpus
 from quarry.data.document_places import DocumentPlace, find_documents
-from quarry.data.document_reader import UNREAD, DocumentColumns, DocumentReader
+from quarry.data.document_reader import ENDING, MISSING, UNREAD, DocumentColumns, DocumentReader
 from quarry.data.source_part import SourcePart
 from quarry.data.text_files import NOT_READ
 from quarry.data.text_splitter import TextSplitter
@@ -29,6 +28,9 @@ CAVEATS = ".caveats.json"
 
 MAX_SOURCES = 1000
 """Files that a table lists; the digest of all is in its key."""
+
+MAX_ENDINGS = 10
+"""Endings of binary files that a caveat names."""
 
 _EMPTY = "documents are empty and are encoded as they are"
 _SPLIT = "documents were split"
@@ -59,7 +61,7 @@ class Documents:
     @cached_property
     def texts_digest(self) -> str:
         """SHA-256 of all ids, titles and texts in their order; they are read for it, once."""
-        return rows_digest(self.corpus.table) if isinstance(self.corpus, Corpus) else ""
+        return documents_digest(self.corpus) if len(self.corpus) else ""
 
 
 def read_documents(
@@ -127,11 +129,36 @@ def find_source(
     Raises:
         MissingPathError, UserError: as `read_documents`, for what can be known without reading.
     """
+    splitter, columns = splitter or TextSplitter(), columns or DocumentColumns()
+    splitter.check()
     place = find_documents(
         source, role=role, kind=kind, subset=subset, split=split, revision=revision
     )
-    rules = (splitter or TextSplitter()).settled(are_files=place.are_texts)
-    return DocumentReader(place, rules, columns or DocumentColumns(), role=role, part=part)
+    _refuse_without_effect(place, splitter, columns)
+    rules = splitter.settled(are_files=place.are_texts)
+    return DocumentReader(place, rules, columns, role=role, part=part)
+
+
+def _refuse_without_effect(
+    place: DocumentPlace, splitter: TextSplitter, columns: DocumentColumns
+) -> None:
+    """Refuse columns of text files, and rules of cutting where nothing is cut."""
+    if place.are_texts:
+        named = {key: value for key, value in asdict(columns).items() if value is not None}
+        if given := ", ".join(f"task.columns.{key}={value}" for key, value in named.items()):
+            raise UserError(
+                f"{given}: has no effect on a folder of texts (each file is one). Fix: leave it "
+                "out, or task.kind=table"
+            )
+    if not (changed := ", ".join(splitter.changed())):
+        return
+    if splitter.unit == "none":
+        logger.warning("%s: no effect with task.splitter.unit=none. Leave it out.", changed)
+    elif splitter.unit == "auto" and not place.are_texts:
+        raise UserError(
+            f"{changed}: has no effect on a table (task.splitter.unit=auto leaves its documents as "
+            "they are). Fix: task.splitter.unit=characters or words, or leave it out"
+        )
 
 
 def read_source(reader: DocumentReader, *, cache_dir: Path | str) -> Documents:
@@ -199,7 +226,7 @@ def _counted(reader: DocumentReader, corpus: Corpus) -> Counter[str]:
 
 
 def _caveats(counts: Counter[str], corpus: Sequence[Document]) -> tuple[str, ...]:
-    found = [f"{counts[reason]} {NOT_READ[reason]}" for reason in NOT_READ if counts[reason]]
+    found = _left_out(counts)
     if counts["split"]:
         found.append(
             f"{counts['split']} of {counts['documents']} {_SPLIT}: {counts['pieces']} texts"
@@ -209,13 +236,23 @@ def _caveats(counts: Counter[str], corpus: Sequence[Document]) -> tuple[str, ...
     num_empty = int(corpus.is_empty().sum()) if isinstance(corpus, Corpus) else 0
     if num_empty:
         found.append(f"{num_empty} of {len(corpus)} {_EMPTY}")
-    found += [key for key in counts if key.startswith(UNREAD)]
+    found += [key for key in counts if key.startswith((UNREAD, MISSING))]
     if found:
         logger.warning("%s", "; ".join(found))
     return tuple(found)
 
 
+def _left_out(counts: Counter[str]) -> list[str]:
+    """Return a sentence for each reason why files were left out."""
+    found = {key: f"{counts[key]} {NOT_READ[key]}" for key in NOT_READ if counts[key]}
+    endings = sorted(key.removeprefix(ENDING) for key in counts if key.startswith(ENDING))
+    if endings:
+        more = f" and {len(endings) - MAX_ENDINGS} more" if len(endings) > MAX_ENDINGS else ""
+        found["binary"] += f" ({', '.join(endings[:MAX_ENDINGS])}{more})"
+    return list(found.values())
+
+
 def _nothing(reader: DocumentReader) -> str:
-    left = [f"{reader.counts[key]} {NOT_READ[key]}" for key in NOT_READ if reader.counts[key]]
+    left = _left_out(reader.counts)
     why = f" ({'; '.join(left)})" if left else ""
     return f"{reader.place.source}: holds no texts{why}. Fix: check task.corpus"

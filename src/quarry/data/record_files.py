@@ -79,7 +79,8 @@ _Piece = tuple[Path, range | None, SourcePart | None]
 def _pieces(files: Sequence[Path], part: SourcePart) -> list[_Piece]:
     """Return what a part reads of the files, in their order."""
     cut = [file for file in files if _can_be_cut(file)]
-    others = [file for file in files if file not in cut]
+    known = set(cut)
+    others = [file for file in files if file not in known]
     found: dict[Path, _Piece] = {}
     for file, size, inside in part.share_of_files(cut):
         found[file] = (file, _rows_of(file, inside, size), None)

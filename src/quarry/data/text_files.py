@@ -37,6 +37,16 @@ def find_text_files(folder: Path, note: Callable[[str], None]) -> list[Path]:
         UserError: the folder itself cannot be read.
     """
     found: list[Path] = []
+    for file in walk(folder, note):
+        if reason := _reason(file):
+            note(reason)
+        else:
+            found.append(file)
+    return sorted(found)
+
+
+def walk(folder: Path, note: Callable[[str], None]) -> Iterator[Path]:
+    """Yield all files in a folder and in its folders that are entered; arguments as above."""
 
     def failed(error: OSError) -> None:
         _unreadable(error, folder, note)
@@ -44,12 +54,7 @@ def find_text_files(folder: Path, note: Callable[[str], None]) -> list[Path]:
     for where, folders, files in os.walk(folder, onerror=failed):
         here = Path(where)
         folders[:] = sorted(name for name in folders if _is_entered(here / name, note))
-        for name in files:
-            if reason := _reason(here / name):
-                note(reason)
-            else:
-                found.append(here / name)
-    return sorted(found)
+        yield from (here / name for name in sorted(files))
 
 
 def read_text_file(file: Path, note: Callable[[str], None]) -> str | None:

@@ -14,6 +14,7 @@ from quarry.types import Document
 Unit = Literal["auto", "characters", "words", "none"]
 Borders = Literal["lines", "paragraphs"]
 
+_SIZE = 2000
 _WORD = re.compile(r"\S+")
 _PARAGRAPH_END = re.compile(r"\n[^\S\n]*\n+")
 
@@ -29,34 +30,58 @@ class TextSplitter:
         unit: what `size` and `overlap` count: characters, words; none: documents stay as they are;
             auto: characters for a folder of text files, none elsewhere.
         size: most units in a piece.
-        overlap: most units at the end of a piece that the next one repeats, in full lines.
+        overlap: most units at the end of a piece that the next one repeats, in full lines; None: a
+            tenth of `size`.
         borders: where a piece may end: lines, or paragraphs (blank lines between them).
     """
 
     unit: Unit = "auto"
-    size: int = 2000
-    overlap: int = 200
+    size: int = _SIZE
+    overlap: int | None = None
     borders: Borders = "lines"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse rules that cannot work.
+
+        Raises:
+            UserError: names the key.
+        """
         for key, known in (("unit", get_args(Unit)), ("borders", get_args(Borders))):
             if getattr(self, key) not in known:
                 raise UserError(
                     f"task.splitter.{key}={getattr(self, key)}: unknown ({', '.join(known)}). "
                     f"Fix: task.splitter.{key}={known[0]}"
                 )
-        if not 0 <= self.overlap < self.size:
+        if self.size < 1:
+            raise UserError(
+                f"task.splitter.size={self.size}: out of range (at least 1). Fix: leave it out"
+            )
+        if not 0 <= self._num_repeated < self.size:
             raise UserError(
                 f"task.splitter.overlap={self.overlap}: a piece of task.splitter.size={self.size} "
                 f"would repeat all of the one before (0 to size - 1). Fix: "
-                f"task.splitter.overlap={max(self.size // 10, 0)}"
+                f"task.splitter.overlap={self.size // 10}"
             )
 
     def settled(self, *, are_files: bool) -> TextSplitter:
-        """Return the rules for a source: `auto` becomes characters or none."""
-        if self.unit != "auto":
-            return self
-        return replace(self, unit="characters" if are_files else "none")
+        """Return the rules for a source: `auto` becomes characters or none, and None a number."""
+        unit: Unit = "characters" if are_files else "none"
+        return replace(
+            self, unit=unit if self.unit == "auto" else self.unit, overlap=self._num_repeated
+        )
+
+    def changed(self) -> list[str]:
+        """Return the rules of cutting that are not the default, as on a command line."""
+        values = {
+            "size": (self.size, _SIZE),
+            "overlap": (self._num_repeated, self.size // 10),
+            "borders": (self.borders, "lines"),
+        }
+        return [
+            f"task.splitter.{key}={value}"
+            for key, (value, default) in values.items()
+            if value != default
+        ]
 
     def pieces(self, document: Document, *, names_lines: bool = False) -> Iterator[Document]:
         """Yield the pieces of a document, named `<id>:<first line>-<last line>`; blank ones are
@@ -89,7 +114,7 @@ class TextSplitter:
         units = self._units(text)
         sizes = [self._count(text[start:stop]) for start, stop in units]
         line, position = 1, 0
-        for start, stop in _groups(sizes, size=self.size, overlap=self.overlap):
+        for start, stop in _groups(sizes, size=self.size, overlap=self._num_repeated):
             begin, end = units[start][0], units[stop - 1][1]
             piece = text[begin:end].strip("\n")
             if not piece.strip():
@@ -98,6 +123,10 @@ class TextSplitter:
             line += text.count("\n", position, begin)
             position = begin
             yield line, line + piece.count("\n"), piece
+
+    @property
+    def _num_repeated(self) -> int:
+        return self.size // 10 if self.overlap is None else self.overlap
 
     def _count(self, text: str) -> int:
         return len(text) if self.unit == "characters" else sum(1 for _ in _WORD.finditer(text))

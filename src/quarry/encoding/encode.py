@@ -24,7 +24,7 @@ from quarry.encoding.encode_job import (
     terms_of,
     worker_config,
 )
-from quarry.encoding.manifest import FileFormat, Manifest, StoredBlock, VectorDtype
+from quarry.encoding.manifest import FileFormat, Manifest, StoredBlock, VectorDtype, read_manifest
 from quarry.encoding.one_process import in_one_process
 from quarry.encoding.work_folder import WorkFolder, finished_block, forget_block, has_record
 from quarry.errors import UserError
@@ -120,8 +120,9 @@ def encode_corpus(
     ) as begun:
         if folder.is_complete():  # killed before it had its name
             folder.put_in_place(overwrite=output.overwrite)
-        # another process may have finished it since
-        manifest = None if output.overwrite else folder.complete(terms, overwrite=False)
+            manifest = read_manifest(folder.final)
+        else:  # another process may have finished it since
+            manifest = None if output.overwrite else folder.complete(terms, overwrite=False)
         if manifest is not None:
             return Encoded(folder=folder.final, manifest=manifest, num_encoded=0)
         job = EncodeJob(

@@ -11,6 +11,7 @@ A folder of shards holds `shard-00000-of-00064/` and so on, each a folder as abo
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -30,6 +31,8 @@ from quarry.encoding.block_files import BlockReader, as_tensor, damaged, sha256_
 from quarry.encoding.manifest import MANIFEST, Manifest, read_manifest
 from quarry.errors import MissingPathError, UserError
 from quarry.runtime.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 NUM_BLOCKS_HELD = 64
 """Blocks of which the ids stay in memory after a look at them."""
@@ -164,6 +167,13 @@ class VectorFolder:
         _check_shards(path, folders)
         return cls(path, folders)
 
+    def shards(self) -> Iterator[tuple[Manifest, range]]:
+        """Yield the manifest of each shard, and its rows in the folder; one without shards."""
+        start = 0
+        for _, manifest in self._folders:
+            yield manifest, range(start, start + manifest.num_texts)
+            start += manifest.num_texts
+
     def verify(self) -> None:
         """Read everything: compare all checksums, and check that no two texts share an id.
 
@@ -265,10 +275,23 @@ def _joined(manifests: Sequence[Manifest]) -> Manifest:
     return replace(
         manifests[0],
         blocks=tuple(block for manifest in manifests for block in manifest.blocks),
-        caveats=tuple(
-            f"shard {manifest.part}: {caveat}"
-            for manifest in manifests
-            for caveat in manifest.caveats
+        caveats=(
+            *(f"shard {each.part}: {caveat}" for each in manifests for caveat in each.caveats),
+            *_time_caveats(manifests),
         ),
         part=None,
     )
+
+
+def _time_caveats(manifests: Sequence[Manifest]) -> list[str]:
+    """Return the caveat of shards whose files have other times; commits of the hub are fixed."""
+    sources = [manifest.source for manifest in manifests if manifest.source.get("kind") != "hub"]
+    times = {source.get("modified_digest") for source in sources}
+    if len(times) < 2:
+        return []
+    caveat = (
+        f"shards were read from files of {len(times)} times: copies, or the corpus was changed "
+        "between (task=index task.vectors compares every text)"
+    )
+    logger.warning("%s", caveat)
+    return [caveat]

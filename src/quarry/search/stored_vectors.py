@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from quarry.config.model_overrides import repeatable
-from quarry.data.corpus import Corpus
+from quarry.data.arrow_table import ROWS_PER_BATCH
+from quarry.data.corpus import Corpus, documents_digest
 from quarry.data.document_reader import DocumentColumns
 from quarry.data.document_source import Documents, read_documents
 from quarry.data.text_splitter import TextSplitter
@@ -67,11 +68,7 @@ def texts_of(folder: VectorFolder, *, corpus: str | None, cache_dir: str, **hub:
         **hub,
     )
     if read.digest != digest:
-        raise UserError(
-            f"task.vectors={folder.path}: the texts in {read.place.source} are not those that were "
-            "encoded (other files, or other contents). Fix: task.corpus=PATH of the same corpus, "
-            "or encode again"
-        )
+        raise _other_texts(folder, read, "other files, or other contents")
     return read
 
 
@@ -79,7 +76,8 @@ def in_order_of(folder: VectorFolder, read: Documents) -> Sequence[Document]:
     """Return the documents in the order of the vectors.
 
     Raises:
-        UserError: a vector is of no document, or documents have no vector.
+        UserError: a vector is of no document, documents have no vector, or a text was changed
+            since it was encoded.
     """
     corpus = read.corpus
     assert isinstance(corpus, Corpus)
@@ -90,7 +88,26 @@ def in_order_of(folder: VectorFolder, read: Documents) -> Sequence[Document]:
             f"them of the {len(corpus):,} documents of {read.place.source} (each needs one). Fix: "
             "encode the corpus again"
         )
-    return ChosenItems(corpus, rows)
+    documents = ChosenItems(corpus, rows)
+    for manifest, own in folder.shards():
+        found = documents_digest(_in_pieces(documents, own))
+        if own and manifest.source.get("texts_digest") != found:
+            where = "" if manifest.part is None else f"shard {manifest.part}: "
+            raise _other_texts(folder, read, f"{where}a text was changed since")
+    return documents
+
+
+def _in_pieces(documents: Sequence[Document], rows: range) -> Iterator[Document]:
+    """Yield the documents of rows; a piece at a time is read much faster than each alone."""
+    for start in range(rows.start, rows.stop, ROWS_PER_BATCH):
+        yield from documents[start : min(start + ROWS_PER_BATCH, rows.stop)]
+
+
+def _other_texts(folder: VectorFolder, read: Documents, why: str) -> UserError:
+    return UserError(
+        f"task.vectors={folder.path}: the texts in {read.place.source} are not those that were "
+        f"encoded ({why}). Fix: task.corpus=PATH of the same corpus, or encode again"
+    )
 
 
 def origin_of(folder: VectorFolder, source: dict[str, Any]) -> Origin:

@@ -233,3 +233,81 @@ def test_sources_that_cannot_be_meant_are_refused(tmp_path: Path, table: Path) -
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(UserError, match="files are read as tables"):
         read(tmp_path / "a.txt", tmp_path)
+
+
+TABLE_FOLDERS = {
+    "arrow": ["data-00000.arrow", "dataset_info.json", "state.json"],
+    "hub": ["README.md", "data/train-00000.parquet", "data/test-00000.parquet"],
+    "nested": ["a/x.jsonl"],
+    "compressed": ["x.csv.gz", "notes.txt"],
+}
+
+
+@pytest.mark.parametrize("name", TABLE_FOLDERS)
+def test_tables_are_not_read_as_texts(tmp_path: Path, name: str) -> None:
+    for file in TABLE_FOLDERS[name]:
+        (tmp_path / "set" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / file).write_text('{"_id": "a", "text": "x"}\n')
+    with pytest.raises(UserError, match=r"task\.corpus=.*holds tables.*Fix: .*task\.kind=texts"):
+        read(tmp_path / "set", tmp_path)
+    assert len(read(tmp_path / "set", tmp_path, kind="texts").corpus) >= 1
+
+
+def test_a_folder_that_spark_wrote_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "part-00000.json").write_bytes(lines(RECORDS))
+    (tmp_path / "set" / "_SUCCESS").touch()
+    assert list(read(tmp_path / "set", tmp_path).corpus) == DOCUMENTS
+
+
+def test_a_source_tree_with_json_files_is_texts(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "main.js").write_text("x = 1")
+    (tmp_path / "code" / "package.json").write_text("{}")
+    found = read(tmp_path / "code", tmp_path).corpus
+    assert [d.title for d in found] == ["main.js", "package.json"]
+
+
+def test_binary_files_are_named_by_their_endings(tmp_path: Path, folder: Path) -> None:
+    (folder / "b.PNG").write_bytes(b"\0")
+    (folder / "c.bin").write_bytes(b"\0")
+    binary = "4 binary files are left out (.bin, .png)"
+    assert binary in read(folder, tmp_path).caveats
+    assert binary in read(folder, tmp_path).caveats  # of the cached table, too
+
+
+@pytest.mark.parametrize(
+    ("rules", "key"),
+    [
+        ({"size": 500}, "task.splitter.size=500"),
+        ({"overlap": 9}, "task.splitter.overlap=9"),
+        ({"borders": "paragraphs"}, "task.splitter.borders=paragraphs"),
+    ],
+)
+def test_rules_that_cut_no_table_are_refused(
+    tmp_path: Path, table: Path, rules: dict[str, object], key: str
+) -> None:
+    splitter = TextSplitter(**rules)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"{key}: has no effect.*task.splitter.unit=characters"):
+        read(table, tmp_path, splitter=splitter)
+    assert len(read(table, tmp_path, splitter=TextSplitter()).corpus) == 3
+
+
+def test_columns_that_do_not_exist_are_refused(tmp_path: Path, table: Path, folder: Path) -> None:
+    with pytest.raises(UserError, match=r"task\.columns\.title=headng: no record.*Fix: "):
+        read(table, tmp_path, columns=DocumentColumns(title="headng"))
+    part = read(
+        table, tmp_path, columns=DocumentColumns(title="headng"), part=SourcePart(number=0, count=1)
+    )
+    assert "no record of this shard has task.columns.title=headng" in part.caveats
+    with pytest.raises(UserError, match=r"task\.columns\.text=body: has no effect.*texts"):
+        read(folder, tmp_path, columns=DocumentColumns(text="body"))
+
+
+def test_a_path_that_does_not_exist_is_named_before_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="^task.corpus=data/scifactt: no such path.*hub's cache"):
+        read("data/scifactt", tmp_path)

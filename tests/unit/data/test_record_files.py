@@ -18,6 +18,7 @@ from helpers.hub_repos import write_coir, write_lines, write_parquet
 from quarry.data.beir import read_corpus
 from quarry.data.record_files import read_records
 from quarry.data.records import QUERY_COLUMNS, judged_queries
+from quarry.data.source_part import SourcePart
 from quarry.errors import UserError
 from quarry.types import Document, Query
 
@@ -209,3 +210,24 @@ def test_parquet_with_a_column_twice_is_refused(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet: the column 'query' stands twice"):
         list(read_records([tmp_path / "a.parquet"]))
+
+
+class CountingPath(type(Path())):  # type: ignore[misc]
+    """Counts how often paths are compared."""
+
+    num_compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        CountingPath.num_compared += 1
+        return bool(super().__eq__(other))
+
+    __hash__ = type(Path()).__hash__
+
+
+def test_a_part_of_many_files_compares_few_of_them(tmp_path: Path) -> None:
+    files = [CountingPath(tmp_path / f"{i}.csv.gz") for i in range(100)]
+    files += [CountingPath(tmp_path / f"{i}.parquet") for i in range(100)]
+    for file in files:
+        file.touch()
+    list(read_records(files, part=SourcePart(number=0, count=1000)))
+    assert CountingPath.num_compared < 1000

@@ -86,8 +86,19 @@ def test_no_letter_is_lost_and_no_piece_is_too_long(
         ({"unit": "tokens"}, "task.splitter.unit=tokens"),
         ({"borders": "pages"}, "task.splitter.borders=pages"),
         ({"size": 10, "overlap": 10}, "task.splitter.overlap=10"),
+        ({"size": 0}, "task.splitter.size=0"),
     ],
 )
 def test_rules_that_cannot_work_are_refused(rules: dict[str, object], key: str) -> None:
+    splitter = TextSplitter(**rules)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=key):
-        pieces("text", **rules)
+        splitter.check()
+
+
+def test_a_tenth_is_repeated_unless_an_overlap_is_given() -> None:
+    settled = TextSplitter(size=50).settled(are_files=True)
+    assert (settled.unit, settled.overlap) == ("characters", 5)
+    settled.check()
+    text = "".join(f"{i:03}\n" for i in range(30))
+    assert pieces(text, size=50) == pieces(text, size=50, overlap=5)
+    assert pieces(text, size=50) != pieces(text, size=50, overlap=0)

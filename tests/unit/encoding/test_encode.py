@@ -223,9 +223,13 @@ def test_a_killed_call_continues_with_the_block_that_was_open(
     assert not partial.exists()
 
 
+@pytest.mark.parametrize("more", [(), ("task.overwrite=true",)])
 def test_a_call_killed_before_the_last_rename_is_finished_by_the_next(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
+    if more:  # what is replaced
+        shutil.rmtree(home / "n", ignore_errors=True)
+        encode(home, *call(home, "n", "task.dtype=float16"))
     with monkeypatch.context() as patched:
         patched.setattr(
             work_folder.WorkFolder,
@@ -233,8 +237,8 @@ def test_a_call_killed_before_the_last_rename_is_finished_by_the_next(
             lambda *_, **__: (_ for _ in ()).throw(_KilledError),
         )
         with pytest.raises(_KilledError):
-            encode(home, *call(home, "n"))
-    assert encode(home, *call(home, "n"))["encode/num_encoded"] == 0
+            encode(home, *call(home, "n", *more))
+    assert encode(home, *call(home, "n", *more))["encode/num_encoded"] == 0
     assert contents(home / "n") == contents(home / "v")
 
 
@@ -306,6 +310,9 @@ def test_shards_make_up_the_corpus_and_know_their_state(home: Path) -> None:
         (["task.engine=dask"], "task.engine=.*dask"),
         (["task.num_workers=2"], "task.num_workers=2: has no effect"),
         (["task.block_size=0"], "task.block_size=0"),
+        (["task.splitter.size=20", "task.splitter.overlap=20"], "task.splitter.overlap=20: "),
+        (["task.splitter.size=200"], "task.splitter.size=200: has no effect on a table"),
+        (["task.splitter.unit=letters"], "task.splitter.unit=.*letters"),
         (["evaluation.store_dtype=float16"], "task.dtype=float32: evaluation.store_dtype=float16"),
     ],
 )

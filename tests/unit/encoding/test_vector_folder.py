@@ -163,6 +163,19 @@ def test_missing_and_foreign_shards_are_refused(tmp_path: Path) -> None:
     assert len(VectorFolder.open(path / "shard-00001-of-00004")) == 63
 
 
+def test_shards_of_files_of_other_times_are_noted(tmp_path: Path) -> None:
+    """The digest of large files has their ends alone, so that an edit between is not refused."""
+    path = write_shards(tmp_path / "v", EMBEDDINGS, 2)
+    last = path / "shard-00001-of-00002"
+    for times, number in (("t", 0), ("u", 1)):
+        in_manifest(source={"digest": "s", "kind": "table", "modified_digest": "t"})(
+            path / "shard-00000-of-00002"
+        )
+        in_manifest(source={"digest": "s", "kind": "table", "modified_digest": times})(last)
+        caveats = VectorFolder.open(path).manifest.caveats
+        assert sum("changed between" in caveat for caveat in caveats) == number
+
+
 def test_verify_finds_an_id_that_two_shards_have(tmp_path: Path) -> None:
     path = write_shards(tmp_path / "v", EMBEDDINGS, 2)
     shutil.rmtree(path / "shard-00001-of-00002")

@@ -120,6 +120,28 @@ def test_vectors_of_a_corpus_that_was_changed(home: Path, index: SearchIndex) ->
     assert not (home / "new").exists()
 
 
+@pytest.mark.parametrize("shards", [(), ("task.shard=0/2", "task.shard=1/2")])
+def test_vectors_of_a_corpus_that_was_changed_in_the_middle(
+    home: Path, tmp_path: Path, shards: tuple[str, ...]
+) -> None:
+    """Where the digest of files, which has their ends alone, tells nothing."""
+    rows = [{"_id": f"f{i}", "text": f"read {i} " + " " * 4000} for i in range(40)]
+    corpus = tmp_path / "large.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    where = f"task.corpus={corpus}", f"task.output={tmp_path / 'old'}"
+    for shard in shards or ("task.shard=null",):
+        run(home, "encode", *where, shard)
+    again = f"task.vectors={tmp_path / 'old'}", f"task.output={tmp_path / 'new'}"
+    content = corpus.read_text()
+    corpus.write_text(content.replace("read 20 ", "writ 20 "))
+    with pytest.raises(UserError, match=r"task\.vectors=.*not those that were encoded"):
+        run(home, "index", *again, model=None)
+    assert not (tmp_path / "new").exists()
+    corpus.write_text(content)
+    run(home, "index", *again, model=None)
+    assert len(SearchIndex.open(tmp_path / "new")) == 40
+
+
 def test_recall_by_queries_of_a_file(home: Path) -> None:
     (home / "queries.txt").write_text("read a b\nclose\n")
     pytest.importorskip("faiss")
