@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from quarry.data.prompts import joined_text
+from quarry.data.rendering import own_specials
 from quarry.errors import UserError
 from quarry.types import Document, Query
 
@@ -103,13 +104,19 @@ class PairTokenizer:
         tokenizer: any fast Hugging Face tokenizer.
         max_length: tokens of a pair.
         frame: the pair as one text; None: as the tokenizer joins two sequences.
+        add_special_tokens: put the tokenizer's own tokens around a frame, as around any text.
 
     Raises:
         UserError: the length leaves no room for texts.
     """
 
     def __init__(
-        self, *, tokenizer: PreTrainedTokenizerBase, max_length: int, frame: PairFrame | None
+        self,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        frame: PairFrame | None,
+        add_special_tokens: bool = True,
     ) -> None:
         tokenizer.truncation_side = "right"
         self.tokenizer = tokenizer
@@ -121,7 +128,9 @@ class PairTokenizer:
             num_own = tokenizer.num_special_tokens_to_add(pair=True)
             self._check_pair(num_own)
         else:
-            self._head, self._tail = self._ids([frame.prefix])[0], self._ids([frame.suffix])[0]
+            start, end = own_specials(tokenizer) if add_special_tokens else ((), ())
+            self._head = [*start, *self._ids([frame.prefix])[0]]
+            self._tail = [*self._ids([frame.suffix])[0], *end]
             body = len(self._ids([frame.rendered("", "")])[0])
             num_own = len(self._head) + len(self._tail) + body
         self._room = max_length - num_own
@@ -148,7 +157,7 @@ class PairTokenizer:
         backend = self.tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
-        facts = repr((self.max_length, self.frame))
+        facts = repr((self.max_length, self.frame, self._head, self._tail))
         return hashlib.sha256(f"{facts}\n{backend.to_str()}".encode()).hexdigest()
 
     def _joined(

@@ -58,8 +58,26 @@ def test_a_frame_keeps_prefix_and_suffix_and_cuts_the_document() -> None:
     frame = PairFrame(
         prefix="X", body="{instruction}{query}:{document}", suffix="Y", instruction="i"
     )
-    assert tokens_of("ab", "cdef", frame=frame) == "X i a b : c d e f Y"
-    assert tokens_of("ab", "cdef", frame=frame, max_length=8) == "X i a b : c d Y (cut)"
+    assert tokens_of("ab", "cdef", frame=frame) == "<cls> X i a b : c d e f Y <sep>"
+    assert (
+        tokens_of("ab", "cdef", frame=frame, max_length=10) == "<cls> X i a b : c d Y <sep> (cut)"
+    )
+    bare = PairTokenizer(
+        tokenizer=pair_tokenizer(), max_length=8, frame=frame, add_special_tokens=False
+    )
+    assert words(bare(pairs_of(("ab", "cdef")))[0].ids.tolist()) == "X i a b : c d Y"
+
+
+@pytest.mark.parametrize(("start", "end"), [([1], [2]), ([], [2]), ([1], []), ([], [])])
+def test_a_framed_pair_is_what_the_tokenizer_makes_of_that_text(
+    start: list[int], end: list[int]
+) -> None:
+    tokenizer = pair_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = around(tokenizer, start, end)
+    frame = PairFrame(prefix="x:", body="q {query} d {document}", suffix=".")
+    pairs = PairTokenizer(tokenizer=tokenizer, max_length=64, frame=frame)
+    (found,) = pairs(pairs_of(("ab", "cd")))
+    assert found.ids.tolist() == tokenizer("x: q ab d cd .")["input_ids"]
 
 
 def test_braces_in_texts_are_text() -> None:

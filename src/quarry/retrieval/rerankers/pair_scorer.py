@@ -178,13 +178,13 @@ class PairScorer:
         return block
 
     def _packed(self, texts: list[TokenizedPair]) -> Tensor:
-        logits: Tensor = self.model(pack([text.ids for text in texts]).to(self.device))
+        rows = [_without_padding(text.ids, self.model.padding_id) for text in texts]
+        logits: Tensor = self.model(pack(rows).to(self.device))
         return logits
 
     def _padded(self, texts: list[TokenizedPair]) -> Tensor:
         longest = max(map(len, texts))
-        padding = self.tokenizer.tokenizer.pad_token_id or 0
-        ids = np.full((len(texts), longest), padding, dtype=np.int64)
+        ids = np.full((len(texts), longest), self.model.padding_id, dtype=np.int64)
         mask, types = np.zeros_like(ids), np.zeros_like(ids)
         for row, text in enumerate(texts):
             ids[row, : len(text)] = text.ids
@@ -204,6 +204,12 @@ def activated(logits: NDArray[np.float32], activation: Activation) -> NDArray[np
     result: NDArray[np.float32]
     result = (torch.sigmoid(values) if activation == "sigmoid" else logsigmoid(values)).numpy()
     return result
+
+
+def _without_padding(ids: NDArray[np.int64], padding_id: int | None) -> NDArray[np.int64]:
+    """Return a pair without the padding tokens at its end; its first token stays."""
+    others = np.flatnonzero(ids != padding_id) if padding_id is not None else [len(ids) - 1]
+    return ids[: int(others[-1]) + 1] if len(others) else ids[:1]
 
 
 def _padded_batches(

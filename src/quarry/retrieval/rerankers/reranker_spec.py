@@ -32,7 +32,7 @@ from quarry.runtime.hub_files import HubFiles
 
 logger = logging.getLogger(__name__)
 
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 """Raise it when a code change alters scores: it is part of the cache's key."""
 
 MAX_LENGTH = 512
@@ -125,6 +125,8 @@ class RerankerSpec:
             tokenizer=tokenizer,
             max_length=self._length(facts, key=key),
             frame=self._frame(facts, key=key),
+            # a chat has its own; a classifier was trained on what the tokenizer makes of a text
+            add_special_tokens=facts.kind == "classifier",
         )
         scorer = PairScorer(
             model=model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu")),
