@@ -55,6 +55,26 @@ def test_a_classifier_scores_as_padded_transformers(
 
 
 @pytest.mark.parametrize(
+    ("settings", "has_types"),
+    [
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, False),
+        ({"tokenizer_class": "BertTokenizerFast"}, True),
+        ({"tokenizer_class": None}, True),  # that of the architecture
+        ({"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids"]}, False),
+    ],
+)
+def test_a_model_receives_types_where_its_tokenizers_class_has_them(
+    settings: dict[str, object], has_types: bool, tmp_path: Path
+) -> None:
+    folder = classifier_folder(tmp_path, "bert")
+    file = folder / "tokenizer_config.json"
+    stated = json.loads(file.read_text()) | settings
+    file.write_text(json.dumps({name: each for name, each in stated.items() if each is not None}))
+    wanted = padded_logits(folder, PAIRS, has_types=has_types)[:, 0]
+    np.testing.assert_allclose(scores_of(folder)[0], wanted.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
     ("model_type", "start", "end"),
     [("bert", [1], [2]), ("qwen2", [], [2]), ("qwen2", [], [0]), ("gemma2", [1], [0])],
 )

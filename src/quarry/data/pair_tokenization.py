@@ -82,7 +82,7 @@ class TokenizedPair:
     Attributes:
         ids: [num_tokens] int64.
         type_ids: [num_tokens] int64, 0 for the query and 1 for the document; None: the pair is one
-            sequence.
+            sequence, or the tokenizer has no types among its `model_input_names`.
         is_cut: the document, or a query that is longer than half of the room, was cut.
     """
 
@@ -122,6 +122,7 @@ class PairTokenizer:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.frame = frame
+        self._has_types = "token_type_ids" in tokenizer.model_input_names
         self._head: list[int] = []
         self._tail: list[int] = []
         if frame is None:
@@ -157,7 +158,7 @@ class PairTokenizer:
         backend = self.tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
-        facts = repr((self.max_length, self.frame, self._head, self._tail))
+        facts = repr((self.max_length, self.frame, self._head, self._tail, self._has_types))
         return hashlib.sha256(f"{facts}\n{backend.to_str()}".encode()).hexdigest()
 
     def _joined(
@@ -174,7 +175,7 @@ class PairTokenizer:
         return [
             TokenizedPair(
                 ids=np.array(each.ids, dtype=np.int64),
-                type_ids=np.array(each.type_ids, dtype=np.int64),
+                type_ids=np.array(each.type_ids, dtype=np.int64) if self._has_types else None,
                 is_cut=query_is_cut or bool(each.overflowing),
             )
             for each, query_is_cut in zip(encoded.encodings, is_cut, strict=True)

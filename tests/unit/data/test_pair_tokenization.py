@@ -24,10 +24,13 @@ def tokens_of(*pair: str, max_length: int = 256, frame: PairFrame | None = None)
     return words(found.ids.tolist()) + (" (cut)" if found.is_cut else "")
 
 
-def test_two_sequences_are_joined_by_the_tokenizer_and_have_types() -> None:
-    tokenizer = PairTokenizer(tokenizer=pair_tokenizer(), max_length=256, frame=None)
-    (found,) = tokenizer(pairs_of(("ab", "cd")))
+def test_two_sequences_are_joined_by_the_tokenizer_and_have_its_types() -> None:
+    own = pair_tokenizer()
+    (found,) = PairTokenizer(tokenizer=own, max_length=256, frame=None)(pairs_of(("ab", "cd")))
     assert words(found.ids.tolist()) == "<cls> a b <sep> c d <sep>"
+    assert found.type_ids is None
+    own.model_input_names = ["input_ids", "token_type_ids"]
+    (found,) = PairTokenizer(tokenizer=own, max_length=256, frame=None)(pairs_of(("ab", "cd")))
     assert found.type_ids is not None
     assert found.type_ids.tolist() == [0, 0, 0, 0, 1, 1, 1]
 

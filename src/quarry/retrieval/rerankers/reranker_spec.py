@@ -14,7 +14,7 @@ from quarry.data.pair_tokenization import QWEN3, PairFrame, PairTokenizer
 from quarry.distributed import world
 from quarry.errors import UserError
 from quarry.models.backbones.fingerprint import weights_digest
-from quarry.models.backbones.huggingface import load_tokenizer
+from quarry.models.backbones.huggingface import load_tokenizer, model_input_names
 from quarry.models.dtypes import DTYPES
 from quarry.models.limits import check_vocabulary, num_positions
 from quarry.models.memory import check_fits, memory_need
@@ -116,6 +116,9 @@ class RerankerSpec:
         """
         facts = self.check(key=key)
         tokenizer = load_tokenizer(facts.source, revision=self.revision)
+        tokenizer.model_input_names = model_input_names(
+            facts.source, facts.config, revision=self.revision
+        )
         check_vocabulary(facts.config, tokenizer, source=facts.source)
         model = load_reranker(
             facts, tokenizer=tokenizer, dtype=self._dtype(facts), revision=self.revision,
