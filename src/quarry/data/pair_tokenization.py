@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,6 @@ class PairFrame:
         prefix, suffix: before and after the body.
         body: has {query}, ends with {document}, and may have {instruction}.
         instruction: replaces {instruction}.
-
-    Raises:
-        UserError: the body lacks a field, or does not end with the document.
     """
 
     prefix: str = ""
@@ -48,12 +45,41 @@ class PairFrame:
     suffix: str = ""
     instruction: str = ""
 
-    def __post_init__(self) -> None:
-        if any(self.body.count(field) != 1 for field in FIELDS) or not self.body.endswith(DOCUMENT):
+    @classmethod
+    def of(cls, parts: Mapping[str, str], *, key: str) -> PairFrame:
+        """Return a frame of parts that a configuration names.
+
+        Args:
+            parts: names of attributes -> their texts.
+            key: of the parts in the configuration, for messages.
+
+        Raises:
+            UserError: a part is unknown or no text; the body lacks a field, or does not end with
+                the document.
+        """
+        known = ", ".join(each.name for each in fields(cls))
+        if not isinstance(parts, Mapping):
             raise UserError(
-                f"frame.body={self.body!r}: must have {{query}} once and end with {{document}} "
-                "(what is too long is cut at the end). Fix: frame.body='{query} {document}'"
+                f"{key}={parts!r}: must be null or name parts ({known}). Fix: "
+                f"'{key}={{body: \"{{query}} {{document}}\"}}'"
             )
+        for name, text in parts.items():
+            if name not in known.split(", "):
+                raise UserError(f"{key}.{name}: there is no such part ({known}). Fix: leave it out")
+            if not isinstance(text, str):
+                raise UserError(
+                    f"{key}.{name}={text!r}: must be a text. Fix: put it in quotes, "
+                    f"'{key}={{{name}: \"{text}\"}}', or leave it out"
+                )
+        frame = cls(**parts)
+        body = frame.body
+        if any(body.count(field) != 1 for field in FIELDS) or not body.endswith(DOCUMENT):
+            raise UserError(
+                f"{key}.body={body!r}: must have {{query}} once and end with {{document}} (what is "
+                f"too long is cut at the end). Fix: "
+                f"'{key}={{body: \"{{query}} {{document}}\"}}'"
+            )
+        return frame
 
     def rendered(self, query: str, document: str) -> str:
         """Return the body of a pair."""
@@ -105,6 +131,7 @@ class PairTokenizer:
         max_length: tokens of a pair.
         frame: the pair as one text; None: as the tokenizer joins two sequences.
         add_special_tokens: put the tokenizer's own tokens around a frame, as around any text.
+        key: of the reranker in the configuration, for messages.
 
     Raises:
         UserError: the length leaves no room for texts.
@@ -117,6 +144,7 @@ class PairTokenizer:
         max_length: int,
         frame: PairFrame | None,
         add_special_tokens: bool = True,
+        key: str,
     ) -> None:
         tokenizer.truncation_side = "right"
         self.tokenizer = tokenizer
@@ -127,7 +155,7 @@ class PairTokenizer:
         self._tail: list[int] = []
         if frame is None:
             num_own = tokenizer.num_special_tokens_to_add(pair=True)
-            self._check_pair(num_own)
+            self._check_pair(num_own, key=key)
         else:
             start, end = own_specials(tokenizer) if add_special_tokens else ((), ())
             self._head = [*start, *self._ids([frame.prefix])[0]]
@@ -137,8 +165,8 @@ class PairTokenizer:
         self._room = max_length - num_own
         if self._room < 2:
             raise UserError(
-                f"max_length={max_length}: leaves no room for query and document (the tokens around"
-                f" them are {num_own}). Fix: max_length={num_own + 256}"
+                f"{key}.max_length={max_length}: leaves no room for query and document (the tokens "
+                f"around them are {num_own}). Fix: {key}.max_length={num_own + 256}"
             )
 
     def __call__(self, pairs: Sequence[Pair]) -> list[TokenizedPair]:
@@ -195,11 +223,12 @@ class PairTokenizer:
             for row, query_is_cut in zip(rows, is_cut, strict=True)
         ]
 
-    def _check_pair(self, num_own: int) -> None:
+    def _check_pair(self, num_own: int, *, key: str) -> None:
         """Refuse a tokenizer that joins pairs otherwise than it surrounds one text.
 
         Args:
             num_own: tokens that it adds to a pair.
+            key: of the reranker in the configuration.
 
         Raises:
             UserError: the end token of one text is not at the end of a pair.
@@ -208,15 +237,16 @@ class PairTokenizer:
         two: list[int] = self.tokenizer.encode("a", "a")
         if one[-1] == self.tokenizer.eos_token_id != two[-1]:
             raise UserError(
-                f"frame=null: the tokenizer ends one text with {self.tokenizer.eos_token!r}, and a "
-                'pair without it, so how it joins pairs is not known. Fix: frame={body: "{query} '
-                '{document}"} as the model was trained'
+                f"{key}.frame=null: the tokenizer ends one text with {self.tokenizer.eos_token!r}, "
+                "and a pair without it, so how it joins pairs is not known. Fix: "
+                f"'{key}.frame={{body: \"{{query}} {{document}}\"}}' as the model was trained"
             )
         if not num_own:
             logger.warning(
-                "frame=null: the tokenizer puts no token between query and document. If the model "
-                "was trained with words around them, name them: frame={body: ...}"
-            )
+                "%s.frame=null: the tokenizer puts no token between query and document. If the "
+                "model was trained with words around them, name them: %s.frame={body: ...}",
+                key, key,
+            )  # fmt: skip
 
     def _cut_queries(self, texts: set[str]) -> dict[str, str]:
         """Return the queries that are longer than half of the room -> their beginnings."""

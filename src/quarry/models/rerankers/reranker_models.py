@@ -222,7 +222,7 @@ def _check_stated(
     """Refuse tokens other than those that the model's files name."""
     if facts.token_ids is None or list(facts.token_ids) == rows:
         return
-    true, false = (None if each is None else tokenizer.decode([each]) for each in facts.token_ids)
+    true, false = (tokenizer.decode([each]) for each in facts.token_ids)
     raise UserError(
         f"{key}.path={facts.source}: its files compare the token {true!r} with {false!r}, and "
         f"{key}.yes_token and {key}.no_token name others. Fix: {key}.yes_token={true} "

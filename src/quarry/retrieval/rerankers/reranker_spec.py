@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -130,6 +130,7 @@ class RerankerSpec:
             frame=self._frame(facts, key=key),
             # a chat has its own; a classifier was trained on what the tokenizer makes of a text
             add_special_tokens=facts.kind == "classifier",
+            key=key,
         )
         scorer = PairScorer(
             model=model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu")),
@@ -154,14 +155,7 @@ class RerankerSpec:
     def _frame(self, facts: RerankerFacts, *, key: str) -> PairFrame | None:
         frame = QWEN3 if facts.kind == "yes_no" else None
         if self.frame is not None:
-            known = [each.name for each in fields(PairFrame)]
-            wrong = [name for name in self.frame if name not in known]
-            if wrong:
-                raise UserError(
-                    f"{key}.frame.{wrong[0]}: there is no such part ({', '.join(known)}). "
-                    "Fix: leave it out"
-                )
-            frame = PairFrame(**self.frame)
+            frame = PairFrame.of(self.frame, key=f"{key}.frame")
         if frame is None or self.instruction is None:
             return frame
         return replace(frame, instruction=self.instruction)
