@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
@@ -68,6 +68,7 @@ class PairScorer:
         activation: applied to logits.
         max_tokens_per_batch: tokens in one forward pass, with padding where there is some.
         cache: of finished blocks; None: nothing is stored.
+        description: what the reranker is and how it scores, as plain data, for reports.
     """
 
     def __init__(
@@ -78,12 +79,14 @@ class PairScorer:
         activation: Activation,
         max_tokens_per_batch: int,
         cache: ScoreCache | None = None,
+        description: Mapping[str, object] | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.activation = activation
         self.max_tokens_per_batch = max_tokens_per_batch
         self.cache = cache
+        self.description = dict(description or {})
 
     @property
     def device(self) -> torch.device:
