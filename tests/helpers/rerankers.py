@@ -101,13 +101,11 @@ PAIRS = pairs_of(
 )  # fmt: skip
 
 
-def padded_logits(folder: Path, pairs: Sequence[Pair]) -> torch.Tensor:
+def padded_logits(folder: Path, pairs: Sequence[Pair], *, has_types: bool = False) -> torch.Tensor:
     """What transformers computes for all pairs as one padded batch: [num_pairs, num_labels]."""
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = pair_tokenizer()
-    names = ["input_ids", "attention_mask"]
-    if getattr(model.config, "type_vocab_size", 0) > 1:
-        names.append("token_type_ids")
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if has_types else [])]
     encoded = tokenizer(
         [query.text for query, _ in pairs],
         [joined_text(document) for _, document in pairs],

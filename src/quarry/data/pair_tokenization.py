@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from quarry.data.prompts import joined_text
+from quarry.data.rendering import own_specials
 from quarry.errors import UserError
 from quarry.types import Document, Query
 
@@ -37,9 +38,6 @@ class PairFrame:
         prefix, suffix: before and after the body.
         body: has {query}, ends with {document}, and may have {instruction}.
         instruction: replaces {instruction}.
-
-    Raises:
-        UserError: the body lacks a field, or does not end with the document.
     """
 
     prefix: str = ""
@@ -47,12 +45,41 @@ class PairFrame:
     suffix: str = ""
     instruction: str = ""
 
-    def __post_init__(self) -> None:
-        if any(self.body.count(field) != 1 for field in FIELDS) or not self.body.endswith(DOCUMENT):
+    @classmethod
+    def of(cls, parts: Mapping[str, str], *, key: str) -> PairFrame:
+        """Return a frame of parts that a configuration names.
+
+        Args:
+            parts: names of attributes -> their texts.
+            key: of the parts in the configuration, for messages.
+
+        Raises:
+            UserError: a part is unknown or no text; the body lacks a field, or does not end with
+                the document.
+        """
+        known = ", ".join(each.name for each in fields(cls))
+        if not isinstance(parts, Mapping):
             raise UserError(
-                f"frame.body={self.body!r}: must have {{query}} once and end with {{document}} "
-                "(what is too long is cut at the end). Fix: frame.body='{query} {document}'"
+                f"{key}={parts!r}: must be null or name parts ({known}). Fix: "
+                f"'{key}={{body: \"{{query}} {{document}}\"}}'"
             )
+        for name, text in parts.items():
+            if name not in known.split(", "):
+                raise UserError(f"{key}.{name}: there is no such part ({known}). Fix: leave it out")
+            if not isinstance(text, str):
+                raise UserError(
+                    f"{key}.{name}={text!r}: must be a text. Fix: put it in quotes, "
+                    f"'{key}={{{name}: \"{text}\"}}', or leave it out"
+                )
+        frame = cls(**parts)
+        body = frame.body
+        if any(body.count(field) != 1 for field in FIELDS) or not body.endswith(DOCUMENT):
+            raise UserError(
+                f"{key}.body={body!r}: must have {{query}} once and end with {{document}} (what is "
+                f"too long is cut at the end). Fix: "
+                f"'{key}={{body: \"{{query}} {{document}}\"}}'"
+            )
+        return frame
 
     def rendered(self, query: str, document: str) -> str:
         """Return the body of a pair."""
@@ -81,7 +108,7 @@ class TokenizedPair:
     Attributes:
         ids: [num_tokens] int64.
         type_ids: [num_tokens] int64, 0 for the query and 1 for the document; None: the pair is one
-            sequence.
+            sequence, or the tokenizer has no types among its `model_input_names`.
         is_cut: the document, or a query that is longer than half of the room, was cut.
     """
 
@@ -103,32 +130,43 @@ class PairTokenizer:
         tokenizer: any fast Hugging Face tokenizer.
         max_length: tokens of a pair.
         frame: the pair as one text; None: as the tokenizer joins two sequences.
+        add_special_tokens: put the tokenizer's own tokens around a frame, as around any text.
+        key: of the reranker in the configuration, for messages.
 
     Raises:
         UserError: the length leaves no room for texts.
     """
 
     def __init__(
-        self, *, tokenizer: PreTrainedTokenizerBase, max_length: int, frame: PairFrame | None
+        self,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        frame: PairFrame | None,
+        add_special_tokens: bool = True,
+        key: str,
     ) -> None:
         tokenizer.truncation_side = "right"
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.frame = frame
+        self._has_types = "token_type_ids" in tokenizer.model_input_names
         self._head: list[int] = []
         self._tail: list[int] = []
         if frame is None:
             num_own = tokenizer.num_special_tokens_to_add(pair=True)
-            self._check_pair(num_own)
+            self._check_pair(num_own, key=key)
         else:
-            self._head, self._tail = self._ids([frame.prefix])[0], self._ids([frame.suffix])[0]
+            start, end = own_specials(tokenizer) if add_special_tokens else ((), ())
+            self._head = [*start, *self._ids([frame.prefix])[0]]
+            self._tail = [*self._ids([frame.suffix])[0], *end]
             body = len(self._ids([frame.rendered("", "")])[0])
             num_own = len(self._head) + len(self._tail) + body
         self._room = max_length - num_own
         if self._room < 2:
             raise UserError(
-                f"max_length={max_length}: leaves no room for query and document (the tokens around"
-                f" them are {num_own}). Fix: max_length={num_own + 256}"
+                f"{key}.max_length={max_length}: leaves no room for query and document (the tokens "
+                f"around them are {num_own}). Fix: {key}.max_length={num_own + 256}"
             )
 
     def __call__(self, pairs: Sequence[Pair]) -> list[TokenizedPair]:
@@ -148,7 +186,7 @@ class PairTokenizer:
         backend = self.tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
-        facts = repr((self.max_length, self.frame))
+        facts = repr((self.max_length, self.frame, self._head, self._tail, self._has_types))
         return hashlib.sha256(f"{facts}\n{backend.to_str()}".encode()).hexdigest()
 
     def _joined(
@@ -165,7 +203,7 @@ class PairTokenizer:
         return [
             TokenizedPair(
                 ids=np.array(each.ids, dtype=np.int64),
-                type_ids=np.array(each.type_ids, dtype=np.int64),
+                type_ids=np.array(each.type_ids, dtype=np.int64) if self._has_types else None,
                 is_cut=query_is_cut or bool(each.overflowing),
             )
             for each, query_is_cut in zip(encoded.encodings, is_cut, strict=True)
@@ -185,11 +223,12 @@ class PairTokenizer:
             for row, query_is_cut in zip(rows, is_cut, strict=True)
         ]
 
-    def _check_pair(self, num_own: int) -> None:
+    def _check_pair(self, num_own: int, *, key: str) -> None:
         """Refuse a tokenizer that joins pairs otherwise than it surrounds one text.
 
         Args:
             num_own: tokens that it adds to a pair.
+            key: of the reranker in the configuration.
 
         Raises:
             UserError: the end token of one text is not at the end of a pair.
@@ -198,15 +237,16 @@ class PairTokenizer:
         two: list[int] = self.tokenizer.encode("a", "a")
         if one[-1] == self.tokenizer.eos_token_id != two[-1]:
             raise UserError(
-                f"frame=null: the tokenizer ends one text with {self.tokenizer.eos_token!r}, and a "
-                'pair without it, so how it joins pairs is not known. Fix: frame={body: "{query} '
-                '{document}"} as the model was trained'
+                f"{key}.frame=null: the tokenizer ends one text with {self.tokenizer.eos_token!r}, "
+                "and a pair without it, so how it joins pairs is not known. Fix: "
+                f"'{key}.frame={{body: \"{{query}} {{document}}\"}}' as the model was trained"
             )
         if not num_own:
             logger.warning(
-                "frame=null: the tokenizer puts no token between query and document. If the model "
-                "was trained with words around them, name them: frame={body: ...}"
-            )
+                "%s.frame=null: the tokenizer puts no token between query and document. If the "
+                "model was trained with words around them, name them: %s.frame={body: ...}",
+                key, key,
+            )  # fmt: skip
 
     def _cut_queries(self, texts: set[str]) -> dict[str, str]:
         """Return the queries that are longer than half of the room -> their beginnings."""

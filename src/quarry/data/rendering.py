@@ -66,7 +66,7 @@ def build_frames(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> dict[Rol
         UserError: the prompt needs a chat template or an end token that the tokenizer lacks, or the
             chat template changes the texts of the prompt.
     """
-    own_start, own_end = _own_specials(tokenizer)
+    own_start, own_end = own_specials(tokenizer)
     start_ids = () if prompt.is_chat else own_start
     end_ids = _end_ids(tokenizer, prompt, own_end=own_end)
     frames: dict[Role, Frame] = {}
@@ -164,7 +164,7 @@ def _eos(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def _own_specials(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def own_specials(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the ids that the tokenizer puts before and after a text, found with a probe text.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -60,6 +60,7 @@ class RerankedRetriever:
         self.depth = depth
         self.name = name or f"{first_stage.name}-reranked"
         self._scorer: PairScorer | None = None
+        self._counts: dict[str, dict[str, int]] = {}
 
     @property
     def uses_encoder(self) -> bool:
@@ -78,6 +79,11 @@ class RerankedRetriever:
             UserError: see `RerankerSpec.check`.
         """
         self.reranker.check(key=KEY)
+
+    def description(self) -> dict[str, Any]:
+        """Return what the reranker is and what it cut in each set, as plain data."""
+        known = {} if self._scorer is None else self._scorer.description  # None: all sets failed
+        return {**known, "depth": self.depth, "sets": dict(self._counts)}
 
     def stages(self) -> tuple[Retriever, Retriever]:
         """Return the first stage and this retriever, which takes the rankings that it has made."""
@@ -115,6 +121,11 @@ class RerankedRetriever:
         best = {query_id: list(scores)[: self.depth] for query_id, scores in run.items()}
         pairs = _PairsOf(dataset, best)
         found = self._scorer.score(pairs, label=f"{dataset.name} reranking")
+        self._counts[dataset.name] = {
+            "num_pairs": len(pairs),
+            "num_unique_pairs": found.num_unique,
+            "num_cut_pairs": found.num_cut,  # of the unique ones
+        }
         scores = iter(found.scores.tolist())
         reranked: Run = {}
         for query_id, names in best.items():

@@ -45,6 +45,9 @@ from quarry.training.evaluation_log import log_report, metric_values
 from quarry.training.module import RetrievalModule
 from quarry.types import Report
 
+RERANKER_FILE = "reranker.json"
+"""File of a run directory that says what its reranker is, and how many pairs it cut."""
+
 
 def evaluate(config: DictConfig) -> dict[str, float]:
     """Run an evaluation job; return `val/<set>/<measure>` -> value.
@@ -101,6 +104,7 @@ def evaluate_into(
         model, beside = reports[0], known
         if isinstance(evaluation.retriever, RerankedRetriever):
             reports, beside = [reports[1], model], reports[1]  # in the order of the stages
+            write_json(run.path / RERANKER_FILE, evaluation.retriever.description())
         reports = write_and_draw(
             [*([] if known is None else [known]), *reports],
             evaluator,

@@ -86,12 +86,14 @@ def teach(config: DictConfig, *, teacher: RerankerSpec, writes: str) -> dict[str
         if encoder is not None:
             begins()
             taught = _by_bi_encoder(config, encoder, examples, writes=writes, folder=run.path)
+            about = None
         else:
             scorer = teacher.load(key=KEY)
             begins()
             taught = write_scores(examples, scorer, folder=run.path)
+            about = scorer.description
         model = None if encoder is None else encoder.parts.spec.source.location()
-        facts = _facts(config, teacher, taught, examples, model=model)
+        facts = _facts(config, teacher, taught, examples, model=model, reranker=about)
         write_json(run.path / TEACH_FILE, facts)
     show(
         "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in taught.counts.items()),
@@ -164,14 +166,17 @@ def _facts(
     examples: Sequence[TrainExample],
     *,
     model: str | None,
+    reranker: dict[str, object] | None,
 ) -> dict[str, Any]:
     """Return the content of teach.json.
 
     Args:
         model: location of a bi-encoder.
+        reranker: what a reranker is and how it scores.
     """
     return {
         "teacher": teacher.path if model is None else model,
+        "reranker": reranker,
         "data": config.data.path,
         "caveats": list(getattr(examples, "caveats", ())),
         "file": taught.file.name,

@@ -83,6 +83,10 @@ def test_both_stages_are_reported_and_the_first_is_made_once(
     own = (f"model.path={root / 'tiny'}", *DENSE, "retriever.depth=3", "baseline=bm25")
     values = evaluate(root, tmp_path, *own)
     assert calls == ["one"]
+    about = json.loads((tmp_path / "run" / "reranker.json").read_text())
+    names = ("kind", "activation", "max_length", "depth")
+    assert [about[name] for name in names] == ["classifier", "identity", 256, 3]
+    assert about["sets"] == {"one": {"num_pairs": 6, "num_unique_pairs": 6, "num_cut_pairs": 0}}
     line = task_output.last_result_line().split()
     assert [each.partition("=")[0] for each in line[1:]] == ["bm25", "dense", "dense-reranked"]
     assert values["val/one/ndcg_at_10"] == pytest.approx(float(line[3].partition("=")[2]), abs=1e-4)

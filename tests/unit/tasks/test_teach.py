@@ -21,6 +21,7 @@ from helpers.rerankers import classifier_folder, language_model_folder
 from quarry.data.train_files import read_train_files
 from quarry.errors import MissingPathError, UserError
 from quarry.losses.teacher_vectors import TeacherVectors
+from quarry.models.backbones.fingerprint import weights_digest
 from quarry.retrieval.rerankers import pair_scorer
 from quarry.retrieval.rerankers.pair_scorer import PairScorer
 from quarry.runtime import task_output
@@ -83,6 +84,10 @@ def _say(monkeypatch: pytest.MonkeyPatch, overrides: Sequence[str]) -> None:
     monkeypatch.setattr(HydraConfig, "get", lambda: hydra)
 
 
+def digest_of(folder: Path, *, memo: Path) -> str:
+    return weights_digest(str(folder), memo=memo)
+
+
 def facts_of(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "run" / "teach.json").read_text())
     return found
@@ -100,6 +105,13 @@ def test_a_reranker_scores_what_training_reads(
     assert read[0].hard_negative_scores[1] == read[2].hard_negative_scores[0]  # type: ignore[index]
     facts = facts_of(tmp_path)
     assert facts["teacher"] == str(models / name)
+    reranker = facts["reranker"]
+    wanted = {"bert": ["classifier", "identity", 256], "yesno": ["yes_no", "log_sigmoid", 512]}
+    assert [reranker[key] for key in ("kind", "activation", "max_length")] == wanted[name]
+    assert reranker["dtype"] == "float32"
+    assert (reranker["frame"] is None) == (name == "bert")
+    assert reranker["weights"] == f"full:{digest_of(models / name, memo=tmp_path / 'memo')}"
+    assert reranker["commit"] is None  # of a hub id alone
     assert facts["caveats"] == ["1 passages are empty and left out"]
     assert facts["num_unique_pairs"] == 6
     assert (tmp_path / "run" / "provenance.json").is_file()

@@ -20,7 +20,11 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
-from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.models.auto.tokenization_auto import (
+    TOKENIZER_MAPPING_NAMES,
+    get_tokenizer_config,
+    tokenizer_class_from_name,
+)
 
 from quarry.errors import MissingPathError, UserError
 from quarry.models.backbones.config_sizes import check_sizes
@@ -138,6 +142,22 @@ def load_tokenizer(
     elif lower_case:
         _put_lower_case_first(tokenizer)
     return tokenizer
+
+
+def model_input_names(
+    source: str, config: PretrainedConfig, *, revision: str | None = None
+) -> list[str]:
+    """Return the inputs that the tokenizer's class has, which AutoTokenizer would make.
+
+    `load_tokenizer` builds no such class, whose default decides whether a model reads types.
+    """
+    settings = get_tokenizer_config(source, revision=revision)
+    if settings.get("model_input_names"):
+        return list(settings["model_input_names"])
+    stated = settings.get("tokenizer_class") or getattr(config, "tokenizer_class", None)
+    name = stated or TOKENIZER_MAPPING_NAMES.get(config.model_type)
+    found = None if name is None else tokenizer_class_from_name(name)
+    return list((found or PreTrainedTokenizerFast).model_input_names)
 
 
 def _put_lower_case_first(tokenizer: PreTrainedTokenizerBase) -> None:

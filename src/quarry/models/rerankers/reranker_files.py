@@ -41,7 +41,7 @@ class RerankerFacts:
     kind: Kind
     config: PretrainedConfig
     activation: Activation | None
-    token_ids: tuple[int, int | None] | None = None
+    token_ids: tuple[int, int] | None = None
 
 
 def reranker_facts(
@@ -98,7 +98,7 @@ def reranker_facts(
         kind=found,
         config=config,
         activation=_activation(config, path, key=key),
-        token_ids=_stated_tokens(source, revision=revision) if found == "yes_no" else None,
+        token_ids=_stated_tokens(source, revision, key=key) if found == "yes_no" else None,
     )
 
 
@@ -126,15 +126,26 @@ def _modules(source: str, *, revision: str | None) -> list[tuple[str, str]]:
         ) from error
 
 
-def _stated_tokens(source: str, *, revision: str | None) -> tuple[int, int | None] | None:
-    """Return the ids of the tokens for relevant and irrelevant that a LogitScore module names."""
+def _stated_tokens(source: str, revision: str | None, *, key: str) -> tuple[int, int] | None:
+    """Return the ids of the tokens for relevant and irrelevant that a LogitScore module names.
+
+    Raises:
+        UserError: it names one token, whose logit alone is the score.
+    """
     for kind, folder in _modules(source, revision=revision):
         if kind == "LogitScore":
             file = model_file(source, f"{folder}/config.json", revision=revision)
             content = {} if file is None else read_json(file)
             true, false = content.get("true_token_id"), content.get("false_token_id")
-            if isinstance(true, int):
-                return true, false if isinstance(false, int) else None
+            if not isinstance(true, int):
+                return None
+            if not isinstance(false, int):
+                raise UserError(
+                    f"{key}.path={source}: its files score by the logit of one token (no "
+                    f"false_token_id in {file}), which is not supported. Fix: {key}.path=DIR of a "
+                    "reranker that compares two tokens"
+                )
+            return true, false
     return None
 
 

@@ -35,10 +35,20 @@ class PackedReranker(nn.Module):
         backbone: without its head.
         direction: [dim] fp32, weights of the score.
         offset: fp32, added to it.
+        padding_id: token that is not pooled where it ends a pair, as transformers' classifiers do;
+            None: the last token is pooled, whatever it is.
     """
 
-    def __init__(self, *, backbone: PreTrainedModel, direction: Tensor, offset: Tensor) -> None:
+    def __init__(
+        self,
+        *,
+        backbone: PreTrainedModel,
+        direction: Tensor,
+        offset: Tensor,
+        padding_id: int | None = None,
+    ) -> None:
         super().__init__()
+        self.padding_id = padding_id
         self.encoder = BiEncoder(
             backbone=backbone, pooling=LastToken(), is_causal=None, normalize=False
         )
@@ -59,12 +69,14 @@ class PaddedReranker(nn.Module):
     """A classifier of any architecture, which reads padded pairs.
 
     Args:
-        model: with its head of one or two labels.
+        model: with its head of one or two labels, and a padding token in its configuration.
     """
 
     def __init__(self, *, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        # decoders pool, and some encoders count positions, by the token in the configuration
+        self.padding_id = int(model.config.get_text_config().pad_token_id)
         self.has_types = int(getattr(model.config, "type_vocab_size", 0) or 0) > 1
 
     def forward(self, ids: Tensor, mask: Tensor, type_ids: Tensor | None) -> Tensor:
@@ -151,25 +163,35 @@ def _of_classifier(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, key: str
 ) -> Reranker:
     if not isinstance(model, GenericForSequenceClassification):
+        _set_padding(model, tokenizer, key=key)
         return PaddedReranker(model=model)
     own_attention = model.config._attn_implementation
     rows = model.score.weight.detach().float()
     direction = rows[0] if len(rows) == 1 else rows[1] - rows[0]
     try:
-        return _packed(model.base_model, direction, torch.zeros(()))
+        return _packed(
+            model.base_model,
+            direction,
+            torch.zeros(()),
+            padding_id=model.config.get_text_config().pad_token_id,
+        )
     except UserError:  # its layers cannot read packed rows
         model.set_attn_implementation(own_attention)
         _set_padding(model, tokenizer, key=key)
         return PaddedReranker(model=model)
 
 
-def _packed(backbone: PreTrainedModel, direction: Tensor, offset: Tensor) -> PackedReranker:
+def _packed(
+    backbone: PreTrainedModel, direction: Tensor, offset: Tensor, *, padding_id: int | None = None
+) -> PackedReranker:
     """Return a packed reranker that has read a pair of two tokens.
 
     Raises:
         UserError: the architecture cannot take packed batches; some show it in a pass only.
     """
-    reranker = PackedReranker(backbone=backbone, direction=direction, offset=offset)
+    reranker = PackedReranker(
+        backbone=backbone, direction=direction, offset=offset, padding_id=padding_id
+    )
     tokens = TokenBatch(
         input_ids=torch.zeros(2, dtype=torch.int64),
         position_ids=torch.arange(2),
@@ -183,9 +205,9 @@ def _packed(backbone: PreTrainedModel, direction: Tensor, offset: Tensor) -> Pac
 
 
 def _set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, key: str) -> None:
-    """Set the padding token by which a padded decoder finds the last token of a pair."""
+    """Set the padding token of a padded model to the tokenizer's, if the model has none."""
     config = model.config.get_text_config()
-    if config.pad_token_id is None:
+    if config.pad_token_id not in range(model.get_input_embeddings().num_embeddings):
         config.pad_token_id = tokenizer.pad_token_id
     if config.pad_token_id is None:
         raise UserError(
@@ -200,7 +222,7 @@ def _check_stated(
     """Refuse tokens other than those that the model's files name."""
     if facts.token_ids is None or list(facts.token_ids) == rows:
         return
-    true, false = (None if each is None else tokenizer.decode([each]) for each in facts.token_ids)
+    true, false = (tokenizer.decode([each]) for each in facts.token_ids)
     raise UserError(
         f"{key}.path={facts.source}: its files compare the token {true!r} with {false!r}, and "
         f"{key}.yes_token and {key}.no_token name others. Fix: {key}.yes_token={true} "

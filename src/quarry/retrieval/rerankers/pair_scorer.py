@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
@@ -68,6 +68,7 @@ class PairScorer:
         activation: applied to logits.
         max_tokens_per_batch: tokens in one forward pass, with padding where there is some.
         cache: of finished blocks; None: nothing is stored.
+        description: what the reranker is and how it scores, as plain data, for reports.
     """
 
     def __init__(
@@ -78,12 +79,14 @@ class PairScorer:
         activation: Activation,
         max_tokens_per_batch: int,
         cache: ScoreCache | None = None,
+        description: Mapping[str, object] | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.activation = activation
         self.max_tokens_per_batch = max_tokens_per_batch
         self.cache = cache
+        self.description = dict(description or {})
 
     @property
     def device(self) -> torch.device:
@@ -178,13 +181,13 @@ class PairScorer:
         return block
 
     def _packed(self, texts: list[TokenizedPair]) -> Tensor:
-        logits: Tensor = self.model(pack([text.ids for text in texts]).to(self.device))
+        rows = [_without_padding(text.ids, self.model.padding_id) for text in texts]
+        logits: Tensor = self.model(pack(rows).to(self.device))
         return logits
 
     def _padded(self, texts: list[TokenizedPair]) -> Tensor:
         longest = max(map(len, texts))
-        padding = self.tokenizer.tokenizer.pad_token_id or 0
-        ids = np.full((len(texts), longest), padding, dtype=np.int64)
+        ids = np.full((len(texts), longest), self.model.padding_id, dtype=np.int64)
         mask, types = np.zeros_like(ids), np.zeros_like(ids)
         for row, text in enumerate(texts):
             ids[row, : len(text)] = text.ids
@@ -204,6 +207,12 @@ def activated(logits: NDArray[np.float32], activation: Activation) -> NDArray[np
     result: NDArray[np.float32]
     result = (torch.sigmoid(values) if activation == "sigmoid" else logsigmoid(values)).numpy()
     return result
+
+
+def _without_padding(ids: NDArray[np.int64], padding_id: int | None) -> NDArray[np.int64]:
+    """Return a pair without the padding tokens at its end; its first token stays."""
+    others = np.flatnonzero(ids != padding_id) if padding_id is not None else [len(ids) - 1]
+    return ids[: int(others[-1]) + 1] if len(others) else ids[:1]
 
 
 def _padded_batches(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from quarry.data.pair_tokenization import QWEN3, PairFrame, PairTokenizer
 from quarry.distributed import world
 from quarry.errors import UserError
-from quarry.models.backbones.fingerprint import weights_digest
-from quarry.models.backbones.huggingface import load_tokenizer
+from quarry.models.backbones.fingerprint import weights_digest, weights_fingerprint
+from quarry.models.backbones.huggingface import load_tokenizer, model_input_names
 from quarry.models.dtypes import DTYPES
 from quarry.models.limits import check_vocabulary, num_positions
 from quarry.models.memory import check_fits, memory_need
@@ -32,7 +34,7 @@ from quarry.runtime.hub_files import HubFiles
 
 logger = logging.getLogger(__name__)
 
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 """Raise it when a code change alters scores: it is part of the cache's key."""
 
 MAX_LENGTH = 512
@@ -116,6 +118,9 @@ class RerankerSpec:
         """
         facts = self.check(key=key)
         tokenizer = load_tokenizer(facts.source, revision=self.revision)
+        tokenizer.model_input_names = model_input_names(
+            facts.source, facts.config, revision=self.revision
+        )
         check_vocabulary(facts.config, tokenizer, source=facts.source)
         model = load_reranker(
             facts, tokenizer=tokenizer, dtype=self._dtype(facts), revision=self.revision,
@@ -125,13 +130,18 @@ class RerankerSpec:
             tokenizer=tokenizer,
             max_length=self._length(facts, key=key),
             frame=self._frame(facts, key=key),
+            # a chat has its own; a classifier was trained on what the tokenizer makes of a text
+            add_special_tokens=facts.kind == "classifier",
+            key=key,
         )
+        about = self._description(facts, pairs, dtype=next(iter(model.parameters())).dtype)
         scorer = PairScorer(
             model=model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu")),
             tokenizer=pairs,
             activation=self._activation(facts),
             max_tokens_per_batch=self.max_tokens_per_batch,
-            cache=self._cache(facts, pairs, dtype=next(iter(model.parameters())).dtype),
+            cache=self._cache(about, pairs),
+            description=about,
         )
         logger.info(
             "Reranker %s: %s, %s, pairs of up to %d tokens, %s",
@@ -149,14 +159,7 @@ class RerankerSpec:
     def _frame(self, facts: RerankerFacts, *, key: str) -> PairFrame | None:
         frame = QWEN3 if facts.kind == "yes_no" else None
         if self.frame is not None:
-            known = [each.name for each in fields(PairFrame)]
-            wrong = [name for name in self.frame if name not in known]
-            if wrong:
-                raise UserError(
-                    f"{key}.frame.{wrong[0]}: there is no such part ({', '.join(known)}). "
-                    "Fix: leave it out"
-                )
-            frame = PairFrame(**self.frame)
+            frame = PairFrame.of(self.frame, key=f"{key}.frame")
         if frame is None or self.instruction is None:
             return frame
         return replace(frame, instruction=self.instruction)
@@ -177,21 +180,37 @@ class RerankerSpec:
             )
         return self.max_length
 
-    def _cache(
+    def _description(
         self, facts: RerankerFacts, pairs: PairTokenizer, *, dtype: torch.dtype
-    ) -> ScoreCache | None:
-        if self.cache_dir is None:
-            return None
-        memo = Path(self.cache_dir).expanduser() / FOLDER / "weights"
-        # rank 0 alone reads all weights
-        digest = functools.partial(weights_digest, facts.source, revision=self.revision, memo=memo)
-        identity = {
-            "version": SCORING_VERSION,
-            "weights": world.first_does(digest),
+    ) -> dict[str, Any]:
+        """Return what the reranker is and how it scores, with all that was left to its files."""
+        frame = pairs.frame
+        return {
+            "path": facts.source,
+            "commit": getattr(facts.config, "_commit_hash", None),
+            "weights": world.first_does(functools.partial(self._weights, facts)),
             "kind": facts.kind,
-            "dtype": str(dtype),
-            "tokenizer": pairs.digest(),
-            "max_tokens_per_batch": self.max_tokens_per_batch,
+            "activation": self._activation(facts),
+            "dtype": str(dtype).removeprefix("torch."),
+            "max_length": pairs.max_length,
+            "frame": None if frame is None else dataclasses.asdict(frame),
             "words": [self.yes_token, self.no_token] if facts.kind == "yes_no" else [],
         }
-        return ScoreCache(self.cache_dir, identity=identity, model=facts.source)
+
+    def _weights(self, facts: RerankerFacts) -> str:
+        """Return the kind of a hash of the weights and its digits; all are read for a cache."""
+        if self.cache_dir is None:
+            return f"sampled:{weights_fingerprint(facts.source, revision=self.revision)}"
+        memo = Path(self.cache_dir).expanduser() / FOLDER / "weights"
+        return f"full:{weights_digest(facts.source, revision=self.revision, memo=memo)}"
+
+    def _cache(self, about: dict[str, Any], pairs: PairTokenizer) -> ScoreCache | None:
+        if self.cache_dir is None:
+            return None
+        identity = {
+            "version": SCORING_VERSION,
+            **{name: about[name] for name in ("weights", "kind", "dtype", "words")},
+            "tokenizer": pairs.digest(),
+            "max_tokens_per_batch": self.max_tokens_per_batch,
+        }
+        return ScoreCache(self.cache_dir, identity=identity, model=about["path"])

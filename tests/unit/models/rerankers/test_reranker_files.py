@@ -116,6 +116,9 @@ def test_the_tokens_that_a_score_module_names_are_read(tmp_path: Path) -> None:
     stated = {"true_token_id": 4, "false_token_id": 5}
     (folder / "1_LogitScore" / "config.json").write_text(json.dumps(stated), encoding="utf-8")
     assert facts_of(folder).token_ids == (4, 5)
+    (folder / "1_LogitScore" / "config.json").write_text('{"true_token_id": 4}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"task\.teacher\.path=.*one token.*not supported"):
+        facts_of(folder)
     (folder / "modules.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"modules\.json"):
         facts_of(folder)

@@ -64,8 +64,9 @@ def test_a_word_that_is_no_token_is_refused(word: str, tmp_path: Path) -> None:
         loaded(folder, yes_token=word)
 
 
-def test_a_decoder_that_is_padded_needs_a_padding_token(tmp_path: Path) -> None:
-    folder = classifier_folder(tmp_path, "gemma2", pad_token_id=None)
+@pytest.mark.parametrize("model_type", ["gemma2", "gpt2"])
+def test_a_decoder_that_is_padded_needs_a_padding_token(model_type: str, tmp_path: Path) -> None:
+    folder = classifier_folder(tmp_path, model_type, pad_token_id=None)
     facts = reranker_facts(str(folder), revision=None, key="task.teacher")
     tokenizer = pair_tokenizer()
     tokenizer.pad_token = None

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.rerankers import classifier_folder, language_model_folder
+from helpers.rerankers import classifier_folder, language_model_folder, pair_tokenizer
 from quarry.errors import UserError
+from quarry.models.backbones.special_tokens import around
 from quarry.retrieval.rerankers.reranker_spec import RerankerSpec
 
 
@@ -27,7 +28,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"instruction": "find"}, r"retriever\.reranker\.instruction='find'"),
         ({"instruction": "find", "frame": {}}, r"retriever\.reranker\.instruction"),
         ({"frame": {"bodi": "x"}}, r"retriever\.reranker\.frame\.bodi"),
-        ({"frame": {"body": "x"}}, r"frame\.body='x'"),
+        ({"frame": {"body": "x"}}, r"retriever\.reranker\.frame\.body='x'"),
+        ({"frame": {"body": 3}}, r"retriever\.reranker\.frame\.body=3: .*text"),
+        ({"frame": {"prefix": None}}, r"retriever\.reranker\.frame\.prefix=None"),
+        ({"frame": "abc"}, r"retriever\.reranker\.frame='abc'.*prefix, body"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(
@@ -35,6 +39,20 @@ def test_a_setting_that_cannot_work_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         RerankerSpec(path=str(folder), **settings).check(key="retriever.reranker")  # type: ignore[arg-type]
+
+
+def test_a_length_without_room_and_a_pair_that_is_not_known_name_their_keys(
+    folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"task\.teacher\.max_length=4.*task\.teacher\.max_length="):
+        RerankerSpec(path=str(folder), max_length=4).load(key="task.teacher")
+    decoder = classifier_folder(tmp_path, "qwen2")
+    tokenizer = pair_tokenizer()
+    tokenizer.eos_token = "<sep>"
+    tokenizer.backend_tokenizer.post_processor = around(tokenizer, [], [2])
+    tokenizer.save_pretrained(decoder)
+    with pytest.raises(UserError, match=r"task\.teacher\.frame=null.*Fix: 'task\.teacher\.frame="):
+        RerankerSpec(path=str(decoder)).load(key="task.teacher")
 
 
 def test_the_length_is_bounded_by_the_models_positions(folder: Path, tmp_path: Path) -> None:
