@@ -18,6 +18,12 @@ from quarry.runtime.override_text import key_of
 
 logger = logging.getLogger(__name__)
 
+KEYS_OF_BATCHES = (
+    "data.num_hard_negatives", "data.global_batch_size", "data.num_workers",
+    "data.grad_cache_chunk_tokens",
+)  # fmt: skip
+"""Keys of data that tasks do not read which take examples one by one."""
+
 
 def refuse_other_overrides(allowed: Sequence[str], *, why: str) -> None:
     """Refuse overrides of other keys and groups than `allowed`, with all below them.
@@ -28,22 +34,24 @@ def refuse_other_overrides(allowed: Sequence[str], *, why: str) -> None:
         why: the rest of the message after the keys, with the remedy.
     """
     refused = [
-        key
-        for key in explicit_keys()
-        if key not in OWN_KEYS
-        and not any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in allowed)
+        key for key in explicit_keys() if key not in OWN_KEYS and not _is_below(key, allowed)
     ]
     if refused:
         raise ConfigurationError(f"{', '.join(refused)} {why}")
 
 
+def _is_below(key: str, names: Sequence[str]) -> bool:
+    """Return whether a key or group is one of `names`, or below one."""
+    return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in names)
+
+
 def warn_without_effect(keys: Sequence[str], *, reason: str) -> None:
-    """Warn, in one line, about those of `keys` that the command line overrides.
+    """Warn, in one line, about overrides of `keys`, and of all below them.
 
     Args:
         reason: the setting with which they have no effect, and why.
     """
-    if given := [key for key in explicit_keys() if key in keys]:
+    if given := [key for key in explicit_keys() if _is_below(key, keys)]:
         logger.warning("%s: no effect with %s. Leave it out.", ", ".join(given), reason)
 
 

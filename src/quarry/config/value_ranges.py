@@ -54,7 +54,7 @@ class Range:
         high = (
             "" if self.high is None else f"{'below' if self.is_below else 'at most'} {self.high:,}"
         )
-        words = [", ".join(filter(None, [low, high]))]
+        words = [bounds] if (bounds := ", ".join(filter(None, [low, high]))) else []
         words += [] if self.or_minus_one is None else [f"or -1: {self.or_minus_one}"]
         words += [] if self.why is None else [self.why]
         return "; ".join(words)

@@ -32,6 +32,9 @@ class BM25Candidates:
 
     name = "bm25"
     is_teacher = False
+    setting = "retriever=bm25"
+    lacks = "no passage shares a term with the query"
+    remedy = "task.corpus=DIR_OR_FILE with other passages, or retriever=dense"
 
     def __init__(self, *, texts: MiningTexts, retriever: BM25Retriever, content: Content) -> None:
         self._texts = texts

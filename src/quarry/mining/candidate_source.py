@@ -17,7 +17,9 @@ class CandidateSource(Protocol):
     Attributes:
         name: what the candidates were found with: "dense", "bm25", "run" or "teacher".
         is_teacher: whether its scores are a teacher's, which a loss may learn from.
-        num_queries_at_a_time: examples that `ranked` is best called with, None: any number.
+        setting: chooses it on a command line, for messages.
+        lacks: why it may find nothing for a query, for messages.
+        remedy: gives it more candidates, for messages.
     """
 
     @property
@@ -25,6 +27,15 @@ class CandidateSource(Protocol):
 
     @property
     def is_teacher(self) -> bool: ...
+
+    @property
+    def setting(self) -> str: ...
+
+    @property
+    def lacks(self) -> str: ...
+
+    @property
+    def remedy(self) -> str: ...
 
     def ranked(self, start: int, stop: int, *, depth: int) -> Iterator[Ranked]:
         """Yield up to `depth` candidates of each of the examples start..stop-1, best first.

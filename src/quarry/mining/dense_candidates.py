@@ -35,6 +35,9 @@ class DenseCandidates:
 
     name = "dense"
     is_teacher = False
+    setting = "retriever=dense"
+    lacks = "nothing was retrieved"
+    remedy = "task.corpus=DIR_OR_FILE with other passages"
 
     def __init__(
         self, *, texts: MiningTexts, encoder: TextEncoder, index: ExactIndex, label: str = "mining"

@@ -119,11 +119,6 @@ class MinedFile:
         _sync(self._blocks)
 
 
-def is_unfinished(folder: Path) -> bool:
-    """Return whether a killed call has left something in a run directory that can continue."""
-    return (folder / PROGRESS_FILE).exists()
-
-
 def _read_progress(path: Path) -> tuple[str | None, list[tuple[dict[str, Any], int]], int]:
     """Return the key, each block with the place where its line begins, and the end of the last."""
     key: str | None = None

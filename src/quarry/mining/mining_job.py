@@ -19,6 +19,7 @@ from quarry.mining.mined_file import MinedFile
 from quarry.mining.mining_texts import MiningTexts
 from quarry.mining.negative_choice import (
     FILTERED,
+    NO_CANDIDATE,
     OUTSIDE_RANK_RANGE,
     POSITIVE_WITHOUT_SCORE,
     REASONS,
@@ -26,6 +27,7 @@ from quarry.mining.negative_choice import (
     NegativeChoice,
     Ranked,
 )
+from quarry.mining.negative_filter import MARGINS
 from quarry.runtime.progress import Progress
 from quarry.types import Document, TrainExample
 
@@ -71,7 +73,7 @@ class MiningJob:
             self.source.positive_scores(start, min(start + size, len(self.texts)))
             for start in range(0, len(self.texts), size)
         ]
-        return self.choice.filter.percentile_of(np.concatenate(scores))
+        return self.choice.filter.percentile_of(np.concatenate(scores), key=self.choice.filter_key)
 
     def chosen(
         self, *, begin: int = 0, percentile_score: float | None
@@ -135,7 +137,7 @@ class MiningJob:
         total = f"leaves none of {counts['queries_in']} queries a hard negative"
         main = max(REASONS, key=lambda reason: counts[f"left_out_{reason}"])
         if main == FILTERED:
-            given = " ".join(f"{key}.{word}" for word in choice.filter.settings.split())
+            given = choice.filter.settings(key=choice.filter_key)
             return f"{given}: {total} (scores below all bounds). Fix: a wider bound, or null"
         if main == OUTSIDE_RANK_RANGE:
             first, last = choice.first_and_last
@@ -144,13 +146,17 @@ class MiningJob:
                 f"Fix: {key}.rank_range=null"
             )
         if main == POSITIVE_WITHOUT_SCORE:
+            margins = {name: choice.filter.bounds.get(name) for name in MARGINS}
+            keys = {
+                f"{key}.filter.{name}": each for name, each in margins.items() if each is not None
+            }
             return (
-                f"{key}.{choice.filter.settings.split()[0]}: {total}, for no positive has a score "
-                f"to compare with. Fix: {key}.filter.relative_margin=null, or scores of positives"
+                f"{' '.join(f'{name}={each}' for name, each in keys.items())}: {total}, for no "
+                "positive has a score to compare with. Fix: "
+                f"{' '.join(f'{name}=null' for name in keys)}, or scores of positives"
             )
-        return f"{key}.top_k={choice.top_k}: {total}, for nothing but positives was retrieved. " + (
-            "Fix: task.corpus=DIR_OR_FILE with other passages"
-        )
+        why = "nothing but positives was retrieved" if main == NO_CANDIDATE else self.source.lacks
+        return f"{self.source.setting}: {total} ({why}). Fix: {self.source.remedy}"
 
     def _line(self, example: TrainExample, ranked: Ranked, chosen: Chosen) -> dict[str, Any]:
         """Return a line in the form of Tevatron's, which `data=file` reads."""
@@ -209,6 +215,7 @@ def counts_of(chosen: Chosen, *, wanted: int) -> Counter[str]:
         return counts
     counts["queries_out"] = 1
     counts["queries_with_fewer"] = int(len(chosen.places) < wanted)
+    counts["queries_with_unscored_positive"] = int(chosen.lacks_positive_score)
     return counts
 
 

@@ -12,16 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quarry.mining.negative_choice import REASONS
+from quarry.mining.candidate_source import CandidateSource
+from quarry.mining.negative_choice import (
+    FILTERED,
+    NO_CANDIDATE,
+    NO_CANDIDATE_IN_SOURCE,
+    OUTSIDE_RANK_RANGE,
+    POSITIVE_WITHOUT_SCORE,
+    REASONS,
+)
 
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 """Percentiles that a report has of ranks and scores."""
 
 _WORDS = {
-    "no_candidate": "nothing but known positives was retrieved",
-    "outside_rank_range": "no candidate in the rank range",
-    "positive_without_score": "the positive has no score to compare with",
-    "filtered": "the filter left nothing",
+    NO_CANDIDATE: "nothing but known positives was retrieved",
+    OUTSIDE_RANK_RANGE: "no candidate in the rank range",
+    POSITIVE_WITHOUT_SCORE: "the positive has no score to compare with",
+    FILTERED: "the filter left nothing",
 }
 
 
@@ -45,6 +53,7 @@ def mining_report(path: Path, counts: Counter[str]) -> dict[str, Any]:
             "queries_in": counts["queries_in"],
             "queries_out": counts["queries_out"],
             "queries_with_fewer": counts["queries_with_fewer"],
+            "queries_with_unscored_positive": counts["queries_with_unscored_positive"],
             "negatives": counts["negatives"],
             "positives_retrieved": counts["positives_retrieved"],
             "candidates_filtered": counts["candidates_filtered"],
@@ -54,22 +63,32 @@ def mining_report(path: Path, counts: Counter[str]) -> dict[str, Any]:
     }
 
 
-def report_lines(report: Mapping[str, Any], *, num_negatives: int) -> list[str]:
+def report_lines(
+    report: Mapping[str, Any], *, num_negatives: int, source: CandidateSource
+) -> list[str]:
     """Return the report as plain lines.
 
     Args:
         num_negatives: that were asked for.
+        source: of the candidates.
     """
     counts = report["counts"]
+    words = _WORDS | {NO_CANDIDATE_IN_SOURCE: source.lacks}
+    facts = ", ".join(f"{name}={value}" for name, value in source.facts().items())
     lines = [
+        f"Candidates: {source.setting}" + (f" ({facts})" if facts else ""),
         f"Queries: {counts['queries_in']} in, {counts['queries_out']} with hard negatives; "
         f"{counts['queries_with_fewer']} of these with fewer than {num_negatives}",
     ]
     lines += [
-        f"Left out: {number} ({_WORDS[reason]})"
+        f"Left out: {number} ({words[reason]})"
         for reason, number in counts["left_out"].items()
         if number
     ]
+    if unscored := counts["queries_with_unscored_positive"]:
+        lines.append(
+            f"Margins: {unscored} compared with only those of their positives that have a score"
+        )
     lines.append(
         f"Hard negatives: {counts['negatives']}; dropped by the filter: "
         f"{counts['candidates_filtered']}; known positives among the candidates: "
@@ -77,8 +96,8 @@ def report_lines(report: Mapping[str, Any], *, num_negatives: int) -> list[str]:
     )
     for name, found in report["percentiles"].items():
         if found:
-            words = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
-            lines.append(f"{name.replace('_', ' ').capitalize()} by percentile: {words}")
+            shown = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
+            lines.append(f"{name.replace('_', ' ').capitalize()} by percentile: {shown}")
     return lines
 
 

@@ -15,13 +15,21 @@ from quarry.mining.negative_filter import NegativeFilter
 
 Sampling = Literal["top", "random"]
 
+NO_CANDIDATE_IN_SOURCE = "no_candidate_in_source"
 NO_CANDIDATE = "no_candidate"
 OUTSIDE_RANK_RANGE = "outside_rank_range"
 POSITIVE_WITHOUT_SCORE = "positive_without_score"
 FILTERED = "filtered"
-REASONS = (NO_CANDIDATE, OUTSIDE_RANK_RANGE, POSITIVE_WITHOUT_SCORE, FILTERED)
-"""Why a query has no hard negative: nothing else was retrieved; nothing in `rank_range`; a filter
-compares with the positive, which has no score; everything was filtered."""
+REASONS = (
+    NO_CANDIDATE_IN_SOURCE,
+    NO_CANDIDATE,
+    OUTSIDE_RANK_RANGE,
+    POSITIVE_WITHOUT_SCORE,
+    FILTERED,
+)
+"""Why a query has no hard negative: the source found nothing; nothing but known positives; nothing
+in `rank_range`; a filter compares with the positive, which has no score; everything was filtered.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +63,8 @@ class Chosen:
         reason: why there are none, one of `REASONS`; None: there are some.
         num_positives_retrieved: candidates that were known positives, or the query's own text.
         num_filtered: candidates in the rank range that the filter has dropped.
+        lacks_positive_score: the filter compared with the lowest known score of a positive, and
+            another positive has none.
     """
 
     places: NDArray[np.int64]
@@ -63,6 +73,7 @@ class Chosen:
     reason: str | None
     num_positives_retrieved: int = 0
     num_filtered: int = 0
+    lacks_positive_score: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +92,7 @@ class NegativeChoice:
 
     Raises:
         UserError: a number below 1, a rank range that is empty or exceeds `top_k`, or has fewer
-            ranks than negatives are wanted.
+            ranks than negatives are wanted, or a filter's number out of its range.
     """
 
     top_k: int
@@ -94,6 +105,7 @@ class NegativeChoice:
 
     def __post_init__(self) -> None:
         key = self.key
+        self.filter.check(key=self.filter_key)
         for name in ("top_k", "num_negatives"):
             if getattr(self, name) < 1:
                 raise UserError(
@@ -117,6 +129,11 @@ class NegativeChoice:
                 f"{key}.num_negatives={self.num_negatives}: more than the {last - first + 1} ranks "
                 f"of {where}. Fix: {key}.num_negatives={last - first + 1}"
             )
+
+    @property
+    def filter_key(self) -> str:
+        """Return where the filter stands in a configuration."""
+        return f"{self.key}.filter"
 
     @property
     def first_and_last(self) -> tuple[int, int]:
@@ -148,23 +165,26 @@ class NegativeChoice:
         ranks = np.arange(1, len(places) + 1)[first - 1 : last]
         places, scores = places[first - 1 : last], scores[first - 1 : last]
         if not len(places):
-            reason = OUTSIDE_RANK_RANGE if is_other.any() else NO_CANDIDATE
-            return _nothing(reason, num_positives_retrieved=num_positives)
+            return _nothing(_why_none(is_other), num_positives)
         if self.filter.needs_positive_score and math.isnan(ranked.positive_score):
-            return _nothing(POSITIVE_WITHOUT_SCORE, num_positives_retrieved=num_positives)
+            return _nothing(POSITIVE_WITHOUT_SCORE, num_positives)
         is_kept = self.filter.keeps(
             scores, positive_score=ranked.positive_score, percentile_score=percentile_score
         )
-        counts = {
-            "num_positives_retrieved": num_positives,
-            "num_filtered": int((~is_kept).sum()),
-        }
+        num_filtered = int((~is_kept).sum())
         left = np.flatnonzero(is_kept)
         if not len(left):
-            return _nothing(FILTERED, **counts)
+            return _nothing(FILTERED, num_positives, num_filtered)
         drawn = left[self._drawn(len(left), query)]
+        is_unknown = self.filter.needs_positive_score and np.isnan(ranked.positive_scores).any()
         return Chosen(
-            places=places[drawn], scores=scores[drawn], ranks=ranks[drawn], reason=None, **counts
+            places=places[drawn],
+            scores=scores[drawn],
+            ranks=ranks[drawn],
+            reason=None,
+            num_positives_retrieved=num_positives,
+            num_filtered=num_filtered,
+            lacks_positive_score=bool(is_unknown),
         )
 
     def _drawn(self, number: int, query: str) -> NDArray[np.int64]:
@@ -175,6 +195,24 @@ class NegativeChoice:
         return np.sort(np.array(order[: self.num_negatives], dtype=np.int64))
 
 
-def _nothing(reason: str, **counts: int) -> Chosen:
+def _why_none(is_other: NDArray[np.bool_]) -> str:
+    """Return why no candidate is left in the rank range.
+
+    Args:
+        is_other: [num_retrieved] whether a candidate is no known positive.
+    """
+    if not len(is_other):
+        return NO_CANDIDATE_IN_SOURCE
+    return OUTSIDE_RANK_RANGE if is_other.any() else NO_CANDIDATE
+
+
+def _nothing(reason: str, num_positives_retrieved: int, num_filtered: int = 0) -> Chosen:
     empty = np.zeros(0, dtype=np.int64)
-    return Chosen(places=empty, scores=empty.astype(float), ranks=empty, reason=reason, **counts)
+    return Chosen(
+        places=empty,
+        scores=empty.astype(float),
+        ranks=empty,
+        reason=reason,
+        num_positives_retrieved=num_positives_retrieved,
+        num_filtered=num_filtered,
+    )

@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 
 from quarry.errors import UserError
 
+MARGINS = ("absolute_margin", "relative_margin")
+"""Bounds that depend on the score of the query's positive."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NegativeFilter:
     """Bounds that a hard negative's score must lie below; None: no such bound.
 
     The positive-aware ones are those of NV-Retriever (Moreira et al. 2024, arXiv 2407.15831). The
-    positive's score is the lowest of the example's positives that have one.
+    positive's score is the lowest of the example's positives that have one; examples of which
+    another positive has none are counted.
 
     Attributes:
         max_score: score < max_score.
@@ -26,9 +30,6 @@ class NegativeFilter:
             than -10.5: the bound lies below the positive whatever its sign.
         percentile: score < this percentile, 0 to 100, of the scores of all positives of the
             training data, interpolated linearly.
-
-    Raises:
-        UserError: a number that is not finite or out of its range.
     """
 
     max_score: float | None = None
@@ -36,33 +37,46 @@ class NegativeFilter:
     relative_margin: float | None = None
     percentile: float | None = None
 
-    def __post_init__(self) -> None:
+    def check(self, *, key: str) -> None:
+        """Refuse a number that is not finite or out of its range.
+
+        Not when it is made: Hydra makes it before the configuration is checked.
+
+        Args:
+            key: where the filter stands in a configuration, for messages.
+        """
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None and not math.isfinite(value):
                 raise UserError(
-                    f"filter.{field.name}={value}: must be a finite number, or null for no bound. "
-                    f"Fix: filter.{field.name}=null"
+                    f"{key}.{field.name}={value}: must be a finite number, or null for no bound. "
+                    f"Fix: {key}.{field.name}=null"
                 )
         for name, high in (("relative_margin", 1), ("percentile", 100)):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= high:
                 raise UserError(
-                    f"filter.{name}={value}: out of range (0 to {high}). Fix: filter.{name}=null"
+                    f"{key}.{name}={value}: out of range (0 to {high}). Fix: {key}.{name}=null"
                 )
 
     @property
     def needs_positive_score(self) -> bool:
         """Return whether a bound depends on the score of the query's positive."""
-        return self.absolute_margin is not None or self.relative_margin is not None
+        return not self.bounds.keys().isdisjoint(MARGINS)
 
     @property
-    def settings(self) -> str:
-        """Return the bounds that are set, as they stand on a command line."""
+    def bounds(self) -> dict[str, float]:
+        """Return the bounds that are set, by their names."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return " ".join(
-            f"filter.{key}={value}" for key, value in given.items() if value is not None
-        )
+        return {name: value for name, value in given.items() if value is not None}
+
+    def settings(self, *, key: str) -> str:
+        """Return the bounds that are set, as they stand on a command line.
+
+        Args:
+            key: where the filter stands in a configuration.
+        """
+        return " ".join(f"{key}.{name}={value}" for name, value in self.bounds.items())
 
     def keeps(
         self,
@@ -90,11 +104,12 @@ class NegativeFilter:
             bounds.append(percentile_score)
         return np.less(scores, min(bounds))
 
-    def percentile_of(self, positive_scores: NDArray[np.float64]) -> float | None:
+    def percentile_of(self, positive_scores: NDArray[np.float64], *, key: str) -> float | None:
         """Return the score that `percentile` stands for; None: it is not set.
 
         Args:
             positive_scores: of all positives; NaN where one has none.
+            key: where the filter stands in a configuration, for messages.
 
         Raises:
             UserError: no positive has a score.
@@ -104,7 +119,7 @@ class NegativeFilter:
         known = positive_scores[~np.isnan(positive_scores)]
         if not len(known):
             raise UserError(
-                f"filter.percentile={self.percentile}: no positive has a score (it is a percentile "
-                "of theirs). Fix: filter.percentile=null"
+                f"{key}.percentile={self.percentile}: no positive has a score (it is a percentile "
+                f"of theirs). Fix: {key}.percentile=null"
             )
         return float(np.percentile(known, self.percentile))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from quarry.metrics.ranking import rank_documents
 from quarry.mining.mining_texts import MiningTexts
 from quarry.mining.negative_choice import Ranked
 from quarry.types import Document
+
+logger = logging.getLogger(__name__)
 
 
 def passages_of_examples(examples: ExampleSource) -> Iterator[Document]:
@@ -40,12 +43,13 @@ class RunCandidates:
 
     Raises:
         MissingPathError, UserError: as `read_given_run`; it has ranks and no scores, or a score
-            that is not finite; none of its
-            queries or none of its documents is known.
+            that is not finite; none of its queries or none of its documents is known.
     """
 
     name = "run"
     is_teacher = False
+    lacks = "the run file has no known document for the query"
+    remedy = "a run with more documents of these data for each query"
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class RunCandidates:
                     f"task.run_file={path}: query {query_id!r} has a score that is not finite. "
                     "Fix: correct the file"
                 )
+        self.setting = f"task.run_file={path}"
         self._texts = texts
         self._run = given.run
         wanted = {document_id for scores in given.run.values() for document_id in scores}
@@ -94,6 +99,7 @@ class RunCandidates:
                     "(ids of the training data, documents of task.corpus where it is given). Fix: "
                     "the run of these data, or data with ids"
                 )
+        self._warn_of_unknown_ids()
 
     def ranked(self, start: int, stop: int, *, depth: int) -> Iterator[Ranked]:
         """Yield the candidates of some examples; see `CandidateSource`.
@@ -117,6 +123,16 @@ class RunCandidates:
     def facts(self) -> dict[str, Any]:
         """Return the tag of the file, and how many of its ids are known."""
         return self._facts
+
+    def _warn_of_unknown_ids(self) -> None:
+        facts = self._facts
+        if facts["num_unknown_queries"] or facts["num_unknown_documents"]:
+            logger.warning(
+                "%s: %d of its %d queries and %d of its %d documents are unknown, and not used. "
+                "Fix: the run of these data; task.corpus names its documents",
+                self.setting, facts["num_unknown_queries"], facts["num_queries_in_run"],
+                facts["num_unknown_documents"], facts["num_documents_in_run"],
+            )  # fmt: skip
 
     def _best(self, row: int) -> dict[int, float]:
         """Return place -> score, best first."""

@@ -32,6 +32,9 @@ class TeacherCandidates:
 
     name = "teacher"
     is_teacher = True
+    setting = "task.use_scores=true"
+    lacks = "no hard negative of the line has a score"
+    remedy = "data with more scored hard negatives, or task.use_scores=false"
 
     def __init__(self, *, examples: ExampleSource, texts: MiningTexts) -> None:
         self._examples = examples

@@ -9,8 +9,7 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,20 +17,24 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from quarry.config.mining_source import GivenSource
-from quarry.config.overrides import refuse_other_overrides, warn_without_effect
+from quarry.config.overrides import (
+    KEYS_OF_BATCHES,
+    refuse_other_overrides,
+    warn_without_effect,
+)
 from quarry.config.validation import validate
 from quarry.distributed import world
 from quarry.errors import MissingPathError, UserError
-from quarry.mining.mined_file import MINED_FILE, MinedFile, is_unfinished
+from quarry.mining.mined_file import MINED_FILE, MinedFile
 from quarry.mining.negative_choice import NegativeChoice, Sampling
 from quarry.mining.negative_filter import NegativeFilter
 from quarry.runtime.failed_start import removes_failed_start
 from quarry.runtime.files import write_json
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.own_command import own_command
-from quarry.runtime.ownership import owned
 from quarry.runtime.run_directory import RunDirectory
 from quarry.runtime.task_output import show
+from quarry.tasks.continued_run import begun_or_continued_run
 
 if TYPE_CHECKING:  # they import torch, and the model's libraries
     from quarry.assembly.loaded_encoder import LoadedEncoder
@@ -43,7 +46,6 @@ logger = logging.getLogger(__name__)
 MINING_FILE = "mining.json"
 """File with what was mined, with which settings, and what was left out; written at the end."""
 
-TASK = "quarry.tasks.mine.mine"
 VERSION = 1
 """Raise it when a code change alters mined lines: a call of before must not be continued."""
 
@@ -83,21 +85,25 @@ def mine(
     )
     if not world.is_launched_first():
         return {}
-    from quarry.assembly.loaded_encoder import load_encoder
+    from quarry.assembly.loaded_encoder import prepare_encoder
     from quarry.assembly.mining import MiningInputs, build_mining
     from quarry.assembly.mining_corpus import read_mining_corpus
     from quarry.assembly.run_start import record_resume, record_start
     from quarry.assembly.train_examples import build_examples
 
-    with _own_directory(config.paths.run_dir) as run, removes_failed_start(run) as begins:
+    prepared = prepare_encoder(config) if source.needs_model(config) else None  # settles config
+    with (
+        begun_or_continued_run(config, result=MINING_FILE) as run,
+        removes_failed_start(run) as begins,
+    ):
         examples = build_examples(config.data)
         documents = None
         if corpus is not None:
             cache_dir = config.paths.cache_dir
             documents = read_mining_corpus(Path(corpus), cache_dir=cache_dir, key="task.corpus")
-        loaded = load_encoder(config) if source.needs_model(config) else None
+        loaded = None if prepared is None else prepared.load(config)
         with logs_to(run.log):
-            is_left = run.config.exists()
+            is_left = run.provenance.exists()
             if not is_left:
                 record_start(config, run, contract=None if loaded is None else loaded.contract)
             inputs = MiningInputs(examples=examples, documents=documents, loaded=loaded)
@@ -113,7 +119,7 @@ def mine(
             finally:
                 file.close()
             begins()
-            return _finish(run, file, facts | {"percentile_score": percentile}, choice, examples)
+            return _finish(run, file, facts | {"percentile_score": percentile}, work, examples)
 
 
 def _check(config: DictConfig, source: GivenSource) -> None:
@@ -144,10 +150,10 @@ def _check(config: DictConfig, source: GivenSource) -> None:
         )
     if source.run_file is not None and not Path(source.run_file).expanduser().is_file():
         raise MissingPathError(f"task.run_file={source.run_file}: no such file. Fix: its path")
-    if source.corpus is not None and not Path(source.corpus).expanduser().exists():
-        raise MissingPathError(
-            f"task.corpus={source.corpus}: no such file or folder. Fix: its path, or null"
-        )
+    if source.corpus is not None:
+        from quarry.assembly.mining_corpus import check_mining_corpus
+
+        check_mining_corpus(source.corpus, key="task.corpus")
     target = str(config.retriever.get("_target_")).rpartition(".")[2]
     if source.searches and target not in ("DenseRetriever", "BM25Retriever"):
         raise UserError(
@@ -161,10 +167,26 @@ def _check(config: DictConfig, source: GivenSource) -> None:
                 "model.path=null: nothing can be encoded (a run directory, a folder or a hub id). "
                 "Fix: model.path=RUN, or retriever=bm25"
             )
-    else:
-        names = [f"model.{name}" for name in config.model]
-        reason = "candidates that need no model"
-        warn_without_effect([*names, "evaluation.max_tokens_per_batch"], reason=reason)
+    _warn_without_effect(config, source)
+
+
+def _warn_without_effect(config: DictConfig, source: GivenSource) -> None:
+    """Warn of overrides that another source of candidates would read."""
+    warn_without_effect(
+        KEYS_OF_BATCHES, reason="task=mine, which reads all passages of each example"
+    )
+    if not source.searches:
+        other = "task.use_scores=true" if source.use_scores else "task.run_file"
+        warn_without_effect(
+            ["retriever", "task.content"], reason=f"{other}, which has the candidates"
+        )
+    elif source.needs_model(config):
+        warn_without_effect(["task.content"], reason="candidates that a model finds")
+    if not source.needs_model(config):
+        warn_without_effect(
+            ["model", "prompt", "evaluation.max_tokens_per_batch", "evaluation.store_dtype"],
+            reason="candidates that need no model",
+        )
 
 
 def _pair(rank_range: Sequence[int] | None) -> tuple[int, int] | None:
@@ -176,20 +198,6 @@ def _pair(rank_range: Sequence[int] | None) -> tuple[int, int] | None:
             "Fix: task.rank_range=[10,50]"
         )
     return rank_range[0], rank_range[1]
-
-
-@contextmanager
-def _own_directory(path: str) -> Iterator[RunDirectory]:
-    """Own a run directory that is new, or that a killed call has left; yield it."""
-    run = RunDirectory(Path(path).absolute())
-    is_left = run.config.exists() and not (run.path / MINING_FILE).exists() and _is_mining(run)
-    is_left = is_left or is_unfinished(run.path)
-    with owned(run.path, is_new=not is_left):
-        yield run if is_left else RunDirectory.create(path)
-
-
-def _is_mining(run: RunDirectory) -> bool:
-    return TASK in run.config.read_text(encoding="utf-8", errors="replace")
 
 
 def _key(
@@ -215,6 +223,8 @@ def _key(
         facts["retriever"] = OmegaConf.to_container(config.retriever, resolve=True)
         facts["retriever"].pop("cache_dir", None)
     known = {name: facts[name] for name in facts if name != "settings"}
+    if work.source.name == "bm25":
+        known["content"] = config.task.content
     known |= {"choice": asdict(work.choice), "version": VERSION}
     if "model" in known:
         known["model"] = {**known["model"], "location": None}
@@ -233,7 +243,7 @@ def _finish(
     run: RunDirectory,
     file: MinedFile,
     facts: dict[str, Any],
-    choice: NegativeChoice,
+    work: MiningJob,
     examples: ExampleSource,
 ) -> dict[str, float]:
     """Name the file, write mining.json, and show what was mined."""
@@ -243,7 +253,7 @@ def _finish(
     path = file.finish()
     write_json(run.path / MINING_FILE, {**facts, **report})
     file.clear()
-    lines = report_lines(report, num_negatives=choice.num_negatives)
+    lines = report_lines(report, num_negatives=work.choice.num_negatives, source=work.source)
     for line in lines:
         logger.info("%s", line)
     more = ""

@@ -10,11 +10,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from quarry.assembly.loaded_encoder import LoadedEncoder, load_encoder
+from quarry.assembly.loaded_encoder import LoadedEncoder, prepare_encoder
 from quarry.assembly.run_start import record_start
 from quarry.assembly.train_examples import build_examples
 from quarry.config.contract import explicit_keys
-from quarry.config.overrides import refuse_other_overrides, warn_without_effect
+from quarry.config.overrides import (
+    KEYS_OF_BATCHES,
+    refuse_other_overrides,
+    warn_without_effect,
+)
 from quarry.config.validation import validate
 from quarry.distributed import world
 from quarry.errors import UserError
@@ -42,8 +46,6 @@ WRITES = ("scores", "vectors")
 
 ALLOWED = ("task", "data", "paths", "tags", "evaluation.max_tokens_per_batch", "hydra")
 OF_BI_ENCODERS = ("model", "prompt", "trusted_packages")
-UNUSED = ("data.num_hard_negatives", "data.global_batch_size", "data.num_workers",
-          "data.grad_cache_chunk_tokens")  # fmt: skip
 
 
 def teach(config: DictConfig, *, teacher: RerankerSpec, writes: str) -> dict[str, float]:
@@ -76,12 +78,13 @@ def teach(config: DictConfig, *, teacher: RerankerSpec, writes: str) -> dict[str
     if not world.is_launched_first():  # rank 0 does it for all
         return {}
     examples = build_examples(config.data)
+    prepared = prepare_encoder(config) if has_bi_encoder else None  # settles it in the config
     with (
         begun_or_continued_run(config, result=TEACH_FILE) as run,
         removes_failed_start(run) as begins,
         logs_to(run.log),
     ):
-        encoder = load_encoder(config) if has_bi_encoder else None
+        encoder = None if prepared is None else prepared.load(config)
         record_start(config, run, contract=None if encoder is None else encoder.contract)
         if encoder is not None:
             begins()
@@ -119,7 +122,9 @@ def _refuse_without_effect(*, has_bi_encoder: bool) -> None:
         + ("" if has_bi_encoder else f" (model and prompt are those of {KEY}.kind={BI_ENCODER})")
         + ". Fix: leave it out",
     )
-    warn_without_effect(UNUSED, reason="task=teach, which scores all passages of each example")
+    warn_without_effect(
+        KEYS_OF_BATCHES, reason="task=teach, which scores all passages of each example"
+    )
     if has_bi_encoder:
         names = ("max_length", "activation", "dtype", "frame", "instruction", "yes_token",
                  "no_token")  # fmt: skip

@@ -121,3 +121,7 @@ def test_a_range_says_its_bounds() -> None:
     assert str(Range(low=0, high=1, is_above=True, usual=0.5)) == "above 0, at most 1"
     assert str(range_of("trainer.max_steps")).startswith("at least 1; or -1: no limit")
     assert range_of("callbacks.mine.factor") is None
+
+
+def test_a_range_without_bounds_shows_its_reason_alone() -> None:
+    assert str(Range(why="any finite number")) == "any finite number"

@@ -147,7 +147,9 @@ def test_bm25_ranks_as_the_retriever_and_scores_positives_below_the_depth(tmp_pa
     ]
 
 
-def test_a_run_file_gives_candidates_and_unknown_ids_are_counted(tmp_path: Path) -> None:
+def test_a_run_file_gives_candidates_and_unknown_ids_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     ids = {each.positives[0].text: each.positives[0].document_id for each in EXAMPLES}
     query_id = EXAMPLES[0].query.query_id
     path = tmp_path / "run.trec"
@@ -163,6 +165,8 @@ def test_a_run_file_gives_candidates_and_unknown_ids_are_counted(tmp_path: Path)
     facts = source.facts()
     assert (facts["num_unknown_queries"], facts["num_unknown_documents"]) == (1, 1)
     assert facts["num_queries_not_in_run"] == 19
+    (warning,) = [record.message for record in caplog.records]
+    assert "1 of its 2 queries and 1 of its 4 documents are unknown" in warning
     work = job(texts, source, filter=NegativeFilter(absolute_margin=0.1))
     file = MinedFile(_new(tmp_path / "out"), key="k")
     work.write(file, EXAMPLES, percentile_score=None)
@@ -171,7 +175,10 @@ def test_a_run_file_gives_candidates_and_unknown_ids_are_counted(tmp_path: Path)
     assert (line["mined"]["scores"], line["mined"]["positive_scores"]) == ([3.5], [4.0])
     # positive 1 has the same query, and the run lacks it
     assert file.counts["left_out_positive_without_score"] == 1
-    assert file.counts["left_out_no_candidate"] == 38
+    assert file.counts["left_out_no_candidate_in_source"] == 38
+    shown = report_lines(mining_report(file.path, file.counts), num_negatives=3, source=source)
+    assert "Left out: 38 (the run file has no known document for the query)" in shown
+    assert "num_unknown_queries=1" in shown[0]
 
 
 def test_run_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -354,6 +361,52 @@ def test_settings_that_leave_nothing_are_an_error_with_the_key(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_remedy_is_that_of_the_source(tmp_path: Path) -> None:
+    ids = {each.positives[0].text: each.positives[0].document_id for each in EXAMPLES}
+    path = tmp_path / "run.trec"
+    path.write_text(f"{EXAMPLES[0].query.query_id} Q0 {ids['positive 0']} 1 5 t\n")
+    texts = read_mining_texts(EXAMPLES)
+    source = RunCandidates(
+        path=path, texts=texts, documents=passages_of_examples(EXAMPLES), places=texts.places
+    )
+    with pytest.raises(UserError, match=r"^task\.run_file=.*: leaves none.*Fix: a run with more"):
+        mined(_new(tmp_path / "run"), job(texts, source))
+    scored = [example("q", ["a"], ["a", "b"], positive_scores=(1.0,),
+                      hard_negative_scores=(0.5, float("nan")))]  # fmt: skip
+    teacher = TeacherCandidates(examples=scored, texts=read_mining_texts(scored))
+    with pytest.raises(UserError, match=r"^task\.use_scores=true: leaves none.*Fix: ") as info:
+        mined(_new(tmp_path / "teacher"), job(read_mining_texts(scored), teacher), scored)
+    assert "task.corpus" not in str(info.value)
+
+
+def test_margins_without_scores_of_positives_are_named_in_the_remedy(tmp_path: Path) -> None:
+    scored = [example("q", ["a"], ["b"], hard_negative_scores=(0.5,))]
+    texts = read_mining_texts(scored)
+    bounds = NegativeFilter(max_score=3, absolute_margin=0.1)
+    work = job(texts, TeacherCandidates(examples=scored, texts=texts), filter=bounds)
+    with pytest.raises(
+        UserError,
+        match=r"^task\.filter\.absolute_margin=0\.1: .*task\.filter\.absolute_margin=null",
+    ):
+        mined(tmp_path, work, scored)
+
+
+def test_lines_with_an_unscored_positive_are_counted(tmp_path: Path) -> None:
+    scored = [example("q", ["a", "b"], ["c"], positive_scores=(5.0, float("nan")),
+                      hard_negative_scores=(3.0,))]  # fmt: skip
+    texts = read_mining_texts(scored)
+    source = TeacherCandidates(examples=scored, texts=texts)
+    work = job(texts, source, filter=NegativeFilter(absolute_margin=0))
+    file = MinedFile(tmp_path, key="k")
+    work.write(file, scored, percentile_score=None)
+    report = mining_report(file.path, file.counts)
+    assert report["counts"]["queries_with_unscored_positive"] == 1
+    shown = report_lines(report, num_negatives=1, source=source)
+    assert any(
+        "1 compared with only those of their positives that have a" in line for line in shown
+    )
+
+
 def test_the_report_counts_every_query_and_describes_ranks_and_scores(tmp_path: Path) -> None:
     texts = read_mining_texts(EXAMPLES)
     work = job(texts, dense(texts), top_k=30, filter=NegativeFilter(absolute_margin=0.2))
@@ -368,5 +421,5 @@ def test_the_report_counts_every_query_and_describes_ranks_and_scores(tmp_path: 
     ranks = [rank for line in lines for rank in line["mined"]["ranks"]]
     assert counts["negatives"] == len(ranks)
     assert report["percentiles"]["ranks"]["p50"] == np.median(ranks)
-    shown = report_lines(report, num_negatives=3)
+    shown = report_lines(report, num_negatives=3, source=dense(texts))
     assert any("the filter left nothing" in line for line in shown)

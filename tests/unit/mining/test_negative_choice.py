@@ -87,6 +87,7 @@ def test_reasons_why_a_query_has_none() -> None:
     strict = choice(filter=NegativeFilter(max_score=-1))
     unknown = ranked(positive=np.nan)
     assert choice().choose(few, excluded=everything, query="q").reason == "no_candidate"
+    assert choice().choose(ranked(0), **nothing).reason == "no_candidate_in_source"
     assert choice(rank_range=(5, 9)).choose(few, **nothing).reason == "outside_rank_range"
     assert margin.choose(unknown, **nothing).reason == "positive_without_score"
     assert choice().choose(unknown, **nothing).reason is None
@@ -101,8 +102,12 @@ def test_the_lowest_known_positive_is_the_reference() -> None:
         positive_scores=np.array([0.8, np.nan, 0.5]),
     )
     rules = choice(filter=NegativeFilter(absolute_margin=0))
-    found = rules.choose(given, excluded=np.array([], dtype=int), query="q")
+    nothing = {"excluded": np.array([], dtype=int), "query": "q"}
+    found = rules.choose(given, **nothing)
     assert found.places.tolist() == [2]
+    assert found.lacks_positive_score
+    assert not choice().choose(given, **nothing).lacks_positive_score  # compares with none
+    assert not rules.choose(ranked(), **nothing).lacks_positive_score
 
 
 @pytest.mark.parametrize(
@@ -116,6 +121,11 @@ def test_the_lowest_known_positive_is_the_reference() -> None:
         ({"rank_range": (4, 5)}, r"task\.num_negatives=3: more than the 2 ranks"),
         ({"top_k": 2}, r"task\.num_negatives=3: more than the 2 ranks of task\.top_k=2"),
         ({"sampling": "best"}, r"task\.sampling=best: unknown"),
+        ({"filter": NegativeFilter(max_score=np.nan)}, r"task\.filter\.max_score=nan: must be"),
+        (
+            {"filter": NegativeFilter(relative_margin=2), "key": "callbacks.refresh_negatives"},
+            r"callbacks\.refresh_negatives\.filter\.relative_margin=2: out of range",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], words: str) -> None:

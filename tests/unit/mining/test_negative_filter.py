@@ -37,7 +37,7 @@ def test_relative_bound_lies_below_the_positive_whatever_its_sign() -> None:
 def test_percentile_is_that_of_the_positives() -> None:
     chosen = NegativeFilter(percentile=20)
     with_gaps = np.append(POSITIVES, np.nan)
-    bound = chosen.percentile_of(with_gaps)
+    bound = chosen.percentile_of(with_gaps, key="task.filter")
     ordered = np.sort(POSITIVES)  # linear between the neighbours of rank 0.2 * 49 = 9.8
     assert bound == pytest.approx(0.2 * ordered[9] + 0.8 * ordered[10])
     kept = chosen.keeps(SCORES, positive_score=np.nan, percentile_score=bound)
@@ -58,10 +58,11 @@ def test_all_bounds_hold_together() -> None:
     [("relative_margin", 1.5), ("percentile", 101), ("max_score", np.nan), ("percentile", -1)],
 )
 def test_numbers_out_of_range_are_refused_with_their_key(name: str, value: float) -> None:
-    with pytest.raises(UserError, match=rf"filter\.{name}=.*Fix: "):
-        NegativeFilter(**{name: value})
+    given = NegativeFilter(**{name: value})  # by Hydra, before the configuration is checked
+    with pytest.raises(UserError, match=rf"^task\.filter\.{name}=.*Fix: task\.filter\.{name}="):
+        given.check(key="task.filter")
 
 
 def test_a_percentile_of_no_scores_is_refused() -> None:
-    with pytest.raises(UserError, match=r"filter\.percentile=5: no positive has a score"):
-        NegativeFilter(percentile=5).percentile_of(np.array([np.nan]))
+    with pytest.raises(UserError, match=r"^task\.filter\.percentile=5: no positive has a score"):
+        NegativeFilter(percentile=5).percentile_of(np.array([np.nan]), key="task.filter")

@@ -35,10 +35,28 @@ def test_the_same_configuration_continues(killed: Path) -> None:
 
 def test_another_configuration_is_refused(killed: Path) -> None:
     with (
-        pytest.raises(UserError, match="holds a run already"),
-        begun_or_continued_run(config_of(killed, seed=2), result="teach.json"),
+        pytest.raises(UserError, match=r"hydra\.run\.dir=.*other settings \(seed, task\.content\)"),
+        begun_or_continued_run(
+            config_of(killed, seed=2, task={"content": "code"}), result="teach.json"
+        ),
     ):
         pass
+
+
+def test_another_task_is_refused(killed: Path) -> None:
+    with (
+        pytest.raises(UserError, match="holds a run already"),
+        begun_or_continued_run(
+            config_of(killed, seed=1, task={"_target_": "other"}), result="teach.json"
+        ),
+    ):
+        pass
+
+
+def test_a_study_that_is_resumed_continues_its_jobs(killed: Path) -> None:
+    config = config_of(killed, seed=1, study={"resume": True})
+    with begun_or_continued_run(config, result="teach.json") as run:
+        assert run.path == killed
 
 
 def test_a_finished_run_is_refused(killed: Path) -> None:

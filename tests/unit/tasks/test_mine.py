@@ -13,11 +13,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from helpers.commands import ROOT
 from helpers.models import tiny_folder
-from quarry.config.instantiate import build
+from quarry.assembly.model_parts import settle_contract
 from quarry.config.schema import register_schemas
+from quarry.config.settled_contract import SettledContract
 from quarry.data.train_files import read_train_files
 from quarry.errors import UserError
 from quarry.mining.mined_file import MinedFile
@@ -80,7 +82,7 @@ def mine(
         )
         monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
         monkeypatch.setattr(HydraConfig, "get", lambda: told)
-    task = build(config.task) if monkeypatch is None else instantiate(config.task)
+    task = instantiate(config.task)
     assert task.func is mine_task
     found: dict[str, float] = task(config)
     return found
@@ -173,6 +175,27 @@ def test_the_same_command_continues_after_a_kill(
     assert not (data / "run" / "mining_progress.jsonl").exists()
 
 
+def test_a_model_with_a_contract_continues(
+    data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its prompts and lengths are settled in the configuration before that is compared."""
+
+    def settled(config: DictConfig) -> SettledContract:
+        found = settle_contract(config)
+        config.prompt.max_query_length = 24
+        return found
+
+    monkeypatch.setattr("quarry.assembly.loaded_encoder.settle_contract", settled)
+    settings = (f"model.path={model}", "task.filter.relative_margin=0")
+    with monkeypatch.context() as patched:
+        killed_after(patched, 4)
+        with pytest.raises(KilledError):
+            mine(data, *settings)
+    assert mine(data, *settings)["mine/queries_out"] > 0
+    stored = OmegaConf.load(data / "run" / "config_resolved.yaml")
+    assert stored.prompt.max_query_length == 24
+
+
 def test_a_call_killed_before_its_first_block_is_begun_again(data: Path) -> None:
     mine(data, BM25)
     expected = (data / "run" / "mined.jsonl").read_bytes()
@@ -187,10 +210,13 @@ def test_other_settings_are_not_continued(data: Path, monkeypatch: pytest.Monkey
         killed_after(patched, 4)
         with pytest.raises(KilledError):
             mine(data, BM25)
+    for other in ("seed=7", "task.num_negatives=1", "task.content=code"):
+        key = other.partition("=")[0]
+        with pytest.raises(UserError, match=rf"hydra\.run\.dir=.*other settings \({key}\)"):
+            mine(data, BM25, other)
+    monkeypatch.setattr("quarry.tasks.continued_run._other_settings", lambda *_: [])
     with pytest.raises(UserError, match=r"hydra\.run\.dir=.*beginning of a mining"):
-        mine(data, BM25, "seed=7")
-    with pytest.raises(UserError, match=r"hydra\.run\.dir=.*beginning of a mining"):
-        mine(data, BM25, "task.num_negatives=1")
+        mine(data, BM25, "task.content=code")  # the lines' own key has it, too
     mine(data, BM25)
     with pytest.raises(UserError, match="holds a run already"):
         mine(data, BM25)
@@ -236,9 +262,10 @@ def test_what_leaves_nothing_or_cannot_work_is_refused_with_its_key(data: Path) 
     }
     for overrides, words in cases.items():
         assert refused(data, BM25, *overrides).startswith(words), overrides
-    for key in ("num_negatives", "top_k"):
-        message = refused(data, BM25, f"task.{key}=0")
-        assert f"task.{key}=0: " in message
+    for setting in (
+        "num_negatives=0", "top_k=0", "filter.max_score=nan", "filter.relative_margin=2",
+    ):  # fmt: skip
+        assert f"- task.{setting}: out of range" in refused(data, BM25, f"task.{setting}")
 
 
 def test_models_that_are_none_are_refused_before_encoding(data: Path, tmp_path: Path) -> None:
@@ -252,3 +279,33 @@ def test_models_that_are_none_are_refused_before_encoding(data: Path, tmp_path: 
 def test_overrides_without_effect_are_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = refused(data, BM25, "trainer.max_steps=3", monkeypatch=monkeypatch)
     assert message.startswith("trainer.max_steps has no effect on task=mine")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warned"),
+    [
+        (
+            ("task.use_scores=true", BM25, "retriever.k1=3", "task.content=code"),
+            ["retriever, retriever.k1, task.content: no effect with task.use_scores=true"],
+        ),
+        ((BM25, "retriever.k1=1.5", "task.content=code"), []),
+        (("model.path=any", "task.content=code", "data.num_hard_negatives=3"), [
+            "data.num_hard_negatives: no effect with task=mine",
+            "task.content: no effect with candidates that a model finds",
+        ]),
+        ((BM25, "model=local", "prompt.max_query_length=9", "evaluation.store_dtype=float16"), [
+            "model, prompt.max_query_length, evaluation.store_dtype: no effect with candidates",
+        ]),
+    ],
+)  # fmt: skip
+def test_options_without_effect_are_warned_of(
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    overrides: tuple[str, ...],
+    warned: list[str],
+) -> None:
+    with pytest.raises(UserError, match=r"top_k"):  # after the warnings, before anything loads
+        mine(data, *overrides, "task.rank_range=[5,11]", monkeypatch=monkeypatch)
+    found = [record.message for record in caplog.records if "no effect" in record.message]
+    assert [text[: len(words)] for text, words in zip(found, warned, strict=True)] == warned

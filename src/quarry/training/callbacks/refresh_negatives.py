@@ -213,7 +213,7 @@ class RefreshNegatives(pl.Callback):
             logger.warning(
                 "%s: no query has a hard negative at step %d (%s), and those of the data are used. "
                 "Fix: a wider %s.filter or rank_range",
-                KEY, step, self.choice.filter.settings or "no filter", KEY,
+                KEY, step, self.choice.filter.settings(key=f"{KEY}.filter") or "no filter", KEY,
             )  # fmt: skip
         names = ("queries_in", "queries_out", "queries_with_fewer", "negatives")
         entry = {"step": step, **{name: counts[name] for name in names}, "left_out": left_out}
