@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         "-q",
         "--queries",
         metavar="FILE",
-        help="a table (.jsonl, .tsv, ...), or one a line; - for standard input",
+        help="a table, or one a line; - for standard input",
     )
     made.add_argument("-k", "--top-k", type=int, default=10, help="documents a query (10)")
     made.add_argument("--hybrid", action="store_true", help="fuse with the ranking by BM25")

@@ -101,7 +101,7 @@ def test_parquet_and_records_without_ids(tmp_path: Path) -> None:
         (
             "q.tsv.gz",
             gzip.compress(MSMARCO.encode(), mtime=0)[:-9],
-            r"q\.tsv\.gz:.*damaged or cut off",
+            "damaged or cut off",
         ),
         ("q.json.gz", b"no gzip", r"q\.json\.gz:1: the gzip file is damaged"),
     ],
