@@ -15,7 +15,7 @@ from quarry.serving.blocking_encoder import BlockingEncoder
 from quarry.serving.door import Door
 from quarry.serving.http_server import HttpServer
 from quarry.serving.limits import Limits
-from quarry.serving.search_service import Searchable, SearchService
+from quarry.serving.search_service import SearchService, ServedIndex
 from quarry.serving.search_writer import SearchWriter
 from quarry.serving.served_model import ServedModel
 from quarry.serving.server_metrics import ServerMetrics
@@ -29,7 +29,7 @@ def assembled_server(
     encoder: Encoder,
     *,
     model: ServedModel,
-    open_index: Callable[[TextEncoder], Searchable] | None,
+    open_index: Callable[[TextEncoder], ServedIndex] | None,
     token: str | None,
     limits: Limits,
     listener: socket.socket,

@@ -29,7 +29,7 @@ class FoundDocument(Protocol):
     def score(self) -> float: ...
 
 
-class Searchable(Protocol):
+class ServedIndex(Protocol):
     """What a server searches, such as an index with its model."""
 
     @property
@@ -72,7 +72,7 @@ class SearchService:
         searchable: no other thread searches it.
     """
 
-    def __init__(self, searchable: Searchable) -> None:
+    def __init__(self, searchable: ServedIndex) -> None:
         self.searchable = searchable
         self._queue: deque[_Search] = deque()
         self._changed = threading.Condition()
