@@ -53,9 +53,11 @@ def main() -> None:
     index, model = out / "index", given.model or str(out / "run")
     if given.model is None and not (out / "run").exists():
         python("train.py", *TINY, f"hydra.run.dir={model}")
-    if not index.exists():
+    if not (index / "manifest.json").exists():  # a killed build leaves the folder
+        # a model of one's own keeps its length
+        lengths = ("prompt.max_document_length=256",) if given.model is None else ()
         python(
-            "eval.py", "task=index", f"model.path={model}", "prompt.max_document_length=256",
+            "eval.py", "task=index", f"model.path={model}", *lengths,
             f"task.corpus={given.source.absolute()}", "task.kind=texts", f"task.output={index}",
             "task.bm25=code", "task.splitter.size=1000",
         )  # fmt: skip

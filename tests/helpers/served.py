@@ -19,7 +19,7 @@ from quarry.serving.assembled_server import assembled_server
 from quarry.serving.http_server import HttpServer
 from quarry.serving.limits import Limits
 from quarry.serving.listening import listening_socket, url_of
-from quarry.serving.search_service import Searchable
+from quarry.serving.search_service import ServedIndex
 from quarry.serving.served_model import ServedModel
 from quarry.types import Document, Role
 
@@ -129,7 +129,7 @@ class Served:
 def served(
     *,
     encoder: Encoder | None = None,
-    searchable: Searchable | None = None,
+    searchable: ServedIndex | None = None,
     token: str | None = None,
     grace_s: float = 10,
     **limits: Any,

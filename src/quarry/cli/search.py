@@ -29,7 +29,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("index", metavar="DIR", help="a folder of task=index")
     made.add_argument("text", nargs="?", help="the query, any text")
     made.add_argument(
-        "-q", "--queries", metavar="FILE", help="a query a line, or JSONL; - for standard input"
+        "-q",
+        "--queries",
+        metavar="FILE",
+        help="a table, or one a line; - for standard input",
     )
     made.add_argument("-k", "--top-k", type=int, default=10, help="documents a query (10)")
     made.add_argument("--hybrid", action="store_true", help="fuse with the ranking by BM25")

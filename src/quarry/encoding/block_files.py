@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +18,11 @@ from quarry.encoding.manifest import FileFormat, StoredBlock, StoredFile, Vector
 from quarry.errors import UserError
 from quarry.retrieval.embeddings import Embeddings
 from quarry.retrieval.store.conversion import converted
-from quarry.runtime.files import replacing
+from quarry.runtime.files import replacing, sha256_of
 
 ROWS_PER_GROUP = 8192
 """Rows of a Parquet row group: what reading one row costs."""
 
-_READ_BYTES = 2**24
 _DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -64,15 +62,6 @@ def write_block(
             _write_ids(partial, ids)
             files.append(_described(partial, names.name))
     return StoredBlock(num_texts=len(ids), files=tuple(files))
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file: 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(_READ_BYTES):
-            digest.update(data)
-    return digest.hexdigest()
 
 
 def _described(path: Path, name: str) -> StoredFile:

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quarry.data.source_part import SourcePart
-from quarry.encoding.block_files import BlockReader, as_tensor, damaged, sha256_of
+from quarry.encoding.block_files import BlockReader, as_tensor, damaged
 from quarry.encoding.manifest import MANIFEST, Manifest, read_manifest
 from quarry.errors import MissingPathError, UserError
+from quarry.runtime.files import sha256_of
 from quarry.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)

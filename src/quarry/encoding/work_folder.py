@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from quarry.data.source_part import SourcePart
-from quarry.encoding.block_files import sha256_of
 from quarry.encoding.encode_job import Terms
 from quarry.encoding.manifest import (
     MANIFEST,
@@ -31,7 +30,7 @@ from quarry.encoding.manifest import (
 )
 from quarry.encoding.vector_folder import VectorFolder, shard_folders, shard_name
 from quarry.errors import UserError
-from quarry.runtime.files import remove, remove_at_once, sync_folder, write_json
+from quarry.runtime.files import remove, remove_at_once, sha256_of, sync_folder, write_json
 from quarry.runtime.leftovers import remove_unfinished
 from quarry.runtime.ownership import owned
 from quarry.runtime.run_directory import RunDirectory

@@ -4,6 +4,7 @@ power, leaves the old file or the new one in place."""
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -193,3 +194,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with sorted keys, atomically through `replacing`."""
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file: 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,13 @@ _TOKENS = re.compile(
 _PATH = re.compile(
     r"(?<![\w:/.<])/(?:home|Users|root|mnt|data|scratch|workspace|tmp|var)/[^\s\"']+"
 )
+"""Paths of any machine."""
+
+_ABSOLUTE = re.compile(r"(?<![\w:/.<~])(?:/[\w.@+=,-]+){2,}")
+"""What may be a path: it is one of this machine if something is there."""
+
+_COMMON = ("/bin/", "/dev/", "/etc/", "/lib/", "/proc/", "/sbin/", "/sys/", "/usr/")
+"""Folders that every machine has: what is there tells nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,8 +87,17 @@ def check_repo_name(repo: str) -> None:
         )
 
 
-def list_upload(folder: Path) -> Upload:
+def absolute_paths(text: str) -> set[str]:
+    """Return what may be absolute paths of two or more parts."""
+    return {match[0].rstrip(".,") for match in _ABSOLUTE.finditer(text)}
+
+
+def list_upload(folder: Path, *, own_paths: Sequence[str] = ()) -> Upload:
     """List what of a folder is uploaded, after all of it was searched for secrets and paths.
+
+    Args:
+        own_paths: absolute paths of this machine that are searched too, with their parents of two
+            or more parts; the working directory is always one.
 
     Raises:
         UserError: a file holds a secret or a path of this machine.
@@ -97,7 +114,8 @@ def list_upload(folder: Path) -> Upload:
         else:
             left_out.append(name)
     upload = Upload(files=tuple(files), left_out=tuple(left_out))
-    found = [flaw for name, _ in upload.files for flaw in _flaws(folder / name, name)]
+    own = _with_parents([*own_paths, str(Path.cwd()), str(Path.home())])
+    found = [flaw for name, _ in upload.files for flaw in _flaws(folder / name, name, own)]
     if found:
         raise UserError(
             f"{folder}: not uploaded, since {'; '.join(found)}. Fix: take it out of the run's "
@@ -170,7 +188,30 @@ def _matches(name: str, pattern: str) -> bool:
     return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)
 
 
-def _flaws(path: Path, name: str) -> Iterator[str]:
+def _with_parents(paths: Sequence[str]) -> list[str]:
+    """Return absolute paths and their parents of two or more parts, the longest first."""
+    found = {Path(path) for path in paths if path.startswith("/")}
+    found |= {parent for path in found for parent in path.parents}
+    home = Path.home()
+    named = [str(path) for path in found if len(path.parts) > 2 or path == home != Path("/")]
+    return sorted((path for path in named if not f"{path}/".startswith(_COMMON)), key=len)[::-1]
+
+
+def _local_path(text: str, own: Sequence[str]) -> str | None:
+    """Return a path of this machine that a text names."""
+    local = _PATH.search(text)
+    if local is not None:
+        return local[0]
+    for path in own:
+        if re.search(rf"(?<![\w:/.<~-]){re.escape(path)}(?![\w-])", text) is not None:
+            return path
+    for candidate in absolute_paths(text):
+        if not candidate.startswith(_COMMON) and os.path.lexists(candidate):
+            return candidate
+    return None
+
+
+def _flaws(path: Path, name: str, own: Sequence[str]) -> Iterator[str]:
     """Yield why a file may not be uploaded."""
     if path.name in VOCABULARIES:
         return
@@ -182,11 +223,9 @@ def _flaws(path: Path, name: str) -> Iterator[str]:
         yield f"{name} holds a password, a token, or the value of a variable that is one"
     elif _TOKENS.search(text) is not None:
         yield f"{name} holds what looks like a key of a service"
-    home = str(Path.home())
-    local = _PATH.search(text)
-    if local is not None or (len(home) > 1 and f"{home}/" in text):
-        shown = home if local is None else local[0]
-        yield f"{name} names a path of this machine ({shorten(shown, 80, placeholder='...')})"
+    local = _local_path(text, own)
+    if local is not None:
+        yield f"{name} names a path of this machine ({shorten(local, 80, placeholder='...')})"
 
 
 def _text(path: Path) -> str | None:

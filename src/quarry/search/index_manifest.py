@@ -11,7 +11,7 @@ from typing import Any
 
 from quarry.data.table_sources import SourceFile
 from quarry.errors import MissingPathError, UserError
-from quarry.runtime.files import write_json
+from quarry.runtime.files import sha256_of, write_json
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = "quarry-index"
@@ -36,7 +36,7 @@ class IndexedFile:
     def of(cls, path: Path) -> IndexedFile:
         """Return the facts of a file; all of it is read."""
         facts = SourceFile.of(path)
-        return cls(num_bytes=facts.size, ends=facts.digest, sha256=_sha256(path))
+        return cls(num_bytes=facts.size, ends=facts.digest, sha256=sha256_of(path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def check_files(folder: Path, manifest: IndexManifest, *, verify: bool) -> None:
         found = SourceFile.of(path)
         if found.size != facts.num_bytes:
             raise damaged(folder, f"{name} has {found.size:,} bytes instead of {facts.num_bytes:,}")
-        if found.digest != facts.ends or (verify and _sha256(path) != facts.sha256):
+        if found.digest != facts.ends or (verify and sha256_of(path) != facts.sha256):
             raise damaged(folder, f"{name} has another checksum than when it was written")
 
 
@@ -165,8 +165,3 @@ def contract_digest(contract: Mapping[str, Any]) -> str:
 def plain(contract: Any) -> Any:
     """Return a contract as it is read back from JSON."""
     return json.loads(json.dumps(contract))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Sequence
 from concurrent.futures import Future
-from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -23,8 +22,9 @@ from quarry.serving.embeddings_route import read_request, response_body
 from quarry.serving.json_body import Bodies
 from quarry.serving.limits import Limits
 from quarry.serving.page import page, page_headers
-from quarry.serving.search_route import SearchRequest, found_as_data, read_search, read_search_query
+from quarry.serving.search_route import AskedSearch, read_search, read_search_query
 from quarry.serving.search_service import FoundDocument, SearchService
+from quarry.serving.search_writer import SearchWriter
 from quarry.serving.served_model import ServedModel
 from quarry.serving.server_metrics import ServerMetrics
 from quarry.types import Document
@@ -59,6 +59,7 @@ class Routes:
         model: as clients see it.
         batcher: encodes.
         search: of the index; None: the server has none.
+        writer: writes what the search has found.
         metrics: for `/metrics`.
         limits: of requests.
     """
@@ -69,12 +70,14 @@ class Routes:
         model: ServedModel,
         batcher: Batcher,
         search: SearchService | None,
+        writer: SearchWriter,
         metrics: ServerMetrics,
         limits: Limits,
     ) -> None:
         self._model = model
         self._batcher = batcher
         self._search = search
+        self._writer = writer
         self._metrics = metrics
         self._limits = limits
         self._bodies = Bodies(limits)
@@ -109,7 +112,7 @@ class Routes:
         items = request.query_params.multi_items()
         return await self._found(request, read_search_query(items, limits=self._limits))
 
-    async def _found(self, request: Request, asked: SearchRequest) -> Response:
+    async def _found(self, request: Request, asked: AskedSearch) -> Response:
         service = self._index()
         if asked.is_hybrid and not service.searchable.has_hybrid:
             raise ApiError(
@@ -121,8 +124,8 @@ class Routes:
             )
         future = service.submit(asked.texts, top_k=asked.top_k, is_hybrid=asked.is_hybrid)
         found: Sequence[Sequence[FoundDocument]] = await _answer(request, future)
-        write = partial(found_as_data, asked, found, model=self._model.name)
-        return _json(await asyncio.to_thread(write))
+        body: bytes = await _answer(request, self._writer.submit(asked, found))
+        return _json(body)
 
     async def document(self, document_id: str) -> Response:
         """Answer `GET /documents/ID`."""

@@ -15,7 +15,8 @@ from quarry.serving.blocking_encoder import BlockingEncoder
 from quarry.serving.door import Door
 from quarry.serving.http_server import HttpServer
 from quarry.serving.limits import Limits
-from quarry.serving.search_service import Searchable, SearchService
+from quarry.serving.search_service import SearchService, ServedIndex
+from quarry.serving.search_writer import SearchWriter
 from quarry.serving.served_model import ServedModel
 from quarry.serving.server_metrics import ServerMetrics
 
@@ -28,7 +29,7 @@ def assembled_server(
     encoder: Encoder,
     *,
     model: ServedModel,
-    open_index: Callable[[TextEncoder], Searchable] | None,
+    open_index: Callable[[TextEncoder], ServedIndex] | None,
     token: str | None,
     limits: Limits,
     listener: socket.socket,
@@ -44,18 +45,23 @@ def assembled_server(
     """
     metrics = ServerMetrics(num_waiting=lambda: batcher.num_waiting)
     batcher = Batcher(encoder, max_waiting_texts=limits.max_waiting_texts, observer=metrics)
+    writer = SearchWriter(model=model.name)
     search: SearchService | None = None
 
     def close(*, timeout_s: float) -> None:
         batcher.close(timeout_s=timeout_s)  # first: the search may wait for it
         if search is not None:
             search.close(timeout_s=timeout_s)
+        writer.close()
 
     try:
         if open_index is not None:
             search = SearchService(open_index(BlockingEncoder(batcher, device=encoder.device)))
 
-        routes = Routes(model=model, batcher=batcher, search=search, metrics=metrics, limits=limits)
+        routes = Routes(
+            model=model, batcher=batcher, search=search, writer=writer, metrics=metrics,
+            limits=limits,
+        )  # fmt: skip
         yield HttpServer(
             Door(build_app(routes), token=token, metrics=metrics),
             listener=listener,

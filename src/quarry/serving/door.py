@@ -121,7 +121,7 @@ def _check_own_machine(headers: Mapping[bytes, bytes], *, is_page: bool) -> None
         )
     origin = headers.get(b"origin", b"").decode("latin-1")
     site = headers.get(b"sec-fetch-site", b"none")
-    is_foreign = bool(origin) and urlsplit(origin).netloc != host
+    is_foreign = bool(origin) and _netloc(origin) != host
     is_foreign = is_foreign or site not in (b"none", b"same-origin")
     if is_foreign and not is_page:  # a link of another site may lead to the page
         raise ApiError(
@@ -130,6 +130,13 @@ def _check_own_machine(headers: Mapping[bytes, bytes], *, is_page: bool) -> None
             "start with task.token=..., and send it.",
             code="foreign_origin",
         )
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # half an IPv6 address
+        return None
 
 
 def _name_of(host: str) -> str:

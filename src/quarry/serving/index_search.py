@@ -11,7 +11,7 @@ from quarry.types import Document
 
 
 class IndexSearch:
-    """An index and the encoder of its queries, see `Searchable`.
+    """An index and the encoder of its queries, see `ServedIndex`.
 
     Args:
         index: of the encoder's model.

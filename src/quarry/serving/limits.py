@@ -14,6 +14,22 @@ MAX_WAITING_QUERIES = 1024
 """Queries that wait for the search, over all clients."""
 
 
+MAX_HITS = 10_000
+"""Documents of one search request, and of queries that are searched together."""
+
+MAX_SNIPPETS = 100
+"""Hits of a request that have snippets, shared evenly by its queries; each query has one."""
+
+MAX_RESPONSE_CHARACTERS = 16_000_000
+"""Characters of titles and texts in one response of a search."""
+
+MAX_WAITING_CHARACTERS = 256_000_000
+"""The same over all responses that wait to be written."""
+
+MAX_WAITING_SNIPPETS = 64
+"""Responses with snippets that wait to be written."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """The bounds that a configuration sets.

@@ -15,7 +15,7 @@ from quarry.serving.json_body import (
     json_object,
     type_name,
 )
-from quarry.serving.limits import MAX_QUERIES, MAX_TOP_K, Limits
+from quarry.serving.limits import MAX_HITS, MAX_QUERIES, MAX_SNIPPETS, MAX_TOP_K, Limits
 from quarry.serving.search_service import FoundDocument
 from quarry.serving.snippets import marked, query_terms, snippet
 
@@ -27,12 +27,12 @@ _WORDS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SearchRequest:
+class AskedSearch:
     """A search that is checked.
 
     Attributes:
         texts: the queries, at least one.
-        has_snippets: whether the results have the part of the text with the query's words.
+        has_snippets: whether the first hits have the part of the text with the query's words.
     """
 
     texts: Sequence[str]
@@ -41,7 +41,7 @@ class SearchRequest:
     has_snippets: bool
 
 
-def read_search(body: bytes, *, limits: Limits) -> SearchRequest:
+def read_search(body: bytes, *, limits: Limits) -> AskedSearch:
     """Return the search that a body holds.
 
     Raises:
@@ -50,7 +50,7 @@ def read_search(body: bytes, *, limits: Limits) -> SearchRequest:
     return _checked(json_object(body, known=FIELDS), limits)
 
 
-def read_search_query(items: Sequence[tuple[str, str]], *, limits: Limits) -> SearchRequest:
+def read_search_query(items: Sequence[tuple[str, str]], *, limits: Limits) -> AskedSearch:
     """Return the search of a URL's parameters, `q`, `top_k`, `hybrid` and `snippets`.
 
     Raises:
@@ -76,11 +76,22 @@ def read_search_query(items: Sequence[tuple[str, str]], *, limits: Limits) -> Se
     return _checked(fields, limits)
 
 
-def _checked(fields: Mapping[str, Any], limits: Limits) -> SearchRequest:
+def _checked(fields: Mapping[str, Any], limits: Limits) -> AskedSearch:
+    texts = _texts(fields, limits)
     top_k = fields.get("top_k", DEFAULT_TOP_K)
-    return SearchRequest(
-        texts=_texts(fields, limits),
-        top_k=checked_integer(top_k, param="top_k", low=1, high=MAX_TOP_K),
+    top_k = checked_integer(top_k, param="top_k", low=1, high=MAX_TOP_K)
+    if len(texts) * top_k > MAX_HITS:
+        raise ApiError(
+            400,
+            f"top_k={top_k}: {len(texts):,} queries would find {len(texts) * top_k:,} documents "
+            f"(at most {MAX_HITS:,} in a request). Fix: a smaller top_k, or fewer queries in a "
+            "request.",
+            code="too_many_results",
+            param="top_k",
+        )
+    return AskedSearch(
+        texts=texts,
+        top_k=top_k,
         is_hybrid=checked_bool(fields.get("hybrid", False), param="hybrid"),
         has_snippets=checked_bool(fields.get("snippets", False), param="snippets"),
     )
@@ -115,22 +126,21 @@ def _query(value: object, *, param: str, limits: Limits) -> str:
 
 
 def found_as_data(
-    asked: SearchRequest, found: Sequence[Sequence[FoundDocument]], *, model: str
+    asked: AskedSearch, found: Sequence[Sequence[FoundDocument]], *, model: str
 ) -> dict[str, Any]:
     """Return the response as plain data: a list of hits for each query, best first."""
+    num_snippets = max(MAX_SNIPPETS // len(asked.texts), 1) if asked.has_snippets else 0
     return {
         "model": model,
         "results": [
-            {"query": text, "hits": _hits(text, hits, has_snippets=asked.has_snippets)}
+            {"query": text, "hits": _hits(text, hits, num_snippets=num_snippets)}
             for text, hits in zip(asked.texts, found, strict=True)
         ],
     }
 
 
-def _hits(
-    query: str, found: Sequence[FoundDocument], *, has_snippets: bool
-) -> list[dict[str, Any]]:
-    terms = query_terms(query) if has_snippets else set()
+def _hits(query: str, found: Sequence[FoundDocument], *, num_snippets: int) -> list[dict[str, Any]]:
+    terms = query_terms(query) if num_snippets else set()
     hits = []
     for rank, hit in enumerate(found, start=1):
         document = hit.document
@@ -141,7 +151,7 @@ def _hits(
             "title": document.title,
             "text": document.text,
         }
-        if has_snippets:
+        if rank <= num_snippets:
             entry["title_snippet"] = marked(document.title, terms)
             entry["snippet"] = snippet(document.text, terms)
         hits.append(entry)

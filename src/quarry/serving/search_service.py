@@ -13,7 +13,7 @@ from typing import Protocol
 
 from quarry.errors import UserError
 from quarry.serving.api_errors import ApiError, stopping
-from quarry.serving.limits import MAX_QUERIES, MAX_WAITING_QUERIES
+from quarry.serving.limits import MAX_HITS, MAX_QUERIES, MAX_WAITING_QUERIES
 from quarry.types import Document
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class FoundDocument(Protocol):
     def score(self) -> float: ...
 
 
-class Searchable(Protocol):
+class ServedIndex(Protocol):
     """What a server searches, such as an index with its model."""
 
     @property
@@ -72,7 +72,7 @@ class SearchService:
         searchable: no other thread searches it.
     """
 
-    def __init__(self, searchable: Searchable) -> None:
+    def __init__(self, searchable: ServedIndex) -> None:
         self.searchable = searchable
         self._queue: deque[_Search] = deque()
         self._changed = threading.Condition()
@@ -146,8 +146,9 @@ class SearchService:
                 return []
             taken = [self._queue.popleft()]
             num_queries = len(taken[0].texts)
+            most = min(MAX_QUERIES, MAX_HITS // taken[0].top_k)
             for search in list(self._queue):
-                if search.kind == taken[0].kind and num_queries + len(search.texts) <= MAX_QUERIES:
+                if search.kind == taken[0].kind and num_queries + len(search.texts) <= most:
                     self._queue.remove(search)
                     taken.append(search)
                     num_queries += len(search.texts)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, deque
 from collections.abc import Set
+from functools import lru_cache
 
 from quarry.retrieval.terms import CodeAnalyzer, TextAnalyzer
 
@@ -12,6 +14,9 @@ MAX_CHARACTERS = 320
 
 NUM_CHARACTERS_READ = 8_000
 """Characters at the beginning of a document in which words are looked for."""
+
+MAX_CACHED_CHARACTERS = 40
+"""Words of documents up to this length are analyzed once."""
 
 Part = tuple[str, bool]
 """A piece of text, and whether it is a word of the query."""
@@ -70,24 +75,38 @@ def _end(text: str, start: int) -> int:
 
 
 def _terms(word: str) -> Set[str]:
+    return _cached_terms(word) if len(word) <= MAX_CACHED_CHARACTERS else _read_terms(word)
+
+
+def _read_terms(word: str) -> Set[str]:
     parts = _code(word)
     found = set(_text(word))
     return found if len(parts) < 2 else found.union(*(_text(part) for part in parts))
 
 
+_cached_terms = lru_cache(maxsize=16_384)(_read_terms)
+
+
 def _best_start(text: str, matches: list[re.Match[str]]) -> int:
     """Return where the window with most distinct matched words begins, a little before them."""
     best, best_count = 0, 0
-    first = 0
-    for first, match in enumerate(matches):
+    window: deque[str] = deque()  # words from `match` on, up to the limit
+    counts: Counter[str] = Counter()
+    following = 0
+    for number, match in enumerate(matches):
+        following = max(following, number)
         limit = match.start() + MAX_CHARACTERS * 3 // 4
-        words = set()
-        for other in matches[first:]:
-            if other.end() > limit:
-                break
-            words.add(other[0].lower())
-        if len(words) > best_count:
-            best, best_count = match.start(), len(words)
+        while following < len(matches) and matches[following].end() <= limit:
+            window.append(matches[following][0].lower())
+            counts[window[-1]] += 1
+            following += 1
+        if len(counts) > best_count:
+            best, best_count = match.start(), len(counts)
+        if window:
+            word = window.popleft()
+            counts[word] -= 1
+            if not counts[word]:
+                del counts[word]
     if best <= MAX_CHARACTERS // 4 or len(text) <= MAX_CHARACTERS:
         return 0
     start = best - MAX_CHARACTERS // 8

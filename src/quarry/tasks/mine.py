@@ -29,7 +29,7 @@ from quarry.mining.mined_file import MINED_FILE, MinedFile
 from quarry.mining.negative_choice import NegativeChoice, Sampling
 from quarry.mining.negative_filter import NegativeFilter
 from quarry.runtime.failed_start import removes_failed_start
-from quarry.runtime.files import write_json
+from quarry.runtime.files import sha256_of, write_json
 from quarry.runtime.logging import logs_to, quiet_libraries
 from quarry.runtime.own_command import own_command
 from quarry.runtime.run_directory import RunDirectory
@@ -229,14 +229,9 @@ def _key(
     if "model" in known:
         known["model"] = {**known["model"], "location": None}
     if work.source.name == "run":
-        known["run_file"] = _file_digest(Path(str(config.task.run_file)).expanduser())
+        known["run_file"] = sha256_of(Path(str(config.task.run_file)).expanduser())
     text = json.dumps(known, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest(), facts
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _finish(

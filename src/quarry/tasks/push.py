@@ -28,7 +28,14 @@ from quarry.retrieval.export.readme import model_card
 from quarry.runtime.disk_errors import readable_size
 from quarry.runtime.extras import require
 from quarry.runtime.files import remove_at_once, sync, sync_folder, write_json, write_text
-from quarry.runtime.hub_upload import VOCABULARIES, Upload, check_repo_name, list_upload, upload
+from quarry.runtime.hub_upload import (
+    VOCABULARIES,
+    Upload,
+    absolute_paths,
+    check_repo_name,
+    list_upload,
+    upload,
+)
 from quarry.runtime.leftovers import scratch_folder
 from quarry.runtime.logging import quiet_libraries
 from quarry.runtime.secret_values import remember, remember_environment
@@ -90,7 +97,7 @@ def push(
         remember(token)
     with owned_source(config.run):
         target = _prepared(config, repo=repo, dtype=dtype, folder=folder, base_path=base_path)
-    listed = list_upload(target)
+    listed = list_upload(target, own_paths=_own_paths(config.run, target, base_path))
     reason = _why_not(token, dry_run=dry_run)
     if reason is None and token is not None:
         names = [name for name, _ in listed.files]
@@ -106,6 +113,16 @@ def push(
         f"uploaded={str(reason is None).lower()}",
     )
     return {"push/num_files": float(len(listed.files)), "push/num_bytes": float(listed.num_bytes)}
+
+
+def _own_paths(run: str, *folders: Path | str | None) -> list[str]:
+    """Return the paths of a run: its own, those of its configuration, and some folders."""
+    home = Path(run).expanduser().absolute()
+    given = [Path(folder).expanduser().absolute() for folder in folders if folder is not None]
+    names = ("config.yaml", "config_resolved.yaml")
+    files = [folder / name for folder in (home, home.parent) for name in names]
+    texts = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+    return [*map(str, (home, *given)), *sorted(absolute_paths("\n".join(texts)))]
 
 
 def _why_not(token: str | None, *, dry_run: bool) -> str | None:

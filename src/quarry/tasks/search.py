@@ -77,10 +77,11 @@ def search(
         why="has no effect on task=search, which shows documents and scores. Fix: leave it out.",
     )
     warn_of_run_directory(config, task="search")
+    asked = queries_of(query, queries)
     run_search(
         SearchRequest(
             folders=folders_of(index),
-            queries=queries_of(query, queries),
+            queries=asked,
             top_k=top_k,
             hybrid=hybrid,
             overrides=[
@@ -90,7 +91,7 @@ def search(
             check=check,
         )
     )
-    return {}
+    return {"search/num_queries": float(len(asked))}
 
 
 def folders_of(index: str | Sequence[str] | None) -> list[str]:

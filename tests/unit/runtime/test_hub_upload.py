@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,6 +91,34 @@ def test_a_secret_or_a_path_in_any_text_is_found(folder: Path, text: str, messag
     save_file({"a": torch.zeros(3)}, folder / "model.safetensors", metadata={"from": text})
     with pytest.raises(UserError, match="model.safetensors"):
         list_upload(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/nfs/team/models/base", "in /nfs/team/models.", '"/nfs/team"', "/gpfs/p1/cache/x.bin",
+        "{folder}/README.md", "{cwd}/conf",
+    ],
+)  # fmt: skip
+def test_paths_of_this_machine_are_found(
+    folder: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever they begin with: the patterns of well-known folders are off."""
+    monkeypatch.setattr("quarry.runtime.hub_upload._PATH", re.compile("(?!)"))
+    monkeypatch.chdir(folder / "1_Pooling")
+    shown = text.format(folder=folder, cwd=Path.cwd())
+    own = ("/nfs/team/models/base", "/gpfs/p1/cache", "relative", "")
+    (folder / "README.md").write_text(f"a model, {shown}")
+    with pytest.raises(UserError, match="README.md names a path of this machine"):
+        list_upload(folder, own_paths=own)
+
+
+def test_what_only_looks_like_a_path_is_no_flaw(folder: Path) -> None:
+    (folder / "README.md").write_text(
+        "/v1/embeddings /nfs/team2/x /usr/bin/python3 #!/bin/sh https://host/nfs/team/models "
+        "a/b/c and/or `src/nfs/team` 1/2/3 </nfs/team> /nfs"
+    )
+    list_upload(folder, own_paths=("/nfs/team/models", "/usr/bin"))
 
 
 class StandIn:

@@ -215,6 +215,7 @@ BAD_SEARCHES: list[tuple[dict[str, Any], str]] = [
     ({"queries": ["a", " "]}, "queries[1]"),
     ({"query": "a", "top_k": 0}, "top_k"),
     ({"query": "a", "top_k": 1001}, "top_k"),
+    ({"queries": ["a"] * 256, "top_k": 40}, "top_k"),
     ({"query": "a", "top_k": 1.5}, "top_k"),
     ({"query": "a", "top_k": True}, "top_k"),
     ({"query": "a", "top_k": "3"}, "top_k"),

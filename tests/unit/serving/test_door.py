@@ -83,7 +83,8 @@ def test_pages_of_other_sites_are_refused(unlocked: Served) -> None:
     assert status(origin=own) == 200
     assert status(sec_fetch_site="same-origin") == 200
     assert status(sec_fetch_site="none") == 200
-    for origin in ("https://a.example", "null", "http://127.0.0.1:1", f"{own}.a.example"):
+    bad = ("http://[abc", "http://[::1", "http://a]", "//")
+    for origin in ("https://a.example", "null", "http://127.0.0.1:1", f"{own}.a.example", *bad):
         assert status(origin=origin) == 403
     assert status(sec_fetch_site="cross-site") == 403
     assert status(sec_fetch_site="same-site") == 403

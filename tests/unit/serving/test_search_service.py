@@ -96,3 +96,16 @@ def test_too_many_queries_are_refused_and_the_end_fails_those_that_wait(
             future.result(30)
     with pytest.raises(ApiError, match="stopping"):
         service.submit(["a"], top_k=1, is_hybrid=False)
+
+
+def test_queries_with_many_hits_are_searched_apart(
+    search: HeldSearch, service: SearchService
+) -> None:
+    """The documents of one call are in memory at once."""
+    first = service.submit(["a"], top_k=1, is_hybrid=False)
+    assert search.begun.wait(30)
+    waiting = [service.submit(["b"] * 6, top_k=1000, is_hybrid=False) for _ in range(2)]
+    search.proceeds.set()
+    for future in (first, *waiting):
+        future.result(30)
+    assert [len(texts) for texts, _, _ in search.calls] == [1, 6, 6]

@@ -155,6 +155,17 @@ def test_planted_secrets_do_not_get_into_the_upload(
     assert SECRET not in str(refused.value)
 
 
+def test_paths_of_the_runs_configuration_end_the_command(tmp_path: Path) -> None:
+    run = copied(tmp_path / "made")
+    with (run / "config.yaml").open("a") as file:
+        file.write("more: {cache_dir: /lustre/team/planted/cache}\n")
+    push(of(run), repo=REPO)
+    for path in ("/lustre/team/planted/cache/x", "/lustre/team/planted", str(run)):
+        (run / "hub" / "modules.json").write_text(json.dumps(["of", path]))
+        with pytest.raises(UserError, match=r"modules\.json names a path of this machine"):
+            push(of(run), repo=REPO)
+
+
 def test_options_are_checked_first(run: Path) -> None:
     with pytest.raises(UserError, match=r"task\.repo is not set.*task\.repo=ORG/NAME"):
         push(of(run), repo=None)

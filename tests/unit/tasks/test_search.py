@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from helpers.indexes import made_index
 from quarry.errors import UserError
-from quarry.tasks.search import SearchRequest, folders_of, found, queries_of
+from quarry.tasks.search import SearchRequest, folders_of, found, queries_of, search
 from quarry.types import Query
 
 
@@ -27,6 +28,18 @@ def test_a_query_or_a_file(tmp_path: Path) -> None:
     for query, file in ((None, None), ("a", "b")):
         with pytest.raises(UserError, match="one of the two is needed"):
             queries_of(query, file)
+
+
+def test_the_task_returns_the_number_of_queries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "queries.tsv").write_text("7\tone\n9\ttwo\n")
+    monkeypatch.setattr("quarry.tasks.search.run_search", lambda _: None)
+    result = search(
+        OmegaConf.create({}), index="index", query=None, queries=str(tmp_path / "queries.tsv"),
+        top_k=1, hybrid=False, json=None, check=False,
+    )  # fmt: skip
+    assert result == {"search/num_queries": 2}
 
 
 @pytest.mark.parametrize(
