@@ -76,7 +76,7 @@ test-package: install ## Build wheel and sdist, install the wheel elsewhere, and
 storm: install ## Kill commands at random moments, 25 minutes long, and compare with undisturbed ones (STORM='--seed 2')
 	@$(BIN)/python tests/storm/kills.py $(STORM)
 
-storm-encode: install ## Kill workers of Ray while they encode, 200 times in 40 minutes, and compare with one process (STORM='--kills 50')
+storm-encode: install ## Kill workers of Ray while they encode, 200 times in 20 minutes, and compare with one process (STORM='--kills 50')
 	@$(BIN)/python tests/storm/encode_kills.py $(STORM)
 load-test: install ## Send 10,000 good and malformed requests over 256 connections to task=serve, two minutes long
 	@$(BIN)/python bench/serve_load.py
