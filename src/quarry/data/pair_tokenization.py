@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from quarry.data.prompts import joined_text
 from quarry.data.rendering import own_specials
+from quarry.data.tokenization import bare_ids, bare_offsets
 from quarry.errors import UserError
 from quarry.types import Document, Query
 
@@ -158,9 +159,9 @@ class PairTokenizer:
             self._check_pair(num_own, key=key)
         else:
             start, end = own_specials(tokenizer) if add_special_tokens else ((), ())
-            self._head = [*start, *self._ids([frame.prefix])[0]]
-            self._tail = [*self._ids([frame.suffix])[0], *end]
-            body = len(self._ids([frame.rendered("", "")])[0])
+            self._head = [*start, *bare_ids(tokenizer, [frame.prefix])[0]]
+            self._tail = [*bare_ids(tokenizer, [frame.suffix])[0], *end]
+            body = len(bare_ids(tokenizer, [frame.rendered("", "")])[0])
             num_own = len(self._head) + len(self._tail) + body
         self._room = max_length - num_own
         if self._room < 2:
@@ -214,7 +215,9 @@ class PairTokenizer:
     ) -> list[TokenizedPair]:
         room = self.max_length - len(self._head) - len(self._tail)
         bodies = [frame.rendered(*pair) for pair in zip(queries, documents, strict=True)]
-        rows = self._ids(bodies, max_length=room + 1)  # one more, to know what is too long
+        rows = bare_ids(
+            self.tokenizer, bodies, max_length=room + 1
+        )  # one more, to know what is too long
         return [
             TokenizedPair(
                 ids=np.array([*self._head, *row[:room], *self._tail], dtype=np.int64),
@@ -254,22 +257,7 @@ class PairTokenizer:
         long = [text for text in texts if len(text) > limit]  # a token has a character or more
         cut = {}
         for text in long:
-            encoded: Any = self.tokenizer(
-                text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-            )
-            offsets = encoded["offset_mapping"]
+            offsets = bare_offsets(self.tokenizer, text)
             if len(offsets) > limit:
                 cut[text] = text[: offsets[limit][0]]
         return cut
-
-    def _ids(self, texts: list[str], *, max_length: int | None = None) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer(
-            texts,
-            add_special_tokens=False,
-            truncation=max_length is not None,
-            max_length=max_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        return ids

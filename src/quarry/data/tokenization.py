@@ -218,24 +218,10 @@ class TextTokenizer:
         return len(frame.start_ids) + min(index, last)
 
     def _encode(self, texts: list[str], *, max_length: int | None = None) -> list[list[int]]:
-        encoded = self.tokenizer(
-            texts,
-            add_special_tokens=False,
-            truncation=max_length is not None,
-            max_length=max_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        ids: list[list[int]] = encoded
-        return ids
+        return bare_ids(self.tokenizer, texts, max_length=max_length)
 
     def _encode_with_offsets(self, text: str) -> list[tuple[int, int]]:
-        encoded = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        offsets: list[tuple[int, int]] = encoded["offset_mapping"]
-        return offsets
+        return bare_offsets(self.tokenizer, text)
 
     def _room_for_text(self, role: Role) -> int:
         """Return the token limit of each copy of a text (and what is counted with it)."""
@@ -257,3 +243,27 @@ class TextTokenizer:
 
 def _id_of(item: Query | Document) -> str:
     return item.query_id if isinstance(item, Query) else item.document_id
+
+
+def bare_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], *, max_length: int | None = None
+) -> list[list[int]]:
+    """Return the token ids of texts without special tokens, cut to `max_length` if it is given."""
+    ids: list[list[int]] = tokenizer(
+        texts,
+        add_special_tokens=False,
+        truncation=max_length is not None,
+        max_length=max_length,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )["input_ids"]
+    return ids
+
+
+def bare_offsets(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[int, int]]:
+    """Return where each token of a text begins and ends, in characters, without special tokens."""
+    offsets: list[tuple[int, int]] = tokenizer(
+        text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )["offset_mapping"]
+    return offsets

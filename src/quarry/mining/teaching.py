@@ -17,7 +17,8 @@ from torch import Tensor
 from quarry.data.prompts import joined_text
 from quarry.errors import UserError
 from quarry.losses.teacher_vectors import write_hashed_vectors
-from quarry.mining.training_pairs import TrainingPairs, TrainingPassages, TrainingQueries
+from quarry.mining.mining_texts import ExampleQueries
+from quarry.mining.training_pairs import TrainingPairs, TrainingPassages
 from quarry.retrieval.embeddings import TextEncoder
 from quarry.retrieval.rerankers.pair_scorer import Scorer
 from quarry.runtime.files import replacing
@@ -102,7 +103,7 @@ def write_vectors(
         UserError: a vector is not finite, or as the encoder raises.
     """
     pairs = TrainingPairs(examples)
-    queries, passages = TrainingQueries(examples), TrainingPassages(pairs)
+    queries, passages = ExampleQueries(examples), TrainingPassages(pairs)
     parts, known = [], np.empty(0, dtype=np.int64)
     num_shared = 0
     for role, items in (("query", queries), ("document", passages)):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from quarry.data.pair_tokenization import Pair
 from quarry.runtime.progress import tracked
-from quarry.types import Document, Query, TrainExample
+from quarry.types import Document, TrainExample
 
 
 class TrainingPairs(Sequence[Pair]):
@@ -58,29 +58,6 @@ class TrainingPairs(Sequence[Pair]):
             pairs = [(found.query, passage) for passage in passages]
             self._last = example, pairs
         return pairs
-
-
-class TrainingQueries(Sequence[Query]):
-    """The query of each example.
-
-    Args:
-        examples: the training set.
-    """
-
-    def __init__(self, examples: Sequence[TrainExample]) -> None:
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    @overload
-    def __getitem__(self, index: int) -> Query: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Query]: ...
-    def __getitem__(self, index: int | slice) -> Query | list[Query]:
-        if isinstance(index, slice):
-            return [each.query for each in self._examples[index]]
-        return self._examples[index].query
 
 
 class TrainingPassages(Sequence[Document]):

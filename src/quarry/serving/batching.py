@@ -49,7 +49,7 @@ class Batcher:
     Args:
         encoder: no other thread uses it.
         max_waiting_texts: see `Limits`.
-        observer: is told of each batch, in the encoder's thread.
+        observer: receives each batch, in the encoder's thread.
     """
 
     def __init__(

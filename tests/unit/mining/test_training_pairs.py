@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from quarry.mining.training_pairs import TrainingPairs, TrainingPassages, TrainingQueries
+from quarry.mining.mining_texts import ExampleQueries
+from quarry.mining.training_pairs import TrainingPairs, TrainingPassages
 from quarry.types import Document, Query, TrainExample
 
 
@@ -34,8 +35,8 @@ def test_pairs_are_found_in_any_order() -> None:
 
 
 def test_queries_and_passages() -> None:
-    assert [query.query_id for query in TrainingQueries(EXAMPLES)] == ["q0", "q1", "q2"]
-    assert [query.query_id for query in TrainingQueries(EXAMPLES)[1:]] == ["q1", "q2"]
+    assert [query.query_id for query in ExampleQueries(EXAMPLES)] == ["q0", "q1", "q2"]
+    assert [query.query_id for query in ExampleQueries(EXAMPLES)[1:]] == ["q1", "q2"]
     passages = TrainingPassages(TrainingPairs(EXAMPLES))
     assert [each.text for each in passages] == [text for _, text in WANTED]
     assert [each.text for each in passages[-2:]] == ["e", "f"]

@@ -77,6 +77,12 @@ def resolve_source(path: str, *, key: str = "model.path") -> str:
             if any((candidate / name).exists() for name in MODEL_FILES):
                 return str(candidate.absolute())
         found = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
+        if any(folder.glob("*.onnx")):
+            raise MissingPathError(
+                f"{key}={path}: is an ONNX export, which Quarry only writes and verifies (found: "
+                f"{found}). Fix: name the model that it was made of; task=verify run=RUN_DIR "
+                "verifies RUN_DIR/onnx with it."
+            )
         raise MissingPathError(
             f"{key}={path}: neither this folder nor its subfolder model/ holds a config.json, "
             f"adapter_config.json or modules.json (found: {found}). Fix: give a run directory, a "

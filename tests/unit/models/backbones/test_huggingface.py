@@ -166,6 +166,12 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         resolve_source(str(tmp_path))
 
 
+def test_an_onnx_export_is_no_model_to_load(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(MissingPathError, match=r"is an ONNX export.*task=verify run=RUN_DIR"):
+        resolve_source(str(tmp_path))
+
+
 @pytest.mark.parametrize("path", ["/no/such", "./no-such", "~/no-such", "a/b/c", "../x"])
 def test_a_path_that_is_not_there_is_refused(path: str) -> None:
     with pytest.raises(MissingPathError, match=r"model\.path=.*no such folder"):
