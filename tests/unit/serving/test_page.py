@@ -61,7 +61,8 @@ def tab(browser: Any, server: Served) -> Iterator[Any]:
 
 def search(tab: Any, server: Served, text: str) -> Any:
     tab.goto(server.url)
-    tab.keyboard.type(text)  # the query has the focus
+    tab.locator("#query:focus").wait_for()  # by itself, but not at once on a busy machine
+    tab.keyboard.type(text)
     tab.keyboard.press("Enter")
     tab.wait_for_selector("#results li")
     return tab.locator("#results li")
