@@ -117,7 +117,7 @@ methods: $(METHODS)/taught/teach.json ## Compare ways to train on two cores: pla
 
 $(METHODS)/first/summary.json: | $(VENV)/.installed
 	@rm -rf $(METHODS)/first
-	@$(BIN)/python train.py $(FIRST) trainer.max_steps=40 hydra.run.dir=$(METHODS)/first
+	@$(BIN)/python train.py $(FIRST) hydra.run.dir=$(METHODS)/first
 
 $(METHODS)/teacher/summary.json: | $(VENV)/.installed
 	@rm -rf $(METHODS)/teacher

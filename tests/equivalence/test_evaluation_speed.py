@@ -15,9 +15,9 @@ import pytorch_lightning as pl
 import torch
 from torch.nn.functional import normalize
 
+from cut_sets import cut_set
 from helpers.conventions import convention
 from helpers.models import letter_tokenizer, tiny_bi_encoder
-from helpers.real_sets import cut_set
 from helpers.training import loader_of, quiet_trainer
 from quarry.data.beir import read_beir
 from quarry.data.prompts import Prompt

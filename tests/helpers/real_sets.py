@@ -37,21 +37,6 @@ def real_set(name: str) -> RetrievalSet:
     )
 
 
-def cut_set(source: Path, target: Path, *, num_queries: int, num_documents: int) -> Path:
-    """The first test queries of a set, with the documents that are judged and some that are not."""
-    (target / "qrels").mkdir(parents=True)
-    header, *judgements = (source / "qrels" / "test.tsv").read_text().splitlines()
-    queries = list(dict.fromkeys(line.split("\t")[0] for line in judgements))[:num_queries]
-    kept = [line for line in judgements if line.split("\t")[0] in queries]
-    (target / "qrels" / "test.tsv").write_text("\n".join([header, *kept]) + "\n")
-    (target / "queries.jsonl").write_bytes((source / "queries.jsonl").read_bytes())
-    judged = {line.split("\t")[1] for line in kept}
-    with gzip.open(source / "corpus.jsonl.gz", "rt", encoding="utf-8") as stream:
-        documents = sorted(stream, key=lambda line: json.loads(line)["_id"] not in judged)
-    (target / "corpus.jsonl").write_text("".join(documents[:num_documents]), encoding="utf-8")
-    return target
-
-
 def ndcg_at_10_by_query(dataset: RetrievalSet, run: Run) -> dict[str, float]:
     """See `ndcg_by_query`."""
     return ndcg_by_query(dataset, run, cut=10)

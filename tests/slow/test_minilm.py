@@ -19,11 +19,11 @@ from sentence_transformers.base.modules import Dense, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
 
+from cut_sets import cut_set
 from helpers.commands import quiet_environment, run_command
 from helpers.embedding import embedded
 from helpers.mteb_tasks import scores_of
 from helpers.real_models import cached_model
-from helpers.real_sets import cut_set
 from quarry.data.beir import read_beir
 from quarry.metrics.run_files import read_run
 

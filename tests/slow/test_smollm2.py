@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 from transformers import AutoModel, AutoTokenizer
 
+from cut_sets import cut_set
 from helpers.commands import Result, quiet_environment, run_command
 from helpers.real_models import cached_model
-from helpers.real_sets import cut_set
 from quarry.data.packing import pack
 from quarry.models.adapters.full import FullFineTuning
 from quarry.models.building import build_bi_encoder

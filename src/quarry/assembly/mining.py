@@ -42,7 +42,12 @@ class MiningInputs:
 
 
 def build_mining(
-    config: DictConfig, source: GivenSource, inputs: MiningInputs, choice: NegativeChoice
+    config: DictConfig,
+    source: GivenSource,
+    inputs: MiningInputs,
+    choice: NegativeChoice,
+    *,
+    keep_queries: bool = False,
 ) -> MiningJob:
     """Read all texts once, and encode or index them where they are searched.
 
@@ -52,7 +57,7 @@ def build_mining(
     texts = read_mining_texts(inputs.examples, corpus=inputs.documents)
     logger.info("%d queries, %d different passages to search", len(texts), texts.num_searched)
     candidates = _candidates(config, source, inputs, texts)
-    return MiningJob(texts=texts, source=candidates, choice=choice)
+    return MiningJob(texts=texts, source=candidates, choice=choice, keep_queries=keep_queries)
 
 
 def _candidates(

@@ -47,12 +47,14 @@ class MiningJob:
         texts: queries and passages.
         source: ranks candidates.
         choice: takes negatives among them.
+        keep_queries: whether a query without a hard negative has a line, too.
         max_queries_per_search: bounds memory.
     """
 
     texts: MiningTexts
     source: CandidateSource
     choice: NegativeChoice
+    keep_queries: bool = False
     max_queries_per_search: int = MAX_QUERIES_PER_SEARCH
 
     @property
@@ -104,6 +106,8 @@ class MiningJob:
     ) -> None:
         """Write a line for each example that has a hard negative, from where `file` stands.
 
+        With `keep_queries` each example has one.
+
         Args:
             after_output: called after each block, once there is a line.
 
@@ -119,7 +123,7 @@ class MiningJob:
                 stop = file.num_done
                 for row, ranked, chosen in islice(found, NUM_QUERIES_PER_BLOCK):
                     counts += counts_of(chosen, wanted=self.choice.num_negatives)
-                    if chosen.reason is None:
+                    if chosen.reason is None or self.keep_queries:
                         lines.append(self._line(examples[row], ranked, chosen))
                     stop = row + 1
                 progress.add(stop - file.num_done)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quarry.mining.candidate_source import CandidateSource
+from quarry.mining.mining_job import MiningJob
 from quarry.mining.negative_choice import (
     FILTERED,
     NO_CANDIDATE,
@@ -63,17 +63,12 @@ def mining_report(path: Path, counts: Counter[str]) -> dict[str, Any]:
     }
 
 
-def report_lines(
-    report: Mapping[str, Any], *, num_negatives: int, source: CandidateSource
-) -> list[str]:
-    """Return the report as plain lines.
-
-    Args:
-        num_negatives: that were asked for.
-        source: of the candidates.
-    """
+def report_lines(report: Mapping[str, Any], work: MiningJob) -> list[str]:
+    """Return the report of a mining as plain lines."""
+    source, num_negatives = work.source, work.choice.num_negatives
     counts = report["counts"]
     words = _WORDS | {NO_CANDIDATE_IN_SOURCE: source.lacks}
+    without = "Kept without hard negatives" if work.keep_queries else "Left out"
     facts = ", ".join(f"{name}={value}" for name, value in source.facts().items())
     lines = [
         f"Candidates: {source.setting}" + (f" ({facts})" if facts else ""),
@@ -81,7 +76,7 @@ def report_lines(
         f"{counts['queries_with_fewer']} of these with fewer than {num_negatives}",
     ]
     lines += [
-        f"Left out: {number} ({words[reason]})"
+        f"{without}: {number} ({words[reason]})"
         for reason, number in counts["left_out"].items()
         if number
     ]

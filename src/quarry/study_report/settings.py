@@ -16,6 +16,9 @@ WITHOUT_MODEL: tuple[Stage, ...] = ("baseline", "given")
 MAX_VALUE = 32
 """Characters of a value in a label."""
 
+EXPERIMENT = "experiment"
+"""Group of options that choose options of several others."""
+
 Settings = Mapping[str, str]
 """Dotted key of the resolved configuration -> its value as JSON."""
 
@@ -108,6 +111,7 @@ def distinguishing(settings: Sequence[Settings], options: Sequence[Mapping[str, 
 
     A group whose option differs (`prompt`) is preferred to keys. Keys below it are used only if
     they differ among configurations with the same option. Redundant names are dropped, keys first.
+    The experiment is named where that takes fewer names.
 
     Args:
         settings: the settings that results depend on.
@@ -115,6 +119,18 @@ def distinguishing(settings: Sequence[Settings], options: Sequence[Mapping[str, 
     """
     groups, keys = differing(settings, options)
     names = [*groups, *keys]
+    found = _needed(settings, options, names)
+    if len(found) > 1 and _varies(options, EXPERIMENT):
+        with_experiment = _needed(settings, options, [EXPERIMENT, *names])
+        found = min(found, with_experiment, key=len)
+    return found
+
+
+def _needed(
+    settings: Sequence[Settings], options: Sequence[Mapping[str, str]], names: Sequence[str]
+) -> list[str]:
+    """Return the names without those that are redundant, from the last one on."""
+    names = list(names)
     values = [
         {name: setting_value(each, chosen, name) for name in names}
         for each, chosen in zip(settings, options, strict=True)

@@ -62,6 +62,7 @@ def mine(
     num_negatives: int,
     sampling: Sampling,
     filter: NegativeFilter,
+    keep_queries: bool,
 ) -> dict[str, float]:
     """Mine hard negatives into a run directory; return its counts.
 
@@ -107,7 +108,7 @@ def mine(
             if not is_left:
                 record_start(config, run, contract=None if loaded is None else loaded.contract)
             inputs = MiningInputs(examples=examples, documents=documents, loaded=loaded)
-            work = build_mining(config, source, inputs, choice)
+            work = build_mining(config, source, inputs, choice, keep_queries=keep_queries)
             key, facts = _key(config, work, loaded)
             file = MinedFile(run.path, key=key)
             if is_left:
@@ -226,6 +227,7 @@ def _key(
     if work.source.name == "bm25":
         known["content"] = config.task.content
     known |= {"choice": asdict(work.choice), "version": VERSION}
+    known["keep_queries"] = work.keep_queries
     if "model" in known:
         known["model"] = {**known["model"], "location": None}
     if work.source.name == "run":
@@ -248,19 +250,20 @@ def _finish(
     path = file.finish()
     write_json(run.path / MINING_FILE, {**facts, **report})
     file.clear()
-    lines = report_lines(report, num_negatives=work.choice.num_negatives, source=work.source)
+    lines = report_lines(report, work)
     for line in lines:
         logger.info("%s", line)
     more = ""
     if examples[0].weight is not None:
         more = " data.columns.weight=weight"
     counts = report["counts"]
+    without = counts["queries_in"] - counts["queries_out"]
     show(
         "\n".join(lines),
         f"Run directory: {run.path}",
         f"Train with it: {own_command('train')} data=file data.path={path}{more}",
         result_line=f"mined queries={counts['queries_out']} negatives={counts['negatives']} "
-        f"left_out={counts['queries_in'] - counts['queries_out']}",
+        f"{'without' if work.keep_queries else 'left_out'}={without}",
     )
     return {f"mine/{name}": float(counts[name]) for name in ("queries_out", "negatives")}
 

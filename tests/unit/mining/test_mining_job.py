@@ -37,13 +37,19 @@ def dense(texts: MiningTexts) -> DenseCandidates:
 
 
 def job(
-    texts: MiningTexts, source: CandidateSource, *, at_a_time: int = 12, **choice: Any
+    texts: MiningTexts,
+    source: CandidateSource,
+    *,
+    at_a_time: int = 12,
+    keep_queries: bool = False,
+    **choice: Any,
 ) -> MiningJob:
     settings = {"top_k": 10, "num_negatives": 3, "filter": NegativeFilter()} | choice
     return MiningJob(
         texts=texts,
         source=source,
         choice=NegativeChoice(**settings),
+        keep_queries=keep_queries,
         max_queries_per_search=at_a_time,
     )
 
@@ -176,7 +182,7 @@ def test_a_run_file_gives_candidates_and_unknown_ids_are_counted(
     # positive 1 has the same query, and the run lacks it
     assert file.counts["left_out_positive_without_score"] == 1
     assert file.counts["left_out_no_candidate_in_source"] == 38
-    shown = report_lines(mining_report(file.path, file.counts), num_negatives=3, source=source)
+    shown = report_lines(mining_report(file.path, file.counts), work)
     assert "Left out: 38 (the run file has no known document for the query)" in shown
     assert "num_unknown_queries=1" in shown[0]
 
@@ -401,7 +407,7 @@ def test_lines_with_an_unscored_positive_are_counted(tmp_path: Path) -> None:
     work.write(file, scored, percentile_score=None)
     report = mining_report(file.path, file.counts)
     assert report["counts"]["queries_with_unscored_positive"] == 1
-    shown = report_lines(report, num_negatives=1, source=source)
+    shown = report_lines(report, work)
     assert any(
         "1 compared with only those of their positives that have a" in line for line in shown
     )
@@ -421,5 +427,22 @@ def test_the_report_counts_every_query_and_describes_ranks_and_scores(tmp_path: 
     ranks = [rank for line in lines for rank in line["mined"]["ranks"]]
     assert counts["negatives"] == len(ranks)
     assert report["percentiles"]["ranks"]["p50"] == np.median(ranks)
-    shown = report_lines(report, num_negatives=3, source=dense(texts))
-    assert any("the filter left nothing" in line for line in shown)
+    assert any("Left out: " in line and "the filter" in line for line in report_lines(report, work))
+
+
+def test_queries_without_a_negative_are_kept_on_request(tmp_path: Path) -> None:
+    texts = read_mining_texts(EXAMPLES)
+    bounds = NegativeFilter(absolute_margin=0.2)
+    found: dict[bool, list[dict[str, Any]]] = {}
+    for keep in (False, True):
+        work = job(texts, dense(texts), top_k=30, filter=bounds, keep_queries=keep)
+        file = MinedFile(_new(tmp_path / str(keep)), key="k")
+        work.write(file, EXAMPLES, percentile_score=None)
+        found[keep] = [json.loads(text) for text in file.path.read_text().splitlines()]
+        report = mining_report(file.path, file.counts)
+        assert report["counts"]["queries_out"] == len(found[False]) < 40
+    assert [line["query"] for line in found[True]] == [each.query.text for each in EXAMPLES]
+    assert [line for line in found[True] if line["negative_passages"]] == found[False]
+    shown = report_lines(report, work)
+    without = 40 - len(found[False])
+    assert any(f"Kept without hard negatives: {without} (" in line for line in shown)

@@ -89,6 +89,26 @@ def test_what_is_not_needed_is_left_out_keys_first() -> None:
     assert distinguishing(settings[:1], options[:1]) == []
 
 
+def test_an_experiment_names_what_would_take_several_names() -> None:
+    settings = [
+        {"data.path": "x", "loss.dims": "1", "model.embedding_dim": "null"},
+        {"data.path": "y", "loss.dims": "1", "model.embedding_dim": "null"},
+        {"data.path": "x", "loss.dims": "2", "model.embedding_dim": "null"},
+        {"data.path": "x", "loss.dims": "2", "model.embedding_dim": "64"},
+    ]
+    data, loss = ["a", "b", "a", "a"], ["c", "c", "d", "d"]
+    options = [
+        {"data": a, "loss": b, "experiment": f"{a}{b}"} for a, b in zip(data, loss, strict=True)
+    ]
+    assert distinguishing(settings, options) == ["experiment", "model.embedding_dim"]
+    without = [{key: each[key] for key in ("data", "loss")} for each in options]
+    assert sorted(distinguishing(settings, without)) == ["data", "loss", "model.embedding_dim"]
+    # one name is enough: the experiment says less than what it changed
+    assert distinguishing(settings[:2], options[:2]) == ["data"]
+    # runs of one experiment that differ in two keys
+    assert len(distinguishing(settings, [{"experiment": "e"}] * 4)) == 3
+
+
 def test_short_names_stay_apart() -> None:
     assert shortened(["optimizer.lr", "loss.temperature"]) == {
         "optimizer.lr": "lr",

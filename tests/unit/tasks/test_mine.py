@@ -234,6 +234,19 @@ def test_scores_of_a_teacher_are_filtered_in_place(data: Path) -> None:
     assert (example.positive_scores, example.hard_negative_scores) == ((2.0,), (1.0,))
 
 
+def test_a_line_that_the_filter_leaves_nothing_is_kept_on_request(data: Path) -> None:
+    scored = [
+        {"query": "q", "pos": ["p"], "neg": ["a", "b"], "pos_scores": [2], "neg_scores": [3, 1]},
+        {"query": "r", "pos": ["a"], "neg": ["c"], "pos_scores": [1], "neg_scores": [5]},
+    ]
+    write(data / "train.jsonl", scored)
+    mine(data, "task.use_scores=true", "task.keep_queries=true")
+    examples = list(read_train_files(path=data / "run" / "mined.jsonl", cache_dir=data / "cache"))
+    kept = [[passage.text for passage in each.hard_negatives] for each in examples]
+    assert kept == [["b"], []]
+    assert [each.positive_scores for each in examples] == [(2.0,), (1.0,)]
+
+
 def test_a_run_file_of_the_corpus(data: Path) -> None:
     lines = json.loads((data / "train.jsonl").read_text().splitlines()[0])
     write(data / "train.jsonl", [{"query_id": "7", **lines}])

@@ -1,0 +1,124 @@
+"""Train a pretrained model with mined hard negatives and without, with several seeds.
+
+    python bench/mined_negatives.py --model DIR --train-set DIR --test-set DIR --work DIR
+
+Both sets are BEIR folders with `corpus.jsonl.gz`. The train split of one and the test split of the
+other are cut to --num-queries queries and --num-documents documents. For each seed:
+
+1. A plain training, with in-batch negatives.
+2. `task=mine` with its model, in the corpus of the training set.
+3. A training of the base model with one mined negative for each query that has some. Queries,
+   optimizer steps and settings are the same.
+
+`task=report` then compares both on the test set. What exists in --work is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cut_sets import cut_set
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TRAINING = (
+    "model/adapter=lora", "prompt=repllama", "prompt.max_query_length=32",
+    "prompt.max_document_length=64", "data.global_batch_size=30", "trainer.max_epochs=-1",
+    "optimizer.lr=1e-3", "scheduler.num_warmup_steps=3", "loss.temperature=0.05",
+    "callbacks=none", "logger=none", "benchmark=folder", "benchmark.content=code",
+    "evaluation.every_n_steps=0", "evaluation.max_tokens_per_batch=2048",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainings:
+    """Run the commands of one comparison.
+
+    Attributes:
+        model: the pretrained model.
+        train_set: BEIR folder, cut.
+        test_set: BEIR folder, cut.
+        work: folder of all runs.
+        max_steps: optimizer steps of a training.
+    """
+
+    model: Path
+    train_set: Path
+    test_set: Path
+    work: Path
+    max_steps: int
+
+    def run(self, seed: int) -> list[Path]:
+        """Return the run directories of the plain and the mined training with a seed."""
+        plain, mined, negatives = (
+            self.work / f"{name}_{seed}" for name in ("plain", "mined", "negatives")
+        )
+        data = ("data=folder", f"data.path={self.train_set}", "data.split=train")
+        self.train(plain, seed, *data, f"evaluation.before_training={str(seed == 1).lower()}")
+        if not (negatives / "mining.json").exists():
+            quarry(
+                "train.py", "task=mine", f"model.path={plain}", *data,
+                f"task.corpus={self.train_set}", "task.top_k=20", "task.sampling=random",
+                "task.num_negatives=1", "task.keep_queries=true", f"seed={seed}",
+                f"hydra.run.dir={negatives}",
+            )  # fmt: skip
+        self.train(
+            mined, seed, "data=file", f"data.path={negatives / 'mined.jsonl'}",
+            "data.num_hard_negatives=null", "evaluation.before_training=false",
+        )  # fmt: skip
+        return [plain, mined]
+
+    def train(self, run: Path, seed: int, *overrides: str) -> None:
+        if (run / "metrics.json").exists():
+            return
+        quarry(
+            "train.py", "model=local", f"model.path={self.model}", *TRAINING, *overrides,
+            f"benchmark.path={self.test_set}", f"trainer.max_steps={self.max_steps}",
+            f"seed={seed}", f"hydra.run.dir={run}",
+        )  # fmt: skip
+
+
+def quarry(*command: str) -> None:
+    """Run a command of this checkout, and show how long it took."""
+    start = time.monotonic()
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=True)
+    print(f"{time.monotonic() - start:.0f} s: {' '.join(command)}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    for name in ("--model", "--train-set", "--test-set", "--work"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--num-queries", type=int, default=300)
+    parser.add_argument("--num-documents", type=int, default=1000)
+    parser.add_argument("--max-steps", type=int, default=30)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    given = parser.parse_args(arguments)
+    sizes = {"num_queries": given.num_queries, "num_documents": given.num_documents}
+    train_set, test_set = given.work / "sets" / "train", given.work / "sets" / given.test_set.name
+    if not train_set.exists():
+        cut_set(given.train_set, train_set, split="train", **sizes)
+    if not test_set.exists():
+        cut_set(given.test_set, test_set, **sizes)
+    trainings = Trainings(
+        model=given.model.resolve(),
+        train_set=train_set.resolve(),
+        test_set=test_set.resolve(),
+        work=given.work.resolve(),
+        max_steps=given.max_steps,
+    )
+    runs = [run for seed in given.seeds for run in trainings.run(seed)]
+    listed = ",".join(map(str, runs))
+    quarry("eval.py", "task=report", f"runs=[{listed}]", f"task.folder={given.work / 'report'}")
+
+
+if __name__ == "__main__":
+    main()
