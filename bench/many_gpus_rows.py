@@ -23,6 +23,13 @@ TINY_CONTRASTIVE_BATCH_SIZE = 2
 ALL_WEIGHTS = ("model/adapter=none", "trainer.precision=bf16-true")
 """Overrides that train all weights. No checkpoint is timed: for 7B it takes 106 GB."""
 
+REFRESHING = (
+    "callbacks=refresh_negatives", "callbacks.refresh_negatives.every_n_steps=2",
+    "callbacks.refresh_negatives.num_negatives=3",
+    "callbacks.refresh_negatives.filter.relative_margin=null",
+)  # fmt: skip
+"""Overrides that mine hard negatives before a kill and after it."""
+
 QUERIES_KEY = "loss.contrastive_batch_size"
 LIMIT_S = 300
 
@@ -55,7 +62,8 @@ class ManyGpusRows:
             self._lora("ddp"),
             self._encoding(),
             self._hangs(),
-            self._survival(),
+            self._survival("survival"),
+            self._survival("survival_refreshing", *REFRESHING),
             self._sweep(),
             self._lora("zero2"),
             self._full("full_zero3", "zero3", devices=(2, 4), estimate_s=160),
@@ -153,18 +161,18 @@ class ManyGpusRows:
             parts.append(part)
         return Measurement(name="encoding", parts=tuple(parts))
 
-    def _survival(self) -> Measurement:
+    def _survival(self, name: str, *overrides: str) -> Measurement:
         """Return killed and resumed runs on two GPUs, which all strategies share, untimed."""
         tiny = ("--time-limit-s", "200") if self.is_tiny else ()
         strategies = ("ddp", "zero3") if self.is_tiny else STRATEGIES
         parts = [
             self._on_two(
-                strategy, "survive.py", "--strategy", strategy, *tiny, size=self.scale.small,
-                estimate_s=130, is_beside=place > 0 and not self.is_tiny,
+                strategy, "survive.py", "--strategy", strategy, *tiny, *overrides,
+                size=self.scale.small, estimate_s=130, is_beside=place > 0 and not self.is_tiny,
             )
             for place, strategy in enumerate(strategies)
         ]  # fmt: skip
-        return Measurement(name="survival", parts=tuple(parts))
+        return Measurement(name=name, parts=tuple(parts))
 
     def _hangs(self) -> Measurement:
         numbers = ("--num-runs", "1", "--time-limit-s", "200") if self.is_tiny else ()

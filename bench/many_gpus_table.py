@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from textwrap import fill
 from typing import Any
 
@@ -138,9 +139,11 @@ def _survival(content: Content) -> str:
         "commit",
     ]  # fmt: skip
     rows = []
-    for strategy in STRATEGIES:
-        part = part_of(content, "survival", strategy)
+    kinds = (("survival", ""), ("survival_refreshing", ", `callbacks=refresh_negatives`"))
+    for (row, more), strategy in product(kinds, STRATEGIES):
+        part = part_of(content, row, strategy)
         what = f"all weights, `{strategy}`" if strategy == "zero3" else f"LoRA, `{strategy}`"
+        what += more
         if "not_run" in part:
             rows.append([what, reason_of(part), "", "", "", _commit(part)])
             continue

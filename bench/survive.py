@@ -1,6 +1,6 @@
 """Kill a training run after its first checkpoint, resume it, and compare with an uninterrupted run.
 
-    python bench/survive.py --model FOLDER --texts FOLDER --work FOLDER --strategy zero2
+    python bench/survive.py --model FOLDER --texts FOLDER --work FOLDER --strategy zero2 [KEY=VALUE]
 
 It trains LoRA, under `zero3` all weights in bf16-true, with evaluations in training. Both runs run
 at the same time.
@@ -35,6 +35,7 @@ class Survivor:
     strategy: str
     devices: int
     time_limit_s: float
+    overrides: Sequence[str] = ()
 
     def run(self, name: str) -> Path:
         return self.work / name / "run"
@@ -63,7 +64,7 @@ class Survivor:
                 "evaluation.max_tokens_per_batch=32768", "data.num_hard_negatives=3",
                 f"trainer.max_steps={NUM_STEPS}", "recipe.num_warmup_steps=2",
                 "trainer.log_every_n_steps=1", "+trainer.deterministic=warn", "model.compile=false",
-                f"callbacks.last_checkpoint.every_n_steps={NUM_STEPS_PER_SAVE}",
+                f"callbacks.last_checkpoint.every_n_steps={NUM_STEPS_PER_SAVE}", *self.overrides,
             ],
         )  # fmt: skip
         self._run(command, name, run / "checkpoints" / "last.ckpt" if is_killed else None)
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument("--strategy", required=True)
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--time-limit-s", type=float, default=240, help="of each run")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the training")
     arguments = vars(parser.parse_args())
     work = Path(tempfile.mkdtemp(prefix="survive_", dir=arguments.pop("work")))
     survivor = Survivor(work=work, **arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ def test_rates_and_rankings(environment: dict[str, str], tmp_path: Path) -> None
 def test_nothing_hangs_and_killed_runs_are_resumed(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    parts = measured("hangs,survival", environment, tmp_path)
+    parts = measured("hangs,survival,survival_refreshing", environment, tmp_path)
     assert (parts["hangs"]["2"]["num_hangs"], parts["hangs"]["2"]["num_failed"]) == (0, 0)
-    for strategy in ("ddp", "zero3"):
-        survived = parts["survival"][strategy]
+    for row, strategy in product(("survival", "survival_refreshing"), ("ddp", "zero3")):
+        survived = parts[row][strategy]
         assert survived["is_model_equal"]
         assert survived["largest_loss_difference"] == 0
         assert survived["scores"] == survived["scores_resumed"]
