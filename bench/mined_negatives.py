@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--num-queries", type=int, default=300)
     parser.add_argument("--num-documents", type=int, default=1000)
-    parser.add_argument("--max-steps", type=int, default=30)
+    parser.add_argument("--max-steps", type=int, default=60)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     given = parser.parse_args(arguments)
     sizes = {"num_queries": given.num_queries, "num_documents": given.num_documents}
