@@ -157,7 +157,7 @@ def _encoded(
     open_blocks = [number for number in range(job.num_blocks) if number not in blocks]
     num_open = sum(len(job.texts_of(number)) for number in open_blocks)
     logger.info(
-        "%s: %d texts in %d blocks, %d of them finished before",
+        "%s: %d texts, blocks: %d, finished before: %d",
         job.label, len(job.corpus), job.num_blocks, len(blocks),
     )  # fmt: skip
     _check_room(job, num_open, dim=prepared.embedding_dim)

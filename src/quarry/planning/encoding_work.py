@@ -116,6 +116,12 @@ class EncodingWork:
     def unknown_sets(self) -> tuple[str, ...]:
         return tuple(one.name for one in self.sets if one.num_texts is None)
 
+    def num_pairs(self, *, depth: int) -> int:
+        """Return the pairs of a query and a document, `depth` for each query of the known sets."""
+        return sum(
+            (one.num_queries or 0) * min(depth, one.num_documents or 0) for one in self.sets
+        )
+
     def hours(self, *, tokens_per_s: float, num_devices: int = 1) -> float:
         """Return the hours on devices of that rate that do not wait for one another."""
         return self.num_computed_tokens / (tokens_per_s * num_devices) / 3600

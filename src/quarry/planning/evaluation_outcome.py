@@ -30,6 +30,7 @@ class EvaluationPlan:
         store_dtype: of the embedding store; None: there is none.
         download: bytes of weights that have to come from the hub.
         host: memory of the host, of this job on one node.
+        reranked_depth: documents of a query that a reranker scores; None: there is none.
         num_jobs: that run on the machine at once, this one among them.
     """
 
@@ -48,6 +49,7 @@ class EvaluationPlan:
     world_size: int
     num_nodes: int
     num_jobs: int
+    reranked_depth: int | None = None
 
     @property
     def hours(self) -> float | None:
@@ -57,6 +59,13 @@ class EvaluationPlan:
         return self.num_passes * self.work.hours(
             tokens_per_s=self.rate.tokens_per_s, num_devices=self.world_size
         )
+
+    @property
+    def num_reranked_pairs(self) -> int | None:
+        """Return the pairs that a reranker scores; None: not known, or there is none."""
+        if self.reranked_depth is None or self.work.is_unknown:
+            return None
+        return self.work.num_pairs(depth=self.reranked_depth)
 
     @property
     def tokens_per_process(self) -> float | None:
@@ -74,7 +83,9 @@ class EvaluationPlan:
         """Return whether it takes longer than `hours` says."""
         if self.work.prefix_tokens is None:  # for all that is known, less
             return False
-        return bool(self.work.unknown_sets) or (self.rate is not None and self.rate.is_limit)
+        if self.work.unknown_sets or self.reranked_depth is not None:
+            return True
+        return self.rate is not None and self.rate.is_limit
 
     @property
     def store_bytes(self) -> int:
@@ -127,6 +138,8 @@ class EvaluationPlan:
             "num_computed_tokens": self.work.num_computed_tokens if is_known else None,
             "prefix_tokens": self.work.prefix_tokens,
             "num_passes": self.num_passes,
+            "reranked_depth": self.reranked_depth,
+            "num_reranked_pairs": self.num_reranked_pairs,
             "tokens_per_process": self.tokens_per_process,
             "unknown_sets": list(self.work.unknown_sets),
             "rate": None if self.rate is None else asdict(self.rate),
@@ -148,6 +161,7 @@ class EvaluationPlan:
         values: dict[str, float | None] = {}
         if not self.work.unknown_sets:
             values["plan/num_texts"] = self.work.num_texts
+            values["plan/num_reranked_pairs"] = self.num_reranked_pairs
         if self.model is not None:
             if not self.work.unknown_sets:
                 values |= {

@@ -146,7 +146,7 @@ def _work(plan: EvaluationPlan) -> list[Row]:
     if work.is_unknown:
         return [*rows, ("in all", UNKNOWN, "")]
     rows.append(("in all", f"{work.num_texts:,} texts", "; ".join(notes)))
-    return [*rows, *_computed_rows(plan), *_share_rows(plan)]
+    return [*rows, *_computed_rows(plan), *_share_rows(plan), *_reranked_rows(plan)]
 
 
 def _computed_rows(plan: EvaluationPlan) -> list[Row]:
@@ -155,6 +155,18 @@ def _computed_rows(plan: EvaluationPlan) -> list[Row]:
     if plan.model is None or not note:
         return []
     return [("computed", f"{_counted(plan.work.num_computed_tokens)} tokens", note)]
+
+
+def _reranked_rows(plan: EvaluationPlan) -> list[Row]:
+    """Show the pairs that a reranker scores."""
+    number = plan.num_reranked_pairs
+    if number is None:
+        return []
+    note = (
+        f"the best {plan.reranked_depth} documents of each query; time and weights of the reranker "
+        "are not counted"
+    )
+    return [("reranked", f"{_limited(plan.work)}{number:,} pairs", note)]
 
 
 def _share_rows(plan: EvaluationPlan) -> list[Row]:

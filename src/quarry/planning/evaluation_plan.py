@@ -51,6 +51,7 @@ def _without_model(inputs: PlannedEvaluation, machine: Machine) -> EvaluationPla
         world_size=inputs.ranks.world_size,
         num_nodes=inputs.ranks.num_nodes,
         num_jobs=1,
+        reranked_depth=inputs.reranked_depth,
     )
 
 
@@ -86,6 +87,7 @@ def _with_model(
         world_size=inputs.ranks.world_size,
         num_nodes=inputs.ranks.num_nodes,
         num_jobs=num_jobs,
+        reranked_depth=inputs.reranked_depth,
     )
 
 

@@ -28,6 +28,7 @@ from quarry.planning.host import CorpusPlace
 from quarry.planning.memory_fit import AskedChoice
 from quarry.planning.zero_buffers import ZeroBuffers
 from quarry.retrieval.reranked import stages_of
+from quarry.retrieval.reranked import RerankedRetriever
 from quarry.retrieval.retriever import Retriever
 from quarry.runtime.devices import has_gpu
 
@@ -140,6 +141,7 @@ class PlannedEvaluation:
         seed: of samples of texts.
         store_dtype: of the embedding store; None: there is none.
         num_passes: how often texts are encoded.
+        reranked_depth: documents of a query that a reranker scores; None: there is none.
     """
 
     retriever: str
@@ -152,6 +154,7 @@ class PlannedEvaluation:
     corpus: CorpusPlace
     store_dtype: str | None
     num_passes: int
+    reranked_depth: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -254,6 +257,7 @@ def planned_evaluation(config: DictConfig) -> PlannedEvaluation:
         corpus=CorpusPlace.of(config.evaluation, is_stored=is_stored),
         store_dtype=str(config.evaluation.store_dtype) if is_stored else None,
         num_passes=1 if config.evaluation.compare_dtype is None else 2,
+        reranked_depth=retriever.depth if isinstance(retriever, RerankedRetriever) else None,
     )
 
 

@@ -62,6 +62,22 @@ def evaluation(*overrides: str) -> DictConfig:
     return composed("eval", "task=plan", *overrides)
 
 
+def test_pairs_of_a_reranker_are_counted_and_hours_are_at_least(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reranked = ("retriever=reranked", "retriever.reranker.path=elsewhere", "retriever.depth=5500")
+    sets = ("model=qwen-coder", "benchmark=beir", "benchmark.sets=[fever,scifact]", *reranked)
+    found = planned(evaluation(*sets), tmp_path / "plan.json")
+    num_pairs = FEVER[0] * 5_500 + SCIFACT[0] * SCIFACT[1]  # scifact has fewer documents
+    assert found["plan/num_reranked_pairs"] == num_pairs
+    made = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    assert made["num_reranked_pairs"] == num_pairs
+    assert f"{num_pairs:,} pairs" in capsys.readouterr().out
+    bm25 = (*sets, "retriever@retriever.first_stage=bm25")
+    assert planned(evaluation(*bm25))["plan/num_reranked_pairs"] == num_pairs
+    assert "plan/num_reranked_pairs" not in planned(evaluation(*BEIR))
+
+
 def test_a_suite_that_is_not_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = evaluation(*BEIR, "trainer.devices=8", "strategy=ddp")
     found = planned(config, tmp_path / "plan.json")
