@@ -113,7 +113,8 @@ FIRST := experiment=methods benchmark=none
 methods: $(METHODS)/taught/teach.json ## Compare ways to train on two cores: plain, mined, distilled, Matryoshka (docs/studies.md)
 	@$(BIN)/python train.py study=methods $(if $(wildcard runs/study/methods/study.json),study.resume=true)
 	@$(BIN)/python eval.py study=methods_64 $(if $(wildcard runs/study/methods_64/study.json),study.resume=true)
-	@$(BIN)/python eval.py task=report 'runs=[runs/study/methods,runs/study/methods_64]'
+	@$(BIN)/python eval.py task=report task.study=methods_64
+	@$(BIN)/python eval.py task=report 'runs=[$(METHODS)/teacher,runs/study/methods,runs/study/methods_64]'
 
 $(METHODS)/first/summary.json: | $(VENV)/.installed
 	@rm -rf $(METHODS)/first
@@ -121,7 +122,8 @@ $(METHODS)/first/summary.json: | $(VENV)/.installed
 
 $(METHODS)/teacher/summary.json: | $(VENV)/.installed
 	@rm -rf $(METHODS)/teacher
-	@$(BIN)/python train.py $(FIRST) model.replica.hidden_size=256 hydra.run.dir=$(METHODS)/teacher
+	@$(BIN)/python train.py experiment=methods model.replica.hidden_size=256 logger=none \
+		hydra.run.dir=$(METHODS)/teacher
 
 $(METHODS)/mined/mining.json: $(METHODS)/first/summary.json
 	@$(BIN)/python train.py task=mine model.path=$(METHODS)/first data=stdlib_code \

@@ -13,7 +13,10 @@ def cut_set(
     """Write the first queries of a split with their judged documents, then others of the corpus.
 
     Args:
-        num_documents: of the new corpus; it must be enough for the judged ones.
+        num_documents: of the new corpus.
+
+    Raises:
+        ValueError: that is too few for the judged documents.
     """
     (target / "qrels").mkdir(parents=True)
     header, *judgments = (source / "qrels" / f"{split}.tsv").read_text().splitlines()
@@ -22,6 +25,8 @@ def cut_set(
     (target / "qrels" / f"{split}.tsv").write_text("\n".join([header, *kept]) + "\n")
     (target / "queries.jsonl").write_bytes((source / "queries.jsonl").read_bytes())
     judged = {line.split("\t")[1] for line in kept}
+    if len(judged) > num_documents:
+        raise ValueError(f"num_documents={num_documents}: {len(judged)} documents are judged")
     with gzip.open(source / "corpus.jsonl.gz", "rt", encoding="utf-8") as stream:
         documents = sorted(stream, key=lambda line: json.loads(line)["_id"] not in judged)
     (target / "corpus.jsonl").write_text("".join(documents[:num_documents]), encoding="utf-8")

@@ -3,20 +3,22 @@
     python bench/mined_negatives.py --model DIR --train-set DIR --test-set DIR --work DIR
 
 Both sets are BEIR folders with `corpus.jsonl.gz`. The train split of one and the test split of the
-other are cut to --num-queries queries and --num-documents documents. For each seed:
+other are cut to --num-queries queries and --num-documents documents.
 
-1. A plain training, with in-batch negatives.
-2. `task=mine` with its model, in the corpus of the training set.
-3. A training of the base model with one mined negative for each query that has some. Queries,
-   optimizer steps and settings are the same.
+1. A plain training for each seed, with in-batch negatives.
+2. `task=mine` with the model of the first seed, in the corpus of the training set.
+3. A training of the base model for each seed, with one mined negative for each query that has some.
+   Queries, optimizer steps and settings are the same.
 
-`task=report` then compares both on the test set. What exists in --work is not made again.
+`task=report` then compares both on the test set, and the base model is measured once. Finished runs
+in --work are not made again; name another folder for other settings.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -55,29 +57,33 @@ class Trainings:
     work: Path
     max_steps: int
 
-    def run(self, seed: int) -> list[Path]:
-        """Return the run directories of the plain and the mined training with a seed."""
-        plain, mined, negatives = (
-            self.work / f"{name}_{seed}" for name in ("plain", "mined", "negatives")
-        )
+    def run(self, seeds: Sequence[int]) -> list[Path]:
+        """Return the run directories of the plain and the mined trainings."""
         data = ("data=folder", f"data.path={self.train_set}", "data.split=train")
-        self.train(plain, seed, *data, f"evaluation.before_training={str(seed == 1).lower()}")
+        plain, mined = ({seed: self.work / f"{name}_{seed}" for seed in seeds}
+                        for name in ("plain", "mined"))  # fmt: skip
+        for seed, run in plain.items():
+            is_first = "true" if seed == seeds[0] else "false"
+            self.train(run, seed, *data, f"evaluation.before_training={is_first}")
+        negatives = self.work / f"negatives_{seeds[0]}"
         if not (negatives / "mining.json").exists():
             quarry(
-                "train.py", "task=mine", f"model.path={plain}", *data,
+                "train.py", "task=mine", f"model.path={plain[seeds[0]]}", *data,
                 f"task.corpus={self.train_set}", "task.top_k=20", "task.sampling=random",
-                "task.num_negatives=1", "task.keep_queries=true", f"seed={seed}",
+                "task.num_negatives=1", "task.keep_queries=true", f"seed={seeds[0]}",
                 f"hydra.run.dir={negatives}",
             )  # fmt: skip
-        self.train(
-            mined, seed, "data=file", f"data.path={negatives / 'mined.jsonl'}",
-            "data.num_hard_negatives=null", "evaluation.before_training=false",
-        )  # fmt: skip
-        return [plain, mined]
+        for seed, run in mined.items():
+            self.train(
+                run, seed, "data=file", f"data.path={negatives / 'mined.jsonl'}",
+                "data.num_hard_negatives=null", "evaluation.before_training=false",
+            )  # fmt: skip
+        return [*plain.values(), *mined.values()]
 
     def train(self, run: Path, seed: int, *overrides: str) -> None:
-        if (run / "metrics.json").exists():
+        if (run / "summary.json").exists():
             return
+        shutil.rmtree(run, ignore_errors=True)  # of a call that was killed
         quarry(
             "train.py", "model=local", f"model.path={self.model}", *TRAINING, *overrides,
             f"benchmark.path={self.test_set}", f"trainer.max_steps={self.max_steps}",
@@ -103,21 +109,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     given = parser.parse_args(arguments)
     sizes = {"num_queries": given.num_queries, "num_documents": given.num_documents}
-    train_set, test_set = given.work / "sets" / "train", given.work / "sets" / given.test_set.name
-    if not train_set.exists():
+    work = given.work.resolve()
+    train_set, test_set = work / "sets" / "train", work / "sets" / "test" / given.test_set.name
+    if not (work / "sets" / "done").exists():
+        shutil.rmtree(work / "sets", ignore_errors=True)
         cut_set(given.train_set, train_set, split="train", **sizes)
-    if not test_set.exists():
         cut_set(given.test_set, test_set, **sizes)
+        (work / "sets" / "done").touch()
     trainings = Trainings(
         model=given.model.resolve(),
-        train_set=train_set.resolve(),
-        test_set=test_set.resolve(),
-        work=given.work.resolve(),
+        train_set=train_set,
+        test_set=test_set,
+        work=work,
         max_steps=given.max_steps,
     )
-    runs = [run for seed in given.seeds for run in trainings.run(seed)]
-    listed = ",".join(map(str, runs))
-    quarry("eval.py", "task=report", f"runs=[{listed}]", f"task.folder={given.work / 'report'}")
+    listed = ",".join(map(str, trainings.run(given.seeds)))
+    quarry("eval.py", "task=report", f"runs=[{listed}]", f"task.folder={work / 'report'}")
 
 
 if __name__ == "__main__":

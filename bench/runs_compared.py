@@ -23,9 +23,13 @@ def survival(uninterrupted: Path, resumed: Path, *, first: int) -> Content:
     if one.keys() != two.keys():
         raise ValueError(f"optimizer steps differ: {sorted(one)} and {sorted(two)}")
     after = [step for step in one if step > first]
+    mined, mined_again = map(_minings, (uninterrupted, resumed))
+    if mined != mined_again or (mined and min(mined) > first):
+        raise ValueError(f"negatives were mined after steps {mined} and {mined_again}")
     return {
         "num_updates": len(one),
         "num_updates_gone_on": len(after),
+        "negatives_mined_after": mined,
         "largest_loss_difference": max(abs(one[step] - two[step]) for step in after),
         "scores": evaluations(uninterrupted),
         "scores_resumed": evaluations(resumed),
@@ -48,6 +52,14 @@ def evaluations(run: Path) -> list[list[float]]:
     """Return (step, main measure) of each evaluation, in order."""
     found: list[list[float]] = _curve(run)["evaluations"]
     return found
+
+
+def _minings(run: Path) -> list[int]:
+    """Return the optimizer steps after which negatives were mined; [] without that callback."""
+    path = run / "refreshed_negatives.json"
+    if not path.exists():
+        return []
+    return [each["step"] for each in json.loads(path.read_text(encoding="utf-8"))["minings"]]
 
 
 def _losses(run: Path) -> dict[int, float]:

@@ -125,6 +125,7 @@ class MiningJob:
                     counts += counts_of(chosen, wanted=self.choice.num_negatives)
                     if chosen.reason is None or self.keep_queries:
                         lines.append(self._line(examples[row], ranked, chosen))
+                        counts["lines"] += 1
                     stop = row + 1
                 progress.add(stop - file.num_done)
                 file.add(lines, stop=stop, counts=counts)

@@ -46,18 +46,21 @@ def mining_report(path: Path, counts: Counter[str]) -> dict[str, Any]:
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             mined = json.loads(line)["mined"]
+            if not mined["ranks"]:  # kept without hard negatives
+                continue
             for name, found in values.items():
                 found.extend(value for value in mined[name] if value is not None)
     return {
         "counts": {
             "queries_in": counts["queries_in"],
+            "lines": counts["lines"],
             "queries_out": counts["queries_out"],
             "queries_with_fewer": counts["queries_with_fewer"],
             "queries_with_unscored_positive": counts["queries_with_unscored_positive"],
             "negatives": counts["negatives"],
             "positives_retrieved": counts["positives_retrieved"],
             "candidates_filtered": counts["candidates_filtered"],
-            "left_out": {reason: counts[f"left_out_{reason}"] for reason in REASONS},
+            "without_negatives": {reason: counts[f"left_out_{reason}"] for reason in REASONS},
         },
         "percentiles": {name: _percentiles(found) for name, found in values.items()},
     }
@@ -77,7 +80,7 @@ def report_lines(report: Mapping[str, Any], work: MiningJob) -> list[str]:
     ]
     lines += [
         f"{without}: {number} ({words[reason]})"
-        for reason, number in counts["left_out"].items()
+        for reason, number in counts["without_negatives"].items()
         if number
     ]
     if unscored := counts["queries_with_unscored_positive"]:

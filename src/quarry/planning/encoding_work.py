@@ -118,9 +118,7 @@ class EncodingWork:
 
     def num_pairs(self, *, depth: int) -> int:
         """Return the pairs of a query and a document, `depth` for each query of the known sets."""
-        return sum(
-            (one.num_queries or 0) * min(depth, one.num_documents or 0) for one in self.sets
-        )
+        return sum((one.num_queries or 0) * min(depth, one.num_documents or 0) for one in self.sets)
 
     def hours(self, *, tokens_per_s: float, num_devices: int = 1) -> float:
         """Return the hours on devices of that rate that do not wait for one another."""

@@ -62,7 +62,7 @@ class EvaluationPlan:
 
     @property
     def num_reranked_pairs(self) -> int | None:
-        """Return the pairs that a reranker scores; None: not known, or there is none."""
+        """Return the pairs that a reranker scores, at most; None: not known, or there is none."""
         if self.reranked_depth is None or self.work.is_unknown:
             return None
         return self.work.num_pairs(depth=self.reranked_depth)
@@ -83,9 +83,7 @@ class EvaluationPlan:
         """Return whether it takes longer than `hours` says."""
         if self.work.prefix_tokens is None:  # for all that is known, less
             return False
-        if self.work.unknown_sets or self.reranked_depth is not None:
-            return True
-        return self.rate is not None and self.rate.is_limit
+        return bool(self.work.unknown_sets) or (self.rate is not None and self.rate.is_limit)
 
     @property
     def store_bytes(self) -> int:

@@ -163,10 +163,10 @@ def _reranked_rows(plan: EvaluationPlan) -> list[Row]:
     if number is None:
         return []
     note = (
-        f"the best {plan.reranked_depth} documents of each query; time and weights of the reranker "
-        "are not counted"
+        f"at most: the best {plan.reranked_depth} documents of each query; time and weights of the "
+        "reranker are not counted"
     )
-    return [("reranked", f"{_limited(plan.work)}{number:,} pairs", note)]
+    return [("reranked", f"{number:,} pairs", note)]
 
 
 def _share_rows(plan: EvaluationPlan) -> list[Row]:
@@ -199,6 +199,8 @@ def _counted(number: float) -> str:
 def _time(plan: EvaluationPlan) -> list[Row]:
     if plan.model is None:
         note = f"{plan.retriever} embeds nothing; its time on the CPU is not counted"
+        if plan.reranked_depth is not None:
+            return [("GPU hours", UNKNOWN, f"{note}, nor that of the reranker")]
         return [("GPU hours", "none", note)]
     rows = [rate_row(plan.rate, plan.machine)]
     if plan.hours is None or plan.device_hours is None:

@@ -27,8 +27,7 @@ from quarry.planning.disk import SavedFiles
 from quarry.planning.host import CorpusPlace
 from quarry.planning.memory_fit import AskedChoice
 from quarry.planning.zero_buffers import ZeroBuffers
-from quarry.retrieval.reranked import stages_of
-from quarry.retrieval.reranked import RerankedRetriever
+from quarry.retrieval.reranked import RerankedRetriever, stages_of
 from quarry.retrieval.retriever import Retriever
 from quarry.runtime.devices import has_gpu
 

@@ -13,6 +13,7 @@ from quarry.evaluation.run_cost import RunCost
 from quarry.study_report.measured import Measured
 from quarry.study_report.run_record import LearningCurve, RunRecord
 from quarry.study_report.settings import (
+    EXPERIMENT,
     Stage,
     distinguishing,
     setting_value,
@@ -172,8 +173,9 @@ def _labelled(entries: Sequence[Entry]) -> list[Entry]:
     ]
     keys: dict[str, None] = {}
     for name in dict.fromkeys(names):
-        same = [e.members[0] for e, other in zip(entries, names, strict=True) if other == name]
-        found = distinguishing([m.settings for m in same], [m.options for m in same])
+        rows = [entry for entry, other in zip(entries, names, strict=True) if other == name]
+        same, options = [row.members[0] for row in rows], [_common_options(row) for row in rows]
+        found = distinguishing([m.settings for m in same], options)
         keys |= dict.fromkeys(found)
     short = shortened(list(keys))
     firsts = [entry.members[0] for entry in entries]
@@ -188,6 +190,14 @@ def _labelled(entries: Sequence[Entry]) -> list[Entry]:
         label = ", ".join([name, *words])
         labelled.append(replace(entry, label=label, variant=variant))
     return labelled
+
+
+def _common_options(entry: Entry) -> dict[str, str]:
+    """Return the options of its first member, without an experiment that not all have."""
+    options = dict(entry.members[0].options)
+    if len({member.options.get(EXPERIMENT) for member in entry.members}) > 1:
+        options.pop(EXPERIMENT, None)
+    return options
 
 
 def _renamed(entries: Sequence[Entry], labels: Mapping[str, str]) -> list[Entry]:

@@ -111,7 +111,7 @@ def distinguishing(settings: Sequence[Settings], options: Sequence[Mapping[str, 
 
     A group whose option differs (`prompt`) is preferred to keys. Keys below it are used only if
     they differ among configurations with the same option. Redundant names are dropped, keys first.
-    The experiment is named where that takes fewer names.
+    The experiment is named where that takes fewer names and each configuration has one.
 
     Args:
         settings: the settings that results depend on.
@@ -120,7 +120,7 @@ def distinguishing(settings: Sequence[Settings], options: Sequence[Mapping[str, 
     groups, keys = differing(settings, options)
     names = [*groups, *keys]
     found = _needed(settings, options, names)
-    if len(found) > 1 and _varies(options, EXPERIMENT):
+    if len(found) > 1 and all(each.get(EXPERIMENT, "none") != "none" for each in options):
         with_experiment = _needed(settings, options, [EXPERIMENT, *names])
         found = min(found, with_experiment, key=len)
     return found

@@ -227,7 +227,8 @@ def _key(
     if work.source.name == "bm25":
         known["content"] = config.task.content
     known |= {"choice": asdict(work.choice), "version": VERSION}
-    known["keep_queries"] = work.keep_queries
+    if work.keep_queries:
+        known["keep_queries"] = True
     if "model" in known:
         known["model"] = {**known["model"], "location": None}
     if work.source.name == "run":

@@ -277,11 +277,15 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("at", [0, 6, 7, 13, 25, 39])
-def test_killed_and_continued_equals_uninterrupted(tmp_path: Path, at: int) -> None:
+@pytest.mark.parametrize("keep", [False, True])
+def test_killed_and_continued_equals_uninterrupted(tmp_path: Path, at: int, keep: bool) -> None:
     texts = read_mining_texts(EXAMPLES)
-    expected = mined(_new(tmp_path / "whole"), job(texts, dense(texts), **SETTINGS))
+    settings = SETTINGS | {"keep_queries": keep}
+    if keep:  # with many that have none
+        settings |= {"filter": NegativeFilter(absolute_margin=0.2), "top_k": 30}
+    expected = mined(_new(tmp_path / "whole"), job(texts, dense(texts), **settings))
     folder = _new(tmp_path / "parts")
-    work = job(texts, Killed(dense(texts), at), **SETTINGS)
+    work = job(texts, Killed(dense(texts), at), **settings)
     file = MinedFile(folder, key="k")
     with pytest.raises(KilledError):
         work.write(file, EXAMPLES, percentile_score=work.percentile_score())
@@ -290,7 +294,7 @@ def test_killed_and_continued_equals_uninterrupted(tmp_path: Path, at: int) -> N
     with (folder / PROGRESS_FILE).open("ab") as torn:
         torn.write(b'{"stop": 39, "num_')
     source = Killed(dense(texts), -1)
-    again = job(texts, source, **SETTINGS)
+    again = job(texts, source, **settings)
     assert mined(folder, again) == expected
     assert (folder / MINED_FILE).read_bytes() == (tmp_path / "whole" / MINED_FILE).read_bytes()
     if at >= 25:
@@ -423,7 +427,7 @@ def test_the_report_counts_every_query_and_describes_ranks_and_scores(tmp_path: 
     lines = [json.loads(text) for text in file.path.read_text().splitlines()]
     assert counts["queries_in"] == 40
     assert counts["queries_out"] == len(lines) < 40
-    assert counts["queries_out"] + sum(counts["left_out"].values()) == 40
+    assert counts["queries_out"] + sum(counts["without_negatives"].values()) == 40
     ranks = [rank for line in lines for rank in line["mined"]["ranks"]]
     assert counts["negatives"] == len(ranks)
     assert report["percentiles"]["ranks"]["p50"] == np.median(ranks)
@@ -441,8 +445,11 @@ def test_queries_without_a_negative_are_kept_on_request(tmp_path: Path) -> None:
         found[keep] = [json.loads(text) for text in file.path.read_text().splitlines()]
         report = mining_report(file.path, file.counts)
         assert report["counts"]["queries_out"] == len(found[False]) < 40
+        assert report["counts"]["lines"] == len(found[keep])
     assert [line["query"] for line in found[True]] == [each.query.text for each in EXAMPLES]
     assert [line for line in found[True] if line["negative_passages"]] == found[False]
     shown = report_lines(report, work)
     without = 40 - len(found[False])
     assert any(f"Kept without hard negatives: {without} (" in line for line in shown)
+    scores = [score for line in found[False] for score in line["mined"]["positive_scores"]]
+    assert report["percentiles"]["positive_scores"]["p50"] == np.median(scores)

@@ -210,13 +210,15 @@ def test_other_settings_are_not_continued(data: Path, monkeypatch: pytest.Monkey
         killed_after(patched, 4)
         with pytest.raises(KilledError):
             mine(data, BM25)
-    for other in ("seed=7", "task.num_negatives=1", "task.content=code"):
+    for other in ("seed=7", "task.num_negatives=1", "task.content=code", "task.keep_queries=true"):
         key = other.partition("=")[0]
         with pytest.raises(UserError, match=rf"hydra\.run\.dir=.*other settings \({key}\)"):
             mine(data, BM25, other)
     monkeypatch.setattr("quarry.tasks.continued_run._other_settings", lambda *_: [])
     with pytest.raises(UserError, match=r"hydra\.run\.dir=.*beginning of a mining"):
         mine(data, BM25, "task.content=code")  # the lines' own key has it, too
+    with pytest.raises(UserError, match=r"hydra\.run\.dir=.*beginning of a mining"):
+        mine(data, BM25, "task.keep_queries=true")
     mine(data, BM25)
     with pytest.raises(UserError, match="holds a run already"):
         mine(data, BM25)
