@@ -56,6 +56,7 @@ def test_every_row_of_the_page_is_measured() -> None:
     assert found == {
         "encoding": {str(number) for number in DEVICES},
         "survival": set(STRATEGIES),
+        "survival_refreshing": set(STRATEGIES),
         "hangs": {"2"},
         "sweep": {"jobs"},
     }
@@ -70,7 +71,7 @@ def test_parts_see_as_many_gpus_as_they_use_and_none_twice_under_a_clock() -> No
                 if devices:
                     assert devices == [f"trainer.devices={len(part.gpus)}"]
             used = [gpu for part in group for gpu in part.gpus]
-            assert len(used) == len(set(used)) or row.name == "survival"
+            assert len(used) == len(set(used)) or row.name.startswith("survival")
     on_one = side_by_side(rows((1, 2), num_gpus=2)["lora_ddp"].parts)[-1]
     assert [(part.name, part.gpus) for part in on_one] == [("1_equal_to_2", (0,)), ("1", (1,))]
 
@@ -195,3 +196,8 @@ def test_what_a_killed_run_lost_is_seen(tmp_path: Path) -> None:
     assert found["largest_loss_difference"] == 0.5, "before the checkpoint nobody has gone on"
     assert (found["is_model_equal"], found["largest_weight_difference"]) == (False, 0.5)
     assert survival(whole, whole, first=2)["is_model_equal"]
+    minings = {"minings": [{"step": 1}, {"step": 3}]}
+    (whole / "refreshed_negatives.json").write_text(json.dumps(minings))
+    assert survival(whole, whole, first=2)["negatives_mined_after"] == [1, 3]
+    with pytest.raises(ValueError, match=r"mined after steps \[1, 3\] and \[\]"):
+        survival(whole, resumed, first=2)
