@@ -110,11 +110,17 @@ check: install ## Lint, formatting and types
 METHODS := runs/methods
 FIRST := experiment=methods benchmark=none
 
-methods: $(METHODS)/taught/teach.json ## Compare ways to train on two cores: plain, mined, distilled, Matryoshka (docs/studies.md)
-	@$(BIN)/python train.py study=methods $(if $(wildcard runs/study/methods/study.json),study.resume=true)
-	@$(BIN)/python eval.py study=methods_64 $(if $(wildcard runs/study/methods_64/study.json),study.resume=true)
-	@$(BIN)/python eval.py task=report task.study=methods_64
-	@$(BIN)/python eval.py task=report 'runs=[$(METHODS)/teacher,runs/study/methods,runs/study/methods_64]'
+# with SEEDS both studies have other names, and the second one the models of all seeds
+comma := ,
+SEEDED := $(if $(SEEDS),_seeds)
+TRAINED := $(foreach way,methods methods_matryoshka,$(foreach seed,$(subst $(comma), ,$(SEEDS)),runs/study/methods_seeds/experiment-$(way)_seed-$(seed)))
+resumed = $(if $(wildcard runs/study/$(1)/study.json),study.resume=true)
+
+methods: $(METHODS)/taught/teach.json ## Compare ways to train on two cores: plain, mined, distilled, Matryoshka (SEEDS=1,2,3; docs/studies.md)
+	@$(BIN)/python train.py study=methods study.name=methods$(SEEDED) $(if $(SEEDS),seed=$(SEEDS)) $(call resumed,methods$(SEEDED))
+	@$(BIN)/python eval.py study=methods_64 study.name=methods_64$(SEEDED) $(if $(SEEDS),model.path=$(subst $() ,$(comma),$(strip $(TRAINED)))) $(call resumed,methods_64$(SEEDED))
+	@$(BIN)/python eval.py task=report task.study=methods_64$(SEEDED)
+	@$(BIN)/python eval.py task=report 'runs=[runs/study/methods$(SEEDED),runs/study/methods_64$(SEEDED)]'
 
 $(METHODS)/first/summary.json: | $(VENV)/.installed
 	@rm -rf $(METHODS)/first

@@ -31,9 +31,9 @@ from cut_sets import cut_set
 ROOT = Path(__file__).resolve().parents[1]
 
 TRAINING = (
-    "model/adapter=lora", "prompt=repllama", "prompt.max_query_length=32",
+    "model/adapter=lora", "model/pooling=mean", "prompt=repllama", "prompt.max_query_length=32",
     "prompt.max_document_length=64", "data.global_batch_size=30", "trainer.max_epochs=-1",
-    "optimizer.lr=1e-3", "scheduler.num_warmup_steps=3", "loss.temperature=0.05",
+    "optimizer.lr=1e-3", "scheduler.num_warmup_steps=4", "loss.temperature=0.05",
     "callbacks=none", "logger=none", "benchmark=folder", "benchmark.content=code",
     "evaluation.every_n_steps=0", "evaluation.max_tokens_per_batch=2048",
 )  # fmt: skip
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--num-queries", type=int, default=300)
     parser.add_argument("--num-documents", type=int, default=1000)
-    parser.add_argument("--max-steps", type=int, default=60)
+    parser.add_argument("--max-steps", type=int, default=40)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     given = parser.parse_args(arguments)
     sizes = {"num_queries": given.num_queries, "num_documents": given.num_documents}
