@@ -22,7 +22,7 @@ MINILM := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/models/all-minilm-l6-v2
 BY_FILE := --dist loadfile --no-loadscope-reorder
 ANSERINI := $(or $(QUARRY_CACHE),$(HOME)/.cache/quarry)/anserini-1.7.1
 
-.PHONY: help install demo test test-minimum test-slow test-bench storm test-package test-next smollm2 minilm anserini check sweeps methods report bench bench-study bench-gpus docs site hooks dist format clean clean-cache storm-encode load-test
+.PHONY: help install demo test test-minimum test-slow test-bench storm test-package test-next smollm2 minilm anserini check sweeps methods report bench bench-study bench-gpus bench-mined docs site hooks dist format clean clean-cache storm-encode load-test
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -150,6 +150,9 @@ bench: install ## Measure speed and memory against sentence-transformers (BENCH=
 
 bench-study: install ## Measure the study's own commands on a GPU (BENCH='--tokenizer DIR --only recipe')
 	@$(BIN)/python bench/study.py $(BENCH)
+
+bench-mined: install ## Compare mined hard negatives with none on SmolLM2-135M (BENCH='--train-set DIR --test-set DIR --work DIR')
+	@$(BIN)/python bench/mined_negatives.py --model "$(SMOLLM2)" $(BENCH)
 
 bench-gpus: install ## Measure several GPUs of this machine (BENCH='--devices 1,2 --tokenizer DIR --only lora_ddp')
 	@$(BIN)/python bench/many_gpus.py $(BENCH)

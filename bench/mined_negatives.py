@@ -32,10 +32,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 TRAINING = (
     "model/adapter=lora", "model/pooling=mean", "prompt=repllama", "prompt.max_query_length=32",
-    "prompt.max_document_length=64", "data.global_batch_size=30", "trainer.max_epochs=-1",
-    "optimizer.lr=1e-3", "scheduler.num_warmup_steps=4", "loss.temperature=0.05",
-    "callbacks=none", "logger=none", "benchmark=folder", "benchmark.content=code",
-    "evaluation.every_n_steps=0", "evaluation.max_tokens_per_batch=2048",
+    "prompt.max_document_length=64", "trainer.max_epochs=-1", "optimizer.lr=1e-3",
+    "scheduler.num_warmup_steps=4", "loss.temperature=0.05", "callbacks=none", "logger=none",
+    "benchmark=folder", "benchmark.content=code", "evaluation.every_n_steps=0",
+    "evaluation.max_tokens_per_batch=2048",
 )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ class Trainings:
         train_set: BEIR folder, cut.
         test_set: BEIR folder, cut.
         work: folder of all runs.
+        batch_size: queries of an optimizer step.
         max_steps: optimizer steps of a training.
     """
 
@@ -55,6 +56,7 @@ class Trainings:
     train_set: Path
     test_set: Path
     work: Path
+    batch_size: int
     max_steps: int
 
     def run(self, seeds: Sequence[int]) -> list[Path]:
@@ -87,7 +89,7 @@ class Trainings:
         quarry(
             "train.py", "model=local", f"model.path={self.model}", *TRAINING, *overrides,
             f"benchmark.path={self.test_set}", f"trainer.max_steps={self.max_steps}",
-            f"seed={seed}", f"hydra.run.dir={run}",
+            f"data.global_batch_size={self.batch_size}", f"seed={seed}", f"hydra.run.dir={run}",
         )  # fmt: skip
 
 
@@ -105,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--num-queries", type=int, default=300)
     parser.add_argument("--num-documents", type=int, default=1000)
+    parser.add_argument("--batch-size", type=int, default=30)
     parser.add_argument("--max-steps", type=int, default=40)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     given = parser.parse_args(arguments)
@@ -121,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train_set=train_set,
         test_set=test_set,
         work=work,
+        batch_size=given.batch_size,
         max_steps=given.max_steps,
     )
     listed = ",".join(map(str, trainings.run(given.seeds)))
