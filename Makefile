@@ -119,8 +119,9 @@ resumed = $(if $(wildcard runs/study/$(1)/study.json),study.resume=true)
 methods: $(METHODS)/taught/teach.json ## Compare ways to train on two cores: plain, mined, distilled, Matryoshka (SEEDS=1,2,3; docs/studies.md)
 	@$(BIN)/python train.py study=methods study.name=methods$(SEEDED) $(if $(SEEDS),seed=$(SEEDS)) $(call resumed,methods$(SEEDED))
 	@$(BIN)/python eval.py study=methods_64 study.name=methods_64$(SEEDED) $(if $(SEEDS),model.path=$(subst $() ,$(comma),$(strip $(TRAINED)))) $(call resumed,methods_64$(SEEDED))
-	@$(BIN)/python eval.py task=report task.study=methods_64$(SEEDED)
-	@$(BIN)/python eval.py task=report 'runs=[runs/study/methods$(SEEDED),runs/study/methods_64$(SEEDED)]'
+	@$(BIN)/python eval.py task=report task.study=methods_64$(SEEDED) 'task.base="qwen-base, loss=info_nce"'
+	@$(BIN)/python eval.py task=report 'runs=[runs/study/methods$(SEEDED),runs/study/methods_64$(SEEDED)]' \
+		'task.base="qwen-base, experiment=methods, embedding_dim=null"'
 
 $(METHODS)/first/summary.json: | $(VENV)/.installed
 	@rm -rf $(METHODS)/first
