@@ -36,7 +36,7 @@ def test_a_disk_that_becomes_full_half_way_keeps_the_finished_blocks(
     rest = command(*call)
     assert rest.code == 0, rest.err
     assert rest.last_line == f"texts=4000 folder={tmp_path / 'v'}"
-    assert f"{finished.split()[2]} of them finished before" in rest.err
+    assert f"finished before: {finished.split()[2]}\n" in rest.err
     folder = VectorFolder.open(tmp_path / "v")
     folder.verify()
     assert folder.ids[3999] == "d3999"
