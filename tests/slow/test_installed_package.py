@@ -124,7 +124,7 @@ def test_messages_name_commands_of_the_installation(
         "Fix: pip install 'quarry-retrieval[export]'"
     )
     result = run("python", "-m", "quarry", "studies")
-    assert "quarry-train study=tiny " in result.out
+    assert "python -m quarry train study=tiny " in result.out
 
 
 def test_a_sweep_starts_its_jobs(run: Callable[..., Result], tmp_path: Path) -> None:
