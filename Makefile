@@ -108,7 +108,6 @@ check: install ## Lint, formatting and types
 
 # The data of the study come first: a model that mines, and a wider one that teaches
 METHODS := runs/methods
-FIRST := experiment=methods benchmark=none
 
 # with SEEDS both studies have other names, and the second one the models of all seeds
 comma := ,
@@ -125,7 +124,7 @@ methods: $(METHODS)/taught/teach.json ## Compare ways to train on two cores: pla
 
 $(METHODS)/first/summary.json: | $(VENV)/.installed
 	@rm -rf $(METHODS)/first
-	@$(BIN)/python train.py $(FIRST) hydra.run.dir=$(METHODS)/first
+	@$(BIN)/python train.py experiment=methods benchmark=none hydra.run.dir=$(METHODS)/first
 
 $(METHODS)/teacher/summary.json: | $(VENV)/.installed
 	@rm -rf $(METHODS)/teacher

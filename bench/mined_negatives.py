@@ -2,8 +2,8 @@
 
     python bench/mined_negatives.py --model DIR --train-set DIR --test-set DIR --work DIR
 
-Both sets are BEIR folders with `corpus.jsonl.gz`. The train split of one and the test split of the
-other are cut to --num-queries queries and --num-documents documents.
+Both sets are BEIR folders. The train split of one and the test split of the other are cut to
+--num-queries queries and --num-documents documents.
 
 1. A plain training for each seed, with in-batch negatives.
 2. `task=mine` with the model of the first seed, in the corpus of the training set.

@@ -91,6 +91,32 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(tmp_path: Path) -> None:
     assert found[0].remarks == ()
 
 
+def test_a_row_is_named_by_the_experiment_that_all_of_its_runs_have(tmp_path: Path) -> None:
+    def runs(folder: Path, experiments: Sequence[str]) -> list[Path]:
+        ways = [(1e-4, "a"), (1e-4, "b"), (1e-3, "a"), (1e-4, "a")]
+        return [
+            write_run_directory(
+                folder / str(place),
+                [report("trained")],
+                is_training=True,
+                seed=place,
+                settings={"optimizer.lr": lr, "data.path": path},
+                options={"experiment": experiment},
+            )
+            for place, ((lr, path), experiment) in enumerate(zip(ways, experiments, strict=True))
+        ]
+
+    same = entries_in(runs(tmp_path / "same", ["plain", "mined", "fast", "plain"]))
+    assert [(entry.variant, entry.seeds) for entry in same] == [
+        ("experiment=plain", ["0", "3"]),
+        ("experiment=mined", ["1"]),
+        ("experiment=fast", ["2"]),
+    ]
+    other = entries_in(runs(tmp_path / "other", ["plain", "mined", "fast", "copy"]))
+    assert len(other) == 3
+    assert not any("experiment" in entry.variant for entry in other)
+
+
 def test_an_evaluation_of_a_trained_model_fills_the_row_of_its_training(tmp_path: Path) -> None:
     trained = write_run_directory(
         tmp_path / "trained", [report("trained")], model="qwen-coder", is_training=True, seed=7

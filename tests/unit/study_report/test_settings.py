@@ -105,6 +105,9 @@ def test_an_experiment_names_what_would_take_several_names() -> None:
     assert sorted(distinguishing(settings, without)) == ["data", "loss", "model.embedding_dim"]
     # one name is enough: the experiment says less than what it changed
     assert distinguishing(settings[:2], options[:2]) == ["data"]
+    # an experiment that nobody chose names nothing
+    unnamed = [{**each, "experiment": "none"} for each in options[:1]] + options[1:]
+    assert "experiment" not in distinguishing(settings, unnamed)
     # runs of one experiment that differ in two keys
     assert len(distinguishing(settings, [{"experiment": "e"}] * 4)) == 3
 
